@@ -1,0 +1,235 @@
+using System.ComponentModel;
+using System.ComponentModel.DataAnnotations;
+
+namespace Memopt.Trainer;
+
+/// <summary>Must be the same when a run is resumed: a checkpoint made with another value is refused.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+public sealed class PinnedAttribute : Attribute;
+
+/// <summary>The unit a number is in, for help texts and the schema.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+public sealed class UnitAttribute(string unit) : Attribute
+{
+    public string Unit { get; } = unit;
+}
+
+/// <summary>Everything that decides a fine-tune. Every setting is declared here, once: type, default, unit, cost.</summary>
+public sealed record RunConfig
+{
+    [Description("The model to start from.")]
+    public ModelConfig Model { get; init; } = new();
+
+    [Description("What it learns from and is judged on.")]
+    public DataConfig Data { get; init; } = new();
+
+    [Description("The small weights that are trained in place of the model's own.")]
+    public AdapterConfig Adapter { get; init; } = new();
+
+    [Description("How the frozen base is kept in 4 bits (adapter.kind = qlora).")]
+    public QuantizationConfig Quantization { get; init; } = new();
+
+    [Description("What is given up to fit in memory.")]
+    public MemoryConfig Memory { get; init; } = new();
+
+    [Description("Steps, batch, optimizer, schedule.")]
+    public TrainConfig Train { get; init; } = new();
+
+    [Description("When the state is written so that a killed run goes on.")]
+    public CheckpointConfig Checkpoint { get; init; } = new();
+
+    [Description("Where runs and artifacts are recorded.")]
+    public TrackingConfig Tracking { get; init; } = new();
+}
+
+public enum DType { Auto, Float32, Bfloat16, Float16 }
+
+public sealed record ModelConfig
+{
+    [Description("Model folder (relative to the config file) or 'embedded:nano', the small model that ships with the tool."), Pinned]
+    public string Source { get; init; } = "embedded:nano";
+
+    [Description("Branch, tag or commit of a downloaded model."), Pinned]
+    public string? Revision { get; init; }
+
+    [Description("Compute type. auto is bfloat16 on a GPU that has it and float32 on a CPU."), Pinned]
+    public DType Dtype { get; init; } = DType.Auto;
+}
+
+public enum TrainOn { Assistant, All }
+
+public sealed record DataConfig
+{
+    [Description("JSON Lines file to train on (relative to the config file): rows of messages, prompt/completion, text, or input_ids/labels.")]
+    public string Train { get; init; } = "train.jsonl";
+
+    [Description("JSON Lines file to evaluate on; none skips evaluation.")]
+    public string? Eval { get; init; }
+
+    [Description("Longest row; a longer one is cut at the end. Activation memory grows with it."), Unit("tokens"), Range(2, 1 << 24), Pinned]
+    public int MaxLength { get; init; } = 1024;
+
+    [Description("Pack short rows into one sequence of maxLength, each seeing only itself. Saves the cost of padding."), Pinned]
+    public bool Packing { get; init; }
+
+    [Description("Draw a new order every epoch."), Pinned]
+    public bool Shuffle { get; init; } = true;
+
+    [Description("Seed of the order."), Pinned]
+    public int Seed { get; init; } = 42;
+
+    [Description("Which tokens of a chat carry loss: the assistant's turns, or all."), Pinned]
+    public TrainOn TrainOn { get; init; } = TrainOn.Assistant;
+}
+
+public enum AdapterKind { Lora, Qlora, None }
+
+public enum BiasMode { None, All, LoraOnly }
+
+public sealed record AdapterConfig
+{
+    [Description("lora: low-rank weights over a 16- or 32-bit base. qlora: the same over a 4-bit base. none: train every weight."), Pinned]
+    public AdapterKind Kind { get; init; } = AdapterKind.Lora;
+
+    [Description("Rank of the LoRA product. Memory and compute of the adapter grow with it."), Range(1, 4096), Pinned]
+    public int Rank { get; init; } = 16;
+
+    [Description("LoRA scale: the product is multiplied by alpha / rank."), Range(1e-6, 1e6), Pinned]
+    public double Alpha { get; init; } = 32;
+
+    [Description("Share of adapter inputs dropped in training."), Range(0.0, 0.99), Pinned]
+    public double Dropout { get; init; }
+
+    [Description("Modules that get an adapter: \"all-linear\" (every linear but the head) or a list of names as in the weights file."), Pinned]
+    public Targets Targets { get; init; } = Targets.AllLinear;
+
+    [Description("Adapter folder (PEFT layout) to start from; its rank, alpha and targets are taken."), Pinned]
+    public string? From { get; init; }
+
+    [Description("Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)."), Pinned]
+    public bool UseRslora { get; init; }
+
+    [Description("Biases trained beside the adapter: none, all, or those of adapted modules (PEFT's 'bias')."), Pinned]
+    public BiasMode Biases { get; init; } = BiasMode.None;
+
+    [Description("Rank of single modules, by name or end of name (PEFT's 'rank_pattern')."), Pinned]
+    public IReadOnlyDictionary<string, int> RankPattern { get; init; } = new Dictionary<string, int>();
+
+    [Description("Alpha of single modules, by name or end of name (PEFT's 'alpha_pattern')."), Pinned]
+    public IReadOnlyDictionary<string, double> AlphaPattern { get; init; } = new Dictionary<string, double>();
+}
+
+/// <summary>Either all linears or a list of module names. In JSON: the string "all-linear" or an array of strings.</summary>
+public sealed record Targets(IReadOnlyList<string> Names)
+{
+    public static Targets AllLinear { get; } = new([]);
+
+    public bool All => Names.Count == 0;
+
+    public bool Equals(Targets? other) => other is not null && Names.SequenceEqual(other.Names);
+
+    public override int GetHashCode() => Names.Aggregate(0, HashCode.Combine);
+}
+
+public enum QuantType { Nf4, Fp4 }
+
+public sealed record QuantizationConfig
+{
+    [Description("4-bit code: nf4 (QLoRA, arXiv 2305.14314) or fp4."), Pinned]
+    public QuantType Type { get; init; } = QuantType.Nf4;
+
+    [Description("Quantize the block scales too: 4.127 bits a weight instead of 4.5."), Pinned]
+    public bool DoubleQuant { get; init; } = true;
+
+    [Description("Type the 4-bit weights are expanded to for a product; auto follows model.dtype."), Pinned]
+    public DType ComputeType { get; init; } = DType.Auto;
+}
+
+public enum MemoryStrategy { Auto, Manual }
+
+public enum Offload { None, Activations }
+
+public sealed record MemoryConfig
+{
+    [Description("auto takes the fastest settings that fit; manual takes recompute and offload as written.")]
+    public MemoryStrategy Strategy { get; init; } = MemoryStrategy.Auto;
+
+    [Description("Recompute activations in the backward pass. Keeps one input a layer; costs about a third more compute. None: decided by the strategy.")]
+    public bool? Recompute { get; init; }
+
+    [Description("What is kept in host memory between uses. Costs copies over the bus.")]
+    public Offload Offload { get; init; } = Offload.None;
+
+    [Description("Device memory the run may take; none is all that is free."), Unit("GiB"), Range(0.001, 1e6)]
+    public double? BudgetGiB { get; init; }
+}
+
+public enum ScheduleKind { Constant, Linear, Cosine }
+
+public enum OptimizerKind { Adamw }
+
+public sealed record TrainConfig
+{
+    [Description("Optimizer steps; none follows from epochs."), Unit("steps"), Range(1, int.MaxValue), Pinned]
+    public int? Steps { get; init; }
+
+    [Description("Passes over the data, when steps is not set."), Range(1e-3, 1e6), Pinned]
+    public double Epochs { get; init; } = 3;
+
+    [Description("Sequences per optimizer step, over all devices."), Unit("sequences"), Range(1, 1 << 20), Pinned]
+    public int BatchSize { get; init; } = 16;
+
+    [Description("Sequences computed at once; the step accumulates the rest. None: the whole batch. Smaller takes less memory."), Unit("sequences"), Range(1, 1 << 20), Pinned]
+    public int? MicroBatch { get; init; }
+
+    [Description("Learning rate at its highest."), Range(0.0, 10.0), Pinned]
+    public double LearningRate { get; init; } = 2e-4;
+
+    [Description("How the learning rate falls: constant, linear to 0, cosine to 0."), Pinned]
+    public ScheduleKind Schedule { get; init; } = ScheduleKind.Linear;
+
+    [Description("Steps over which the learning rate rises from 0; a value below 1 is a share of all steps."), Unit("steps"), Range(0.0, 1e9), Pinned]
+    public double Warmup { get; init; }
+
+    [Description("AdamW's decoupled weight decay."), Range(0.0, 10.0), Pinned]
+    public double WeightDecay { get; init; }
+
+    [Description("Largest gradient norm; 0 leaves it alone."), Range(0.0, 1e9), Pinned]
+    public double Clip { get; init; } = 1.0;
+
+    [Description("The optimizer. adamw keeps two fp32 moments a trained weight (8 bytes)."), Pinned]
+    public OptimizerKind Optimizer { get; init; } = OptimizerKind.Adamw;
+
+    [Description("Decay of AdamW's moments."), Pinned]
+    public IReadOnlyList<double> Betas { get; init; } = [0.9, 0.999];
+
+    [Description("Added to AdamW's denominator."), Range(0.0, 1.0), Pinned]
+    public double Epsilon { get; init; } = 1e-8;
+
+    [Description("Seed of the adapter's start and of dropout."), Pinned]
+    public int Seed { get; init; } = 42;
+}
+
+public sealed record CheckpointConfig
+{
+    [Description("Optimizer steps between checkpoints. A kill costs at most this many."), Unit("steps"), Range(1, int.MaxValue)]
+    public int Every { get; init; } = 200;
+
+    [Description("Whole checkpoints kept; older ones are deleted."), Range(1, 1000)]
+    public int Keep { get; init; } = 2;
+}
+
+public sealed record TrackingConfig
+{
+    [Description("Folder of the run store (relative to the config file).")]
+    public string Store { get; init; } = ".memopt/store";
+
+    [Description("Name the run is filed under.")]
+    public string Experiment { get; init; } = "default";
+
+    [Description("Folder of the artifacts, by content hash (relative to the config file).")]
+    public string Artifacts { get; init; } = ".memopt/artifacts";
+
+    [Description("Free labels for queries.")]
+    public IReadOnlyDictionary<string, string> Tags { get; init; } = new Dictionary<string, string>();
+}
