@@ -1,0 +1,181 @@
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Kernels;
+
+/// <summary>
+/// 4-bit block quantization in bitsandbytes' layout: blocks of 64 values, two codes a byte with the even element in the high nibble,
+/// block scales in fp32 or again quantized to 8 bits in blocks of 256 (QLoRA, Dettmers et al. 2023, arXiv 2305.14314).
+/// </summary>
+public sealed class Nf4 : IDisposable
+{
+    public const int Block = 64;
+    public const int NestedBlock = 256;
+
+    /// <summary>The 16 values of NF4.</summary>
+    public static readonly float[] Nf4Codes =
+    [
+        -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f, -0.18477343022823334f,
+        -0.09105003625154495f, 0.0f, 0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
+        0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f,
+    ];
+
+    /// <summary>The 16 values of FP4, by nibble.</summary>
+    public static readonly float[] Fp4Codes = Array.ConvertAll(
+        [0f, 0.0625f, 8f, 12f, 4f, 6f, 2f, 3f, -0f, -0.0625f, -8f, -12f, -4f, -6f, -2f, -3f], value => value / 12);
+
+    // A value's code is the number of thresholds it is strictly greater than.
+    private static readonly float[] Nf4Thresholds =
+    [
+        -0.8480964004993439f, -0.6106329262256622f, -0.4599952697753906f, -0.33967943489551544f, -0.23460740596055984f,
+        -0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f, 0.1202552504837513f, 0.2035212516784668f,
+        0.2920137718319893f, 0.3893125355243683f, 0.5016634166240692f, 0.6427869200706482f, 0.8614784181118011f,
+    ];
+
+    // FP4 by magnitude: boundaries between 0, .0052, .1667, .25, .3333, .5, .6667, 1 and the nibble of each interval.
+    private static readonly float[] Fp4Thresholds = [0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f, 0.583333f, 0.8333333f];
+    private static readonly long[] Fp4Nibbles = [0, 1, 6, 7, 4, 5, 2, 3];
+
+    private readonly Tensor codes, scales, pairs;
+    private readonly Tensor? nestedScales, nestedMap;
+
+    private Nf4(QuantType type, long[] shape, Tensor codes, Tensor scales, Tensor? nestedScales, float nestedOffset, Tensor? nestedMap)
+    {
+        (Type, Shape, NestedOffset) = (type, shape, nestedOffset);
+        (this.codes, this.scales, this.nestedScales, this.nestedMap) = (codes, scales, nestedScales, nestedMap);
+        // One look-up a byte: both codes at once.
+        var values = type == QuantType.Nf4 ? Nf4Codes : Fp4Codes;
+        var both = new float[512];
+        for (var i = 0; i < 256; i++)
+            (both[2 * i], both[2 * i + 1]) = (values[i >> 4], values[i & 15]);
+        pairs = tensor(both, device: codes.device).reshape(256, 2).DetachFromDisposeScope();
+    }
+
+    public QuantType Type { get; }
+
+    /// <summary>Shape of the weight.</summary>
+    public long[] Shape { get; }
+
+    /// <summary>Packed codes, uint8 (ceil(N / 2), 1).</summary>
+    public Tensor Codes => codes;
+
+    /// <summary>Block scales: fp32, or uint8 under double quantization.</summary>
+    public Tensor Scales => scales;
+
+    /// <summary>fp32 scale of each 256 block scales; null without double quantization.</summary>
+    public Tensor? NestedScales => nestedScales;
+
+    /// <summary>Mean taken off the block scales before they were quantized.</summary>
+    public float NestedOffset { get; }
+
+    /// <summary>Bytes of the codes and scales; the two code tables are shared by all weights in the format and not counted.</summary>
+    public long Bytes => codes.numel() + scales.numel() * scales.element_size() + (nestedScales is null ? 0 : nestedScales.numel() * 4 + 4);
+
+    /// <summary>Quantizes a weight of any float type where it lies.</summary>
+    public static Nf4 Quantize(Tensor weight, QuantType type, bool doubleQuant)
+    {
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        var flat = weight.detach().to(float32).reshape(-1);
+        var count = flat.shape[0];
+        var blocks = (count + Block - 1) / Block;
+        if (blocks * Block > count)
+            flat = cat([flat, zeros([blocks * Block - count], float32, flat.device)]);
+        var grid = flat.reshape(blocks, Block);
+        var absmax = grid.abs().amax([1]);                                    // (blocks)
+        var scaled = grid * absmax.reciprocal().unsqueeze(1);
+        var nibbles = type == QuantType.Nf4 ? Nf4Nibbles(scaled) : Fp4NibblesOf(scaled);
+        nibbles = nibbles.reshape(-1).narrow(0, 0, count);
+        if (count % 2 == 1)
+            nibbles = cat([nibbles, zeros([1], nibbles.dtype, nibbles.device)]);
+        var twos = nibbles.reshape(-1, 2);
+        var packed = (twos.select(1, 0) * 16 + twos.select(1, 1)).to(uint8).reshape(-1, 1);
+        if (!doubleQuant)
+            return new(type, weight.shape, packed.DetachFromDisposeScope(), absmax.DetachFromDisposeScope(), null, 0, null);
+
+        var offset = absmax.mean();
+        var centred = absmax - offset;
+        var outer = (blocks + NestedBlock - 1) / NestedBlock;
+        if (outer * NestedBlock > blocks)
+            centred = cat([centred, zeros([outer * NestedBlock - blocks], float32, flat.device)]);
+        var rows = centred.reshape(outer, NestedBlock);
+        var nested = rows.abs().amax([1]);
+        var unit = rows * nested.reciprocal().unsqueeze(1);
+        unit = where(unit.isnan(), zeros_like(unit), unit);
+        var map = tensor(DynamicMap, device: flat.device);
+        var midpoints = (map.narrow(0, 0, 255) + map.narrow(0, 1, 255)) / 2;
+        var q = searchsorted(midpoints, unit.contiguous()).to(uint8).reshape(-1).narrow(0, 0, blocks).clone();
+        return new(type, weight.shape, packed.DetachFromDisposeScope(), q.DetachFromDisposeScope(), nested.DetachFromDisposeScope(),
+            offset.cpu().item<float>(), map.DetachFromDisposeScope());
+    }
+
+    /// <summary>Signed dynamic 8-bit map of bitsandbytes: 256 sorted values, denser near 0.</summary>
+    public static float[] DynamicMap { get; } = BuildDynamicMap();
+
+    /// <summary>The weight again: code · scale in fp32, cast; a new tensor each call.</summary>
+    public Tensor Dequantize(ScalarType type)
+    {
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        var absmax = scales;
+        if (nestedScales is not null)
+        {
+            var blocks = scales.shape[0];
+            var real = nestedMap!.index_select(0, scales.to(int32));
+            var outer = nestedScales.repeat_interleave(NestedBlock).narrow(0, 0, blocks);
+            absmax = real.mul_(outer).add_(NestedOffset);
+        }
+        var count = Shape.Aggregate(1L, (a, b) => a * b);
+        var values = pairs.index_select(0, codes.reshape(-1).to(int32)).reshape(-1);
+        var padded = absmax.shape[0] * Block;
+        if (padded > values.shape[0])
+            values = cat([values, zeros([padded - values.shape[0]], float32, values.device)]);
+        values = values.reshape(-1, Block).mul_(absmax.unsqueeze(1)).reshape(-1);
+        if (padded > count)
+            values = values.narrow(0, 0, count);
+        return values.reshape(Shape).to(type).MoveToOuterDisposeScope();
+    }
+
+    public void Dispose()
+    {
+        foreach (var part in new[] { codes, scales, pairs, nestedScales, nestedMap })
+            part?.Dispose();
+    }
+
+    // 0 / 0 of an all-zero block is greater than nothing: code 0, as in the reference.
+    private static Tensor Nf4Nibbles(Tensor scaled)
+    {
+        var found = searchsorted(tensor(Nf4Thresholds, device: scaled.device), scaled.contiguous());
+        return where(scaled.isnan(), zeros_like(found), found);
+    }
+
+    private static Tensor Fp4NibblesOf(Tensor scaled)
+    {
+        var magnitude = searchsorted(tensor(Fp4Thresholds, device: scaled.device), scaled.abs().contiguous());
+        magnitude = where(scaled.isnan(), zeros_like(magnitude), magnitude);
+        var nibble = tensor(Fp4Nibbles, device: scaled.device).index_select(0, magnitude.reshape(-1)).reshape(scaled.shape);
+        return nibble + scaled.lt(0).to(int64) * 8;
+    }
+
+    private static float[] BuildDynamicMap()
+    {
+        var map = new List<float> { 0, 1 };
+        for (var i = 0; i < 7; i++)
+        {
+            // fp32 throughout, as the reference computes it: linspace mirrors its second half from the end.
+            var parts = 1 << i;
+            var edges = new float[parts + 1];
+            var step = (1f - 0.1f) / parts;
+            for (var j = 0; j <= parts; j++)
+                edges[j] = j < (parts + 1) / 2 ? 0.1f + step * j : 1f - step * (parts - j);
+            for (var j = 0; j < parts; j++)
+            {
+                var mean = (edges[j] + edges[j + 1]) / 2 * (float)Math.Pow(10, i - 6);
+                map.Add(mean);
+                map.Add(-mean);
+            }
+        }
+        map.Sort();
+        return [.. map];
+    }
+}

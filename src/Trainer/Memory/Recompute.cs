@@ -1,0 +1,32 @@
+using Memopt.Trainer.Models;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Memory;
+
+/// <summary>
+/// Activation recomputation (Chen et al. 2016, arXiv 1604.06174) a layer at a time: only the layer's input is kept, and the way back
+/// runs the layer again. Both runs do the same arithmetic with the same dropout seed, so loss and gradients are the same to the bit.
+/// </summary>
+public static class Recompute
+{
+    public static void Attach(Decoder model) => model.RunLayer = Run;
+
+    private static Out Run(DecoderLayer layer, Tensor x, Pass pass)
+    {
+        using var scope = NewDisposeScope();
+        var learns = pass.Learns;
+        pass.Learns = false;
+        var y = layer.forward(x, pass).Value.MoveToOuterDisposeScope();
+        pass.Learns = learns;
+        if (!learns)
+            return new(y, null);
+        return new(y, gradient =>
+        {
+            using var _ = NewDisposeScope();
+            var again = layer.forward(x, pass);
+            again.Value.Dispose();
+            return again.Back!(gradient).MoveToOuterDisposeScope();
+        });
+    }
+}

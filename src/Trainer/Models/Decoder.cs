@@ -1,0 +1,189 @@
+using Memopt.Trainer.Plan;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Models;
+
+/// <summary>Where a decoder's parts come from: the weights file, cast or quantized and placed, one tensor at a time.</summary>
+public interface IParts
+{
+    /// <summary>A weight kept as it is: an embedding or a norm.</summary>
+    Parameter Weight(string name);
+
+    /// <summary>The linear of a module, bias included where the spec has one.</summary>
+    Linear Linear(string module);
+}
+
+/// <summary>
+/// The decoder of Llama, Qwen2, Qwen3, Mistral and Phi-3: one class, since they differ only in what <see cref="ModelSpec"/> says.
+/// </summary>
+public sealed class Decoder : IDisposable
+{
+    private readonly ModelSpec spec;
+
+    public Decoder(ModelSpec spec, IParts parts, ScalarType type, Device device)
+    {
+        (this.spec, Type, Device) = (spec, type, device);
+        embed_tokens = parts.Weight("model.embed_tokens.weight");
+        layers = [.. Enumerable.Range(0, spec.Layers).Select(i => Layer(i, parts))];
+        norm = new RmsNorm(parts.Weight("model.norm.weight"), spec.RmsNormEps);
+        lm_head = spec.TieWordEmbeddings ? new DenseLinear("lm_head", embed_tokens) : parts.Linear("lm_head");
+    }
+
+    public ModelSpec Spec => spec;
+
+    /// <summary>Type the activations are computed in.</summary>
+    public ScalarType Type { get; }
+
+    public Device Device { get; }
+
+    public Parameter embed_tokens { get; }
+
+    public DecoderLayer[] layers { get; }
+
+    public RmsNorm norm { get; }
+
+    public Linear lm_head { get; set; }
+
+    /// <summary>How a layer is run: kept whole until its way back unless a memory pass says otherwise.</summary>
+    public Func<DecoderLayer, Tensor, Pass, Out> RunLayer { get; set; } = Keep;
+
+    /// <summary>Every linear with a way to put another in its place, in the order of the layers; the head last.</summary>
+    public IEnumerable<(Linear Linear, Action<Linear> Replace)> Linears()
+    {
+        foreach (var layer in layers)
+        {
+            foreach (var slot in Slots(layer.self_attn.projections))
+                yield return slot;
+            yield return (layer.self_attn.o_proj, linear => layer.self_attn.o_proj = linear);
+            foreach (var slot in Slots(layer.mlp.projections))
+                yield return slot;
+            yield return (layer.mlp.down_proj, linear => layer.mlp.down_proj = linear);
+        }
+        yield return (lm_head, linear => lm_head = linear);
+
+        static IEnumerable<(Linear, Action<Linear>)> Slots(Linear[] projections) =>
+            projections.Select((linear, i) => (linear, (Action<Linear>)(other => projections[i] = other)));
+    }
+
+    /// <summary>Every parameter once, in a fixed order: embeddings, layers, last norm, head.</summary>
+    public IEnumerable<Parameter> Parameters()
+    {
+        var linears = Linears().Select(slot => slot.Linear).ToList();
+        IEnumerable<Parameter> norms = layers.SelectMany(layer => new[]
+        {
+            layer.input_layernorm, layer.post_attention_layernorm, layer.self_attn.q_norm, layer.self_attn.k_norm,
+        }.OfType<RmsNorm>().Select(part => part.weight));
+        return new[] { embed_tokens }.Concat(norms).Append(norm.weight).Concat(linears.SelectMany(linear => linear.Parameters)).Distinct();
+    }
+
+    /// <summary>Token ids (B, T) int64 → hidden states (B, T, C) after the last norm.</summary>
+    public Out Hidden(Tensor ids, Pass pass)
+    {
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        var x = nn.functional.embedding(ids, embed_tokens.Value).to(Type);
+        var backs = new Pullback?[layers.Length];
+        for (var i = 0; i < layers.Length; i++)
+        {
+            var (y, back) = RunLayer(layers[i], x, pass);
+            if (!pass.Learns)
+                x.Dispose();
+            (x, backs[i]) = (y, back);
+        }
+        pass.Cache?.Advance((int)ids.shape[1]);
+        var (h, normBack) = norm.forward(x, pass);
+        h.MoveToOuterDisposeScope();
+        if (!pass.Learns)
+            return new(h, null);
+        var kept = scope.DisposablesView.ToArray();
+        scope.Detach(kept);
+        return new(h, gradient =>
+        {
+            using var _ = NewDisposeScope();
+            using var __ = no_grad();
+            var g = normBack!(gradient);
+            for (var i = layers.Length - 1; i >= 0; i--)
+            {
+                var next = backs[i]!(g);
+                g.Dispose();
+                g = next;
+            }
+            if (embed_tokens.Trained)
+                embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.reshape(-1, spec.HiddenSize).to(float32), 1);
+            foreach (var tensor in kept)
+                tensor.Dispose();
+            return g.MoveToOuterDisposeScope();
+        });
+    }
+
+    /// <summary>A pass over T tokens after those in the cache; positions count from there unless given, (B, T) int64.</summary>
+    public Pass NewPass(int length, Tensor? positions = null, Tensor? documents = null, KvCache? cache = null, bool learns = false, long? seed = null, int? longest = null)
+    {
+        var past = cache?.Length ?? 0;
+        using var counted = positions is null ? arange(past, past + length, int64, Device).unsqueeze(0) : null;
+        var (cos, sin) = Rope.Angles(spec, positions ?? counted!, longest ?? past + length, Type);
+        return new Pass(cos, sin, length, documents, cache) { Learns = learns, Seed = seed };
+    }
+
+    /// <summary>Logits (B, T, V) in the compute type.</summary>
+    public Tensor Logits(Tensor ids, KvCache? cache = null)
+    {
+        using var scope = NewDisposeScope();
+        using var pass = NewPass((int)ids.shape[1], cache: cache);
+        return lm_head.forward(Hidden(ids, pass).Value, pass).Value.MoveToOuterDisposeScope();
+    }
+
+    public void Dispose()
+    {
+        foreach (var (linear, _) in Linears())
+            (linear as IDisposable)?.Dispose();
+        foreach (var parameter in Parameters())
+            parameter.Dispose();
+    }
+
+    /// <summary>Runs a layer and keeps what its way back needs until it has been gone.</summary>
+    private static Out Keep(DecoderLayer layer, Tensor x, Pass pass)
+    {
+        using var scope = NewDisposeScope();
+        var (y, back) = layer.forward(x, pass);
+        y.MoveToOuterDisposeScope();
+        if (back is null)
+            return new(y, null);
+        var kept = scope.DisposablesView.ToArray();
+        scope.Detach(kept);
+        return new(y, gradient =>
+        {
+            using var _ = NewDisposeScope();
+            var dx = back(gradient).MoveToOuterDisposeScope();
+            foreach (var tensor in kept)
+                tensor.Dispose();
+            return dx;
+        });
+    }
+
+    private DecoderLayer Layer(int index, IParts parts)
+    {
+        var at = $"model.layers.{index}.";
+        RmsNorm Norm(string name) => new(parts.Weight(at + name + ".weight"), spec.RmsNormEps);
+        return new DecoderLayer
+        {
+            input_layernorm = Norm("input_layernorm"),
+            self_attn = new Attention(spec, index)
+            {
+                projections = Projections(spec.FusedQkv ? ["qkv_proj"] : ["q_proj", "k_proj", "v_proj"], "self_attn."),
+                o_proj = parts.Linear(at + "self_attn.o_proj"),
+                q_norm = spec.QkNorm ? Norm("self_attn.q_norm") : null,
+                k_norm = spec.QkNorm ? Norm("self_attn.k_norm") : null,
+            },
+            post_attention_layernorm = Norm("post_attention_layernorm"),
+            mlp = new FeedForward(spec)
+            {
+                projections = Projections(spec.FusedGateUp ? ["gate_up_proj"] : ["gate_proj", "up_proj"], "mlp."),
+                down_proj = parts.Linear(at + "mlp.down_proj"),
+            },
+        };
+
+        Linear[] Projections(string[] names, string part) => Array.ConvertAll(names, name => parts.Linear(at + part + name));
+    }
+}

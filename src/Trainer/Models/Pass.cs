@@ -1,0 +1,109 @@
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Models;
+
+/// <summary>From the gradient of an output to that of the input; adds the gradients of its trained weights on the way. Called at most once.</summary>
+public delegate Tensor Pullback(Tensor gradient);
+
+/// <summary>
+/// What a part returns: its output and, when the pass learns, the way back. Composing ways back by hand instead of through a
+/// graph makes every kept tensor visible: a linear keeps its input, never an expanded 4-bit weight, and recomputation is one line.
+/// </summary>
+public readonly record struct Out(Tensor Value, Pullback? Back);
+
+/// <summary>One batch on its way through the decoder: positions, masks, and whether the way back is wanted.</summary>
+public sealed class Pass : IDisposable
+{
+    private readonly Dictionary<int, Tensor> windows = [];
+    private readonly Tensor? documents;
+    private readonly int length;
+    private readonly int past;
+    private readonly Device device;
+
+    /// <param name="cos">(B or 1, 1, T, D) rotary cosines in the compute type.</param>
+    /// <param name="sin">Sines, likewise.</param>
+    /// <param name="length">Tokens in this pass, T.</param>
+    /// <param name="documents">(B, T) int64 number of the document a packed token belongs to; null when each sequence is one.</param>
+    /// <param name="cache">Keys and values of earlier tokens, when generating.</param>
+    public Pass(Tensor cos, Tensor sin, int length, Tensor? documents = null, KvCache? cache = null)
+    {
+        (Cos, Sin, Cache) = (cos, sin, cache);
+        (this.length, this.documents, past, device) = (length, documents, cache?.Length ?? 0, cos.device);
+    }
+
+    public Tensor Cos { get; }
+
+    public Tensor Sin { get; }
+
+    public KvCache? Cache { get; }
+
+    /// <summary>Whether ways back are wanted.</summary>
+    public bool Learns { get; set; }
+
+    /// <summary>Seed of this micro-batch's dropout, null outside training; each module adds its own number, so a second run draws the same.</summary>
+    public long? Seed { get; init; }
+
+    /// <summary>Mask of a layer: null with Causal when plain causal attention does. True where a query may look.</summary>
+    public (Tensor? Mask, bool Causal) MaskFor(int? window)
+    {
+        var keys = past + length;
+        var narrow = window is { } w && w < keys;
+        if (!narrow && documents is null && (past == 0 || length == 1))
+            return (null, length > 1);
+        var key = narrow ? window!.Value : 0;
+        if (!windows.TryGetValue(key, out var mask))
+        {
+            using var scope = NewDisposeScope();
+            var query = arange(past, keys, device: device).unsqueeze(1);       // (T, 1)
+            var seen = arange(0, keys, device: device).unsqueeze(0);           // (1, K)
+            mask = seen.le(query);
+            if (narrow)
+                mask = mask.logical_and(seen.gt(query - window!.Value));
+            if (documents is not null)
+                mask = mask.logical_and(documents.unsqueeze(2).eq(documents.unsqueeze(1))).unsqueeze(1);   // (B, 1, T, T)
+            windows[key] = mask = mask.DetachFromDisposeScope();
+        }
+        return (mask, false);
+    }
+
+    public void Dispose()
+    {
+        foreach (var mask in windows.Values)
+            mask.Dispose();
+    }
+}
+
+/// <summary>Keys and values of the tokens so far, one pair a layer, (B, KV, T, D).</summary>
+public sealed class KvCache(int layers) : IDisposable
+{
+    private readonly (Tensor Keys, Tensor Values)?[] past = new (Tensor, Tensor)?[layers];
+
+    /// <summary>Tokens seen.</summary>
+    public int Length { get; private set; }
+
+    /// <summary>Adds this pass's keys and values and returns all so far.</summary>
+    public (Tensor Keys, Tensor Values) Append(int layer, Tensor keys, Tensor values)
+    {
+        if (past[layer] is { } old)
+        {
+            (keys, values) = (cat([old.Keys, keys], 2), cat([old.Values, values], 2));
+            old.Keys.Dispose();
+            old.Values.Dispose();
+        }
+        past[layer] = (keys.DetachFromDisposeScope(), values.DetachFromDisposeScope());
+        return (keys, values);
+    }
+
+    /// <summary>Called once a pass, after its last layer.</summary>
+    public void Advance(int tokens) => Length += tokens;
+
+    public void Dispose()
+    {
+        foreach (var pair in past)
+        {
+            pair?.Keys.Dispose();
+            pair?.Values.Dispose();
+        }
+    }
+}
