@@ -82,7 +82,7 @@ public sealed class Decoder : IDisposable
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var x = nn.functional.embedding(ids, embed_tokens.Value).to(Type);
+        var x = embed_tokens.Value.index_select(0, ids.reshape(-1)).reshape(ids.shape[0], ids.shape[1], spec.HiddenSize).to(Type);   // (B, T, C)
         var backs = new Pullback?[layers.Length];
         for (var i = 0; i < layers.Length; i++)
         {

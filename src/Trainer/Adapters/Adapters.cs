@@ -1,0 +1,83 @@
+using Memopt.Trainer.Models;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Adapters;
+
+/// <summary>The LoRA of one module: its rank, scale, and optionally the values it starts from.</summary>
+public sealed record ModuleAdapter(int Rank, double Scale, Tensor? A = null, Tensor? B = null);
+
+/// <summary>Puts LoRA pairs around a model's linears.</summary>
+public static class AdapterPass
+{
+    /// <summary>Whether a module is one of the targets: all linears but the head, or those whose name is or ends in a listed name.</summary>
+    public static bool Targeted(string module, Targets targets) =>
+        targets.All ? module != "lm_head" : targets.Names.Any(name => Matches(module, name));
+
+    /// <summary>PEFT's rule: the whole name, or its end after a dot.</summary>
+    public static bool Matches(string module, string name) => module == name || module.EndsWith("." + name, StringComparison.Ordinal);
+
+    /// <summary>Attaches fresh adapters as the config says: A uniform in ±1/√in (kaiming with a = √5), B zero. Names that match nothing are a fault.</summary>
+    public static IReadOnlyList<LoraLinear> Attach(Decoder model, AdapterConfig config, int seed)
+    {
+        var names = model.Linears().Select(slot => slot.Linear.Name).ToList();
+        var idle = config.Targets.Names.Where(target => !names.Any(name => Matches(name, target))).ToList();
+        if (idle.Count > 0)
+        {
+            throw new UserFault($"adapter.targets names modules that the model has not: {string.Join(", ", idle)}.",
+                found: string.Join(", ", names.Select(name => name[(name.LastIndexOf('.') + 1)..]).Distinct()),
+                next: "name some of those, or \"all-linear\"");
+        }
+        using var generator = new Generator((ulong)seed);
+        return Attach(model, module =>
+        {
+            if (!Targeted(module, config.Targets))
+                return null;
+            var rank = Pattern(config.RankPattern, module, config.Rank);
+            var alpha = Pattern(config.AlphaPattern, module, config.Alpha);
+            return new ModuleAdapter(rank, alpha / (config.UseRslora ? Math.Sqrt(rank) : rank));
+        }, config.Dropout, generator);
+
+        static T Pattern<T>(IReadOnlyDictionary<string, T> patterns, string module, T otherwise) =>
+            patterns.Where(pair => Matches(module, pair.Key)).Select(pair => pair.Value).DefaultIfEmpty(otherwise).First();
+    }
+
+    /// <summary>Attaches an adapter to every module that <paramref name="choose"/> gives one.</summary>
+    public static IReadOnlyList<LoraLinear> Attach(Decoder model, Func<string, ModuleAdapter?> choose, double dropout, Generator generator)
+    {
+        using var scope = NewDisposeScope();
+        var attached = new List<LoraLinear>();
+        foreach (var (linear, replace) in model.Linears().ToList())
+        {
+            if (choose(linear.Name) is not { } adapter)
+                continue;
+            // Drawn on the host whatever the device, so that a run starts from the same values everywhere.
+            var bound = 1 / Math.Sqrt(linear.In);
+            var a = adapter.A ?? rand([adapter.Rank, linear.In], float32, generator: generator).mul_(2 * bound).sub_(bound);
+            var b = adapter.B ?? zeros([linear.Out, adapter.Rank], float32);
+            var lora = new LoraLinear(linear,
+                new Parameter(linear.Name + ".lora_A.weight", a.to(float32, model.Device).contiguous()),
+                new Parameter(linear.Name + ".lora_B.weight", b.to(float32, model.Device).contiguous()),
+                adapter.Scale, dropout, attached.Count);
+            replace(lora);
+            attached.Add(lora);
+        }
+        return attached;
+    }
+
+    /// <summary>The parameters that a run trains: adapters and the biases asked for, or everything without an adapter.</summary>
+    public static IReadOnlyList<Parameter> Trained(Decoder model, AdapterKind kind, BiasMode biases)
+    {
+        if (kind == AdapterKind.None)
+            return [.. model.Parameters()];
+        var linears = model.Linears().Select(slot => slot.Linear).ToList();
+        var loras = linears.OfType<LoraLinear>().ToList();
+        var extra = biases switch
+        {
+            BiasMode.All => linears.Select(linear => linear.bias),
+            BiasMode.LoraOnly => loras.Select(lora => lora.bias),
+            _ => [],
+        };
+        return [.. loras.SelectMany(lora => new[] { lora.lora_A, lora.lora_B }), .. extra.OfType<Parameter>()];
+    }
+}

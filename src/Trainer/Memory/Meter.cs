@@ -1,0 +1,58 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+
+namespace Memopt.Trainer.Memory;
+
+/// <summary>
+/// Bytes of live tensors: on a CPU what the C library's heap has in use (libtorch allocates there, .NET does not), on a GPU what the
+/// device has handed out. The peak is sampled between layers, where it lies.
+/// </summary>
+public sealed class Meter(Func<long>? device = null)
+{
+    /// <summary>Bytes now.</summary>
+    public long Now() => device?.Invoke() ?? Heap();
+
+    /// <summary>Highest sample since <see cref="Reset"/>.</summary>
+    public long Peak { get; private set; }
+
+    /// <summary>Highest sample of the whole run.</summary>
+    public long RunPeak { get; private set; }
+
+    public long Sample()
+    {
+        var now = Now();
+        Peak = Math.Max(Peak, now);
+        RunPeak = Math.Max(RunPeak, now);
+        return now;
+    }
+
+    public void Reset() => Peak = 0;
+
+    private static long Heap()
+    {
+        if (OperatingSystem.IsLinux())
+        {
+            try
+            {
+                var info = mallinfo2();
+                return (long)(info.uordblks + info.hblkhd);
+            }
+            catch (EntryPointNotFoundException)
+            {
+                // glibc before 2.33 or another C library: the process's memory is the nearest figure.
+            }
+        }
+        using var process = Process.GetCurrentProcess();
+        return process.WorkingSet64;
+    }
+
+    [StructLayout(LayoutKind.Sequential)]
+    private struct MallocInfo
+    {
+        public nuint arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
+    }
+
+    [DllImport("libc")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static extern MallocInfo mallinfo2();
+}

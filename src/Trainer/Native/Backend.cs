@@ -1,0 +1,246 @@
+using System.Diagnostics;
+using System.Reflection;
+using System.Runtime.InteropServices;
+using System.Text.Json;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Native;
+
+/// <summary>What the search for libtorch may look at; gathered once at the door, since nothing below reads environment variables.</summary>
+/// <param name="Libtorch">MEMOPT_LIBTORCH: a folder that holds libtorch, or null.</param>
+/// <param name="Packages">NuGet's package folder.</param>
+/// <param name="Project">Folder whose restored packages come first; its parents are searched too.</param>
+/// <param name="Cache">Per-user folder for patched copies.</param>
+/// <param name="Python">Command that runs Python, or null to leave it out.</param>
+public sealed record BackendEnvironment(string? Libtorch, string Packages, string Project, string Cache, string? Python = "python3");
+
+/// <summary>A place where libtorch was looked for.</summary>
+/// <param name="Source">Which step of the search it came from.</param>
+/// <param name="Folder">The folder, or null when the step found none.</param>
+/// <param name="Kind">cpu or cuda.</param>
+/// <param name="Chosen">Whether it was taken.</param>
+/// <param name="Why">Why, or why not.</param>
+public sealed record BackendCandidate(string Source, string? Folder, string? Kind, bool Chosen, string Why);
+
+/// <summary>libtorch, found and loaded for TorchSharp.</summary>
+public sealed class Backend
+{
+    /// <summary>The version TorchSharp's native library was built for.</summary>
+    public const string BuiltFor = "2.10";
+
+    private static readonly Lock gate = new();
+    private static Backend? loaded;
+
+    private Backend(string kind, string folder, string? version, bool patched, IReadOnlyList<BackendCandidate> candidates, IReadOnlyList<string> warnings) =>
+        (Kind, Folder, Version, Patched, Candidates, Warnings) = (kind, folder, version, patched, candidates, warnings);
+
+    /// <summary>cpu or cuda.</summary>
+    public string Kind { get; }
+
+    public string Folder { get; }
+
+    public string? Version { get; }
+
+    /// <summary>Whether TorchSharp's library was loaded from a copy with one version need marked weak.</summary>
+    public bool Patched { get; }
+
+    public IReadOnlyList<BackendCandidate> Candidates { get; }
+
+    public IReadOnlyList<string> Warnings { get; }
+
+    public Device Device => Kind == "cuda" ? new Device("cuda:0") : new Device("cpu");
+
+    /// <summary>Finds libtorch, loads it and TorchSharp's library, and checks that they compute. Once a process: later calls return the first.</summary>
+    /// <param name="requested">null, cpu, cuda, or a folder.</param>
+    /// <param name="environment">Where to look.</param>
+    public static Backend Load(string? requested, BackendEnvironment environment)
+    {
+        lock (gate)
+            return loaded ??= Find(requested, environment);
+    }
+
+    /// <summary>Every place libtorch may be in, in the order of preference, without loading any.</summary>
+    public static IReadOnlyList<BackendCandidate> Search(string? requested, BackendEnvironment environment)
+    {
+        var found = new List<BackendCandidate>();
+        void Look(string source, IEnumerable<string?> folders, string missing)
+        {
+            var any = false;
+            foreach (var folder in folders.OfType<string>())
+            {
+                any = true;
+                if (!File.Exists(Path.Combine(folder, Library("torch_cpu"))))
+                {
+                    found.Add(new(source, folder, null, false, $"no {Library("torch_cpu")} there"));
+                    continue;
+                }
+                var kind = File.Exists(Path.Combine(folder, Library("torch_cuda"))) ? "cuda" : "cpu";
+                found.Add(requested is "cpu" or "cuda" && requested != kind
+                    ? new(source, folder, kind, false, $"{kind}, but --backend asks for {requested}")
+                    : new(source, folder, kind, false, "usable"));
+            }
+            if (!any)
+                found.Add(new(source, null, null, false, missing));
+        }
+
+        if (requested is not (null or "cpu" or "cuda"))
+        {
+            Look("--backend", [requested], "");
+            return found;
+        }
+        Look("MEMOPT_LIBTORCH", [environment.Libtorch], "not set");
+        Look("project's packages", Restored(environment), "no restored project names a libtorch package");
+        Look("NuGet's cache", Cached(environment.Packages), $"no libtorch package in {environment.Packages}");
+        if (environment.Python is not null && !found.Any(candidate => candidate.Why == "usable"))
+            Look("python3", [PythonTorch(environment.Python)], "no Python with torch");
+        return found;
+    }
+
+    private static Backend Find(string? requested, BackendEnvironment environment)
+    {
+        var candidates = Search(requested, environment).ToList();
+        var failures = new List<string>();
+        for (var i = 0; i < candidates.Count; i++)
+        {
+            var candidate = candidates[i];
+            if (candidate.Why != "usable")
+                continue;
+            try
+            {
+                var version = ReadVersion(candidate.Folder!);
+                var patched = LoadLibraries(candidate.Folder!, candidate.Kind!, environment.Cache);
+                SelfTest(candidate.Kind!);
+                var warnings = new List<string>();
+                if (version is not null && !version.StartsWith(BuiltFor, StringComparison.Ordinal))
+                    warnings.Add($"libtorch {version} is not the {BuiltFor} that TorchSharp was built for; the numerical self-test passed");
+                candidates[i] = candidate with { Chosen = true, Why = $"first usable; libtorch {version ?? "of unknown version"}, self-test passed" };
+                for (var j = i + 1; j < candidates.Count; j++)
+                    candidates[j] = candidates[j].Why == "usable" ? candidates[j] with { Why = "usable, but one before it was taken" } : candidates[j];
+                return new(candidate.Kind!, candidate.Folder!, version, patched, candidates, warnings);
+            }
+            catch (Exception e) when (e is DllNotFoundException or BadImageFormatException or EntryPointNotFoundException or ExternalException or NotSupportedException or UserFault or InvalidOperationException or TypeInitializationException)
+            {
+                failures.Add($"{candidate.Folder}: {e.Message}");
+                candidates[i] = candidate with { Why = e.Message };
+            }
+        }
+        throw new UserFault(requested is null ? "libtorch was not found." : $"No libtorch for --backend {requested} was found.",
+            found: failures.Count > 0 ? string.Join("; ", failures) : string.Join("; ", candidates.Select(c => $"{c.Source}: {c.Why}")),
+            next: "dotnet add package libtorch-cpu-linux-x64 --version 2.10.0   (or set MEMOPT_LIBTORCH to a folder that holds libtorch; see: dotnet memopt doctor)");
+    }
+
+    private static string Library(string name) =>
+        OperatingSystem.IsWindows() ? name + ".dll" : OperatingSystem.IsMacOS() ? $"lib{name}.dylib" : $"lib{name}.so";
+
+    /// <summary>libtorch packages that a restored project at or above a folder names, and which are in the cache.</summary>
+    private static IEnumerable<string> Restored(BackendEnvironment environment)
+    {
+        for (var folder = new DirectoryInfo(environment.Project); folder is not null; folder = folder.Parent)
+        {
+            var assets = new[] { Path.Combine(folder.FullName, "obj") }
+                .Concat(Directory.Exists(Path.Combine(folder.FullName, "artifacts", "obj")) ? Directory.EnumerateDirectories(Path.Combine(folder.FullName, "artifacts", "obj")) : [])
+                .Select(path => Path.Combine(path, "project.assets.json")).Where(File.Exists);
+            foreach (var file in assets)
+            {
+                JsonElement root;
+                try
+                {
+                    root = JsonDocument.Parse(File.ReadAllBytes(file)).RootElement;
+                }
+                catch (JsonException)
+                {
+                    continue;                                                 // half-written by a restore under way
+                }
+                if (!root.TryGetProperty("libraries", out var libraries))
+                    continue;
+                foreach (var name in libraries.EnumerateObject().Select(p => p.Name).Where(name => name.StartsWith("libtorch-", StringComparison.OrdinalIgnoreCase)))
+                {
+                    if (Natives(Path.Combine(environment.Packages, name.ToLowerInvariant())) is { } natives)
+                        yield return natives;
+                }
+            }
+        }
+    }
+
+    private static IEnumerable<string> Cached(string packages) => !Directory.Exists(packages) ? []
+        : Directory.EnumerateDirectories(packages, "libtorch-*").OrderByDescending(path => path.Contains("-cuda-"))
+            .SelectMany(path => Directory.EnumerateDirectories(path, BuiltFor + ".*")).Select(Natives).OfType<string>();
+
+    private static string? Natives(string package)
+    {
+        var path = Path.Combine(package, "runtimes", RuntimeId, "native");
+        return File.Exists(Path.Combine(path, Library("torch_cpu"))) ? path : null;
+    }
+
+    private static string RuntimeId =>
+        (OperatingSystem.IsWindows() ? "win" : OperatingSystem.IsMacOS() ? "osx" : "linux") + "-" + RuntimeInformation.ProcessArchitecture.ToString().ToLowerInvariant();
+
+    private static string? PythonTorch(string python)
+    {
+        try
+        {
+            using var process = Process.Start(new ProcessStartInfo(python, ["-c", "import importlib.util, os; print(os.path.join(os.path.dirname(importlib.util.find_spec('torch').origin), 'lib'))"])
+            { RedirectStandardOutput = true, RedirectStandardError = true })!;
+            var output = process.StandardOutput.ReadToEndAsync();
+            if (!process.WaitForExit(20_000))
+                process.Kill();
+            return process.ExitCode == 0 ? output.Result.Trim() : null;
+        }
+        catch (Exception e) when (e is System.ComponentModel.Win32Exception or InvalidOperationException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>The version a folder states: PyTorch's version.py beside it, or the package folder's name.</summary>
+    private static string? ReadVersion(string folder)
+    {
+        var script = Path.Combine(folder, "..", "version.py");
+        if (File.Exists(script))
+            return File.ReadLines(script).FirstOrDefault(line => line.StartsWith("__version__", StringComparison.Ordinal))?.Split('\'') is { Length: > 1 } parts ? parts[1] : null;
+        var package = new DirectoryInfo(folder).Parent?.Parent?.Parent?.Name;
+        return package is not null && System.Version.TryParse(package, out _) ? package : null;
+    }
+
+    private static bool LoadLibraries(string folder, string kind, string cache)
+    {
+        string[] order = kind == "cuda" ? ["c10", "torch_cpu", "c10_cuda", "torch_cuda", "torch"] : ["c10", "torch_cpu"];
+        foreach (var name in order)
+        {
+            var file = Path.Combine(folder, Library(name));
+            if (File.Exists(file))
+                NativeLibrary.Load(file);
+        }
+        var shipped = new[]
+        {
+            Path.Combine(AppContext.BaseDirectory, "runtimes", RuntimeId, "native", Library("LibTorchSharp")),
+            Path.Combine(AppContext.BaseDirectory, Library("LibTorchSharp")),
+        }.FirstOrDefault(File.Exists) ?? throw new DllNotFoundException($"TorchSharp's {Library("LibTorchSharp")} is not beside the program");
+        var patched = false;
+        if (!NativeLibrary.TryLoad(shipped, out var handle))
+        {
+            handle = NativeLibrary.Load(ElfVersionNeed.LoosenedCopy(shipped, cache));
+            patched = true;
+        }
+        NativeLibrary.SetDllImportResolver(typeof(torch).Assembly, (name, _, _) => name == "LibTorchSharp" ? handle : 0);
+        if (kind == "cuda")
+            torch.InitializeDeviceType(DeviceType.CUDA);
+        return patched;
+    }
+
+    /// <summary>Product, gradient and bf16 against results worked out by hand.</summary>
+    private static void SelfTest(string kind)
+    {
+        using var scope = NewDisposeScope();
+        var device = new Device(kind == "cuda" ? "cuda:0" : "cpu");
+        var a = tensor(new float[] { 1, 2, 3, 4 }, device: device).reshape(2, 2).requires_grad_(true);
+        var product = a.matmul(a);                                            // [[7, 10], [15, 22]]
+        product.sum().backward();                                             // d/da sum(a a) = 1 aᵀ + aᵀ 1 = [[7, 11], [9, 13]]
+        float[] expected = [7, 10, 15, 22, 7, 11, 9, 13, 5];
+        var narrow = tensor(new float[] { 1, 2 }, device: device).to(bfloat16);
+        var got = product.detach().cpu().data<float>().Concat(a.grad!.cpu().data<float>()).Append(narrow.mul(narrow).sum().to(float32).cpu().item<float>()).ToArray();
+        if (!got.SequenceEqual(expected))
+            throw new UserFault("libtorch computes wrong results.", found: string.Join(", ", got), next: "dotnet memopt doctor");
+    }
+}

@@ -1,0 +1,138 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Kernels;
+using Memopt.Trainer.Models;
+using Memopt.Trainer.Plan;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Weights;
+
+/// <summary>
+/// A model folder's weights as parts of a decoder: each tensor is read, cast or quantized, and placed before the next is touched,
+/// so the model never lies in memory in 16 bits when it is to be kept in 4.
+/// </summary>
+public sealed class WeightStream : IParts, IDisposable
+{
+    private readonly Dictionary<string, SafeTensors> files = [];
+    private readonly Dictionary<string, SafeTensors> where = [];
+    private readonly ModelSpec spec;
+    private readonly ScalarType type;
+    private readonly Device device;
+    private readonly Func<string, bool> quantized;
+    private readonly QuantizationConfig quantization;
+    private readonly ScalarType compute;
+    private readonly IProgress<int>? progress;
+    private int read;
+
+    /// <param name="folder">Holds model.safetensors, or model.safetensors.index.json and its shards.</param>
+    /// <param name="spec">What must be there; a missing, unexpected or misshapen tensor is a fault that lists all of them.</param>
+    /// <param name="type">Type the unquantized weights are kept in.</param>
+    /// <param name="device">Where they go.</param>
+    /// <param name="quantized">Whether the linear of a module is kept in 4 bits.</param>
+    /// <param name="quantization">How.</param>
+    /// <param name="compute">Type the 4-bit weights are expanded to.</param>
+    /// <param name="progress">Tensors read so far.</param>
+    public WeightStream(string folder, ModelSpec spec, ScalarType type, Device device, Func<string, bool>? quantized = null,
+        QuantizationConfig? quantization = null, ScalarType? compute = null, IProgress<int>? progress = null)
+    {
+        (this.spec, this.type, this.device, this.progress) = (spec, type, device, progress);
+        (this.quantized, this.quantization, this.compute) = (quantized ?? (_ => false), quantization ?? new(), compute ?? type);
+        try
+        {
+            foreach (var (name, file) in Index(folder))
+            {
+                if (!files.TryGetValue(file, out var open))
+                    files[file] = open = SafeTensors.Open(Path.Combine(folder, file));
+                if (open.Tensors.ContainsKey(name))
+                    where[name] = open;
+            }
+            Account(folder);
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    public Parameter Weight(string name)
+    {
+        using var scope = NewDisposeScope();
+        progress?.Report(++read);
+        return new Parameter(name, where[name].Read(name).to(type, device));
+    }
+
+    public Linear Linear(string module)
+    {
+        var bias = where.ContainsKey(module + ".bias") ? Weight(module + ".bias") : null;
+        var name = module + ".weight";
+        if (!quantized(module))
+            return new DenseLinear(module, Weight(name), bias);
+        using var scope = NewDisposeScope();
+        progress?.Report(++read);
+        return new Nf4Linear(module, Nf4.Quantize(where[name].Read(name).to(device), quantization.Type, quantization.DoubleQuant), bias, compute);
+    }
+
+    public void Dispose()
+    {
+        foreach (var file in files.Values)
+            file.Dispose();
+    }
+
+    /// <summary>Files that hold the weights of a folder, in order.</summary>
+    public static IReadOnlyList<string> Files(string folder) => [.. Index(folder).Select(pair => pair.File).Distinct()];
+
+    private static IEnumerable<(string Name, string File)> Index(string folder)
+    {
+        var index = Path.Combine(folder, "model.safetensors.index.json");
+        if (!File.Exists(index))
+        {
+            if (!File.Exists(Path.Combine(folder, "model.safetensors")))
+            {
+                throw new UserFault($"{folder} holds no weights.",
+                    found: Directory.Exists(folder) ? string.Join(", ", Directory.EnumerateFiles(folder).Select(Path.GetFileName).Take(12)) : "no such folder",
+                    next: "put model.safetensors (or its shards and model.safetensors.index.json) there");
+            }
+            using var whole = SafeTensors.Open(Path.Combine(folder, "model.safetensors"));
+            return [.. whole.Tensors.Keys.Select(name => (name, "model.safetensors"))];
+        }
+        try
+        {
+            return [.. JsonNode.Parse(File.ReadAllText(index))!["weight_map"]!.AsObject().Select(pair => (pair.Key, Shard((string)pair.Value!)))];
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException)
+        {
+            throw new UserFault($"{index} is not a weight index.", found: e.Message, next: "download the file again");
+        }
+
+        // A shard is a file of this folder, whatever the index says.
+        string Shard(string file) => Path.GetFileName(file) == file ? file
+            : throw new UserFault($"{index} names a file outside its folder.", found: file);
+    }
+
+    private void Account(string folder)
+    {
+        var problems = new List<Problem>();
+        var wanted = spec.Tensors.ToDictionary(t => t.Name);
+        foreach (var tensor in spec.Tensors)
+        {
+            if (!where.TryGetValue(tensor.Name, out var file))
+                problems.Add(new(tensor.Name, "missing"));
+            else if (!file.Tensors[tensor.Name].Shape.SequenceEqual(tensor.Shape))
+                problems.Add(new(tensor.Name, $"has shape [{string.Join(", ", file.Tensors[tensor.Name].Shape)}], config.json says [{string.Join(", ", tensor.Shape)}]"));
+            else if (file.Tensors[tensor.Name].Type is not ("F32" or "F16" or "BF16" or "F64"))
+                problems.Add(new(tensor.Name, $"has type {file.Tensors[tensor.Name].Type}, expected F32, F16 or BF16"));
+        }
+        // A tied head is often saved beside the embedding it equals; older files carry rotary buffers that the config implies.
+        foreach (var name in where.Keys.Where(name => !wanted.ContainsKey(name) && !(spec.TieWordEmbeddings && name == "lm_head.weight") && !name.EndsWith(".rotary_emb.inv_freq", StringComparison.Ordinal)))
+            problems.Add(new(name, "unexpected: config.json has no place for it"));
+        if (problems.Count > 0)
+        {
+            throw new UserFault($"The weights in {folder} are not those of its config.json.",
+                found: $"{problems.Count} tensors: " + string.Join("; ", problems.Take(8).Select(p => $"{p.Path} {p.Message}")) + (problems.Count > 8 ? "; …" : ""),
+                next: "check that config.json and the safetensors belong together") { Problems = problems };
+        }
+    }
+}

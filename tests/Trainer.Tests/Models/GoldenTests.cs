@@ -1,0 +1,159 @@
+using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Memory;
+using Memopt.Trainer.Models;
+using Memopt.Trainer.Plan;
+using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Weights;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Tests.Models;
+
+/// <summary>Every family against transformers and PEFT: the numbers in Golden/ were made by make_golden.py with the versions beside it.</summary>
+public sealed class GoldenTests
+{
+    public static TheoryData<string> Families => ["llama", "qwen2", "qwen3", "mistral", "phi3"];
+
+    [Theory, MemberData(nameof(Families))]
+    public void Logits_loss_and_gradients(string family)
+    {
+        using var scope = NewDisposeScope();
+        using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
+        using var model = Load(family);
+        var ids = golden.Read("input_ids");
+        Close(golden.Read("logits"), model.Logits(ids), 1e-4, rows: 18);
+
+        var trained = AdapterPass.Trained(model, AdapterKind.None, BiasMode.None);
+        using var optimizer = new AdamW(trained, new TrainConfig(), model.Device);
+        var loss = Learn(model, [(ids, golden.Read("labels"))]);
+        Close(golden.Read("loss"), loss, 1e-4);
+        var compared = 0;
+        foreach (var name in golden.Tensors.Keys.Where(key => key.StartsWith("grad.", StringComparison.Ordinal)))
+        {
+            var parameter = trained.Single(p => p.Name == name["grad.".Length..]);
+            Close(golden.Read(name), parameter.Grad!, 1e-3);
+            compared++;
+        }
+        Assert.True(compared > 15);
+    }
+
+    [Theory, MemberData(nameof(Families))]
+    public void Greedy_tokens(string family)
+    {
+        using var scope = NewDisposeScope();
+        using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
+        using var model = Load(family);
+        var expected = golden.Read("greedy").data<long>().ToArray();
+        using var cache = new KvCache(model.Spec.Layers);
+        var ids = expected[..12].ToList();
+        var next = tensor(ids.ToArray()).unsqueeze(0);
+        while (ids.Count < expected.Length)
+        {
+            ids.Add(model.Logits(next, cache).select(1, -1).argmax(-1).item<long>());
+            next = tensor(new[] { ids[^1] }).unsqueeze(0);
+        }
+        Assert.Equal(expected, ids);
+    }
+
+    [Theory, MemberData(nameof(Families))]
+    public void Adapter_logits_and_ten_steps(string family)
+    {
+        using var scope = NewDisposeScope();
+        using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
+        using var model = Load(family);
+        AdapterFiles.Load(Path.Combine(TestBackend.Golden(family), "adapter-start"), model);
+        var ids = golden.Read("input_ids");
+        Close(golden.Read("lora_logits"), model.Logits(ids), 1e-4, rows: 18);
+
+        var train = new TrainConfig { LearningRate = 1e-2, WeightDecay = 0.01, Steps = 10 };
+        using var optimizer = new AdamW(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), train, model.Device);
+        var schedule = new Schedule(train, 10);
+        (Tensor, Tensor)[] batch = [(ids, golden.Read("labels")), (golden.Read("input_ids2"), golden.Read("labels2"))];
+        var (losses, norms) = (golden.Read("traj_loss").data<double>().ToArray(), golden.Read("traj_gradnorm").data<double>().ToArray());
+        for (var step = 0; step < 10; step++)
+        {
+            Within(losses[step], Learn(model, batch).item<double>(), 1e-3);
+            var norm = optimizer.Norm().item<float>();
+            Within(norms[step], norm, 1e-3);
+            optimizer.Step(step + 1, schedule.At(step), norm);
+        }
+        var end = Path.Combine(TestBackend.Golden(family), "adapter-end");
+        using var final = SafeTensors.Open(Path.Combine(end, "adapter_model.safetensors"));
+        foreach (var lora in model.Linears().Select(slot => slot.Linear).OfType<LoraLinear>())
+        {
+            Close(final.Read("base_model.model." + lora.lora_A.Name), lora.lora_A.Value, 2e-3);
+            Close(final.Read("base_model.model." + lora.lora_B.Name), lora.lora_B.Value, 2e-3);
+        }
+
+        // Merged weights, written and read as any model is, answer as PEFT's merge does.
+        using var tuned = Load(family);
+        AdapterFiles.Load(end, tuned);
+        var folder = Directory.CreateTempSubdirectory("memopt").FullName;
+        MergedModel.Save(folder, TestBackend.Golden(family), tuned);
+        using var merged = Load(folder);
+        Close(golden.Read("merged_logits"), merged.Logits(ids), 1e-4, rows: 18);
+    }
+
+    [Theory, MemberData(nameof(Families))]
+    public void Recomputation_changes_no_bit(string family)
+    {
+        using var scope = NewDisposeScope();
+        using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
+        (Tensor, Tensor)[] batch = [(golden.Read("input_ids"), golden.Read("labels"))];
+        var runs = new[] { false, true }.Select(recompute =>
+        {
+            var model = Load(family);
+            AdapterPass.Attach(model, new AdapterConfig { Dropout = 0.25 }, 7);
+            using var optimizer = new AdamW(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
+            if (recompute)
+                Recompute.Attach(model);
+            var loss = Learn(model, batch, seed: 11).item<double>();
+            return (loss, model.Linears().Select(slot => slot.Linear).OfType<LoraLinear>().Select(lora => lora.lora_B.Grad!.clone()).ToList());
+        }).ToList();
+        Assert.Equal(runs[0].loss, runs[1].loss);
+        Assert.NotEmpty(runs[0].Item2);
+        Assert.All(runs[0].Item2.Zip(runs[1].Item2), pair => Assert.True(pair.First.Equals(pair.Second) && pair.First.abs().max().item<float>() > 0));
+    }
+
+    internal static Decoder Load(string familyOrFolder)
+    {
+        var folder = Path.IsPathRooted(familyOrFolder) ? familyOrFolder : TestBackend.Golden(familyOrFolder);
+        var spec = ModelSpec.Read(folder);
+        using var weights = new WeightStream(folder, spec, float32, CPU);
+        return new Decoder(spec, weights, float32, CPU);
+    }
+
+    /// <summary>Mean loss over all trained tokens of the micro-batches; gradients are left in the parameters.</summary>
+    private static Tensor Learn(Decoder model, (Tensor Ids, Tensor Labels)[] batch, long? seed = null)
+    {
+        var shifted = Array.ConvertAll(batch, b => b.Labels.narrow(1, 1, b.Labels.shape[1] - 1));
+        var count = shifted.Sum(labels => labels.ne(-100).sum().item<long>());
+        var total = zeros([], float64);
+        foreach (var (part, labels) in batch.Zip(shifted))
+        {
+            using var scope = NewDisposeScope();
+            using var pass = model.NewPass((int)part.Ids.shape[1], learns: true, seed: seed);
+            var (hidden, back) = model.Hidden(part.Ids, pass);
+            var flat = cat([labels, full([labels.shape[0], 1], -100, int64)], 1).reshape(-1);
+            var rows = flat.ne(-100).nonzero().squeeze(1);
+            var (sum, _, lossBack) = Head.Loss(model.lm_head, hidden, rows, flat.index_select(0, rows), 1.0 / count, pass);
+            back!(lossBack!(sum));
+            total.add_(sum / count);
+        }
+        return total;
+    }
+
+    internal static void Close(Tensor expected, Tensor actual, double relative, int? rows = null)
+    {
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        var (e, a) = (expected.to(float64), actual.detach().to(float64).reshape(expected.shape));
+        if (rows is { } r)
+            (e, a) = (cat([e.select(0, 0), e.select(0, 1).narrow(0, 0, r)]), cat([a.select(0, 0), a.select(0, 1).narrow(0, 0, r)]));
+        var error = ((e - a).norm() / e.norm().clamp_min(1e-30)).item<double>();
+        Assert.True(error <= relative, $"relative error {error:E2} > {relative:E0}");
+    }
+
+    private static void Within(double expected, double actual, double relative) =>
+        Assert.True(Math.Abs(expected - actual) <= relative * Math.Abs(expected), $"{actual} for {expected}");
+}
