@@ -38,7 +38,7 @@ public abstract class Linear(string name, long inputs, long outputs, Parameter? 
     {
         if (bias is not { Trained: true })
             return;
-        using var sum = gradient.reshape(-1, Out).to(float32).sum(0);
+        using var sum = gradient.reshape(-1, Out).to(float32).sum(dim: 0);
         bias.Accumulate(sum);
     }
 }

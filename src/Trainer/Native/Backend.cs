@@ -67,7 +67,7 @@ public sealed class Backend
         void Look(string source, IEnumerable<string?> folders, string missing)
         {
             var any = false;
-            foreach (var folder in folders.OfType<string>())
+            foreach (var folder in folders.OfType<string>().Distinct().Where(folder => found.All(candidate => candidate.Folder != folder)))
             {
                 any = true;
                 if (!File.Exists(Path.Combine(folder, Library("torch_cpu"))))
@@ -205,7 +205,7 @@ public sealed class Backend
 
     private static bool LoadLibraries(string folder, string kind, string cache)
     {
-        string[] order = kind == "cuda" ? ["c10", "torch_cpu", "c10_cuda", "torch_cuda", "torch"] : ["c10", "torch_cpu"];
+        string[] order = kind == "cuda" ? ["c10", "torch_cpu", "c10_cuda", "torch_cuda", "torch"] : ["c10", "torch_cpu", "torch"];
         foreach (var name in order)
         {
             var file = Path.Combine(folder, Library(name));

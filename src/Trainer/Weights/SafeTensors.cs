@@ -86,7 +86,7 @@ public sealed class SafeTensors : IDisposable
     }
 
     /// <summary>Reads one tensor into host memory in its stored type.</summary>
-    public unsafe Tensor Read(string name)
+    public Tensor Read(string name)
     {
         if (!Tensors.TryGetValue(name, out var stored))
             throw new UserFault($"{File} has no tensor \"{name}\".");
@@ -96,16 +96,8 @@ public sealed class SafeTensors : IDisposable
         var bytes = stored.To - stored.From;
         if (bytes == 0)
             return tensor;
-        byte* start = null;
-        view.SafeMemoryMappedViewHandle.AcquirePointer(ref start);
-        try
-        {
-            Buffer.MemoryCopy(start + view.PointerOffset + data + stored.From, (void*)Address(tensor), bytes, bytes);
-        }
-        finally
-        {
-            view.SafeMemoryMappedViewHandle.ReleasePointer();
-        }
+        using var stream = map.CreateViewStream(data + stored.From, bytes, MemoryMappedFileAccess.Read);
+        tensor.ReadBytesFromStream(stream);
         return tensor;
     }
 
@@ -113,7 +105,7 @@ public sealed class SafeTensors : IDisposable
     /// <param name="file">Where to; written in place, so stage it where a torn file matters.</param>
     /// <param name="tensors">Names and tensors of any device; made contiguous one at a time.</param>
     /// <param name="metadata">The header's __metadata__.</param>
-    public static unsafe void Write(string file, IReadOnlyList<(string Name, Tensor Tensor)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    public static void Write(string file, IReadOnlyList<(string Name, Tensor Tensor)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
     {
         var header = new JsonObject();
         if (metadata is not null)
@@ -140,16 +132,7 @@ public sealed class SafeTensors : IDisposable
         foreach (var (_, tensor) in tensors)
         {
             using var scope = NewDisposeScope();
-            var host = tensor.detach().cpu().contiguous();
-            var left = host.numel() * host.element_size();
-            var from = (byte*)Address(host);
-            while (left > 0)
-            {
-                var count = (int)Math.Min(left, 1 << 26);
-                stream.Write(new ReadOnlySpan<byte>(from, count));
-                from += count;
-                left -= count;
-            }
+            tensor.detach().cpu().contiguous().WriteBytesToStream(stream);
         }
         stream.Flush(flushToDisk: true);
     }
@@ -159,6 +142,4 @@ public sealed class SafeTensors : IDisposable
         view.Dispose();
         map.Dispose();
     }
-
-    private static IntPtr Address(Tensor tensor) => tensor.storage<byte>().data_ptr() + (nint)(tensor.storage_offset() * tensor.element_size());
 }
