@@ -89,13 +89,14 @@ public sealed class LiteRunStore : IRunStore
     /// <summary>LiteDB does not lock out a second process on Linux, so this file does.</summary>
     private FileStream Hold()
     {
+        var patience = Environment.TickCount64 + 30_000;
         for (var wait = 5; ; wait = Math.Min(wait * 2, 200))
         {
             try
             {
                 return new FileStream(gate, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
             }
-            catch (IOException) when (wait < 200 || Environment.TickCount64 % 97 != 0)
+            catch (IOException) when (Environment.TickCount64 < patience)
             {
                 Thread.Sleep(wait);
             }

@@ -1,0 +1,200 @@
+using System.CommandLine;
+using Memopt.Tool.Views;
+using Memopt.Trainer;
+using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Hub;
+using Memopt.Trainer.Models;
+using Memopt.Trainer.Native;
+using Memopt.Trainer.Plan;
+using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Weights;
+
+namespace Memopt.Tool.Commands;
+
+/// <summary>The options by which eval, infer and export name a model and what is laid over it.</summary>
+internal sealed class ModelOptions
+{
+    public Option<string> Model { get; } = new("--model") { Description = "Model folder, or embedded:nano.", DefaultValueFactory = _ => ModelHub.Nano };
+    public Option<string?> Adapter { get; } = new("--adapter") { Description = "Adapter folder in PEFT's layout." };
+    public Option<string?> Quantize { get; } = new("--quantize") { Description = "Keep the base in 4 bits: nf4 or fp4." };
+    public Option<string> Dtype { get; } = new("--dtype") { Description = "Compute type: auto, float32 or bfloat16.", DefaultValueFactory = _ => "auto" };
+    public Option<string?> Backend { get; } = Shell.BackendOption();
+
+    public void AddTo(Command command)
+    {
+        foreach (var option in new Option[] { Model, Adapter, Quantize, Dtype, Backend })
+            command.Options.Add(option);
+    }
+
+    public string Folder(ParseResult parsed) => ModelHub.Locate(parsed.GetValue(Model)!, Directory.GetCurrentDirectory(), AppContext.BaseDirectory);
+
+    /// <summary>Loads the model and its adapter.</summary>
+    public (Decoder Model, AdapterFiles.AdapterInfo? Adapter) Load(ParseResult parsed)
+    {
+        var folder = Folder(parsed);
+        var spec = ModelSpec.Read(folder);
+        var quantize = parsed.GetValue(Quantize);
+        var config = new RunConfig
+        {
+            Adapter = new() { Kind = quantize is null ? AdapterKind.Lora : AdapterKind.Qlora },
+            Quantization = new() { Type = Choice<QuantType>("--quantize", quantize ?? "nf4") },
+        };
+        var backend = Trainer.Native.Backend.Load(parsed.GetValue(Backend), Shell.BackendEnvironment());
+        var watcher = new ConsoleWatcher();
+        var model = FineTune.LoadModel(folder, spec, config, FineTune.ComputeType(Choice<DType>("--dtype", parsed.GetValue(Dtype)!), backend), backend.Device,
+            (done, total) => watcher.Progress("loading", done, total));
+        var adapter = parsed.GetValue(Adapter) is { } path ? AdapterFiles.Load(path, model, dropout: 0) : null;
+        return (model, adapter);
+    }
+
+    private static T Choice<T>(string option, string value) where T : struct, Enum => Enum.TryParse<T>(value, ignoreCase: true, out var found) && Enum.IsDefined(found) ? found
+        : throw new UserFault($"{option} \"{value}\" is not known.", found: value, next: $"use one of {string.Join(", ", Enum.GetNames<T>()).ToLowerInvariant()}");
+}
+
+/// <summary><c>eval</c>: loss, perplexity and exact-match accuracy over a data file.</summary>
+internal static class EvalCommand
+{
+    public static Command Create()
+    {
+        var model = new ModelOptions();
+        var data = new Option<string>("--data") { Description = "JSON Lines file.", Required = true };
+        var length = new Option<int>("--max-length") { Description = "Longest row, tokens.", DefaultValueFactory = _ => new DataConfig().MaxLength };
+        var batch = new Option<int>("--batch") { Description = "Rows at once.", DefaultValueFactory = _ => 8 };
+        var json = Shell.JsonOption();
+        var command = new Command("eval", "Measure loss, perplexity and exact-match accuracy of greedy answers.\n\nExample:\n  dotnet memopt eval --model embedded:nano --adapter .memopt/memopt/adapter --data data/eval.jsonl") { data, length, batch, json };
+        model.AddTo(command);
+        command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
+        {
+            var folder = model.Folder(parsed);
+            var spec = ModelSpec.Read(folder);
+            var rows = Dataset.Load(Path.GetFullPath(parsed.GetValue(data)!), () => Tokenizer.Load(folder), () => ChatTemplate.Load(folder),
+                new DataConfig { MaxLength = parsed.GetValue(length) }, FineTune.EndOfTurn(spec));
+            var (loaded, _) = model.Load(parsed);
+            using (loaded)
+            {
+                var watcher = new ConsoleWatcher();
+                var score = Evaluation.Run(loaded, rows.Rows, Math.Max(1, parsed.GetValue(batch)), new Progress(done => watcher.Progress("evaluation", done, rows.Rows.Count)), stop);
+                if (parsed.GetValue(json))
+                    Shell.Print(score);
+                else
+                    Shell.Output.WriteLine($"loss {score.Loss:F4}  perplexity {score.Perplexity:F3}  accuracy {score.Accuracy:P1} of {score.Answers:N0} answers  {score.Tokens:N0} tokens");
+            }
+            return 0;
+        })));
+        return command;
+    }
+
+    private sealed class Progress(Action<int> report) : IProgress<int>
+    {
+        public void Report(int value) => report(value);
+    }
+}
+
+/// <summary><c>infer</c>: answers a prompt.</summary>
+internal static class InferCommand
+{
+    public static Command Create()
+    {
+        var model = new ModelOptions();
+        var prompt = new Argument<string?>("prompt") { Description = "A user's turn; standard input when left out.", Arity = ArgumentArity.ZeroOrOne };
+        var raw = new Option<bool>("--raw") { Description = "Continue the text as it is, without the chat template." };
+        var ids = new Option<string?>("--ids") { Description = "Token ids to continue, separated by commas, in place of a prompt." };
+        var max = new Option<int>("--max-tokens") { Description = "At most so many new tokens.", DefaultValueFactory = _ => 256 };
+        var temperature = new Option<double>("--temperature") { Description = "0 is greedy." };
+        var topP = new Option<double>("--top-p") { Description = "Sample from the likeliest tokens of this share.", DefaultValueFactory = _ => 1 };
+        var seed = new Option<int>("--seed") { Description = "Seed of the sampling.", DefaultValueFactory = _ => 42 };
+        var ignore = new Option<bool>("--ignore-eos") { Description = "Do not stop at the end of the answer." };
+        var json = Shell.JsonOption();
+        var command = new Command("infer", "Answer a prompt, greedily or sampled.\n\nExample:\n  dotnet memopt infer --adapter .memopt/memopt/adapter 'What part of speech is \"chub\"?'\n  noun") { prompt, raw, ids, max, temperature, topP, seed, ignore, json };
+        model.AddTo(command);
+        command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
+        {
+            var folder = model.Folder(parsed);
+            var spec = ModelSpec.Read(folder);
+            var tokenizer = File.Exists(Path.Combine(folder, "tokenizer.json")) || parsed.GetValue(ids) is null ? Tokenizer.Load(folder) : null;
+            var input = Prompt(parsed.GetValue(ids), spec, tokenizer, () => parsed.GetValue(prompt) ?? Console.In.ReadToEnd(), parsed.GetValue(raw) ? null : ChatTemplate.Load(folder));
+            var (loaded, _) = model.Load(parsed);
+            using (loaded)
+            {
+                var stops = parsed.GetValue(ignore) ? [] : FineTune.EndOfTurn(spec);
+                var output = new List<int>();
+                var shown = 0;
+                foreach (var id in Generation.Run(loaded, input, stops, new Sampling(parsed.GetValue(max), parsed.GetValue(temperature), parsed.GetValue(topP), parsed.GetValue(seed))))
+                {
+                    stop.ThrowIfCancellationRequested();
+                    output.Add(id);
+                    if (parsed.GetValue(json) || tokenizer is null)
+                        continue;
+                    var text = tokenizer.Decode(output);
+                    if (text.EndsWith('\uFFFD'))
+                        continue;                                             // half a character: wait for the rest
+                    Console.Out.Write(text[shown..]);
+                    shown = text.Length;
+                }
+                if (parsed.GetValue(json))
+                    Shell.Print(new { prompt = input, ids = output, text = tokenizer?.Decode(output) });
+                else
+                    Console.Out.WriteLine(tokenizer is null ? string.Join(",", output) : "");
+            }
+            return 0;
+        })));
+        return command;
+    }
+
+    private static IReadOnlyList<int> Prompt(string? ids, ModelSpec spec, Tokenizer? tokenizer, Func<string> text, ChatTemplate? template)
+    {
+        if (ids is not null)
+        {
+            var parts = ids.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
+            var parsed = parts.Select(part => int.TryParse(part, out var id) && id >= 0 && id < spec.VocabSize ? id
+                : throw new UserFault($"--ids: \"{part}\" is not a token of this model.", found: part, next: $"use numbers from 0 to {spec.VocabSize - 1}")).ToList();
+            return parsed.Count > 0 ? parsed : throw new UserFault("--ids is empty.");
+        }
+        var prompt = text();
+        var tokens = template is null ? tokenizer!.Encode(prompt, addSpecial: true)
+            : tokenizer!.Encode(template.Render([new() { ["role"] = "user", ["content"] = prompt }], addGenerationPrompt: true));
+        return tokens.Length > 0 ? tokens : throw new UserFault("The prompt is empty.", next: "dotnet memopt infer \"a question\"");
+    }
+}
+
+/// <summary><c>export</c>: an adapter as PEFT's folder, or merged into the base.</summary>
+internal static class ExportCommand
+{
+    public static Command Create()
+    {
+        var model = new ModelOptions();
+        var output = new Option<string>("--out") { Description = "Folder to write.", Required = true };
+        var merge = new Option<bool>("--merge") { Description = "Add the adapter into the base model's weights." };
+        var json = Shell.JsonOption();
+        var command = new Command("export", "Write an adapter, or a model with the adapter merged in.\n\nExample:\n  dotnet memopt export --merge --model embedded:nano --adapter .memopt/memopt/adapter --out merged") { output, merge, json };
+        model.AddTo(command);
+        command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
+        {
+            var (source, target) = (model.Folder(parsed), Path.GetFullPath(parsed.GetValue(output)!));
+            if (parsed.GetValue(model.Adapter) is null)
+                throw new UserFault("export needs --adapter.", next: "dotnet memopt export --help");
+            if (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any())
+                throw new UserFault($"{target} is not empty.", next: "name a new folder with --out");
+            var (loaded, adapter) = model.Load(parsed);
+            using (loaded)
+            {
+                var staged = target + ".staged";
+                Directory.CreateDirectory(staged);
+                if (parsed.GetValue(merge))
+                    MergedModel.Save(staged, source, loaded);
+                else
+                    AdapterFiles.Save(staged, loaded, adapter!.Alpha, adapter.Rslora, adapter.Dropout, adapter.Biases, parsed.GetValue(model.Model));
+                if (Directory.Exists(target))
+                    Directory.Delete(target);
+                Directory.Move(staged, target);
+            }
+            if (parsed.GetValue(json))
+                Shell.Print(new { folder = target });
+            else
+                Shell.Output.WriteLine(target);
+            return 0;
+        }));
+        return command;
+    }
+}

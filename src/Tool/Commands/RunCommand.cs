@@ -1,0 +1,93 @@
+using System.CommandLine;
+using System.Runtime.InteropServices;
+using Memopt.Tool.Views;
+using Memopt.Tracking;
+using Memopt.Trainer;
+using Memopt.Trainer.Hub;
+using Memopt.Trainer.Native;
+using Memopt.Trainer.Recipes;
+
+namespace Memopt.Tool.Commands;
+
+/// <summary><c>run</c>: trains what a config says, going on from the last checkpoint by itself.</summary>
+internal static class RunCommand
+{
+    public static Command Create()
+    {
+        var config = new Argument<string>("config") { Description = "The config file.", DefaultValueFactory = _ => Workplace.DefaultConfig };
+        var set = new Option<string[]>("--set") { Description = "Change a setting: --set train.steps=500 (repeatable).", AllowMultipleArgumentsPerToken = false };
+        var fromStart = new Option<bool>("--from-start") { Description = "Leave earlier checkpoints aside and train from the first step." };
+        var smoke = new Option<bool>("--smoke") { Description = "Try the whole path on the embedded nano model for 20 steps." };
+        var (backend, json) = (Shell.BackendOption(), Shell.JsonOption());
+        var command = new Command("run", "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  .memopt/memopt/adapter") { config, set, fromStart, smoke, backend, json };
+        command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
+            Run(parsed.GetValue(config)!, parsed.GetValue(set) ?? [], parsed.GetValue(fromStart), parsed.GetValue(smoke), parsed.GetValue(backend), parsed.GetValue(json), stop))));
+        return command;
+    }
+
+    private static int Run(string file, string[] overrides, bool fromStart, bool smoke, string? requested, bool json, CancellationToken stop)
+    {
+        var watcher = new ConsoleWatcher();
+        if (smoke)
+            overrides = [.. overrides, $"model.source={ModelHub.Nano}", "train.steps=20", "tracking.experiment=smoke"];
+        var config = RunConfigFile.Read(file, overrides);
+        watcher.Stage("config", file);
+        foreach (var change in config.Overrides)
+            watcher.Stage("", $"{change.Key}  {change.Old} -> {change.New}   (command line)");
+        var model = ModelHub.Locate(config.Config.Model.Source, config.Folder, AppContext.BaseDirectory);
+        var output = smoke ? Path.Combine(config.Folder, ".memopt", "smoke") : Workplace.Output(config);
+        using var one = OnlyOne(output);
+        using var store = Workplace.Store(config);
+        var backend = Backend.Load(requested, Shell.BackendEnvironment(config.Folder));
+        foreach (var warning in backend.Warnings)
+            watcher.Stage("warning", warning);
+        var (commit, dirty) = Shell.Git(config.Folder);
+        using var stopping = CancellationTokenSource.CreateLinkedTokenSource(stop);
+        var result = FineTune.Run(new Job
+        {
+            Config = config,
+            Model = model,
+            Output = output,
+            Backend = backend,
+            Store = store,
+            Artifacts = Workplace.Artifacts(config),
+            Watcher = watcher,
+            RunId = NewId(),
+            FromStart = fromStart || smoke,
+            GitCommit = commit,
+            GitDirty = dirty,
+            Environment = new Dictionary<string, string>
+            {
+                ["tool"] = Shell.Version,
+                ["dotnet"] = RuntimeInformation.FrameworkDescription,
+                ["os"] = RuntimeInformation.OSDescription,
+                ["backend"] = backend.Kind,
+                ["libtorch"] = backend.Version ?? "unknown",
+                ["device"] = (backend.Kind == "cuda" ? Cuda.DeviceName() : null) ?? $"{Environment.ProcessorCount} CPU threads",
+                ["host"] = Environment.MachineName,
+            },
+        }, stopping.Token);
+        if (json)
+            Shell.Print(new { runId = result.RunId, status = result.Status, steps = result.Steps, adapter = result.Adapter, upToDate = result.UpToDate, eval = result.Score });
+        else
+            watcher.Stage(result.Status == RunStatus.Finished ? "finished" : "stopped", $"run {result.RunId}; see it with: dotnet memopt runs show {result.RunId}");
+        return result.Status == RunStatus.Finished ? 0 : 130;
+    }
+
+    /// <summary>Sortable by time, unique by chance.</summary>
+    private static string NewId() => DateTime.UtcNow.ToString("yyMMddHHmmss") + Guid.NewGuid().ToString("N")[..6];
+
+    /// <summary>Two processes must not write one run's checkpoints.</summary>
+    private static FileStream OnlyOne(string output)
+    {
+        Directory.CreateDirectory(output);
+        try
+        {
+            return new FileStream(Path.Combine(output, "run.lock"), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        }
+        catch (IOException e)
+        {
+            throw new UserFault("This config is being trained by another process.", found: e.Message, next: "wait for it, or copy the config under another name");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+using System.CommandLine;
+using System.Diagnostics;
+using System.Reflection;
+using System.Runtime.InteropServices;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using Memopt.Tracking;
+using Memopt.Trainer;
+using Memopt.Trainer.Native;
+using Spectre.Console;
+
+namespace Memopt.Tool;
+
+/// <summary>The door between commands and the world: output, faults, environment. Results go to standard output, all else to standard error.</summary>
+internal static class Shell
+{
+    public static readonly JsonSerializerOptions Json = new(JsonSerializerDefaults.Web)
+    {
+        WriteIndented = true,
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+        NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals,
+        Converters = { new JsonStringEnumConverter(JsonNamingPolicy.CamelCase) },
+    };
+
+    /// <summary>Progress and messages.</summary>
+    public static IAnsiConsole Progress { get; } = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Error), Ansi = Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect });
+
+    /// <summary>Tables asked for.</summary>
+    public static IAnsiConsole Output { get; } = Wide(AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Out) }));
+
+    public static string Version { get; } = typeof(Shell).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+')[0] ?? "0";
+
+    public static Option<bool> JsonOption() => new("--json") { Description = "Print the result as JSON on standard output." };
+
+    public static Option<string?> BackendOption() => new("--backend") { Description = "cpu, cuda, or a folder that holds libtorch." };
+
+    /// <summary>Exit codes: 0 done, 1 failed, 2 bad input or configuration, 130 stopped on request.</summary>
+    public static int Guard(bool json, Func<int> action)
+    {
+        try
+        {
+            return action();
+        }
+        catch (UserFault fault)
+        {
+            return Report(json, fault, fault.Problems.Count > 0 ? 2 : 1);
+        }
+        catch (TrackingException e)
+        {
+            return Report(json, new UserFault(e.Message, next: "check tracking.store and tracking.artifacts"), 1);
+        }
+        catch (OperationCanceledException)
+        {
+            return 130;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return Report(json, new UserFault(e.Message), 1);
+        }
+        catch (Exception e) when (Environment.GetEnvironmentVariable("MEMOPT_TRACE") is null)
+        {
+            var message = e is ExternalException or InvalidOperationException ? e.Message.Split('\n')[0] : $"{e.GetType().Name}: {e.Message.Split('\n')[0]}";
+            return Report(json, new UserFault("Something went wrong that should not have.", found: message, next: "run again with MEMOPT_TRACE=1 and report what it prints"), 1);
+        }
+    }
+
+    public static void Print<T>(T value) => Console.Out.WriteLine(JsonSerializer.Serialize(value, Json));
+
+    /// <summary>Where libtorch may be; the only place that reads the environment.</summary>
+    public static BackendEnvironment BackendEnvironment(string? project = null)
+    {
+        var home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
+        return new(Environment.GetEnvironmentVariable("MEMOPT_LIBTORCH"),
+            Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(home, ".nuget", "packages"),
+            project ?? Directory.GetCurrentDirectory(),
+            Path.Combine(Environment.GetEnvironmentVariable("XDG_CACHE_HOME") ?? Path.Combine(home, ".cache"), "memopt"));
+    }
+
+    /// <summary>Git commit of a folder and whether it has changes; nulls outside a repository or without git.</summary>
+    public static (string? Commit, bool Dirty) Git(string folder)
+    {
+        var commit = Run("git", folder, "rev-parse", "HEAD");
+        return (commit, commit is not null && !string.IsNullOrEmpty(Run("git", folder, "status", "--porcelain", "--untracked-files=no")));
+    }
+
+    private static string? Run(string program, string folder, params string[] arguments)
+    {
+        try
+        {
+            using var process = Process.Start(new ProcessStartInfo(program, arguments) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true })!;
+            var output = process.StandardOutput.ReadToEnd();
+            process.WaitForExit();
+            return process.ExitCode == 0 ? output.Trim() : null;
+        }
+        catch (Exception e) when (e is System.ComponentModel.Win32Exception or IOException)
+        {
+            return null;
+        }
+    }
+
+    private static int Report(bool json, UserFault fault, int code)
+    {
+        if (json)
+        {
+            Print(new { error = new { message = fault.Message, found = fault.Found, next = fault.Next, problems = fault.Problems } });
+        }
+        Progress.MarkupLineInterpolated($"[red]error:[/] {fault.Message}");
+        foreach (var problem in fault.Problems.Take(50))
+        {
+            var at = problem.Line > 0 ? $"{problem.File}({problem.Line},{Math.Max(1, problem.Column)}): " : problem.File is null ? "" : $"{problem.File}: ";
+            Progress.WriteLine($"  {at}{problem.Code}: {problem.Path} {problem.Message}");
+        }
+        if (fault.Found is not null && fault.Problems.Count == 0)
+            Progress.WriteLine($"  found: {fault.Found}");
+        if (fault.Next is not null)
+            Progress.WriteLine($"  next:  {fault.Next}");
+        return code;
+    }
+
+    private static IAnsiConsole Wide(IAnsiConsole console)
+    {
+        if (Console.IsOutputRedirected)
+            console.Profile.Width = 200;
+        return console;
+    }
+}

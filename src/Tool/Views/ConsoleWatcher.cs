@@ -1,0 +1,95 @@
+using System.Diagnostics;
+using Memopt.Tracking;
+using Memopt.Trainer.Recipes;
+using Spectre.Console;
+
+namespace Memopt.Tool.Views;
+
+/// <summary>Prints what passes in a fine-tune to standard error: a live line on a terminal, plain lines every few seconds when piped.</summary>
+internal sealed class ConsoleWatcher : IWatcher
+{
+    private readonly IAnsiConsole console = Shell.Progress;
+    private readonly Stopwatch sinceLine = Stopwatch.StartNew();
+    private readonly Stopwatch training = new();
+    private int first;
+    private bool open;
+
+    public void Stage(string name, string text)
+    {
+        Close();
+        console.MarkupLineInterpolated($"[bold]{name,-12}[/] {text}");
+    }
+
+    public void Progress(string name, long done, long total)
+    {
+        if (done == total || sinceLine.Elapsed.TotalSeconds >= (Console.IsErrorRedirected ? 5 : 0.2))
+            Line($"{name,-12} {done:N0} / {total:N0}", done == total);
+    }
+
+    public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured)
+    {
+        Close();
+        console.Write(LedgerTable.Of(rows, measured));
+    }
+
+    public void Step(StepRow row, int total)
+    {
+        if (!training.IsRunning)
+        {
+            training.Start();
+            first = row.Step;
+        }
+        var last = row.Step == total;
+        if (!last && row.Step != first && sinceLine.Elapsed.TotalSeconds < (Console.IsErrorRedirected ? 5 : 0.2))
+            return;
+        var left = row.Step == first ? "" : $", {TimeSpan.FromSeconds(training.Elapsed.TotalSeconds / (row.Step - first) * (total - row.Step)):hh\\:mm\\:ss} left";
+        Line($"step {row.Step} / {total}  loss {row.Loss:F4}  lr {row.LearningRate:G3}  norm {row.GradNorm:F3}  {row.TokensPerSecond:N0} tokens/s  {row.MemoryBytes / 1048576.0:N0} MiB{left}", last);
+    }
+
+    private void Line(string text, bool last)
+    {
+        sinceLine.Restart();
+        if (Console.IsErrorRedirected)
+        {
+            console.WriteLine(text);
+            return;
+        }
+        Console.Error.Write("\r" + text.PadRight(Math.Max(0, Console.WindowWidth - 1))[..Math.Max(0, Console.WindowWidth - 1)]);
+        open = true;
+        if (last)
+            Close();
+    }
+
+    private void Close()
+    {
+        if (open)
+            Console.Error.WriteLine();
+        open = false;
+    }
+}
+
+/// <summary>The memory ledger, estimated beside measured.</summary>
+internal static class LedgerTable
+{
+    public static Table Of(IReadOnlyList<LedgerRow> rows, bool measured)
+    {
+        var table = new Table().Border(TableBorder.Simple).AddColumn("memory").AddColumn(new TableColumn("estimate").RightAligned());
+        if (measured)
+            table.AddColumn(new TableColumn("measured").RightAligned());
+        table.AddColumn("from");
+        foreach (var row in rows)
+        {
+            List<string> cells = [row.Name, Size(row.Bytes)];
+            if (measured)
+                cells.Add(row.Measured is { } bytes ? Size(bytes) : "–");
+            table.AddRow([.. cells.Append(Markup.Escape(row.Why))]);
+        }
+        List<string> total = ["[bold]total[/]", $"[bold]{Size(rows.Sum(row => row.Bytes))}[/]"];
+        if (measured)
+            total.Add($"[bold]{Size(rows.Sum(row => row.Measured ?? 0))}[/]");
+        table.AddRow([.. total.Append("")]);
+        return table;
+    }
+
+    public static string Size(long bytes) => bytes >= 1L << 30 ? $"{bytes / 1073741824.0:F2} GiB" : bytes >= 1 << 20 ? $"{bytes / 1048576.0:F1} MiB" : $"{bytes / 1024.0:F1} KiB";
+}

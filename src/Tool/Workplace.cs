@@ -1,0 +1,27 @@
+using Memopt.Tracking;
+using Memopt.Trainer;
+
+namespace Memopt.Tool;
+
+/// <summary>Where a config's store, artifacts and results lie.</summary>
+internal static class Workplace
+{
+    public const string DefaultConfig = "memopt.json";
+
+    /// <summary>Folder of the checkpoints and the adapter of a config file.</summary>
+    public static string Output(LoadedConfig config) => Path.Combine(config.Folder, ".memopt", Path.GetFileNameWithoutExtension(config.File));
+
+    public static LiteRunStore Store(LoadedConfig config) => new(config.Full(config.Config.Tracking.Store));
+
+    public static LocalArtifacts Artifacts(LoadedConfig config) => new(config.Full(config.Config.Tracking.Artifacts));
+
+    /// <summary>The store named, or that of the config in this folder, or the default one.</summary>
+    public static LiteRunStore Store(string? folder)
+    {
+        if (folder is null && File.Exists(DefaultConfig))
+            return Store(RunConfigFile.Read(DefaultConfig, [], checkFiles: false));
+        folder ??= new TrackingConfig().Store;
+        return Directory.Exists(folder) ? new LiteRunStore(folder)
+            : throw new UserFault("There is no run store here.", found: $"no folder {Path.GetFullPath(folder)}", next: "name one with --store, or train first: dotnet memopt run");
+    }
+}

@@ -1,0 +1,49 @@
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Models;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Recipes;
+
+/// <summary>What an evaluation found.</summary>
+/// <param name="Loss">Mean over the trained tokens, nats.</param>
+/// <param name="Perplexity">e to the loss.</param>
+/// <param name="Tokens">Trained tokens.</param>
+/// <param name="Accuracy">Share of answers that greedy decoding gives exactly, end of turn included.</param>
+/// <param name="Answers">Answers scored.</param>
+public sealed record Score(double Loss, double Perplexity, long Tokens, double Accuracy, int Answers);
+
+/// <summary>Loss, perplexity and exact-match accuracy of a model over rows.</summary>
+public static class Evaluation
+{
+    /// <summary>
+    /// Greedy decoding reproduces an answer exactly when, with the answer given, each of its tokens is the likeliest after those before it;
+    /// so accuracy comes from the same pass as the loss, with no token generated.
+    /// </summary>
+    public static Score Run(Decoder model, IReadOnlyList<Row> rows, int microBatch, IProgress<int>? progress = null, CancellationToken stop = default)
+    {
+        double loss = 0;
+        long tokens = 0;
+        var (answers, right, done) = (0, 0, 0);
+        foreach (var batch in Batches.InOrder(rows, microBatch))
+        {
+            stop.ThrowIfCancellationRequested();
+            using var scope = NewDisposeScope();
+            using var pass = model.NewPass(batch.Length);
+            var ids = tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
+            var hidden = model.Hidden(ids, pass).Value;
+            var (sum, correct, _) = Head.Loss(model.lm_head, hidden, tensor(batch.Predicting, device: model.Device), tensor(batch.Targets, device: model.Device), 1, pass);
+            loss += sum.cpu().item<double>();
+            tokens += batch.Targets.Length;
+            var flags = correct.cpu().data<bool>().ToArray();
+            foreach (var answer in Enumerable.Range(0, flags.Length).GroupBy(i => batch.Owners[i]))
+            {
+                answers++;
+                right += answer.All(i => flags[i]) ? 1 : 0;
+            }
+            progress?.Report(done += batch.Count);
+        }
+        var mean = loss / Math.Max(1, tokens);
+        return new(mean, Math.Exp(mean), tokens, answers == 0 ? 0 : (double)right / answers, answers);
+    }
+}

@@ -1,0 +1,410 @@
+using System.Collections;
+using System.ComponentModel.DataAnnotations;
+using System.Reflection;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+
+namespace Memopt.Trainer;
+
+/// <summary>A setting changed on the command line.</summary>
+public sealed record Override(string Key, string Old, string New);
+
+/// <summary>A config that was read and holds together.</summary>
+/// <param name="Config">The settings, overrides applied.</param>
+/// <param name="File">The file they came from.</param>
+/// <param name="Folder">Its folder; paths in the config are relative to it.</param>
+/// <param name="Json">All settings as JSON, defaults written out.</param>
+/// <param name="Hash">sha256 of the pinned settings.</param>
+/// <param name="Overrides">What the command line changed.</param>
+public sealed record LoadedConfig(RunConfig Config, string File, string Folder, string Json, string Hash, IReadOnlyList<Override> Overrides)
+{
+    /// <summary>A path of the config as a full path.</summary>
+    public string Full(string path) => Path.GetFullPath(Path.Combine(Folder, path));
+}
+
+/// <summary>memopt.json → <see cref="RunConfig"/>, or every problem at once with line and column. Comments and trailing commas are allowed.</summary>
+public static class RunConfigFile
+{
+    private static readonly JsonReaderOptions relaxed = new() { CommentHandling = JsonCommentHandling.Skip, AllowTrailingCommas = true };
+    private static readonly JsonSerializerOptions strict = new() { RespectNullableAnnotations = true };
+
+    /// <param name="path">The file.</param>
+    /// <param name="overrides">Settings as <c>a.b=value</c>; the value is JSON, or a string when it is not.</param>
+    /// <param name="checkFiles">Whether data and model must exist.</param>
+    public static LoadedConfig Read(string path, IReadOnlyList<string> overrides, bool checkFiles = true)
+    {
+        if (!File.Exists(path))
+        {
+            throw new UserFault($"{path} is missing.", found: $"no such file in {Path.GetDirectoryName(Path.GetFullPath(path))}",
+                next: "dotnet new memopt-qlora -n MyTune   (or name a config: dotnet memopt run my.json)");
+        }
+        var reading = new Reading(path);
+        RunConfig config = new();
+        var changed = new List<Override>();
+        try
+        {
+            var text = File.ReadAllBytes(path);
+            var reader = new Utf8JsonReader(text.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? text.AsSpan(3) : text, relaxed);
+            reading.Text = text;
+            reader.Read();
+            config = (RunConfig)reading.Record(ref reader, config, "")!;
+            while (reader.Read())
+            {
+            }
+        }
+        catch (JsonException e)
+        {
+            reading.Problem("", $"not valid JSON: {e.Message.Split(" LineNumber")[0]}", (int)(e.LineNumber ?? 0) + 1, (int)(e.BytePositionInLine ?? 0) + 1, "MEMOPT0001");
+        }
+        foreach (var item in overrides)
+            config = Override(config, item, reading, changed);
+        if (reading.Problems.Count == 0)
+            reading.Contradictions(config, Path.GetDirectoryName(Path.GetFullPath(path))!, checkFiles);
+        if (reading.Problems.Count > 0)
+        {
+            throw new UserFault(reading.Problems.Count == 1 ? $"{path} has a problem." : $"{path} has {reading.Problems.Count} problems.",
+                next: "dotnet memopt config schema   (lists every setting)") { Problems = [.. reading.Problems.OrderBy(p => p.Line).ThenBy(p => p.Column)] };
+        }
+        return new LoadedConfig(config, path, Path.GetDirectoryName(Path.GetFullPath(path))!, Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true }),
+            Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString()))), changed);
+    }
+
+    /// <summary>Pinned settings that differ between a checkpoint's config (as JSON) and this one.</summary>
+    public static IReadOnlyList<Override> PinnedDifferences(string saved, RunConfig now)
+    {
+        var (before, after) = (Flat(JsonNode.Parse(saved)!), Flat(Write(now, pinnedOnly: true)));
+        return [.. after.Where(pair => before.GetValueOrDefault(pair.Key, "unset") != pair.Value)
+            .Select(pair => new Override(pair.Key, before.GetValueOrDefault(pair.Key, "unset"), pair.Value))];
+    }
+
+    /// <summary>Every setting by its dotted key.</summary>
+    public static Dictionary<string, string> Flat(RunConfig config) => Flat(Write(config));
+
+    private static Dictionary<string, string> Flat(JsonNode root)
+    {
+        var flat = new Dictionary<string, string>();
+        foreach (var (section, settings) in root.AsObject())
+        {
+            foreach (var (key, value) in settings!.AsObject())
+                flat[$"{section}.{key}"] = value?.ToJsonString() ?? "null";
+        }
+        return flat;
+    }
+
+    /// <summary>The settings as JSON in declaration order.</summary>
+    public static JsonObject Write(RunConfig config, bool pinnedOnly = false) => new(Settings(typeof(RunConfig)).Select(section =>
+        KeyValuePair.Create(Key(section), (JsonNode?)new JsonObject(Settings(section.PropertyType)
+            .Where(setting => !pinnedOnly || setting.GetCustomAttribute<PinnedAttribute>() is not null)
+            .Select(setting => KeyValuePair.Create(Key(setting), Node(setting.GetValue(section.GetValue(config)))))))));
+
+    internal static string Key(MemberInfo member) => JsonNamingPolicy.CamelCase.ConvertName(member.Name);
+
+    internal static IEnumerable<PropertyInfo> Settings(Type record) => record.GetProperties(BindingFlags.Public | BindingFlags.Instance).Where(p => p.CanWrite);
+
+    internal static string Spelling(object value) => JsonNamingPolicy.CamelCase.ConvertName(value.ToString()!);
+
+    internal static JsonNode? Node(object? value) => value switch
+    {
+        null => null,
+        Enum e => Spelling(e),
+        Targets { All: true } => "all-linear",
+        Targets targets => new JsonArray([.. targets.Names.Select(name => (JsonNode)name)]),
+        string text => text,
+        bool flag => flag,
+        int number => number,
+        double number => number == Math.Floor(number) && Math.Abs(number) < 1e15 ? (JsonNode)(long)number : number,
+        IDictionary map => new JsonObject(map.Keys.Cast<string>().Order(StringComparer.Ordinal).Select(key => KeyValuePair.Create(key, Node(map[key])))),
+        IEnumerable list => new JsonArray([.. list.Cast<object>().Select(Node)]),
+        _ => throw new InvalidOperationException($"no JSON for {value.GetType()}"),
+    };
+
+    private static RunConfig Override(RunConfig config, string item, Reading reading, List<Override> changed)
+    {
+        var cut = item.IndexOf('=');
+        var parts = (cut < 0 ? item : item[..cut]).Split('.', 3);
+        var section = Settings(typeof(RunConfig)).FirstOrDefault(p => Key(p) == parts[0]);
+        var setting = parts.Length < 2 || section is null ? null : Settings(section.PropertyType).FirstOrDefault(p => Key(p) == parts[1]);
+        if (cut < 0 || setting is null || (parts.Length == 3 && !setting.PropertyType.IsAssignableTo(typeof(IEnumerable)) && !IsMap(setting.PropertyType)))
+        {
+            var known = Settings(typeof(RunConfig)).SelectMany(s => Settings(s.PropertyType).Select(p => $"{Key(s)}.{Key(p)}"));
+            reading.Problem(item, cut < 0 ? "--set needs key=value" : $"--set: no such setting{Reading.Like(item[..cut], known)}", 0, 0, "MEMOPT0002");
+            return config;
+        }
+        var old = section!.GetValue(config)!;
+        var value = item[(cut + 1)..];
+        // A third part is a key of a map: tracking.tags.team=nlp.
+        var json = parts.Length == 3 ? MapWith(setting.GetValue(old), parts[2], value) : value;
+        var before = reading.Problems.Count;
+        object? parsed = null;
+        try
+        {
+            var reader = new Utf8JsonReader(Encoding.UTF8.GetBytes(json), relaxed);
+            reader.Read();
+            parsed = reading.Value(ref reader, setting, $"{parts[0]}.{parts[1]}", located: false);
+        }
+        catch (JsonException)
+        {
+            var reader = new Utf8JsonReader(Encoding.UTF8.GetBytes(JsonSerializer.Serialize(json)), relaxed);
+            reader.Read();
+            parsed = reading.Value(ref reader, setting, $"{parts[0]}.{parts[1]}", located: false);
+        }
+        if (reading.Problems.Count > before)
+            return config;
+        changed.Add(new($"{parts[0]}.{parts[1]}", Node(setting.GetValue(old))?.ToJsonString() ?? "null", Node(parsed)?.ToJsonString() ?? "null"));
+        return (RunConfig)With(config, section, With(old, setting, parsed));
+    }
+
+    private static bool IsMap(Type type) => type.IsGenericType && type.GetGenericTypeDefinition() == typeof(IReadOnlyDictionary<,>);
+
+    private static string MapWith(object? map, string key, string value)
+    {
+        var node = (JsonObject)Node(map)!;
+        try
+        {
+            node[key] = JsonNode.Parse(value);
+        }
+        catch (JsonException)
+        {
+            node[key] = value;
+        }
+        return node.ToJsonString();
+    }
+
+    /// <summary>A copy of a record with one property changed.</summary>
+    private static object With(object record, PropertyInfo property, object? value)
+    {
+        var copy = record.GetType().GetMethod("<Clone>$")!.Invoke(record, null)!;
+        property.SetValue(copy, value);
+        return copy;
+    }
+
+    /// <summary>One reading of a file: binds by the record's own declarations and collects what is wrong.</summary>
+    private sealed class Reading(string file)
+    {
+        public byte[] Text { get; set; } = [];
+
+        public List<Problem> Problems { get; } = [];
+
+        public void Problem(string path, string message, int line, int column, string code) => Problems.Add(new(path, message, line > 0 ? file : null, line, column, code));
+
+        public object? Record(ref Utf8JsonReader reader, object defaults, string path)
+        {
+            if (reader.TokenType != JsonTokenType.StartObject)
+            {
+                At(ref reader, path, $"must be an object, found {Found(ref reader)}", "MEMOPT0003");
+                reader.Skip();
+                return defaults;
+            }
+            var copy = defaults.GetType().GetMethod("<Clone>$")!.Invoke(defaults, null)!;
+            var settings = Settings(defaults.GetType()).ToDictionary(Key);
+            var seen = new HashSet<string>();
+            while (reader.Read() && reader.TokenType != JsonTokenType.EndObject)
+            {
+                var name = reader.GetString()!;
+                var full = path.Length == 0 ? name : $"{path}.{name}";
+                if (!seen.Add(name))
+                    At(ref reader, full, "is written twice", "MEMOPT0002");
+                if (!settings.TryGetValue(name, out var property))
+                {
+                    if (path.Length > 0 || name != "$schema")
+                        At(ref reader, full, $"is not a setting{Like(name, settings.Keys)}", "MEMOPT0002");
+                    reader.Read();
+                    reader.Skip();
+                    continue;
+                }
+                reader.Read();
+                var before = Problems.Count;
+                var value = property.PropertyType.Namespace == typeof(RunConfig).Namespace && path.Length == 0
+                    ? Record(ref reader, property.GetValue(copy)!, full)
+                    : Value(ref reader, property, full);
+                if (Problems.Count == before || value is not null)
+                    property.SetValue(copy, value);
+            }
+            if (path == "train" && seen.Contains("steps") && seen.Contains("epochs"))
+                At(ref reader, "train.steps", "steps and epochs are both written: keep one", "MEMOPT0006");
+            return copy;
+        }
+
+        /// <summary>One value by the type its property declares, or null and a problem.</summary>
+        public object? Value(ref Utf8JsonReader reader, PropertyInfo property, string path, bool located = true)
+        {
+            var type = Nullable.GetUnderlyingType(property.PropertyType) ?? property.PropertyType;
+            var optional = Nullable.GetUnderlyingType(property.PropertyType) is not null || new NullabilityInfoContext().Create(property).WriteState == NullabilityState.Nullable;
+            if (reader.TokenType == JsonTokenType.Null && optional)
+                return null;
+            object? value = null;
+            string wanted;
+            if (type == typeof(string))
+            {
+                wanted = "a string";
+                value = reader.TokenType == JsonTokenType.String ? reader.GetString() : null;
+            }
+            else if (type == typeof(bool))
+            {
+                wanted = "true or false";
+                value = reader.TokenType is JsonTokenType.True or JsonTokenType.False ? reader.GetBoolean() : null;
+            }
+            else if (type == typeof(int))
+            {
+                wanted = "a whole number";
+                value = reader.TokenType == JsonTokenType.Number && reader.TryGetInt32(out var number) ? number : null;
+            }
+            else if (type == typeof(double))
+            {
+                wanted = "a number";
+                value = reader.TokenType == JsonTokenType.Number ? reader.GetDouble() : null;
+            }
+            else if (type.IsEnum)
+            {
+                var names = Enum.GetValues(type).Cast<object>().ToDictionary(Spelling);
+                wanted = "one of " + string.Join(", ", names.Keys.Select(name => $"\"{name}\""));
+                value = reader.TokenType == JsonTokenType.String ? names.GetValueOrDefault(reader.GetString()!) : null;
+            }
+            else if (type == typeof(Targets))
+            {
+                wanted = "\"all-linear\" or a list of module names";
+                if (reader.TokenType == JsonTokenType.String)
+                    value = reader.GetString() == "all-linear" ? Targets.AllLinear : null;
+                else if (List<string>(ref reader) is { Count: > 0 } names)
+                    value = new Targets(names);
+            }
+            else if (type == typeof(IReadOnlyList<double>))
+            {
+                wanted = "a list of numbers";
+                value = List<double>(ref reader);
+            }
+            else
+            {
+                wanted = "an object";
+                value = type == typeof(IReadOnlyDictionary<string, int>) ? Map<int>(ref reader)
+                    : type == typeof(IReadOnlyDictionary<string, double>) ? Map<double>(ref reader) : Map<string>(ref reader);
+            }
+            if (value is null)
+            {
+                At(ref reader, path, $"must be {wanted}, found {Found(ref reader)}", "MEMOPT0003", located);
+                reader.Skip();
+                return null;
+            }
+            if (property.GetCustomAttribute<RangeAttribute>() is { } range && (Convert.ToDouble(value) < Convert.ToDouble(range.Minimum) || Convert.ToDouble(value) > Convert.ToDouble(range.Maximum) || double.IsNaN(Convert.ToDouble(value))))
+            {
+                At(ref reader, path, $"must be between {range.Minimum} and {range.Maximum}, found {value}", "MEMOPT0004", located);
+                return null;
+            }
+            return value;
+        }
+
+        /// <summary>What no single setting shows: settings that contradict each other, and files that are not there.</summary>
+        public void Contradictions(RunConfig config, string folder, bool checkFiles)
+        {
+            void Against(string path, string message) => Locate(path, message, "MEMOPT0006");
+            if (config.Train.MicroBatch is { } micro && config.Train.BatchSize % micro != 0)
+                Against("train.microBatch", $"is {micro}, which does not divide train.batchSize = {config.Train.BatchSize}");
+            if (config.Train.Betas.Count != 2 || config.Train.Betas.Any(b => b is < 0 or >= 1))
+                Against("train.betas", "must be two numbers from 0 to below 1");
+            if (config.Adapter.Kind == AdapterKind.None && config.Adapter.From is not null)
+                Against("adapter.from", "needs adapter.kind lora or qlora");
+            if (config.Memory.Offload == Offload.Activations && config.Memory.Recompute == false)
+                Against("memory.offload", "\"activations\" needs memory.recompute = true");
+            if (config.Memory.Offload != Offload.None)
+                Against("memory.offload", "is not available yet; use \"none\" with memory.recompute = true");
+            if (config.Data.Packing && config.Data.MaxLength < 2)
+                Against("data.packing", "needs a longer data.maxLength");
+            if (!checkFiles)
+                return;
+            void There(string path, string? value, bool file)
+            {
+                if (value is not null && !value.StartsWith("embedded:", StringComparison.Ordinal) && !(file ? File.Exists(Path.Combine(folder, value)) : Directory.Exists(Path.Combine(folder, value))))
+                    Locate(path, $"\"{value}\" is not {(file ? "a file" : "a folder")} in {folder}", "MEMOPT0005");
+            }
+            There("model.source", config.Model.Source, file: false);
+            There("data.train", config.Data.Train, file: true);
+            There("data.eval", config.Data.Eval, file: true);
+            There("adapter.from", config.Adapter.From, file: false);
+        }
+
+        /// <summary>" (did you mean …?)" for a near name.</summary>
+        public static string Like(string name, IEnumerable<string> known)
+        {
+            var best = known.Select(candidate => (candidate, Distance(name.ToLowerInvariant(), candidate.ToLowerInvariant()))).OrderBy(pair => pair.Item2).FirstOrDefault();
+            return best.candidate is not null && best.Item2 <= Math.Max(2, name.Length / 3) ? $" (did you mean {best.candidate}?)" : "";
+        }
+
+        private void At(ref Utf8JsonReader reader, string path, string message, string code, bool located = true)
+        {
+            var (line, column) = located ? Position((int)reader.TokenStartIndex) : (0, 0);
+            Problem(path, message, line, column, code);
+        }
+
+        /// <summary>Finds a setting in the file again, for a problem that shows only when all are read.</summary>
+        private void Locate(string path, string message, string code)
+        {
+            var parts = path.Split('.');
+            var reader = new Utf8JsonReader(Text.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? Text.AsSpan(3) : Text, relaxed);
+            var inside = "";
+            while (reader.Read())
+            {
+                if (reader.TokenType != JsonTokenType.PropertyName)
+                    continue;
+                if (reader.CurrentDepth == 1)
+                    inside = reader.GetString()!;
+                else if (reader.CurrentDepth == 2 && inside == parts[0] && reader.GetString() == parts[1])
+                {
+                    At(ref reader, path, message, code);
+                    return;
+                }
+            }
+            Problem(path, message, 0, 0, code);
+        }
+
+        private (int Line, int Column) Position(int offset)
+        {
+            var before = Text.AsSpan(0, Math.Min(offset, Text.Length));
+            return (before.Count((byte)'\n') + 1, before.Length - before.LastIndexOf((byte)'\n'));
+        }
+
+        private static string Found(ref Utf8JsonReader reader) => reader.TokenType switch
+        {
+            JsonTokenType.StartObject => "an object",
+            JsonTokenType.StartArray => "a list",
+            JsonTokenType.String => $"\"{reader.GetString()}\"",
+            _ => Encoding.UTF8.GetString(reader.ValueSpan),
+        };
+
+        private static List<T>? List<T>(ref Utf8JsonReader reader) => reader.TokenType == JsonTokenType.StartArray ? Parse<List<T>>(reader, ref reader) : null;
+
+        private static Dictionary<string, T>? Map<T>(ref Utf8JsonReader reader) => reader.TokenType == JsonTokenType.StartObject ? Parse<Dictionary<string, T>>(reader, ref reader) : null;
+
+        /// <summary>The whole value, or null with the reader where it was.</summary>
+        private static T? Parse<T>(Utf8JsonReader copy, ref Utf8JsonReader reader) where T : class
+        {
+            try
+            {
+                var value = JsonSerializer.Deserialize<T>(ref copy, strict);
+                reader.Skip();
+                return value;
+            }
+            catch (Exception e) when (e is JsonException or InvalidOperationException)
+            {
+                return null;
+            }
+        }
+
+        private static int Distance(string a, string b)
+        {
+            var row = Enumerable.Range(0, b.Length + 1).ToArray();
+            for (var i = 1; i <= a.Length; i++)
+            {
+                var (previous, diagonal) = (i, i - 1);
+                for (var j = 1; j <= b.Length; j++)
+                {
+                    var next = Math.Min(Math.Min(row[j] + 1, previous + 1), diagonal + (a[i - 1] == b[j - 1] ? 0 : 1));
+                    (diagonal, row[j - 1], previous) = (row[j], previous, next);
+                }
+                row[b.Length] = previous;
+            }
+            return row[b.Length];
+        }
+    }
+}
