@@ -78,6 +78,9 @@ public sealed class Tokenizer
         return addSpecial ? [.. before, .. found, .. after] : [.. found];
     }
 
+    /// <summary>The tokens that the post-processor puts before a text (a beginning-of-sequence token, say).</summary>
+    public IReadOnlyList<int> Prefix => before;
+
     /// <summary>The tokens of a text with the characters each stands for.</summary>
     public IReadOnlyList<TokenSpan> Spans(string text)
     {
