@@ -290,7 +290,8 @@ internal static class Builtins
                 if (given.Count == 0) throw new JinjaException($"{name} needs an attribute");
                 return Values.Items(value).Where(entry => Passes(Path(entry, given[0]), [.. given.Skip(1)]) == (name == "selectattr")).ToList();
             case "int": return ToInteger(value) ?? Argument(0, "default", 0L);
-            case "float": return value is bool or long or double ? Values.Real(value)
+            case "float":
+                return value is bool or long or double ? Values.Real(value)
                     : value is string digits && double.TryParse(digits, System.Globalization.NumberStyles.Float, null, out var real) ? real : Argument(0, "default", 0.0);
             case "abs": return value is double number ? (object)Math.Abs(number) : Math.Abs(Values.Whole(value));
             case "round":
