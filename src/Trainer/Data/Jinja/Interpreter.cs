@@ -1,0 +1,256 @@
+using System.Text;
+
+namespace Memopt.Trainer.Data.Jinja;
+
+/// <summary>Runs a template's tree. It sees only the values it is given, and its steps and output are bounded.</summary>
+internal sealed class Interpreter
+{
+    private const long MostSteps = 2_000_000;
+    private const int LongestText = 1 << 25, LongestList = 1 << 20, DeepestCall = 100;
+
+    private enum Flow { On, Break, Continue }
+
+    private sealed class Scope(Scope? parent)
+    {
+        private readonly Dictionary<string, object?> values = [];
+
+        public void Set(string name, object? value) => values[name] = value;
+
+        public object? Get(string name) =>
+            values.TryGetValue(name, out var value) ? value : parent is not null ? parent.Get(name) : new Undefined(name);
+    }
+
+    private readonly List<(int Start, int End)> generated = [];
+    private readonly StringBuilder root = new();
+    private StringBuilder output;
+    private Scope scope = new(null);
+    private long steps;
+    private int calls;
+
+    private Interpreter() => output = root;
+
+    /// <summary>The text and the stretches of it that stood in generation blocks.</summary>
+    public static (string Text, IReadOnlyList<(int Start, int End)> Generated) Run(IReadOnlyList<Statement> template, IEnumerable<(string Name, object? Value)> globals)
+    {
+        var run = new Interpreter();
+        foreach (var (name, value) in Builtins.Globals.Concat(globals)) run.scope.Set(name, value);
+        run.scope = new(run.scope);
+        run.Execute(template);
+        return (run.root.ToString(), run.generated);
+    }
+
+    private void Step()
+    {
+        if (++steps > MostSteps) throw new JinjaException($"more than {MostSteps} steps");
+    }
+
+    internal static object? Bounded(object? value)
+    {
+        if (value is string { Length: > LongestText }) throw new JinjaException($"a text longer than {LongestText}");
+        if (value is List<object?> { Count: > LongestList }) throw new JinjaException($"a list longer than {LongestList}");
+        return value;
+    }
+
+    private Flow Execute(IReadOnlyList<Statement> body)
+    {
+        foreach (var statement in body)
+        {
+            Step();
+            var flow = Execute(statement);
+            if (flow != Flow.On) return flow;
+        }
+        return Flow.On;
+    }
+
+    private void Write(string text)
+    {
+        if (output.Length + text.Length > LongestText) throw new JinjaException($"more than {LongestText} characters of output");
+        output.Append(text);
+    }
+
+    private Flow Execute(Statement statement)
+    {
+        switch (statement)
+        {
+            case Statement.Text text: Write(text.Value); break;
+            case Statement.Output print: Write(Values.Print(Evaluate(print.Value))); break;
+            case Statement.If choice:
+                foreach (var (test, body) in choice.Branches)
+                {
+                    if (test is null || Values.True(Evaluate(test))) return Execute(body);
+                }
+                break;
+            case Statement.For loop: Loop(loop); break;
+            case Statement.Set set: Assign(set.Target, Evaluate(set.Value)); break;
+            case Statement.SetBlock block: Assign(block.Target, Filtered(block.Filters, Captured(block.Body))); break;
+            case Statement.FilterBlock block: Write(Values.Print(Filtered(block.Filters, Captured(block.Body)))); break;
+            case Statement.Macro macro: scope.Set(macro.Name, Function(macro, scope)); break;
+            case Statement.CallBlock block: Write(Values.Print(Invoke(block.Call, Function(block.Caller, scope)))); break;
+            case Statement.Generation block:
+                var start = output.Length;
+                var flow = Execute(block.Body);
+                if (output == root && output.Length > start) generated.Add((start, output.Length));
+                return flow;
+            case Statement.Jump jump: return jump.Continue ? Flow.Continue : Flow.Break;
+        }
+        return Flow.On;
+    }
+
+    private string Captured(IReadOnlyList<Statement> body)
+    {
+        var outer = output;
+        output = new();
+        var (inner, outerScope) = (new Scope(scope), scope);
+        scope = inner;
+        Execute(body);
+        scope = outerScope;
+        var text = output.ToString();
+        output = outer;
+        return text;
+    }
+
+    private object? Filtered(IReadOnlyList<Expression.Filter> filters, object? value) =>
+        filters.Aggregate(value, (current, filter) => ApplyFilter(filter.Key, current, filter.Arguments));
+
+    private void Assign(Expression target, object? value)
+    {
+        switch (target)
+        {
+            case Expression.Name name: scope.Set(name.Identifier, value); break;
+            case Expression.Attribute attribute:
+                if (Evaluate(attribute.Of) is not NamespaceValue space) throw new JinjaException($"only a namespace's attributes can be set, '{attribute.Key}' is not one");
+                space.Values[attribute.Key] = value;
+                break;
+            case Expression.List list:
+                var items = Values.Items(value);
+                if (items.Count != list.Items.Count) throw new JinjaException($"{items.Count} values for {list.Items.Count} names");
+                for (var i = 0; i < items.Count; i++) Assign(list.Items[i], items[i]);
+                break;
+        }
+    }
+
+    private void Loop(Statement.For loop)
+    {
+        var items = Values.Items(Evaluate(loop.Over));
+        var outer = scope;
+        if (loop.Where is not null)
+        {
+            items = [.. items.Where(item =>
+            {
+                Bind(new(outer), loop.Targets, item);
+                return Values.True(Evaluate(loop.Where));
+            })];
+            scope = outer;
+        }
+        object? changed = null;
+        for (var i = 0; i < items.Count; i++)
+        {
+            Step();
+            var index = i;
+            Bind(new(outer), loop.Targets, items[i]);
+            scope.Set("loop", Values.Dict([
+                ("index", (long)i + 1), ("index0", (long)i), ("revindex", (long)items.Count - i), ("revindex0", (long)items.Count - i - 1),
+                ("first", i == 0), ("last", i == items.Count - 1), ("length", (long)items.Count), ("depth", 1L), ("depth0", 0L),
+                ("previtem", i > 0 ? items[i - 1] : new Undefined("previtem")), ("nextitem", i + 1 < items.Count ? items[i + 1] : new Undefined("nextitem")),
+                ("cycle", (Callable)((arguments, _) => arguments.Count > 0 ? arguments[index % arguments.Count] : throw new JinjaException("cycle needs values"))),
+                ("changed", (Callable)((arguments, _) =>
+                {
+                    var now = new TupleValue(arguments);
+                    var differs = changed is null || !Values.Same(changed, now);
+                    changed = now;
+                    return differs;
+                })),
+            ]));
+            if (Execute(loop.Body) == Flow.Break) break;
+        }
+        scope = outer;
+        if (items.Count == 0) Execute(loop.Else);
+    }
+
+    private void Bind(Scope into, IReadOnlyList<string> targets, object? item)
+    {
+        scope = into;
+        if (targets.Count == 1) scope.Set(targets[0], item);
+        else Assign(new Expression.List([.. targets.Select(name => new Expression.Name(name))], IsTuple: true), item);
+    }
+
+    private Callable Function(Statement.Macro macro, Scope defined) => (arguments, named) =>
+    {
+        if (++calls > DeepestCall) throw new JinjaException($"macro '{macro.Name}' calls itself too deeply");
+        if (arguments.Count > macro.Parameters.Count) throw new JinjaException($"macro '{macro.Name}' takes {macro.Parameters.Count} arguments, not {arguments.Count}");
+        var outer = scope;
+        scope = new(defined);
+        for (var i = 0; i < macro.Parameters.Count; i++)
+        {
+            var (name, fallback) = macro.Parameters[i];
+            scope.Set(name, i < arguments.Count ? arguments[i] : named.TryGetValue(name, out var value) ? value : fallback is null ? new Undefined(name) : Evaluate(fallback));
+        }
+        foreach (var (name, value) in named)
+        {
+            if (name == "caller") scope.Set(name, value);
+            else if (macro.Parameters.All(parameter => parameter.Name != name)) throw new JinjaException($"macro '{macro.Name}' has no argument '{name}'");
+        }
+        var text = Captured(macro.Body);
+        scope = outer;
+        calls--;
+        return text;
+    };
+
+    private (List<object?> Positional, Dictionary<string, object?> Named) Evaluate(Arguments arguments) =>
+        ([.. arguments.Positional.Select(Evaluate)], arguments.Named.ToDictionary(entry => entry.Name, entry => Evaluate(entry.Value)));
+
+    private object? Invoke(Expression.Call call, Callable? caller = null)
+    {
+        var callee = Evaluate(call.Callee);
+        if (callee is not Callable function) throw new JinjaException($"{Values.TypeName(callee)} cannot be called");
+        var (positional, named) = Evaluate(call.Arguments);
+        if (caller is not null) named["caller"] = caller;
+        return Bounded(function(positional, named));
+    }
+
+    private object? ApplyFilter(string name, object? value, Arguments given)
+    {
+        var (positional, named) = Evaluate(given);
+        return Bounded(Builtins.Filter(name, value, positional, named));
+    }
+
+    private object? Evaluate(Expression expression)
+    {
+        Step();
+        switch (expression)
+        {
+            case Expression.Literal literal: return literal.Value;
+            case Expression.Name name: return scope.Get(name.Identifier);
+            case Expression.List list: return list.IsTuple ? new TupleValue(list.Items.Select(Evaluate)) : list.Items.Select(Evaluate).ToList();
+            case Expression.Dict dict: return Values.Dict(dict.Items.Select(item => (Evaluate(item.Key) ?? throw new JinjaException("None as a key"), Evaluate(item.Value))));
+            case Expression.Attribute attribute: return Builtins.Attribute(Evaluate(attribute.Of), attribute.Key);
+            case Expression.Index index: return Builtins.Index(Evaluate(index.Of), Evaluate(index.Key));
+            case Expression.Slice slice: return Builtins.Slice(Evaluate(slice.Of), Bound(slice.Start), Bound(slice.Stop), Bound(slice.Step));
+            case Expression.Call call: return Invoke(call);
+            case Expression.Filter filter: return ApplyFilter(filter.Key, Evaluate(filter.Of!), filter.Arguments);
+            case Expression.Test test: return Builtins.Test(test.Key, Evaluate(test.Of), Evaluate(test.Arguments).Positional) != test.Negated;
+            case Expression.Choice choice:
+                return Values.True(Evaluate(choice.When)) ? Evaluate(choice.Then) : choice.Else is null ? new Undefined("") : Evaluate(choice.Else);
+            case Expression.Unary { Operator: "not" } not: return !Values.True(Evaluate(not.Of));
+            case Expression.Unary sign:
+                var number = Evaluate(sign.Of);
+                if (number is double real) return sign.Operator == "-" ? -real : real;
+                return sign.Operator == "-" ? -Values.Whole(number) : Values.Whole(number);
+            case Expression.Binary { Operator: "or" } or: return Evaluate(or.Left) is var left && Values.True(left) ? left : Evaluate(or.Right);
+            case Expression.Binary { Operator: "and" } and: return Evaluate(and.Left) is var first && !Values.True(first) ? first : Evaluate(and.Right);
+            case Expression.Binary binary: return Bounded(Builtins.Operate(binary.Operator, Evaluate(binary.Left), Evaluate(binary.Right)));
+            case Expression.Compare compare:
+                var before = Evaluate(compare.First);
+                foreach (var (symbol, operand) in compare.Rest)
+                {
+                    var after = Evaluate(operand);
+                    if (!Builtins.Compare(symbol, before, after)) return false;
+                    before = after;
+                }
+                return true;
+            default: throw new JinjaException($"{expression.GetType().Name} cannot be evaluated");
+        }
+    }
+
+    private long? Bound(Expression? part) => part is null || Evaluate(part) is not { } value ? null : Values.Whole(value);
+}

@@ -1,0 +1,175 @@
+using System.Text;
+
+namespace Memopt.Trainer.Data.Jinja;
+
+/// <summary>The methods of Python's str and dict that change nothing.</summary>
+internal static class Methods
+{
+    public static Callable? Of(DictValue dict, string name) => name switch
+    {
+        "items" => (_, _) => dict.Select(pair => (object?)new TupleValue([pair.Key, pair.Value])).ToList(),
+        "keys" => (_, _) => dict.Keys.ToList<object?>(),
+        "values" => (_, _) => dict.Values.ToList(),
+        "copy" => (_, _) => Values.Dict(dict.Select(pair => (pair.Key, pair.Value))),
+        "get" => (given, _) => given.Count > 0 && given[0] is { } key && dict.TryGetValue(key, out var value) ? value : given.Count > 1 ? given[1] : null,
+        _ => null,
+    };
+
+    public static Callable? Of(string text, string name) => name switch
+    {
+        "strip" => (given, _) => Strip(text, Optional(given, 0), left: true, right: true),
+        "lstrip" => (given, _) => Strip(text, Optional(given, 0), left: true, right: false),
+        "rstrip" => (given, _) => Strip(text, Optional(given, 0), left: false, right: true),
+        "split" => (given, named) => Split(text, (given.Count > 0 ? given[0] : named.GetValueOrDefault("sep")) as string, (given.Count > 1 ? given[1] : named.GetValueOrDefault("maxsplit")) as long? ?? -1),
+        "rsplit" => (given, _) => SplitRight(text, Required(given, 0, name), given.Count > 1 ? Values.Whole(given[1]) : -1),
+        "splitlines" => (_, _) => Lines(text),
+        "partition" => (given, _) => text.Split(Required(given, 0, name), 2) is [var a, var b] ? new TupleValue([a, given[0], b]) : new TupleValue([text, "", ""]),
+        "startswith" => (given, _) => Any(given, name, part => text.StartsWith(part, StringComparison.Ordinal)),
+        "endswith" => (given, _) => Any(given, name, part => text.EndsWith(part, StringComparison.Ordinal)),
+        "upper" => (_, _) => text.ToUpperInvariant(),
+        "lower" => (_, _) => text.ToLowerInvariant(),
+        "title" => (_, _) => Title(text, jinja: false),
+        "capitalize" => (_, _) => Capitalize(text),
+        "replace" => (given, _) => Replace(text, Required(given, 0, name), Required(given, 1, name), given.Count > 2 ? Values.Whole(given[2]) : -1),
+        "find" => (given, _) => CodePoints(text, text.IndexOf(Required(given, 0, name), StringComparison.Ordinal)),
+        "rfind" => (given, _) => CodePoints(text, text.LastIndexOf(Required(given, 0, name), StringComparison.Ordinal)),
+        "count" => (given, _) => (long)text.Split(Required(given, 0, name)).Length - 1,
+        "join" => (given, _) => string.Join(text, Values.Items(given.Count > 0 ? given[0] : null).Select(item => item as string ?? throw new JinjaException($"join of {Values.TypeName(item)}"))),
+        "format" => (given, named) => Format(text, given, named),
+        "isdigit" or "isnumeric" or "isdecimal" => (_, _) => text.Length > 0 && text.EnumerateRunes().All(Rune.IsDigit),
+        "isalpha" => (_, _) => text.Length > 0 && text.EnumerateRunes().All(Rune.IsLetter),
+        "isalnum" => (_, _) => text.Length > 0 && text.EnumerateRunes().All(Rune.IsLetterOrDigit),
+        "isspace" => (_, _) => text.Length > 0 && text.All(char.IsWhiteSpace),
+        "isupper" => (_, _) => IsCased(text, upper: true),
+        "islower" => (_, _) => IsCased(text, upper: false),
+        "removeprefix" => (given, _) => text.StartsWith(Required(given, 0, name), StringComparison.Ordinal) ? text[Required(given, 0, name).Length..] : text,
+        "removesuffix" => (given, _) => text.EndsWith(Required(given, 0, name), StringComparison.Ordinal) ? text[..^Required(given, 0, name).Length] : text,
+        _ => null,
+    };
+
+    /// <summary>Whether there is a letter with case and all such letters have this one.</summary>
+    public static bool IsCased(string text, bool upper)
+    {
+        var cased = text.EnumerateRunes().Where(rune => Rune.IsUpper(rune) || Rune.IsLower(rune)).ToList();
+        return cased.Count > 0 && cased.All(rune => Rune.IsUpper(rune) == upper);
+    }
+
+    private static string? Optional(IReadOnlyList<object?> given, int at) => given.Count > at ? given[at] as string : null;
+
+    private static string Required(IReadOnlyList<object?> given, int at, string method) =>
+        Optional(given, at) ?? throw new JinjaException($"{method} needs a str");
+
+    private static bool Any(IReadOnlyList<object?> given, string method, Func<string, bool> holds) => given.Count > 0 && given[0] is TupleValue several
+        ? several.Any(part => holds(Values.Print(part)))
+        : holds(Required(given, 0, method));
+
+    private static long CodePoints(string text, int at) => at < 0 ? -1 : text.AsSpan(0, at).EnumerateRunes().Count();
+
+    private static long Count(this SpanRuneEnumerator runes)
+    {
+        var count = 0L;
+        foreach (var _ in runes) count++;
+        return count;
+    }
+
+    public static string Strip(string text, string? characters, bool left, bool right)
+    {
+        bool Drops(char unit) => characters is null ? char.IsWhiteSpace(unit) || unit is >= '\u001C' and <= '\u001F' : characters.Contains(unit);
+        var (start, end) = (0, text.Length);
+        while (left && start < end && Drops(text[start])) start++;
+        while (right && end > start && Drops(text[end - 1])) end--;
+        return text[start..end];
+    }
+
+    private static List<object?> Split(string text, string? separator, long most)
+    {
+        if (separator == "") throw new JinjaException("an empty separator");
+        if (separator is not null) return [.. most < 0 ? text.Split(separator) : text.Split(separator, (int)Math.Min(most, int.MaxValue - 1) + 1)];
+        var words = new List<object?>();
+        for (var i = 0; i < text.Length;)
+        {
+            while (i < text.Length && char.IsWhiteSpace(text[i])) i++;
+            if (i >= text.Length) break;
+            var start = i;
+            if (most >= 0 && words.Count == most)
+            {
+                words.Add(text[start..].TrimEnd());
+                break;
+            }
+            while (i < text.Length && !char.IsWhiteSpace(text[i])) i++;
+            words.Add(text[start..i]);
+        }
+        return words;
+    }
+
+    private static List<object?> SplitRight(string text, string separator, long most)
+    {
+        var parts = text.Split(separator);
+        if (most < 0 || parts.Length <= most + 1) return [.. parts];
+        var head = parts.Length - (int)most;
+        return [string.Join(separator, parts[..head]), .. parts[head..]];
+    }
+
+    private static List<object?> Lines(string text)
+    {
+        var lines = text.ReplaceLineEndings("\n").Split('\n').ToList<object?>();
+        if (lines[^1] is "") lines.RemoveAt(lines.Count - 1);
+        return lines;
+    }
+
+    public static string Replace(string text, string old, string with, long most)
+    {
+        if (most < 0 && old.Length > 0)
+        {
+            var count = with.Length > old.Length ? text.Split(old).Length - 1L : 0;
+            if (text.Length + count * (with.Length - old.Length) > 1 << 25) throw new JinjaException("a text that is too long");
+            return text.Replace(old, with, StringComparison.Ordinal);
+        }
+        if (old.Length == 0) throw new JinjaException("replace of an empty str");
+        var output = new StringBuilder();
+        var done = 0;
+        for (; most > 0 && text.IndexOf(old, done, StringComparison.Ordinal) is >= 0 and var at; most--)
+        {
+            output.Append(text, done, at - done).Append(with);
+            done = at + old.Length;
+        }
+        return output.Append(text, done, text.Length - done).ToString();
+    }
+
+    /// <summary>Jinja's filter starts a word after a space, hyphen or bracket; Python's method after anything but a letter.</summary>
+    public static string Title(string text, bool jinja)
+    {
+        var output = new StringBuilder(text.Length);
+        var start = true;
+        foreach (var unit in text)
+        {
+            output.Append(start ? char.ToUpperInvariant(unit) : char.ToLowerInvariant(unit));
+            start = jinja ? char.IsWhiteSpace(unit) || unit is '-' or '(' or '{' or '[' or '<' : !char.IsLetter(unit);
+        }
+        return output.ToString();
+    }
+
+    public static string Capitalize(string text) => text.Length == 0 ? text : char.ToUpperInvariant(text[0]) + text[1..].ToLowerInvariant();
+
+    private static string Format(string text, IReadOnlyList<object?> given, IReadOnlyDictionary<string, object?> named)
+    {
+        var output = new StringBuilder();
+        var next = 0;
+        for (var i = 0; i < text.Length; i++)
+        {
+            if (text[i] is '{' or '}' && i + 1 < text.Length && text[i + 1] == text[i]) output.Append(text[i++]);
+            else if (text[i] == '{')
+            {
+                var close = text.IndexOf('}', i);
+                var field = close < 0 ? throw new JinjaException("a '{' without its '}'") : text[(i + 1)..close];
+                if (named.TryGetValue(field, out var value)) output.Append(Values.Print(value));
+                else if (field.Length == 0 && next < given.Count) output.Append(Values.Print(given[next++]));
+                else if (int.TryParse(field, out var index) && index < given.Count) output.Append(Values.Print(given[index]));
+                else throw new JinjaException($"the format field '{{{field}}}' is not supported");
+                i = close;
+            }
+            else output.Append(text[i]);
+        }
+        return output.ToString();
+    }
+}

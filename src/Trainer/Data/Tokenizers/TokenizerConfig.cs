@@ -1,0 +1,38 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+
+namespace Memopt.Trainer.Data.Tokenizers;
+
+/// <summary>What <c>tokenizer_config.json</c> and <c>special_tokens_map.json</c> say: the named special tokens and the chat template.</summary>
+internal sealed record TokenizerConfig(IReadOnlyDictionary<string, string> SpecialTokens, JsonNode? ChatTemplate)
+{
+    public string? EndToken => SpecialTokens.GetValueOrDefault("eos_token");
+
+    public static TokenizerConfig Read(string modelFolder)
+    {
+        var named = new Dictionary<string, string>();
+        JsonNode? template = null;
+        foreach (var name in (string[])["special_tokens_map.json", "tokenizer_config.json"])
+        {
+            var file = Path.Combine(modelFolder, name);
+            if (!File.Exists(file)) continue;
+            JsonObject json;
+            try
+            {
+                json = JsonNode.Parse(File.ReadAllText(file)) as JsonObject ?? throw new JsonException("it is not an object");
+            }
+            catch (JsonException error)
+            {
+                throw new UserFault($"{file} is not valid JSON.", error.Message, inner: error);
+            }
+            template = json["chat_template"] ?? template;
+            foreach (var (key, value) in json)
+            {
+                if (!key.EndsWith("_token", StringComparison.Ordinal)) continue;
+                var content = value is JsonObject token ? token["content"] : value;
+                if (content is JsonValue text && text.TryGetValue<string>(out var written)) named[key] = written;
+            }
+        }
+        return new(named, template);
+    }
+}

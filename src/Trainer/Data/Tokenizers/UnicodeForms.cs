@@ -1,0 +1,117 @@
+using System.Globalization;
+using System.Text;
+
+namespace Memopt.Trainer.Data.Tokenizers;
+
+/// <summary>The four Unicode normalization forms. Own tables, because .NET normalizes nothing in invariant globalization.</summary>
+internal static class UnicodeForms
+{
+    private const int HangulBase = 0xAC00, LeadBase = 0x1100, VowelBase = 0x1161, TailBase = 0x11A7;
+    private const int LeadCount = 19, VowelCount = 21, TailCount = 28, HangulCount = LeadCount * VowelCount * TailCount;
+
+    private static readonly Dictionary<int, byte> Classes = [];
+    private static readonly Dictionary<int, int[]> Canonical = [];
+    private static readonly Dictionary<int, int[]> Compatible = [];
+    private static readonly Dictionary<(int, int), int> Pairs = [];
+
+    static UnicodeForms()
+    {
+        using var reader = new StreamReader(typeof(UnicodeForms).Assembly.GetManifestResourceStream("normalization.txt")!);
+        while (reader.ReadLine() is { } line)
+        {
+            if (line[0] == '#') continue;
+            var fields = line.Split(';');
+            var code = int.Parse(fields[0], NumberStyles.HexNumber);
+            if (fields[1].Length > 0) Classes[code] = byte.Parse(fields[1]);
+            if (fields[2].Length == 0) continue;
+            var mapping = fields[2][1..].Split(' ').Select(hex => int.Parse(hex, NumberStyles.HexNumber)).ToArray();
+            (fields[2][0] == '<' ? Compatible : Canonical)[code] = mapping;
+            if (fields[2][0] == '=') Pairs[(mapping[0], mapping[1])] = code;
+        }
+    }
+
+    private record struct Unit(int Code, byte Class, int From, int To);
+
+    public static Aligned Normalize(Aligned input, bool compatible, bool compose)
+    {
+        // Below U+0300 nothing changes under NFC, below U+00A0 under any form.
+        var safe = compose && !compatible ? '\u0300' : '\u00A0';
+        if (input.Text.All(unit => unit < safe)) return input;
+
+        var units = new List<Unit>(input.Length);
+        for (var i = 0; i < input.Length;)
+        {
+            var rune = input.RuneAt(i);
+            Decompose(rune.Value, compatible, input.From(i), input.To(i + rune.Utf16SequenceLength - 1), units);
+            i += rune.Utf16SequenceLength;
+        }
+        Order(units);
+        if (compose) Compose(units);
+        var output = new AlignedBuilder();
+        foreach (var unit in units) output.Append(new Rune(unit.Code).ToString(), unit.From, unit.To);
+        return output.Build();
+    }
+
+    private static void Decompose(int code, bool compatible, int from, int to, List<Unit> units)
+    {
+        if (code - HangulBase is >= 0 and < HangulCount)
+        {
+            var index = code - HangulBase;
+            units.Add(new(LeadBase + index / (VowelCount * TailCount), 0, from, to));
+            units.Add(new(VowelBase + index % (VowelCount * TailCount) / TailCount, 0, from, to));
+            if (index % TailCount > 0) units.Add(new(TailBase + index % TailCount, 0, from, to));
+        }
+        else if (Canonical.TryGetValue(code, out var mapping) || (compatible && Compatible.TryGetValue(code, out mapping)))
+        {
+            foreach (var part in mapping) Decompose(part, compatible, from, to, units);
+        }
+        else
+        {
+            units.Add(new(code, Classes.GetValueOrDefault(code), from, to));
+        }
+    }
+
+    private static void Order(List<Unit> units)
+    {
+        for (var i = 0; i < units.Count; i++)
+        {
+            if (units[i].Class == 0) continue;
+            var end = i;
+            while (end < units.Count && units[end].Class != 0) end++;
+            if (end - i > 1)
+            {
+                var sorted = units.GetRange(i, end - i).OrderBy(unit => unit.Class).ToList();   // a stable sort
+                for (var k = 0; k < sorted.Count; k++) units[i + k] = sorted[k];
+            }
+            i = end;
+        }
+    }
+
+    private static void Compose(List<Unit> units)
+    {
+        var (kept, starter, lastClass) = (0, -1, -1);
+        for (var i = 0; i < units.Count; i++)
+        {
+            var unit = units[i];
+            if (starter >= 0 && lastClass < unit.Class && Pair(units[starter].Code, unit.Code) is { } code)
+            {
+                var into = units[starter];
+                units[starter] = new(code, 0, Math.Min(into.From, unit.From), Math.Max(into.To, unit.To));
+                continue;
+            }
+            if (unit.Class == 0) (starter, lastClass) = (kept, -1);
+            else lastClass = unit.Class;
+            units[kept++] = unit;
+        }
+        units.RemoveRange(kept, units.Count - kept);
+    }
+
+    private static int? Pair(int first, int second)
+    {
+        if (first - LeadBase is >= 0 and < LeadCount && second - VowelBase is >= 0 and < VowelCount)
+            return HangulBase + ((first - LeadBase) * VowelCount + second - VowelBase) * TailCount;
+        if (first - HangulBase is >= 0 and < HangulCount && (first - HangulBase) % TailCount == 0 && second - TailBase is > 0 and < TailCount)
+            return first + second - TailBase;
+        return Pairs.TryGetValue((first, second), out var code) ? code : null;
+    }
+}
