@@ -24,10 +24,14 @@ internal static class Shell
     };
 
     /// <summary>Progress and messages.</summary>
-    public static IAnsiConsole Progress { get; } = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Error), Ansi = Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect });
+    public static IAnsiConsole Progress { get; } = Wide(Console.IsErrorRedirected, AnsiConsole.Create(new AnsiConsoleSettings
+    {
+        Out = new AnsiConsoleOutput(Console.Error),
+        Ansi = Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect,
+    }));
 
     /// <summary>Tables asked for.</summary>
-    public static IAnsiConsole Output { get; } = Wide(AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Out) }));
+    public static IAnsiConsole Output { get; } = Wide(Console.IsOutputRedirected, AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Out) }));
 
     public static string Version { get; } = typeof(Shell).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+')[0] ?? "0";
 
@@ -118,9 +122,9 @@ internal static class Shell
         return code;
     }
 
-    private static IAnsiConsole Wide(IAnsiConsole console)
+    private static IAnsiConsole Wide(bool redirected, IAnsiConsole console)
     {
-        if (Console.IsOutputRedirected)
+        if (redirected)
             console.Profile.Width = 200;
         return console;
     }

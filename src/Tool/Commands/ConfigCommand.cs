@@ -21,7 +21,7 @@ internal static class ConfigCommand
             if (parsed.GetValue(json))
                 Shell.Print(new { ok = true, hash = loaded.Hash, config = RunConfigFile.Write(loaded.Config) });
             else
-                Shell.Output.WriteLine($"{loaded.File} is in order.");
+                Console.Out.WriteLine($"{loaded.File} is in order.");
             return 0;
         }));
         return new Command("config", "Describe and check configs.\n\nExample:\n  dotnet memopt config check memopt.json") { schema, check };

@@ -78,7 +78,7 @@ internal static class EvalCommand
                 if (parsed.GetValue(json))
                     Shell.Print(score);
                 else
-                    Shell.Output.WriteLine($"loss {score.Loss:F4}  perplexity {score.Perplexity:F3}  accuracy {score.Accuracy:P1} of {score.Answers:N0} answers  {score.Tokens:N0} tokens");
+                    Console.Out.WriteLine($"loss {score.Loss:F4}  perplexity {score.Perplexity:F3}  accuracy {score.Accuracy:P1} of {score.Answers:N0} answers  {score.Tokens:N0} tokens");
             }
             return 0;
         })));
@@ -192,7 +192,7 @@ internal static class ExportCommand
             if (parsed.GetValue(json))
                 Shell.Print(new { folder = target });
             else
-                Shell.Output.WriteLine(target);
+                Console.Out.WriteLine(target);
             return 0;
         }));
         return command;
