@@ -46,8 +46,8 @@ public static class RunConfigFile
         try
         {
             var text = File.ReadAllBytes(path);
-            var reader = new Utf8JsonReader(text.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? text.AsSpan(3) : text, relaxed);
-            reading.Text = text;
+            reading.Text = text = text.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? text[3..] : text;
+            var reader = new Utf8JsonReader(text, relaxed);
             reader.Read();
             config = (RunConfig)reading.Record(ref reader, config, "")!;
             while (reader.Read())
@@ -57,6 +57,10 @@ public static class RunConfigFile
         catch (JsonException e)
         {
             reading.Problem("", $"not valid JSON: {e.Message.Split(" LineNumber")[0]}", (int)(e.LineNumber ?? 0) + 1, (int)(e.BytePositionInLine ?? 0) + 1, "MEMOPT0001");
+        }
+        catch (InvalidOperationException e)
+        {
+            reading.Problem("", $"holds text that is not valid Unicode ({e.Message})", 0, 0, "MEMOPT0001");
         }
         foreach (var item in overrides)
             config = Override(config, item, reading, changed);
@@ -126,7 +130,7 @@ public static class RunConfigFile
         var parts = (cut < 0 ? item : item[..cut]).Split('.', 3);
         var section = Settings(typeof(RunConfig)).FirstOrDefault(p => Key(p) == parts[0]);
         var setting = parts.Length < 2 || section is null ? null : Settings(section.PropertyType).FirstOrDefault(p => Key(p) == parts[1]);
-        if (cut < 0 || setting is null || (parts.Length == 3 && !setting.PropertyType.IsAssignableTo(typeof(IEnumerable)) && !IsMap(setting.PropertyType)))
+        if (cut < 0 || setting is null || (parts.Length == 3 && !IsMap(setting.PropertyType)))
         {
             var known = Settings(typeof(RunConfig)).SelectMany(s => Settings(s.PropertyType).Select(p => $"{Key(s)}.{Key(p)}"));
             reading.Problem(item, cut < 0 ? "--set needs key=value" : $"--set: no such setting{Reading.Like(item[..cut], known)}", 0, 0, "MEMOPT0002");
@@ -137,23 +141,27 @@ public static class RunConfigFile
         // A third part is a key of a map: tracking.tags.team=nlp.
         var json = parts.Length == 3 ? MapWith(setting.GetValue(old), parts[2], value) : value;
         var before = reading.Problems.Count;
-        object? parsed = null;
-        try
-        {
-            var reader = new Utf8JsonReader(Encoding.UTF8.GetBytes(json), relaxed);
-            reader.Read();
-            parsed = reading.Value(ref reader, setting, $"{parts[0]}.{parts[1]}", located: false);
-        }
-        catch (JsonException)
-        {
-            var reader = new Utf8JsonReader(Encoding.UTF8.GetBytes(JsonSerializer.Serialize(json)), relaxed);
-            reader.Read();
-            parsed = reading.Value(ref reader, setting, $"{parts[0]}.{parts[1]}", located: false);
-        }
+        var literal = setting.PropertyType == typeof(string) ? value != "null" && !value.StartsWith('"') : !IsJson(json);
+        var reader = new Utf8JsonReader(Encoding.UTF8.GetBytes(literal ? JsonSerializer.Serialize(json) : json), relaxed);
+        reader.Read();
+        var parsed = reading.Value(ref reader, setting, $"{parts[0]}.{parts[1]}", located: false);
         if (reading.Problems.Count > before)
             return config;
         changed.Add(new($"{parts[0]}.{parts[1]}", Node(setting.GetValue(old))?.ToJsonString() ?? "null", Node(parsed)?.ToJsonString() ?? "null"));
         return (RunConfig)With(config, section, With(old, setting, parsed));
+    }
+
+    private static bool IsJson(string text)
+    {
+        try
+        {
+            using var document = JsonDocument.Parse(text);
+            return true;
+        }
+        catch (JsonException)
+        {
+            return false;
+        }
     }
 
     private static bool IsMap(Type type) => type.IsGenericType && type.GetGenericTypeDefinition() == typeof(IReadOnlyDictionary<,>);
@@ -238,8 +246,8 @@ public static class RunConfigFile
             string wanted;
             if (type == typeof(string))
             {
-                wanted = "a string";
-                value = reader.TokenType == JsonTokenType.String ? reader.GetString() : null;
+                wanted = "a string that is not empty";
+                value = reader.TokenType == JsonTokenType.String && reader.GetString() is { Length: > 0 } text ? text : null;
             }
             else if (type == typeof(bool))
             {
@@ -267,7 +275,7 @@ public static class RunConfigFile
                 wanted = "\"all-linear\" or a list of module names";
                 if (reader.TokenType == JsonTokenType.String)
                     value = reader.GetString() == "all-linear" ? Targets.AllLinear : null;
-                else if (List<string>(ref reader) is { Count: > 0 } names)
+                else if (List<string>(ref reader) is { Count: > 0 } names && names.All(name => !string.IsNullOrEmpty(name)))
                     value = new Targets(names);
             }
             else if (type == typeof(IReadOnlyList<double>))
@@ -281,6 +289,8 @@ public static class RunConfigFile
                 value = type == typeof(IReadOnlyDictionary<string, int>) ? Map<int>(ref reader)
                     : type == typeof(IReadOnlyDictionary<string, double>) ? Map<double>(ref reader) : Map<string>(ref reader);
             }
+            if (value is IDictionary map && map.Values.Cast<object?>().Any(v => v is null or <= 0 or <= 0.0))
+                (value, wanted) = (null, "an object whose values are set and above 0");
             if (value is null)
             {
                 At(ref reader, path, $"must be {wanted}, found {Found(ref reader)}", "MEMOPT0003", located);
@@ -341,7 +351,7 @@ public static class RunConfigFile
         private void Locate(string path, string message, string code)
         {
             var parts = path.Split('.');
-            var reader = new Utf8JsonReader(Text.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? Text.AsSpan(3) : Text, relaxed);
+            var reader = new Utf8JsonReader(Text, relaxed);
             var inside = "";
             while (reader.Read())
             {
@@ -361,7 +371,7 @@ public static class RunConfigFile
         private (int Line, int Column) Position(int offset)
         {
             var before = Text.AsSpan(0, Math.Min(offset, Text.Length));
-            return (before.Count((byte)'\n') + 1, before.Length - before.LastIndexOf((byte)'\n'));
+            return (before.Count((byte)'\n') + 1, Encoding.UTF8.GetCharCount(before[(before.LastIndexOf((byte)'\n') + 1)..]) + 1);
         }
 
         private static string Found(ref Utf8JsonReader reader) => reader.TokenType switch

@@ -45,7 +45,7 @@ public static class RunConfigSchema
         else if (type == typeof(Targets))
             node["anyOf"] = new JsonArray(new JsonObject { ["const"] = "all-linear" }, new JsonObject { ["type"] = "array", ["minItems"] = 1, ["items"] = new JsonObject { ["type"] = "string" } });
         else if (type == typeof(IReadOnlyList<double>))
-            (node["type"], node["items"]) = ("array", new JsonObject { ["type"] = "number" });
+            (node["type"], node["items"], node["minItems"], node["maxItems"]) = ("array", new JsonObject { ["type"] = "number" }, 2, 2);
         else if (type.IsGenericType)
             (node["type"], node["additionalProperties"]) = ("object", new JsonObject { ["type"] = Name(type.GetGenericArguments()[1]) });
         else

@@ -82,7 +82,7 @@ internal static class RunsCommand
                 return 0;
             }
             var console = Shell.Output;
-            console.MarkupLineInterpolated($"[bold]run {run.Start.Id}[/]  {Spelled(run.Status)}{(run.Reason is null ? "" : $" ({run.Reason})")}");
+            console.MarkupLine($"[bold]run {run.Start.Id}[/]  {Spelled(run.Status)}{(run.Reason is null ? "" : Markup.Escape($" ({run.Reason})"))}");
             var facts = new Grid().AddColumn().AddColumn();
             void Fact(string name, string? value) => facts.AddRow(name, Markup.Escape(value ?? "–"));
             Fact("experiment", run.Start.Experiment);

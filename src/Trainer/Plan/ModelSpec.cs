@@ -182,12 +182,20 @@ public sealed record ModelSpec
         }
 
         var (heads, hidden, layers) = (config.Int("num_attention_heads"), config.Int("hidden_size"), config.Int("num_hidden_layers"));
-        var kv = config.Int("num_key_value_heads", family switch { "mistral" => 8, "qwen2" or "qwen3" => 32, _ => heads });
+        var kv = config.Raw("num_key_value_heads") == "null" ? heads
+            : config.Int("num_key_value_heads", family switch { "mistral" => 8, "qwen2" or "qwen3" => 32, _ => heads });
         var dim = config.Int("head_dim", family == "qwen3" ? 128 : heads > 0 ? hidden / heads : 0);
         var maxPositions = config.Int("max_position_embeddings", family switch { "llama" => 2048, "mistral" => 131072, "phi3" => 4096, _ => 32768 });
         var act = config.Text("hidden_act") ?? "silu";
         if (!activations.Contains(act))
             config.Problem("hidden_act", $"\"{act}\" is not supported; known: {string.Join(", ", activations)}");
+        if (config.Number("head_dim") is null && family != "qwen3" && heads > 0 && hidden % heads != 0)
+            config.Problem("hidden_size", $"is {hidden}, which num_attention_heads = {heads} does not divide");
+        if (config.Number("rms_norm_eps") is <= 0)
+            config.Problem("rms_norm_eps", "must be above 0");
+        if (config.Root.TryGetProperty("architectures", out var heading) && heading.ValueKind == JsonValueKind.Array
+            && heading.EnumerateArray().Any(name => !name.ToString().EndsWith("ForCausalLM", StringComparison.Ordinal)))
+            config.Problem("architectures", $"is {heading.GetRawText()}; only causal language models are supported");
         if (heads > 0 && kv > 0 && heads % kv != 0)
             config.Problem("num_key_value_heads", $"is {kv}, which does not divide num_attention_heads = {heads}");
         if (config.Flag("scale_attn_by_inverse_layer_idx", false))
@@ -234,17 +242,23 @@ public sealed record ModelSpec
     private static RopeSpec ReadRope(Settings config, string family, int maxPositions)
     {
         // The newer spelling holds everything in rope_parameters; the older one has rope_theta beside rope_scaling.
-        var given = config.Object("rope_parameters") ?? config.Object("rope_scaling");
+        var given = config.Object("rope_scaling") ?? config.Object("rope_parameters");
         if (given is { } perLayer && perLayer.EnumerateObject().Any(p => p.Value.ValueKind == JsonValueKind.Object))
             config.Problem("rope_parameters", "differ by layer type, which is not supported");
         var type = (given is { } g ? Settings.Text(g, "rope_type") ?? Settings.Text(g, "type") : null) ?? "default";
+        if (family == "phi3" && type != "default")
+            config.Problem("rope_type", $"\"{type}\" is not supported for phi3");
+        foreach (var key in new[] { "rope_scaling", "rope_parameters" }.Where(key => config.Raw(key) is { } raw && raw != "null" && config.Object(key) is null))
+            config.Problem(key, "must be an object");
+        if (given is { } kinds && new[] { "rope_type", "type" }.Any(key => kinds.TryGetProperty(key, out var kind) && kind.ValueKind is not (JsonValueKind.String or JsonValueKind.Null)))
+            config.Problem("rope_type", "must be a string");
         if (!ropes.Contains(type))
             config.Problem("rope_type", $"\"{type}\" is not supported; known: {string.Join(", ", ropes)}");
         double? Of(string key) => given is { } e ? config.Number(e, key) : null;
         var rope = new RopeSpec
         {
             Type = type,
-            Theta = Of("rope_theta") ?? config.Number("rope_theta") ?? (family is "qwen3" ? 1e6 : 1e4),
+            Theta = Of("rope_theta") ?? config.Number("rope_theta") ?? 1e4,
             Factor = Of("factor"),
             LowFreqFactor = Of("low_freq_factor"),
             HighFreqFactor = Of("high_freq_factor"),
@@ -260,6 +274,13 @@ public sealed record ModelSpec
         string[] needed = type switch { "linear" or "dynamic" => ["factor"], "yarn" => ["factor"], "llama3" => ["factor", "low_freq_factor", "high_freq_factor"], _ => [] };
         foreach (var key in needed.Where(key => Of(key) is null))
             config.Problem(key, $"is missing, which rope_type {type} needs");
+        foreach (var (key, value) in new[] { ("factor", rope.Factor), ("low_freq_factor", rope.LowFreqFactor), ("high_freq_factor", rope.HighFreqFactor), ("rope_theta", rope.Theta), ("partial_rotary_factor", rope.PartialRotaryFactor) })
+        {
+            if (value is <= 0)
+                config.Problem(key, $"is {value}, which must be above 0");
+        }
+        if (type == "llama3" && rope.LowFreqFactor >= rope.HighFreqFactor)
+            config.Problem("low_freq_factor", $"is {rope.LowFreqFactor}, which must be below high_freq_factor = {rope.HighFreqFactor}");
         if (rope.PartialRotaryFactor != 1 && family != "phi3")
             config.Problem("partial_rotary_factor", $"is {rope.PartialRotaryFactor}, which {family} does not know");
         return rope;
@@ -267,6 +288,10 @@ public sealed record ModelSpec
 
     private static int?[] Windows(Settings config, string family, int layers)
     {
+        if (family == "llama")
+            return new int?[Math.Max(0, layers)];                              // LlamaConfig has no window, whatever else is written
+        if (config.Number("sliding_window") is { } size && size != Math.Floor(size))
+            config.Problem("sliding_window", $"is {size}, which must be a whole number");
         var window = (int?)config.Number("sliding_window");
         if (window is null && !config.Has("sliding_window"))
             window = family switch { "mistral" or "qwen2" or "qwen3" => 4096, _ => null };
@@ -274,7 +299,10 @@ public sealed record ModelSpec
             window = null;
         if (window is <= 0)
             config.Problem("sliding_window", $"is {window}, which must be above 0");
-        var types = config.Root.TryGetProperty("layer_types", out var list) && list.ValueKind == JsonValueKind.Array
+        var given = config.Root.TryGetProperty("layer_types", out var list) && list.ValueKind != JsonValueKind.Null;
+        if (given && list.ValueKind != JsonValueKind.Array)
+            config.Problem("layer_types", "must be a list");
+        var types = given && list.ValueKind == JsonValueKind.Array
             ? list.EnumerateArray().Select(item => item.ToString()).ToArray() : null;
         if (types is not null && types.Length != layers)
             config.Problem("layer_types", $"has {types.Length} entries for {layers} layers");
@@ -282,7 +310,9 @@ public sealed record ModelSpec
             config.Problem("layer_types", $"\"{unknown}\" is not supported");
         if (window is null && types?.Contains("sliding_attention") == true)
             config.Problem("layer_types", "has sliding_attention, but no sliding_window is in use");
-        var from = family is "qwen2" or "qwen3" ? config.Int("max_window_layers", 28) : 0;
+        if (family is "mistral" or "phi3" && types?.Distinct().Count() > 1)
+            config.Problem("layer_types", $"mixes kinds, which {family} does not know");
+        var from = family is "qwen2" or "qwen3" ? config.Number("max_window_layers") ?? 28 : 0;
         return [.. Enumerable.Range(0, Math.Max(0, layers)).Select(i => types is { } t && i < t.Length
             ? t[i] == "sliding_attention" ? window : null
             : i >= from ? window : null)];
@@ -294,8 +324,8 @@ public sealed record ModelSpec
             return [];
         return value.ValueKind switch
         {
-            JsonValueKind.Number => [value.GetInt32()],
-            JsonValueKind.Array => [.. value.EnumerateArray().Where(item => item.ValueKind == JsonValueKind.Number).Select(item => item.GetInt32())],
+            JsonValueKind.Number when value.TryGetInt32(out var id) => [id],
+            JsonValueKind.Array => [.. value.EnumerateArray().Where(item => item.ValueKind == JsonValueKind.Number && item.TryGetInt32(out _)).Select(item => item.GetInt32())],
             _ => [],
         };
     }
