@@ -109,11 +109,12 @@ internal static class Shell
         {
             Print(new { error = new { message = fault.Message, found = fault.Found, next = fault.Next, problems = fault.Problems } });
         }
-        Progress.MarkupLineInterpolated($"[red]error:[/] {fault.Message}");
+        Progress.MarkupLineInterpolated($"[red]{(fault.Problems.Count > 0 ? "problem" : "error")}:[/] {fault.Message}");
         foreach (var problem in fault.Problems.Take(50))
         {
-            var at = problem.Line > 0 ? $"{problem.File}({problem.Line},{Math.Max(1, problem.Column)}): " : problem.File is null ? "" : $"{problem.File}: ";
-            Progress.WriteLine($"  {at}{problem.Code}: {problem.Path} {problem.Message}");
+            // The form that MSBuild and editors read: file(line,column): error CODE: text.
+            var at = problem.File is null ? "memopt" : problem.Line > 0 ? $"{problem.File}({problem.Line},{Math.Max(1, problem.Column)})" : problem.File;
+            Progress.WriteLine($"{at}: error {problem.Code}: {problem.Path} {problem.Message}");
         }
         if (fault.Found is not null && fault.Problems.Count == 0)
             Progress.WriteLine($"  found: {fault.Found}");

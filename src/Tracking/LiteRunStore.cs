@@ -136,6 +136,8 @@ public sealed class LiteRunStore : IRunStore
             {
                 case "begin":
                     run["start"] = entry.Body;
+                    if (!run["started"].IsString)                             // a run that goes on keeps its first beginning
+                        run["started"] = JsonSerializer.Deserialize<RunStart>(entry.Body, Json)!.Started.ToString("O");
                     run["end"] = BsonValue.Null;
                     var from = entry.FromStep;
                     Flush();
@@ -197,7 +199,7 @@ public sealed class LiteRunStore : IRunStore
 
     private Run Run(BsonDocument document)
     {
-        var start = JsonSerializer.Deserialize<RunStart>(document["start"].AsString, Json)!;
+        var start = JsonSerializer.Deserialize<RunStart>(document["start"].AsString, Json)! with { Started = DateTimeOffset.Parse(document["started"].AsString) };
         var end = document["end"].IsString ? JsonSerializer.Deserialize<Outcome>(document["end"].AsString, Json) : null;
         var last = document["last"].IsString ? JsonSerializer.Deserialize<StepRow>(document["last"].AsString, Json) : null;
         var eval = document["eval"].IsString ? JsonSerializer.Deserialize<EvalRow>(document["eval"].AsString, Json) : null;

@@ -1,19 +1,26 @@
 using System.CommandLine;
+using System.Security.Cryptography;
+using System.Text;
 using Memopt.Trainer;
+using Memopt.Trainer.Hub;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary><c>config schema|check</c>.</summary>
+/// <summary><c>config schema|check|inputs</c>.</summary>
 internal static class ConfigCommand
 {
     public static Command Create()
     {
         var schema = new Command("schema", "Print the JSON Schema of memopt.json: every setting with type, default, unit and cost.");
         schema.SetAction(_ => Console.Out.Write(RunConfigSchema.Generate()));
+        return new Command("config", "Describe and check configs.\n\nExample:\n  dotnet memopt config check memopt.json") { schema, Check(), Inputs() };
+    }
 
-        var file = new Argument<string>("config") { Description = "The config file.", DefaultValueFactory = _ => Workplace.DefaultConfig };
-        var set = new Option<string[]>("--set") { Description = "Change a setting first." };
-        var json = Shell.JsonOption();
+    private static Argument<string> FileArgument() => new("config") { Description = "The config file.", DefaultValueFactory = _ => Workplace.DefaultConfig };
+
+    private static Command Check()
+    {
+        var (file, set, json) = (FileArgument(), new Option<string[]>("--set") { Description = "Change a setting first." }, Shell.JsonOption());
         var check = new Command("check", "Check a config: all problems at once, with line and column.") { file, set, json };
         check.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
@@ -24,6 +31,47 @@ internal static class ConfigCommand
                 Console.Out.WriteLine($"{loaded.File} is in order.");
             return 0;
         }));
-        return new Command("config", "Describe and check configs.\n\nExample:\n  dotnet memopt config check memopt.json") { schema, check };
+        return check;
+    }
+
+    /// <summary>What a build needs to know: whether anything that the result depends on has changed.</summary>
+    private static Command Inputs()
+    {
+        var file = FileArgument();
+        var output = new Option<string?>("--out") { Description = "Write to this file, only when that changes it." };
+        var inputs = new Command("inputs", "List what a fine-tune depends on, with the sha256 of each.\n\nExample:\n  dotnet memopt config inputs memopt.json") { file, output };
+        inputs.SetAction(parsed => Shell.Guard(false, () =>
+        {
+            var config = RunConfigFile.Read(parsed.GetValue(file)!, []);
+            var text = new StringBuilder($"tool {Shell.Version}\nsettings {config.Hash}\n");
+            foreach (var path in Files(config))
+                text.Append(Hash(path)).Append(' ').Append(Path.GetRelativePath(config.Folder, path)).Append('\n');
+            if (parsed.GetValue(output) is not { } target)
+                Console.Out.Write(text);
+            else if (!File.Exists(target) || File.ReadAllText(target) != text.ToString())
+                File.WriteAllText(target, text.ToString());
+            return 0;
+        }));
+        return inputs;
+    }
+
+    private static IEnumerable<string> Files(LoadedConfig config)
+    {
+        yield return config.Full(config.Config.Data.Train);
+        if (config.Config.Data.Eval is { } eval)
+            yield return config.Full(eval);
+        var folders = new List<string>();
+        if (config.Config.Model.Source != ModelHub.Nano)                      // the embedded model is the tool's version
+            folders.Add(ModelHub.Locate(config.Config.Model.Source, config.Folder, AppContext.BaseDirectory));
+        if (config.Config.Adapter.From is { } from)
+            folders.Add(config.Full(from));
+        foreach (var path in folders.SelectMany(Directory.EnumerateFiles).Order(StringComparer.Ordinal))
+            yield return path;
+    }
+
+    private static string Hash(string path)
+    {
+        using var stream = File.OpenRead(path);
+        return Convert.ToHexStringLower(SHA256.HashData(stream));
     }
 }
