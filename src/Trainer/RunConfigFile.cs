@@ -69,7 +69,8 @@ public static class RunConfigFile
         if (reading.Problems.Count > 0)
         {
             throw new UserFault(reading.Problems.Count == 1 ? $"{path} has a problem." : $"{path} has {reading.Problems.Count} problems.",
-                next: "dotnet memopt config schema   (lists every setting)") { Problems = [.. reading.Problems.OrderBy(p => p.Line).ThenBy(p => p.Column)] };
+                next: "dotnet memopt config schema   (lists every setting)")
+            { Problems = [.. reading.Problems.OrderBy(p => p.Line).ThenBy(p => p.Column)] };
         }
         return new LoadedConfig(config, path, Path.GetDirectoryName(Path.GetFullPath(path))!, Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true }),
             Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString()))), changed);

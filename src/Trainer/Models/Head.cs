@@ -60,6 +60,7 @@ public static class Head
             whole.index_copy_(0, rows, gradient);
             gradient.Dispose();
             return whole.reshape(shape).MoveToOuterDisposeScope();
-        });
+        }
+        );
     }
 }

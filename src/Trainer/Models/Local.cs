@@ -29,6 +29,7 @@ internal static class Local
             foreach (var leaf in leaves)
                 leaf.Dispose();
             return gradients;
-        });
+        }
+        );
     }
 }

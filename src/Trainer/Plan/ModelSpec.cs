@@ -390,7 +390,8 @@ public sealed record ModelSpec
             if (problems.Count > 0)
             {
                 throw new UserFault($"{file} describes a model that is not supported or not whole.",
-                    found: string.Join("; ", problems.Select(p => $"{p.Path} {p.Message}"))) { Problems = problems };
+                    found: string.Join("; ", problems.Select(p => $"{p.Path} {p.Message}")))
+                { Problems = problems };
             }
         }
     }

@@ -132,7 +132,8 @@ public sealed class WeightStream : IParts, IDisposable
         {
             throw new UserFault($"The weights in {folder} are not those of its config.json.",
                 found: $"{problems.Count} tensors: " + string.Join("; ", problems.Take(8).Select(p => $"{p.Path} {p.Message}")) + (problems.Count > 8 ? "; …" : ""),
-                next: "check that config.json and the safetensors belong together") { Problems = problems };
+                next: "check that config.json and the safetensors belong together")
+            { Problems = problems };
         }
     }
 }

@@ -1,0 +1,202 @@
+using System.Text;
+
+namespace Memopt.Tool.Tests;
+
+/// <summary>Everything a user can get wrong gives one clear message, an exit code, and no stack trace; nothing is lost.</summary>
+public sealed class BadInputTests
+{
+    private const string Good = """{ "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }""";
+
+    public static TheoryData<string, string, string> Configs => new()
+    {
+        { "broken JSON", "{ \"train\": { \"steps\": }", "MEMOPT0001" },
+        { "empty file", "", "MEMOPT0001" },
+        { "not an object", "[1, 2]", "must be an object" },
+        { "text after the end", Good + "{}", "MEMOPT0001" },
+        { "lone surrogate", "{ \"model\": { \"source\": \"\\ud800\" } }", "MEMOPT0001" },
+        { "unknown key", "{ \"adapter\": { \"rnk\": 8 } }", "did you mean rank?" },
+        { "unknown section", "{ \"adaptr\": { } }", "did you mean adapter?" },
+        { "key twice", "{ \"train\": { \"steps\": 1, \"steps\": 2 } }", "written twice" },
+        { "wrong type", "{ \"train\": { \"steps\": \"many\" } }", "must be a whole number, found \"many\"" },
+        { "out of range", "{ \"train\": { \"steps\": 0 } }", "MEMOPT0004" },
+        { "unknown choice", "{ \"adapter\": { \"kind\": \"dora\" } }", "\"lora\", \"qlora\", \"none\"" },
+        { "empty targets", "{ \"adapter\": { \"targets\": [] } }", "all-linear" },
+        { "zero rank in a pattern", "{ \"adapter\": { \"rankPattern\": { \"q_proj\": 0 } } }", "above 0" },
+        { "missing data file", "{ \"data\": { \"train\": \"nowhere.jsonl\" } }", "MEMOPT0005" },
+        { "missing model", "{ \"model\": { \"source\": \"nowhere\" }, \"data\": { \"train\": \"train.jsonl\" } }", "MEMOPT0005" },
+        { "micro-batch that does not divide", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"batchSize\": 8, \"microBatch\": 3 } }", "does not divide" },
+        { "steps and epochs", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 8, \"epochs\": 3 } }", "keep one" },
+        { "bad betas", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"betas\": [0.9] } }", "two numbers" },
+        { "targets that match nothing", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"targets\": [\"w_q\"] } }", "w_q" },
+        { "no memory", "{ \"data\": { \"train\": \"train.jsonl\" }, \"memory\": { \"budgetGiB\": 0.001 } }", "does not fit" },
+        { "adapter folder without adapter", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"from\": \".\" } }", "adapter_config.json" },
+        { "learning rate that explodes", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 30, \"learningRate\": 10, \"clip\": 0, \"batchSize\": 2, \"schedule\": \"constant\" }, \"adapter\": { \"alpha\": 100000 } }", "no longer a number" },
+    };
+
+    [Theory, MemberData(nameof(Configs))]
+    public void Config(string kind, string text, string expected)
+    {
+        var folder = Cli.Workshop(text);
+        Refused(Cli.Run(folder, "run", "--json"), expected, kind);
+    }
+
+    public static TheoryData<string, string, string> Data => new()
+    {
+        { "empty", "", "no rows" },
+        { "broken row", "{\"messages\": [", "train.jsonl:1" },
+        { "no assistant turn", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "train.jsonl:1" },
+        { "not a row", "{\"question\": \"a\"}", "train.jsonl:1" },
+        { "labels of another length", "{\"input_ids\": [1, 2], \"labels\": [1]}", "train.jsonl:1" },
+        { "token outside the vocabulary", "{\"input_ids\": [1, 2, 99999]}", "vocabulary" },
+    };
+
+    [Theory, MemberData(nameof(Data))]
+    public void Rows(string kind, string text, string expected)
+    {
+        var folder = Cli.Workshop(Good);
+        File.WriteAllText(Path.Combine(folder, "train.jsonl"), text);
+        Refused(Cli.Run(folder, "run", "--json"), expected, kind);
+    }
+
+    public static TheoryData<string, string> Models => new()
+    {
+        { "truncated weights", "truncated" }, { "header only", "not a whole safetensors file" }, { "other shapes", "has shape" }, { "missing weights", "holds no weights" },
+        { "unknown architecture", "gpt2" }, { "unknown rope", "longrope" }, { "broken config", "not valid JSON" }, { "no config", "config.json" }, { "broken tokenizer", "tokenizer.json" },
+    };
+
+    [Theory, MemberData(nameof(Models))]
+    public void Model(string kind, string expected)
+    {
+        var folder = Cli.Workshop("""{ "model": { "source": "model" }, "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }""");
+        var model = Directory.CreateDirectory(Path.Combine(folder, "model")).FullName;
+        foreach (var file in Directory.EnumerateFiles(Path.Combine(Cli.Repository, "samples", "word-class", "model")))
+            File.Copy(file, Path.Combine(model, Path.GetFileName(file)));
+        var (weights, config) = (Path.Combine(model, "model.safetensors"), Path.Combine(model, "config.json"));
+        switch (kind)
+        {
+            case "truncated weights":
+                using (var stream = File.OpenWrite(weights))
+                    stream.SetLength(stream.Length - 1000);
+                break;
+            case "header only":
+                File.WriteAllBytes(weights, [255, 255, 255, 255, 0, 0, 0, 0, 1, 2]);
+                break;
+            case "other shapes":
+                Edit(config, "\"intermediate_size\": 768", "\"intermediate_size\": 512");
+                break;
+            case "missing weights":
+                File.Delete(weights);
+                break;
+            case "unknown architecture":
+                Edit(config, "\"model_type\": \"qwen2\"", "\"model_type\": \"gpt2\"");
+                break;
+            case "unknown rope":
+                Edit(config, "\"rope_type\": \"default\"", "\"rope_type\": \"longrope\"");
+                break;
+            case "broken config":
+                File.WriteAllText(config, "{");
+                break;
+            case "no config":
+                File.Delete(config);
+                break;
+            case "broken tokenizer":
+                File.WriteAllText(Path.Combine(model, "tokenizer.json"), "{ \"model\": 1 }");
+                break;
+        }
+        Refused(Cli.Run(folder, "run", "--json"), expected, kind);
+    }
+
+    [Fact]
+    public void All_problems_come_at_once_with_line_and_column()
+    {
+        var folder = Cli.Workshop("{\n  \"adapter\": { \"rnk\": 8 },\n  \"train\": {\n    \"steps\": -1,\n    \"clip\": \"no\" }\n}\n");
+        var problems = Cli.Run(folder, "config", "check", "--json").Json["error"]!["problems"]!.AsArray();
+        Assert.Equal([(2, 16), (4, 14), (5, 13)], problems.Select(p => ((int)p!["line"]!, (int)p["column"]!)));
+    }
+
+    [Fact]
+    public void Overrides_are_whole_values()
+    {
+        var folder = Cli.Workshop(Good);
+        foreach (var set in new[] { "train.learningRate=0,0002", "train.steps=5 6", "model.source.x=1", "train.nothing=1", "train.steps" })
+            Refused(Cli.Run(folder, "config", "check", "--json", "--set", set), "", set);
+        Assert.Equal("1234567", (string?)Cli.Run(folder, "config", "check", "--json", "--set", "model.revision=1234567").Json["config"]!["model"]!["revision"]);
+    }
+
+    [Fact]
+    public void A_pinned_setting_that_changed_is_refused_with_both_values()
+    {
+        var folder = Cli.Workshop();
+        using (var process = Cli.Start(folder, "run"))
+        {
+            var error = process.StandardError.ReadToEndAsync();
+            while (!Directory.Exists(Path.Combine(folder, ".memopt/memopt/checkpoints")) || !Directory.EnumerateDirectories(Path.Combine(folder, ".memopt/memopt/checkpoints"), "step-*").Any())
+                Thread.Sleep(20);
+            process.Kill();
+            process.WaitForExit();
+        }
+        var changed = Cli.Run(folder, "run", "--json", "--set", "adapter.rank=8");
+        Refused(changed, "adapter.rank was 4 in the checkpoint, is 8", "pinned");
+        Assert.Equal(0, Cli.Run(folder, "run").Exit);
+    }
+
+    [Fact]
+    public void A_corrupt_checkpoint_is_passed_over_for_the_one_before()
+    {
+        var folder = Cli.Workshop();
+        using (var process = Cli.Start(folder, "run"))
+        {
+            var error = process.StandardError.ReadToEndAsync();
+            while (!Directory.Exists(Path.Combine(folder, ".memopt/memopt/checkpoints")) || Directory.EnumerateDirectories(Path.Combine(folder, ".memopt/memopt/checkpoints"), "step-*").Count() < 2)
+                Thread.Sleep(20);
+            process.Kill();
+            process.WaitForExit();
+        }
+        var newest = Directory.EnumerateDirectories(Path.Combine(folder, ".memopt/memopt/checkpoints"), "step-*").Order().Last();
+        var state = Path.Combine(newest, "state.safetensors");
+        var bytes = File.ReadAllBytes(state);
+        bytes[^5] ^= 1;
+        File.WriteAllBytes(state, bytes);
+        var again = Cli.Run(folder, "run");
+        Assert.Equal(0, again.Exit);
+        Assert.Contains("is not whole", again.Error);
+    }
+
+    [Fact]
+    public void A_store_that_cannot_be_written_is_named()
+    {
+        var folder = Cli.Workshop(Good);
+        File.WriteAllText(Path.Combine(folder, "store"), "a file, not a folder");
+        Refused(Cli.Run(folder, "run", "--json", "--set", "tracking.store=store"), "store", "unwritable store");
+    }
+
+    [Fact]
+    public void Wrong_words_give_a_hint_and_no_trace()
+    {
+        var folder = Cli.Workshop(Good);
+        foreach (string[] words in new[] { new[] { "rnu" }, ["runs", "show", "nothing"], ["eval", "--data", "nowhere.jsonl"], ["infer", "--ids", "1,x"], ["export", "--out", "x"], ["run", "other.json"], ["eval", "--data", "train.jsonl", "--dtype", "int3"], ["run", "--backend", "/nowhere"] })
+        {
+            var outcome = Cli.Run(folder, words);
+            Assert.NotEqual(0, outcome.Exit);
+            Assert.DoesNotContain("   at ", outcome.Error + outcome.Output);
+            Assert.NotEmpty(outcome.Error);
+        }
+    }
+
+    private static void Refused(Outcome outcome, string expected, string kind)
+    {
+        Assert.True(outcome.Exit is 1 or 2, $"{kind}: exit {outcome.Exit}\n{outcome.Error}");
+        var error = outcome.Json["error"]!;
+        Assert.False(string.IsNullOrWhiteSpace((string?)error["message"]));
+        Assert.DoesNotContain("   at ", outcome.Error + outcome.Output);
+        Assert.DoesNotContain("should not have", outcome.Error);
+        Assert.True(outcome.Error.Contains(expected, StringComparison.Ordinal), $"{kind}: no \"{expected}\" in\n{outcome.Error}");
+    }
+
+    private static void Edit(string file, string from, string to)
+    {
+        var text = File.ReadAllText(file);
+        Assert.Contains(from, text);
+        File.WriteAllText(file, text.Replace(from, to), new UTF8Encoding(false));
+    }
+}
