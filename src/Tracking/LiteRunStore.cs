@@ -67,9 +67,9 @@ public sealed class LiteRunStore : IRunStore
             {
                 return Once();
             }
-            catch (Exception e) when (e is LiteException or InvalidCastException or IndexOutOfRangeException or EndOfStreamException || e.Message.Contains("ReadFull", StringComparison.Ordinal))
+            catch (Exception e) when (e is not (TrackingException or UnauthorizedAccessException) && (e is not IOException || e is EndOfStreamException))
             {
-                // The spools hold everything: set the broken file aside and build it again.
+                // LiteDB meets a broken file with any exception. The spools hold everything: set it aside and build it again.
                 var aside = database + ".broken-" + DateTime.UtcNow.ToString("yyyyMMddHHmmss");
                 File.Move(database, aside);
                 File.Delete(database.Replace(".db", "-log.db"));

@@ -30,7 +30,7 @@ public sealed class BadInputTests
         { "targets that match nothing", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"targets\": [\"w_q\"] } }", "w_q" },
         { "no memory", "{ \"data\": { \"train\": \"train.jsonl\" }, \"memory\": { \"budgetGiB\": 0.001 } }", "does not fit" },
         { "adapter folder without adapter", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"from\": \".\" } }", "adapter_config.json" },
-        { "learning rate that explodes", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 30, \"learningRate\": 10, \"clip\": 0, \"batchSize\": 2, \"schedule\": \"constant\" }, \"adapter\": { \"alpha\": 100000 } }", "no longer a number" },
+        { "a loss that is no number", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 5, \"batchSize\": 2, \"epsilon\": 0 } }", "no longer a number" },
     };
 
     [Theory, MemberData(nameof(Configs))]
@@ -43,10 +43,10 @@ public sealed class BadInputTests
     public static TheoryData<string, string, string> Data => new()
     {
         { "empty", "", "no rows" },
-        { "broken row", "{\"messages\": [", "train.jsonl:1" },
-        { "no assistant turn", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "train.jsonl:1" },
-        { "not a row", "{\"question\": \"a\"}", "train.jsonl:1" },
-        { "labels of another length", "{\"input_ids\": [1, 2], \"labels\": [1]}", "train.jsonl:1" },
+        { "broken row", "{\"messages\": [", "train.jsonl(1," },
+        { "no assistant turn", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "train.jsonl(1," },
+        { "not a row", "{\"question\": \"a\"}", "train.jsonl(1," },
+        { "labels of another length", "{\"input_ids\": [1, 2], \"labels\": [1]}", "train.jsonl(1," },
         { "token outside the vocabulary", "{\"input_ids\": [1, 2, 99999]}", "vocabulary" },
     };
 

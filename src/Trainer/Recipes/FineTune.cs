@@ -89,7 +89,7 @@ public static class FineTune
         if (eval is not null)
             hashes["data.eval"] = eval.Hash;
         if (config.Adapter.From is { } from)
-            hashes["adapter.from"] = ModelHash(job.Config.Full(from), "adapter_model.safetensors");
+            hashes["adapter.from"] = ModelHash(AdapterFiles.Check(job.Config.Full(from)), "adapter_model.safetensors");
 
         var checkpoints = new CheckpointFolder(Path.Combine(job.Output, "checkpoints"), config.Checkpoint.Keep);
         var adapterFolder = Path.Combine(job.Output, "adapter");

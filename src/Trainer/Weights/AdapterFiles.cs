@@ -69,12 +69,21 @@ public static class AdapterFiles
     /// <summary>What an adapter folder says, without its weights.</summary>
     public sealed record AdapterInfo(int Rank, double Alpha, bool Rslora, double Dropout, BiasMode Biases);
 
+    /// <summary>The folder, if both files are in it.</summary>
+    public static string Check(string folder)
+    {
+        foreach (var file in new[] { "adapter_config.json", "adapter_model.safetensors" })
+        {
+            if (!File.Exists(Path.Combine(folder, file)))
+                throw new UserFault($"{folder} is not an adapter folder.", found: $"no {file}", next: "name the folder that holds adapter_config.json and adapter_model.safetensors");
+        }
+        return folder;
+    }
+
     /// <summary>Attaches a saved adapter to a model. What would change its meaning and is not known here is refused by name.</summary>
     public static AdapterInfo Load(string folder, Decoder model, double? dropout = null)
     {
-        var configFile = Path.Combine(folder, "adapter_config.json");
-        if (!File.Exists(configFile))
-            throw new UserFault($"{folder} is not an adapter folder.", found: "no adapter_config.json", next: "name the folder that holds adapter_config.json and adapter_model.safetensors");
+        var configFile = Path.Combine(Check(folder), "adapter_config.json");
         JsonNode config;
         AdapterInfo info;
         try
