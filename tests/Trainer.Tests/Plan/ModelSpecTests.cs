@@ -48,7 +48,7 @@ public sealed class ModelSpecTests
     {
         ModelSpec With(string rope) => Read($$"""{ "model_type": "llama", "hidden_size": 64, "intermediate_size": 112, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 160, "max_position_embeddings": 128, "rope_theta": 10000.0, "rope_scaling": {{rope}} }""");
         var plain = RopeTable.Frequencies(With("null"), 10).InvFreq;
-        Assert.Equal([1, 0.31622776601683794, 0.1, 0.03162277660168379, 0.01, 0.0031622776601683794, 0.001, 0.00031622776601683794], plain.Select(f => Math.Round(f, 17)), (a, b) => Math.Abs(a - b) < 1e-15);
+        Assert.Equal([1, 0.31622776601683794, 0.1, 0.03162277660168379, 0.01, 0.0031622776601683794, 0.001, 0.00031622776601683794], plain, (a, b) => Math.Abs(a - b) < 1e-15);
         Assert.Equal(plain.Select(f => f / 4), RopeTable.Frequencies(With("""{ "type": "linear", "factor": 4.0 }"""), 10).InvFreq);
 
         // NTK: nothing changes within the trained length; at twice it theta is 10000 · (2·2 − 1)^(16/14).
