@@ -171,6 +171,16 @@ public sealed class BadInputTests
     }
 
     [Fact]
+    public void A_checkpoint_that_cannot_be_written_is_named()
+    {
+        var folder = Cli.Workshop(Good);
+        Directory.CreateDirectory(Path.Combine(folder, ".memopt", "memopt"));
+        File.WriteAllText(Path.Combine(folder, ".memopt", "memopt", "checkpoints"), "a file, not a folder");
+        Refused(Cli.Run(folder, "run", "--json"), "cannot be written", "unwritable checkpoint");
+        Assert.Equal("failed", (string?)Cli.Run(folder, "runs", "list", "--json").Json[0]!["status"]);
+    }
+
+    [Fact]
     public void Wrong_words_give_a_hint_and_no_trace()
     {
         var folder = Cli.Workshop(Good);

@@ -55,7 +55,10 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, i
         var weightBytes = full ? 0 : others * c + (qlora ? linears.Sum(l => Quantized(l.In * l.Out, config.Quantization.DoubleQuant)) : linearWeights * c);
         var adapted = full ? [] : linears.Where(l => trained(l.Name)).ToList();
         var rank = config.Adapter.Rank;
-        var count = full ? spec.Parameters : adapted.Sum(l => rank * (l.In + l.Out));
+        int RankOf(string module) => config.Adapter.RankPattern.Where(pair => module == pair.Key || module.EndsWith("." + pair.Key, StringComparison.Ordinal))
+            .Select(pair => pair.Value).DefaultIfEmpty(rank).First();
+        var biased = config.Adapter.Biases switch { BiasMode.All => linears, BiasMode.LoraOnly => adapted, _ => [] };
+        var count = full ? spec.Parameters : adapted.Sum(l => RankOf(l.Name) * (l.In + l.Out)) + biased.Where(l => l.HasBias).Sum(l => l.Out);
 
         var tokens = (long)micro * longest;
         var layer = LayerBytes(spec, tokens, c, rank, trained, config.Adapter.Dropout > 0);

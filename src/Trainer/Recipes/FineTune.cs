@@ -142,7 +142,14 @@ public static class FineTune
         }
         catch (Exception e)
         {
-            record.End(new Outcome(RunStatus.Failed, e.Message) { Ended = job.Clock.GetUtcNow() });
+            try
+            {
+                record.End(new Outcome(RunStatus.Failed, e.Message) { Ended = job.Clock.GetUtcNow() });
+            }
+            catch (TrackingException)
+            {
+                // The store is what failed, perhaps: the first fault says more, and the run will show as interrupted.
+            }
             throw;
         }
     }

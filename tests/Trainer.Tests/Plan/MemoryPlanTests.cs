@@ -1,0 +1,52 @@
+using Memopt.Trainer.Plan;
+
+namespace Memopt.Trainer.Tests.Plan;
+
+public sealed class MemoryPlanTests
+{
+    private static readonly ModelSpec llama = ModelSpec.Read(TestBackend.Golden("llama"));
+
+    private static MemoryPlan Plan(RunConfig config, long? free = null) =>
+        MemoryPlan.For(config, llama, new PlanDevice("cpu", free, 4), 24, _ => true);
+
+    // Counted by hand from the shape: hidden 64, 4 heads of 16, 2 key-value heads, MLP 112, 3 layers, vocabulary 160, untied.
+    private const long LayerLinears = 64 * 64 + 2 * (64 * 32) + 64 * 64 + 2 * (64 * 112) + 112 * 64;
+    private const long Others = 2 * 160 * 64 + 3 * 2 * 64 + 64;
+
+    [Fact]
+    public void Weights_adapters_gradients_and_optimizer_are_exact()
+    {
+        var plan = Plan(new RunConfig { Adapter = new() { Rank = 8 }, Train = new() { BatchSize = 2 } });
+        long adapter = 3 * 8 * (64 + 64 + 2 * (64 + 32) + 64 + 64 + 2 * (64 + 112) + 112 + 64);
+        Assert.Equal((Others + 3 * LayerLinears) * 4, Row(plan, MemoryPlan.Weights));
+        Assert.Equal((adapter * 4, adapter * 4, adapter * 8), (Row(plan, MemoryPlan.Adapters), Row(plan, MemoryPlan.Gradients), Row(plan, MemoryPlan.Optimizer)));
+    }
+
+    [Fact]
+    public void Quantized_weights_are_counted_as_they_are_stored()
+    {
+        var plan = Plan(new RunConfig { Adapter = new() { Kind = AdapterKind.Qlora }, Train = new() { BatchSize = 2 } });
+        // Half a byte a weight, one byte a block of 64, four bytes for up to 256 blocks and four for the offset, linear by linear.
+        static long Stored(long weights) => weights / 2 + weights / 64 + 4 * ((weights / 64 + 255) / 256) + 4;
+        var layer = 2 * Stored(64 * 64) + 2 * Stored(64 * 32) + 3 * Stored(64 * 112);
+        Assert.Equal(Others * 4 + 3 * layer, Row(plan, MemoryPlan.Weights));
+    }
+
+    [Fact]
+    public void Auto_gives_up_as_little_as_it_must()
+    {
+        var config = new RunConfig { Train = new() { BatchSize = 8 } };
+        var easy = Plan(config);
+        Assert.Equal((false, 8, true), (easy.Recompute, easy.MicroBatch, easy.Fits));
+        var tight = Plan(config, easy.PeakBytes - 1);
+        Assert.Equal((true, 8, true), (tight.Recompute, tight.MicroBatch, tight.Fits));
+        var tighter = Plan(config, tight.PeakBytes - 1);
+        Assert.True(tighter is { Fits: true, MicroBatch: < 8 });
+        Assert.False(Plan(config, 1000).Fits);
+        // What is written is kept.
+        Assert.True(Plan(config with { Memory = new() { Recompute = true } }).Recompute);
+        Assert.False(Plan(config with { Memory = new() { Recompute = false } }, tight.PeakBytes).Recompute);
+    }
+
+    private static long Row(MemoryPlan plan, string name) => plan.Rows.Single(row => row.Name == name).Bytes;
+}
