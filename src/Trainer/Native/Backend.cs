@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Reflection;
 using System.Runtime.InteropServices;
 using System.Text.Json;
 using TorchSharp;
@@ -29,10 +28,13 @@ public sealed class Backend
     /// <summary>The version TorchSharp's native library was built for.</summary>
     public const string BuiltFor = "2.10";
 
+    private const string Usable = "usable";
+
     private static readonly Lock gate = new();
     private static Backend? loaded;
+    private static nint torchSharp, torchCpu;
 
-    private Backend(string kind, string folder, string? version, bool patched, IReadOnlyList<BackendCandidate> candidates, IReadOnlyList<string> warnings) =>
+    private Backend(string kind, string folder, string version, bool patched, IReadOnlyList<BackendCandidate> candidates, IReadOnlyList<string> warnings) =>
         (Kind, Folder, Version, Patched, Candidates, Warnings) = (kind, folder, version, patched, candidates, warnings);
 
     /// <summary>cpu or cuda.</summary>
@@ -40,7 +42,8 @@ public sealed class Backend
 
     public string Folder { get; }
 
-    public string? Version { get; }
+    /// <summary>What the library says of itself, with the build's suffix where its folder states one: 2.11.0+cu130.</summary>
+    public string Version { get; }
 
     /// <summary>Whether TorchSharp's library was loaded from a copy with one version need marked weak.</summary>
     public bool Patched { get; }
@@ -48,6 +51,9 @@ public sealed class Backend
     public IReadOnlyList<BackendCandidate> Candidates { get; }
 
     public IReadOnlyList<string> Warnings { get; }
+
+    /// <summary>Devices that tensors can be on.</summary>
+    public IReadOnlyList<string> Devices => ["cpu", .. Kind == "cuda" ? Enumerable.Range(0, cuda.device_count()).Select(i => $"cuda:{i}") : []];
 
     public Device Device => Kind == "cuda" ? new Device("cuda:0") : new Device("cpu");
 
@@ -67,7 +73,7 @@ public sealed class Backend
         void Look(string source, IEnumerable<string?> folders, string missing)
         {
             var any = false;
-            foreach (var folder in folders.OfType<string>().Distinct().Where(folder => found.All(candidate => candidate.Folder != folder)))
+            foreach (var folder in folders.OfType<string>().Select(WithLibraries).Distinct().Where(folder => found.All(candidate => candidate.Folder != folder)))
             {
                 any = true;
                 if (!File.Exists(Path.Combine(folder, Library("torch_cpu"))))
@@ -75,10 +81,11 @@ public sealed class Backend
                     found.Add(new(source, folder, null, false, $"no {Library("torch_cpu")} there"));
                     continue;
                 }
-                var kind = File.Exists(Path.Combine(folder, Library("torch_cuda"))) ? "cuda" : "cpu";
-                found.Add(requested is "cpu" or "cuda" && requested != kind
-                    ? new(source, folder, kind, false, $"{kind}, but --backend asks for {requested}")
-                    : new(source, folder, kind, false, "usable"));
+                // A build with CUDA computes on the CPU as well, so without a GPU (or on request) it is as good as a CPU build.
+                var built = File.Exists(Path.Combine(folder, Library("torch_cuda")));
+                var kind = built && requested != "cpu" && Cuda.DeviceCount() > 0 ? "cuda" : "cpu";
+                found.Add(new(source, folder, kind, false, requested != "cuda" || kind == "cuda" ? Usable
+                    : built ? "built with CUDA, but no CUDA device answered" : "a CPU build, but --backend asks for cuda"));
             }
             if (!any)
                 found.Add(new(source, null, null, false, missing));
@@ -92,32 +99,35 @@ public sealed class Backend
         Look("MEMOPT_LIBTORCH", [environment.Libtorch], "not set");
         Look("project's packages", Restored(environment), "no restored project names a libtorch package");
         Look("NuGet's cache", Cached(environment.Packages), $"no libtorch package in {environment.Packages}");
-        if (environment.Python is not null && !found.Any(candidate => candidate.Why == "usable"))
+        if (environment.Python is not null && !found.Any(candidate => candidate.Why == Usable))
             Look("python3", [PythonTorch(environment.Python)], "no Python with torch");
         return found;
     }
 
-    private static Backend Find(string? requested, BackendEnvironment environment)
+    internal static Backend Find(string? requested, BackendEnvironment environment)
     {
         var candidates = Search(requested, environment).ToList();
         var failures = new List<string>();
         for (var i = 0; i < candidates.Count; i++)
         {
             var candidate = candidates[i];
-            if (candidate.Why != "usable")
+            if (candidate.Why != Usable)
                 continue;
+            if (torchCpu != 0)
+            {
+                // A process cannot let go of one libtorch and take another.
+                candidates[i] = candidate with { Why = "not tried: the one before it was loaded and failed; name this folder with --backend" };
+                continue;
+            }
             try
             {
-                var version = ReadVersion(candidate.Folder!);
                 var patched = LoadLibraries(candidate.Folder!, candidate.Kind!, environment.Cache);
                 SelfTest(candidate.Kind!);
-                var warnings = new List<string>();
-                if (version is not null && !version.StartsWith(BuiltFor, StringComparison.Ordinal))
-                    warnings.Add($"libtorch {version} is not the {BuiltFor} that TorchSharp was built for; the numerical self-test passed");
-                candidates[i] = candidate with { Chosen = true, Why = $"first usable; libtorch {version ?? "of unknown version"}, self-test passed" };
+                var version = VersionOf(candidate.Folder!, Aten.LoadedVersion());
+                candidates[i] = candidate with { Chosen = true, Why = $"first usable; libtorch {version}, self-test passed" };
                 for (var j = i + 1; j < candidates.Count; j++)
-                    candidates[j] = candidates[j].Why == "usable" ? candidates[j] with { Why = "usable, but one before it was taken" } : candidates[j];
-                return new(candidate.Kind!, candidate.Folder!, version, patched, candidates, warnings);
+                    candidates[j] = candidates[j].Why == Usable ? candidates[j] with { Why = "usable, but one before it was taken" } : candidates[j];
+                return new(candidate.Kind!, candidate.Folder!, version, patched, candidates, [.. Doubts(candidates[i], version, requested, environment)]);
             }
             catch (Exception e) when (e is DllNotFoundException or BadImageFormatException or EntryPointNotFoundException or ExternalException or NotSupportedException or UserFault or InvalidOperationException or TypeInitializationException)
             {
@@ -130,7 +140,25 @@ public sealed class Backend
             next: "dotnet add package libtorch-cpu-linux-x64 --version 2.10.0   (or set MEMOPT_LIBTORCH to a folder that holds libtorch; see: dotnet memopt doctor)");
     }
 
-    private static string Library(string name) =>
+    private static IEnumerable<string> Doubts(BackendCandidate chosen, string version, string? requested, BackendEnvironment environment)
+    {
+        if (!version.StartsWith(BuiltFor + ".", StringComparison.Ordinal))
+            yield return $"libtorch {version} is not the {BuiltFor} that TorchSharp was built for; the numerical self-test passed";
+        if (requested is null && environment.Libtorch is not null && chosen.Source != "MEMOPT_LIBTORCH")
+            yield return $"MEMOPT_LIBTORCH is {environment.Libtorch}, which was not usable; {chosen.Folder} was taken";
+        if (requested is null && chosen.Kind == "cpu" && Cuda.DeviceName() is { } name)
+            yield return $"{name} is here, but this libtorch computes on the CPU only; --backend cuda looks for one that uses it";
+    }
+
+    /// <summary>The folder itself, or its <c>lib</c> when it is the top of an unpacked libtorch.</summary>
+    private static string WithLibraries(string folder)
+    {
+        var full = Path.GetFullPath(folder);
+        var inner = Path.Combine(full, "lib");
+        return !File.Exists(Path.Combine(full, Library("torch_cpu"))) && File.Exists(Path.Combine(inner, Library("torch_cpu"))) ? inner : full;
+    }
+
+    internal static string Library(string name) =>
         OperatingSystem.IsWindows() ? name + ".dll" : OperatingSystem.IsMacOS() ? $"lib{name}.dylib" : $"lib{name}.so";
 
     /// <summary>libtorch packages that a restored project at or above a folder names, and which are in the cache.</summary>
@@ -173,7 +201,7 @@ public sealed class Backend
         return File.Exists(Path.Combine(path, Library("torch_cpu"))) ? path : null;
     }
 
-    private static string RuntimeId =>
+    internal static string RuntimeId =>
         (OperatingSystem.IsWindows() ? "win" : OperatingSystem.IsMacOS() ? "osx" : "linux") + "-" + RuntimeInformation.ProcessArchitecture.ToString().ToLowerInvariant();
 
     private static string? PythonTorch(string python)
@@ -193,24 +221,26 @@ public sealed class Backend
         }
     }
 
-    /// <summary>The version a folder states: PyTorch's version.py beside it, or the package folder's name.</summary>
-    private static string? ReadVersion(string folder)
+    /// <summary>The library's own version; where the folder states the same with a suffix (PyTorch's version.py, libtorch's build-version), that.</summary>
+    internal static string VersionOf(string folder, Version loaded)
     {
-        var script = Path.Combine(folder, "..", "version.py");
-        if (File.Exists(script))
-            return File.ReadLines(script).FirstOrDefault(line => line.StartsWith("__version__", StringComparison.Ordinal))?.Split('\'') is { Length: > 1 } parts ? parts[1] : null;
-        var package = new DirectoryInfo(folder).Parent?.Parent?.Parent?.Name;
-        return package is not null && System.Version.TryParse(package, out _) ? package : null;
+        var top = Path.Combine(folder, "..");
+        var stated = File.Exists(Path.Combine(top, "version.py"))
+            ? File.ReadLines(Path.Combine(top, "version.py")).FirstOrDefault(line => line.StartsWith("__version__", StringComparison.Ordinal))?.Split('\'', '"').ElementAtOrDefault(1)
+            : File.Exists(Path.Combine(top, "build-version")) ? File.ReadAllText(Path.Combine(top, "build-version")).Trim() : null;
+        return stated is not null && stated.Split('+')[0] == loaded.ToString() ? stated : loaded.ToString();
     }
 
     private static bool LoadLibraries(string folder, string kind, string cache)
     {
-        string[] order = kind == "cuda" ? ["c10", "torch_cpu", "c10_cuda", "torch_cuda", "torch"] : ["c10", "torch_cpu", "torch"];
-        foreach (var name in order)
+        foreach (var name in new[] { "c10", "torch_cpu", "c10_cuda", "torch_cuda", "torch" })
         {
             var file = Path.Combine(folder, Library(name));
-            if (File.Exists(file))
-                NativeLibrary.Load(file);
+            if (!File.Exists(file))
+                continue;
+            var handle = NativeLibrary.Load(file);
+            if (name == Aten.Library)
+                torchCpu = handle;
         }
         var shipped = new[]
         {
@@ -218,12 +248,18 @@ public sealed class Backend
             Path.Combine(AppContext.BaseDirectory, Library("LibTorchSharp")),
         }.FirstOrDefault(File.Exists) ?? throw new DllNotFoundException($"TorchSharp's {Library("LibTorchSharp")} is not beside the program");
         var patched = false;
-        if (!NativeLibrary.TryLoad(shipped, out var handle))
+        try
         {
-            handle = NativeLibrary.Load(ElfVersionNeed.LoosenedCopy(shipped, cache));
+            torchSharp = NativeLibrary.Load(shipped);
+        }
+        catch (DllNotFoundException e) when (OperatingSystem.IsLinux() && e.Message.Contains(ElfVersionNeed.Version))
+        {
+            torchSharp = NativeLibrary.Load(ElfVersionNeed.LoosenedCopy(shipped, cache));
             patched = true;
         }
-        NativeLibrary.SetDllImportResolver(typeof(torch).Assembly, (name, _, _) => name == "LibTorchSharp" ? handle : 0);
+        NativeLibrary.SetDllImportResolver(typeof(torch).Assembly, (name, _, _) => name == "LibTorchSharp" ? torchSharp : 0);
+        NativeLibrary.SetDllImportResolver(typeof(Backend).Assembly, (name, _, _) => name == Aten.Library ? torchCpu : 0);
+        // TorchSharp's own start-up asks the system for LibTorchSharp by name, which finds the library loaded here: it copies nothing.
         if (kind == "cuda")
             torch.InitializeDeviceType(DeviceType.CUDA);
         return patched;

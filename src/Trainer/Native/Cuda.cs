@@ -22,18 +22,24 @@ public static class Cuda
 
     public static long UsedBytes() => Memory() is { } memory ? memory.Total - memory.Free : 0;
 
-    /// <summary>Name of the first device, or null.</summary>
-    public static string? DeviceName()
+    /// <summary>Devices the driver answers for; 0 without a driver.</summary>
+    public static int DeviceCount()
     {
         try
         {
-            var name = new byte[256];
-            return cuInit(0) == 0 && cuDeviceGetName(name, name.Length, 0) == 0 ? System.Text.Encoding.ASCII.GetString(name).TrimEnd('\0') : null;
+            return cuInit(0) == 0 && cuDeviceGetCount(out var count) == 0 ? count : 0;
         }
         catch (Exception e) when (e is DllNotFoundException or EntryPointNotFoundException)
         {
-            return null;
+            return 0;
         }
+    }
+
+    /// <summary>Name of the first device, or null.</summary>
+    public static string? DeviceName()
+    {
+        var name = new byte[256];
+        return DeviceCount() > 0 && cuDeviceGetName(name, name.Length, 0) == 0 ? System.Text.Encoding.ASCII.GetString(name).TrimEnd('\0') : null;
     }
 
     private const string Driver = "libcuda.so.1";
@@ -44,22 +50,13 @@ public static class Cuda
 
     [DllImport(Driver)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static extern int cuDeviceGetCount(out int count);
+
+    [DllImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int cuDeviceGetName(byte[] name, int length, int device);
 
     [DllImport(Driver, EntryPoint = "cuMemGetInfo_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int cuMemGetInfo(out nuint free, out nuint total);
-}
-
-/// <summary>Memory of the host.</summary>
-public static class HostMemory
-{
-    /// <summary>Bytes that can be taken without swapping.</summary>
-    public static long FreeBytes()
-    {
-        if (OperatingSystem.IsLinux() && File.ReadLines("/proc/meminfo").FirstOrDefault(line => line.StartsWith("MemAvailable:", StringComparison.Ordinal)) is { } line)
-            return long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1]) * 1024;
-        var info = GC.GetGCMemoryInfo();
-        return info.TotalAvailableMemoryBytes - info.MemoryLoadBytes;
-    }
 }

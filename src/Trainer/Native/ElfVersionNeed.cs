@@ -10,7 +10,8 @@ namespace Memopt.Trainer.Native;
 /// </summary>
 public static class ElfVersionNeed
 {
-    private const string Version = "GLIBCXX_3.4.32";
+    /// <summary>The version that is asked for in vain.</summary>
+    public const string Version = "GLIBCXX_3.4.32";
     private const uint SectionVerneed = 0x6ffffffe, SectionVersym = 0x6fffffff, SectionDynsym = 11, SectionRela = 4;
     private const ushort Weak = 2;
 

@@ -1,0 +1,143 @@
+using Memopt.Trainer.Native;
+using TorchSharp;
+
+namespace Memopt.Trainer.Tests.Native;
+
+public sealed class BackendTests : IDisposable
+{
+    private static readonly bool gpu = Cuda.DeviceCount() > 0;
+
+    private readonly string root = Directory.CreateTempSubdirectory("memopt-backend-").FullName;
+
+    public void Dispose() => Directory.Delete(root, recursive: true);
+
+    [Fact]
+    public void Libtorch_is_loaded_once_and_says_what_it_is()
+    {
+        var first = Backend.Load(null, TestBackend.Environment);
+        Assert.Same(first, Backend.Load("cpu", TestBackend.Environment with { Libtorch = "/nowhere" }));
+        Assert.True(System.Version.TryParse(first.Version.Split('+')[0], out var version), first.Version);
+        Assert.Equal(2, version!.Major);
+        Assert.Equal("cpu", first.Devices[0]);
+        Assert.Single(first.Candidates, candidate => candidate.Chosen);
+        Assert.Equal(first.Folder, first.Candidates.Single(candidate => candidate.Chosen).Folder);
+    }
+
+    [Fact]
+    public void TorchSharp_starts_without_copying_natives_beside_it()
+    {
+        Assert.Equal(3f, torch.ones(3).sum().item<float>());
+        var beside = Path.GetDirectoryName(typeof(torch).Assembly.Location)!;
+        Assert.False(Directory.Exists(Path.Combine(beside, "cpu")));
+        Assert.Empty(Directory.EnumerateFiles(beside, "*torch_cpu*", SearchOption.AllDirectories));
+    }
+
+    [Fact]
+    public void The_order_is_variable_project_cache()
+    {
+        var variable = Library("set");
+        var project = Package("packages", "libtorch-cpu-linux-x64", "2.10.1");
+        var cached = Package("packages", "libtorch-cpu-other-x64", "2.10.0");
+        Restore("work/obj", "libtorch-cpu-linux-x64/2.10.1");
+        var candidates = Backend.Search(null, Where("work/deep/below", variable));
+        Assert.Equal(["MEMOPT_LIBTORCH", "project's packages", "NuGet's cache"], candidates.Select(candidate => candidate.Source));
+        Assert.Equal([variable, project, cached], candidates.Select(candidate => candidate.Folder));
+        Assert.All(candidates, candidate => Assert.Equal("usable", candidate.Why));
+    }
+
+    [Fact]
+    public void A_project_with_a_shared_artifacts_folder_is_found()
+    {
+        var package = Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
+        Restore("work/artifacts/obj/App", "libtorch-cpu-linux-x64/2.10.0");
+        Assert.Equal(package, Backend.Search(null, Where("work/src/App")).Single(candidate => candidate.Source == "project's packages").Folder);
+    }
+
+    [Fact]
+    public void A_requested_folder_is_the_only_candidate_and_may_be_the_top_of_an_unpacked_libtorch()
+    {
+        var lib = Library("libtorch/lib");
+        var candidate = Assert.Single(Backend.Search(Path.Combine(root, "libtorch"), Where("work", Library("set"))));
+        Assert.Equal(("--backend", lib, "usable"), (candidate.Source, candidate.Folder, candidate.Why));
+    }
+
+    [Fact]
+    public void A_build_with_CUDA_serves_as_what_the_machine_allows()
+    {
+        var folder = Library("set", cuda: true);
+        Assert.Equal(gpu ? "cuda" : "cpu", Backend.Search(null, Where("work", folder))[0].Kind);
+        Assert.Equal(("cpu", "usable"), (Backend.Search("cpu", Where("work", folder))[0].Kind, Backend.Search("cpu", Where("work", folder))[0].Why));
+        Assert.Equal(gpu ? "usable" : "built with CUDA, but no CUDA device answered", Backend.Search("cuda", Where("work", folder))[0].Why);
+    }
+
+    [Fact]
+    public void A_CPU_build_is_refused_where_cuda_is_asked_for() =>
+        Assert.Contains("--backend asks for cuda", Backend.Search("cuda", Where("work", Library("set")))[0].Why);
+
+    [Fact]
+    public void Python_is_asked_last_and_only_when_nothing_else_serves()
+    {
+        if (OperatingSystem.IsWindows())
+            return;                                                           // the stand-in below is a shell script
+        var lib = Library("site/torch/lib");
+        var python = Path.Combine(root, "python");
+        File.WriteAllText(python, $"#!/bin/sh\necho {lib}\n");
+        File.SetUnixFileMode(python, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+
+        var last = Backend.Search(null, Where("work") with { Python = python })[^1];
+        Assert.Equal(("python3", lib, "usable"), (last.Source, last.Folder, last.Why));
+        Assert.DoesNotContain(Backend.Search(null, Where("work", Library("set")) with { Python = python }), candidate => candidate.Source == "python3");
+    }
+
+    [Fact]
+    public void Half_written_restore_files_are_passed_over()
+    {
+        Directory.CreateDirectory(Path.Combine(root, "work", "obj"));
+        File.WriteAllText(Path.Combine(root, "work", "obj", "project.assets.json"), "{ \"libraries\": {");
+        Assert.Null(Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "project's packages").Folder);
+    }
+
+    [Fact]
+    public void With_nothing_found_the_fault_says_where_it_looked_and_what_to_type()
+    {
+        var fault = Assert.Throws<UserFault>(() => Backend.Find(null, Where("work", Path.Combine(root, "absent"))));
+        Assert.Contains("MEMOPT_LIBTORCH", fault.Found);
+        Assert.Contains(Path.Combine(root, "packages"), fault.Found);
+        Assert.Contains("dotnet add package libtorch-cpu-linux-x64 --version 2.10.0", fault.Next);
+    }
+
+    [Fact]
+    public void The_version_is_the_librarys_with_the_suffix_its_folder_states()
+    {
+        var lib = Library("site/torch/lib");
+        Assert.Equal("2.11.0", Backend.VersionOf(lib, new(2, 11, 0)));
+        File.WriteAllText(Path.Combine(root, "site", "torch", "version.py"), "from typing import Optional\n__version__ = '2.11.0+cu130'\n");
+        Assert.Equal("2.11.0+cu130", Backend.VersionOf(lib, new(2, 11, 0)));
+        Assert.Equal("2.10.0", Backend.VersionOf(lib, new(2, 10, 0)));
+    }
+
+    private BackendEnvironment Where(string project, string? libtorch = null)
+    {
+        var folder = Path.Combine(root, project);
+        Directory.CreateDirectory(folder);
+        return new(libtorch, Path.Combine(root, "packages"), folder, Path.Combine(root, "cache"), Python: null);
+    }
+
+    private string Library(string folder, bool cuda = false)
+    {
+        var path = Path.Combine(root, folder);
+        Directory.CreateDirectory(path);
+        File.WriteAllText(Path.Combine(path, Backend.Library("torch_cpu")), "");
+        if (cuda)
+            File.WriteAllText(Path.Combine(path, Backend.Library("torch_cuda")), "");
+        return path;
+    }
+
+    private string Package(string packages, string name, string version) => Library(Path.Combine(packages, name, version, "runtimes", Backend.RuntimeId, "native"));
+
+    private void Restore(string obj, string library)
+    {
+        Directory.CreateDirectory(Path.Combine(root, obj));
+        File.WriteAllText(Path.Combine(root, obj, "project.assets.json"), $$"""{ "libraries": { "Other/1.0.0": {}, "{{library}}": {} } }""");
+    }
+}

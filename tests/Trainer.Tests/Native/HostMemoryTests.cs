@@ -1,0 +1,53 @@
+using Memopt.Trainer.Native;
+
+namespace Memopt.Trainer.Tests.Native;
+
+public sealed class HostMemoryTests : IDisposable
+{
+    private readonly string group = Directory.CreateTempSubdirectory("memopt-group-").FullName;
+
+    public void Dispose() => Directory.Delete(group, recursive: true);
+
+    [Fact]
+    public void Touched_memory_shows_in_the_process()
+    {
+        var before = HostMemory.ResidentBytes();
+        var block = GC.AllocateUninitializedArray<byte>(256 << 20, pinned: true);
+        Array.Fill(block, (byte)1);
+        Assert.InRange(HostMemory.ResidentBytes() - before, 200L << 20, 1L << 40);
+        Assert.True(HostMemory.PeakResidentBytes() >= before + (200L << 20));
+        GC.KeepAlive(block);
+    }
+
+    [Fact]
+    public void Free_memory_is_some_but_less_than_a_pebibyte() => Assert.InRange(HostMemory.FreeBytes(), 1 << 20, 1L << 50);
+
+    [Fact]
+    public void A_containers_limit_leaves_what_is_not_in_use_but_for_cached_files()
+    {
+        File.WriteAllText(Path.Combine(group, "memory.max"), "1000000\n");
+        File.WriteAllText(Path.Combine(group, "memory.current"), "700000\n");
+        Assert.Equal(300_000, HostMemory.ContainerFreeBytes(group));
+        File.WriteAllText(Path.Combine(group, "memory.stat"), "anon 5\ninactive_file 50000\n");
+        Assert.Equal(350_000, HostMemory.ContainerFreeBytes(group));
+        File.WriteAllText(Path.Combine(group, "memory.max"), "max\n");
+        Assert.Null(HostMemory.ContainerFreeBytes(group));
+    }
+
+    [Fact]
+    public void The_older_layout_of_control_groups_is_read_too()
+    {
+        Directory.CreateDirectory(Path.Combine(group, "memory"));
+        File.WriteAllText(Path.Combine(group, "memory", "memory.limit_in_bytes"), "900");
+        File.WriteAllText(Path.Combine(group, "memory", "memory.usage_in_bytes"), "400");
+        Assert.Equal(500, HostMemory.ContainerFreeBytes(group));
+    }
+
+    [Fact]
+    public void Without_a_GPU_every_question_has_an_answer()
+    {
+        var some = Cuda.DeviceCount() > 0;
+        Assert.Equal(some, Cuda.DeviceName() is not null);
+        Assert.Equal(some && Cuda.Memory() is not null, Cuda.UsedBytes() > 0);
+    }
+}
