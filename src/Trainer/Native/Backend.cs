@@ -72,10 +72,12 @@ public sealed class Backend
         var found = new List<BackendCandidate>();
         void Look(string source, IEnumerable<string?> folders, string missing)
         {
-            var any = false;
-            foreach (var folder in folders.OfType<string>().Select(WithLibraries).Distinct().Where(folder => found.All(candidate => candidate.Folder != folder)))
+            var all = folders.OfType<string>().Select(WithLibraries).Distinct().ToList();
+            var news = all.Where(folder => found.All(candidate => candidate.Folder != folder)).ToList();
+            if (news.Count == 0)
+                found.Add(new(source, null, null, false, all.Count > 0 ? "nothing that is not listed above" : missing));
+            foreach (var folder in news)
             {
-                any = true;
                 if (!File.Exists(Path.Combine(folder, Library("torch_cpu"))))
                 {
                     found.Add(new(source, folder, null, false, $"no {Library("torch_cpu")} there"));
@@ -87,8 +89,6 @@ public sealed class Backend
                 found.Add(new(source, folder, kind, false, requested != "cuda" || kind == "cuda" ? Usable
                     : built ? "built with CUDA, but no CUDA device answered" : "a CPU build, but --backend asks for cuda"));
             }
-            if (!any)
-                found.Add(new(source, null, null, false, missing));
         }
 
         if (requested is not (null or "cpu" or "cuda"))
@@ -137,7 +137,8 @@ public sealed class Backend
         }
         throw new UserFault(requested is null ? "libtorch was not found." : $"No libtorch for --backend {requested} was found.",
             found: failures.Count > 0 ? string.Join("; ", failures) : string.Join("; ", candidates.Select(c => $"{c.Source}: {c.Why}")),
-            next: "dotnet add package libtorch-cpu-linux-x64 --version 2.10.0   (or set MEMOPT_LIBTORCH to a folder that holds libtorch; see: dotnet memopt doctor)");
+            next: requested == "cuda" ? "MEMOPT_LIBTORCH=/path/to/torch/lib dotnet memopt doctor --backend cuda   (the lib folder of a PyTorch or libtorch built with CUDA)"
+                : $"dotnet add package libtorch-cpu-{RuntimeId} --version {BuiltFor}.0   (or set MEMOPT_LIBTORCH to a folder that holds libtorch; see: dotnet memopt doctor)");
     }
 
     private static IEnumerable<string> Doubts(BackendCandidate chosen, string version, string? requested, BackendEnvironment environment)

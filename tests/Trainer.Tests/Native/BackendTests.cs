@@ -103,7 +103,18 @@ public sealed class BackendTests : IDisposable
         var fault = Assert.Throws<UserFault>(() => Backend.Find(null, Where("work", Path.Combine(root, "absent"))));
         Assert.Contains("MEMOPT_LIBTORCH", fault.Found);
         Assert.Contains(Path.Combine(root, "packages"), fault.Found);
-        Assert.Contains("dotnet add package libtorch-cpu-linux-x64 --version 2.10.0", fault.Next);
+        Assert.Contains($"dotnet add package libtorch-cpu-{Backend.RuntimeId} --version 2.10.0", fault.Next);
+        // A CPU package would not help who asked for a GPU.
+        Assert.StartsWith("MEMOPT_LIBTORCH=", Assert.Throws<UserFault>(() => Backend.Find("cuda", Where("work"))).Next);
+    }
+
+    [Fact]
+    public void A_folder_is_listed_once_under_the_first_that_names_it()
+    {
+        Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
+        Restore("work/obj", "libtorch-cpu-linux-x64/2.10.0");
+        var cache = Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "NuGet's cache");
+        Assert.Equal((null, "nothing that is not listed above"), (cache.Folder, cache.Why));
     }
 
     [Fact]
