@@ -206,6 +206,9 @@ public sealed record TrainConfig
     [Description("Added to AdamW's denominator."), Range(0.0, 1.0), Pinned]
     public double Epsilon { get; init; } = 1e-8;
 
+    [Description("Give the same bits on every run with the same seed, also on a GPU. Costs little for short sequences; about a third of the time at 16,384 tokens."), Pinned]
+    public bool Deterministic { get; init; } = true;
+
     [Description("Seed of the adapter's start and of dropout."), Pinned]
     public int Seed { get; init; } = 42;
 }

@@ -34,42 +34,58 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
         return weight.to(float32).add(delta.to(weight.device)).MoveToOuterDisposeScope();
     }
 
-    public override Out forward(Tensor x, Pass pass)
+    public override Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
     {
-        using var _ = NewDisposeScope();
-        using var __ = no_grad();
-        var (y, innerBack) = Inner.forward(x, pass);
-        var type = x.dtype;
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        var (type, shape) = (x.dtype, x.shape);
+        var (y, innerBack, innerLearn) = Inner.forward(x, pass, wanted);
         var keep = dropout > 0 && pass.Seed is { } seed ? Kept(x, seed) : null;
-        var dropped = keep is null ? x : x * keep;
-        var low = dropped.matmul(lora_A.As(type).t());                       // (…, r)
-        y.add_(low.matmul(lora_B.As(type).t()).mul_(Scale));
-        y.MoveToOuterDisposeScope();
+        var low = Dropped(x).matmul(lora_A.As(type).t());                    // (N, r)
+        y?.view(-1, Out).addmm_(low, lora_B.As(type).t(), 1, (float)Scale);
+        y?.MoveToOuterDisposeScope();
         if (!pass.Learns)
-            return new(y, null);
+            return new(y!, null);
         keep?.MoveToOuterDisposeScope();
         low.MoveToOuterDisposeScope();
-        return new(y, gradient =>
+        var again = wanted.HasFlag(Wanted.InputAgain);
+        Tensor? dlow = null;
+        return new(y!, (gradient, onto) =>
         {
-            using var _ = NewDisposeScope();
-            using var __ = no_grad();
-            var dx = innerBack!(gradient);
-            var scaled = (gradient * Scale).reshape(-1, Out);
-            lora_B.Accumulate(scaled.t().matmul(low.reshape(-1, Rank)));
-            var dlow = scaled.matmul(lora_B.As(type));
-            var input = keep is null ? x : x * keep;
-            lora_A.Accumulate(dlow.t().matmul(input.reshape(-1, In)));
-            var dinput = dlow.matmul(lora_A.As(type)).reshape(x.shape);
-            return dx.add_(keep is null ? dinput : dinput.mul_(keep)).MoveToOuterDisposeScope();
+            using var scope = NewDisposeScope();
+            using var off = no_grad();
+            var dx = innerBack!(gradient, onto);
+            var flat = gradient.reshape(-1, Out);
+            lora_B.Accumulate(flat, low, Scale);
+            low.Dispose();
+            dlow = flat.matmul(lora_B.As(type)).mul_(Scale);
+            if (keep is null)
+                dx.view(-1, In).addmm_(dlow, lora_A.As(type), 1, 1);
+            else
+                dx.add_(dlow.matmul(lora_A.As(type)).mul_(keep).view(shape));
+            if (again)
+                dlow.DetachFromDisposeScope();
+            else
+                lora_A.Accumulate(dlow, Dropped(x));
+            return onto ?? dx.MoveToOuterDisposeScope();
+        }, !again ? null : input =>
+        {
+            using var scope = NewDisposeScope();
+            using var off = no_grad();
+            lora_A.Accumulate(dlow!, Dropped(input));
+            dlow!.Dispose();
+            innerLearn?.Invoke(input);
         });
+
+        Tensor Dropped(Tensor input) => keep is null ? input.reshape(-1, In) : input.reshape(-1, In) * keep;
     }
 
     public void Dispose() => (Inner as IDisposable)?.Dispose();
 
-    /// <summary>0 where dropped, 1 / (1 − p) where kept; the same for the same seed, on the way out and again on the way back.</summary>
+    /// <summary>(N, In): 0 where dropped, 1 / (1 − p) where kept; the same for the same seed, on the way out and again on the way back.</summary>
     private Tensor Kept(Tensor x, long seed)
     {
         using var generator = new Generator((ulong)(seed * 1_000_003 + number), x.device);
-        return rand(x.shape, float32, x.device, generator: generator).ge(dropout).to(x.dtype).div_(1 - dropout);
+        return rand([x.numel() / In, In], float32, x.device, generator: generator).ge(dropout).to(x.dtype).div_(1 - dropout);
     }
 }

@@ -15,18 +15,22 @@ public sealed class Nf4Linear(string name, Nf4 weight, Parameter? bias, ScalarTy
 
     public override Tensor Dense(ScalarType type) => weight.Dequantize(type);
 
-    public override Out forward(Tensor x, Pass pass)
+    public override Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
     {
-        using var _ = NewDisposeScope();
-        using var __ = no_grad();
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
         var type = x.dtype;
-        var y = AddBias(x.to(compute).matmul(weight.Dequantize(compute).t()).to(type)).MoveToOuterDisposeScope();
-        return new(y, !pass.Learns ? null : gradient =>
+        var y = wanted.HasFlag(Wanted.NoValue) ? null : Product(x.to(compute), weight.Dequantize(compute)).to(type).MoveToOuterDisposeScope();
+        return new(y!, !pass.Learns ? null : (gradient, onto) =>
         {
-            using var _ = NewDisposeScope();
-            using var __ = no_grad();
+            using var scope = NewDisposeScope();
+            using var off = no_grad();
             BiasGradient(gradient);
-            return gradient.to(compute).matmul(weight.Dequantize(compute)).to(type).MoveToOuterDisposeScope();
+            var dense = weight.Dequantize(compute);
+            if (compute == type)
+                return ProductBack(gradient, dense, onto);
+            var dx = gradient.to(compute).matmul(dense).to(type);
+            return onto is null ? dx.MoveToOuterDisposeScope() : onto.add_(dx);
         });
     }
 

@@ -8,9 +8,14 @@ namespace Memopt.Trainer.Data;
 /// <param name="Targets">The tokens they should predict.</param>
 /// <param name="Owners">Which sequence each prediction belongs to, for per-answer scores: index of the first prediction of its run.</param>
 /// <param name="Positions">(B · T) position of each token in its own row, when packed.</param>
-/// <param name="Documents">(B · T) number of the row each token belongs to, when packed.</param>
+/// <param name="Documents">Where each row begins in the B · T tokens, when packed; padding is a document of its own.</param>
 /// <param name="Tokens">Tokens without padding.</param>
-public sealed record MicroBatch(int Count, int Length, long[] Ids, long[] Predicting, long[] Targets, int[] Owners, long[]? Positions, long[]? Documents, long Tokens);
+public sealed record MicroBatch(int Count, int Length, long[] Ids, long[] Predicting, long[] Targets, int[] Owners, long[]? Positions, Documents? Documents, long Tokens);
+
+/// <summary>The documents of a packed batch.</summary>
+/// <param name="Starts">Where each begins in the flattened batch, and the end of the last.</param>
+/// <param name="Longest">Tokens of the longest.</param>
+public sealed record Documents(int[] Starts, int Longest);
 
 /// <summary>
 /// The order of the data: a stream of epochs, each a new permutation, cut into steps. Any step's batch follows from the seed and its
@@ -53,25 +58,25 @@ public sealed class Batches
     /// <summary>Lays sequences (each a list of rows) side by side, padded to the longest.</summary>
     internal static MicroBatch Form(IReadOnlyList<Row> rows, int[][] sequences, bool packed)
     {
-        var length = sequences.Max(sequence => sequence.Sum(row => rows[row].Ids.Length));
+        var length = Padded(sequences.Max(sequence => sequence.Sum(row => rows[row].Ids.Length)));
         var size = sequences.Length * length;
         var ids = new long[size];
         var positions = packed ? new long[size] : null;
-        var documents = packed ? new long[size] : null;
+        var starts = new List<int>();
         var (predicting, targets, owners) = (new List<long>(), new List<long>(), new List<int>());
         long tokens = 0;
         for (var b = 0; b < sequences.Length; b++)
         {
             var at = b * length;
-            var document = 0;
             foreach (var row in sequences[b].Select(index => rows[index]))
             {
                 var owner = -1;
+                starts.Add(at);
                 for (var t = 0; t < row.Ids.Length; t++)
                 {
                     ids[at + t] = row.Ids[t];
                     if (packed)
-                        (positions![at + t], documents![at + t]) = (t, document);
+                        positions![at + t] = t;
                     if (t == 0 || row.Labels[t] < 0)
                     {
                         owner = -1;
@@ -84,13 +89,17 @@ public sealed class Batches
                 }
                 at += row.Ids.Length;
                 tokens += row.Ids.Length;
-                document++;
             }
-            for (; packed && at < (b + 1) * length; at++)
-                documents![at] = document;                                    // padding is a document of its own
+            if (at < (b + 1) * length)
+                starts.Add(at);
         }
+        starts.Add(size);
+        var documents = packed ? new Documents([.. starts], starts.Zip(starts.Skip(1), (from, to) => to - from).Max()) : null;
         return new(sequences.Length, length, ids, [.. predicting], [.. targets], [.. owners], positions, documents, tokens);
     }
+
+    /// <summary>Tokens that a sequence of some length takes: long ones are padded to a multiple, so that a GPU meets few shapes and memory few sizes.</summary>
+    public static int Padded(int length) => length < 1024 ? length : (length + 127) / 128 * 128;
 
     private long SequencesOf(double epochs)
     {

@@ -36,20 +36,26 @@ public sealed class Nf4 : IDisposable
     private static readonly float[] Fp4Thresholds = [0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f, 0.583333f, 0.8333333f];
     private static readonly long[] Fp4Nibbles = [0, 1, 6, 7, 4, 5, 2, 3];
 
-    private readonly Tensor codes, scales, pairs;
-    private readonly Tensor? nestedScales, nestedMap;
+    private static readonly Kernel kernel = new("Nf4.cu");
+    private static readonly Dictionary<(QuantType, string), Tables> tables = [];
 
-    private Nf4(QuantType type, long[] shape, Tensor codes, Tensor scales, Tensor? nestedScales, float nestedOffset, Tensor? nestedMap)
+    private readonly Tensor codes, scales;
+    private readonly Tensor? nestedScales;
+    private readonly Tables table;
+
+    private Nf4(QuantType type, long[] shape, Tensor codes, Tensor scales, Tensor? nestedScales, float nestedOffset)
     {
         (Type, Shape, NestedOffset) = (type, shape, nestedOffset);
-        (this.codes, this.scales, this.nestedScales, this.nestedMap) = (codes, scales, nestedScales, nestedMap);
-        // One look-up a byte: both codes at once.
-        var values = type == QuantType.Nf4 ? Nf4Codes : Fp4Codes;
-        var both = new float[512];
-        for (var i = 0; i < 256; i++)
-            (both[2 * i], both[2 * i + 1]) = (values[i >> 4], values[i & 15]);
-        pairs = tensor(both, device: codes.device).reshape(256, 2).DetachFromDisposeScope();
+        (this.codes, this.scales, this.nestedScales, table) = (codes, scales, nestedScales, TablesOn(codes.device, type));
     }
+
+    /// <summary>What every weight of a type needs on a device, there once.</summary>
+    /// <param name="Values">The 16 values by code.</param>
+    /// <param name="Pairs">Both values of a byte, (256, 2).</param>
+    /// <param name="Thresholds">Between neighbouring values (magnitudes for FP4).</param>
+    /// <param name="Nibbles">FP4's nibble of each magnitude.</param>
+    /// <param name="Map">The 8-bit map of block scales.</param>
+    private sealed record Tables(Tensor Values, Tensor Pairs, Tensor Thresholds, Tensor Nibbles, Tensor Map);
 
     public QuantType Type { get; }
 
@@ -76,9 +82,43 @@ public sealed class Nf4 : IDisposable
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
+        var count = weight.numel();
+        var blocks = (count + Block - 1) / Block;
+        var (packed, absmax) = Kernel.Serves(weight) ? Launch(weight.contiguous(), type, blocks) : Reference(weight, type, blocks);
+        if (!doubleQuant)
+            return new(type, weight.shape, packed.DetachFromDisposeScope(), absmax.DetachFromDisposeScope(), null, 0);
+
+        var offset = absmax.mean();
+        var centred = absmax - offset;
+        var outer = (blocks + NestedBlock - 1) / NestedBlock;
+        if (outer * NestedBlock > blocks)
+            centred = cat([centred, zeros([outer * NestedBlock - blocks], float32, absmax.device)]);
+        var rows = centred.reshape(outer, NestedBlock);
+        var nested = rows.abs().amax([1]);
+        var unit = rows * nested.reciprocal().unsqueeze(1);
+        unit = where(unit.isnan(), zeros_like(unit), unit);
+        var map = TablesOn(absmax.device, type).Map;
+        var midpoints = (map.narrow(0, 0, 255) + map.narrow(0, 1, 255)) / 2;
+        var q = searchsorted(midpoints, unit.contiguous()).to(uint8).reshape(-1).narrow(0, 0, blocks).clone();
+        return new(type, weight.shape, packed.DetachFromDisposeScope(), q.DetachFromDisposeScope(), nested.DetachFromDisposeScope(), offset.cpu().item<float>());
+    }
+
+    private static (Tensor Codes, Tensor Scales) Launch(Tensor weight, QuantType type, long blocks)
+    {
+        var count = weight.numel();
+        var packed = empty([(count + 1) / 2, 1], uint8, weight.device);
+        var absmax = empty([blocks], float32, weight.device);
+        var table = TablesOn(weight.device, type);
+        kernel.Launch("quantize", weight.dtype, ((blocks + 7) / 8, 1), (256, 1),
+            [weight, packed, absmax, table.Thresholds, (int)table.Thresholds.shape[0], type == QuantType.Fp4 ? table.Nibbles : KernelArg.Null, count]);
+        return (packed, absmax);
+    }
+
+    internal static (Tensor Codes, Tensor Scales) Reference(Tensor weight, QuantType type, long blocks)
+    {
+        using var scope = NewDisposeScope();
         var flat = weight.detach().to(float32).reshape(-1);
         var count = flat.shape[0];
-        var blocks = (count + Block - 1) / Block;
         if (blocks * Block > count)
             flat = cat([flat, zeros([blocks * Block - count], float32, flat.device)]);
         var grid = flat.reshape(blocks, Block);
@@ -90,23 +130,7 @@ public sealed class Nf4 : IDisposable
             nibbles = cat([nibbles, zeros([1], nibbles.dtype, nibbles.device)]);
         var twos = nibbles.reshape(-1, 2);
         var packed = (twos.select(1, 0) * 16 + twos.select(1, 1)).to(uint8).reshape(-1, 1);
-        if (!doubleQuant)
-            return new(type, weight.shape, packed.DetachFromDisposeScope(), absmax.DetachFromDisposeScope(), null, 0, null);
-
-        var offset = absmax.mean();
-        var centred = absmax - offset;
-        var outer = (blocks + NestedBlock - 1) / NestedBlock;
-        if (outer * NestedBlock > blocks)
-            centred = cat([centred, zeros([outer * NestedBlock - blocks], float32, flat.device)]);
-        var rows = centred.reshape(outer, NestedBlock);
-        var nested = rows.abs().amax([1]);
-        var unit = rows * nested.reciprocal().unsqueeze(1);
-        unit = where(unit.isnan(), zeros_like(unit), unit);
-        var map = tensor(DynamicMap, device: flat.device);
-        var midpoints = (map.narrow(0, 0, 255) + map.narrow(0, 1, 255)) / 2;
-        var q = searchsorted(midpoints, unit.contiguous()).to(uint8).reshape(-1).narrow(0, 0, blocks).clone();
-        return new(type, weight.shape, packed.DetachFromDisposeScope(), q.DetachFromDisposeScope(), nested.DetachFromDisposeScope(),
-            offset.cpu().item<float>(), map.DetachFromDisposeScope());
+        return (packed.MoveToOuterDisposeScope(), absmax.MoveToOuterDisposeScope());
     }
 
     /// <summary>Signed dynamic 8-bit map of bitsandbytes: 256 sorted values, denser near 0.</summary>
@@ -117,16 +141,28 @@ public sealed class Nf4 : IDisposable
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
+        if (!Kernel.Serves(codes.device, type))
+            return Reference(type).MoveToOuterDisposeScope();
+        var y = empty(Shape, type, codes.device);
+        var count = y.numel();
+        kernel.Launch("dequantize", type, ((count + 4095) / 4096, 1), (256, 1),
+            [codes, scales, KernelArg.Maybe(nestedScales), table.Map, NestedOffset, table.Values, y, count]);
+        return y.MoveToOuterDisposeScope();
+    }
+
+    internal Tensor Reference(ScalarType type)
+    {
+        using var scope = NewDisposeScope();
         var absmax = scales;
         if (nestedScales is not null)
         {
             var blocks = scales.shape[0];
-            var real = nestedMap!.index_select(0, scales.to(int32));
+            var real = table.Map.index_select(0, scales.to(int32));
             var outer = nestedScales.repeat_interleave(NestedBlock).narrow(0, 0, blocks);
             absmax = real.mul_(outer).add_(NestedOffset);
         }
         var count = Shape.Aggregate(1L, (a, b) => a * b);
-        var values = pairs.index_select(0, codes.reshape(-1).to(int32)).reshape(-1);
+        var values = table.Pairs.index_select(0, codes.reshape(-1).to(int32)).reshape(-1);   // one look-up a byte: both codes at once
         var padded = absmax.shape[0] * Block;
         if (padded > values.shape[0])
             values = cat([values, zeros([padded - values.shape[0]], float32, values.device)]);
@@ -138,8 +174,26 @@ public sealed class Nf4 : IDisposable
 
     public void Dispose()
     {
-        foreach (var part in new[] { codes, scales, pairs, nestedScales, nestedMap })
+        foreach (var part in new[] { codes, scales, nestedScales })
             part?.Dispose();
+    }
+
+    private static Tables TablesOn(Device device, QuantType type)
+    {
+        lock (tables)
+        {
+            if (tables.TryGetValue((type, device.ToString()), out var known))
+                return known;
+            Tensor Kept<E>(E[] values) where E : unmanaged => tensor(Array.ConvertAll(values, v => Convert.ToSingle(v)), device: device).DetachFromDisposeScope();
+            var values = type == QuantType.Nf4 ? Nf4Codes : Fp4Codes;
+            var both = new float[512];
+            for (var i = 0; i < 256; i++)
+                (both[2 * i], both[2 * i + 1]) = (values[i >> 4], values[i & 15]);
+            using var flat = Kept(both);
+            using var nibbles = Kept(Fp4Nibbles);
+            return tables[(type, device.ToString())] = new(Kept(values), flat.reshape(256, 2).DetachFromDisposeScope(), Kept(type == QuantType.Nf4 ? Nf4Thresholds : Fp4Thresholds),
+                nibbles.to(uint8).DetachFromDisposeScope(), Kept(DynamicMap));
+        }
     }
 
     // 0 / 0 of an all-zero block is greater than nothing: code 0, as in the reference.

@@ -6,7 +6,8 @@ namespace Memopt.Trainer.Memory;
 
 /// <summary>
 /// Activation recomputation (Chen et al. 2016, arXiv 1604.06174) a layer at a time: only the layer's input is kept, and the way back
-/// runs the layer again. Both runs do the same arithmetic with the same dropout seed, so loss and gradients are the same to the bit.
+/// runs the layer again, but for its last product, which nothing there needs. Both runs do the same arithmetic with the same dropout
+/// seed, so loss and gradients are the same to the bit.
 /// </summary>
 public static class Recompute
 {
@@ -19,14 +20,10 @@ public static class Recompute
         pass.Learns = false;
         var y = layer.forward(x, pass).Value.MoveToOuterDisposeScope();
         pass.Learns = learns;
-        if (!learns)
-            return new(y, null);
-        return new(y, gradient =>
+        return new(y, !learns ? null : (gradient, _) =>
         {
-            using var _ = NewDisposeScope();
-            var again = layer.forward(x, pass);
-            again.Value.Dispose();
-            return again.Back!(gradient).MoveToOuterDisposeScope();
+            using var scope = NewDisposeScope();
+            return layer.forward(x, pass, Wanted.NoValue).Back!(gradient);
         });
     }
 }

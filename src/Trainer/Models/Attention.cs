@@ -17,54 +17,70 @@ public sealed class Attention(ModelSpec spec, int layer)
 
     public Out forward(Tensor x, Pass pass)                                  // (B, T, C) -> (B, T, C)
     {
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
         var (b, t) = (x.shape[0], x.shape[1]);
         var projected = Array.ConvertAll(projections, projection => projection.forward(x, pass));
-        long[] widths = [heads * dim, groups * dim, groups * dim];
-        var parts = projected.Length == 3
-            ? Array.ConvertAll(projected, p => p.Value)
-            : projected[0].Value.split(widths, -1);
-        var q = Head(parts[0], heads);                                       // (B, H, T, D)
-        var k = Head(parts[1], groups);
-        var v = Head(parts[2], groups);
+        var parts = projected.Length == 3 ? Array.ConvertAll(projected, p => p.Value)
+            : projected[0].Value.split([heads * dim, groups * dim, groups * dim], -1);
+        var (q, k, v) = (Heads(parts[0], heads), Heads(parts[1], groups), Heads(parts[2], groups));   // (B, T, H, D)
 
         var qNorm = q_norm?.forward(q, pass);
         var kNorm = k_norm?.forward(k, pass);
-        q = Rope.Turn(qNorm?.Value ?? q, pass);
-        k = Rope.Turn(kNorm?.Value ?? k, pass);
-        if (pass.Cache is { } cache)
-            (k, v) = cache.Append(layer, k, v);
-
-        var (mask, causal) = pass.MaskFor(window);
-        var (mixed, mixedBack) = Local.Run(pass.Learns, [q, k, v], qkv => nn.functional.scaled_dot_product_attention(
-            qkv[0], Repeat(qkv[1]), Repeat(qkv[2]), mask, 0, causal));       // (B, H, T, D)
-        var output = o_proj.forward(mixed.transpose(1, 2).reshape(b, t, heads * dim), pass);
+        (q, k) = (qNorm?.Value ?? q, kNorm?.Value ?? k);
+        Kernels.Rope.Turn(q, k, pass.Cos, pass.Sin);
+        var (mixed, mixedBack) = Mix(q, k, v, pass);                         // (B, T, H, D)
+        var flat = mixed.view(b, t, heads * dim);
+        var output = o_proj.forward(flat, pass);
+        output.Value.MoveToOuterDisposeScope();
         if (!pass.Learns)
             return output;
+        scope.MoveAllOut();
 
-        return new(output.Value, gradient =>
+        return new(output.Value, (gradient, onto) =>
         {
-            var g = mixedBack!(Head(output.Back!(gradient), heads));
-            var (dq, dk, dv) = (Rope.Turn(g[0], pass, back: true), Rope.Turn(g[1], pass, back: true), g[2]);
-            dq = Flat(qNorm?.Back!(dq) ?? dq);
-            dk = Flat(kNorm?.Back!(dk) ?? dk);
-            Tensor[] grads = [dq, dk, Flat(dv)];
+            using var scope = NewDisposeScope();
+            using var off = no_grad();
+            var (dq, dk, dv) = mixedBack!(output.Back!(gradient).view(b, t, heads, dim));
+            Kernels.Rope.Turn(dq, dk, pass.Cos, pass.Sin, back: true);
+            Tensor[] grads = [Joined(qNorm?.Back!(dq) ?? dq), Joined(kNorm?.Back!(dk) ?? dk), Joined(dv)];
             if (projected.Length == 1)
-                return projected[0].Back!(cat(grads, -1));
-            var dx = projected[0].Back!(grads[0]);
-            dx.add_(projected[1].Back!(grads[1]));
-            return dx.add_(projected[2].Back!(grads[2]));
+                grads = [cat(grads, -1)];
+            var dx = onto;
+            for (var i = 0; i < projected.Length; i++)
+                dx = projected[i].Back!(grads[i], dx);
+            return onto ?? dx!.MoveToOuterDisposeScope();
         });
 
-        Tensor Head(Tensor y, int count) => y.view(b, t, count, dim).transpose(1, 2);
-        Tensor Flat(Tensor y) => y.transpose(1, 2).reshape(b, t, -1);
+        Tensor Heads(Tensor y, int count) => y.view(b, t, count, dim);
+        Tensor Joined(Tensor y) => y.reshape(b, t, -1);
     }
 
-    /// <summary>Each key and value head serves heads / groups query heads: (B, KV, K, D) → (B, H, K, D).</summary>
-    private Tensor Repeat(Tensor x)
+    /// <summary>Attention itself, by the fused kernels where they serve, else by the general operator with a mask.</summary>
+    private (Tensor Value, Func<Tensor, (Tensor Q, Tensor K, Tensor V)>? Back) Mix(Tensor q, Tensor k, Tensor v, Pass pass)
     {
-        if (groups == heads)
-            return x;
-        var (b, k) = (x.shape[0], x.shape[2]);
-        return x.unsqueeze(2).expand(b, groups, heads / groups, k, dim).reshape(b, heads, k, dim);
+        using var scope = NewDisposeScope();
+        if (pass.Cache is null && Kernels.Attention.Serves(q))
+        {
+            var sight = pass.SightOf(window);
+            var mixed = Kernels.Attention.Forward(q, k, v, sight);
+            scope.MoveAllOut();
+            return (mixed.Y, !pass.Learns ? null : gradient => Kernels.Attention.Backward(gradient, q, k, v, mixed, sight, pass.Deterministic));
+        }
+
+        var (qh, kh, vh) = (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2));   // (B, H, T, D)
+        if (pass.Cache is { } cache)
+            (kh, vh) = cache.Append(layer, kh.contiguous(), vh.contiguous());
+        var (mask, causal) = pass.MaskFor(window);
+        var (y, back) = Local.Run(pass.Learns, [qh, kh, vh], qkv => Kernels.Attention.General(qkv[0], qkv[1], qkv[2], mask, causal));
+        var value = y.transpose(1, 2).contiguous();
+        scope.MoveAllOut();
+        return (value, back is null ? null : gradient =>
+        {
+            using var scope = NewDisposeScope();
+            var g = back(gradient.transpose(1, 2));
+            Tensor Turned(Tensor x) => x.transpose(1, 2).contiguous().MoveToOuterDisposeScope();
+            return (Turned(g[0]), Turned(g[1]), Turned(g[2]));
+        });
     }
 }

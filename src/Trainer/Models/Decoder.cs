@@ -1,3 +1,4 @@
+using Memopt.Trainer.Data;
 using Memopt.Trainer.Plan;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -46,7 +47,7 @@ public sealed class Decoder : IDisposable
     public Linear lm_head { get; set; }
 
     /// <summary>How a layer is run: kept whole until its way back unless a memory pass says otherwise.</summary>
-    public Func<DecoderLayer, Tensor, Pass, Out> RunLayer { get; set; } = Keep;
+    public Func<DecoderLayer, Tensor, Pass, Out> RunLayer { get; set; } = (layer, x, pass) => layer.forward(x, pass);
 
     /// <summary>Every linear with a way to put another in its place, in the order of the layers; the head last.</summary>
     public IEnumerable<(Linear Linear, Action<Linear> Replace)> Linears()
@@ -82,32 +83,31 @@ public sealed class Decoder : IDisposable
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var x = embed_tokens.Value.index_select(0, ids.reshape(-1)).reshape(ids.shape[0], ids.shape[1], spec.HiddenSize).to(Type);   // (B, T, C)
+        var x = embed_tokens.Value.index_select(0, ids.reshape(-1)).to(Type).reshape(ids.shape[0], ids.shape[1], spec.HiddenSize);   // (B, T, C)
+        var inputs = new Tensor[layers.Length];
         var backs = new Pullback?[layers.Length];
         for (var i = 0; i < layers.Length; i++)
         {
-            var (y, back) = RunLayer(layers[i], x, pass);
+            var (y, back, _) = RunLayer(layers[i], x, pass);
             if (!pass.Learns)
                 x.Dispose();
-            (x, backs[i]) = (y, back);
+            (inputs[i], x, backs[i]) = (x, y, back);
         }
         pass.Cache?.Advance((int)ids.shape[1]);
-        var (h, normBack) = norm.forward(x, pass);
+        var (h, normBack, _) = norm.forward(x, pass);
         h.MoveToOuterDisposeScope();
         if (!pass.Learns)
             return new(h, null);
-        var kept = scope.DisposablesView.ToArray();
-        scope.Detach(kept);
-        return new(h, gradient =>
+        var kept = scope.TakeAll();
+        return new(h, (gradient, _) =>
         {
-            using var _ = NewDisposeScope();
-            using var __ = no_grad();
+            using var scope = NewDisposeScope();
+            using var off = no_grad();
             var g = normBack!(gradient);
             for (var i = layers.Length - 1; i >= 0; i--)
             {
-                var next = backs[i]!(g);
-                g.Dispose();
-                g = next;
+                g = backs[i]!(g);
+                inputs[i].Dispose();
             }
             if (embed_tokens.Trained)
                 embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.reshape(-1, spec.HiddenSize).to(float32), 1);
@@ -118,12 +118,12 @@ public sealed class Decoder : IDisposable
     }
 
     /// <summary>A pass over T tokens after those in the cache; positions count from there unless given, (B, T) int64.</summary>
-    public Pass NewPass(int length, Tensor? positions = null, Tensor? documents = null, KvCache? cache = null, bool learns = false, long? seed = null, int? longest = null)
+    public Pass NewPass(int length, Tensor? positions = null, Documents? documents = null, KvCache? cache = null, bool learns = false, long? seed = null, int? longest = null, bool deterministic = true)
     {
         var past = cache?.Length ?? 0;
         using var counted = positions is null ? arange(past, past + length, int64, Device).unsqueeze(0) : null;
         var (cos, sin) = Rope.Angles(spec, positions ?? counted!, longest ?? past + length, Type);
-        return new Pass(cos, sin, length, documents, cache) { Learns = learns, Seed = seed };
+        return new Pass(cos, sin, length, documents, cache) { Learns = learns, Seed = seed, Deterministic = deterministic };
     }
 
     /// <summary>Logits (B, T, V) in the compute type.</summary>
@@ -140,26 +140,6 @@ public sealed class Decoder : IDisposable
             (linear as IDisposable)?.Dispose();
         foreach (var parameter in Parameters())
             parameter.Dispose();
-    }
-
-    /// <summary>Runs a layer and keeps what its way back needs until it has been gone.</summary>
-    private static Out Keep(DecoderLayer layer, Tensor x, Pass pass)
-    {
-        using var scope = NewDisposeScope();
-        var (y, back) = layer.forward(x, pass);
-        y.MoveToOuterDisposeScope();
-        if (back is null)
-            return new(y, null);
-        var kept = scope.DisposablesView.ToArray();
-        scope.Detach(kept);
-        return new(y, gradient =>
-        {
-            using var _ = NewDisposeScope();
-            var dx = back(gradient).MoveToOuterDisposeScope();
-            foreach (var tensor in kept)
-                tensor.Dispose();
-            return dx;
-        });
     }
 
     private DecoderLayer Layer(int index, IParts parts)

@@ -11,20 +11,29 @@ public sealed class DecoderLayer
     public required RmsNorm post_attention_layernorm { get; init; }
     public required FeedForward mlp { get; init; }
 
-    public Out forward(Tensor x, Pass pass)                                  // (B, T, C) -> (B, T, C)
+    /// <summary>(B, T, C) → (B, T, C). The way back adds its part to the gradient it is given, in place, and returns that.</summary>
+    public Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
     {
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
         var normed = input_layernorm.forward(x, pass);
         var attended = self_attn.forward(normed.Value, pass);
-        var middle = x + attended.Value;
-        var normed2 = post_attention_layernorm.forward(middle, pass);
-        var fed = mlp.forward(normed2.Value, pass);
-        var y = middle + fed.Value;
+        var middle = attended.Value;
+        var normed2 = post_attention_layernorm.forward(x, pass, middle);     // middle ← x + attended
+        var fed = mlp.forward(normed2.Value, pass, wanted);
+        var y = fed.Value?.add_(middle).MoveToOuterDisposeScope();
         if (!pass.Learns)
-            return new(y, null);
-        return new(y, gradient =>
+            return new(y!, null);
+        var kept = scope.TakeAll();
+        return new(y!, (gradient, _) =>
         {
-            gradient = gradient + normed2.Back!(fed.Back!(gradient));
-            return gradient + normed.Back!(attended.Back!(gradient));
+            using var scope = NewDisposeScope();
+            using var off = no_grad();
+            normed2.Back!(fed.Back!(gradient), gradient);
+            normed.Back!(attended.Back!(gradient), gradient);
+            foreach (var tensor in kept)
+                tensor.Dispose();
+            return gradient;
         });
     }
 }

@@ -1,3 +1,4 @@
+using Memopt.Trainer.Kernels;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -8,11 +9,15 @@ namespace Memopt.Trainer.Models;
 /// </summary>
 public static class Head
 {
-    /// <summary>Largest chunk of fp32 logits, bytes.</summary>
-    public const long ChunkBytes = 64L << 20;
+    /// <summary>Largest chunk of logits, bytes. A smaller one reads the head's weight more often than the product costs.</summary>
+    public const long ChunkBytes = 256L << 20;
 
-    /// <summary>Positions in one chunk for a vocabulary.</summary>
-    public static long ChunkRows(long vocabulary) => Math.Max(1, ChunkBytes / (4 * vocabulary));
+    /// <summary>Positions in one chunk for a vocabulary and bytes of a logit.</summary>
+    public static long ChunkRows(long vocabulary, long bytes)
+    {
+        var rows = Math.Max(1, ChunkBytes / (bytes * vocabulary));
+        return rows > 128 ? rows / 128 * 128 : rows;
+    }
 
     /// <param name="head">The output projection.</param>
     /// <param name="hidden">(B, T, C) after the last norm.</param>
@@ -20,45 +25,41 @@ public static class Head
     /// <param name="targets">(N) int64: the tokens they should predict.</param>
     /// <param name="scale">The gradient is that of scale · sum.</param>
     /// <param name="pass">Whether the way back is wanted.</param>
+    /// <param name="cap">Soft cap of the logits; 0 is none.</param>
     /// <returns>Sum of the losses, fp64, (); and for every prediction whether its likeliest token is the target.</returns>
-    public static (Tensor Sum, Tensor Right, Pullback? Back) Loss(Linear head, Tensor hidden, Tensor rows, Tensor targets, double scale, Pass pass)
+    public static (Tensor Sum, Tensor Right, Pullback? Back) Loss(Linear head, Tensor hidden, Tensor rows, Tensor targets, double scale, Pass pass, double cap = 0)
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
         var width = hidden.shape[^1];
-        var picked = hidden.reshape(-1, width).index_select(0, rows);        // (N, C)
-        var gradient = pass.Learns ? empty_like(picked) : null;
+        var picked = hidden.reshape(-1, width).index_select(0, rows);        // (N, C); becomes its own gradient, chunk by chunk
         var sum = zeros([], float64, hidden.device);
         var right = empty(rows.shape, @bool, hidden.device);
-        var chunk = ChunkRows(head.Out);
+        var chunk = ChunkRows(head.Out, hidden.element_size());
         for (long from = 0; from < rows.shape[0]; from += chunk)
         {
             using var inner = NewDisposeScope();
             var count = Math.Min(chunk, rows.shape[0] - from);
-            var target = targets.narrow(0, from, count).unsqueeze(1);        // (n, 1)
-            var (raw, back) = head.forward(picked.narrow(0, from, count), pass);
-            var logits = raw.to(float32);                                    // (n, V)
-            var total = logits.logsumexp(-1, keepdim: true);
-            sum.add_((total - logits.gather(1, target)).to(float64).sum());
-            right.narrow(0, from, count).copy_(logits.argmax(-1).eq(target.squeeze(1)));
-            if (gradient is null)
-                continue;
-            var slope = logits.sub(total).exp_();                            // softmax − one-hot
-            slope.scatter_add_(1, target, full_like(target, -1, float32)).mul_(scale);
-            gradient.narrow(0, from, count).copy_(back!(slope.to(raw.dtype)));
+            var part = picked.narrow(0, from, count);
+            var (logits, back, _) = head.forward(part, pass);                // (n, V)
+            var (losses, hits) = CrossEntropy.Learn(logits, targets.narrow(0, from, count), scale, cap, pass.Learns);
+            sum.add_(losses.sum(float64));
+            right.narrow(0, from, count).copy_(hits);
+            if (pass.Learns)
+                part.copy_(back!(logits));
         }
         sum.MoveToOuterDisposeScope();
         right.MoveToOuterDisposeScope();
-        if (gradient is null)
+        if (!pass.Learns)
             return (sum, right, null);
-        gradient.MoveToOuterDisposeScope();
+        picked.MoveToOuterDisposeScope();
         var shape = hidden.shape;
-        return (sum, right, _ =>
+        return (sum, right, (_, _) =>
         {
             using var inner = NewDisposeScope();
-            var whole = zeros([shape[0] * shape[1], width], gradient.dtype, gradient.device);
-            whole.index_copy_(0, rows, gradient);
-            gradient.Dispose();
+            var whole = zeros([shape[0] * shape[1], width], picked.dtype, picked.device);
+            whole.index_copy_(0, rows, picked);
+            picked.Dispose();
             return whole.reshape(shape).MoveToOuterDisposeScope();
         }
         );

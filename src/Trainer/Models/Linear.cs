@@ -3,6 +3,20 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
+/// <summary>What a linear's caller will do with it; less lets it keep or compute less.</summary>
+[Flags]
+public enum Wanted
+{
+    /// <summary>The product, and a way back that has all it needs.</summary>
+    All = 0,
+
+    /// <summary>The input is given again, to <see cref="Out.Learn"/>, and so is not kept.</summary>
+    InputAgain = 1,
+
+    /// <summary>The product is known already; only the way back is wanted.</summary>
+    NoValue = 2,
+}
+
 /// <summary>y = x Wᵀ + b. What W is kept in, and whether something is added to the product, is the subclass's.</summary>
 public abstract class Linear(string name, long inputs, long outputs, Parameter? bias)
 {
@@ -15,7 +29,8 @@ public abstract class Linear(string name, long inputs, long outputs, Parameter? 
 
     public Parameter? bias { get; } = bias;
 
-    public abstract Out forward(Tensor x, Pass pass);                        // (…, In) -> (…, Out)
+    /// <summary>(…, In) → (…, Out).</summary>
+    public abstract Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All);
 
     /// <summary>W in a float type, (Out, In); the caller disposes it.</summary>
     public abstract Tensor Dense(ScalarType type);
@@ -26,20 +41,22 @@ public abstract class Linear(string name, long inputs, long outputs, Parameter? 
     /// <summary>Bytes its frozen weight takes.</summary>
     public abstract long WeightBytes { get; }
 
-    protected Tensor AddBias(Tensor y)
+    /// <summary>x Wᵀ + b for a weight in the type of x.</summary>
+    protected Tensor Product(Tensor x, Tensor weight) => nn.functional.linear(x, weight, bias?.As(x.dtype));
+
+    /// <summary>gradient · W, added to <paramref name="onto"/> where given.</summary>
+    protected Tensor ProductBack(Tensor gradient, Tensor weight, Tensor? onto)
     {
-        if (bias is null)
-            return y;
-        using var b = bias.As(y.dtype);
-        return y.add_(b);
+        if (onto is null)
+            return gradient.matmul(weight).MoveToOuterDisposeScope();
+        onto.view(-1, In).addmm_(gradient.reshape(-1, Out), weight, 1, 1);
+        return onto;
     }
 
     protected void BiasGradient(Tensor gradient)
     {
-        if (bias is not { Trained: true })
-            return;
-        using var sum = gradient.reshape(-1, Out).to(float32).sum(dim: 0);
-        bias.Accumulate(sum);
+        if (bias is { Trained: true })
+            bias.Accumulate(gradient.reshape(-1, Out).sum(dim: 0, type: float32));
     }
 }
 
@@ -53,23 +70,32 @@ public sealed class DenseLinear(string name, Parameter weight, Parameter? bias =
 
     public override long WeightBytes => weight.Value.numel() * weight.Value.element_size();
 
-    public override Tensor Dense(ScalarType type) => weight.As(type);
+    public override Tensor Dense(ScalarType type) => weight.Value.dtype == type ? weight.Value.alias() : weight.Value.to(type);
 
-    public override Out forward(Tensor x, Pass pass)
+    public override Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
     {
-        using var _ = NewDisposeScope();
-        using var __ = no_grad();
-        var y = AddBias(x.matmul(weight.As(x.dtype).t()));
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        var y = wanted.HasFlag(Wanted.NoValue) ? null : Product(x, weight.As(x.dtype)).MoveToOuterDisposeScope();
         if (!pass.Learns)
-            return new(y.MoveToOuterDisposeScope(), null);
-        return new(y.MoveToOuterDisposeScope(), gradient =>
+            return new(y!, null);
+        var again = weight.Trained && wanted.HasFlag(Wanted.InputAgain);
+        Tensor? held = null;
+        return new(y!, (gradient, onto) =>
         {
-            using var _ = NewDisposeScope();
-            using var __ = no_grad();
-            if (weight.Trained)
-                weight.Accumulate(gradient.reshape(-1, Out).t().matmul(x.reshape(-1, In)));
+            using var scope = NewDisposeScope();
+            using var off = no_grad();
             BiasGradient(gradient);
-            return gradient.matmul(weight.As(gradient.dtype)).MoveToOuterDisposeScope();
+            if (again)
+                held = gradient;
+            else if (weight.Trained)
+                weight.Accumulate(gradient.reshape(-1, Out), x.reshape(-1, In));
+            return ProductBack(gradient, weight.As(gradient.dtype), onto);
+        }, !again ? null : input =>
+        {
+            using var scope = NewDisposeScope();
+            using var off = no_grad();
+            weight.Accumulate(held!.reshape(-1, Out), input.reshape(-1, In));
         });
     }
 }

@@ -1,3 +1,4 @@
+using Memopt.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -6,6 +7,8 @@ namespace Memopt.Trainer.Models;
 /// <summary>A weight under its name in the weights file. A trained one is fp32 and collects its gradient; a frozen one is in the compute type.</summary>
 public sealed class Parameter(string name, Tensor value) : IDisposable
 {
+    private Tensor? narrow;
+
     /// <summary>As in the safetensors: <c>model.layers.0.self_attn.q_proj.weight</c>.</summary>
     public string Name { get; } = name;
 
@@ -16,24 +19,39 @@ public sealed class Parameter(string name, Tensor value) : IDisposable
 
     public bool Trained => Grad is not null;
 
-    /// <summary>The value in the type of a computation: itself where it has that type already (then the caller must not dispose it).</summary>
-    public Tensor As(ScalarType type) => Value.dtype == type ? Value.alias() : Value.to(type);
+    /// <summary>The value in the type of a computation; the caller leaves it alone, and a dispose scope frees what had to be converted.</summary>
+    public Tensor As(ScalarType type) => Value.dtype == type ? Value : narrow?.dtype == type ? narrow : Value.to(type);
 
     /// <summary>Moves the value into a slice of the optimizer's flat fp32 buffer and collects gradients in another.</summary>
-    public void Train(Tensor value, Tensor grad)
+    /// <param name="value">The slice that holds the value from now on.</param>
+    /// <param name="grad">The slice that collects.</param>
+    /// <param name="copy">The slice that the optimizer keeps equal to the value, in the compute type; null where that is fp32.</param>
+    public void Train(Tensor value, Tensor grad, Tensor? copy)
     {
         value.copy_(Value);
+        copy?.copy_(value);
         Value.Dispose();
         Value = value.DetachFromDisposeScope();
         Grad = grad.DetachFromDisposeScope();
+        narrow = copy?.DetachFromDisposeScope();
     }
 
     /// <summary>Adds a gradient of the same shape, in any float type.</summary>
     public void Accumulate(Tensor gradient) => Grad?.add_(gradient);
 
+    /// <summary>Adds scale · leftᵀ right, summed in fp32: (N, a), (N, b) for a value of (a, b).</summary>
+    public void Accumulate(Tensor left, Tensor right, double scale = 1)
+    {
+        if (Grad is null)
+            return;
+        using var scope = NewDisposeScope();
+        Grad.add_(Aten.MatmulWide(left.t(), right), scale);
+    }
+
     public void Dispose()
     {
         Value.Dispose();
         Grad?.Dispose();
+        narrow?.Dispose();
     }
 }

@@ -1,35 +1,44 @@
+using Memopt.Trainer.Data;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>From the gradient of an output to that of the input; adds the gradients of its trained weights on the way. Called at most once.</summary>
-public delegate Tensor Pullback(Tensor gradient);
+/// <summary>
+/// From the gradient of an output to that of the input, added to <paramref name="onto"/> where given, which it then returns. Adds the
+/// gradients of its trained weights on the way. Leaves <paramref name="gradient"/> as it is unless the part says otherwise. Called at most once.
+/// </summary>
+public delegate Tensor Pullback(Tensor gradient, Tensor? onto = null);
 
 /// <summary>
 /// What a part returns: its output and, when the pass learns, the way back. Composing ways back by hand instead of through a
 /// graph makes every kept tensor visible: a linear keeps its input, never an expanded 4-bit weight, and recomputation is one line.
 /// </summary>
-public readonly record struct Out(Tensor Value, Pullback? Back);
+/// <param name="Value">The output.</param>
+/// <param name="Back">The way back.</param>
+/// <param name="Learn">Of a linear that was told that its input is given again: takes it, after <paramref name="Back"/>.</param>
+public readonly record struct Out(Tensor Value, Pullback? Back, Action<Tensor>? Learn = null);
 
 /// <summary>One batch on its way through the decoder: positions, masks, and whether the way back is wanted.</summary>
 public sealed class Pass : IDisposable
 {
     private readonly Dictionary<int, Tensor> windows = [];
-    private readonly Tensor? documents;
+    private readonly Documents? documents;
+    private readonly Tensor? starts;
     private readonly int length;
     private readonly int past;
     private readonly Device device;
 
-    /// <param name="cos">(B or 1, 1, T, D) rotary cosines in the compute type.</param>
+    /// <param name="cos">(B or 1, T, R) rotary cosines in the compute type; freed with the pass.</param>
     /// <param name="sin">Sines, likewise.</param>
     /// <param name="length">Tokens in this pass, T.</param>
-    /// <param name="documents">(B, T) int64 number of the document a packed token belongs to; null when each sequence is one.</param>
+    /// <param name="documents">What is packed into the rows; null when each is one.</param>
     /// <param name="cache">Keys and values of earlier tokens, when generating.</param>
-    public Pass(Tensor cos, Tensor sin, int length, Tensor? documents = null, KvCache? cache = null)
+    public Pass(Tensor cos, Tensor sin, int length, Documents? documents = null, KvCache? cache = null)
     {
-        (Cos, Sin, Cache) = (cos, sin, cache);
+        (Cos, Sin, Cache) = (cos.DetachFromDisposeScope(), sin.DetachFromDisposeScope(), cache);
         (this.length, this.documents, past, device) = (length, documents, cache?.Length ?? 0, cos.device);
+        starts = documents is null ? null : Scopes.Upload(documents.Starts, device).DetachFromDisposeScope();
     }
 
     public Tensor Cos { get; }
@@ -41,8 +50,14 @@ public sealed class Pass : IDisposable
     /// <summary>Whether ways back are wanted.</summary>
     public bool Learns { get; set; }
 
+    /// <summary>Whether the same bits are wanted of every run.</summary>
+    public bool Deterministic { get; init; } = true;
+
     /// <summary>Seed of this micro-batch's dropout, null outside training; each module adds its own number, so a second run draws the same.</summary>
     public long? Seed { get; init; }
+
+    /// <summary>What the fused kernels are told of a layer.</summary>
+    public Kernels.Sight SightOf(int? window) => new(window is { } w && w < length ? w : null, starts, documents?.Longest ?? length);
 
     /// <summary>Mask of a layer: null with Causal when plain causal attention does. True where a query may look.</summary>
     public (Tensor? Mask, bool Causal) MaskFor(int? window)
@@ -61,7 +76,10 @@ public sealed class Pass : IDisposable
             if (narrow)
                 mask = mask.logical_and(seen.gt(query - window!.Value));
             if (documents is not null)
-                mask = mask.logical_and(documents.unsqueeze(2).eq(documents.unsqueeze(1))).unsqueeze(1);   // (B, 1, T, T)
+            {
+                var number = searchsorted(starts!, arange(documents.Starts[^1], int32, device), right: true).reshape(-1, length);   // (B, T)
+                mask = mask.logical_and(number.unsqueeze(2).eq(number.unsqueeze(1))).unsqueeze(1);   // (B, 1, T, T)
+            }
             windows[key] = mask = mask.DetachFromDisposeScope();
         }
         return (mask, false);
@@ -71,6 +89,9 @@ public sealed class Pass : IDisposable
     {
         foreach (var mask in windows.Values)
             mask.Dispose();
+        Cos.Dispose();
+        Sin.Dispose();
+        starts?.Dispose();
     }
 }
 

@@ -8,21 +8,28 @@ public sealed class RmsNorm(Parameter weight, double eps)
 {
     public Parameter weight { get; } = weight;
 
-    public Out forward(Tensor x, Pass pass)                                  // (…, C) -> (…, C)
+    /// <param name="x">(…, C).</param>
+    /// <param name="pass">Whether the way back is wanted.</param>
+    /// <param name="delta">Added to x before the norm: it becomes the sum.</param>
+    public Out forward(Tensor x, Pass pass, Tensor? delta = null)              // (…, C) -> (…, C)
     {
-        var type = x.dtype;
-        var (value, back) = Local.Run(pass.Learns, weight.Trained ? [x, weight.Value] : [x], inputs =>
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        var (y, rstd) = Kernels.RmsNorm.Forward(x, delta, weight.As(x.dtype), eps);
+        y.MoveToOuterDisposeScope();
+        if (!pass.Learns)
+            return new(y, null);
+        rstd.MoveToOuterDisposeScope();
+        var normed = delta ?? x;
+        return new(y, (gradient, onto) =>
         {
-            var wide = inputs[0].to(float32);
-            var scaled = wide * rsqrt(wide.square().mean([-1], keepdim: true) + eps);
-            return (weight.Trained ? inputs[1] : weight.Value).to(type) * scaled.to(type);
-        });
-        return new(value, back is null ? null : gradient =>
-        {
-            var gradients = back(gradient);
+            using var scope = NewDisposeScope();
+            using var off = no_grad();
             if (weight.Trained)
-                weight.Accumulate(gradients[1]);
-            return gradients[0];
+                weight.Accumulate(Kernels.RmsNorm.WeightGradient(gradient, normed, rstd));
+            var dx = Kernels.RmsNorm.Backward(gradient, normed, weight.As(normed.dtype), rstd, onto);
+            rstd.Dispose();
+            return onto ?? dx.MoveToOuterDisposeScope();
         });
     }
 }

@@ -13,6 +13,10 @@ public readonly struct AtenArg
 
     private AtenArg(IReadOnlyList<Tensor> tensors) => Tensors = tensors;
 
+    private AtenArg(bool undefined) => IsUndefined = undefined;
+
+    internal bool IsUndefined { get; }
+
     internal ulong Bits { get; }
 
     internal Tensor? Tensor { get; }
@@ -23,6 +27,9 @@ public readonly struct AtenArg
 
     /// <summary>An absent optional argument of any type.</summary>
     public static AtenArg None => default;
+
+    /// <summary>A tensor argument that is not optional in the schema and yet holds nothing.</summary>
+    public static AtenArg Undefined => new(undefined: true);
 
     public static AtenArg Maybe(Tensor? value) => value is null ? None : new(value, true);
 
@@ -51,7 +58,7 @@ public readonly struct AtenArg
 /// </summary>
 public static unsafe partial class Aten
 {
-    internal const string Library = "torch_cpu";
+    internal const string Library = "torch_cpu", CudaLibrary = "torch_cuda";
 
     // More than any schema has; what the caller leaves off reads as zero, which is None, false or 0.
     private const int Slots = 64;
@@ -66,8 +73,23 @@ public static unsafe partial class Aten
     /// <param name="results">How many results to take: all that the operator returns.</param>
     public static Tensor[] Call(string op, string overload, ReadOnlySpan<AtenArg> args, int results)
     {
+        Span<ulong> raw = stackalloc ulong[results];
+        Call(op, overload, args, raw);
+        var taken = new Tensor[results];
+        for (var i = 0; i < results; i++)
+            taken[i] = Tensor.UnsafeCreateTensor((nint)raw[i]);
+        return taken;
+    }
+
+    /// <summary>Calls an operator and leaves its results as they lie on the stack: a tensor is a handle that the caller wraps or loses, a number its bits.</summary>
+    /// <param name="op">As above.</param>
+    /// <param name="overload">As above.</param>
+    /// <param name="args">As above.</param>
+    /// <param name="results">All that the operator returns.</param>
+    internal static void Call(string op, string overload, ReadOnlySpan<AtenArg> args, Span<ulong> results)
+    {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(args.Length, Slots, nameof(args));
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(results, Slots);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(results.Length, Slots);
         var stack = stackalloc ulong[Slots];
         new Span<ulong>(stack, Slots).Clear();
         for (var i = 0; i < args.Length; i++)
@@ -79,11 +101,54 @@ public static unsafe partial class Aten
             throw new ExternalException($"{op}{(overload.Length > 0 ? "." + overload : "")} failed in libtorch, which wrote the reason to standard error; arguments: "
                 + string.Join(", ", args.ToArray().Select(Describe)));
         }
-        var taken = new Tensor[results];
-        for (var i = 0; i < results; i++)
-            taken[i] = Tensor.UnsafeCreateTensor((nint)stack[i]);
-        return taken;
+        new Span<ulong>(stack, results.Length).CopyTo(results);
     }
+
+    /// <summary>Address of a tensor's first element.</summary>
+    internal static nint DataPointer(Tensor tensor)
+    {
+        Check(GetDataPointer(tensor.Handle, out var pointer), "data pointer");
+        return pointer;
+    }
+
+    /// <summary>libtorch's current CUDA stream on the first device.</summary>
+    internal static nint CurrentStream()
+    {
+        Check(GetCurrentCudaStream(0, out var stream), "current stream");
+        return stream;
+    }
+
+    /// <summary>a b with the products summed and left in fp32 where a and b are narrower: (m, k) (k, n) → (m, n).</summary>
+    internal static Tensor MatmulWide(Tensor a, Tensor b)
+    {
+        if (a.dtype == ScalarType.Float32 || a.device_type != DeviceType.CUDA)
+            return a.matmul(b);
+        var result = empty([a.shape[0], b.shape[1]], ScalarType.Float32, a.device);
+        Call("aten::mm", "dtype_out", [a, b, (long)ScalarType.Float32, result], 1)[0].Dispose();
+        return result;
+    }
+
+    /// <summary>
+    /// Whether operators that have a slower way of giving the same bits every time must take it. Set around the one operator that needs it,
+    /// since libtorch refuses others while it is set.
+    /// </summary>
+    internal static bool Deterministic
+    {
+        set
+        {
+            if (setDeterministic == null)
+            {
+                // C++ functions by their mangled names: libtorch offers no C entry point for them.
+                setDeterministic = (delegate* unmanaged<nint, byte, byte, void>)NativeLibrary.GetExport(Backend.TorchCpu, "_ZN2at7Context26setDeterministicAlgorithmsEbb");
+                context = ((delegate* unmanaged<nint>)NativeLibrary.GetExport(Backend.TorchCpu, "_ZN2at13globalContextEv"))();
+                ((delegate* unmanaged<nint, byte, void>)NativeLibrary.GetExport(Backend.TorchCpu, "_ZN2at7Context39setDeterministicFillUninitializedMemoryEb"))(context, 0);
+            }
+            setDeterministic(context, value ? (byte)1 : (byte)0, 0);
+        }
+    }
+
+    private static delegate* unmanaged<nint, byte, byte, void> setDeterministic;
+    private static nint context;
 
     /// <summary>Attention with every parameter of the operator, of which TorchSharp's call lacks <paramref name="scale"/> and <paramref name="enableGqa"/>.</summary>
     /// <param name="query">(batch, heads, length, size).</param>
@@ -106,6 +171,11 @@ public static unsafe partial class Aten
             foreach (var tensor in tensors)
                 Check(PushBack(list, Handle(tensor, op)), op);
             return (ulong)list;
+        }
+        if (arg.IsUndefined)
+        {
+            Check(NewUndefinedTensor(out var nothing), op);
+            return (ulong)nothing;
         }
         if (arg.Tensor is { } one)
             bits = Handle(one, op);
@@ -142,6 +212,18 @@ public static unsafe partial class Aten
     [LibraryImport(Library, EntryPoint = "aoti_torch_new_tensor_handle")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int NewTensorHandle(nint tensor, out nint handle);
+
+    [LibraryImport(Library, EntryPoint = "aoti_torch_new_uninitialized_tensor")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int NewUndefinedTensor(out nint handle);
+
+    [LibraryImport(Library, EntryPoint = "aoti_torch_get_data_ptr")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int GetDataPointer(nint tensor, out nint pointer);
+
+    [LibraryImport(CudaLibrary, EntryPoint = "aoti_torch_get_current_cuda_stream")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int GetCurrentCudaStream(int device, out nint stream);
 
     [LibraryImport(Library, EntryPoint = "torch_new_list_reserve_size")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

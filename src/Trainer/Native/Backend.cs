@@ -32,7 +32,13 @@ public sealed class Backend
 
     private static readonly Lock gate = new();
     private static Backend? loaded;
-    private static nint torchSharp, torchCpu;
+    private static nint torchSharp, torchCpu, torchCuda;
+
+    /// <summary>The loaded libtorch_cpu.</summary>
+    internal static nint TorchCpu => torchCpu;
+
+    /// <summary>The kernel compiler that came with a CUDA libtorch; null on a CPU, or when none was found.</summary>
+    public static Nvrtc? Compiler { get; private set; }
 
     private Backend(string kind, string folder, string version, bool patched, IReadOnlyList<BackendCandidate> candidates, IReadOnlyList<string> warnings) =>
         (Kind, Folder, Version, Patched, Candidates, Warnings) = (kind, folder, version, patched, candidates, warnings);
@@ -242,6 +248,8 @@ public sealed class Backend
             var handle = NativeLibrary.Load(file);
             if (name == Aten.Library)
                 torchCpu = handle;
+            if (name == Aten.CudaLibrary)
+                torchCuda = handle;
         }
         var shipped = new[]
         {
@@ -259,10 +267,13 @@ public sealed class Backend
             patched = true;
         }
         NativeLibrary.SetDllImportResolver(typeof(torch).Assembly, (name, _, _) => name == "LibTorchSharp" ? torchSharp : 0);
-        NativeLibrary.SetDllImportResolver(typeof(Backend).Assembly, (name, _, _) => name == Aten.Library ? torchCpu : 0);
+        NativeLibrary.SetDllImportResolver(typeof(Backend).Assembly, (name, _, _) => name == Aten.Library ? torchCpu : name == Aten.CudaLibrary ? torchCuda : 0);
         // TorchSharp's own start-up asks the system for LibTorchSharp by name, which finds the library loaded here: it copies nothing.
         if (kind == "cuda")
+        {
             torch.InitializeDeviceType(DeviceType.CUDA);
+            Compiler = Nvrtc.Find(folder, cache);
+        }
         return patched;
     }
 

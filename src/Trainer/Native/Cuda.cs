@@ -2,8 +2,8 @@ using System.Runtime.InteropServices;
 
 namespace Memopt.Trainer.Native;
 
-/// <summary>Facts of the card from the driver, which TorchSharp has no call for.</summary>
-public static class Cuda
+/// <summary>The CUDA driver: facts of the card, modules and launches, and the events that order host and device.</summary>
+public static unsafe partial class Cuda
 {
     /// <summary>Free and total bytes of the current device as the operating system sees them; null without one.</summary>
     public static (long Free, long Total)? Memory()
@@ -42,21 +42,99 @@ public static class Cuda
         return DeviceCount() > 0 && cuDeviceGetName(name, name.Length, 0) == 0 ? System.Text.Encoding.ASCII.GetString(name).TrimEnd('\0') : null;
     }
 
+    /// <summary>Compute capability of the first device as one number: 75 for a T4, 90 for an H100; 0 without a device.</summary>
+    public static int Capability() =>
+        DeviceCount() > 0 && cuDeviceGetAttribute(out var major, 75, 0) == 0 && cuDeviceGetAttribute(out var minor, 76, 0) == 0 ? major * 10 + minor : 0;
+
+    /// <summary>CUDA version the driver supports, 13000 for 13.0; 0 without a driver.</summary>
+    public static int DriverVersion() => DeviceCount() > 0 && cuDriverGetVersion(out var version) == 0 ? version : 0;
+
+    /// <summary>Multiprocessors of the first device.</summary>
+    public static int Multiprocessors { get; } = DeviceCount() > 0 && cuDeviceGetAttribute(out var count, 16, 0) == 0 ? count : 1;
+
+    /// <summary>Loads compiled device code into the context that libtorch uses.</summary>
+    internal static nint LoadModule(ReadOnlySpan<byte> image)
+    {
+        Check(cuDevicePrimaryCtxRetain(out var context, 0), "cuDevicePrimaryCtxRetain");
+        Check(cuCtxSetCurrent(context), "cuCtxSetCurrent");
+        fixed (byte* bytes = image)
+        {
+            Check(cuModuleLoadData(out var module, bytes), "cuModuleLoadData");
+            return module;
+        }
+    }
+
+    internal static nint Function(nint module, string name)
+    {
+        Check(cuModuleGetFunction(out var function, module, name), $"cuModuleGetFunction {name}");
+        return function;
+    }
+
+    /// <summary>Queues a kernel on libtorch's current stream. Each argument is eight bytes of which the kernel reads as many as its type has.</summary>
+    internal static void Launch(nint function, (long X, long Y) grid, (int X, int Y) block, int shared, ReadOnlySpan<ulong> arguments)
+    {
+        var pointers = stackalloc void*[arguments.Length];
+        fixed (ulong* values = arguments)
+        {
+            for (var i = 0; i < arguments.Length; i++)
+                pointers[i] = values + i;
+            Check(cuLaunchKernel(function, (uint)grid.X, (uint)grid.Y, 1, (uint)block.X, (uint)block.Y, 1, (uint)shared, Aten.CurrentStream(), pointers, null), "cuLaunchKernel");
+        }
+    }
+
+    internal static void Check(int code, string call)
+    {
+        if (code != 0)
+            throw new ExternalException($"{call} failed: CUDA error {code}{(cuGetErrorName(code, out var name) == 0 ? $" ({Marshal.PtrToStringAnsi(name)})" : "")}");
+    }
+
     private const string Driver = "libcuda.so.1";
 
-    [DllImport(Driver)]
+    [LibraryImport(Driver)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int cuInit(uint flags);
+    private static partial int cuInit(uint flags);
 
-    [DllImport(Driver)]
+    [LibraryImport(Driver)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int cuDeviceGetCount(out int count);
+    private static partial int cuDriverGetVersion(out int version);
 
-    [DllImport(Driver)]
+    [LibraryImport(Driver)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int cuDeviceGetName(byte[] name, int length, int device);
+    private static partial int cuDeviceGetCount(out int count);
 
-    [DllImport(Driver, EntryPoint = "cuMemGetInfo_v2")]
+    [LibraryImport(Driver)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int cuMemGetInfo(out nuint free, out nuint total);
+    private static partial int cuDeviceGetName(byte[] name, int length, int device);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuDeviceGetAttribute(out int value, int attribute, int device);
+
+    [LibraryImport(Driver, EntryPoint = "cuMemGetInfo_v2")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuMemGetInfo(out nuint free, out nuint total);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuDevicePrimaryCtxRetain(out nint context, int device);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuCtxSetCurrent(nint context);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuModuleLoadData(out nint module, byte* image);
+
+    [LibraryImport(Driver, StringMarshalling = StringMarshalling.Utf8)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuModuleGetFunction(out nint function, nint module, string name);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuGetErrorName(int code, out nint name);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuLaunchKernel(nint function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint shared, nint stream, void** arguments, void** extra);
 }

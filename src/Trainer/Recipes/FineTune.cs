@@ -73,6 +73,7 @@ public static class FineTune
         var rows = Rows(job, spec, config.Data.Train, "data");
         var eval = config.Data.Eval is { } file ? Rows(job, spec, file, "evaluation data") : null;
         var longest = config.Data.Packing ? config.Data.MaxLength : rows.Rows.Max(row => row.Ids.Length);
+        longest = Batches.Padded(longest);
         var type = ComputeType(config.Model.Dtype, job.Backend);
         var plan = MemoryPlan.For(config, spec, new PlanDevice(job.Backend.Kind, Budget(job.Backend), type == float32 ? 4 : 2), longest,
             module => AdapterPass.Targeted(module, config.Adapter.Targets));
@@ -177,50 +178,39 @@ public static class FineTune
             AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
         if (plan.Recompute)
             Recompute.Attach(model);
-        var run = model.RunLayer;
         var sampling = false;
-        model.RunLayer = (layer, x, pass) =>
-        {
-            var result = run(layer, x, pass);
-            if (!sampling)
-                return result;
-            meter.Sample();
-            return result.Back is not { } back ? result : new(result.Value, gradient =>
-            {
-                var g = back(gradient);
-                meter.Sample();
-                return g;
-            });
-        };
+        Metered(model, meter, () => sampling);
 
         var trained = AdapterPass.Trained(model, config.Adapter.Kind, biases);
-        using var optimizer = new AdamW(trained, config.Train, model.Device);
+        using var optimizer = new Optimizer(trained, config.Train, model.Device, type);
+        using var scale = type == float16 ? new LossScale() : null;
+        IReadOnlyList<(string, Tensor)> state = scale is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scale.State)];
         var states = Since("states");                                         // weights trained, gradients, two moments: equal parts
         foreach (var (name, parts) in new[] { (MemoryPlan.Adapters, 1), (MemoryPlan.Gradients, 1), (MemoryPlan.Optimizer, 2) })
             measured[name] = measured["states"] * parts / 4;
         if (resume is not null)
-            CheckpointFolder.Load(resume, optimizer.State);
+        {
+            CheckpointFolder.Load(resume, state);
+            optimizer.Restored();
+        }
         job.Watcher.Stage("training", $"{optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of {config.Train.BatchSize} sequences on {job.Backend.Kind}");
 
         var schedule = new Schedule(config.Train, batches.TotalSteps);
+        var stepper = new Stepper(model, optimizer, schedule, config.Train, scale, meter);
         var saved = step;
-        long activations = 0;
         for (; step < batches.TotalSteps && !stop.IsCancellationRequested; step++)
         {
             sampling = step - saved < 3;
-            using (NewDisposeScope())
-            {
-                var row = Step(step);
-                record.Append([row]);
-                job.Watcher.Step(row, batches.TotalSteps);
-            }
+            var row = stepper.Run(step, batches.Step(step), sampling);
+            record.Append([row]);
+            job.Watcher.Step(row, batches.TotalSteps);
             if ((step + 1) % config.Checkpoint.Every == 0 && step + 1 < batches.TotalSteps)
                 Save(step + 1);
         }
         if (saved != step || resume is null)
             Save(step);
-        measured[MemoryPlan.Activations] = activations;
-        measured[MemoryPlan.WorkingSet] = Math.Max(0, meter.RunPeak - states - activations);
+        measured[MemoryPlan.Activations] = stepper.Activations;
+        measured[MemoryPlan.WorkingSet] = Math.Max(0, meter.RunPeak - states - stepper.Activations);
         var ledger = plan.Rows.Select(row => row with { Measured = measured.TryGetValue(row.Name, out var bytes) ? bytes : null }).ToList();
         job.Watcher.Ledger(ledger, measured: true);
         if (step < batches.TotalSteps)
@@ -253,49 +243,11 @@ public static class FineTune
         record.End(new Outcome(RunStatus.Finished) { Ended = job.Clock.GetUtcNow(), Ledger = ledger });
         return new(runId, RunStatus.Finished, step, adapterFolder, score);
 
-        StepRow Step(int index)
-        {
-            var watch = Stopwatch.StartNew();
-            meter.Reset();
-            var start = meter.Sample();
-            var parts = batches.Step(index);
-            var targets = parts.Sum(part => (long)part.Targets.Length);
-            var sum = zeros([], float64, model.Device);
-            for (var part = 0; part < parts.Count; part++)
-            {
-                using var _ = NewDisposeScope();
-                var batch = parts[part];
-                Tensor Grid(long[] values) => tensor(values, device: model.Device).reshape(batch.Count, batch.Length);
-                var ids = Grid(batch.Ids);
-                using var pass = model.NewPass(batch.Length, batch.Positions is { } p ? Grid(p) : null, batch.Documents is { } d ? Grid(d) : null,
-                    learns: true, seed: ((long)config.Train.Seed << 40) ^ ((long)index << 12) ^ part);
-                var (hidden, back) = model.Hidden(ids, pass);
-                if (sampling)
-                    activations = Math.Max(activations, meter.Sample() - start);
-                var (loss, _, lossBack) = Head.Loss(model.lm_head, hidden, tensor(batch.Predicting, device: model.Device), tensor(batch.Targets, device: model.Device), 1.0 / targets, pass);
-                if (sampling)
-                    meter.Sample();
-                sum.add_(loss);
-                back!(lossBack!(loss));
-            }
-            var norm = optimizer.Norm().cpu().item<float>();
-            var mean = sum.cpu().item<double>() / targets;
-            if (!double.IsFinite(mean) || !float.IsFinite(norm))
-            {
-                throw new UserFault($"The loss is no longer a number at step {index + 1}.", found: $"loss {mean}, gradient norm {norm}",
-                    next: $"lower train.learningRate (now {config.Train.LearningRate}) or set train.clip, and run again; the last checkpoint is whole");
-            }
-            optimizer.Step(index + 1, schedule.At(index), norm);
-            meter.Sample();
-            var seconds = watch.Elapsed.TotalSeconds;
-            return new(index + 1, mean, schedule.At(index), norm, targets, parts.Sum(part => part.Tokens) / seconds, meter.RunPeak, seconds);
-        }
-
         void Save(int at)
         {
             try
             {
-                checkpoints.Save(at, runId, job.Config.Json, hashes, optimizer.State);
+                checkpoints.Save(at, runId, job.Config.Json, hashes, state);
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
@@ -316,14 +268,34 @@ public static class FineTune
         return new Decoder(spec, weights, type, device);
     }
 
-    /// <summary>The type of a setting, or what suits the device: bf16 on a GPU, fp32 on a CPU.</summary>
+    /// <summary>The type of a setting, or what suits the device: bf16 on a GPU that computes in it, fp16 on an older one, fp32 on a CPU.</summary>
     public static ScalarType ComputeType(DType dtype, Backend backend) => dtype switch
     {
         DType.Float32 => float32,
         DType.Bfloat16 => bfloat16,
-        DType.Float16 => throw new UserFault("model.dtype float16 is not available for training yet.", next: "use bfloat16 or float32"),
-        _ => backend.Kind == "cuda" ? bfloat16 : float32,
+        DType.Float16 when backend.Kind == "cuda" => float16,
+        DType.Float16 => throw new UserFault("model.dtype float16 needs a GPU.", found: $"backend {backend.Kind}", next: "use bfloat16 or float32"),
+        _ => backend.Kind != "cuda" ? float32 : Cuda.Capability() >= 80 ? bfloat16 : float16,
     };
+
+    /// <summary>Reads the meter where a layer ends, out and back, while <paramref name="on"/> says so: peaks lie there.</summary>
+    private static void Metered(Decoder model, Meter meter, Func<bool> on)
+    {
+        var run = model.RunLayer;
+        model.RunLayer = (layer, x, pass) =>
+        {
+            var result = run(layer, x, pass);
+            if (!on())
+                return result;
+            meter.Sample();
+            return result.Back is not { } back ? result : new(result.Value, (gradient, onto) =>
+            {
+                var g = back(gradient, onto);
+                meter.Sample();
+                return g;
+            });
+        };
+    }
 
     private static Dataset Rows(Job job, ModelSpec spec, string file, string stage)
     {

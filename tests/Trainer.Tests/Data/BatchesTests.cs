@@ -43,7 +43,7 @@ public sealed class BatchesTests
     private static double Loss(Decoder model, MicroBatch batch)
     {
         Tensor Grid(long[] values) => tensor(values).reshape(batch.Count, batch.Length);
-        using var pass = model.NewPass(batch.Length, batch.Positions is { } p ? Grid(p) : null, batch.Documents is { } d ? Grid(d) : null);
+        using var pass = model.NewPass(batch.Length, batch.Positions is { } p ? Grid(p) : null, batch.Documents);
         return Head.Loss(model.lm_head, model.Hidden(Grid(batch.Ids), pass).Value, tensor(batch.Predicting), tensor(batch.Targets), 1, pass).Sum.item<double>();
     }
 }

@@ -43,7 +43,7 @@ public sealed class RecomputeTests
     public void Two_hundred_steps_leave_no_more_than_twenty(bool recompute)
     {
         using var model = Nano();
-        using var optimizer = new AdamW(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
+        using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
         if (recompute)
             Recompute.Attach(model);
         var after = new List<(long Tensors, long Bytes)>();
@@ -52,7 +52,7 @@ public sealed class RecomputeTests
             using (NewDisposeScope())
             {
                 Learn(model, 1, 4);
-                optimizer.Step(step, 1e-3, optimizer.Norm().item<float>());
+                optimizer.Step(step, 1e-3, optimizer.Norm());
             }
             if (step is 20 or 200)
                 after.Add((DisposeScopeManager.Statistics.ThreadTotalLiveCount, new Meter().Now()));
@@ -75,7 +75,7 @@ public sealed class RecomputeTests
         using var scope = NewDisposeScope();
         using var pass = model.NewPass(length, learns: true, seed: 1);
         var ids = arange(count * length, int64).remainder(4000).reshape(count, length);
-        var (hidden, back) = model.Hidden(ids, pass);
+        var (hidden, back, _) = model.Hidden(ids, pass);
         var rows = arange(0, count * length - 1, int64);
         var (sum, _, lossBack) = Head.Loss(model.lm_head, hidden, rows, ids.reshape(-1).narrow(0, 1, count * length - 1), 1e-3, pass);
         back!(lossBack!(sum));

@@ -1,0 +1,88 @@
+using System.Diagnostics;
+using Memopt.Tracking;
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Memory;
+using Memopt.Trainer.Models;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Recipes;
+
+/// <summary>One optimizer step: micro-batches out and back, the norm, the optimizer. The host waits for the device once, to read the loss.</summary>
+/// <param name="model">With its passes attached.</param>
+/// <param name="optimizer">Of its trained weights.</param>
+/// <param name="schedule">Learning rates.</param>
+/// <param name="config">Seeds, determinism.</param>
+/// <param name="scale">Loss scale of fp16; null for wider types.</param>
+/// <param name="meter">Told of peaks.</param>
+public sealed class Stepper(Decoder model, Optimizer optimizer, Schedule schedule, TrainConfig config, LossScale? scale, Meter meter)
+{
+    /// <summary>Bytes kept between the way out and the way back of the step before, where that was asked for.</summary>
+    public long Activations { get; private set; }
+
+    /// <param name="index">From 0.</param>
+    /// <param name="parts">Its micro-batches.</param>
+    /// <param name="measure">Whether to read the meter within the step too, which costs time.</param>
+    public StepRow Run(int index, IReadOnlyList<MicroBatch> parts, bool measure = false)
+    {
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        var watch = Stopwatch.StartNew();
+        meter.Reset();
+        var targets = parts.Sum(part => (long)part.Targets.Length);
+        var uploads = parts.Select(part => new Upload(part, model.Device)).ToList();
+        double loss, norm;
+        while (true)
+        {
+            var sum = zeros([], float64, model.Device);
+            for (var part = 0; part < parts.Count; part++)
+                sum.add_(Learn(parts[part], uploads[part], (scale?.Value ?? 1) / targets, ((long)config.Seed << 40) ^ ((long)index << 12) ^ part, measure));
+            var length = optimizer.Norm(1 / (scale?.Value ?? 1));
+            optimizer.Step(index + 1, schedule.At(index), length, 1 / (scale?.Value ?? 1));
+            var read = stack([sum, length.to(float64)]).cpu().data<double>().ToArray();
+            (loss, norm) = (read[0] / targets, read[1]);
+            if (double.IsFinite(norm) && double.IsFinite(loss))
+            {
+                scale?.Held();
+                break;
+            }
+            // In fp16 a gradient may have been too large for its scale: the optimizer let it pass, and the same step is made with half of it.
+            if (double.IsFinite(loss) && scale?.Halve() == true)
+                continue;
+            throw new UserFault($"The loss is no longer a number at step {index + 1}.", found: $"loss {loss}, gradient norm {norm}",
+                next: $"lower train.learningRate (now {config.LearningRate}) or set train.clip, and run again; the last checkpoint is whole");
+        }
+        meter.Sample();
+        var seconds = watch.Elapsed.TotalSeconds;
+        return new(index + 1, loss, schedule.At(index), norm, targets, parts.Sum(part => part.Tokens) / seconds, meter.RunPeak, seconds);
+    }
+
+    /// <summary>Adds the gradients of one micro-batch; its summed loss, fp64 ().</summary>
+    private Tensor Learn(MicroBatch batch, Upload upload, double factor, long seed, bool measure)
+    {
+        using var scope = NewDisposeScope();
+        var start = measure ? meter.Sample() : 0;
+        using var pass = model.NewPass(batch.Length, upload.Positions, batch.Documents, learns: true, seed: seed, deterministic: config.Deterministic);
+        var (hidden, back, _) = model.Hidden(upload.Ids, pass);
+        if (measure)
+            Activations = Math.Max(Activations, meter.Sample() - start);
+        var (loss, _, lossBack) = Head.Loss(model.lm_head, hidden, upload.Rows, upload.Targets, factor, pass);
+        if (measure)
+            meter.Sample();
+        hidden.Dispose();
+        back!(lossBack!(loss)).Dispose();
+        return loss.MoveToOuterDisposeScope();
+    }
+
+    /// <summary>A micro-batch on the device.</summary>
+    private sealed class Upload(MicroBatch batch, Device device)
+    {
+        public Tensor Ids { get; } = Scopes.Upload(batch.Ids, device).view(batch.Count, batch.Length);
+
+        public Tensor? Positions { get; } = batch.Positions is { } positions ? Scopes.Upload(positions, device).view(batch.Count, batch.Length) : null;
+
+        public Tensor Rows { get; } = Scopes.Upload(batch.Predicting, device);
+
+        public Tensor Targets { get; } = Scopes.Upload(batch.Targets, device);
+    }
+}
