@@ -240,6 +240,9 @@ public sealed class Backend
 
     private static bool LoadLibraries(string folder, string kind, string cache)
     {
+        // Segments that grow leave no gaps of odd sizes between batches: what is reserved stays close to what is used. Read once, when libtorch is loaded.
+        if (kind == "cuda" && OperatingSystem.IsLinux())
+            _ = setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True", 0);
         foreach (var name in new[] { "c10", "torch_cpu", "c10_cuda", "torch_cuda", "torch" })
         {
             var file = Path.Combine(folder, Library(name));
@@ -276,6 +279,11 @@ public sealed class Backend
         }
         return patched;
     }
+
+    // .NET's own variables do not reach native code.
+    [DllImport("libc")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static extern int setenv([MarshalAs(UnmanagedType.LPUTF8Str)] string name, [MarshalAs(UnmanagedType.LPUTF8Str)] string value, int overwrite);
 
     /// <summary>Product, gradient and bf16 against results worked out by hand.</summary>
     private static void SelfTest(string kind)

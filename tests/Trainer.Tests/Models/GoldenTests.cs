@@ -15,17 +15,28 @@ public sealed class GoldenTests
     public static TheoryData<string> Families => ["llama", "qwen2", "qwen3", "mistral", "phi3"];
 
     [Theory, MemberData(nameof(Families))]
-    public void Logits_loss_and_gradients(string family)
+    public void Logits_loss_and_gradients(string family) => Logits_loss_and_gradients_on(CPU, family);
+
+    [Theory, MemberData(nameof(Families))]
+    public void Greedy_tokens(string family) => Greedy_tokens_on(CPU, family);
+
+    [Theory, MemberData(nameof(Families))]
+    public void Adapter_logits_and_ten_steps(string family) => Adapter_logits_and_ten_steps_on(CPU, family);
+
+    [Theory, MemberData(nameof(Families))]
+    public void Recomputation_changes_no_bit(string family) => Recomputation_changes_no_bit_on(CPU, family);
+
+    internal static void Logits_loss_and_gradients_on(Device device, string family)
     {
         using var scope = NewDisposeScope();
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
-        using var model = Load(family);
-        var ids = golden.Read("input_ids");
+        using var model = Load(family, device);
+        var ids = golden.Read("input_ids").to(device);
         Close(golden.Read("logits"), model.Logits(ids), 1e-4, rows: 18);
 
         var trained = AdapterPass.Trained(model, AdapterKind.None, BiasMode.None);
         using var optimizer = new Optimizer(trained, new TrainConfig(), model.Device);
-        var loss = Learn(model, [(ids, golden.Read("labels"))]);
+        var loss = Learn(model, [(ids, golden.Read("labels").to(device))]);
         Close(golden.Read("loss"), loss, 1e-4);
         var compared = 0;
         foreach (var name in golden.Tensors.Keys.Where(key => key.StartsWith("grad.", StringComparison.Ordinal)))
@@ -37,44 +48,42 @@ public sealed class GoldenTests
         Assert.True(compared >= 15);
     }
 
-    [Theory, MemberData(nameof(Families))]
-    public void Greedy_tokens(string family)
+    internal static void Greedy_tokens_on(Device device, string family)
     {
         using var scope = NewDisposeScope();
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
-        using var model = Load(family);
+        using var model = Load(family, device);
         var expected = golden.Read("greedy").data<long>().ToArray();
         using var cache = new KvCache(model.Spec.Layers);
         var ids = expected[..12].ToList();
-        var next = tensor(ids.ToArray()).unsqueeze(0);
+        var next = tensor(ids.ToArray(), device: device).unsqueeze(0);
         while (ids.Count < expected.Length)
         {
-            ids.Add(model.Logits(next, cache).select(1, -1).argmax(-1).item<long>());
-            next = tensor(new[] { ids[^1] }).unsqueeze(0);
+            ids.Add(model.Logits(next, cache).select(1, -1).argmax(-1).cpu().item<long>());
+            next = tensor(new[] { ids[^1] }, device: device).unsqueeze(0);
         }
         Assert.Equal(expected, ids);
     }
 
-    [Theory, MemberData(nameof(Families))]
-    public void Adapter_logits_and_ten_steps(string family)
+    internal static void Adapter_logits_and_ten_steps_on(Device device, string family)
     {
         using var scope = NewDisposeScope();
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
-        using var model = Load(family);
+        using var model = Load(family, device);
         AdapterFiles.Load(Path.Combine(TestBackend.Golden(family), "adapter-start"), model);
-        var ids = golden.Read("input_ids");
+        var ids = golden.Read("input_ids").to(device);
         Close(golden.Read("lora_logits"), model.Logits(ids), 1e-4, rows: 18);
 
         var train = new TrainConfig { LearningRate = 1e-2, WeightDecay = 0.01, Steps = 10 };
         using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), train, model.Device);
         var schedule = new Schedule(train, 10);
-        (Tensor, Tensor)[] batch = [(ids, golden.Read("labels")), (golden.Read("input_ids2"), golden.Read("labels2"))];
+        (Tensor, Tensor)[] batch = [(ids, golden.Read("labels").to(device)), (golden.Read("input_ids2").to(device), golden.Read("labels2").to(device))];
         var (losses, norms) = (golden.Read("traj_loss").data<double>().ToArray(), golden.Read("traj_gradnorm").data<double>().ToArray());
         for (var step = 0; step < 10; step++)
         {
-            Within(losses[step], Learn(model, batch).item<double>(), 1e-3);
+            Within(losses[step], Learn(model, batch).cpu().item<double>(), 1e-3);
             var norm = optimizer.Norm();
-            Within(norms[step], norm.item<float>(), 1e-3);
+            Within(norms[step], norm.cpu().item<float>(), 1e-3);
             optimizer.Step(step + 1, schedule.At(step), norm);
         }
         var end = Path.Combine(TestBackend.Golden(family), "adapter-end");
@@ -86,55 +95,55 @@ public sealed class GoldenTests
         }
 
         // Merged weights, written and read as any model is, answer as PEFT's merge does.
-        using var tuned = Load(family);
+        using var tuned = Load(family, device);
         AdapterFiles.Load(end, tuned);
         var folder = Directory.CreateTempSubdirectory("memopt").FullName;
         MergedModel.Save(folder, TestBackend.Golden(family), tuned);
-        using var merged = Load(folder);
+        using var merged = Load(folder, device);
         Close(golden.Read("merged_logits"), merged.Logits(ids), 1e-4, rows: 18);
     }
 
-    [Theory, MemberData(nameof(Families))]
-    public void Recomputation_changes_no_bit(string family)
+    internal static void Recomputation_changes_no_bit_on(Device device, string family)
     {
         using var scope = NewDisposeScope();
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
-        (Tensor, Tensor)[] batch = [(golden.Read("input_ids"), golden.Read("labels"))];
+        (Tensor, Tensor)[] batch = [(golden.Read("input_ids").to(device), golden.Read("labels").to(device))];
         var runs = new[] { false, true }.Select(recompute =>
         {
-            var model = Load(family);
+            var model = Load(family, device);
             AdapterPass.Attach(model, new AdapterConfig { Dropout = 0.25 }, 7);
             using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
             if (recompute)
                 Recompute.Attach(model);
-            var loss = Learn(model, batch, seed: 11).item<double>();
+            var loss = Learn(model, batch, seed: 11).cpu().item<double>();
             return (loss, model.Linears().Select(slot => slot.Linear).OfType<LoraLinear>().Select(lora => lora.lora_B.Grad!.clone()).ToList());
         }).ToList();
         Assert.Equal(runs[0].loss, runs[1].loss);
         Assert.NotEmpty(runs[0].Item2);
-        Assert.All(runs[0].Item2.Zip(runs[1].Item2), pair => Assert.True(pair.First.Equals(pair.Second) && pair.First.abs().max().item<float>() > 0));
+        Assert.All(runs[0].Item2.Zip(runs[1].Item2), pair => Assert.True(pair.First.Equals(pair.Second) && pair.First.abs().max().cpu().item<float>() > 0));
     }
 
-    internal static Decoder Load(string familyOrFolder)
+    internal static Decoder Load(string familyOrFolder, Device? device = null)
     {
+        device ??= CPU;
         var folder = Path.IsPathRooted(familyOrFolder) ? familyOrFolder : TestBackend.Golden(familyOrFolder);
         var spec = ModelSpec.Read(folder);
-        using var weights = new WeightStream(folder, spec, float32, CPU);
-        return new Decoder(spec, weights, float32, CPU);
+        using var weights = new WeightStream(folder, spec, float32, device);
+        return new Decoder(spec, weights, float32, device);
     }
 
     /// <summary>Mean loss over all trained tokens of the micro-batches; gradients are left in the parameters.</summary>
     private static Tensor Learn(Decoder model, (Tensor Ids, Tensor Labels)[] batch, long? seed = null)
     {
         var shifted = Array.ConvertAll(batch, b => b.Labels.narrow(1, 1, b.Labels.shape[1] - 1));
-        var count = shifted.Sum(labels => labels.ne(-100).sum().item<long>());
-        var total = zeros([], float64);
+        var count = shifted.Sum(labels => labels.ne(-100).sum().cpu().item<long>());
+        var total = zeros([], float64, model.Device);
         foreach (var (part, labels) in batch.Zip(shifted))
         {
             using var scope = NewDisposeScope();
             using var pass = model.NewPass((int)part.Ids.shape[1], learns: true, seed: seed);
             var (hidden, back, _) = model.Hidden(part.Ids, pass);
-            var flat = cat([labels, full([labels.shape[0], 1], -100, int64)], 1).reshape(-1);
+            var flat = cat([labels, full([labels.shape[0], 1], -100, int64, labels.device)], 1).reshape(-1);
             var rows = flat.ne(-100).nonzero().squeeze(1);
             var (sum, _, lossBack) = Head.Loss(model.lm_head, hidden, rows, flat.index_select(0, rows), 1.0 / count, pass);
             back!(lossBack!(sum));
@@ -147,7 +156,7 @@ public sealed class GoldenTests
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var (e, a) = (expected.to(float64), actual.detach().to(float64).reshape(expected.shape));
+        var (e, a) = (expected.cpu().to(float64), actual.detach().cpu().to(float64).reshape(expected.shape));
         if (rows is { } r)
             (e, a) = (cat([e.select(0, 0), e.select(0, 1).narrow(0, 0, r)]), cat([a.select(0, 0), a.select(0, 1).narrow(0, 0, r)]));
         var error = ((e - a).norm() / e.norm().clamp_min(1e-30)).item<double>();

@@ -1,0 +1,70 @@
+using System.Text.Json;
+using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Kernels;
+using Memopt.Trainer.Models;
+using Memopt.Trainer.Plan;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Bench;
+
+/// <summary>A workload of cases.json.</summary>
+internal sealed record Case(string Name, string Shape, string Kind, int Rank, string[] Targets, int Batch, int Length, bool Recompute, int Steps)
+{
+    public static readonly JsonSerializerOptions Json = new(JsonSerializerDefaults.Web) { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
+
+    /// <summary>Random tokens, each predicted.</summary>
+    public MicroBatch Tokens(Random random, int vocabulary)
+    {
+        var ids = Enumerable.Range(0, Batch * Length).Select(_ => (long)random.Next(vocabulary)).ToArray();
+        var predicting = Enumerable.Range(0, Batch * Length).Where(i => (i + 1) % Length != 0).Select(i => (long)i).ToArray();
+        return new(Batch, Length, ids, predicting, Array.ConvertAll(predicting, i => ids[i + 1]), new int[predicting.Length], null, null, Batch * Length);
+    }
+}
+
+/// <summary>A model's shape, by the names of config.json.</summary>
+internal sealed record Shape(int HiddenSize, int NumHiddenLayers, int NumAttentionHeads, int NumKeyValueHeads, int IntermediateSize, int VocabSize, bool TieWordEmbeddings)
+{
+    public ModelSpec Spec() => new()
+    {
+        ModelType = "qwen2",
+        VocabSize = VocabSize,
+        HiddenSize = HiddenSize,
+        IntermediateSize = IntermediateSize,
+        Layers = NumHiddenLayers,
+        Heads = NumAttentionHeads,
+        KvHeads = NumKeyValueHeads,
+        HeadDim = HiddenSize / NumAttentionHeads,
+        RmsNormEps = 1e-6,
+        TieWordEmbeddings = TieWordEmbeddings,
+        QkvBias = true,
+        HiddenAct = "silu",
+        SlidingWindow = new int?[NumHiddenLayers],
+        MaxPositions = 32768,
+        Rope = new RopeSpec { Theta = 1e6 },
+    };
+}
+
+/// <summary>Random weights made where they lie.</summary>
+internal sealed class RandomParts(ModelSpec spec, ScalarType type, Device device, bool quantized) : IParts
+{
+    private readonly Dictionary<string, TensorSpec> tensors = spec.Tensors.ToDictionary(t => t.Name);
+
+    public Parameter Weight(string name)
+    {
+        using var scope = NewDisposeScope();
+        var shape = tensors[name].Shape;
+        return new Parameter(name, shape.Length == 1 ? name.EndsWith("bias", StringComparison.Ordinal) ? zeros(shape, type, device) : ones(shape, type, device) : randn(shape, type, device).mul_(0.02));
+    }
+
+    public Linear Linear(string module)
+    {
+        var bias = tensors.ContainsKey(module + ".bias") ? Weight(module + ".bias") : null;
+        if (!quantized || module == "lm_head")
+            return new DenseLinear(module, Weight(module + ".weight"), bias);
+        using var scope = NewDisposeScope();
+        var weight = randn(tensors[module + ".weight"].Shape, type, device).mul_(0.02);
+        return new Nf4Linear(module, Nf4.Quantize(weight, Trainer.QuantType.Nf4, doubleQuant: true), bias, type);
+    }
+}

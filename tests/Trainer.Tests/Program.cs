@@ -1,0 +1,100 @@
+using System.Diagnostics;
+using System.Reflection;
+using Xunit.Abstractions;
+using Xunit.Sdk;
+
+namespace Memopt.Trainer.Tests;
+
+/// <summary>Runs these tests on a machine that has .NET's runtime and no SDK: <c>dotnet Trainer.Tests.dll [gpu | part of a name]</c>.</summary>
+internal static class Program
+{
+    private static int Main(string[] args)
+    {
+        var assembly = new ReflectionAssemblyInfo(Assembly.GetExecutingAssembly());
+        using var framework = new XunitTestFramework(new Silent());
+        using var discoverer = framework.GetDiscoverer(assembly);
+        using var found = new Found();
+        var options = new Options();
+        discoverer.Find(includeSourceInformation: false, found, options);
+        found.Done.WaitOne();
+        var wanted = args.FirstOrDefault();
+        var cases = found.Cases.Where(test => wanted is null || test.DisplayName.Contains(wanted, StringComparison.OrdinalIgnoreCase)
+            || test.Traits.TryGetValue("Device", out var devices) && devices.Contains(wanted)).ToList();
+        using var executor = framework.GetExecutor(Assembly.GetExecutingAssembly().GetName());
+        using var watch = new Told();
+        executor.RunTests(cases, watch, options);
+        watch.Done.WaitOne();
+        Console.WriteLine($"{watch.Passed} passed, {watch.Failed} failed, {watch.Skipped} skipped");
+        return watch.Failed > 0 || watch.Passed == 0 ? 1 : 0;
+    }
+
+    private sealed class Silent : LongLivedMarshalByRefObject, IMessageSink
+    {
+        public bool OnMessage(IMessageSinkMessage message) => true;
+    }
+
+    private sealed class Found : LongLivedMarshalByRefObject, IMessageSink, IDisposable
+    {
+        public List<ITestCase> Cases { get; } = [];
+
+        public ManualResetEvent Done { get; } = new(false);
+
+        public bool OnMessage(IMessageSinkMessage message)
+        {
+            if (message is ITestCaseDiscoveryMessage one)
+                Cases.Add(one.TestCase);
+            if (message is IDiscoveryCompleteMessage)
+                Done.Set();
+            return true;
+        }
+
+        public void Dispose() => Done.Dispose();
+    }
+
+    private sealed class Told : LongLivedMarshalByRefObject, IMessageSink, IDisposable
+    {
+        private readonly Stopwatch clock = Stopwatch.StartNew();
+
+        public int Passed { get; private set; }
+
+        public int Failed { get; private set; }
+
+        public int Skipped { get; private set; }
+
+        public ManualResetEvent Done { get; } = new(false);
+
+        public bool OnMessage(IMessageSinkMessage message)
+        {
+            switch (message)
+            {
+                case ITestPassed:
+                    Passed++;
+                    break;
+                case ITestSkipped skipped:
+                    Skipped++;
+                    Console.WriteLine($"skipped {skipped.Test.DisplayName}: {skipped.Reason}");
+                    break;
+                case ITestFailed failed:
+                    Failed++;
+                    Console.WriteLine($"FAILED {failed.Test.DisplayName} ({clock.Elapsed.TotalSeconds:F0} s)\n  {string.Join("\n  ", failed.Messages)}\n{string.Join('\n', failed.StackTraces.SelectMany(t => (t ?? "").Split('\n')).Take(6))}");
+                    break;
+                case ITestAssemblyFinished:
+                    Done.Set();
+                    break;
+            }
+            return true;
+        }
+
+        public void Dispose() => Done.Dispose();
+    }
+
+    /// <summary>xunit's defaults, but one test at a time: they share a device.</summary>
+    private sealed class Options : LongLivedMarshalByRefObject, ITestFrameworkDiscoveryOptions, ITestFrameworkExecutionOptions
+    {
+        private readonly Dictionary<string, object?> values = new() { ["xunit.execution.DisableParallelization"] = true };
+
+        public TValue GetValue<TValue>(string name) => values.TryGetValue(name, out var value) ? (TValue)value! : default!;
+
+        public void SetValue<TValue>(string name, TValue value) => values[name] = value;
+    }
+}
