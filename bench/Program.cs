@@ -41,8 +41,7 @@ for (var step = 0; step < job.Steps + 2; step++)
         times.Add(row.Seconds);
     (used, loss) = (Math.Max(used, Cuda.UsedBytes()), row.Loss);
 }
-times.Sort();
-var middle = times[times.Count / 2];
+var middle = times.Order().ElementAt(times.Count / 2);
 Console.WriteLine(JsonSerializer.Serialize(new Dictionary<string, object>
 {
     ["case"] = job.Name,
@@ -51,6 +50,7 @@ Console.WriteLine(JsonSerializer.Serialize(new Dictionary<string, object>
     ["bytes"] = used,
     ["loss"] = loss,
     ["deterministic"] = deterministic,
+    ["times"] = times.Select(t => Math.Round(1000 * t, 1)),
     ["version"] = $"libtorch {backend.Version}",
     ["gpu"] = Cuda.DeviceName() ?? "",
 }));

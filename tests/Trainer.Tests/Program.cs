@@ -67,6 +67,9 @@ internal static class Program
         {
             switch (message)
             {
+                case ITestStarting starting:
+                    Console.WriteLine(starting.Test.DisplayName);              // before it runs: a crash of native code says nothing itself
+                    break;
                 case ITestPassed:
                     Passed++;
                     break;

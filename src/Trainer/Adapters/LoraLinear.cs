@@ -37,13 +37,11 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
     public override Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
     {
         using var scope = NewDisposeScope();
-        using var off = no_grad();
-        var (type, shape) = (x.dtype, x.shape);
+        var type = x.dtype;
         var (y, innerBack, innerLearn) = Inner.forward(x, pass, wanted);
         var keep = dropout > 0 && pass.Seed is { } seed ? Kept(x, seed) : null;
-        var low = Dropped(x).matmul(lora_A.As(type).t());                    // (N, r)
-        y?.view(-1, Out).addmm_(low, lora_B.As(type).t(), 1, (float)Scale);
-        y?.MoveToOuterDisposeScope();
+        var low = nn.functional.linear(Dropped(x), lora_A.As(type));         // (N, r)
+        y?.addmm_(low, lora_B.As(type).t(), 1, (float)Scale).MoveToOuterDisposeScope();
         if (!pass.Learns)
             return new(y!, null);
         keep?.MoveToOuterDisposeScope();
@@ -53,31 +51,28 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
         return new(y!, (gradient, onto) =>
         {
             using var scope = NewDisposeScope();
-            using var off = no_grad();
             var dx = innerBack!(gradient, onto);
-            var flat = gradient.reshape(-1, Out);
-            lora_B.Accumulate(flat, low, Scale);
+            lora_B.Accumulate(gradient, low, Scale);
             low.Dispose();
-            dlow = flat.matmul(lora_B.As(type)).mul_(Scale);
+            dlow = gradient.matmul(lora_B.As(type));                         // (N, r); Scale is to come
             if (keep is null)
-                dx.view(-1, In).addmm_(dlow, lora_A.As(type), 1, 1);
+                dx.addmm_(dlow, lora_A.As(type), 1, (float)Scale);
             else
-                dx.add_(dlow.matmul(lora_A.As(type)).mul_(keep).view(shape));
+                dx.add_(dlow.matmul(lora_A.As(type)).mul_(keep), Scale);
             if (again)
                 dlow.DetachFromDisposeScope();
             else
-                lora_A.Accumulate(dlow, Dropped(x));
+                lora_A.Accumulate(dlow, Dropped(x), Scale);
             return onto ?? dx.MoveToOuterDisposeScope();
         }, !again ? null : input =>
         {
             using var scope = NewDisposeScope();
-            using var off = no_grad();
-            lora_A.Accumulate(dlow!, Dropped(input));
+            lora_A.Accumulate(dlow!, Dropped(input), Scale);
             dlow!.Dispose();
             innerLearn?.Invoke(input);
         });
 
-        Tensor Dropped(Tensor input) => keep is null ? input.reshape(-1, In) : input.reshape(-1, In) * keep;
+        Tensor Dropped(Tensor input) => keep is null ? input : input * keep;
     }
 
     public void Dispose() => (Inner as IDisposable)?.Dispose();
@@ -86,6 +81,6 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
     private Tensor Kept(Tensor x, long seed)
     {
         using var generator = new Generator((ulong)(seed * 1_000_003 + number), x.device);
-        return rand([x.numel() / In, In], float32, x.device, generator: generator).ge(dropout).to(x.dtype).div_(1 - dropout);
+        return rand(x.shape, float32, x.device, generator: generator).ge(dropout).to(x.dtype).div_(1 - dropout);
     }
 }

@@ -18,13 +18,11 @@ public sealed class Nf4Linear(string name, Nf4 weight, Parameter? bias, ScalarTy
     public override Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
     {
         using var scope = NewDisposeScope();
-        using var off = no_grad();
         var type = x.dtype;
         var y = wanted.HasFlag(Wanted.NoValue) ? null : Product(x.to(compute), weight.Dequantize(compute)).to(type).MoveToOuterDisposeScope();
         return new(y!, !pass.Learns ? null : (gradient, onto) =>
         {
             using var scope = NewDisposeScope();
-            using var off = no_grad();
             BiasGradient(gradient);
             var dense = weight.Dequantize(compute);
             if (compute == type)

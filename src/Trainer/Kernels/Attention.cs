@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Memopt.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -11,29 +12,31 @@ namespace Memopt.Trainer.Kernels;
 public readonly record struct Sight(int? Window, Tensor? Starts, int Longest);
 
 /// <summary>
-/// Causal attention by the fused kernels that libtorch carries: FlashAttention-2 (Dao 2023, arXiv 2307.08691), and cuDNN's on Hopper and later,
-/// where they are the faster. Key and value heads serve groups of query heads without being copied.
+/// Causal attention by the fused kernels that libtorch carries: FlashAttention-2 (Dao 2023, arXiv 2307.08691), or cuDNN's. Key and value
+/// heads serve groups of query heads without being copied.
 /// </summary>
 public static class Attention
 {
     // cuDNN builds a plan for every new shape, which pays for long sequences only.
     private const int CudnnFrom = 1024;
 
+    private static readonly int capability = Cuda.Capability();
     private static bool cudnnFails;
 
-    /// <summary>What the way back needs.</summary>
+    /// <summary>What the way back of <see cref="Forward"/> needs.</summary>
     /// <param name="Y">(B, T, H, D).</param>
     /// <param name="Sums">Log of the sums of the softmax, fp32.</param>
     /// <param name="Seed">State of the dropout that is not used; the operators ask for it back.</param>
     /// <param name="Offset">Likewise.</param>
-    /// <param name="Cudnn">Which kernels made it.</param>
-    public sealed record Mixed(Tensor Y, Tensor Sums, Tensor Seed, Tensor Offset, bool Cudnn);
+    public sealed record Mixed(Tensor Y, Tensor Sums, Tensor Seed, Tensor Offset);
 
-    /// <summary>Whether the fused kernels take a type, a head's size and this card.</summary>
+    /// <summary>Whether FlashAttention's kernels take a type, a head's size and this card.</summary>
     public static bool Serves(Tensor q) => q.device_type == DeviceType.CUDA && q.dtype is ScalarType.BFloat16 or ScalarType.Float16
         && q.shape[^1] % 8 == 0 && q.shape[^1] <= 256 && capability >= 80;
 
-    private static readonly int capability = Cuda.Capability();
+    /// <summary>Whether cuDNN's kernels are the ones to take: on Hopper and later, for long plain sequences. Their sums come in any order.</summary>
+    public static bool CudnnServes(Tensor q, Sight sight) => !cudnnFails && capability >= 90 && TorchContext.ChoosesAttention
+        && sight.Starts is null && sight.Window is null && q.shape[1] >= CudnnFrom && q.shape[^1] <= 128;
 
     /// <param name="q">(B, T, H, D).</param>
     /// <param name="k">(B, T, KV, D), KV a divisor of H.</param>
@@ -42,13 +45,13 @@ public static class Attention
     public static Mixed Forward(Tensor q, Tensor k, Tensor v, Sight sight)
     {
         using var scope = NewDisposeScope();
-        if (Cudnn(q, sight) && Try(q, k, v) is { } made)
-            return Out(made);
-        var (flatQ, flatK, flatV) = sight.Starts is null ? (q, k, v) : (Flat(q), Flat(k), Flat(v));
         var (starts, longest, left) = Of(q, sight);
-        var r = Aten.Call("aten::_flash_attention_forward", "", [flatQ, flatK, flatV, AtenArg.Maybe(starts), AtenArg.Maybe(starts), longest, longest, 0.0, true, false,
-            AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 5);
-        return Out(new(r[0].view(q.shape), r[1], r[2], r[3], false));
+        var r = Aten.Call("aten::_flash_attention_forward", "", [Shaped(q, sight), Shaped(k, sight), Shaped(v, sight), AtenArg.Maybe(starts), AtenArg.Maybe(starts), longest, longest,
+            0.0, true, false, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 5);
+        var mixed = new Mixed(r[0].view(q.shape), r[1], r[2], r[3]);
+        foreach (var tensor in new[] { mixed.Y, mixed.Sums, mixed.Seed, mixed.Offset })
+            tensor.MoveToOuterDisposeScope();
+        return mixed;
     }
 
     /// <summary>Gradients of q, k and v.</summary>
@@ -62,30 +65,38 @@ public static class Attention
     public static (Tensor Q, Tensor K, Tensor V) Backward(Tensor gradient, Tensor q, Tensor k, Tensor v, Mixed mixed, Sight sight, bool deterministic)
     {
         using var scope = NewDisposeScope();
-        Tensor[] r;
-        if (mixed.Cudnn && !deterministic)
-        {
-            long length = q.shape[1];
-            r = Aten.Call("aten::_scaled_dot_product_cudnn_attention_backward", "", [Turned(gradient), Turned(q), Turned(k), Turned(v), Turned(mixed.Y), mixed.Sums,
-                mixed.Seed, mixed.Offset, AtenArg.Undefined, AtenArg.Undefined, AtenArg.Undefined, length, length, 0.0, true, AtenArg.None], 3);
-            return (Turned(r[0]).MoveToOuterDisposeScope(), Turned(r[1]).MoveToOuterDisposeScope(), Turned(r[2]).MoveToOuterDisposeScope());
-        }
-        var (sums, seed, offset) = mixed.Cudnn ? (mixed.Sums.squeeze(-1), zeros([2], int64, q.device), zeros([], int64, q.device)) : (mixed.Sums, mixed.Seed, mixed.Offset);
-        var packed = sight.Starts is not null;
-        Tensor Shaped(Tensor x) => packed ? Flat(x) : x;
         var (starts, longest, left) = Of(q, sight);
         var bounds = starts is null ? AtenArg.Undefined : starts;
-        Aten.Deterministic = deterministic;
+        TorchContext.Deterministic = deterministic;
         try
         {
-            r = Aten.Call("aten::_flash_attention_backward", "", [Shaped(gradient), Shaped(q), Shaped(k), Shaped(v), Shaped(mixed.Y), sums, bounds, bounds, longest, longest, 0.0, true,
-                seed, offset, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 3);
+            var r = Aten.Call("aten::_flash_attention_backward", "", [Shaped(gradient, sight), Shaped(q, sight), Shaped(k, sight), Shaped(v, sight), Shaped(mixed.Y, sight), mixed.Sums,
+                bounds, bounds, longest, longest, 0.0, true, mixed.Seed, mixed.Offset, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 3);
+            return (r[0].view(q.shape).MoveToOuterDisposeScope(), r[1].view(k.shape).MoveToOuterDisposeScope(), r[2].view(v.shape).MoveToOuterDisposeScope());
         }
         finally
         {
-            Aten.Deterministic = false;
+            TorchContext.Deterministic = false;
         }
-        return (r[0].view(q.shape).MoveToOuterDisposeScope(), r[1].view(k.shape).MoveToOuterDisposeScope(), r[2].view(v.shape).MoveToOuterDisposeScope());
+    }
+
+    /// <summary>By cuDNN, differentiable as any operator; null when this build cannot, which is then not asked again. q (B, H, T, D), k and v (B, KV, T, D).</summary>
+    internal static Tensor? Cudnn(Tensor q, Tensor k, Tensor v)
+    {
+        TorchContext.CudnnAttentionOnly = true;
+        try
+        {
+            return Aten.ScaledDotProductAttention(q, k, v, isCausal: true, enableGqa: q.shape[1] != k.shape[1]);
+        }
+        catch (ExternalException)
+        {
+            cudnnFails = true;
+            return null;
+        }
+        finally
+        {
+            TorchContext.CudnnAttentionOnly = false;
+        }
     }
 
     /// <summary>The same by libtorch's general operator, with a mask: for any type, size and device. q, k, v (B, H or KV, T, D); a mask is true where a query may look.</summary>
@@ -100,39 +111,9 @@ public static class Attention
         }
     }
 
-    private static Mixed? Try(Tensor q, Tensor k, Tensor v)
-    {
-        // output, log of sums, bounds of q and k, lengths of q and k, seed, offset, mask
-        Span<ulong> raw = stackalloc ulong[9];
-        try
-        {
-            Aten.Call("aten::_scaled_dot_product_cudnn_attention", "", [Turned(q), Turned(k), Turned(v), AtenArg.None, true, 0.0, true, false, AtenArg.None], raw);
-        }
-        catch (System.Runtime.InteropServices.ExternalException)
-        {
-            cudnnFails = true;                                                // this build has none, or none for this card
-            return null;
-        }
-        Tensor Take(ulong handle) => Tensor.UnsafeCreateTensor((nint)handle);
-        foreach (var unused in new[] { raw[2], raw[3], raw[8] })
-            Take(unused).Dispose();
-        var y = Turned(Take(raw[0]));
-        return new(y.is_contiguous() ? y : y.contiguous(), Take(raw[1]), Take(raw[6]), Take(raw[7]), true);
-    }
-
-    private static bool Cudnn(Tensor q, Sight sight) => !cudnnFails && capability >= 90 && sight.Starts is null && sight.Window is null && q.shape[1] >= CudnnFrom && q.shape[^1] <= 128;
-
     private static (Tensor? Starts, long Longest, long? Left) Of(Tensor q, Sight sight) =>
         (sight.Starts, sight.Starts is null ? q.shape[1] : sight.Longest, sight.Window is { } window ? window - 1 : null);
 
-    private static Mixed Out(Mixed mixed)
-    {
-        foreach (var tensor in new[] { mixed.Y, mixed.Sums, mixed.Seed, mixed.Offset })
-            tensor.MoveToOuterDisposeScope();
-        return mixed;
-    }
-
-    private static Tensor Flat(Tensor x) => x.reshape(-1, x.shape[^2], x.shape[^1]);
-
-    private static Tensor Turned(Tensor x) => x.transpose(1, 2);
+    /// <summary>Documents are told apart in the flattened batch.</summary>
+    private static Tensor Shaped(Tensor x, Sight sight) => sight.Starts is null ? x : x.reshape(-1, x.shape[^2], x.shape[^1]);
 }

@@ -15,11 +15,9 @@ public sealed class Attention(ModelSpec spec, int layer)
     public RmsNorm? q_norm { get; init; }
     public RmsNorm? k_norm { get; init; }
 
-    public Out forward(Tensor x, Pass pass)                                  // (B, T, C) -> (B, T, C)
+    public Out forward(Tensor x, Pass pass)                                  // (N, C) -> (N, C)
     {
         using var scope = NewDisposeScope();
-        using var off = no_grad();
-        var (b, t) = (x.shape[0], x.shape[1]);
         var projected = Array.ConvertAll(projections, projection => projection.forward(x, pass));
         var parts = projected.Length == 3 ? Array.ConvertAll(projected, p => p.Value)
             : projected[0].Value.split([heads * dim, groups * dim, groups * dim], -1);
@@ -30,8 +28,7 @@ public sealed class Attention(ModelSpec spec, int layer)
         (q, k) = (qNorm?.Value ?? q, kNorm?.Value ?? k);
         Kernels.Rope.Turn(q, k, pass.Cos, pass.Sin);
         var (mixed, mixedBack) = Mix(q, k, v, pass);                         // (B, T, H, D)
-        var flat = mixed.view(b, t, heads * dim);
-        var output = o_proj.forward(flat, pass);
+        var output = o_proj.forward(mixed.view(-1, heads * dim), pass);
         output.Value.MoveToOuterDisposeScope();
         if (!pass.Learns)
             return output;
@@ -40,8 +37,7 @@ public sealed class Attention(ModelSpec spec, int layer)
         return new(output.Value, (gradient, onto) =>
         {
             using var scope = NewDisposeScope();
-            using var off = no_grad();
-            var (dq, dk, dv) = mixedBack!(output.Back!(gradient).view(b, t, heads, dim));
+            var (dq, dk, dv) = mixedBack!(Heads(output.Back!(gradient), heads));
             Kernels.Rope.Turn(dq, dk, pass.Cos, pass.Sin, back: true);
             Tensor[] grads = [Joined(qNorm?.Back!(dq) ?? dq), Joined(kNorm?.Back!(dk) ?? dk), Joined(dv)];
             if (projected.Length == 1)
@@ -52,35 +48,44 @@ public sealed class Attention(ModelSpec spec, int layer)
             return onto ?? dx!.MoveToOuterDisposeScope();
         });
 
-        Tensor Heads(Tensor y, int count) => y.view(b, t, count, dim);
-        Tensor Joined(Tensor y) => y.reshape(b, t, -1);
+        Tensor Heads(Tensor y, int count) => y.view(-1, pass.Length, count, dim);
+        static Tensor Joined(Tensor y) => y.reshape(y.shape[0] * y.shape[1], -1);
     }
 
     /// <summary>Attention itself, by the fused kernels where they serve, else by the general operator with a mask.</summary>
     private (Tensor Value, Func<Tensor, (Tensor Q, Tensor K, Tensor V)>? Back) Mix(Tensor q, Tensor k, Tensor v, Pass pass)
     {
-        using var scope = NewDisposeScope();
+        var sight = pass.SightOf(window);
         if (pass.Cache is null && Kernels.Attention.Serves(q))
         {
-            var sight = pass.SightOf(window);
+            if (!pass.Deterministic && Kernels.Attention.CudnnServes(q, sight) && Differentiated(Kernels.Attention.Cudnn) is { } made)
+                return made;
             var mixed = Kernels.Attention.Forward(q, k, v, sight);
-            scope.MoveAllOut();
             return (mixed.Y, !pass.Learns ? null : gradient => Kernels.Attention.Backward(gradient, q, k, v, mixed, sight, pass.Deterministic));
         }
+        return Differentiated((q, k, v) =>
+        {
+            if (pass.Cache is { } cache)
+                (k, v) = cache.Append(layer, k.contiguous(), v.contiguous());
+            var (mask, causal) = pass.MaskFor(window);
+            return Kernels.Attention.General(q, k, v, mask, causal);
+        })!.Value;
 
-        var (qh, kh, vh) = (q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2));   // (B, H, T, D)
-        if (pass.Cache is { } cache)
-            (kh, vh) = cache.Append(layer, kh.contiguous(), vh.contiguous());
-        var (mask, causal) = pass.MaskFor(window);
-        var (y, back) = Local.Run(pass.Learns, [qh, kh, vh], qkv => Kernels.Attention.General(qkv[0], qkv[1], qkv[2], mask, causal));
-        var value = y.transpose(1, 2).contiguous();
-        scope.MoveAllOut();
-        return (value, back is null ? null : gradient =>
+        (Tensor, Func<Tensor, (Tensor, Tensor, Tensor)>?)? Differentiated(Func<Tensor, Tensor, Tensor, Tensor?> attention)
         {
             using var scope = NewDisposeScope();
-            var g = back(gradient.transpose(1, 2));
-            Tensor Turned(Tensor x) => x.transpose(1, 2).contiguous().MoveToOuterDisposeScope();
-            return (Turned(g[0]), Turned(g[1]), Turned(g[2]));
-        });
+            var (y, back) = Local.Run(pass.Learns, [q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)], qkv => attention(qkv[0], qkv[1], qkv[2]));   // (B, H, T, D)
+            if (y is null)
+                return null;
+            var value = y.transpose(1, 2).contiguous();
+            scope.MoveAllOut();
+            return (value, back is null ? null : gradient =>
+            {
+                using var scope = NewDisposeScope();
+                var g = back(gradient.transpose(1, 2));
+                Tensor Turned(Tensor x) => x.transpose(1, 2).contiguous().MoveToOuterDisposeScope();
+                return (Turned(g[0]), Turned(g[1]), Turned(g[2]));
+            });
+        }
     }
 }

@@ -78,12 +78,12 @@ public sealed class Decoder : IDisposable
         return new[] { embed_tokens }.Concat(norms).Append(norm.weight).Concat(linears.SelectMany(linear => linear.Parameters)).Distinct();
     }
 
-    /// <summary>Token ids (B, T) int64 → hidden states (B, T, C) after the last norm.</summary>
+    /// <summary>Token ids (B, T) int64 → hidden states (B · T, C) after the last norm.</summary>
     public Out Hidden(Tensor ids, Pass pass)
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var x = embed_tokens.Value.index_select(0, ids.reshape(-1)).to(Type).reshape(ids.shape[0], ids.shape[1], spec.HiddenSize);   // (B, T, C)
+        var x = embed_tokens.Value.index_select(0, ids.reshape(-1)).to(Type);   // (N, C)
         var inputs = new Tensor[layers.Length];
         var backs = new Pullback?[layers.Length];
         for (var i = 0; i < layers.Length; i++)
@@ -110,7 +110,7 @@ public sealed class Decoder : IDisposable
                 inputs[i].Dispose();
             }
             if (embed_tokens.Trained)
-                embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.reshape(-1, spec.HiddenSize).to(float32), 1);
+                embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.to(float32), 1);
             foreach (var tensor in kept)
                 tensor.Dispose();
             return g.MoveToOuterDisposeScope();
@@ -130,8 +130,9 @@ public sealed class Decoder : IDisposable
     public Tensor Logits(Tensor ids, KvCache? cache = null)
     {
         using var scope = NewDisposeScope();
+        using var off = no_grad();
         using var pass = NewPass((int)ids.shape[1], cache: cache);
-        return lm_head.forward(Hidden(ids, pass).Value, pass).Value.MoveToOuterDisposeScope();
+        return lm_head.forward(Hidden(ids, pass).Value, pass).Value.view(ids.shape[0], ids.shape[1], -1).MoveToOuterDisposeScope();
     }
 
     public void Dispose()

@@ -11,11 +11,10 @@ public sealed class DecoderLayer
     public required RmsNorm post_attention_layernorm { get; init; }
     public required FeedForward mlp { get; init; }
 
-    /// <summary>(B, T, C) → (B, T, C). The way back adds its part to the gradient it is given, in place, and returns that.</summary>
+    /// <summary>(N, C) → (N, C). The way back adds its part to the gradient it is given, in place, and returns that.</summary>
     public Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
     {
         using var scope = NewDisposeScope();
-        using var off = no_grad();
         var normed = input_layernorm.forward(x, pass);
         var attended = self_attn.forward(normed.Value, pass);
         var middle = attended.Value;
@@ -28,7 +27,6 @@ public sealed class DecoderLayer
         return new(y!, (gradient, _) =>
         {
             using var scope = NewDisposeScope();
-            using var off = no_grad();
             normed2.Back!(fed.Back!(gradient), gradient);
             normed.Back!(attended.Back!(gradient), gradient);
             foreach (var tensor in kept)

@@ -14,11 +14,11 @@ public sealed class FeedForward(ModelSpec spec)
     public Linear[] projections { get; init; } = [];                         // gate_proj, up_proj, or gate_up_proj alone
     public required Linear down_proj { get; set; }
 
-    public Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)      // (B, T, C) -> (B, T, C)
+    public Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)      // (N, C) -> (N, C)
     {
         using var scope = NewDisposeScope();
         var projected = Array.ConvertAll(projections, projection => projection.forward(x, pass));
-        var gated = Gate();                                                  // (B, T, M)
+        var gated = Gate();                                                  // (N, M)
         var output = down_proj.forward(gated, pass, wanted | Wanted.InputAgain);
         output.Value?.MoveToOuterDisposeScope();
         if (!pass.Learns)

@@ -20,9 +20,9 @@ public static class Head
     }
 
     /// <param name="head">The output projection.</param>
-    /// <param name="hidden">(B, T, C) after the last norm.</param>
-    /// <param name="rows">(N) int64: which of the B·T positions predict.</param>
-    /// <param name="targets">(N) int64: the tokens they should predict.</param>
+    /// <param name="hidden">(N, C) after the last norm.</param>
+    /// <param name="rows">(P) int64: which of the N positions predict.</param>
+    /// <param name="targets">(P) int64: the tokens they should predict.</param>
     /// <param name="scale">The gradient is that of scale · sum.</param>
     /// <param name="pass">Whether the way back is wanted.</param>
     /// <param name="cap">Soft cap of the logits; 0 is none.</param>
@@ -31,8 +31,7 @@ public static class Head
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var width = hidden.shape[^1];
-        var picked = hidden.reshape(-1, width).index_select(0, rows);        // (N, C); becomes its own gradient, chunk by chunk
+        var picked = hidden.index_select(0, rows);                           // (P, C); becomes its own gradient, chunk by chunk
         var sum = zeros([], float64, hidden.device);
         var right = empty(rows.shape, @bool, hidden.device);
         var chunk = ChunkRows(head.Out, hidden.element_size());
@@ -57,10 +56,9 @@ public static class Head
         return (sum, right, (_, _) =>
         {
             using var inner = NewDisposeScope();
-            var whole = zeros([shape[0] * shape[1], width], picked.dtype, picked.device);
-            whole.index_copy_(0, rows, picked);
+            var whole = zeros(shape, picked.dtype, picked.device).index_copy_(0, rows, picked);
             picked.Dispose();
-            return whole.reshape(shape).MoveToOuterDisposeScope();
+            return whole.MoveToOuterDisposeScope();
         }
         );
     }

@@ -29,7 +29,7 @@ public abstract class Linear(string name, long inputs, long outputs, Parameter? 
 
     public Parameter? bias { get; } = bias;
 
-    /// <summary>(…, In) → (…, Out).</summary>
+    /// <summary>(N, In) → (N, Out).</summary>
     public abstract Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All);
 
     /// <summary>W in a float type, (Out, In); the caller disposes it.</summary>
@@ -49,14 +49,13 @@ public abstract class Linear(string name, long inputs, long outputs, Parameter? 
     {
         if (onto is null)
             return gradient.matmul(weight).MoveToOuterDisposeScope();
-        onto.view(-1, In).addmm_(gradient.reshape(-1, Out), weight, 1, 1);
-        return onto;
+        return onto.addmm_(gradient, weight, 1, 1);
     }
 
     protected void BiasGradient(Tensor gradient)
     {
         if (bias is { Trained: true })
-            bias.Accumulate(gradient.reshape(-1, Out).sum(dim: 0, type: float32));
+            bias.Accumulate(gradient.sum(dim: 0, type: float32));
     }
 }
 
@@ -75,7 +74,6 @@ public sealed class DenseLinear(string name, Parameter weight, Parameter? bias =
     public override Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
     {
         using var scope = NewDisposeScope();
-        using var off = no_grad();
         var y = wanted.HasFlag(Wanted.NoValue) ? null : Product(x, weight.As(x.dtype)).MoveToOuterDisposeScope();
         if (!pass.Learns)
             return new(y!, null);
@@ -84,18 +82,16 @@ public sealed class DenseLinear(string name, Parameter weight, Parameter? bias =
         return new(y!, (gradient, onto) =>
         {
             using var scope = NewDisposeScope();
-            using var off = no_grad();
-            BiasGradient(gradient);
+                BiasGradient(gradient);
             if (again)
                 held = gradient;
             else if (weight.Trained)
-                weight.Accumulate(gradient.reshape(-1, Out), x.reshape(-1, In));
+                weight.Accumulate(gradient, x);
             return ProductBack(gradient, weight.As(gradient.dtype), onto);
         }, !again ? null : input =>
         {
             using var scope = NewDisposeScope();
-            using var off = no_grad();
-            weight.Accumulate(held!.reshape(-1, Out), input.reshape(-1, In));
+                weight.Accumulate(held!, input);
         });
     }
 }

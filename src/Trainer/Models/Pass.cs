@@ -25,7 +25,6 @@ public sealed class Pass : IDisposable
     private readonly Dictionary<int, Tensor> windows = [];
     private readonly Documents? documents;
     private readonly Tensor? starts;
-    private readonly int length;
     private readonly int past;
     private readonly Device device;
 
@@ -37,9 +36,12 @@ public sealed class Pass : IDisposable
     public Pass(Tensor cos, Tensor sin, int length, Documents? documents = null, KvCache? cache = null)
     {
         (Cos, Sin, Cache) = (cos.DetachFromDisposeScope(), sin.DetachFromDisposeScope(), cache);
-        (this.length, this.documents, past, device) = (length, documents, cache?.Length ?? 0, cos.device);
+        (Length, this.documents, past, device) = (length, documents, cache?.Length ?? 0, cos.device);
         starts = documents is null ? null : Scopes.Upload(documents.Starts, device).DetachFromDisposeScope();
     }
+
+    /// <summary>Tokens of a row, T: within the layers a batch is (N, …) with N = B · T.</summary>
+    public int Length { get; }
 
     public Tensor Cos { get; }
 
@@ -57,15 +59,15 @@ public sealed class Pass : IDisposable
     public long? Seed { get; init; }
 
     /// <summary>What the fused kernels are told of a layer.</summary>
-    public Kernels.Sight SightOf(int? window) => new(window is { } w && w < length ? w : null, starts, documents?.Longest ?? length);
+    public Kernels.Sight SightOf(int? window) => new(window is { } w && w < Length ? w : null, starts, documents?.Longest ?? Length);
 
     /// <summary>Mask of a layer: null with Causal when plain causal attention does. True where a query may look.</summary>
     public (Tensor? Mask, bool Causal) MaskFor(int? window)
     {
-        var keys = past + length;
+        var keys = past + Length;
         var narrow = window is { } w && w < keys;
-        if (!narrow && documents is null && (past == 0 || length == 1))
-            return (null, length > 1);
+        if (!narrow && documents is null && (past == 0 || Length == 1))
+            return (null, Length > 1);
         var key = narrow ? window!.Value : 0;
         if (!windows.TryGetValue(key, out var mask))
         {
@@ -77,7 +79,7 @@ public sealed class Pass : IDisposable
                 mask = mask.logical_and(seen.gt(query - window!.Value));
             if (documents is not null)
             {
-                var number = searchsorted(starts!, arange(documents.Starts[^1], int32, device), right: true).reshape(-1, length);   // (B, T)
+                var number = searchsorted(starts!, arange(documents.Starts[^1], int32, device), right: true).reshape(-1, Length);   // (B, T)
                 mask = mask.logical_and(number.unsqueeze(2).eq(number.unsqueeze(1))).unsqueeze(1);   // (B, 1, T, T)
             }
             windows[key] = mask = mask.DetachFromDisposeScope();

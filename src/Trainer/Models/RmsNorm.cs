@@ -14,7 +14,6 @@ public sealed class RmsNorm(Parameter weight, double eps)
     public Out forward(Tensor x, Pass pass, Tensor? delta = null)              // (…, C) -> (…, C)
     {
         using var scope = NewDisposeScope();
-        using var off = no_grad();
         var (y, rstd) = Kernels.RmsNorm.Forward(x, delta, weight.As(x.dtype), eps);
         y.MoveToOuterDisposeScope();
         if (!pass.Learns)
@@ -24,7 +23,6 @@ public sealed class RmsNorm(Parameter weight, double eps)
         return new(y, (gradient, onto) =>
         {
             using var scope = NewDisposeScope();
-            using var off = no_grad();
             if (weight.Trained)
                 weight.Accumulate(Kernels.RmsNorm.WeightGradient(gradient, normed, rstd));
             var dx = Kernels.RmsNorm.Backward(gradient, normed, weight.As(normed.dtype), rstd, onto);

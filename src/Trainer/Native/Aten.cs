@@ -128,28 +128,6 @@ public static unsafe partial class Aten
         return result;
     }
 
-    /// <summary>
-    /// Whether operators that have a slower way of giving the same bits every time must take it. Set around the one operator that needs it,
-    /// since libtorch refuses others while it is set.
-    /// </summary>
-    internal static bool Deterministic
-    {
-        set
-        {
-            if (setDeterministic == null)
-            {
-                // C++ functions by their mangled names: libtorch offers no C entry point for them.
-                setDeterministic = (delegate* unmanaged<nint, byte, byte, void>)NativeLibrary.GetExport(Backend.TorchCpu, "_ZN2at7Context26setDeterministicAlgorithmsEbb");
-                context = ((delegate* unmanaged<nint>)NativeLibrary.GetExport(Backend.TorchCpu, "_ZN2at13globalContextEv"))();
-                ((delegate* unmanaged<nint, byte, void>)NativeLibrary.GetExport(Backend.TorchCpu, "_ZN2at7Context39setDeterministicFillUninitializedMemoryEb"))(context, 0);
-            }
-            setDeterministic(context, value ? (byte)1 : (byte)0, 0);
-        }
-    }
-
-    private static delegate* unmanaged<nint, byte, byte, void> setDeterministic;
-    private static nint context;
-
     /// <summary>Attention with every parameter of the operator, of which TorchSharp's call lacks <paramref name="scale"/> and <paramref name="enableGqa"/>.</summary>
     /// <param name="query">(batch, heads, length, size).</param>
     /// <param name="key">(batch, key heads, length, size).</param>
