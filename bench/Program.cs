@@ -28,7 +28,7 @@ var train = new TrainConfig { LearningRate = 2e-4, Schedule = ScheduleKind.Const
 using var model = new Decoder(spec, new RandomParts(spec, bfloat16, backend.Device, kind == AdapterKind.Qlora), bfloat16, backend.Device);
 AdapterPass.Attach(model, adapter, seed: 1);
 if (job.Recompute)
-    Recompute.Attach(model);
+    Recompute.Attach(model, keepAttention: true);
 using var optimizer = new Optimizer(AdapterPass.Trained(model, kind, BiasMode.None), train, backend.Device, bfloat16);
 var stepper = new Stepper(model, optimizer, new Schedule(train, 1000), train, null, new Meter(Cuda.UsedBytes));
 var random = new Random(0);

@@ -1,3 +1,4 @@
+using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Models;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -20,6 +21,8 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
 
     public override IEnumerable<Parameter> Parameters => [.. Inner.Parameters, lora_A, lora_B];
 
+    public override int? ApartRank => dropout > 0 ? null : Rank;
+
     public override long WeightBytes => Inner.WeightBytes;
 
     /// <summary>The inner weight alone; <see cref="Merged"/> has the adapter in it.</summary>
@@ -38,27 +41,32 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
     {
         using var scope = NewDisposeScope();
         var type = x.dtype;
-        var (y, innerBack, innerLearn) = Inner.forward(x, pass, wanted);
-        var keep = dropout > 0 && pass.Seed is { } seed ? Kept(x, seed) : null;
+        var inner = Inner.forward(x, pass, wanted);
+        var y = inner.Value;
+        var keep = dropout > 0 && pass.Seed is { } seed ? Dropout.Mask(x.shape, type, x.device, dropout, unchecked(seed * 1_000_003 + number)) : null;   // (N, In)
         var low = nn.functional.linear(Dropped(x), lora_A.As(type));         // (N, r)
-        y?.addmm_(low, lora_B.As(type).t(), 1, (float)Scale).MoveToOuterDisposeScope();
+        var rest = wanted.HasFlag(Wanted.ValueApart) ? new LowRank(low, lora_B.As(type), Scale) : null;
+        if (rest is null)
+            y?.addmm_(low, lora_B.As(type).t(), 1, (float)Scale);
+        y?.MoveToOuterDisposeScope();
+        if (pass.Learns || rest is not null)
+            low.MoveToOuterDisposeScope();
         if (!pass.Learns)
-            return new(y!, null);
+            return new(y!, null, Rest: rest);
         keep?.MoveToOuterDisposeScope();
-        low.MoveToOuterDisposeScope();
-        var again = wanted.HasFlag(Wanted.InputAgain);
+        var (again, apart) = (wanted.HasFlag(Wanted.InputAgain), wanted.HasFlag(Wanted.BackApart));
         Tensor? dlow = null;
         return new(y!, (gradient, onto) =>
         {
             using var scope = NewDisposeScope();
-            var dx = innerBack!(gradient, onto);
+            var dx = inner.Back!(gradient, onto);
             lora_B.Accumulate(gradient, low, Scale);
             low.Dispose();
             dlow = gradient.matmul(lora_B.As(type));                         // (N, r); Scale is to come
-            if (keep is null)
-                dx.addmm_(dlow, lora_A.As(type), 1, (float)Scale);
-            else
+            if (keep is not null)
                 dx.add_(dlow.matmul(lora_A.As(type)).mul_(keep), Scale);
+            else if (!apart)
+                dx.addmm_(dlow, lora_A.As(type), 1, (float)Scale);
             if (again)
                 dlow.DetachFromDisposeScope();
             else
@@ -69,18 +77,11 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
             using var scope = NewDisposeScope();
             lora_A.Accumulate(dlow!, Dropped(input), Scale);
             dlow!.Dispose();
-            innerLearn?.Invoke(input);
-        });
+            inner.Learn?.Invoke(input);
+        }, rest, apart ? () => new LowRank(dlow!, lora_A.As(type), Scale) : null);
 
         Tensor Dropped(Tensor input) => keep is null ? input : input * keep;
     }
 
     public void Dispose() => (Inner as IDisposable)?.Dispose();
-
-    /// <summary>(N, In): 0 where dropped, 1 / (1 − p) where kept; the same for the same seed, on the way out and again on the way back.</summary>
-    private Tensor Kept(Tensor x, long seed)
-    {
-        using var generator = new Generator((ulong)(seed * 1_000_003 + number), x.device);
-        return rand(x.shape, float32, x.device, generator: generator).ge(dropout).to(x.dtype).div_(1 - dropout);
-    }
 }

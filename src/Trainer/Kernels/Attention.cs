@@ -20,23 +20,39 @@ public static class Attention
     // cuDNN builds a plan for every new shape, which pays for long sequences only.
     private const int CudnnFrom = 1024;
 
-    private static readonly int capability = Cuda.Capability();
-    private static bool cudnnFails;
+    // The operator's results are tensors and numbers mixed, which the C entry point cannot give back: asked for in TorchScript, which can.
+    private const string Script = """
+        def attend(q, k, v):
+            r = torch._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, True, False)
+            return r[0], r[1], r[6], r[7]
 
-    /// <summary>What the way back of <see cref="Forward"/> needs.</summary>
+        """;
+
+    private static readonly int capability = Cuda.Capability();
+    private static readonly Lazy<jit.CompilationUnit> cudnn = new(() => jit.compile(Script));
+    private static bool cudnnServes = capability >= 90;
+
+    /// <summary>What the way back needs.</summary>
     /// <param name="Y">(B, T, H, D).</param>
     /// <param name="Sums">Log of the sums of the softmax, fp32.</param>
     /// <param name="Seed">State of the dropout that is not used; the operators ask for it back.</param>
     /// <param name="Offset">Likewise.</param>
-    public sealed record Mixed(Tensor Y, Tensor Sums, Tensor Seed, Tensor Offset);
+    /// <param name="Cudnn">Whose kernels made it.</param>
+    public sealed record Mixed(Tensor Y, Tensor Sums, Tensor Seed, Tensor Offset, bool Cudnn) : IDisposable
+    {
+        /// <summary>The four tensors, moved or detached by the caller.</summary>
+        public IReadOnlyList<Tensor> Tensors => [Y, Sums, Seed, Offset];
 
-    /// <summary>Whether FlashAttention's kernels take a type, a head's size and this card.</summary>
+        public void Dispose()
+        {
+            foreach (var tensor in Tensors)
+                tensor.Dispose();
+        }
+    }
+
+    /// <summary>Whether the fused kernels take a type, a head's size and this card.</summary>
     public static bool Serves(Tensor q) => q.device_type == DeviceType.CUDA && q.dtype is ScalarType.BFloat16 or ScalarType.Float16
         && q.shape[^1] % 8 == 0 && q.shape[^1] <= 256 && capability >= 80;
-
-    /// <summary>Whether cuDNN's kernels are the ones to take: on Hopper and later, for long plain sequences. Their sums come in any order.</summary>
-    public static bool CudnnServes(Tensor q, Sight sight) => !cudnnFails && capability >= 90 && TorchContext.ChoosesAttention
-        && sight.Starts is null && sight.Window is null && q.shape[1] >= CudnnFrom && q.shape[^1] <= 128;
 
     /// <param name="q">(B, T, H, D).</param>
     /// <param name="k">(B, T, KV, D), KV a divisor of H.</param>
@@ -45,11 +61,9 @@ public static class Attention
     public static Mixed Forward(Tensor q, Tensor k, Tensor v, Sight sight)
     {
         using var scope = NewDisposeScope();
-        var (starts, longest, left) = Of(q, sight);
-        var r = Aten.Call("aten::_flash_attention_forward", "", [Shaped(q, sight), Shaped(k, sight), Shaped(v, sight), AtenArg.Maybe(starts), AtenArg.Maybe(starts), longest, longest,
-            0.0, true, false, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 5);
-        var mixed = new Mixed(r[0].view(q.shape), r[1], r[2], r[3]);
-        foreach (var tensor in new[] { mixed.Y, mixed.Sums, mixed.Seed, mixed.Offset })
+        var plain = sight.Starts is null && sight.Window is null && q.shape[1] >= CudnnFrom && q.shape[^1] <= 128;
+        var mixed = (cudnnServes && plain ? ByCudnn(q, k, v) : null) ?? ByFlash(q, k, v, sight);
+        foreach (var tensor in mixed.Tensors)
             tensor.MoveToOuterDisposeScope();
         return mixed;
     }
@@ -61,41 +75,30 @@ public static class Attention
     /// <param name="v">As on the way out.</param>
     /// <param name="mixed">From the way out.</param>
     /// <param name="sight">As on the way out.</param>
-    /// <param name="deterministic">Same bits every time, whatever the length; slower, the more so the longer.</param>
+    /// <param name="deterministic">Same bits every time, whatever the length; slower, the more so the longer. cuDNN has no such mode.</param>
     public static (Tensor Q, Tensor K, Tensor V) Backward(Tensor gradient, Tensor q, Tensor k, Tensor v, Mixed mixed, Sight sight, bool deterministic)
     {
         using var scope = NewDisposeScope();
+        if (mixed.Cudnn && !deterministic)
+        {
+            long length = q.shape[1];
+            var r = Aten.Call("aten::_scaled_dot_product_cudnn_attention_backward", "", [Turned(gradient), Turned(q), Turned(k), Turned(v), Turned(mixed.Y), mixed.Sums,
+                mixed.Seed, mixed.Offset, AtenArg.Undefined, AtenArg.Undefined, AtenArg.Undefined, length, length, 0.0, true, AtenArg.None], 3);
+            return (Turned(r[0]).contiguous().MoveToOuterDisposeScope(), Turned(r[1]).contiguous().MoveToOuterDisposeScope(), Turned(r[2]).contiguous().MoveToOuterDisposeScope());
+        }
+        var (sums, seed, offset) = mixed.Cudnn ? (mixed.Sums.squeeze(-1), zeros([2], int64, q.device), zeros([], int64, q.device)) : (mixed.Sums, mixed.Seed, mixed.Offset);
         var (starts, longest, left) = Of(q, sight);
         var bounds = starts is null ? AtenArg.Undefined : starts;
         TorchContext.Deterministic = deterministic;
         try
         {
-            var r = Aten.Call("aten::_flash_attention_backward", "", [Shaped(gradient, sight), Shaped(q, sight), Shaped(k, sight), Shaped(v, sight), Shaped(mixed.Y, sight), mixed.Sums,
-                bounds, bounds, longest, longest, 0.0, true, mixed.Seed, mixed.Offset, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 3);
+            var r = Aten.Call("aten::_flash_attention_backward", "", [Shaped(gradient, sight), Shaped(q, sight), Shaped(k, sight), Shaped(v, sight), Shaped(mixed.Y, sight), sums,
+                bounds, bounds, longest, longest, 0.0, true, seed, offset, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 3);
             return (r[0].view(q.shape).MoveToOuterDisposeScope(), r[1].view(k.shape).MoveToOuterDisposeScope(), r[2].view(v.shape).MoveToOuterDisposeScope());
         }
         finally
         {
             TorchContext.Deterministic = false;
-        }
-    }
-
-    /// <summary>By cuDNN, differentiable as any operator; null when this build cannot, which is then not asked again. q (B, H, T, D), k and v (B, KV, T, D).</summary>
-    internal static Tensor? Cudnn(Tensor q, Tensor k, Tensor v)
-    {
-        TorchContext.CudnnAttentionOnly = true;
-        try
-        {
-            return Aten.ScaledDotProductAttention(q, k, v, isCausal: true, enableGqa: q.shape[1] != k.shape[1]);
-        }
-        catch (ExternalException)
-        {
-            cudnnFails = true;
-            return null;
-        }
-        finally
-        {
-            TorchContext.CudnnAttentionOnly = false;
         }
     }
 
@@ -110,6 +113,30 @@ public static class Attention
             return groups == heads ? x : x.unsqueeze(2).expand(x.shape[0], groups, heads / groups, x.shape[2], x.shape[3]).reshape(x.shape[0], heads, x.shape[2], x.shape[3]);
         }
     }
+
+    private static Mixed ByFlash(Tensor q, Tensor k, Tensor v, Sight sight)
+    {
+        var (starts, longest, left) = Of(q, sight);
+        var r = Aten.Call("aten::_flash_attention_forward", "", [Shaped(q, sight), Shaped(k, sight), Shaped(v, sight), AtenArg.Maybe(starts), AtenArg.Maybe(starts), longest, longest,
+            0.0, true, false, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 5);
+        return new(r[0].view(q.shape), r[1], r[2], r[3], false);
+    }
+
+    private static Mixed? ByCudnn(Tensor q, Tensor k, Tensor v)
+    {
+        try
+        {
+            var (y, sums, seed, offset) = ((Tensor, Tensor, Tensor, Tensor))cudnn.Value.invoke<object>("attend", Turned(q), Turned(k), Turned(v));
+            return new(Turned(y).contiguous(), sums, seed, offset, true);
+        }
+        catch (ExternalException e) when (!e.Message.Contains("out of memory", StringComparison.OrdinalIgnoreCase))
+        {
+            cudnnServes = false;                                              // this build has none, or none for this card
+            return null;
+        }
+    }
+
+    private static Tensor Turned(Tensor x) => x.transpose(1, 2);
 
     private static (Tensor? Starts, long Longest, long? Left) Of(Tensor q, Sight sight) =>
         (sight.Starts, sight.Starts is null ? q.shape[1] : sight.Longest, sight.Window is { } window ? window - 1 : null);

@@ -1,9 +1,16 @@
+using Memopt.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Kernels;
 
-/// <summary>act(gate) · up (Shazeer 2020, arXiv 2002.05202).</summary>
+/// <summary>A product of low rank that is still to be added to something: Scale · Left · Right.</summary>
+/// <param name="Left">(N, r).</param>
+/// <param name="Right">(columns, r), or (r, columns) on a way back: as LoRA's B and A lie.</param>
+/// <param name="Scale">Factor.</param>
+public sealed record LowRank(Tensor Left, Tensor Right, double Scale);
+
+/// <summary>act(gate) · up (Shazeer 2020, arXiv 2002.05202). Low-rank parts of its inputs can be left to it: adding them first would read and write everything once more.</summary>
 public static class Gated
 {
     private static readonly Kernel kernel = new("Gated.cu");
@@ -33,6 +40,40 @@ public static class Gated
         var width = gate.shape[^1];
         kernel.Launch("backward", gate.dtype, (gradient.numel() / width, 1), (Threads(width), 1), [gate, up, gradient, gate.stride(-2), (int)width, Kind(act), Packed(gate, up)]);
     }
+
+    private static readonly bool tensorCores = Cuda.Capability() >= 80;
+
+    /// <summary>Whether low-rank parts of some rank may be left to the calls below.</summary>
+    public static bool Adds(Tensor x, long width, int rank) => tensorCores && rank is 16 or 32 or 64 && width % 32 == 0 && x.dtype is ScalarType.BFloat16 or ScalarType.Float16 && Kernel.Serves(x);
+
+    /// <summary>As <see cref="Forward(Tensor, Tensor, string)"/> of gate + its low-rank part and up + its, each rounded.</summary>
+    public static Tensor Forward(Tensor gate, Tensor up, LowRank lowGate, LowRank lowUp, string act)
+    {
+        var width = gate.shape[^1];
+        var y = empty(gate.shape, gate.dtype, gate.device);
+        var rows = y.numel() / width;
+        kernel.Launch($"forward_low{lowGate.Left.shape[^1]}", gate.dtype, ((width + 255) / 256, (rows + Span - 1) / Span), (256, 1),
+        [
+            gate, up, y, lowGate.Left, lowGate.Right, (float)lowGate.Scale, lowUp.Left, lowUp.Right, (float)lowUp.Scale,
+            rows, (int)width, gate.stride(-2), Kind(act), Span,
+        ]);
+        return y;
+    }
+
+    /// <summary>As <see cref="Backward(Tensor, Tensor, Tensor, string)"/>, with low-rank parts of gate, up and, where given, of the gradient still to be added.</summary>
+    public static void Backward(Tensor gate, Tensor up, Tensor gradient, LowRank lowGate, LowRank lowUp, LowRank? low, string act)
+    {
+        var width = gate.shape[^1];
+        var rows = gradient.numel() / width;
+        kernel.Launch($"backward_low{lowGate.Left.shape[^1]}", gate.dtype, ((width + 255) / 256, (rows + Span - 1) / Span), (256, 1),
+        [
+            gate, up, gradient, lowGate.Left, lowGate.Right, (float)lowGate.Scale, lowUp.Left, lowUp.Right, (float)lowUp.Scale,
+            KernelArg.Maybe(low?.Left), KernelArg.Maybe(low?.Right), (float)(low?.Scale ?? 0), rows, (int)width, gate.stride(-2), Kind(act), Span,
+        ]);
+    }
+
+    // Rows that a block goes down with one reading of the right factors.
+    private const int Span = 128;
 
     internal static Tensor Reference(Tensor gate, Tensor up, string act)
     {

@@ -11,15 +11,17 @@ namespace Memopt.Trainer.Memory;
 /// </summary>
 public static class Recompute
 {
-    public static void Attach(Decoder model) => model.RunLayer = Run;
+    /// <param name="model">Whose layers are to be run twice.</param>
+    /// <param name="keepAttention">Whether what attention gave is kept too, where fused kernels made it: saves its second run, costs as much again as the inputs.</param>
+    public static void Attach(Decoder model, bool keepAttention) => model.RunLayer = (layer, x, pass) => Run(layer, x, pass, keepAttention);
 
-    private static Out Run(DecoderLayer layer, Tensor x, Pass pass)
+    private static Out Run(DecoderLayer layer, Tensor x, Pass pass, bool keepAttention)
     {
         using var scope = NewDisposeScope();
         var learns = pass.Learns;
-        pass.Learns = false;
+        (pass.Learns, pass.Remembers) = (false, learns && keepAttention);
         var y = layer.forward(x, pass).Value.MoveToOuterDisposeScope();
-        pass.Learns = learns;
+        (pass.Learns, pass.Remembers) = (learns, false);
         return new(y, !learns ? null : (gradient, _) =>
         {
             using var scope = NewDisposeScope();

@@ -27,7 +27,7 @@ public sealed class Attention(ModelSpec spec, int layer)
         var kNorm = k_norm?.forward(k, pass);
         (q, k) = (qNorm?.Value ?? q, kNorm?.Value ?? k);
         Kernels.Rope.Turn(q, k, pass.Cos, pass.Sin);
-        var (mixed, mixedBack) = Mix(q, k, v, pass);                         // (B, T, H, D)
+        var (mixed, mixedBack) = Mix(q, k, v, pass, scope);                  // (B, T, H, D)
         var output = o_proj.forward(mixed.view(-1, heads * dim), pass);
         output.Value.MoveToOuterDisposeScope();
         if (!pass.Learns)
@@ -53,39 +53,30 @@ public sealed class Attention(ModelSpec spec, int layer)
     }
 
     /// <summary>Attention itself, by the fused kernels where they serve, else by the general operator with a mask.</summary>
-    private (Tensor Value, Func<Tensor, (Tensor Q, Tensor K, Tensor V)>? Back) Mix(Tensor q, Tensor k, Tensor v, Pass pass)
+    private (Tensor Value, Func<Tensor, (Tensor Q, Tensor K, Tensor V)>? Back) Mix(Tensor q, Tensor k, Tensor v, Pass pass, DisposeScope owner)
     {
-        var sight = pass.SightOf(window);
         if (pass.Cache is null && Kernels.Attention.Serves(q))
         {
-            if (!pass.Deterministic && Kernels.Attention.CudnnServes(q, sight) && Differentiated(Kernels.Attention.Cudnn) is { } made)
-                return made;
-            var mixed = Kernels.Attention.Forward(q, k, v, sight);
+            var sight = pass.SightOf(window);
+            var mixed = pass.Remembered(layer, owner) ?? Kernels.Attention.Forward(q, k, v, sight);
+            pass.Remember(layer, mixed);
             return (mixed.Y, !pass.Learns ? null : gradient => Kernels.Attention.Backward(gradient, q, k, v, mixed, sight, pass.Deterministic));
         }
-        return Differentiated((q, k, v) =>
-        {
-            if (pass.Cache is { } cache)
-                (k, v) = cache.Append(layer, k.contiguous(), v.contiguous());
-            var (mask, causal) = pass.MaskFor(window);
-            return Kernels.Attention.General(q, k, v, mask, causal);
-        })!.Value;
 
-        (Tensor, Func<Tensor, (Tensor, Tensor, Tensor)>?)? Differentiated(Func<Tensor, Tensor, Tensor, Tensor?> attention)
+        using var scope = NewDisposeScope();
+        var (keys, values) = (k.transpose(1, 2), v.transpose(1, 2));         // (B, KV, T, D)
+        if (pass.Cache is { } cache)
+            (keys, values) = cache.Append(layer, keys.contiguous(), values.contiguous());
+        var (mask, causal) = pass.MaskFor(window);
+        var (y, back) = Local.Run(pass.Learns, [q.transpose(1, 2), keys, values], qkv => Kernels.Attention.General(qkv[0], qkv[1], qkv[2], mask, causal));
+        var value = y.transpose(1, 2).contiguous();
+        scope.MoveAllOut();
+        return (value, back is null ? null : gradient =>
         {
             using var scope = NewDisposeScope();
-            var (y, back) = Local.Run(pass.Learns, [q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)], qkv => attention(qkv[0], qkv[1], qkv[2]));   // (B, H, T, D)
-            if (y is null)
-                return null;
-            var value = y.transpose(1, 2).contiguous();
-            scope.MoveAllOut();
-            return (value, back is null ? null : gradient =>
-            {
-                using var scope = NewDisposeScope();
-                var g = back(gradient.transpose(1, 2));
-                Tensor Turned(Tensor x) => x.transpose(1, 2).contiguous().MoveToOuterDisposeScope();
-                return (Turned(g[0]), Turned(g[1]), Turned(g[2]));
-            });
-        }
+            var g = back(gradient.transpose(1, 2));
+            Tensor Turned(Tensor x) => x.transpose(1, 2).contiguous().MoveToOuterDisposeScope();
+            return (Turned(g[0]), Turned(g[1]), Turned(g[2]));
+        });
     }
 }

@@ -88,13 +88,13 @@ public sealed class Decoder : IDisposable
         var backs = new Pullback?[layers.Length];
         for (var i = 0; i < layers.Length; i++)
         {
-            var (y, back, _) = RunLayer(layers[i], x, pass);
+            var (y, back) = RunLayer(layers[i], x, pass);
             if (!pass.Learns)
                 x.Dispose();
             (inputs[i], x, backs[i]) = (x, y, back);
         }
         pass.Cache?.Advance((int)ids.shape[1]);
-        var (h, normBack, _) = norm.forward(x, pass);
+        var (h, normBack) = norm.forward(x, pass);
         h.MoveToOuterDisposeScope();
         if (!pass.Learns)
             return new(h, null);

@@ -17,9 +17,11 @@ public sealed class FeedForward(ModelSpec spec)
     public Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)      // (N, C) -> (N, C)
     {
         using var scope = NewDisposeScope();
-        var projected = Array.ConvertAll(projections, projection => projection.forward(x, pass));
-        var gated = Gate();                                                  // (N, M)
-        var output = down_proj.forward(gated, pass, wanted | Wanted.InputAgain);
+        var rank = projections[0].ApartRank;
+        var apart = rank is { } r && projections.All(projection => projection.ApartRank == rank) && Gated.Adds(x, spec.IntermediateSize, r);
+        var projected = Array.ConvertAll(projections, projection => projection.forward(x, pass, apart ? Wanted.ValueApart : Wanted.All));
+        var gated = Forward();                                               // (N, M)
+        var output = down_proj.forward(gated, pass, wanted | Wanted.InputAgain | (apart && down_proj.ApartRank == rank ? Wanted.BackApart : Wanted.All));
         output.Value?.MoveToOuterDisposeScope();
         if (!pass.Learns)
             return output;
@@ -29,8 +31,7 @@ public sealed class FeedForward(ModelSpec spec)
         {
             using var scope = NewDisposeScope();
             var again = output.Back!(gradient);
-            var (gate, up) = Halves();
-            Gated.Backward(gate, up, again, spec.HiddenAct);
+            Backward(again);
             output.Learn?.Invoke(again);
             again.Dispose();
             var dx = projected[0].Back!(projected[0].Value, onto);
@@ -41,22 +42,29 @@ public sealed class FeedForward(ModelSpec spec)
             return onto ?? dx.MoveToOuterDisposeScope();
         });
 
-        Tensor Gate()
+        Tensor Forward()
         {
             using var scope = NewDisposeScope();
-            var (gate, up) = Halves();
-            var gated = Gated.Forward(gate, up, spec.HiddenAct).MoveToOuterDisposeScope();
+            var (gate, up) = (Half(0), Half(1));
+            var gated = apart ? Gated.Forward(gate, up, Low(0), Low(1), spec.HiddenAct) : Gated.Forward(gate, up, spec.HiddenAct);
             foreach (var part in pass.Learns ? [] : projected)
                 part.Value.Dispose();
-            return gated;
+            return gated.MoveToOuterDisposeScope();
         }
 
-        (Tensor, Tensor) Halves()
+        void Backward(Tensor again)
         {
-            if (projected.Length == 2)
-                return (projected[0].Value, projected[1].Value);
-            var halves = projected[0].Value.chunk(2, -1);
-            return (halves[0], halves[1]);
+            using var scope = NewDisposeScope();
+            if (apart)
+                Gated.Backward(Half(0), Half(1), again, Low(0), Low(1), output.BackRest?.Invoke(), spec.HiddenAct);
+            else
+                Gated.Backward(Half(0), Half(1), again, spec.HiddenAct);
         }
+
+        // Gate and up, and what of them is still to be added, whether they are two linears or halves of one.
+        Tensor Half(int i) => projected.Length == 2 ? projected[i].Value : projected[0].Value.narrow(-1, i * spec.IntermediateSize, spec.IntermediateSize);
+
+        LowRank Low(int i) => projected.Length == 2 ? projected[i].Rest!
+            : projected[0].Rest! with { Right = projected[0].Rest!.Right.narrow(0, i * spec.IntermediateSize, spec.IntermediateSize) };
     }
 }

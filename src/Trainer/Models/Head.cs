@@ -40,7 +40,7 @@ public static class Head
             using var inner = NewDisposeScope();
             var count = Math.Min(chunk, rows.shape[0] - from);
             var part = picked.narrow(0, from, count);
-            var (logits, back, _) = head.forward(part, pass);                // (n, V)
+            var (logits, back) = head.forward(part, pass);                // (n, V)
             var (losses, hits) = CrossEntropy.Learn(logits, targets.narrow(0, from, count), scale, cap, pass.Learns);
             sum.add_(losses.sum(float64));
             right.narrow(0, from, count).copy_(hits);

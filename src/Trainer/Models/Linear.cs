@@ -15,6 +15,12 @@ public enum Wanted
 
     /// <summary>The product is known already; only the way back is wanted.</summary>
     NoValue = 2,
+
+    /// <summary>A low-rank part of the value is added by the caller, who looks at <see cref="Out.Rest"/>.</summary>
+    ValueApart = 4,
+
+    /// <summary>A low-rank part of the input's gradient is added by the caller, who looks at <see cref="Out.BackRest"/>.</summary>
+    BackApart = 8,
 }
 
 /// <summary>y = x Wᵀ + b. What W is kept in, and whether something is added to the product, is the subclass's.</summary>
@@ -37,6 +43,9 @@ public abstract class Linear(string name, long inputs, long outputs, Parameter? 
 
     /// <summary>Parameters in the order of the weights file.</summary>
     public virtual IEnumerable<Parameter> Parameters => bias is null ? [] : [bias];
+
+    /// <summary>Rank of the low-rank part that it can leave to its caller; null when it has none or cannot.</summary>
+    public virtual int? ApartRank => null;
 
     /// <summary>Bytes its frozen weight takes.</summary>
     public abstract long WeightBytes { get; }

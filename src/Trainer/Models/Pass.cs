@@ -1,4 +1,5 @@
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Kernels;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -17,12 +18,18 @@ public delegate Tensor Pullback(Tensor gradient, Tensor? onto = null);
 /// <param name="Value">The output.</param>
 /// <param name="Back">The way back.</param>
 /// <param name="Learn">Of a linear that was told that its input is given again: takes it, after <paramref name="Back"/>.</param>
-public readonly record struct Out(Tensor Value, Pullback? Back, Action<Tensor>? Learn = null);
+/// <param name="Rest">Of a linear that was told to leave its low-rank part to the caller: what is to be added to the value.</param>
+/// <param name="BackRest">Likewise, after <paramref name="Back"/>: what is to be added to the gradient that it gave.</param>
+public readonly record struct Out(Tensor Value, Pullback? Back, Action<Tensor>? Learn = null, LowRank? Rest = null, Func<LowRank>? BackRest = null)
+{
+    public void Deconstruct(out Tensor value, out Pullback? back) => (value, back) = (Value, Back);
+}
 
 /// <summary>One batch on its way through the decoder: positions, masks, and whether the way back is wanted.</summary>
 public sealed class Pass : IDisposable
 {
     private readonly Dictionary<int, Tensor> windows = [];
+    private readonly Dictionary<int, Kernels.Attention.Mixed> mixed = [];
     private readonly Documents? documents;
     private readonly Tensor? starts;
     private readonly int past;
@@ -58,6 +65,29 @@ public sealed class Pass : IDisposable
     /// <summary>Seed of this micro-batch's dropout, null outside training; each module adds its own number, so a second run draws the same.</summary>
     public long? Seed { get; init; }
 
+    /// <summary>Whether what attention gave on the way out is kept for a second run of the same layer: saves its time, costs as much memory as the layer's input.</summary>
+    public bool Remembers { get; set; }
+
+    /// <summary>What was kept of a layer, once; from then on the scope's.</summary>
+    public Kernels.Attention.Mixed? Remembered(int layer, DisposeScope owner)
+    {
+        if (!mixed.Remove(layer, out var kept))
+            return null;
+        foreach (var tensor in kept.Tensors)
+            owner.Attach(tensor);
+        return kept;
+    }
+
+    /// <summary>Keeps what attention gave, if that is wanted, until the second run.</summary>
+    public void Remember(int layer, Kernels.Attention.Mixed made)
+    {
+        if (!Remembers)
+            return;
+        mixed[layer] = made with { Y = made.Y.alias() };                       // the layer frees its own
+        foreach (var tensor in mixed[layer].Tensors)
+            tensor.DetachFromDisposeScope();
+    }
+
     /// <summary>What the fused kernels are told of a layer.</summary>
     public Kernels.Sight SightOf(int? window) => new(window is { } w && w < Length ? w : null, starts, documents?.Longest ?? Length);
 
@@ -91,6 +121,8 @@ public sealed class Pass : IDisposable
     {
         foreach (var mask in windows.Values)
             mask.Dispose();
+        foreach (var kept in mixed.Values)
+            kept.Dispose();
         Cos.Dispose();
         Sin.Dispose();
         starts?.Dispose();

@@ -11,11 +11,6 @@ internal static unsafe class TorchContext
     private static readonly nint context = Export("_ZN2at13globalContextEv") is var get and not 0 ? ((delegate* unmanaged<nint>)get)() : 0;
     private static readonly delegate* unmanaged<nint, byte, byte, void> deterministic = (delegate* unmanaged<nint, byte, byte, void>)Export("_ZN2at7Context26setDeterministicAlgorithmsEbb");
     private static readonly delegate* unmanaged<nint, byte, void> filling = (delegate* unmanaged<nint, byte, void>)Export("_ZN2at7Context39setDeterministicFillUninitializedMemoryEb");
-    private static readonly nint[] otherAttention = [.. new[] { "14setSDPUseFlash", "21setSDPUseMemEfficient", "13setSDPUseMath" }.Select(name => Export($"_ZN2at7Context{name}Eb")).Where(address => address != 0)];
-    private static readonly delegate* unmanaged<nint, byte, void> cudnnAttention = (delegate* unmanaged<nint, byte, void>)Export("_ZN2at7Context14setSDPUseCuDNNEb");
-
-    /// <summary>Whether attention can be told to use cuDNN and nothing else.</summary>
-    public static bool ChoosesAttention => context != 0 && cudnnAttention != null && otherAttention.Length == 3;
 
     /// <summary>
     /// Whether operators that have a slower way of giving the same bits every time must take it. Set around the one operator that needs it,
@@ -30,19 +25,6 @@ internal static unsafe class TorchContext
             if (value && filling != null)
                 filling(context, 0);                                          // else every empty tensor is filled, which costs and helps nothing here
             deterministic(context, value ? (byte)1 : (byte)0, 0);
-        }
-    }
-
-    /// <summary>Whether scaled_dot_product_attention must take cuDNN's kernels, and fail where those do not serve.</summary>
-    public static bool CudnnAttentionOnly
-    {
-        set
-        {
-            if (!ChoosesAttention)
-                return;
-            cudnnAttention(context, 1);
-            foreach (var set in otherAttention)
-                ((delegate* unmanaged<nint, byte, void>)set)(context, value ? (byte)0 : (byte)1);
         }
     }
 

@@ -177,7 +177,7 @@ public static class FineTune
         else if (config.Adapter.Kind != AdapterKind.None)
             AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
         if (plan.Recompute)
-            Recompute.Attach(model);
+            Recompute.Attach(model, keepAttention: true);
         var sampling = false;
         Metered(model, meter, () => sampling);
 

@@ -63,7 +63,7 @@ public sealed class Stepper(Decoder model, Optimizer optimizer, Schedule schedul
         using var scope = NewDisposeScope();
         var start = measure ? meter.Sample() : 0;
         using var pass = model.NewPass(batch.Length, upload.Positions, batch.Documents, learns: true, seed: seed, deterministic: config.Deterministic);
-        var (hidden, back, _) = model.Hidden(upload.Ids, pass);
+        var (hidden, back) = model.Hidden(upload.Ids, pass);
         if (measure)
             Activations = Math.Max(Activations, meter.Sample() - start);
         var (loss, _, lossBack) = Head.Loss(model.lm_head, hidden, upload.Rows, upload.Targets, factor, pass);

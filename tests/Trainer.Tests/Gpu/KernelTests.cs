@@ -68,6 +68,42 @@ public sealed class KernelTests
     }
 
     [GpuTheory]
+    [InlineData("BFloat16", 1, 32, 16, false), InlineData("BFloat16", 129, 4864, 16, true), InlineData("Float16", 77, 288, 32, false), InlineData("BFloat16", 300, 96, 64, true), InlineData("Float16", 16, 256, 64, false)]
+    public void Gated_activations_add_low_rank_parts(string typeName, int rows, int width, int rank, bool fused)
+    {
+        using var scope = NewDisposeScope();
+        var type = Enum.Parse<ScalarType>(typeName);
+        LowRank Part(double scale, params long[] right) => new(Random(type, rows, rank), Random(type, right), scale);
+        var (lowGate, lowUp, low) = (Part(0.5, width, rank), Part(2, width, rank), Part(-0.25, rank, width));
+        foreach (var act in Gated.Activations)
+        {
+            var both = Random(type, rows, 2 * width);
+            var (gate, up) = fused ? (both.narrow(-1, 0, width), both.narrow(-1, width, width)) : (Random(type, rows, width), Random(type, rows, width));
+            var gradient = Random(type, rows, width);
+            Assert.True(Gated.Adds(gate, width, rank));
+            Tensor Added(Tensor x, LowRank part, bool turned) => (Wide(x) + (Wide(part.Left).matmul(turned ? Wide(part.Right) : Wide(part.Right).t()) * part.Scale)).to(type);
+            var (g, u) = (Wide(Added(gate, lowGate, false)), Wide(Added(up, lowUp, false)));
+            var expected = Gated.Reference(g, u, act);
+            Near(expected, Gated.Forward(gate, up, lowGate, lowUp, act));
+            foreach (var withGradient in new[] { false, true })
+            {
+                var (gate2, up2, gradient2) = (gate.clone(), up.clone(), gradient.clone());
+                if (fused)
+                {
+                    var again = both.clone();
+                    (gate2, up2) = (again.narrow(-1, 0, width), again.narrow(-1, width, width));
+                }
+                var (dg, du, d) = (g.clone(), u.clone(), withGradient ? Wide(Added(gradient, low, true)) : Wide(gradient));
+                Gated.ReferenceBackward(dg, du, d, act);
+                Gated.Backward(gate2, up2, gradient2, lowGate, lowUp, withGradient ? low : null, act);
+                Near(dg, gate2);
+                Near(du, up2);
+                Near(expected, gradient2);
+            }
+        }
+    }
+
+    [GpuTheory]
     [InlineData("Float32", 14, 2, 64, 64), InlineData("BFloat16", 28, 4, 128, 128), InlineData("Float16", 4, 4, 80, 80), InlineData("BFloat16", 6, 2, 20, 20), InlineData("Float32", 4, 1, 96, 48), InlineData("BFloat16", 3, 3, 24, 6)]
     public void Rope_turns_and_turns_back(string typeName, int heads, int groups, int dim, int rotary)
     {
@@ -175,6 +211,14 @@ public sealed class KernelTests
             foreach (var to in new[] { ScalarType.Float32, ScalarType.BFloat16, ScalarType.Float16 })
                 Same(ours.Reference(to), ours.Dequantize(to));
         }
+    }
+
+    [GpuTheory, InlineData("Float32"), InlineData("BFloat16"), InlineData("Float16")]
+    public void Dropout_draws_as_on_the_host(string typeName)
+    {
+        using var scope = NewDisposeScope();
+        var type = Enum.Parse<ScalarType>(typeName);
+        Same(Dropout.Mask([7, 1001], type, CPU, 0.3, -12345), Dropout.Mask([7, 1001], type, Gpu.Device, 0.3, -12345).cpu());
     }
 
     private static Tensor Random(ScalarType type, params long[] shape) => randn(shape, ScalarType.Float32, Gpu.Device).to(type);

@@ -19,7 +19,7 @@ public sealed class RecomputeTests
             using var scope = NewDisposeScope();
             using var model = Nano();
             if (recompute)
-                Recompute.Attach(model);
+                Recompute.Attach(model, keepAttention: true);
             var meter = new Meter();
             var run = model.RunLayer;
             model.RunLayer = (layer, x, pass) =>
@@ -45,7 +45,7 @@ public sealed class RecomputeTests
         using var model = Nano();
         using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
         if (recompute)
-            Recompute.Attach(model);
+            Recompute.Attach(model, keepAttention: true);
         var after = new List<(long Tensors, long Bytes)>();
         for (var step = 1; step <= 200; step++)
         {
@@ -75,7 +75,7 @@ public sealed class RecomputeTests
         using var scope = NewDisposeScope();
         using var pass = model.NewPass(length, learns: true, seed: 1);
         var ids = arange(count * length, int64).remainder(4000).reshape(count, length);
-        var (hidden, back, _) = model.Hidden(ids, pass);
+        var (hidden, back) = model.Hidden(ids, pass);
         var rows = arange(0, count * length - 1, int64);
         var (sum, _, lossBack) = Head.Loss(model.lm_head, hidden, rows, ids.reshape(-1).narrow(0, 1, count * length - 1), 1e-3, pass);
         back!(lossBack!(sum));

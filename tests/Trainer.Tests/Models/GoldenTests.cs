@@ -114,7 +114,7 @@ public sealed class GoldenTests
             AdapterPass.Attach(model, new AdapterConfig { Dropout = 0.25 }, 7);
             using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
             if (recompute)
-                Recompute.Attach(model);
+                Recompute.Attach(model, keepAttention: true);
             var loss = Learn(model, batch, seed: 11).cpu().item<double>();
             return (loss, model.Linears().Select(slot => slot.Linear).OfType<LoraLinear>().Select(lora => lora.lora_B.Grad!.clone()).ToList());
         }).ToList();
@@ -142,7 +142,7 @@ public sealed class GoldenTests
         {
             using var scope = NewDisposeScope();
             using var pass = model.NewPass((int)part.Ids.shape[1], learns: true, seed: seed);
-            var (hidden, back, _) = model.Hidden(part.Ids, pass);
+            var (hidden, back) = model.Hidden(part.Ids, pass);
             var flat = cat([labels, full([labels.shape[0], 1], -100, int64, labels.device)], 1).reshape(-1);
             var rows = flat.ne(-100).nonzero().squeeze(1);
             var (sum, _, lossBack) = Head.Loss(model.lm_head, hidden, rows, flat.index_select(0, rows), 1.0 / count, pass);

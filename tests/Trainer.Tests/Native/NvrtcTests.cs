@@ -41,7 +41,7 @@ public sealed class NvrtcTests : IDisposable
     }
 
     [Fact]
-    public void Kernels_travel_in_the_assembly() => Assert.Equal(["AdamW.cu", "CrossEntropy.cu", "Gated.cu", "Nf4.cu", "RmsNorm.cu", "Rope.cu"], Kernel.Files);
+    public void Kernels_travel_in_the_assembly() => Assert.Equal(["AdamW.cu", "CrossEntropy.cu", "Dropout.cu", "Gated.cu", "Nf4.cu", "RmsNorm.cu", "Rope.cu"], Kernel.Files);
 
     [Fact]
     public void A_torn_or_altered_file_in_the_cache_is_as_none()

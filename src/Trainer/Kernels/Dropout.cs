@@ -1,0 +1,48 @@
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Kernels;
+
+/// <summary>Masks of dropout that follow from a seed and the place in the tensor alone (SplitMix64, Steele et al. 2014), the same on every device.</summary>
+public static class Dropout
+{
+    private static readonly Kernel kernel = new("Dropout.cu");
+
+    /// <summary>0 where dropped, 1 / (1 − p) where kept.</summary>
+    /// <param name="shape">Of the mask.</param>
+    /// <param name="type">Of the mask.</param>
+    /// <param name="device">Where it lies.</param>
+    /// <param name="p">Share that is dropped, at least 0 and below 1.</param>
+    /// <param name="seed">Of the draw.</param>
+    public static Tensor Mask(long[] shape, ScalarType type, Device device, double p, long seed)
+    {
+        var dropped = (ulong)(p * (1L << 32));
+        var kept = (float)(1 / (1 - p));
+        if (!Kernel.Serves(device, type))
+            return Reference(shape, type, device, dropped, kept, (ulong)seed);
+        var y = empty(shape, type, device);
+        var count = y.numel();
+        kernel.Launch("mask", type, ((count + 255) / 256, 1), (256, 1), [y, seed, count, (long)dropped, kept]);
+        return y;
+    }
+
+    internal static Tensor Reference(long[] shape, ScalarType type, Device device, ulong dropped, float kept, ulong seed)
+    {
+        using var scope = NewDisposeScope();
+        var values = new float[shape.Aggregate(1L, (a, b) => a * b)];
+        Parallel.For(0, (values.Length + 65535) / 65536, part =>
+        {
+            for (var i = part * 65536; i < Math.Min(values.Length, part * 65536 + 65536); i++)
+            {
+                unchecked
+                {
+                    var z = seed + 0x9E3779B97F4A7C15UL * (ulong)(i + 1);
+                    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9UL;
+                    z = (z ^ (z >> 27)) * 0x94D049BB133111EBUL;
+                    values[i] = ((z ^ (z >> 31)) >> 32) < dropped ? 0 : kept;
+                }
+            }
+        });
+        return tensor(values, shape).to(type, device).MoveToOuterDisposeScope();
+    }
+}
