@@ -40,13 +40,13 @@ public sealed class Nf4 : IDisposable
     private static readonly Dictionary<(QuantType, string), Tables> tables = [];
 
     private readonly Tensor codes, scales;
-    private readonly Tensor? nestedScales;
+    private readonly Tensor? nestedScales, offset;
     private readonly Tables table;
 
-    private Nf4(QuantType type, long[] shape, Tensor codes, Tensor scales, Tensor? nestedScales, float nestedOffset)
+    private Nf4(QuantType type, long[] shape, Tensor codes, Tensor scales, Tensor? nestedScales, Tensor? nestedOffset)
     {
-        (Type, Shape, NestedOffset) = (type, shape, nestedOffset);
-        (this.codes, this.scales, this.nestedScales, table) = (codes, scales, nestedScales, TablesOn(codes.device, type));
+        (Type, Shape) = (type, shape);
+        (this.codes, this.scales, this.nestedScales, offset, table) = (codes, scales, nestedScales, nestedOffset, TablesOn(codes.device, type));
     }
 
     /// <summary>What every weight of a type needs on a device, there once.</summary>
@@ -72,7 +72,7 @@ public sealed class Nf4 : IDisposable
     public Tensor? NestedScales => nestedScales;
 
     /// <summary>Mean taken off the block scales before they were quantized.</summary>
-    public float NestedOffset { get; }
+    public float NestedOffset => offset?.cpu().item<float>() ?? 0;
 
     /// <summary>Bytes of the codes and scales; the two code tables are shared by all weights in the format and not counted.</summary>
     public long Bytes => codes.numel() + scales.numel() * scales.element_size() + (nestedScales is null ? 0 : nestedScales.numel() * 4 + 4);
@@ -86,9 +86,9 @@ public sealed class Nf4 : IDisposable
         var blocks = (count + Block - 1) / Block;
         var (packed, absmax) = Kernel.Serves(weight) ? Launch(weight.contiguous(), type, blocks) : Reference(weight, type, blocks);
         if (!doubleQuant)
-            return new(type, weight.shape, packed.DetachFromDisposeScope(), absmax.DetachFromDisposeScope(), null, 0);
+            return new(type, weight.shape, packed.DetachFromDisposeScope(), absmax.DetachFromDisposeScope(), null, null);
 
-        var offset = absmax.mean();
+        var offset = absmax.to(float64).mean().to(float32);                    // the same on every device
         var centred = absmax - offset;
         var outer = (blocks + NestedBlock - 1) / NestedBlock;
         if (outer * NestedBlock > blocks)
@@ -100,7 +100,7 @@ public sealed class Nf4 : IDisposable
         var map = TablesOn(absmax.device, type).Map;
         var midpoints = (map.narrow(0, 0, 255) + map.narrow(0, 1, 255)) / 2;
         var q = searchsorted(midpoints, unit.contiguous()).to(uint8).reshape(-1).narrow(0, 0, blocks).clone();
-        return new(type, weight.shape, packed.DetachFromDisposeScope(), q.DetachFromDisposeScope(), nested.DetachFromDisposeScope(), offset.cpu().item<float>());
+        return new(type, weight.shape, packed.DetachFromDisposeScope(), q.DetachFromDisposeScope(), nested.DetachFromDisposeScope(), offset.DetachFromDisposeScope());
     }
 
     private static (Tensor Codes, Tensor Scales) Launch(Tensor weight, QuantType type, long blocks)
@@ -146,7 +146,7 @@ public sealed class Nf4 : IDisposable
         var y = empty(Shape, type, codes.device);
         var count = y.numel();
         kernel.Launch("dequantize", type, ((count + 4095) / 4096, 1), (256, 1),
-            [codes, scales, KernelArg.Maybe(nestedScales), table.Map, NestedOffset, table.Values, y, count]);
+            [codes, scales, KernelArg.Maybe(nestedScales), table.Map, KernelArg.Maybe(offset), table.Values, y, count]);
         return y.MoveToOuterDisposeScope();
     }
 
@@ -159,7 +159,7 @@ public sealed class Nf4 : IDisposable
             var blocks = scales.shape[0];
             var real = table.Map.index_select(0, scales.to(int32));
             var outer = nestedScales.repeat_interleave(NestedBlock).narrow(0, 0, blocks);
-            absmax = real.mul_(outer).add_(NestedOffset);
+            absmax = real.mul_(outer).add_(offset!);
         }
         var count = Shape.Aggregate(1L, (a, b) => a * b);
         var values = table.Pairs.index_select(0, codes.reshape(-1).to(int32)).reshape(-1);   // one look-up a byte: both codes at once
@@ -174,7 +174,7 @@ public sealed class Nf4 : IDisposable
 
     public void Dispose()
     {
-        foreach (var part in new[] { codes, scales, nestedScales })
+        foreach (var part in new[] { codes, scales, nestedScales, offset })
             part?.Dispose();
     }
 

@@ -1,7 +1,7 @@
 // 4-bit blocks of 64: two codes a byte, the even element in the high nibble.
 
 // 16 values a thread. scales: fp32, or u8 with map, nested (one fp32 for 256) and offset.
-extern "C" __global__ void dequantize(const u8* codes, const void* scales, const float* nested, const float* map, float offset, const float* values, T* y, i64 count)
+extern "C" __global__ void dequantize(const u8* codes, const void* scales, const float* nested, const float* map, const float* offset, const float* values, T* y, i64 count)
 {
     __shared__ float value[16], real[256];
     if (threadIdx.x < 16)
@@ -14,7 +14,7 @@ extern "C" __global__ void dequantize(const u8* codes, const void* scales, const
     if (from >= count)
         return;
     i64 block = from / 64;
-    float scale = nested ? real[((const u8*)scales)[block]] * nested[block / 256] + offset : ((const float*)scales)[block];
+    float scale = nested ? real[((const u8*)scales)[block]] * nested[block / 256] + *offset : ((const float*)scales)[block];
     if (from + 16 <= count)
     {
         u64 bits = *reinterpret_cast<const u64*>(codes + from / 2);

@@ -82,6 +82,33 @@ public static unsafe partial class Cuda
         }
     }
 
+    /// <summary>Host memory that the device copies from without the host's help; freed by <see cref="FreePinned"/>.</summary>
+    internal static nint AllocatePinned(long bytes)
+    {
+        Check(cuMemHostAlloc(out var address, (nuint)bytes, 0), "cuMemHostAlloc");
+        return address;
+    }
+
+    internal static void FreePinned(nint address) => _ = cuMemFreeHost(address);
+
+    /// <summary>Queues a copy from pinned memory on libtorch's current stream.</summary>
+    internal static void CopyToDevice(nint device, nint host, long bytes) => Check(cuMemcpyHtoDAsync(device, host, (nuint)bytes, Aten.CurrentStream()), "cuMemcpyHtoDAsync");
+
+    /// <summary>A place in a stream that the host can wait for.</summary>
+    internal sealed class Event : IDisposable
+    {
+        private readonly nint handle;
+
+        public Event() => Check(cuEventCreate(out handle, 2), "cuEventCreate");   // without timing
+
+        public void Record() => Check(cuEventRecord(handle, Aten.CurrentStream()), "cuEventRecord");
+
+        /// <summary>Returns at once when nothing was recorded.</summary>
+        public void Wait() => Check(cuEventSynchronize(handle), "cuEventSynchronize");
+
+        public void Dispose() => _ = cuEventDestroy(handle);
+    }
+
     internal static void Check(int code, string call)
     {
         if (code != 0)
@@ -129,6 +156,34 @@ public static unsafe partial class Cuda
     [LibraryImport(Driver, StringMarshalling = StringMarshalling.Utf8)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuModuleGetFunction(out nint function, nint module, string name);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuMemHostAlloc(out nint address, nuint bytes, uint flags);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuMemFreeHost(nint address);
+
+    [LibraryImport(Driver, EntryPoint = "cuMemcpyHtoDAsync_v2")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuMemcpyHtoDAsync(nint device, nint host, nuint bytes, nint stream);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuEventCreate(out nint handle, uint flags);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuEventRecord(nint handle, nint stream);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuEventSynchronize(nint handle);
+
+    [LibraryImport(Driver, EntryPoint = "cuEventDestroy_v2")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuEventDestroy(nint handle);
 
     [LibraryImport(Driver)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

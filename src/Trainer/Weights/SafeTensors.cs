@@ -1,7 +1,8 @@
-using System.IO.MemoryMappedFiles;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Memopt.Trainer.Native;
+using Microsoft.Win32.SafeHandles;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -10,7 +11,7 @@ namespace Memopt.Trainer.Weights;
 /// <summary>One tensor of a safetensors file: type as spelled there (F32, BF16, …), shape, and where its bytes lie after the header.</summary>
 public sealed record StoredTensor(string Name, string Type, long[] Shape, long From, long To);
 
-/// <summary>A safetensors file, memory-mapped: 8 bytes header length, JSON header, raw little-endian data.</summary>
+/// <summary>A safetensors file: 8 bytes header length, JSON header, raw little-endian data.</summary>
 public sealed class SafeTensors : IDisposable
 {
     private static readonly Dictionary<string, (ScalarType Type, int Bytes)> types = new()
@@ -27,12 +28,14 @@ public sealed class SafeTensors : IDisposable
         ["BOOL"] = (@bool, 1),
     };
 
-    private readonly MemoryMappedFile map;
-    private readonly MemoryMappedViewAccessor view;
+    // Parts of a tensor are read side by side: one thread does not keep up with a fast disk, nor with the page cache.
+    private const int PartBytes = 4 << 20, Readers = 4;
+
+    private readonly SafeFileHandle handle;
     private readonly long data;
 
-    private SafeTensors(string file, MemoryMappedFile map, MemoryMappedViewAccessor view, long data, IReadOnlyDictionary<string, StoredTensor> tensors) =>
-        (File, this.map, this.view, this.data, Tensors) = (file, map, view, data, tensors);
+    private SafeTensors(string file, SafeFileHandle handle, long data, IReadOnlyDictionary<string, StoredTensor> tensors) =>
+        (File, this.handle, this.data, Tensors) = (file, handle, data, tensors);
 
     public string File { get; }
 
@@ -46,21 +49,22 @@ public sealed class SafeTensors : IDisposable
         var size = new FileInfo(file).Length;
         if (size < 10)
             throw Broken($"{size} bytes, too short for a header");
-        var map = MemoryMappedFile.CreateFromFile(file, FileMode.Open, null, 0, MemoryMappedFileAccess.Read);
-        var view = map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
+        var handle = System.IO.File.OpenHandle(file);
         try
         {
-            var length = view.ReadInt64(0);
+            var head = new byte[8];
+            RandomAccess.Read(handle, head, 0);
+            var length = BitConverter.ToInt64(head);
             if (length < 2 || length > size - 8 || length > 512 << 20)
                 throw Broken($"a header of {length} bytes in a file of {size}");
             var text = new byte[length];
-            view.ReadArray(8, text, 0, (int)length);
-            return new SafeTensors(file, map, view, 8 + length, Header(text, size - 8 - length));
+            for (var at = 0; at < text.Length;)
+                at += RandomAccess.Read(handle, text.AsSpan(at), 8 + at) is > 0 and var read ? read : throw Broken("truncated while it was read");
+            return new SafeTensors(file, handle, 8 + length, Header(text, size - 8 - length));
         }
         catch
         {
-            view.Dispose();
-            map.Dispose();
+            handle.Dispose();
             throw;
         }
 
@@ -96,17 +100,32 @@ public sealed class SafeTensors : IDisposable
     /// <summary>Reads one tensor into host memory in its stored type.</summary>
     public Tensor Read(string name)
     {
-        if (!Tensors.TryGetValue(name, out var stored))
-            throw new UserFault($"{File} has no tensor \"{name}\".");
-        if (!types.TryGetValue(stored.Type, out var type))
-            throw new UserFault($"{File}: \"{name}\" has type {stored.Type}.", found: stored.Type, next: $"use weights in one of {string.Join(", ", types.Keys)}");
-        var tensor = empty(stored.Shape, type.Type);
-        var bytes = stored.To - stored.From;
-        if (bytes == 0)
-            return tensor;
-        using var stream = map.CreateViewStream(data + stored.From, bytes, MemoryMappedFileAccess.Read);
-        tensor.ReadBytesFromStream(stream);
+        var stored = Find(name);
+        var tensor = empty(stored.Shape, TypeOf(stored));
+        if (stored.To > stored.From)
+            Read(stored, 0, stored.To - stored.From, Aten.DataPointer(tensor));
         return tensor;
+    }
+
+    /// <summary>What the header says of a tensor.</summary>
+    public StoredTensor Find(string name) => Tensors.TryGetValue(name, out var stored) ? stored : throw new UserFault($"{File} has no tensor \"{name}\".");
+
+    /// <summary>Type of a tensor's numbers, where it is one that libtorch has.</summary>
+    public ScalarType TypeOf(StoredTensor stored) => types.TryGetValue(stored.Type, out var type) ? type.Type
+        : throw new UserFault($"{File}: \"{stored.Name}\" has type {stored.Type}.", found: stored.Type, next: $"use weights in one of {string.Join(", ", types.Keys)}");
+
+    /// <summary>Reads some bytes of a tensor to an address, several parts at once.</summary>
+    internal unsafe void Read(StoredTensor stored, long from, long count, nint to)
+    {
+        Parallel.For(0, (count + PartBytes - 1) / PartBytes, new ParallelOptions { MaxDegreeOfParallelism = Readers }, part =>
+        {
+            var end = Math.Min(count, (part + 1) * PartBytes);
+            for (var at = part * PartBytes; at < end;)
+            {
+                var read = RandomAccess.Read(handle, new Span<byte>((byte*)to + at, (int)(end - at)), data + stored.From + from + at);
+                at += read > 0 ? read : throw new EndOfStreamException($"{File} became shorter while \"{stored.Name}\" was read from it.");
+            }
+        });
     }
 
     /// <summary>Writes tensors in the order given, flushed to disk; the bytes depend on nothing else.</summary>
@@ -145,9 +164,5 @@ public sealed class SafeTensors : IDisposable
         stream.Flush(flushToDisk: true);
     }
 
-    public void Dispose()
-    {
-        view.Dispose();
-        map.Dispose();
-    }
+    public void Dispose() => handle.Dispose();
 }

@@ -24,6 +24,7 @@ public sealed class WeightStream : IParts, IDisposable
     private readonly QuantizationConfig quantization;
     private readonly ScalarType compute;
     private readonly IProgress<int>? progress;
+    private readonly Staging? staging;
     private int read;
 
     /// <param name="folder">Holds model.safetensors, or model.safetensors.index.json and its shards.</param>
@@ -39,6 +40,7 @@ public sealed class WeightStream : IParts, IDisposable
     {
         (this.spec, this.type, this.device, this.progress) = (spec, type, device, progress);
         (this.quantized, this.quantization, this.compute) = (quantized ?? (_ => false), quantization ?? new(), compute ?? type);
+        staging = device.type == DeviceType.CUDA ? new() : null;
         try
         {
             foreach (var (name, file) in Index(folder))
@@ -61,7 +63,7 @@ public sealed class WeightStream : IParts, IDisposable
     {
         using var scope = NewDisposeScope();
         progress?.Report(++read);
-        return new Parameter(name, where[name].Read(name).to(type, device));
+        return new Parameter(name, Read(name).to(type));
     }
 
     public Linear Linear(string module)
@@ -72,14 +74,18 @@ public sealed class WeightStream : IParts, IDisposable
             return new DenseLinear(module, Weight(name), bias);
         using var scope = NewDisposeScope();
         progress?.Report(++read);
-        return new Nf4Linear(module, Nf4.Quantize(where[name].Read(name).to(device), quantization.Type, quantization.DoubleQuant), bias, compute);
+        return new Nf4Linear(module, Nf4.Quantize(Read(name), quantization.Type, quantization.DoubleQuant), bias, compute);
     }
 
     public void Dispose()
     {
+        staging?.Dispose();
         foreach (var file in files.Values)
             file.Dispose();
     }
+
+    /// <summary>A stored tensor where it is to be.</summary>
+    private Tensor Read(string name) => staging?.Read(where[name], name, device) ?? where[name].Read(name).to(device);
 
     /// <summary>Files that hold the weights of a folder, in order.</summary>
     public static IReadOnlyList<string> Files(string folder) => [.. Index(folder).Select(pair => pair.File).Distinct()];
