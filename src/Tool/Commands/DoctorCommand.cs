@@ -34,7 +34,8 @@ internal static class DoctorCommand
                 ["dotnet"] = RuntimeInformation.FrameworkDescription,
                 ["system"] = $"{RuntimeInformation.OSDescription}, {RuntimeInformation.ProcessArchitecture}, {Environment.ProcessorCount} threads",
                 ["host memory"] = $"{HostMemory.FreeBytes() / 1073741824.0:F1} GiB free",
-                ["GPU"] = Cuda.DeviceName() ?? "none (no CUDA driver answered)",
+                ["GPU"] = Cuda.DeviceName() is { } card ? $"{card}, compute capability {Cuda.Capability() / 10.0:F1}, {(Cuda.Memory()?.Total ?? 0) / 1073741824.0:F1} GiB, driver for CUDA {Cuda.DriverVersion() / 1000}.{Cuda.DriverVersion() % 1000 / 10}" : "none (no CUDA driver answered)",
+                ["kernels"] = Kernels(backend),
                 ["libtorch"] = backend is null ? "not usable" : $"{backend.Kind} {backend.Version ?? "of unknown version"} in {backend.Folder}",
             };
             if (backend is { Patched: true })
@@ -58,4 +59,9 @@ internal static class DoctorCommand
         }));
         return command;
     }
+
+    /// <summary>Whether the tool's own kernels will run, and on what.</summary>
+    private static string Kernels(Backend? backend) => backend?.Kind != "cuda" ? "none (they need a GPU)"
+        : Backend.Compiler is { } compiler ? $"compiled for sm_{Cuda.Capability()} on first use by NVRTC {compiler.Version} ({compiler.File})"
+        : "libtorch's own: no NVRTC was found beside it, so training is slower and takes more memory";
 }

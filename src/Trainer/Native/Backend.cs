@@ -104,7 +104,7 @@ public sealed class Backend
         }
         Look("MEMOPT_LIBTORCH", [environment.Libtorch], "not set");
         Look("project's packages", Restored(environment), "no restored project names a libtorch package");
-        Look("NuGet's cache", Cached(environment.Packages), $"no libtorch package in {environment.Packages}");
+        Look("NuGet's cache", Cached(environment), $"no libtorch package in {environment.Packages}");
         if (environment.Python is not null && !found.Any(candidate => candidate.Why == Usable))
             Look("python3", [PythonTorch(environment.Python)], "no Python with torch");
         return found;
@@ -191,6 +191,12 @@ public sealed class Backend
                     continue;
                 foreach (var name in libraries.EnumerateObject().Select(p => p.Name).Where(name => name.StartsWith("libtorch-", StringComparison.OrdinalIgnoreCase)))
                 {
+                    if (name.StartsWith("libtorch-cuda-", StringComparison.OrdinalIgnoreCase))
+                    {
+                        foreach (var joined in CudaPackages(environment).Take(1))
+                            yield return joined;
+                        continue;
+                    }
                     if (Natives(Path.Combine(environment.Packages, name.ToLowerInvariant())) is { } natives)
                         yield return natives;
                 }
@@ -198,9 +204,34 @@ public sealed class Backend
         }
     }
 
-    private static IEnumerable<string> Cached(string packages) => !Directory.Exists(packages) ? []
-        : Directory.EnumerateDirectories(packages, "libtorch-*").OrderByDescending(path => path.Contains("-cuda-"))
-            .SelectMany(path => Directory.EnumerateDirectories(path, BuiltFor + ".*")).Select(Natives).OfType<string>();
+    private static IEnumerable<string> Cached(BackendEnvironment environment) => !Directory.Exists(environment.Packages) ? []
+        : CudaPackages(environment).Concat(Directory.EnumerateDirectories(environment.Packages, "libtorch-*").Where(path => !path.Contains("-cuda-"))
+            .SelectMany(path => Directory.EnumerateDirectories(path, BuiltFor + ".*")).Select(Natives).OfType<string>());
+
+    /// <summary>CUDA builds come as many packages, a few libraries in each, and load only when all lie in one folder: they are linked together in the user's cache.</summary>
+    internal static IEnumerable<string> CudaPackages(BackendEnvironment environment)
+    {
+        var parts = !Directory.Exists(environment.Packages) ? [] : Directory.EnumerateDirectories(environment.Packages, "libtorch-cuda-*").SelectMany(path => Directory.EnumerateDirectories(path, BuiltFor + ".*"))
+            .SelectMany(path => Directory.Exists(Path.Combine(path, "runtimes", RuntimeId, "native")) ? Directory.EnumerateFiles(Path.Combine(path, "runtimes", RuntimeId, "native")) : [])
+            .GroupBy(file => Path.GetFileName(Path.GetFullPath(Path.Combine(file, "..", "..", "..", ".."))));
+        foreach (var version in parts)
+        {
+            var libraries = version.GroupBy(file => Path.GetFileName(file)).ToDictionary(group => group.Key, group => group.First());
+            if (!libraries.ContainsKey(Library("torch_cpu")) || !libraries.ContainsKey(Library("torch_cuda")))
+                continue;                                                     // not all restored, or not yet put together by the packages' own build step
+            var folder = Path.Combine(environment.Cache, "libtorch", version.Key);
+            Directory.CreateDirectory(folder);
+            foreach (var (name, file) in libraries)
+            {
+                var link = new FileInfo(Path.Combine(folder, name));
+                if (link.LinkTarget == file)
+                    continue;
+                link.Delete();
+                File.CreateSymbolicLink(link.FullName, file);
+            }
+            yield return folder;
+        }
+    }
 
     private static string? Natives(string package)
     {

@@ -9,6 +9,7 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Memory;
 
+[Collection(Alone.Name)]
 public sealed class RecomputeTests
 {
     [Fact]

@@ -5,6 +5,7 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Native;
 
+[Collection(Alone.Name)]
 public sealed class AtenTests
 {
     [Fact]

@@ -46,6 +46,24 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
+    public void A_CUDA_build_of_many_packages_is_put_together()
+    {
+        foreach (var (part, library) in new[] { ("part1", "torch_cpu"), ("part2-primary", "torch_cuda"), ("part3", "c10_cuda") })
+        {
+            var folder = Directory.CreateDirectory(Path.Combine(root, "packages", $"libtorch-cuda-12.8-linux-x64-{part}", "2.10.0", "runtimes", Backend.RuntimeId, "native")).FullName;
+            if (part != "part3")
+                Assert.Empty(Backend.CudaPackages(Where("work")));            // not before both that it needs are there
+            File.WriteAllText(Path.Combine(folder, Backend.Library(library)), library);
+        }
+        Restore("work/obj", "libtorch-cuda-12.8-linux-x64/2.10.0");
+        for (var again = 0; again < 2; again++)
+        {
+            var found = Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "project's packages").Folder!;
+            Assert.Equal(["c10_cuda", "torch_cpu", "torch_cuda"], Directory.EnumerateFiles(found).Order().Select(File.ReadAllText));
+        }
+    }
+
+    [Fact]
     public void A_project_with_a_shared_artifacts_folder_is_found()
     {
         var package = Package("packages", "libtorch-cpu-linux-x64", "2.10.0");

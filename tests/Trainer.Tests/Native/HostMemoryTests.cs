@@ -2,6 +2,7 @@ using Memopt.Trainer.Native;
 
 namespace Memopt.Trainer.Tests.Native;
 
+[Collection(Alone.Name)]
 public sealed class HostMemoryTests : IDisposable
 {
     private readonly string group = Directory.CreateTempSubdirectory("memopt-group-").FullName;

@@ -1,0 +1,8 @@
+namespace Memopt.Trainer.Tests;
+
+/// <summary>Tests that measure the whole process's memory: nothing else runs beside them.</summary>
+[CollectionDefinition(Name, DisableParallelization = true)]
+public sealed class Alone
+{
+    public const string Name = "alone";
+}

@@ -1,0 +1,72 @@
+using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Memory;
+using Memopt.Trainer.Models;
+using Memopt.Trainer.Plan;
+using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Weights;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Tests.Gpu;
+
+/// <summary>The nano model's steps on the GPU in 16 bits: packing, recomputation, repetition, and against fp32.</summary>
+[Trait(Gpu.Trait, Gpu.Name)]
+public sealed class DecoderTests
+{
+    private static readonly List<Row> rows = [.. new[] { 40, 3, 100, 17, 64, 31, 80, 5 }.Select((length, n) => new Row(
+        [.. Enumerable.Range(0, length).Select(i => (i * 37 + n * 101) % 4000)], [.. Enumerable.Range(0, length).Select(i => i < 2 ? -100 : (i * 37 + n * 101) % 4000)], n))];
+
+    [GpuTheory, InlineData(AdapterKind.Lora, "BFloat16"), InlineData(AdapterKind.Qlora, "BFloat16"), InlineData(AdapterKind.Lora, "Float16")]
+    public void Packed_rows_lose_what_they_lose_alone(AdapterKind kind, string typeName)
+    {
+        var type = Enum.Parse<ScalarType>(typeName);
+        var alone = Enumerable.Range(0, rows.Count).Select(i => Batches.Form(rows, [[i]], packed: false)).ToArray();
+        var packed = Batches.Form(rows, [[0, 1, 2], [3, 4, 5, 6, 7]], packed: true);
+        var (one, other) = (Steps(kind, type, [alone], 1), Steps(kind, type, [[packed]], 1));
+        Assert.Equal(one.Losses[0], other.Losses[0], one.Losses[0] * 2e-3);
+        Assert.True(((one.B - other.B).norm() / one.B.norm()).item<float>() < 3e-2);
+    }
+
+    [GpuTheory, InlineData(AdapterKind.Lora, 0), InlineData(AdapterKind.Qlora, 0), InlineData(AdapterKind.Qlora, 0.1), InlineData(AdapterKind.None, 0)]
+    public void Recomputed_or_not_and_run_twice_the_bits_are_the_same(AdapterKind kind, double dropout)
+    {
+        MicroBatch[][] batches = [[Batches.Form(rows, [[0], [2], [6]], packed: false)], [Batches.Form(rows, [[1, 4], [7, 5]], packed: true)]];
+        var kept = Steps(kind, ScalarType.BFloat16, batches, 6, dropout);
+        foreach (var recompute in new bool?[] { null, false, true })
+        {
+            var other = Steps(kind, ScalarType.BFloat16, batches, 6, dropout, recompute);
+            Assert.Equal(kept.Losses, other.Losses);
+            Assert.True(kept.B.Equals(other.B));
+        }
+    }
+
+    [GpuTheory, InlineData(AdapterKind.Lora, "BFloat16", 16), InlineData(AdapterKind.Lora, "Float16", 16), InlineData(AdapterKind.Lora, "BFloat16", 8), InlineData(AdapterKind.None, "BFloat16", 0)]
+    public void Sixteen_bits_stay_near_fp32(AdapterKind kind, string typeName, int rank)
+    {
+        MicroBatch[][] batches = [[Batches.Form(rows, [[0], [2], [6]], packed: false), Batches.Form(rows, [[4], [3]], packed: false)]];
+        var (narrow, wide) = (Steps(kind, Enum.Parse<ScalarType>(typeName), batches, 12, rank: rank), Steps(kind, ScalarType.Float32, batches, 12, rank: rank));
+        for (var i = 0; i < 12; i++)
+            Assert.Equal(wide.Losses[i], narrow.Losses[i], wide.Losses[i] * 0.02);
+        Assert.True(wide.Losses[^1] < wide.Losses[0] * 0.9);
+    }
+
+    /// <param name="recompute">null keeps everything; else whether attention's results are kept too.</param>
+    private static (List<double> Losses, Tensor B) Steps(AdapterKind kind, ScalarType type, MicroBatch[][] batches, int steps, double dropout = 0, bool? recompute = null, int rank = 16)
+    {
+        var spec = ModelSpec.Read(TestBackend.Nano);
+        using var weights = new WeightStream(TestBackend.Nano, spec, type, Gpu.Device, module => kind == AdapterKind.Qlora && module != "lm_head");
+        using var model = new Decoder(spec, weights, type, Gpu.Device);
+        if (kind != AdapterKind.None)
+            AdapterPass.Attach(model, new AdapterConfig { Rank = rank, Dropout = dropout }, 1);
+        if (recompute is { } keepAttention)
+            Recompute.Attach(model, keepAttention);
+        var config = new TrainConfig { LearningRate = kind == AdapterKind.None ? 1e-4 : 2e-3, Schedule = ScheduleKind.Constant };
+        var trained = AdapterPass.Trained(model, kind, BiasMode.None);
+        using var optimizer = new Optimizer(trained, config, Gpu.Device, type);
+        using var scale = type == ScalarType.Float16 ? new LossScale() : null;
+        var stepper = new Stepper(model, optimizer, new Schedule(config, steps), config, scale, new Meter());
+        var losses = Enumerable.Range(0, steps).Select(i => stepper.Run(i, batches[i % batches.Length]).Loss).ToList();
+        return (losses, optimizer.State[0].Tensor.cpu());
+    }
+}
