@@ -78,6 +78,8 @@ public static class AdapterPass
             BiasMode.LoraOnly => loras.Select(lora => lora.bias),
             _ => [],
         };
-        return [.. loras.SelectMany(lora => new[] { lora.lora_A, lora.lora_B }), .. extra.OfType<Parameter>()];
+        // A's of linears with one input lie together: see LoraGroup.
+        var pairs = model.LinearGroups().Select(group => group.OfType<LoraLinear>().ToList()).SelectMany(group => group.Select(lora => lora.lora_A).Concat(group.Select(lora => lora.lora_B)));
+        return [.. pairs, .. extra.OfType<Parameter>()];
     }
 }

@@ -1,11 +1,14 @@
 // Cross-entropy of rows of logits, and in their place its gradient; one block a row, two readings of it.
 
+// In sixteen bits the fast exponential is exact enough.
+__device__ inline float power(float x) { return sizeof(T) == 2 ? __expf(x) : expf(x); }
+
 struct Best { float max; float sum; float top; int index; };
 
 __device__ inline void merge(Best& a, float max, float sum, float top, int index)
 {
     float m = fmaxf(a.max, max);
-    a.sum = (a.max == m ? a.sum : a.sum * expf(a.max - m)) + (max == m ? sum : sum * expf(max - m));
+    a.sum = (a.max == m ? a.sum : a.sum * power(a.max - m)) + (max == m ? sum : sum * power(max - m));
     a.max = m;
     if (top > a.top || (top == a.top && index < a.index))
     {
@@ -36,8 +39,8 @@ template <int N> __device__ void learn(T* logits, i64 target, float* loss, u8* r
         }
         float m = fmaxf(best.max, most), sum = 0;
         for (int j = 0; j < N; j++)
-            sum += expf(soft(x[j], cap) - m);
-        best.sum = (best.max == m ? best.sum : best.sum * expf(best.max - m)) + sum;
+            sum += power(soft(x[j], cap) - m);
+        best.sum = (best.max == m ? best.sum : best.sum * power(best.max - m)) + sum;
         best.max = m;
         if (most > best.top)
         {
@@ -70,7 +73,7 @@ template <int N> __device__ void learn(T* logits, i64 target, float* loss, u8* r
         for (int j = 0; j < N; j++)
         {
             float value = soft(x[j], cap);
-            float slope = (expf(value - total) - (i + j == target ? 1.f : 0.f)) * scale;
+            float slope = (power(value - total) - (i + j == target ? 1.f : 0.f)) * scale;
             x.set(j, cap > 0.f ? slope * (1.f - value / cap * (value / cap)) : slope);
         }
         store(logits + i, x);

@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Kernels;
 
 /// <summary>A product of low rank that is still to be added to something: Scale · Left · Right.</summary>
-/// <param name="Left">(N, r).</param>
+/// <param name="Left">(N, r), rows at any even stride.</param>
 /// <param name="Right">(columns, r), or (r, columns) on a way back: as LoRA's B and A lie.</param>
 /// <param name="Scale">Factor.</param>
 public sealed record LowRank(Tensor Left, Tensor Right, double Scale);
@@ -46,7 +46,7 @@ public static class Gated
     /// <summary>Whether low-rank parts of some rank may be left to the calls below.</summary>
     public static bool Adds(Tensor x, long width, int rank) => tensorCores && rank is 16 or 32 or 64 && width % 32 == 0 && x.dtype is ScalarType.BFloat16 or ScalarType.Float16 && Kernel.Serves(x);
 
-    /// <summary>As <see cref="Forward(Tensor, Tensor, string)"/> of gate + its low-rank part and up + its, each rounded.</summary>
+    /// <summary>As <see cref="Forward(Tensor, Tensor, string)"/> of gate + its low-rank part and up + its.</summary>
     public static Tensor Forward(Tensor gate, Tensor up, LowRank lowGate, LowRank lowUp, string act)
     {
         var width = gate.shape[^1];
@@ -54,7 +54,7 @@ public static class Gated
         var rows = y.numel() / width;
         kernel.Launch($"forward_low{lowGate.Left.shape[^1]}", gate.dtype, ((width + 255) / 256, (rows + Span - 1) / Span), (256, 1),
         [
-            gate, up, y, lowGate.Left, lowGate.Right, (float)lowGate.Scale, lowUp.Left, lowUp.Right, (float)lowUp.Scale,
+            gate, up, y, lowGate.Left, lowGate.Left.stride(0), lowGate.Right, (float)lowGate.Scale, lowUp.Left, lowUp.Left.stride(0), lowUp.Right, (float)lowUp.Scale,
             rows, (int)width, gate.stride(-2), Kind(act), Span,
         ]);
         return y;
@@ -67,8 +67,8 @@ public static class Gated
         var rows = gradient.numel() / width;
         kernel.Launch($"backward_low{lowGate.Left.shape[^1]}", gate.dtype, ((width + 255) / 256, (rows + Span - 1) / Span), (256, 1),
         [
-            gate, up, gradient, lowGate.Left, lowGate.Right, (float)lowGate.Scale, lowUp.Left, lowUp.Right, (float)lowUp.Scale,
-            KernelArg.Maybe(low?.Left), KernelArg.Maybe(low?.Right), (float)(low?.Scale ?? 0), rows, (int)width, gate.stride(-2), Kind(act), Span,
+            gate, up, gradient, lowGate.Left, lowGate.Left.stride(0), lowGate.Right, (float)lowGate.Scale, lowUp.Left, lowUp.Left.stride(0), lowUp.Right, (float)lowUp.Scale,
+            KernelArg.Maybe(low?.Left), low?.Left.stride(0) ?? 0, KernelArg.Maybe(low?.Right), (float)(low?.Scale ?? 0), rows, (int)width, gate.stride(-2), Kind(act), Span,
         ]);
     }
 

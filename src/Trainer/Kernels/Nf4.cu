@@ -14,7 +14,8 @@ extern "C" __global__ void dequantize(const u8* codes, const void* scales, const
     if (from >= count)
         return;
     i64 block = from / 64;
-    float scale = nested ? real[((const u8*)scales)[block]] * nested[block / 256] + *offset : ((const float*)scales)[block];
+    // Product and sum are rounded one by one, as everywhere else.
+    float scale = nested ? __fadd_rn(__fmul_rn(real[((const u8*)scales)[block]], nested[block / 256]), *offset) : ((const float*)scales)[block];
     if (from + 16 <= count)
     {
         u64 bits = *reinterpret_cast<const u64*>(codes + from / 2);

@@ -18,7 +18,7 @@ public sealed class Attention(ModelSpec spec, int layer)
     public Out forward(Tensor x, Pass pass)                                  // (N, C) -> (N, C)
     {
         using var scope = NewDisposeScope();
-        var projected = Array.ConvertAll(projections, projection => projection.forward(x, pass));
+        var (projected, projectedBack) = projections[0].With(projections).forward(x, pass, Wanted.All);
         var parts = projected.Length == 3 ? Array.ConvertAll(projected, p => p.Value)
             : projected[0].Value.split([heads * dim, groups * dim, groups * dim], -1);
         var (q, k, v) = (Heads(parts[0], heads), Heads(parts[1], groups), Heads(parts[2], groups));   // (B, T, H, D)
@@ -42,10 +42,8 @@ public sealed class Attention(ModelSpec spec, int layer)
             Tensor[] grads = [Joined(qNorm?.Back!(dq) ?? dq), Joined(kNorm?.Back!(dk) ?? dk), Joined(dv)];
             if (projected.Length == 1)
                 grads = [cat(grads, -1)];
-            var dx = onto;
-            for (var i = 0; i < projected.Length; i++)
-                dx = projected[i].Back!(grads[i], dx);
-            return onto ?? dx!.MoveToOuterDisposeScope();
+            var dx = projectedBack!(grads, onto);
+            return onto ?? dx.MoveToOuterDisposeScope();
         });
 
         Tensor Heads(Tensor y, int count) => y.view(-1, pass.Length, count, dim);

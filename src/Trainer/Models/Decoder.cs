@@ -67,6 +67,19 @@ public sealed class Decoder : IDisposable
             projections.Select((linear, i) => (linear, (Action<Linear>)(other => projections[i] = other)));
     }
 
+    /// <summary>The linears again, those with the same input together.</summary>
+    public IEnumerable<Linear[]> LinearGroups()
+    {
+        foreach (var layer in layers)
+        {
+            yield return layer.self_attn.projections;
+            yield return [layer.self_attn.o_proj];
+            yield return layer.mlp.projections;
+            yield return [layer.mlp.down_proj];
+        }
+        yield return [lm_head];
+    }
+
     /// <summary>Every parameter once, in a fixed order: embeddings, layers, last norm, head.</summary>
     public IEnumerable<Parameter> Parameters()
     {

@@ -19,7 +19,7 @@ public sealed class FeedForward(ModelSpec spec)
         using var scope = NewDisposeScope();
         var rank = projections[0].ApartRank;
         var apart = rank is { } r && projections.All(projection => projection.ApartRank == rank) && Gated.Adds(x, spec.IntermediateSize, r);
-        var projected = Array.ConvertAll(projections, projection => projection.forward(x, pass, apart ? Wanted.ValueApart : Wanted.All));
+        var (projected, projectedBack) = projections[0].With(projections).forward(x, pass, apart ? Wanted.ValueApart : Wanted.All);
         var gated = Forward();                                               // (N, M)
         var output = down_proj.forward(gated, pass, wanted | Wanted.InputAgain | (apart && down_proj.ApartRank == rank ? Wanted.BackApart : Wanted.All));
         output.Value?.MoveToOuterDisposeScope();
@@ -34,9 +34,7 @@ public sealed class FeedForward(ModelSpec spec)
             Backward(again);
             output.Learn?.Invoke(again);
             again.Dispose();
-            var dx = projected[0].Back!(projected[0].Value, onto);
-            if (projected.Length == 2)
-                dx = projected[1].Back!(projected[1].Value, dx);
+            var dx = projectedBack!(Array.ConvertAll(projected, part => part.Value), onto);
             foreach (var part in projected)
                 part.Value.Dispose();
             return onto ?? dx.MoveToOuterDisposeScope();

@@ -118,6 +118,9 @@ public static unsafe partial class Aten
         return stream;
     }
 
+    /// <summary>a b written into a tensor of any strides: (m, k) (k, n) → (m, n).</summary>
+    internal static void MatmulInto(Tensor a, Tensor b, Tensor result) => Call("aten::mm", "out", [a, b, result], 1)[0].Dispose();
+
     /// <summary>a b with the products summed and left in fp32 where a and b are narrower: (m, k) (k, n) → (m, n).</summary>
     internal static Tensor MatmulWide(Tensor a, Tensor b)
     {

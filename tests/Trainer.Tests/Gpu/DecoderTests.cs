@@ -41,18 +41,21 @@ public sealed class DecoderTests
         }
     }
 
-    [GpuTheory, InlineData(AdapterKind.Lora, "BFloat16", 16), InlineData(AdapterKind.Lora, "Float16", 16), InlineData(AdapterKind.Lora, "BFloat16", 8), InlineData(AdapterKind.None, "BFloat16", 0)]
-    public void Sixteen_bits_stay_near_fp32(AdapterKind kind, string typeName, int rank)
+    [GpuTheory]
+    [InlineData(AdapterKind.Lora, "BFloat16", 16), InlineData(AdapterKind.Lora, "Float16", 32), InlineData(AdapterKind.Lora, "BFloat16", 8), InlineData(AdapterKind.None, "BFloat16", 0), InlineData(AdapterKind.None, "Float16", 0)]
+    public void Gradients_in_sixteen_bits_are_those_of_fp32(AdapterKind kind, string typeName, int rank)
     {
+        var type = Enum.Parse<ScalarType>(typeName);
         MicroBatch[][] batches = [[Batches.Form(rows, [[0], [2], [6]], packed: false), Batches.Form(rows, [[4], [3]], packed: false)]];
-        var (narrow, wide) = (Steps(kind, Enum.Parse<ScalarType>(typeName), batches, 12, rank: rank), Steps(kind, ScalarType.Float32, batches, 12, rank: rank));
-        for (var i = 0; i < 12; i++)
-            Assert.Equal(wide.Losses[i], narrow.Losses[i], wide.Losses[i] * 0.02);
-        Assert.True(wide.Losses[^1] < wide.Losses[0] * 0.9);
+        // Two steps, so that both factors of a LoRA pair have had a gradient; the mean of the gradients is what is compared.
+        var (narrow, wide) = (Steps(kind, type, batches, 2, rank: rank), Steps(kind, ScalarType.Float32, batches, 2, rank: rank));
+        Assert.Equal(wide.Losses[0], narrow.Losses[0], wide.Losses[0] * 5e-3);
+        var error = ((narrow.Mean - wide.Mean).norm() / wide.Mean.norm()).item<float>();
+        Assert.True(error < (type == ScalarType.BFloat16 ? 0.05 : 0.01), $"relative error {error:E2}");
     }
 
     /// <param name="recompute">null keeps everything; else whether attention's results are kept too.</param>
-    private static (List<double> Losses, Tensor B) Steps(AdapterKind kind, ScalarType type, MicroBatch[][] batches, int steps, double dropout = 0, bool? recompute = null, int rank = 16)
+    private static (List<double> Losses, Tensor B, Tensor Mean) Steps(AdapterKind kind, ScalarType type, MicroBatch[][] batches, int steps, double dropout = 0, bool? recompute = null, int rank = 16)
     {
         var spec = ModelSpec.Read(TestBackend.Nano);
         using var weights = new WeightStream(TestBackend.Nano, spec, type, Gpu.Device, module => kind == AdapterKind.Qlora && module != "lm_head");
@@ -67,6 +70,6 @@ public sealed class DecoderTests
         using var scale = type == ScalarType.Float16 ? new LossScale() : null;
         var stepper = new Stepper(model, optimizer, new Schedule(config, steps), config, scale, new Meter());
         var losses = Enumerable.Range(0, steps).Select(i => stepper.Run(i, batches[i % batches.Length]).Loss).ToList();
-        return (losses, optimizer.State[0].Tensor.cpu());
+        return (losses, optimizer.State[0].Tensor.cpu(), optimizer.State[1].Tensor.cpu());
     }
 }

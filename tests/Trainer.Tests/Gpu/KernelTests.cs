@@ -73,8 +73,9 @@ public sealed class KernelTests
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
-        LowRank Part(double scale, params long[] right) => new(Random(type, rows, rank), Random(type, right), scale);
-        var (lowGate, lowUp, low) = (Part(0.5, width, rank), Part(2, width, rank), Part(-0.25, rank, width));
+        var lefts = Random(type, rows, 2 * rank);
+        LowRank Part(double scale, Tensor left, params long[] right) => new(left, Random(type, right), scale);
+        var (lowGate, lowUp, low) = (Part(0.5, lefts.narrow(1, 0, rank), width, rank), Part(2, lefts.narrow(1, rank, rank), width, rank), Part(-0.25, Random(type, rows, rank), rank, width));
         foreach (var act in Gated.Activations)
         {
             var both = Random(type, rows, 2 * width);
@@ -231,7 +232,7 @@ public sealed class KernelTests
     private static void Near(Tensor expected, Tensor actual, double? limit = null)
     {
         using var scope = NewDisposeScope();
-        limit ??= actual.dtype switch { ScalarType.BFloat16 => 6e-3, ScalarType.Float16 => 1e-3, _ => 3e-6 };
+        limit ??= actual.dtype switch { ScalarType.BFloat16 => 8e-3, ScalarType.Float16 => 1e-3, _ => 3e-6 };
         var (e, a) = (expected.to(ScalarType.Float64), actual.to(ScalarType.Float64).view(expected.shape));
         var error = ((e - a).norm() / e.norm().clamp_min(1e-12)).cpu().item<double>();
         Assert.True(error <= limit, $"relative error {error:E2} > {limit:E0}");
