@@ -180,6 +180,7 @@ template <int R, typename K> __device__ inline void forward_low(const T* gate, c
     {
         // Everything is asked for before anything is waited for.
         Pack<T, 8> g[2], u[2];
+#pragma unroll
         for (int half = 0; half < 2; half++)
         {
             i64 r = min(row + group + 8 * half, end - 1);
@@ -192,6 +193,7 @@ template <int R, typename K> __device__ inline void forward_low(const T* gate, c
         float addGate[2][8], addUp[2][8];
         product<R>(addGate, leftGate, rightGate, lowGate.scale);
         product<R>(addUp, leftUp, rightUp, lowUp.scale);
+#pragma unroll
         for (int half = 0; half < 2; half++)
         {
             for (int i = 0; i < 8; i++)
@@ -222,6 +224,7 @@ template <int R, typename K> __device__ inline void backward_low(T* gate, T* up,
     for (i64 row = (i64)blockIdx.y * span; row < end; row += 16)
     {
         Pack<T, 8> g[2], u[2], d[2];
+#pragma unroll
         for (int half = 0; half < 2; half++)
         {
             i64 r = min(row + group + 8 * half, end - 1);
@@ -242,6 +245,7 @@ template <int R, typename K> __device__ inline void backward_low(T* gate, T* up,
         product<R>(addUp, leftUp, rightUp, lowUp.scale);
         // The last rows were read by two threads where there are not sixteen: all reading is done before any of them is overwritten.
         __syncwarp();
+#pragma unroll
         for (int half = 0; half < 2; half++)
         {
             for (int i = 0; i < 8; i++)
@@ -253,11 +257,12 @@ template <int R, typename K> __device__ inline void backward_low(T* gate, T* up,
                 d[half].set(i, value * factor);
             }
             i64 r = row + group + 8 * half;
-            if (r >= end)
-                continue;
-            store(gate + r * stride + column, g[half]);
-            store(up + r * stride + column, u[half]);
-            store(gradient + r * width + column, d[half]);
+            if (r < end)
+            {
+                store(gate + r * stride + column, g[half]);
+                store(up + r * stride + column, u[half]);
+                store(gradient + r * width + column, d[half]);
+            }
         }
     }
 }

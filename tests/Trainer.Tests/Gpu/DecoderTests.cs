@@ -51,7 +51,7 @@ public sealed class DecoderTests
         var (narrow, wide) = (Steps(kind, type, batches, 2, rank: rank), Steps(kind, ScalarType.Float32, batches, 2, rank: rank));
         Assert.Equal(wide.Losses[0], narrow.Losses[0], wide.Losses[0] * 5e-3);
         var error = ((narrow.Mean - wide.Mean).norm() / wide.Mean.norm()).item<float>();
-        Assert.True(error < (type == ScalarType.BFloat16 ? 0.05 : 0.01), $"relative error {error:E2}");
+        Assert.True(error < (type == ScalarType.BFloat16 ? 0.1 : 0.02), $"relative error {error:E2}");
     }
 
     /// <param name="recompute">null keeps everything; else whether attention's results are kept too.</param>
