@@ -11,6 +11,16 @@ internal static class Oracle
 
     public static string Nano { get; } = Path.Combine(Root, "samples", "word-class", "model");
 
+    /// <summary>Texts with the tokens that the references give them, and their texts again.</summary>
+    public static List<TokenRow> Tokens(string tokenizerFile, int count, bool special = false) =>
+        [.. Ask("tokens.mjs", "", tokenizerFile, $"{count}", "7", special ? "special" : "plain").AsArray().Select(row => new TokenRow(
+            System.Text.Encoding.Unicode.GetString(Convert.FromBase64String((string)row!["text"]!)), Ids(row["js"]), Ids(row["rust"]), (string?)row["jsText"], (string?)row["rustText"]))];
+
+    /// <summary>The folder of a tokenizer that an npm package ships.</summary>
+    public static string Package(string name) => Path.Combine(Root, "tests", "oracles", "node_modules", "@lenml", $"tokenizer-{name}", "models");
+
+    private static int[]? Ids(JsonNode? node) => node?.AsArray().Select(id => (int)id!).ToArray();
+
     public static JsonNode Ask(string script, string input, params string[] arguments)
     {
         var folder = Path.Combine(Root, "tests", "oracles");
@@ -33,4 +43,13 @@ internal static class Oracle
     }
 
     private static string FindRoot([CallerFilePath] string file = "") => Path.GetFullPath(Path.Combine(Path.GetDirectoryName(file)!, "..", "..", ".."));
+}
+
+/// <summary>A text, its tokens by the JavaScript and the Rust library, and what these make of the tokens again.</summary>
+internal sealed record TokenRow(string Text, int[]? Js, int[]? Rust, string? JsText, string? RustText)
+{
+    /// <summary>Where the two differ the Rust library is followed: Python's transformers use it, so models were trained with it.</summary>
+    public int[] Expected => Rust ?? Js!;
+
+    public string? Decoded => RustText ?? JsText;
 }

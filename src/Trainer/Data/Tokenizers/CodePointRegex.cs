@@ -28,11 +28,11 @@ internal sealed class CodePointRegex
     }
 
     /// <summary>Where it matches, in UTF-16 units of the text; empty matches are left out.</summary>
-    public IEnumerable<(int Start, int End)> Matches(string text)
+    public List<(int Start, int End)> Matches(ReadOnlySpan<char> text)
     {
-        var (shadow, starts) = Shadow(text);
         var found = new List<(int, int)>();
-        foreach (var match in regex.EnumerateMatches(shadow))
+        var starts = text.IndexOfAnyInRange('\uD800', '\uDFFF') < 0 ? null : new int[text.Length + 1];
+        foreach (var match in regex.EnumerateMatches(starts is null ? text : Shadow(text, starts)))
         {
             var (start, end) = (match.Index, match.Index + match.Length);
             if (match.Length > 0) found.Add(starts is null ? (start, end) : (starts[start], starts[end]));
@@ -40,20 +40,18 @@ internal sealed class CodePointRegex
         return found;
     }
 
-    private static (string Shadow, int[]? Starts) Shadow(string text)
+    private static char[] Shadow(ReadOnlySpan<char> text, int[] starts)
     {
-        if (!text.Any(char.IsSurrogate)) return (text, null);
-        var shadow = new StringBuilder(text.Length);
-        var starts = new List<int>(text.Length + 1);
-        for (var i = 0; i < text.Length;)
+        var shadow = new char[text.Length];
+        var (count, at) = (0, 0);
+        foreach (var rune in text.EnumerateRunes())
         {
-            var rune = Rune.GetRuneAt(text, i);
-            shadow.Append(rune.IsBmp ? (char)rune.Value : StandIns[Rune.GetUnicodeCategory(rune)]);
-            starts.Add(i);
-            i += rune.Utf16SequenceLength;
+            shadow[count] = rune.IsBmp ? (char)rune.Value : StandIns[Rune.GetUnicodeCategory(rune)];
+            starts[count++] = at;
+            at += rune.Utf16SequenceLength;
         }
-        starts.Add(text.Length);
-        return (shadow.ToString(), [.. starts]);
+        starts[count] = at;
+        return shadow[..count];
     }
 
     private static Dictionary<UnicodeCategory, char> Choose()
