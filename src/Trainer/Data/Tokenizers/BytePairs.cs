@@ -27,8 +27,8 @@ internal sealed class BytePairs : IModel
         bytes = model.Flag("byte_fallback", false) ? IModel.Bytes(ids) : null;
         unknown = model.Text("unk_token") is { Length: > 0 } token ? Known(token) : null;
 
-        // Unknown neighbours may fuse, words know their ends: then only the whole piece will do.
-        var cuts = !ignoreMerges && prefix.Length + suffix.Length == 0 && (!fuseUnknown || unknown is null || bytes is not null);
+        // Words know their ends, unknown neighbours fuse or are left out from between others: then only the whole piece will do.
+        var cuts = !ignoreMerges && prefix.Length + suffix.Length == 0 && (bytes is not null || unknown is not null && !fuseUnknown);
         if (cuts) joints = [];
         foreach (var merge in model.GetProperty("merges").EnumerateArray())
         {

@@ -65,6 +65,7 @@ internal sealed class CharactersMap
         var node = Offset(Unit(0));
         foreach (var value in bytes)
         {
+            if (value == 0) return null;
             node ^= value;
             var unit = Unit(node);
             if ((unit & 0x800000FF) != value) return null;

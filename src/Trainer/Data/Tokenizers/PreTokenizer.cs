@@ -56,7 +56,7 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
         return new(text =>
         {
             text = text.Respelled(text.Text.ToString().Replace(" ", mark));
-            var prepends = scheme == "always" || scheme == "first" && text.From(0) == 0;
+            var prepends = scheme == "always" || scheme == "first" && text.IsFirst;
             if (prepends && text.Text[0] != mark[0]) text = Normalizer.Prepend(text, mark);
             return split ? Cut(text, Component.Occurrences(text.Text, mark), "MergedWithNext", invert: false) : [text];
         });
