@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Data.Tokenizers;
 internal sealed class BytePairs : IModel
 {
     private readonly Dictionary<string, int> ids;
-    private readonly Dictionary<string, int>.AlternateLookup<ReadOnlySpan<char>> lookup;
+    private readonly int[] basic = new int[0x10000];   // the tokens of single characters, -1 where there is none
     private readonly Dictionary<long, (int Rank, int Id)> merges = [];
     private readonly HashSet<int>? joints;   // the two characters on either side of a merge
     private readonly string prefix, suffix;
@@ -20,7 +20,11 @@ internal sealed class BytePairs : IModel
         if (model.Part("dropout") is { ValueKind: JsonValueKind.Number } dropout && dropout.GetDouble() > 0)
             throw Component.Unsupported("BPE dropout", dropout.ToString());
         ids = IModel.Vocabulary(model);
-        lookup = ids.GetAlternateLookup<ReadOnlySpan<char>>();
+        Array.Fill(basic, -1);
+        foreach (var (word, id) in ids)
+        {
+            if (word.Length == 1) basic[word[0]] = id;
+        }
         (prefix, suffix) = (model.Text("continuing_subword_prefix") ?? "", model.Text("end_of_word_suffix") ?? "");
         ignoreMerges = model.Flag("ignore_merges", false);
         fuseUnknown = model.Flag("fuse_unk", false);
@@ -44,7 +48,8 @@ internal sealed class BytePairs : IModel
 
     public IReadOnlyDictionary<string, int> Ids => ids;
 
-    private static long Pair(int left, int right) => (long)left << 32 | (uint)right;
+    // Times a prime, not shifted: a long's hash is its halves' XOR, by which all doubles would be one.
+    private static long Pair(int left, int right) => left * 4_294_967_291 + right;
 
     private int Known(string token) =>
         ids.TryGetValue(token, out var id) ? id : throw new UserFault("tokenizer.json is damaged: a merge or the unknown token is not in the vocabulary.", token);
@@ -83,9 +88,8 @@ internal sealed class BytePairs : IModel
         for (int i = 0, length; i < piece.Length; i += length)
         {
             length = char.IsHighSurrogate(piece[i]) ? 2 : 1;
-            var character = piece.AsSpan(i, length);
-            if (Find(character, first: i == 0, last: i + length == piece.Length) is { } id) symbols.Add((id, length));
-            else if (bytes is not null) IModel.AddBytes(symbols, bytes, character);
+            if (Find(piece, i, length) is >= 0 and var id) symbols.Add((id, length));
+            else if (bytes is not null) IModel.AddBytes(symbols, bytes, piece.AsSpan(i, length));
             else if (unknown is { } unk && fuseUnknown && symbols.Count > 0 && symbols[^1].Id == unk) symbols[^1] = (unk, symbols[^1].Length + length);
             else if (unknown is { } one) symbols.Add((one, length));
             // A character without a token is left out where there is no unknown token, as the reference does.
@@ -93,12 +97,11 @@ internal sealed class BytePairs : IModel
         return symbols;
     }
 
-    private int? Find(ReadOnlySpan<char> character, bool first, bool last)
+    private int Find(string piece, int at, int length)
     {
-        var (before, after) = (first ? "" : prefix, last ? suffix : "");
-        return before.Length + after.Length == 0
-            ? lookup.TryGetValue(character, out var id) ? id : null
-            : ids.TryGetValue($"{before}{character}{after}", out id) ? id : null;
+        var (before, after) = (at == 0 ? "" : prefix, at + length == piece.Length ? suffix : "");
+        if (length == 1 && before.Length + after.Length == 0) return basic[piece[at]];
+        return ids.TryGetValue(string.Concat(before, piece.AsSpan(at, length), after), out var id) ? id : -1;
     }
 
     private record struct Symbol(int Id, int Length, int Previous, int Next);

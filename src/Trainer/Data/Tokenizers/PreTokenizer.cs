@@ -12,7 +12,7 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
 
     public static PreTokenizer Read(JsonElement? part)
     {
-        if (part is not { } json) return new(text => [text]);
+        if (part is not { } json) return new(Whole);
         switch (json.Type())
         {
             case "Sequence":
@@ -35,6 +35,7 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
             case "ByteLevel":
                 var words = json.Flag("use_regex", true) ? new CodePointRegex(Gpt2) : null;
                 var prefix = json.Flag("add_prefix_space", true);
+                if (words is null && !prefix) return new(Whole, Bytes: true);
                 return new(text =>
                 {
                     if (prefix && !text.Text.StartsWith(' ')) text = Normalizer.Prepend(text, " ");
@@ -44,9 +45,13 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
         }
     }
 
-    private PreTokenizer Then(PreTokenizer next) => Bytes
-        ? new(text => Split(text).Select(ByteAlphabet.Encode).SelectMany(next.Split), next.Bytes)
-        : new(text => Split(text).SelectMany(next.Split), next.Bytes);
+    private static IEnumerable<Aligned> Whole(Aligned text) => [text];
+
+    private PreTokenizer Then(PreTokenizer next)
+    {
+        var pieces = Bytes ? text => Split(text).Select(ByteAlphabet.Encode) : Split;
+        return new(next.Split == Whole ? pieces : text => pieces(text).SelectMany(next.Split), next.Bytes);
+    }
 
     private static PreTokenizer Metaspace(JsonElement json)
     {
