@@ -106,13 +106,6 @@ public sealed class ChatTemplateTests
         Assert.Equal("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", template.Render([Message("user", "hi")], true));
     }
 
-    private sealed class Noon : TimeProvider
-    {
-        public override DateTimeOffset GetUtcNow() => new(2024, 7, 5, 12, 3, 0, TimeSpan.Zero);
-
-        public override TimeZoneInfo LocalTimeZone => TimeZoneInfo.Utc;
-    }
-
     private static JsonObject Message(string role, string content) => new() { ["role"] = role, ["content"] = content };
 
     private static JsonObject Variables() => new() { ["bos_token"] = "<s>", ["eos_token"] = "</s>", ["tools"] = JsonNode.Parse(Tools) };

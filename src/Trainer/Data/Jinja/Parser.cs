@@ -92,17 +92,18 @@ internal sealed class Parser(List<Token> tokens)
                 var macro = Need(TokenKind.Name).Value;
                 var parameters = Parameters();
                 Need(TokenKind.CloseTag);
-                return new Statement.Macro(macro, parameters, BodyTo("endmacro"));
+                return Macro(macro, parameters, "endmacro");
             case "call":
                 var given = Now is { Kind: TokenKind.Symbol, Value: "(" } ? Parameters() : [];
                 var call = Expression() as Expression.Call ?? throw Unexpected("a call");
                 Need(TokenKind.CloseTag);
-                return new Statement.CallBlock(call, new("caller", given, BodyTo("endcall")));
+                return new Statement.CallBlock(call, Macro("caller", given, "endcall"));
             case "filter":
                 var filters = new List<Expression.Filter> { FilterName(null) };
                 while (Take("|")) filters.Add(FilterName(null));
                 Need(TokenKind.CloseTag);
                 return new Statement.FilterBlock(filters, BodyTo("endfilter"));
+            case "with": return With();
             case "generation":
                 Need(TokenKind.CloseTag);
                 return new Statement.Generation(BodyTo("endgeneration"));
@@ -111,6 +112,15 @@ internal sealed class Parser(List<Token> tokens)
                 return new Statement.Jump(name == "continue");
             default: throw new JinjaException($"line {Now.Line}: the tag '{name}' is not supported");
         }
+    }
+
+    /// <summary>A macro that speaks of varargs or kwargs takes arguments it has not named.</summary>
+    private Statement.Macro Macro(string name, List<(string, Expression?)> parameters, string end)
+    {
+        var begin = at;
+        var body = BodyTo(end);
+        bool Says(string word) => tokens.GetRange(begin, at - begin).Any(token => token.Kind == TokenKind.Name && token.Value == word);
+        return new(name, parameters, body, Says("varargs"), Says("kwargs"));
     }
 
     private Statement.If If()
@@ -131,7 +141,7 @@ internal sealed class Parser(List<Token> tokens)
 
     private Statement.For For()
     {
-        var targets = Targets();
+        var target = Target();
         Need("in");
         // The source is read without its own if, which is the loop's filter.
         var over = Or();
@@ -142,7 +152,7 @@ internal sealed class Parser(List<Token> tokens)
             over = new Expression.List(items, IsTuple: true);
         }
         var where = Take("if") ? Expression() : null;
-        if (IsName("recursive")) throw new JinjaException($"line {Now.Line}: recursive loops are not supported");
+        var recursive = Take("recursive");
         Need(TokenKind.CloseTag);
         var body = Body("else", "endfor");
         List<Statement> otherwise = [];
@@ -153,28 +163,54 @@ internal sealed class Parser(List<Token> tokens)
         }
         Need("endfor");
         Need(TokenKind.CloseTag);
-        return new(targets, over, where, body, otherwise);
+        return new(target, over, where, body, otherwise, recursive);
     }
 
-    private List<string> Targets()
+    /// <summary>What is assigned to: a name, a namespace's attribute, or several of them with commas between.</summary>
+    private Expression Target()
     {
-        var bracket = Take("(");
-        var targets = new List<string> { Need(TokenKind.Name).Value };
-        while (Take(",")) targets.Add(Need(TokenKind.Name).Value);
-        if (bracket) Need(")");
-        return targets;
+        var first = SingleTarget();
+        if (Now is not { Kind: TokenKind.Symbol, Value: "," }) return first;
+        var items = new List<Expression> { first };
+        while (Take(",") && Now.Kind is TokenKind.Name && !IsName("in") || Now is { Kind: TokenKind.Symbol, Value: "(" }) items.Add(SingleTarget());
+        return new Expression.List(items, IsTuple: true);
+    }
+
+    private Expression SingleTarget()
+    {
+        if (++depth > Deepest) throw new JinjaException($"line {Now.Line}: nested too deeply");
+        Expression target;
+        if (Take("("))
+        {
+            target = Target();
+            Need(")");
+        }
+        else
+        {
+            target = new Expression.Name(Need(TokenKind.Name).Value);
+            if (Take(".")) target = new Expression.Attribute(target, Need(TokenKind.Name).Value);
+        }
+        depth--;
+        return target;
+    }
+
+    private Statement.With With()
+    {
+        var sets = new List<(Expression, Expression)>();
+        while (Now.Kind != TokenKind.CloseTag)
+        {
+            if (sets.Count > 0) Need(",");
+            var target = SingleTarget();
+            Need("=");
+            sets.Add((target, Expression()));
+        }
+        Need(TokenKind.CloseTag);
+        return new(sets, BodyTo("endwith"));
     }
 
     private Statement Set()
     {
-        Expression target = new Expression.Name(Need(TokenKind.Name).Value);
-        if (Take(".")) target = new Expression.Attribute(target, Need(TokenKind.Name).Value);
-        else if (Now is { Kind: TokenKind.Symbol, Value: "," })
-        {
-            var names = new List<Expression> { target };
-            while (Take(",")) names.Add(new Expression.Name(Need(TokenKind.Name).Value));
-            target = new Expression.List(names, IsTuple: true);
-        }
+        var target = Target();
         if (Take("="))
         {
             var value = Tuple();
@@ -291,8 +327,16 @@ internal sealed class Parser(List<Token> tokens)
 
     private Expression Product()
     {
+        var left = Power();
+        while (Now.Kind == TokenKind.Symbol && Now.Value is "*" or "/" or "//" or "%") left = new Expression.Binary(tokens[at++].Value, left, Power());
+        return left;
+    }
+
+    /// <summary>Binds weaker than a sign and from the left, in Jinja as not in Python: -2 ** 2 is 4.</summary>
+    private Expression Power()
+    {
         var left = Unary();
-        while (Now.Kind == TokenKind.Symbol && Now.Value is "*" or "/" or "//" or "%") left = new Expression.Binary(tokens[at++].Value, left, Unary());
+        while (Take("**")) left = new Expression.Binary("**", left, Unary());
         return left;
     }
 
@@ -301,11 +345,7 @@ internal sealed class Parser(List<Token> tokens)
         if (++depth > Deepest) throw new JinjaException($"line {Now.Line}: nested too deeply");
         Expression value;
         if (Now.Kind == TokenKind.Symbol && Now.Value is "-" or "+") value = new Expression.Unary(tokens[at++].Value, Unary(filters: false));
-        else
-        {
-            value = Postfix(Primary());
-            if (Take("**")) value = new Expression.Binary("**", value, Unary(filters: false));
-        }
+        else value = Postfix(Primary());
         if (filters) value = FiltersAndTests(value);
         depth--;
         return value;
@@ -323,7 +363,7 @@ internal sealed class Parser(List<Token> tokens)
                 return new Expression.Literal(text);
             case TokenKind.Integer:
                 at++;
-                return new Expression.Literal(long.TryParse(token.Value, out var whole) ? whole : throw new JinjaException($"line {token.Line}: {token.Value} is too large"));
+                return new Expression.Literal(Integer(token.Value) ?? throw new JinjaException($"line {token.Line}: {token.Value} is too large"));
             case TokenKind.Float:
                 at++;
                 return new Expression.Literal(double.Parse(token.Value, NumberStyles.Float));
@@ -353,6 +393,17 @@ internal sealed class Parser(List<Token> tokens)
             entries.Add((key, Expression()));
         }
         return new Expression.Dict(entries);
+    }
+
+    private static long? Integer(string digits)
+    {
+        var (style, skip) = digits.Length < 2 ? (NumberStyles.None, 0) : char.ToLowerInvariant(digits[1]) switch
+        {
+            'x' => (NumberStyles.AllowHexSpecifier, 2),
+            'b' => (NumberStyles.AllowBinarySpecifier, 2),
+            _ => (NumberStyles.None, 0),
+        };
+        return long.TryParse(digits.AsSpan(skip), style, CultureInfo.InvariantCulture, out var whole) && whole >= 0 ? whole : null;
     }
 
     private Expression Items(string close, bool tuple)
@@ -409,6 +460,7 @@ internal sealed class Parser(List<Token> tokens)
     {
         Need("(");
         var (positional, named) = (new List<Expression>(), new List<(string, Expression)>());
+        Expression? rest = null, namedRest = null;
         var first = true;
         while (!Take(")"))
         {
@@ -418,7 +470,9 @@ internal sealed class Parser(List<Token> tokens)
                 if (Take(")")) break;
             }
             first = false;
-            if (Now.Kind == TokenKind.Name && tokens[at + 1] is { Kind: TokenKind.Symbol, Value: "=" })
+            if (rest is null && Take("*")) rest = Expression();
+            else if (namedRest is null && Take("**")) namedRest = Expression();
+            else if (Now.Kind == TokenKind.Name && tokens[at + 1] is { Kind: TokenKind.Symbol, Value: "=" })
             {
                 var name = tokens[at].Value;
                 at += 2;
@@ -426,7 +480,7 @@ internal sealed class Parser(List<Token> tokens)
             }
             else positional.Add(Expression());
         }
-        return new(positional, named);
+        return new(positional, named, rest, namedRest);
     }
 
     private Expression FiltersAndTests(Expression value)

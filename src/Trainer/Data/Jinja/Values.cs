@@ -8,7 +8,10 @@ namespace Memopt.Trainer.Data.Jinja;
 internal sealed record Undefined(string Name);
 
 /// <summary>A Python tuple.</summary>
-internal sealed class TupleValue(IEnumerable<object?> items) : List<object?>(items);
+internal class TupleValue(IEnumerable<object?> items) : List<object?>(items);
+
+/// <summary>What <c>groupby</c> gives: a tuple whose parts have names.</summary>
+internal sealed class GroupValue(object? grouper, List<object?> list) : TupleValue([grouper, list]);
 
 /// <summary>A Python dict, in order of insertion.</summary>
 internal sealed class DictValue : OrderedDictionary<object, object?>;
@@ -18,6 +21,9 @@ internal sealed class NamespaceValue
 {
     public Dictionary<string, object?> Values { get; } = [];
 }
+
+/// <summary>What <c>loop</c> is; in a recursive loop it may be called.</summary>
+internal sealed record LoopValue(Callable? Again, DictValue Parts);
 
 /// <summary>Something a template may call.</summary>
 internal delegate object? Callable(IReadOnlyList<object?> arguments, IReadOnlyDictionary<string, object?> named);
@@ -176,50 +182,5 @@ internal static class Values
             };
         }
         return output.Append(quote).ToString();
-    }
-
-    /// <summary>As <c>json.dumps(value, ensure_ascii=False, …)</c> does.</summary>
-    public static string Json(object? value, string? indent, string itemSeparator, string keySeparator, bool sortKeys, string newline = "\n")
-    {
-        string Nested(IEnumerable<string> items, char open, char close)
-        {
-            var list = items.ToList();
-            if (list.Count == 0) return $"{open}{close}";
-            return indent is null ? $"{open}{string.Join(itemSeparator, list)}{close}" : $"{open}{newline}{indent}{string.Join(itemSeparator + newline + indent, list)}{newline}{close}";
-        }
-        string Inner(object? item) => Json(item, indent, itemSeparator, keySeparator, sortKeys, newline + indent);
-        return value switch
-        {
-            null => "null",
-            bool flag => flag ? "true" : "false",
-            long whole => whole.ToString(),
-            double real => double.IsNaN(real) ? "NaN" : double.IsInfinity(real) ? real > 0 ? "Infinity" : "-Infinity" : Float(real),
-            string text => JsonText(text),
-            List<object?> list => Nested(list.Select(Inner), '[', ']'),
-            DictValue dict => Nested((sortKeys ? dict.OrderBy(pair => Print(pair.Key), StringComparer.Ordinal) : dict.AsEnumerable())
-                .Select(pair => $"{JsonText(pair.Key is bool or null ? Json(pair.Key, null, "", "", false) : Print(pair.Key))}{keySeparator}{Inner(pair.Value)}"), '{', '}'),
-            _ => throw new JinjaException($"{TypeName(value)} cannot be written as JSON"),
-        };
-    }
-
-    private static string JsonText(string text)
-    {
-        var output = new StringBuilder("\"");
-        foreach (var unit in text)
-        {
-            _ = unit switch
-            {
-                '"' => output.Append("\\\""),
-                '\\' => output.Append(@"\\"),
-                '\n' => output.Append("\\n"),
-                '\r' => output.Append("\\r"),
-                '\t' => output.Append("\\t"),
-                '\b' => output.Append("\\b"),
-                '\f' => output.Append("\\f"),
-                < ' ' => output.Append($"\\u{(int)unit:x4}"),
-                _ => output.Append(unit),
-            };
-        }
-        return output.Append('"').ToString();
     }
 }
