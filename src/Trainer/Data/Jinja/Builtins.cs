@@ -3,7 +3,7 @@ namespace Memopt.Trainer.Data.Jinja;
 /// <summary>How much one value may hold.</summary>
 internal static class Limits
 {
-    public const int Text = 1 << 25, List = 1 << 20;
+    public const int Text = 1 << 25, Letters = 1 << 22, List = 1 << 20;
 
     public static JinjaException TooLong => new("a text or a list that is too long");
 }

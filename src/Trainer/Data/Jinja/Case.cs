@@ -17,7 +17,7 @@ internal static class Case
 
     public static string Upper(string text)
     {
-        if (text.All(char.IsAscii)) return text.ToUpperInvariant();
+        if (Ascii.IsValid(text)) return text.ToUpperInvariant();
         var output = new StringBuilder(text.Length);
         foreach (var rune in text.EnumerateRunes())
         {
@@ -29,7 +29,7 @@ internal static class Case
 
     public static string Lower(string text)
     {
-        if (text.All(char.IsAscii)) return text.ToLowerInvariant();
+        if (Ascii.IsValid(text)) return text.ToLowerInvariant();
         var output = new StringBuilder(text.Length);
         for (var i = 0; i < text.Length; i++)
         {

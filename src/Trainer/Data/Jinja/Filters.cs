@@ -28,7 +28,7 @@ internal static class Filters
                     KeySeparator: separators is [_, string key] ? key : ": ",
                     SortKeys: Values.True(Argument(3, "sort_keys"))).Write(value);
             case "trim": return Methods.Strip(Text(), Argument(0, "chars") as string, left: true, right: true);
-            case "length" or "count": return value is Undefined ? 0L : (long)Values.Items(value).Count;
+            case "length" or "count": return value is string letters ? letters.EnumerateRunes().LongCount() : (long)Values.Items(value).Count;
             case "string": return Text();
             case "safe" or "escape" or "e" or "forceescape": return name == "safe" ? value : Escape(Text());
             case "upper": return Case.Upper(Text());

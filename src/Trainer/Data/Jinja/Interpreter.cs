@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Text;
 
 namespace Memopt.Trainer.Data.Jinja;
@@ -45,6 +46,10 @@ internal sealed class Interpreter
         catch (InvalidOperationException error) when (error.InnerException is JinjaException cause)
         {
             throw cause;   // what a comparison says while a list is sorted
+        }
+        catch (Exception error) when (error is InsufficientExecutionStackException || error.InnerException is InsufficientExecutionStackException)
+        {
+            throw new JinjaException("values or calls that are nested too deeply");
         }
         return (run.root.ToString(), run.generated);
     }
@@ -272,6 +277,7 @@ internal sealed class Interpreter
 
     private object? Evaluate(Expression expression)
     {
+        RuntimeHelpers.EnsureSufficientExecutionStack();
         Step();
         switch (expression)
         {

@@ -23,7 +23,7 @@ internal sealed partial class Lexer(string source)
     public static List<Token> Read(string source)
     {
         // Line ends are unified and one at the end of the template is dropped, as Jinja does.
-        source = source.ReplaceLineEndings("\n");
+        source = source.Replace("\r\n", "\n").Replace('\r', '\n');
         if (source.EndsWith('\n')) source = source[..^1];
         var lexer = new Lexer(source);
         lexer.Run();

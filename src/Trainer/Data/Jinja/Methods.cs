@@ -145,8 +145,15 @@ internal static class Methods
 
     private static List<object?> Lines(string text)
     {
-        var lines = text.ReplaceLineEndings("\n").Split('\n').ToList<object?>();
-        if (lines[^1] is "") lines.RemoveAt(lines.Count - 1);
+        var (lines, start) = (new List<object?>(), 0);
+        for (var i = 0; i < text.Length; i++)
+        {
+            if (text[i] is not ('\n' or '\r' or '\v' or '\f' or (>= '\u001C' and <= '\u001E') or '\u0085' or '\u2028' or '\u2029')) continue;
+            lines.Add(text[start..i]);
+            if (text[i] == '\r' && i + 1 < text.Length && text[i + 1] == '\n') i++;
+            start = i + 1;
+        }
+        if (start < text.Length) lines.Add(text[start..]);
         return lines;
     }
 

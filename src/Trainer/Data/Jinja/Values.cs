@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Text;
 using System.Text.Json.Nodes;
 
@@ -63,7 +64,7 @@ internal static class Values
         _ => true,
     };
 
-    public static bool Same(object? left, object? right) => (left, right) switch
+    public static bool Same(object? left, object? right) => Descend(left, right) switch
     {
         (Undefined, Undefined) => true,
         (bool or long or double, bool or long or double) => left is double || right is double ? Real(left) == Real(right) : Whole(left) == Whole(right),
@@ -72,7 +73,7 @@ internal static class Values
         _ => Equals(left, right),
     };
 
-    public static int Order(object? left, object? right) => (left, right) switch
+    public static int Order(object? left, object? right) => Descend(left, right) switch
     {
         (string a, string b) => CompareCodePoints(a, b),
         (bool or long or double, bool or long or double) => left is double || right is double ? Real(left).CompareTo(Real(right)) : Whole(left).CompareTo(Whole(right)),
@@ -80,6 +81,13 @@ internal static class Values
             ? first : a.Count.CompareTo(b.Count),
         _ => throw new JinjaException($"{TypeName(left)} and {TypeName(right)} have no order"),
     };
+
+    // Values may be nested more deeply than the stack is; the interpreter makes a fault of what this throws.
+    private static (object?, object?) Descend(object? left, object? right)
+    {
+        RuntimeHelpers.EnsureSufficientExecutionStack();
+        return (left, right);
+    }
 
     private static int CompareCodePoints(string left, string right) =>
         left.EnumerateRunes().Zip(right.EnumerateRunes()).Select(pair => pair.First.CompareTo(pair.Second)).FirstOrDefault(sign => sign != 0) is var first and not 0
@@ -114,6 +122,7 @@ internal static class Values
     {
         List<object?> list => list,
         DictValue dict => [.. dict.Keys],
+        string { Length: > Limits.Letters } => throw Limits.TooLong,
         string text => [.. text.EnumerateRunes().Select(rune => (object?)rune.ToString())],
         Undefined => [],
         _ => throw new JinjaException($"{TypeName(value)} is not iterable"),
@@ -128,7 +137,7 @@ internal static class Values
     };
 
     /// <summary>As <c>repr()</c> does.</summary>
-    public static string Repr(object? value) => value switch
+    public static string Repr(object? value) => Descend(value, null).Item1 switch
     {
         null => "None",
         Undefined => "Undefined",

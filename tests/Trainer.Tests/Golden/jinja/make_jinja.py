@@ -60,7 +60,7 @@ CASES = r"""
 {{ 'a' 'b' }}{{ 'tab\there' }}{{ 'nl\nx' }}{{ "q\"q" }}{{ 'q\'q' }}{{ '\u00e9\x41\\' }}{{ '\d' }}
 {{ 'abc'[0] }}{{ 'abc'[-1] }}{{ 'abcdef'[1:4] }}{{ 'abcdef'[::-1] }}{{ 'abcdef'[-3:] }}{{ [1, 2, 3][:-1] }}{{ (1, 2, 3)[1:] }}{{ 'abc'[5] }}|{{ [1][3] }}|{{ '𝒳y'[1] }}
 {{ text | length }} {{ text | wordcount }} {{ text | upper }} {{ text | lower }} {{ text | title }} {{ text | capitalize }}
-{{ text.split() }} {{ text.split(' ') }} {{ text.split(None, 2) }} {{ 'a,b,,c'.split(',') }} {{ 'a,b,c'.rsplit(',', 1) }} {{ 'a-b-c'.partition('-') }} {{ 'a-b-c'.rpartition('-') }} {{ 'a\nb\r\nc\n'.splitlines() }}
+{{ text.split() }} {{ text.split(' ') }} {{ text.split(None, 2) }} {{ 'a,b,,c'.split(',') }} {{ 'a,b,c'.rsplit(',', 1) }} {{ 'a-b-c'.partition('-') }} {{ 'a-b-c'.rpartition('-') }} {{ 'a\nb\r\nc\x0bd\u2028\n'.splitlines() }}
 {{ '  x '.strip() }}|{{ 'xxaxx'.strip('x') }}|{{ 'xya'.lstrip('yx') }}|{{ 'ayx'.rstrip('xy') }}|{{ 'ab'.center(7) }}|{{ 'abc'.center(6, '*') }}|{{ 'ab'.ljust(4) }}|{{ 'ab'.rjust(4, '.') }}|{{ '-5'.zfill(4) }}|{{ '5'.zfill(3) }}
 {{ 'aBc'.swapcase() }} {{ 'ß'.casefold() }} {{ 'aba'.count('a') }} {{ 'aba'.index('b') }} {{ 'aba'.rfind('a') }} {{ 'x'.join(['1', '2']) }} {{ 'abab'.replace('a', 'c', 1) }} {{ 'abc'.startswith(('x', 'a')) }} {{ 'abc'.endswith('bc') }}
 {{ 'a1'.isalnum() }} {{ 'a'.isalpha() }} {{ '12'.isdigit() }} {{ ' '.isspace() }} {{ 'AB'.isupper() }} {{ 'ab'.islower() }} {{ ''.isdigit() }} {{ 'é'.isascii() }} {{ 'abc'.removeprefix('a') }} {{ 'abc'.removesuffix('c') }}
