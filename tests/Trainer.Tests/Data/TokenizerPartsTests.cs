@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Tests.Data;
 /// <summary>Every part of a tokenizer in turn, compared with the Rust library on the same texts.</summary>
 public sealed class TokenizerPartsTests : IDisposable
 {
-    private const int Texts = 600;
+    private const int Texts = 400;
 
     private readonly string folder = Directory.CreateTempSubdirectory("memopt-parts-").FullName;
 

@@ -201,7 +201,7 @@ public sealed class TokenizerTests : IDisposable
         });
 
     /// <summary>Spans cover the text in order (marks that NFC moves aside), and streaming gives the text that decoding at once gives.</summary>
-    [Theory, InlineData("qwen3"), InlineData("llama2"), InlineData("gemma3")]
+    [Theory, InlineData("qwen3"), InlineData("llama2")]
     public void Spans_and_streams_hold_on_real_tokenizers(string name)
     {
         var tokenizer = Tokenizer.Load(Oracle.Package(name));
@@ -233,6 +233,9 @@ public sealed class TokenizerTests : IDisposable
             if (!row.Expected.SequenceEqual(actual)) wrong.Add($"{JsonValue.Create(Aligned.WellFormed(row.Text)).ToJsonString()}\n  expected {string.Join(' ', row.Expected.Take(40))}\n  actual   {string.Join(' ', actual.Take(40))}");
             else if (row.Decoded is { } text && tokenizer.Decode(actual, skipSpecial: false) is var decoded && decoded != text) wrong.Add($"decoded \"{decoded}\"\n  expected \"{text}\"");
         }
+        // The two references differ on half characters, which Rust's strings cannot hold, and on letters that only one knows.
+        var apart = rows.Count(row => row is { Js: { } js, Rust: { } rust } && !js.SequenceEqual(rust) && Aligned.WellFormed(row.Text) == row.Text);
+        if (special) Assert.InRange(apart, 0, count / 1000);
         Assert.True(wrong.Count == 0, $"{wrong.Count} of {count} differ:\n{string.Join('\n', wrong.OrderBy(line => line.Length).Take(8))}");
     }
 }
