@@ -57,7 +57,7 @@ public sealed class Tokenizer
             using var json = JsonDocument.Parse(File.ReadAllBytes(file));
             return new Tokenizer(json.RootElement, TokenizerConfig.Read(modelFolder).EndToken);
         }
-        catch (Exception error) when (error is JsonException or KeyNotFoundException or InvalidOperationException or FormatException or IndexOutOfRangeException)
+        catch (Exception error) when (error is JsonException or KeyNotFoundException or InvalidOperationException or FormatException or IndexOutOfRangeException or ArgumentException)
         {
             throw new UserFault($"{file} is not a tokenizer that can be read.", error.Message, inner: error);
         }

@@ -9,7 +9,8 @@ namespace Memopt.Trainer.Tests.Data;
 /// The template engine beside Jinja2 itself, by its recorded answers, and beside @huggingface/jinja, which is asked. Where
 /// the two differ Jinja2 is followed: templates are written for it, and models were trained on its text. They differ in
 /// how True, None, lists, dicts and floats are printed, in what a missing name may do, in most filters with arguments,
-/// in title(), format(), strftime and slices; the counts below keep watch on how much both agree.
+/// in strip() of given characters, title(), format(), trim of None, strftime and slices; the count below keeps watch on how
+/// much both agree.
 /// </summary>
 public sealed class JinjaTests
 {
