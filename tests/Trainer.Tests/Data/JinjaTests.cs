@@ -54,6 +54,26 @@ public sealed class JinjaTests
         Assert.True(wrong.Count == 0, $"{wrong.Count} differ:\n{string.Join('\n', wrong.Take(5))}");
     }
 
+    /// <summary>Whatever a template is, it gives a text or a fault; any other exception would pass here and fail.</summary>
+    [Fact]
+    public void Damaged_templates_are_rendered_or_refused()
+    {
+        var golden = Read("cases.golden.json");
+        var cases = golden["cases"]!.AsArray().Select(entry => (string)entry!["template"]!).ToList();
+        var random = new Random(5);
+        string[] parts = ["{{", "}}", "{%", "%}", "|", "(", ")", "[", "]", "{", "}", "'", ".", ",", ":", "-", "*", "**", " if ", " else ", " for ", " in ", " is ", " not ", "none", "1", "''", "loop", "x", "~", "=", "messages", "rows", "nested", "𝒳", "\uD800", "\\", "{#", "%"];
+        for (var i = 0; i < 4000; i++)
+        {
+            var template = cases[random.Next(cases.Count)];
+            for (var changes = random.Next(1, 4); changes > 0; changes--)
+            {
+                var (at, length) = (random.Next(template.Length + 1), random.Next(0, 4));
+                template = template[..at] + (random.Next(3) > 0 ? parts[random.Next(parts.Length)] : "") + template[Math.Min(template.Length, at + length)..];
+            }
+            Render(template, golden["context"]!.AsObject());
+        }
+    }
+
     private static string? Render(string template, JsonObject variables)
     {
         var given = (JsonObject)variables.DeepClone();
