@@ -120,6 +120,17 @@ public sealed class ChatTemplateTests
         Assert.Equal("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", template.Render([Message("user", "hi")], true));
     }
 
+    [Fact]
+    public void Of_several_templates_tools_have_their_own()
+    {
+        var folder = Directory.CreateTempSubdirectory("memopt-template-").FullName;
+        File.WriteAllText(Path.Combine(folder, "tokenizer_config.json"), """{"chat_template":[{"name":"tool_use","template":"tools"},{"name":"default","template":"plain"}]}""");
+        var template = ChatTemplate.Load(folder)!;
+        Directory.Delete(folder, recursive: true);
+        Assert.Equal("plain", template.Render([], false));
+        Assert.Equal("tools", template.Render([], false, Variables()));
+    }
+
     private static JsonObject Message(string role, string content) => new() { ["role"] = role, ["content"] = content };
 
     private static JsonObject Variables() => new() { ["bos_token"] = "<s>", ["eos_token"] = "</s>", ["tools"] = JsonNode.Parse(Tools) };

@@ -102,6 +102,49 @@ public sealed class TokenizerPartsTests : IDisposable
         Assert.True(wrong.Count == 0, $"{wrong.Count} parts differ:\n{string.Join('\n', wrong)}");
     }
 
+    /// <summary>Whatever the file says, it is read or refused; any other exception would fail here.</summary>
+    [Fact]
+    public void Damaged_files_are_read_or_refused()
+    {
+        var random = new Random(3);
+        string[] values = ["null", "1", "-1", "2.5", "\"\"", "\"x\"", "[]", "{}", "true", "[1]", "{\"type\":\"Sequence\"}", "99999999999"];
+        var lines = Parts.Split('\n').Where(line => !line.Contains("PRECOMPILED")).ToList();
+        for (var i = 0; i < 400; i++)
+        {
+            var part = lines[random.Next(lines.Count)].Split(" | ", 3);
+            var file = Write("damaged", part[0], part[1], part[2]);
+            var json = Read(file);
+            var at = json;
+            // A way down from the top, past long lists.
+            while (random.Next(5) > 0)
+            {
+                var below = at switch
+                {
+                    JsonObject { Count: > 0 } entry => entry.ElementAt(random.Next(Math.Min(entry.Count, 12))).Value,
+                    JsonArray { Count: > 0 } list => list[random.Next(Math.Min(list.Count, 5))],
+                    _ => null,
+                };
+                if (below is null) break;
+                at = below;
+            }
+            if (at.Parent is null) continue;
+            at.ReplaceWith(JsonNode.Parse(values[random.Next(values.Length)]));
+            File.WriteAllText(file, json.ToJsonString());
+            try
+            {
+                var tokenizer = Tokenizer.Load(Path.GetDirectoryName(file)!);
+                tokenizer.Decode(tokenizer.Encode("the Quick\n brown 𝒳 é fox 12 <|im_start|> [CLS]", addSpecial: true));
+            }
+            catch (UserFault)
+            {
+            }
+            catch (Exception error)
+            {
+                Assert.Fail($"{at.GetPath()} of {string.Join(" | ", part)}: {error}");
+            }
+        }
+    }
+
     private static string Show(string text) => JsonValue.Create(Aligned.WellFormed(text)).ToJsonString();
 
     private string Write(string name, string start, string part, string value)
