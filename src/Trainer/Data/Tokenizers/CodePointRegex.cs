@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// </summary>
 internal sealed class CodePointRegex
 {
-    // One rarely used character of the basic plane for each general category; a pattern whose class spans one is refused.
+    // One rarely used character of the basic plane for each category there is beyond it; a pattern whose class spans one is refused.
     private static readonly Dictionary<UnicodeCategory, char> StandIns = Choose();
 
     private readonly Regex regex;
@@ -56,9 +56,14 @@ internal sealed class CodePointRegex
 
     private static Dictionary<UnicodeCategory, char> Choose()
     {
+        var beyond = new HashSet<UnicodeCategory>();
+        for (var code = 0x10000; code <= 0x10FFFF; code++) beyond.Add(CharUnicodeInfo.GetUnicodeCategory(code));
         var found = new Dictionary<UnicodeCategory, char>();
         // From the top down: presentation forms and private use, which no pattern lists.
-        for (var unit = 0xFFFF; unit >= 0; unit--) found.TryAdd(char.GetUnicodeCategory((char)unit), (char)unit);
+        for (var unit = 0xFFFF; unit >= 0 && found.Count < beyond.Count; unit--)
+        {
+            if (beyond.Contains(char.GetUnicodeCategory((char)unit))) found.TryAdd(char.GetUnicodeCategory((char)unit), (char)unit);
+        }
         return found;
     }
 
