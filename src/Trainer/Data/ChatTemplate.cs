@@ -11,11 +11,12 @@ public sealed record RenderedChat(string Text, IReadOnlyList<(int Start, int End
 public sealed class ChatTemplate
 {
     private readonly IReadOnlyList<Statement> template;
+    private readonly IReadOnlyList<Statement>? withTools;
     private readonly string name;
     private readonly IReadOnlyDictionary<string, string> specialTokens;
     private readonly TimeProvider clock;
 
-    private ChatTemplate(string source, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock)
+    private ChatTemplate(string source, string? toolSource, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock)
     {
         this.name = name;
         this.specialTokens = specialTokens;
@@ -23,6 +24,7 @@ public sealed class ChatTemplate
         try
         {
             template = Parser.Read(source);
+            withTools = toolSource is null ? null : Parser.Read(toolSource);
         }
         catch (JinjaException error)
         {
@@ -30,24 +32,27 @@ public sealed class ChatTemplate
         }
     }
 
-    /// <summary>Reads <c>chat_template.jinja</c>, or the template in <c>tokenizer_config.json</c>; null when the model has none.</summary>
+    /// <summary>
+    /// Reads <c>chat_template.jinja</c>, or the template in <c>tokenizer_config.json</c>; null when the model has none. Of
+    /// several templates the one named default is taken, and tool_use for chats with tools.
+    /// </summary>
     public static ChatTemplate? Load(string modelFolder, TimeProvider? clock = null)
     {
         var config = TokenizerConfig.Read(modelFolder);
         var file = Path.Combine(modelFolder, "chat_template.jinja");
-        if (File.Exists(file)) return new(File.ReadAllText(file), file, config.SpecialTokens, clock);
-        var source = config.ChatTemplate switch
+        if (File.Exists(file))
         {
-            JsonValue value when value.TryGetValue<string>(out var text) => text,
-            JsonArray list => list.OfType<JsonObject>().FirstOrDefault(entry => (string?)entry["name"] == "default")?["template"]?.GetValue<string>(),
-            _ => null,
-        };
-        return source is null ? null : new(source, Path.Combine(modelFolder, "tokenizer_config.json"), config.SpecialTokens, clock);
+            var tools = Path.Combine(modelFolder, "additional_chat_templates", "tool_use.jinja");
+            return new(File.ReadAllText(file), File.Exists(tools) ? File.ReadAllText(tools) : null, file, config.SpecialTokens, clock);
+        }
+        string? Named(string name) => (config.ChatTemplate as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => (string?)entry["name"] == name)?["template"]?.GetValue<string>();
+        var source = config.ChatTemplate is JsonValue value && value.TryGetValue<string>(out var text) ? text : Named("default");
+        return source is null ? null : new(source, Named("tool_use"), Path.Combine(modelFolder, "tokenizer_config.json"), config.SpecialTokens, clock);
     }
 
     /// <summary>A template from its source.</summary>
     public static ChatTemplate Parse(string source, IReadOnlyDictionary<string, string>? specialTokens = null, TimeProvider? clock = null) =>
-        new(source, "text", specialTokens ?? new Dictionary<string, string>(), clock);
+        new(source, null, "text", specialTokens ?? new Dictionary<string, string>(), clock);
 
     /// <summary>The text of a chat.</summary>
     /// <param name="messages">Objects with at least <c>role</c> and <c>content</c>.</param>
@@ -72,7 +77,7 @@ public sealed class ChatTemplate
         globals.Add(("add_generation_prompt", addGenerationPrompt));
         try
         {
-            var (text, generated) = Interpreter.Run(template, globals);
+            var (text, generated) = Interpreter.Run(variables?["tools"] is null ? template : withTools ?? template, globals);
             return new(text, generated);
         }
         catch (JinjaException error)

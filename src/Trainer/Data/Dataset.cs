@@ -177,38 +177,21 @@ internal sealed class RowReader(Func<Tokenizer> tokenizer, Func<ChatTemplate?> t
         var writer = template.Value ?? throw new UserFault("The data has chats, but the model has no chat template.", next: "use a model with chat_template.jinja, or rows of prompt and completion");
         var variables = new JsonObject();
         if (json["tools"] is { } tools) variables["tools"] = tools.DeepClone();
-        RenderedChat Write(int count, bool prompt)
+        RenderedChat chat;
+        IReadOnlyList<AssistantTurn> turns;
+        try
         {
-            try
-            {
-                return writer.RenderMarked([.. messages.Take(count)], prompt, variables);
-            }
-            catch (UserFault fault)
-            {
-                throw new RowFault("the chat template does not take this chat", fault.Found);
-            }
+            chat = writer.RenderMarked(messages, addGenerationPrompt: false, variables);
+            turns = config.TrainOn == TrainOn.All ? [] : AssistantTurns.Of(writer, chat, messages, variables);
         }
-
-        var chat = Write(messages.Count, prompt: false);
+        catch (UserFault fault)
+        {
+            throw new RowFault(fault.Message.TrimEnd('.'), fault.Found);
+        }
         var spans = tokenizer.Value.Spans(chat.Text);
         var trained = new bool[spans.Count];
         if (config.TrainOn == TrainOn.All) Array.Fill(trained, true);
-        else if (chat.Generated.Count > 0)
-        {
-            foreach (var (start, end) in chat.Generated) Mark(spans, trained, start, end, cutAfterTurn: false);
-        }
-        else
-        {
-            for (var i = 0; i < messages.Count; i++)
-            {
-                if ((string?)messages[i]["role"] != "assistant") continue;
-                var head = Write(i, prompt: true).Text;
-                var turn = i + 1 == messages.Count ? chat.Text : Write(i + 1, prompt: false).Text;
-                if (!turn.StartsWith(head, StringComparison.Ordinal) || !chat.Text.StartsWith(turn, StringComparison.Ordinal))
-                    throw new RowFault($"where the assistant's turn (message {i + 1}) begins and ends cannot be told", "the chat template rewrites earlier text; mark the turn with {% generation %} in it, or set data.trainOn = all");
-                Mark(spans, trained, head.Length, turn.Length, cutAfterTurn: true);
-            }
-        }
+        foreach (var turn in turns) Mark(spans, trained, turn.Start, turn.End, cutAfterTurn: turn.Whole);
         return Masked([.. spans.Select(token => token.Id)], trained, line);
     }
 

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Text.Json;
 using Memopt.Trainer.Data.Tokenizers;
 
@@ -6,25 +7,32 @@ namespace Memopt.Trainer.Data;
 /// <summary>A token of a text and the characters (UTF-16 units, end excluded) that it stands for.</summary>
 public readonly record struct TokenSpan(int Id, int Start, int End);
 
-/// <summary>A model's own byte-level BPE tokenizer, as its <c>tokenizer.json</c> describes it.</summary>
+/// <summary>A model's own tokenizer, as its <c>tokenizer.json</c> describes it. Safe for several threads.</summary>
 public sealed class Tokenizer
 {
+    private const int LongestRemembered = 64, MostRemembered = 1 << 18;
+
     private readonly Func<Aligned, Aligned> normalize;
-    private readonly Func<Aligned, IEnumerable<Aligned>> split;
-    private readonly BytePairs model;
+    private readonly PreTokenizer pieces;
+    private readonly IModel model;
+    private readonly PostProcessor around;
+    private readonly Func<List<string>, List<string>> decode;
     private readonly AddedTokens raw, normalized;
     private readonly Dictionary<string, int> ids;
     private readonly Dictionary<int, string> tokens = [];
     private readonly HashSet<int> special = [];
-    private readonly List<int> before = [], after = [];
-    private readonly bool byteDecoder;
+    private readonly ConcurrentDictionary<string, TokenSpan[]> remembered = new();
+    private readonly ConcurrentDictionary<string, TokenSpan[]>.AlternateLookup<ReadOnlySpan<char>> recall;
+    private int memories;
 
     private Tokenizer(JsonElement json, string? endToken)
     {
         var added = (json.Part("added_tokens")?.EnumerateArray().Select(AddedToken.Read) ?? []).ToList();
         normalize = Normalizer.Read(json.Part("normalizer"));
-        split = PreTokenizer.Read(json.Part("pre_tokenizer"));
-        model = new BytePairs(json.GetProperty("model"));
+        pieces = PreTokenizer.Read(json.Part("pre_tokenizer"));
+        model = IModel.Read(json.GetProperty("model"));
+        around = PostProcessor.Read(json.Part("post_processor"));
+        decode = Decoder.Read(json.Part("decoder"));
         ids = new(model.Ids);
         foreach (var (token, id) in ids) tokens[id] = token;
         foreach (var token in added)
@@ -34,14 +42,8 @@ public sealed class Tokenizer
             if (token.Special) special.Add(token.Id);
         }
         raw = new(added.Where(token => !token.Normalized).Select(token => (token.Content, token)));
-        normalized = new(added.Where(token => token.Normalized).Select(token => (normalize(Aligned.Of(token.Content)).Text, token)));
-        ReadPostProcessor(json.Part("post_processor"));
-        byteDecoder = json.Part("decoder") switch
-        {
-            null => false,
-            { } decoder when decoder.Type() == "ByteLevel" => true,
-            { } decoder => throw Component.Unsupported($"the decoder \"{decoder.Type()}\"", decoder.ToString()),
-        };
+        normalized = new(added.Where(token => token.Normalized).Select(token => (normalize(Aligned.Of(token.Content)).Text.ToString(), token)));
+        recall = remembered.GetAlternateLookup<ReadOnlySpan<char>>();
         EndOfText = endToken is not null && ids.TryGetValue(endToken, out var end) ? end : null;
     }
 
@@ -55,7 +57,7 @@ public sealed class Tokenizer
             using var json = JsonDocument.Parse(File.ReadAllBytes(file));
             return new Tokenizer(json.RootElement, TokenizerConfig.Read(modelFolder).EndToken);
         }
-        catch (Exception error) when (error is JsonException or KeyNotFoundException or InvalidOperationException or FormatException or IndexOutOfRangeException)
+        catch (Exception error) when (error is JsonException or KeyNotFoundException or InvalidOperationException or FormatException or IndexOutOfRangeException or ArgumentException)
         {
             throw new UserFault($"{file} is not a tokenizer that can be read.", error.Message, inner: error);
         }
@@ -75,16 +77,16 @@ public sealed class Tokenizer
     public int[] Encode(string text, bool addSpecial = false)
     {
         var found = Spans(text).Select(token => token.Id);
-        return addSpecial ? [.. before, .. found, .. after] : [.. found];
+        return addSpecial ? [.. around.Before, .. found, .. around.After] : [.. found];
     }
 
     /// <summary>The tokens that the post-processor puts before a text (a beginning-of-sequence token, say).</summary>
-    public IReadOnlyList<int> Prefix => before;
+    public IReadOnlyList<int> Prefix => around.Before;
 
     /// <summary>The tokens of a text with the characters each stands for.</summary>
     public IReadOnlyList<TokenSpan> Spans(string text)
     {
-        var found = new List<TokenSpan>();
+        var found = new List<TokenSpan>(text.Length / 4 + 4);
         foreach (var (rawId, part) in raw.Split(Aligned.Of(Aligned.WellFormed(text))))
         {
             if (rawId is { } whole)
@@ -102,47 +104,40 @@ public sealed class Tokenizer
     }
 
     /// <summary>The text of tokens; bytes that are no UTF-8 become U+FFFD.</summary>
-    public string Decode(IReadOnlyList<int> ids, bool skipSpecial = true)
-    {
-        var kept = ids.Where(id => !(skipSpecial && special.Contains(id)) && tokens.ContainsKey(id)).Select(id => tokens[id]);
-        return byteDecoder ? ByteAlphabet.Decode(kept) : string.Join(' ', kept);
-    }
+    public string Decode(IReadOnlyList<int> ids, bool skipSpecial = true) =>
+        string.Concat(decode([.. ids.Where(id => !(skipSpecial && special.Contains(id)) && tokens.ContainsKey(id)).Select(id => tokens[id])]));
 
     private void Encode(Aligned stretch, List<TokenSpan> found)
     {
-        foreach (var piece in split(stretch))
+        foreach (var piece in pieces.Split(stretch))
         {
-            if (piece.Length == 0) continue;
-            var at = 0;
-            foreach (var (id, length) in model.Encode(piece.Text))
-            {
-                var (first, last) = (Math.Min(at, piece.Length - 1), Math.Max(0, at + length - 1));
-                found.Add(new(id, piece.From(length == 0 ? Math.Max(0, at - 1) : first), piece.To(last)));
-                at += length;
-            }
+            // Spelled in bytes, a piece is short already.
+            if (pieces.Bytes) Add(piece);
+            else foreach (var part in model.Cut(piece)) Add(part);
+        }
+
+        void Add(Aligned piece)
+        {
+            if (piece.Length == 0) return;
+            if (!recall.TryGetValue(piece.Text, out var spans)) spans = EncodePiece(piece.Text.ToString());
+            foreach (var span in spans) found.Add(new(span.Id, piece.From(span.Start), piece.To(span.End - 1)));
         }
     }
 
-    private void ReadPostProcessor(JsonElement? part)
+    private TokenSpan[] EncodePiece(string text)
     {
-        if (part is not { } json) return;
-        switch (json.Type())
+        var piece = pieces.Bytes ? ByteAlphabet.Encode(Aligned.Of(text)) : Aligned.Of(text);
+        var at = 0;
+        var spans = new List<TokenSpan>();
+        foreach (var (id, length) in model.Encode(piece.Text.ToString()))
         {
-            case "ByteLevel":
-                break;
-            case "Sequence":
-                foreach (var step in json.GetProperty("processors").EnumerateArray()) ReadPostProcessor(step);
-                break;
-            case "TemplateProcessing":
-                var side = before;
-                foreach (var entry in json.GetProperty("single").EnumerateArray())
-                {
-                    if (entry.Part("Sequence") is not null) side = after;
-                    else side.AddRange(json.GetProperty("special_tokens").GetProperty(entry.GetProperty("SpecialToken").GetProperty("id").GetString()!)
-                        .GetProperty("ids").EnumerateArray().Select(id => id.GetInt32()));
-                }
-                break;
-            default: throw Component.Unsupported($"the post-processor \"{json.Type()}\"", json.ToString());
+            // A later byte of a character takes no length of its own; it stands for the character as the first does.
+            var first = length == 0 ? Math.Max(0, at - 1) : at;
+            spans.Add(new(id, piece.From(first), piece.To(Math.Max(first, at + length - 1))));
+            at += length;
         }
+        TokenSpan[] result = [.. spans];
+        if (text.Length <= LongestRemembered && Volatile.Read(ref memories) < MostRemembered && remembered.TryAdd(text, result)) Interlocked.Increment(ref memories);
+        return result;
     }
 }

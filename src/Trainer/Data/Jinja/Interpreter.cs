@@ -3,10 +3,12 @@ using System.Text;
 namespace Memopt.Trainer.Data.Jinja;
 
 /// <summary>Runs a template's tree. It sees only the values it is given, and its steps and output are bounded.</summary>
-internal sealed class Interpreter
+internal sealed partial class Interpreter
 {
     private const long MostSteps = 2_000_000;
-    private const int LongestText = 1 << 25, LongestList = 1 << 20, DeepestCall = 100;
+    private const long MostText = 1L << 30;   // characters of all texts made on the way
+    private const int DeepestCall = 100;
+    private static readonly TimeSpan MostTime = TimeSpan.FromSeconds(30);
 
     private enum Flow { On, Break, Continue }
 
@@ -24,7 +26,8 @@ internal sealed class Interpreter
     private readonly StringBuilder root = new();
     private StringBuilder output;
     private Scope scope = new(null);
-    private long steps;
+    private readonly long began = Environment.TickCount64;
+    private long steps, made;
     private int calls;
 
     private Interpreter() => output = root;
@@ -35,20 +38,31 @@ internal sealed class Interpreter
         var run = new Interpreter();
         foreach (var (name, value) in Builtins.Globals.Concat(globals)) run.scope.Set(name, value);
         run.scope = new(run.scope);
-        run.Execute(template);
+        try
+        {
+            run.Execute(template);
+        }
+        catch (InvalidOperationException error) when (error.InnerException is JinjaException cause)
+        {
+            throw cause;   // what a comparison says while a list is sorted
+        }
+        catch (Exception error) when (error is InsufficientExecutionStackException || error.InnerException is InsufficientExecutionStackException)
+        {
+            throw new JinjaException("values or calls that are nested too deeply");
+        }
         return (run.root.ToString(), run.generated);
     }
 
     private void Step()
     {
         if (++steps > MostSteps) throw new JinjaException($"more than {MostSteps} steps");
+        if (steps % 256 == 0 && Environment.TickCount64 - began > MostTime.TotalMilliseconds) throw new JinjaException($"more than {MostTime.TotalSeconds} seconds");
     }
 
-    internal static object? Bounded(object? value)
+    private object? Bounded(object? value)
     {
-        if (value is string { Length: > LongestText }) throw new JinjaException($"a text longer than {LongestText}");
-        if (value is List<object?> { Count: > LongestList }) throw new JinjaException($"a list longer than {LongestList}");
-        return value;
+        if (value is string made && (this.made += made.Length) > MostText) throw new JinjaException($"more than {MostText} characters of text on the way");
+        return value is string { Length: > Limits.Text } or List<object?> { Count: > Limits.List } ? throw Limits.TooLong : value;
     }
 
     private Flow Execute(IReadOnlyList<Statement> body)
@@ -64,7 +78,7 @@ internal sealed class Interpreter
 
     private void Write(string text)
     {
-        if (output.Length + text.Length > LongestText) throw new JinjaException($"more than {LongestText} characters of output");
+        if (output.Length + text.Length > Limits.Text) throw new JinjaException($"more than {Limits.Text} characters of output");
         output.Append(text);
     }
 
@@ -86,9 +100,17 @@ internal sealed class Interpreter
             case Statement.FilterBlock block: Write(Values.Print(Filtered(block.Filters, Captured(block.Body)))); break;
             case Statement.Macro macro: scope.Set(macro.Name, Function(macro, scope)); break;
             case Statement.CallBlock block: Write(Values.Print(Invoke(block.Call, Function(block.Caller, scope)))); break;
+            case Statement.With block:
+                // The values are those outside: no set sees another.
+                var values = block.Sets.Select(set => Evaluate(set.Value)).ToList();
+                return Scoped(() =>
+                {
+                    for (var i = 0; i < values.Count; i++) Assign(block.Sets[i].Target, values[i]);
+                    return Execute(block.Body);
+                });
             case Statement.Generation block:
                 var start = output.Length;
-                var flow = Execute(block.Body);
+                var flow = Scoped(() => Execute(block.Body));
                 if (output == root && output.Length > start) generated.Add((start, output.Length));
                 return flow;
             case Statement.Jump jump: return jump.Continue ? Flow.Continue : Flow.Break;
@@ -96,18 +118,26 @@ internal sealed class Interpreter
         return Flow.On;
     }
 
-    private string Captured(IReadOnlyList<Statement> body)
+    private Flow Scoped(Func<Flow> run)
+    {
+        var outer = scope;
+        scope = new(outer);
+        var flow = run();
+        scope = outer;
+        return flow;
+    }
+
+    private string Captured(Action run)
     {
         var outer = output;
         output = new();
-        var (inner, outerScope) = (new Scope(scope), scope);
-        scope = inner;
-        Execute(body);
-        scope = outerScope;
+        run();
         var text = output.ToString();
         output = outer;
         return text;
     }
+
+    private string Captured(IReadOnlyList<Statement> body) => Captured(() => Scoped(() => Execute(body)));
 
     private object? Filtered(IReadOnlyList<Expression.Filter> filters, object? value) =>
         filters.Aggregate(value, (current, filter) => ApplyFilter(filter.Key, current, filter.Arguments));
@@ -129,28 +159,35 @@ internal sealed class Interpreter
         }
     }
 
-    private void Loop(Statement.For loop)
+    private void Loop(Statement.For loop) => Loop(loop, Evaluate(loop.Over), 1);
+
+    private void Loop(Statement.For loop, object? over, int depth)
     {
-        var items = Values.Items(Evaluate(loop.Over));
-        var outer = scope;
+        var (items, outer) = (Values.Items(over), scope);
         if (loop.Where is not null)
         {
             items = [.. items.Where(item =>
             {
-                Bind(new(outer), loop.Targets, item);
+                Bind(new(outer), loop.Target, item);
                 return Values.True(Evaluate(loop.Where));
             })];
-            scope = outer;
         }
         object? changed = null;
+        Callable? again = !loop.Recursive ? null : (given, _) => Nested("a recursive loop calls itself", () => Captured(() =>
+        {
+            var inner = scope;
+            scope = outer;
+            Loop(loop, given.Count > 0 ? given[0] : null, depth + 1);
+            scope = inner;
+        }));
         for (var i = 0; i < items.Count; i++)
         {
             Step();
             var index = i;
-            Bind(new(outer), loop.Targets, items[i]);
-            scope.Set("loop", Values.Dict([
+            Bind(new(outer), loop.Target, items[i]);
+            scope.Set("loop", new LoopValue(again, Values.Dict([
                 ("index", (long)i + 1), ("index0", (long)i), ("revindex", (long)items.Count - i), ("revindex0", (long)items.Count - i - 1),
-                ("first", i == 0), ("last", i == items.Count - 1), ("length", (long)items.Count), ("depth", 1L), ("depth0", 0L),
+                ("first", i == 0), ("last", i == items.Count - 1), ("length", (long)items.Count), ("depth", (long)depth), ("depth0", depth - 1L),
                 ("previtem", i > 0 ? items[i - 1] : new Undefined("previtem")), ("nextitem", i + 1 < items.Count ? items[i + 1] : new Undefined("nextitem")),
                 ("cycle", (Callable)((arguments, _) => arguments.Count > 0 ? arguments[index % arguments.Count] : throw new JinjaException("cycle needs values"))),
                 ("changed", (Callable)((arguments, _) =>
@@ -160,97 +197,45 @@ internal sealed class Interpreter
                     changed = now;
                     return differs;
                 })),
-            ]));
+            ])));
             if (Execute(loop.Body) == Flow.Break) break;
         }
         scope = outer;
         if (items.Count == 0) Execute(loop.Else);
     }
 
-    private void Bind(Scope into, IReadOnlyList<string> targets, object? item)
+    private void Bind(Scope into, Expression target, object? item)
     {
         scope = into;
-        if (targets.Count == 1) scope.Set(targets[0], item);
-        else Assign(new Expression.List([.. targets.Select(name => new Expression.Name(name))], IsTuple: true), item);
+        Assign(target, item);
     }
 
-    private Callable Function(Statement.Macro macro, Scope defined) => (arguments, named) =>
+    private T Nested<T>(string what, Func<T> run)
     {
-        if (++calls > DeepestCall) throw new JinjaException($"macro '{macro.Name}' calls itself too deeply");
-        if (arguments.Count > macro.Parameters.Count) throw new JinjaException($"macro '{macro.Name}' takes {macro.Parameters.Count} arguments, not {arguments.Count}");
+        if (++calls > DeepestCall) throw new JinjaException($"{what} too deeply");
+        var result = run();
+        calls--;
+        return result;
+    }
+
+    private Callable Function(Statement.Macro macro, Scope defined) => (given, named) => Nested($"macro '{macro.Name}' calls itself", () =>
+    {
+        if (given.Count > macro.Parameters.Count && !macro.Varargs) throw new JinjaException($"macro '{macro.Name}' takes {macro.Parameters.Count} arguments, not {given.Count}");
         var outer = scope;
         scope = new(defined);
         for (var i = 0; i < macro.Parameters.Count; i++)
         {
             var (name, fallback) = macro.Parameters[i];
-            scope.Set(name, i < arguments.Count ? arguments[i] : named.TryGetValue(name, out var value) ? value : fallback is null ? new Undefined(name) : Evaluate(fallback));
+            if (i < given.Count && named.ContainsKey(name)) throw new JinjaException($"macro '{macro.Name}' got '{name}' twice");
+            scope.Set(name, i < given.Count ? given[i] : named.TryGetValue(name, out var value) ? value : fallback is null ? new Undefined(name) : Evaluate(fallback));
         }
-        foreach (var (name, value) in named)
-        {
-            if (name == "caller") scope.Set(name, value);
-            else if (macro.Parameters.All(parameter => parameter.Name != name)) throw new JinjaException($"macro '{macro.Name}' has no argument '{name}'");
-        }
-        var text = Captured(macro.Body);
+        var others = named.Where(entry => entry.Key != "caller" && macro.Parameters.All(parameter => parameter.Name != entry.Key)).ToList();
+        if (others.Count > 0 && !macro.Kwargs) throw new JinjaException($"macro '{macro.Name}' has no argument '{others[0].Key}'");
+        if (macro.Varargs) scope.Set("varargs", new TupleValue(given.Skip(macro.Parameters.Count)));
+        if (macro.Kwargs) scope.Set("kwargs", Values.Dict(others.Select(entry => ((object)entry.Key, entry.Value))));
+        if (macro.Parameters.All(parameter => parameter.Name != "caller")) scope.Set("caller", named.TryGetValue("caller", out var caller) ? caller : new Undefined("caller"));
+        var text = Captured(() => Execute(macro.Body));
         scope = outer;
-        calls--;
         return text;
-    };
-
-    private (List<object?> Positional, Dictionary<string, object?> Named) Evaluate(Arguments arguments) =>
-        ([.. arguments.Positional.Select(Evaluate)], arguments.Named.ToDictionary(entry => entry.Name, entry => Evaluate(entry.Value)));
-
-    private object? Invoke(Expression.Call call, Callable? caller = null)
-    {
-        var callee = Evaluate(call.Callee);
-        if (callee is not Callable function) throw new JinjaException($"{Values.TypeName(callee)} cannot be called");
-        var (positional, named) = Evaluate(call.Arguments);
-        if (caller is not null) named["caller"] = caller;
-        return Bounded(function(positional, named));
-    }
-
-    private object? ApplyFilter(string name, object? value, Arguments given)
-    {
-        var (positional, named) = Evaluate(given);
-        return Bounded(Builtins.Filter(name, value, positional, named));
-    }
-
-    private object? Evaluate(Expression expression)
-    {
-        Step();
-        switch (expression)
-        {
-            case Expression.Literal literal: return literal.Value;
-            case Expression.Name name: return scope.Get(name.Identifier);
-            case Expression.List list: return list.IsTuple ? new TupleValue(list.Items.Select(Evaluate)) : list.Items.Select(Evaluate).ToList();
-            case Expression.Dict dict: return Values.Dict(dict.Items.Select(item => (Evaluate(item.Key) ?? throw new JinjaException("None as a key"), Evaluate(item.Value))));
-            case Expression.Attribute attribute: return Builtins.Attribute(Evaluate(attribute.Of), attribute.Key);
-            case Expression.Index index: return Builtins.Index(Evaluate(index.Of), Evaluate(index.Key));
-            case Expression.Slice slice: return Builtins.Slice(Evaluate(slice.Of), Bound(slice.Start), Bound(slice.Stop), Bound(slice.Step));
-            case Expression.Call call: return Invoke(call);
-            case Expression.Filter filter: return ApplyFilter(filter.Key, Evaluate(filter.Of!), filter.Arguments);
-            case Expression.Test test: return Builtins.Test(test.Key, Evaluate(test.Of), Evaluate(test.Arguments).Positional) != test.Negated;
-            case Expression.Choice choice:
-                return Values.True(Evaluate(choice.When)) ? Evaluate(choice.Then) : choice.Else is null ? new Undefined("") : Evaluate(choice.Else);
-            case Expression.Unary { Operator: "not" } not: return !Values.True(Evaluate(not.Of));
-            case Expression.Unary sign:
-                var number = Evaluate(sign.Of);
-                if (number is double real) return sign.Operator == "-" ? -real : real;
-                return sign.Operator == "-" ? -Values.Whole(number) : Values.Whole(number);
-            case Expression.Binary { Operator: "or" } or: return Evaluate(or.Left) is var left && Values.True(left) ? left : Evaluate(or.Right);
-            case Expression.Binary { Operator: "and" } and: return Evaluate(and.Left) is var first && !Values.True(first) ? first : Evaluate(and.Right);
-            case Expression.Binary binary: return Bounded(Builtins.Operate(binary.Operator, Evaluate(binary.Left), Evaluate(binary.Right)));
-            case Expression.Compare compare:
-                var before = Evaluate(compare.First);
-                foreach (var (symbol, operand) in compare.Rest)
-                {
-                    var after = Evaluate(operand);
-                    if (!Builtins.Compare(symbol, before, after)) return false;
-                    before = after;
-                }
-                return true;
-            default: throw new JinjaException($"{expression.GetType().Name} cannot be evaluated");
-        }
-    }
-
-    private long? Bound(Expression? part) => part is null || Evaluate(part) is not { } value ? null : Values.Whole(value);
+    });
 }

@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.RegularExpressions;
 
 namespace Memopt.Trainer.Data.Jinja;
 
@@ -10,7 +11,7 @@ internal readonly record struct Token(TokenKind Kind, string Value, int Line);
 internal sealed class JinjaException(string message) : Exception(message);
 
 /// <summary>Splits a template into tokens, with trim_blocks and lstrip_blocks on, as transformers sets them.</summary>
-internal sealed class Lexer(string source)
+internal sealed partial class Lexer(string source)
 {
     private static readonly string[] Symbols =
         ["**", "//", "==", "!=", "<=", ">=", "(", ")", "[", "]", "{", "}", ",", ".", ":", "|", "=", "<", ">", "+", "-", "*", "/", "%", "~"];
@@ -22,7 +23,7 @@ internal sealed class Lexer(string source)
     public static List<Token> Read(string source)
     {
         // Line ends are unified and one at the end of the template is dropped, as Jinja does.
-        source = source.ReplaceLineEndings("\n");
+        source = source.Replace("\r\n", "\n").Replace('\r', '\n');
         if (source.EndsWith('\n')) source = source[..^1];
         var lexer = new Lexer(source);
         lexer.Run();
@@ -56,6 +57,10 @@ internal sealed class Lexer(string source)
                 (trimSpace, trimLine) = (close > 0 && source[close - 1] == '-', true);
                 at = close + 2;
             }
+            else if (kind == '%' && Raw() is { } raw)
+            {
+                (trimSpace, trimLine) = raw;
+            }
             else
             {
                 (trimSpace, trimLine) = Code(kind == '%');
@@ -63,6 +68,29 @@ internal sealed class Lexer(string source)
         }
         tokens.Add(new(TokenKind.End, "", line));
     }
+
+    /// <summary>A raw block, whose text is kept as it stands; null where the tag is another.</summary>
+    private (bool TrimSpace, bool TrimLine)? Raw()
+    {
+        if (RawStart().Match(source, at) is not { Success: true, Length: var length }) return null;
+        var end = RawEnd().Match(source, at + length);
+        if (!end.Success) throw new JinjaException($"line {line}: a raw block without its end");
+        var text = source[(at + length)..end.Index];
+        if (source[at + length - 3] == '-') text = text.TrimStart();
+        else if (text.StartsWith('\n')) text = text[1..];
+        var mark = source[end.Index + 2];
+        text = mark == '-' ? text.TrimEnd() : mark == '+' ? text : StripLine(text, atLineStart: false);
+        if (text.Length > 0) tokens.Add(new(TokenKind.Text, text, line));
+        line += source.AsSpan(at, end.Index + end.Length - at).Count('\n');
+        at = end.Index + end.Length;
+        return (source[at - 3] == '-', source[at - 3] != '+');
+    }
+
+    [GeneratedRegex(@"\G\s*raw\s*[-+]?%\}")]
+    private static partial Regex RawStart();
+
+    [GeneratedRegex(@"\{%[-+]?\s*endraw\s*[-+]?%\}")]
+    private static partial Regex RawEnd();
 
     private int NextOpen()
     {
@@ -124,8 +152,15 @@ internal sealed class Lexer(string source)
     private void Number()
     {
         var start = at;
+        if (source[at] == '0' && at + 2 < source.Length && source[at + 1] is 'x' or 'X' or 'b' or 'B' && char.IsAsciiHexDigit(source[at + 2]))
+        {
+            for (at += 2; at < source.Length && (char.IsAsciiHexDigit(source[at]) || source[at] == '_');) at++;
+            tokens.Add(new(TokenKind.Integer, source[start..at].Replace("_", ""), line));
+            return;
+        }
         while (at < source.Length && (char.IsAsciiDigit(source[at]) || source[at] == '_')) at++;
-        var real = at + 1 < source.Length && source[at] == '.' && char.IsAsciiDigit(source[at + 1]);
+        // After a dot it is an item: a.0.1 has no fraction in it.
+        var real = at + 1 < source.Length && source[at] == '.' && char.IsAsciiDigit(source[at + 1]) && tokens[^1] is not { Kind: TokenKind.Symbol, Value: "." };
         if (real)
         {
             at++;

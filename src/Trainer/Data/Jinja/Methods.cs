@@ -15,8 +15,27 @@ internal static class Methods
         _ => null,
     };
 
+    public static Callable? Of(List<object?> list, string name) => name switch
+    {
+        "count" => (given, _) => (long)list.Count(item => Values.Same(item, given.Count > 0 ? given[0] : null)),
+        "index" => (given, _) => list.FindIndex(item => Values.Same(item, given.Count > 0 ? given[0] : null)) is >= 0 and var at ? (long)at : throw new JinjaException("index of a value that is not in the list"),
+        "copy" when list is not TupleValue => (_, _) => list.ToList(),
+        _ => null,
+    };
+
     public static Callable? Of(string text, string name) => name switch
     {
+        "center" => (given, _) => Center(text, Width(given), Filler(given)),
+        "ljust" => (given, _) => Formats.Pad(text, Width(given), Filler(given), '<'),
+        "rjust" => (given, _) => Formats.Pad(text, Width(given), Filler(given), '>'),
+        "zfill" => (given, _) => Formats.Pad(text, Width(given), '0', text.Length > 0 ? '=' : '>'),
+        "swapcase" => (_, _) => string.Concat(text.EnumerateRunes().Select(rune => Rune.IsUpper(rune) ? Rune.ToLowerInvariant(rune) : Rune.ToUpperInvariant(rune))),
+        "casefold" => (_, _) => text.ToLowerInvariant().Replace("ß", "ss").Replace('ς', 'σ'),
+        "index" => (given, _) => Found(CodePoints(text, text.IndexOf(Required(given, 0, name), StringComparison.Ordinal))),
+        "rindex" => (given, _) => Found(CodePoints(text, text.LastIndexOf(Required(given, 0, name), StringComparison.Ordinal))),
+        "rpartition" => (given, _) => text.LastIndexOf(Required(given, 0, name), StringComparison.Ordinal) is >= 0 and var at
+            ? new TupleValue([text[..at], given[0], text[(at + Required(given, 0, name).Length)..]]) : new TupleValue(["", "", text]),
+        "isascii" => (_, _) => text.All(char.IsAscii),
         "strip" => (given, _) => Strip(text, Optional(given, 0), left: true, right: true),
         "lstrip" => (given, _) => Strip(text, Optional(given, 0), left: true, right: false),
         "rstrip" => (given, _) => Strip(text, Optional(given, 0), left: false, right: true),
@@ -26,8 +45,8 @@ internal static class Methods
         "partition" => (given, _) => text.Split(Required(given, 0, name), 2) is [var a, var b] ? new TupleValue([a, given[0], b]) : new TupleValue([text, "", ""]),
         "startswith" => (given, _) => Any(given, name, part => text.StartsWith(part, StringComparison.Ordinal)),
         "endswith" => (given, _) => Any(given, name, part => text.EndsWith(part, StringComparison.Ordinal)),
-        "upper" => (_, _) => text.ToUpperInvariant(),
-        "lower" => (_, _) => text.ToLowerInvariant(),
+        "upper" => (_, _) => Case.Upper(text),
+        "lower" => (_, _) => Case.Lower(text),
         "title" => (_, _) => Title(text, jinja: false),
         "capitalize" => (_, _) => Capitalize(text),
         "replace" => (given, _) => Replace(text, Required(given, 0, name), Required(given, 1, name), given.Count > 2 ? Values.Whole(given[2]) : -1),
@@ -53,6 +72,20 @@ internal static class Methods
         var cased = text.EnumerateRunes().Where(rune => Rune.IsUpper(rune) || Rune.IsLower(rune)).ToList();
         return cased.Count > 0 && cased.All(rune => Rune.IsUpper(rune) == upper);
     }
+
+    private static long Width(IReadOnlyList<object?> given) => Values.Whole(given.Count > 0 ? given[0] : null);
+
+    private static char Filler(IReadOnlyList<object?> given) => given.Count < 2 ? ' ' : given[1] is string { Length: 1 } fill ? fill[0] : throw new JinjaException("a filler of one character is needed");
+
+    // Python's method puts the odd space left of a text of even length, its format right of all.
+    private static string Center(string text, long width, char fill)
+    {
+        var count = text.EnumerateRunes().Count();
+        var missing = Math.Max(0, width - count);
+        return Formats.Pad(Formats.Pad(text, count + missing / 2 + (missing & width & 1), fill, '>'), width, fill, '<');
+    }
+
+    private static long Found(long at) => at >= 0 ? at : throw new JinjaException("substring not found");
 
     private static string? Optional(IReadOnlyList<object?> given, int at) => given.Count > at ? given[at] as string : null;
 
@@ -93,7 +126,7 @@ internal static class Methods
             var start = i;
             if (most >= 0 && words.Count == most)
             {
-                words.Add(text[start..].TrimEnd());
+                words.Add(text[start..]);   // with the space at its end, as Python has it
                 break;
             }
             while (i < text.Length && !char.IsWhiteSpace(text[i])) i++;
@@ -112,8 +145,15 @@ internal static class Methods
 
     private static List<object?> Lines(string text)
     {
-        var lines = text.ReplaceLineEndings("\n").Split('\n').ToList<object?>();
-        if (lines[^1] is "") lines.RemoveAt(lines.Count - 1);
+        var (lines, start) = (new List<object?>(), 0);
+        for (var i = 0; i < text.Length; i++)
+        {
+            if (text[i] is not ('\n' or '\r' or '\v' or '\f' or (>= '\u001C' and <= '\u001E') or '\u0085' or '\u2028' or '\u2029')) continue;
+            lines.Add(text[start..i]);
+            if (text[i] == '\r' && i + 1 < text.Length && text[i + 1] == '\n') i++;
+            start = i + 1;
+        }
+        if (start < text.Length) lines.Add(text[start..]);
         return lines;
     }
 
@@ -122,7 +162,7 @@ internal static class Methods
         if (most < 0 && old.Length > 0)
         {
             var count = with.Length > old.Length ? text.Split(old).Length - 1L : 0;
-            if (text.Length + count * (with.Length - old.Length) > 1 << 25) throw new JinjaException("a text that is too long");
+            if (text.Length + count * (with.Length - old.Length) > Limits.Text) throw Limits.TooLong;
             return text.Replace(old, with, StringComparison.Ordinal);
         }
         if (old.Length == 0) throw new JinjaException("replace of an empty str");
@@ -161,11 +201,13 @@ internal static class Methods
             else if (text[i] == '{')
             {
                 var close = text.IndexOf('}', i);
-                var field = close < 0 ? throw new JinjaException("a '{' without its '}'") : text[(i + 1)..close];
-                if (named.TryGetValue(field, out var value)) output.Append(Values.Print(value));
-                else if (field.Length == 0 && next < given.Count) output.Append(Values.Print(given[next++]));
-                else if (int.TryParse(field, out var index) && index < given.Count) output.Append(Values.Print(given[index]));
+                var (field, spec) = (close < 0 ? throw new JinjaException("a '{' without its '}'") : text[(i + 1)..close]).Split(':', 2) is [var head, var tail] ? (head, tail) : (text[(i + 1)..close], "");
+                object? value;
+                if (named.TryGetValue(field, out var found)) value = found;
+                else if (field.Length == 0 && next < given.Count) value = given[next++];
+                else if (int.TryParse(field, out var index) && index < given.Count) value = given[index];
                 else throw new JinjaException($"the format field '{{{field}}}' is not supported");
+                output.Append(Formats.Brace(value, spec));
                 i = close;
             }
             else output.Append(text[i]);

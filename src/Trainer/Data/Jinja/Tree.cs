@@ -19,7 +19,8 @@ internal abstract record Expression
     internal sealed record Choice(Expression When, Expression Then, Expression? Else) : Expression;
 }
 
-internal sealed record Arguments(IReadOnlyList<Expression> Positional, IReadOnlyList<(string Name, Expression Value)> Named)
+/// <summary>What is given to a call; <c>*list</c> and <c>**dict</c> are spread over the places after the others.</summary>
+internal sealed record Arguments(IReadOnlyList<Expression> Positional, IReadOnlyList<(string Name, Expression Value)> Named, Expression? Rest = null, Expression? NamedRest = null)
 {
     public static readonly Arguments None = new([], []);
 }
@@ -30,12 +31,13 @@ internal abstract record Statement
     internal sealed record Text(string Value) : Statement;
     internal sealed record Output(Expression Value) : Statement;
     internal sealed record If(IReadOnlyList<(Expression? Test, IReadOnlyList<Statement> Body)> Branches) : Statement;
-    internal sealed record For(IReadOnlyList<string> Targets, Expression Over, Expression? Where, IReadOnlyList<Statement> Body, IReadOnlyList<Statement> Else) : Statement;
+    internal sealed record For(Expression Target, Expression Over, Expression? Where, IReadOnlyList<Statement> Body, IReadOnlyList<Statement> Else, bool Recursive) : Statement;
     internal sealed record Set(Expression Target, Expression Value) : Statement;
     internal sealed record SetBlock(Expression Target, IReadOnlyList<Expression.Filter> Filters, IReadOnlyList<Statement> Body) : Statement;
-    internal sealed record Macro(string Name, IReadOnlyList<(string Name, Expression? Default)> Parameters, IReadOnlyList<Statement> Body) : Statement;
+    internal sealed record Macro(string Name, IReadOnlyList<(string Name, Expression? Default)> Parameters, IReadOnlyList<Statement> Body, bool Varargs, bool Kwargs) : Statement;
     internal sealed record CallBlock(Expression.Call Call, Macro Caller) : Statement;
     internal sealed record FilterBlock(IReadOnlyList<Expression.Filter> Filters, IReadOnlyList<Statement> Body) : Statement;
+    internal sealed record With(IReadOnlyList<(Expression Target, Expression Value)> Sets, IReadOnlyList<Statement> Body) : Statement;
     internal sealed record Generation(IReadOnlyList<Statement> Body) : Statement;
     internal sealed record Jump(bool Continue) : Statement;
 }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Text;
 using System.Text.Json.Nodes;
 
@@ -8,7 +9,10 @@ namespace Memopt.Trainer.Data.Jinja;
 internal sealed record Undefined(string Name);
 
 /// <summary>A Python tuple.</summary>
-internal sealed class TupleValue(IEnumerable<object?> items) : List<object?>(items);
+internal class TupleValue(IEnumerable<object?> items) : List<object?>(items);
+
+/// <summary>What <c>groupby</c> gives: a tuple whose parts have names.</summary>
+internal sealed class GroupValue(object? grouper, List<object?> list) : TupleValue([grouper, list]);
 
 /// <summary>A Python dict, in order of insertion.</summary>
 internal sealed class DictValue : OrderedDictionary<object, object?>;
@@ -18,6 +22,9 @@ internal sealed class NamespaceValue
 {
     public Dictionary<string, object?> Values { get; } = [];
 }
+
+/// <summary>What <c>loop</c> is; in a recursive loop it may be called.</summary>
+internal sealed record LoopValue(Callable? Again, DictValue Parts);
 
 /// <summary>Something a template may call.</summary>
 internal delegate object? Callable(IReadOnlyList<object?> arguments, IReadOnlyDictionary<string, object?> named);
@@ -57,7 +64,7 @@ internal static class Values
         _ => true,
     };
 
-    public static bool Same(object? left, object? right) => (left, right) switch
+    public static bool Same(object? left, object? right) => Descend(left, right) switch
     {
         (Undefined, Undefined) => true,
         (bool or long or double, bool or long or double) => left is double || right is double ? Real(left) == Real(right) : Whole(left) == Whole(right),
@@ -66,7 +73,7 @@ internal static class Values
         _ => Equals(left, right),
     };
 
-    public static int Order(object? left, object? right) => (left, right) switch
+    public static int Order(object? left, object? right) => Descend(left, right) switch
     {
         (string a, string b) => CompareCodePoints(a, b),
         (bool or long or double, bool or long or double) => left is double || right is double ? Real(left).CompareTo(Real(right)) : Whole(left).CompareTo(Whole(right)),
@@ -74,6 +81,13 @@ internal static class Values
             ? first : a.Count.CompareTo(b.Count),
         _ => throw new JinjaException($"{TypeName(left)} and {TypeName(right)} have no order"),
     };
+
+    // Values may be nested more deeply than the stack is; the interpreter makes a fault of what this throws.
+    private static (object?, object?) Descend(object? left, object? right)
+    {
+        RuntimeHelpers.EnsureSufficientExecutionStack();
+        return (left, right);
+    }
 
     private static int CompareCodePoints(string left, string right) =>
         left.EnumerateRunes().Zip(right.EnumerateRunes()).Select(pair => pair.First.CompareTo(pair.Second)).FirstOrDefault(sign => sign != 0) is var first and not 0
@@ -108,6 +122,7 @@ internal static class Values
     {
         List<object?> list => list,
         DictValue dict => [.. dict.Keys],
+        string { Length: > Limits.Letters } => throw Limits.TooLong,
         string text => [.. text.EnumerateRunes().Select(rune => (object?)rune.ToString())],
         Undefined => [],
         _ => throw new JinjaException($"{TypeName(value)} is not iterable"),
@@ -122,7 +137,7 @@ internal static class Values
     };
 
     /// <summary>As <c>repr()</c> does.</summary>
-    public static string Repr(object? value) => value switch
+    public static string Repr(object? value) => Descend(value, null).Item1 switch
     {
         null => "None",
         Undefined => "Undefined",
@@ -176,50 +191,5 @@ internal static class Values
             };
         }
         return output.Append(quote).ToString();
-    }
-
-    /// <summary>As <c>json.dumps(value, ensure_ascii=False, …)</c> does.</summary>
-    public static string Json(object? value, string? indent, string itemSeparator, string keySeparator, bool sortKeys, string newline = "\n")
-    {
-        string Nested(IEnumerable<string> items, char open, char close)
-        {
-            var list = items.ToList();
-            if (list.Count == 0) return $"{open}{close}";
-            return indent is null ? $"{open}{string.Join(itemSeparator, list)}{close}" : $"{open}{newline}{indent}{string.Join(itemSeparator + newline + indent, list)}{newline}{close}";
-        }
-        string Inner(object? item) => Json(item, indent, itemSeparator, keySeparator, sortKeys, newline + indent);
-        return value switch
-        {
-            null => "null",
-            bool flag => flag ? "true" : "false",
-            long whole => whole.ToString(),
-            double real => double.IsNaN(real) ? "NaN" : double.IsInfinity(real) ? real > 0 ? "Infinity" : "-Infinity" : Float(real),
-            string text => JsonText(text),
-            List<object?> list => Nested(list.Select(Inner), '[', ']'),
-            DictValue dict => Nested((sortKeys ? dict.OrderBy(pair => Print(pair.Key), StringComparer.Ordinal) : dict.AsEnumerable())
-                .Select(pair => $"{JsonText(pair.Key is bool or null ? Json(pair.Key, null, "", "", false) : Print(pair.Key))}{keySeparator}{Inner(pair.Value)}"), '{', '}'),
-            _ => throw new JinjaException($"{TypeName(value)} cannot be written as JSON"),
-        };
-    }
-
-    private static string JsonText(string text)
-    {
-        var output = new StringBuilder("\"");
-        foreach (var unit in text)
-        {
-            _ = unit switch
-            {
-                '"' => output.Append("\\\""),
-                '\\' => output.Append(@"\\"),
-                '\n' => output.Append("\\n"),
-                '\r' => output.Append("\\r"),
-                '\t' => output.Append("\\t"),
-                '\b' => output.Append("\\b"),
-                '\f' => output.Append("\\f"),
-                < ' ' => output.Append($"\\u{(int)unit:x4}"),
-                _ => output.Append(unit),
-            };
-        }
-        return output.Append('"').ToString();
     }
 }

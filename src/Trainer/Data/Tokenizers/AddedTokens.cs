@@ -1,3 +1,5 @@
+using System.Buffers;
+using System.Text;
 using System.Text.Json;
 
 namespace Memopt.Trainer.Data.Tokenizers;
@@ -16,50 +18,61 @@ internal sealed record AddedToken(int Id, string Content, bool Special, bool Sin
 /// <summary>Finds added tokens in a text: the leftmost first, of several the longest.</summary>
 internal sealed class AddedTokens
 {
-    private readonly Dictionary<char, List<(string Pattern, AddedToken Token)>> byFirst = [];
+    private readonly Trie patterns = new();
+    private readonly List<AddedToken> tokens = [];
+    private readonly SearchValues<char> beginnings;
 
     public AddedTokens(IEnumerable<(string Pattern, AddedToken Token)> tokens)
     {
-        foreach (var entry in tokens.Where(entry => entry.Pattern.Length > 0).OrderByDescending(entry => entry.Pattern.Length))
+        var first = new HashSet<char>();
+        foreach (var (pattern, token) in tokens.Where(entry => entry.Pattern.Length > 0))
         {
-            if (!byFirst.TryGetValue(entry.Pattern[0], out var list)) byFirst[entry.Pattern[0]] = list = [];
-            list.Add(entry);
+            patterns.Add(pattern, this.tokens.Count);
+            this.tokens.Add(token);
+            first.Add(pattern[0]);
         }
+        beginnings = SearchValues.Create([.. first]);
     }
 
     /// <summary>The text in order: added tokens with their id, and the stretches between them with none.</summary>
-    public IEnumerable<(int? Id, Aligned Text)> Split(Aligned text)
+    public List<(int? Id, Aligned Text)> Split(Aligned text)
     {
+        var parts = new List<(int? Id, Aligned Text)>();
+        var units = text.Text;
         var done = 0;
-        foreach (var (start, end, token) in Find(text.Text))
+        for (var at = 0; Find(units, at) is { Token: { } token } found; at = found.End)
         {
-            if (token.SingleWord && (EndsWithWord(text.Text, start) || StartsWithWord(text.Text, end))) continue;
-            var (from, to) = (start, end);
-            while (token.LeftStrip && from > done && char.IsWhiteSpace(text.Text[from - 1])) from--;
-            while (token.RightStrip && to < text.Length && char.IsWhiteSpace(text.Text[to])) to++;
-            from = Math.Max(from, done);
+            if (token.SingleWord && (EndsWithWord(units[..found.Start]) || StartsWithWord(units[found.End..]))) continue;
+            var (from, to) = (found.Start, found.End);
+            while (token.LeftStrip && from > done && char.IsWhiteSpace(units[from - 1])) from--;
+            while (token.RightStrip && to < units.Length && char.IsWhiteSpace(units[to])) to++;
+            from = Math.Max(from, done);   // the token before may have taken the space
             if (to <= from) continue;
-            if (from > done) yield return (null, text.Slice(done, from - done));
-            yield return (token.Id, text.Slice(from, to - from));
+            if (from > done) parts.Add((null, text.Slice(done, from - done)));
+            parts.Add((token.Id, text.Slice(from, to - from)));
             done = to;
         }
-        if (done < text.Length) yield return (null, text.Slice(done, text.Length - done));
+        if (done < units.Length) parts.Add((null, text.Slice(done, units.Length - done)));
+        return parts;
     }
 
-    private IEnumerable<(int Start, int End, AddedToken Token)> Find(string text)
+    private (int Start, int End, AddedToken? Token) Find(ReadOnlySpan<char> text, int from)
     {
-        for (var i = 0; i < text.Length && byFirst.Count > 0;)
+        while (from < text.Length && text[from..].IndexOfAny(beginnings) is >= 0 and var skipped)
         {
-            var (pattern, token) = byFirst.TryGetValue(text[i], out var candidates)
-                ? candidates.FirstOrDefault(entry => string.CompareOrdinal(text, i, entry.Pattern, 0, entry.Pattern.Length) == 0)
-                : default;
-            if (token is not null) yield return (i, i + pattern.Length, token);
-            i += token is null ? 1 : pattern.Length;
+            from += skipped;
+            var (longest, end) = (-1, from);
+            for (int node = 0, i = from; i < text.Length && (node = patterns.Step(node, text[i])) >= 0; i++)
+            {
+                if (patterns.Value(node) >= 0) (longest, end) = (patterns.Value(node), i + 1);
+            }
+            if (longest >= 0) return (from, end, tokens[longest]);
+            from++;
         }
+        return (from, from, null);
     }
 
-    private static bool EndsWithWord(string text, int end) =>
-        end > 0 && Aligned.IsWordRune(System.Text.Rune.GetRuneAt(text, end - (end > 1 && char.IsLowSurrogate(text[end - 1]) ? 2 : 1)));
+    private static bool EndsWithWord(ReadOnlySpan<char> text) => Rune.DecodeLastFromUtf16(text, out var rune, out _) == OperationStatus.Done && Characters.IsWord(rune);
 
-    private static bool StartsWithWord(string text, int start) => start < text.Length && Aligned.IsWordRune(System.Text.Rune.GetRuneAt(text, start));
+    private static bool StartsWithWord(ReadOnlySpan<char> text) => Rune.DecodeFromUtf16(text, out var rune, out _) == OperationStatus.Done && Characters.IsWord(rune);
 }

@@ -3,63 +3,73 @@ using System.Text;
 
 namespace Memopt.Trainer.Data.Tokenizers;
 
-/// <summary>Text on its way to tokens: every UTF-16 unit remembers the stretch of the original that it came from.</summary>
-internal sealed class Aligned(string text, int[] from, int[] to)
+/// <summary>
+/// A stretch of text on its way to tokens: every UTF-16 unit remembers the stretch of the original that it came from.
+/// A slice is a window on the same text, and text that nothing has changed needs no table of where it came from.
+/// </summary>
+internal readonly struct Aligned
 {
-    public string Text { get; } = text;
+    private readonly string text;
+    private readonly int[]? from, to;   // by index into text; null where every character stands for itself
+    private readonly int start, shift;  // the window begins at start; unchanged text lies shift further on in the original
 
-    public int Length => Text.Length;
-
-    public static Aligned Of(string text)
+    private Aligned(string text, int[]? from, int[]? to, int start, int length, int shift)
     {
-        var (from, to) = (new int[text.Length], new int[text.Length]);
-        for (var i = 0; i < text.Length; i++)
-        {
-            // Both halves of a surrogate pair stand for the whole character.
-            var low = char.IsLowSurrogate(text[i]);
-            var high = char.IsHighSurrogate(text[i]);
-            from[i] = low && i > 0 ? i - 1 : i;
-            to[i] = high && i + 1 < text.Length ? i + 2 : i + 1;
-        }
-        return new(text, from, to);
+        (this.text, this.from, this.to, this.start, Length, this.shift) = (text, from, to, start, length, shift);
     }
 
-    public int From(int index) => from[index];
+    public Aligned(string text, int[] from, int[] to) : this(text, from, to, 0, text.Length, 0) { }
 
-    public int To(int index) => to[index];
+    public static Aligned Of(string text) => new(text, null, null, 0, text.Length, 0);
 
-    public Aligned Slice(int start, int length) =>
-        length == Length ? this : new(Text.Substring(start, length), from[start..(start + length)], to[start..(start + length)]);
+    public ReadOnlySpan<char> Text => text.AsSpan(start, Length);
 
-    /// <summary>The code point at an index and how many units it takes.</summary>
-    public Rune RuneAt(int index) => Rune.GetRuneAt(Text, index);
+    public int Length { get; }
+
+    /// <summary>Whether it stands for the beginning of the original, which need not be its own: marks may have changed places.</summary>
+    public bool IsFirst => from is null ? shift + start == 0 : from.AsSpan(start, Length).Contains(0);
+
+    /// <summary>Where in the original the character at an index begins.</summary>
+    public int From(int index)
+    {
+        var at = start + index;
+        return from is not null ? from[at] : shift + (at > 0 && char.IsLowSurrogate(text[at]) ? at - 1 : at);
+    }
+
+    /// <summary>Where in the original the character at an index ends.</summary>
+    public int To(int index)
+    {
+        var at = start + index;
+        return to is not null ? to[at] : shift + (char.IsHighSurrogate(text[at]) && at + 1 < text.Length ? at + 2 : at + 1);
+    }
+
+    public Aligned Slice(int at, int length) => new(text, from, to, start + at, length, shift);
+
+    /// <summary>Other text of the same length that stands for the same characters, one by one.</summary>
+    public Aligned Respelled(string other) => from is null
+        ? new(other, null, null, 0, Length, shift + start)
+        : new(other, from[start..(start + Length)], to![start..(start + Length)], 0, Length, 0);
+
+    /// <summary>The code point at an index.</summary>
+    public Rune RuneAt(int index)
+    {
+        Rune.DecodeFromUtf16(Text[index..], out var rune, out _);
+        return rune;
+    }
 
     /// <summary>Replaces lone surrogates, which no UTF-8 can hold, by U+FFFD; lengths stay.</summary>
     public static string WellFormed(string text)
     {
-        var bad = false;
-        for (var i = 0; i < text.Length && !bad; i++)
+        if (text.AsSpan().IndexOfAnyInRange('\uD800', '\uDFFF') < 0) return text;
+        var clean = text.ToCharArray();
+        for (var i = 0; i < clean.Length; i++)
         {
-            if (!char.IsSurrogate(text[i])) continue;
-            if (i + 1 < text.Length && char.IsSurrogatePair(text[i], text[i + 1])) i++;
-            else bad = true;
+            if (!char.IsSurrogate(clean[i])) continue;
+            if (i + 1 < clean.Length && char.IsSurrogatePair(clean[i], clean[i + 1])) i++;
+            else clean[i] = '\uFFFD';
         }
-        if (!bad) return text;
-        var clean = new StringBuilder(text.Length);
-        for (var i = 0; i < text.Length; i++)
-        {
-            if (!char.IsSurrogate(text[i])) clean.Append(text[i]);
-            else if (i + 1 < text.Length && char.IsSurrogatePair(text[i], text[i + 1])) clean.Append(text[i]).Append(text[++i]);
-            else clean.Append('\uFFFD');
-        }
-        return clean.ToString();
+        return new(clean);
     }
-
-    public static bool IsWordRune(Rune rune) => rune.Value is 0x200C or 0x200D || Rune.GetUnicodeCategory(rune) is
-        UnicodeCategory.UppercaseLetter or UnicodeCategory.LowercaseLetter or UnicodeCategory.TitlecaseLetter or
-        UnicodeCategory.ModifierLetter or UnicodeCategory.OtherLetter or UnicodeCategory.LetterNumber or
-        UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark or
-        UnicodeCategory.DecimalDigitNumber or UnicodeCategory.ConnectorPunctuation;
 }
 
 /// <summary>Collects an <see cref="Aligned"/> piece by piece.</summary>
@@ -69,16 +79,15 @@ internal sealed class AlignedBuilder
     private readonly List<int> from = [];
     private readonly List<int> to = [];
 
-    public int Length => text.Length;
-
     public void Append(string units, int start, int end)
     {
-        text.Append(units);
-        for (var i = 0; i < units.Length; i++)
-        {
-            from.Add(start);
-            to.Add(end);
-        }
+        foreach (var unit in units) Append(unit, start, end);
+    }
+
+    public void Append(Rune rune, int start, int end)
+    {
+        Span<char> units = stackalloc char[2];
+        foreach (var unit in units[..rune.EncodeToUtf16(units)]) Append(unit, start, end);
     }
 
     public void Append(char unit, int start, int end)
@@ -90,7 +99,7 @@ internal sealed class AlignedBuilder
 
     public void Append(Aligned source, int start, int length)
     {
-        text.Append(source.Text, start, length);
+        text.Append(source.Text.Slice(start, length));
         for (var i = start; i < start + length; i++)
         {
             from.Add(source.From(i));
@@ -99,4 +108,29 @@ internal sealed class AlignedBuilder
     }
 
     public Aligned Build() => new(text.ToString(), [.. from], [.. to]);
+}
+
+/// <summary>Classes of characters as Rust and its regular expressions have them.</summary>
+internal static class Characters
+{
+    /// <summary>What <c>\w</c> matches: alphabetic, marks, decimal digits, connectors and joiners.</summary>
+    public static bool IsWord(Rune rune) => rune.Value is 0x200C or 0x200D
+        // Circled and squared letters, the alphabetic characters that are no letters by category.
+        or (>= 0x24B6 and <= 0x24E9) or (>= 0x1F130 and <= 0x1F149) or (>= 0x1F150 and <= 0x1F169) or (>= 0x1F170 and <= 0x1F189)
+        || Rune.GetUnicodeCategory(rune) is
+        UnicodeCategory.UppercaseLetter or UnicodeCategory.LowercaseLetter or UnicodeCategory.TitlecaseLetter or
+        UnicodeCategory.ModifierLetter or UnicodeCategory.OtherLetter or UnicodeCategory.LetterNumber or
+        UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark or
+        UnicodeCategory.DecimalDigitNumber or UnicodeCategory.ConnectorPunctuation;
+
+    public static bool IsNumeral(Rune rune) =>
+        Rune.GetUnicodeCategory(rune) is UnicodeCategory.DecimalDigitNumber or UnicodeCategory.LetterNumber or UnicodeCategory.OtherNumber;
+
+    /// <summary>Punctuation by category, and all ASCII symbols.</summary>
+    public static bool IsPunctuation(Rune rune) => rune.IsAscii
+        ? rune.Value is > ' ' and < 0x7F && !char.IsAsciiLetterOrDigit((char)rune.Value)
+        : Rune.IsPunctuation(rune);
+
+    public static bool IsMark(Rune rune) =>
+        Rune.GetUnicodeCategory(rune) is UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark;
 }

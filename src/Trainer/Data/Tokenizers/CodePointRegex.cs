@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// </summary>
 internal sealed class CodePointRegex
 {
-    // One rarely used character of the basic plane for each general category; a pattern whose class spans one is refused.
+    // One rarely used character of the basic plane for each category there is beyond it; a pattern whose class spans one is refused.
     private static readonly Dictionary<UnicodeCategory, char> StandIns = Choose();
 
     private readonly Regex regex;
@@ -28,11 +28,11 @@ internal sealed class CodePointRegex
     }
 
     /// <summary>Where it matches, in UTF-16 units of the text; empty matches are left out.</summary>
-    public IEnumerable<(int Start, int End)> Matches(string text)
+    public List<(int Start, int End)> Matches(ReadOnlySpan<char> text)
     {
-        var (shadow, starts) = Shadow(text);
         var found = new List<(int, int)>();
-        foreach (var match in regex.EnumerateMatches(shadow))
+        var starts = text.IndexOfAnyInRange('\uD800', '\uDFFF') < 0 ? null : new int[text.Length + 1];
+        foreach (var match in regex.EnumerateMatches(starts is null ? text : Shadow(text, starts)))
         {
             var (start, end) = (match.Index, match.Index + match.Length);
             if (match.Length > 0) found.Add(starts is null ? (start, end) : (starts[start], starts[end]));
@@ -40,27 +40,30 @@ internal sealed class CodePointRegex
         return found;
     }
 
-    private static (string Shadow, int[]? Starts) Shadow(string text)
+    private static char[] Shadow(ReadOnlySpan<char> text, int[] starts)
     {
-        if (!text.Any(char.IsSurrogate)) return (text, null);
-        var shadow = new StringBuilder(text.Length);
-        var starts = new List<int>(text.Length + 1);
-        for (var i = 0; i < text.Length;)
+        var shadow = new char[text.Length];
+        var (count, at) = (0, 0);
+        foreach (var rune in text.EnumerateRunes())
         {
-            var rune = Rune.GetRuneAt(text, i);
-            shadow.Append(rune.IsBmp ? (char)rune.Value : StandIns[Rune.GetUnicodeCategory(rune)]);
-            starts.Add(i);
-            i += rune.Utf16SequenceLength;
+            shadow[count] = rune.IsBmp ? (char)rune.Value : StandIns[Rune.GetUnicodeCategory(rune)];
+            starts[count++] = at;
+            at += rune.Utf16SequenceLength;
         }
-        starts.Add(text.Length);
-        return (shadow.ToString(), [.. starts]);
+        starts[count] = at;
+        return shadow[..count];
     }
 
     private static Dictionary<UnicodeCategory, char> Choose()
     {
+        var beyond = new HashSet<UnicodeCategory>();
+        for (var code = 0x10000; code <= 0x10FFFF; code++) beyond.Add(CharUnicodeInfo.GetUnicodeCategory(code));
         var found = new Dictionary<UnicodeCategory, char>();
         // From the top down: presentation forms and private use, which no pattern lists.
-        for (var unit = 0xFFFF; unit >= 0; unit--) found.TryAdd(char.GetUnicodeCategory((char)unit), (char)unit);
+        for (var unit = 0xFFFF; unit >= 0 && found.Count < beyond.Count; unit--)
+        {
+            if (beyond.Contains(char.GetUnicodeCategory((char)unit))) found.TryAdd(char.GetUnicodeCategory((char)unit), (char)unit);
+        }
         return found;
     }
 

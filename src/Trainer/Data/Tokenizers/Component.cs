@@ -17,22 +17,29 @@ internal static class Component
         parent.TryGetProperty(key, out var value) && value.ValueKind != JsonValueKind.Null ? value : null;
 
     public static UserFault Unsupported(string what, string? found) =>
-        new($"The tokenizer uses {what}, which is not supported.", found, "use a model with a byte-level BPE tokenizer (Llama 3, Qwen, GPT-2, Mistral Nemo)");
+        new($"The tokenizer uses {what}, which is not supported.", found, "docs/tokenizers.md lists what is; use a model of another tokenizer");
 
-    /// <summary>The pattern of a Replace or Split: where it matches.</summary>
-    public static Func<string, IEnumerable<(int Start, int End)>> Pattern(JsonElement part)
+    /// <summary>Where a pattern matches, in order.</summary>
+    public delegate List<(int Start, int End)> Matches(ReadOnlySpan<char> text);
+
+    /// <summary>The pattern of a Replace or Split.</summary>
+    public static Matches Pattern(JsonElement part)
     {
-        var pattern = part.Part("pattern") ?? throw Unsupported($"{part.Type()} without a pattern", part.ToString());
-        if (pattern.Text("Regex") is { } regex) return new CodePointRegex(regex).Matches;
-        return (pattern.Text("String") ?? (pattern.ValueKind == JsonValueKind.String ? pattern.GetString() : null)) is { } literal
-            ? text => Occurrences(text, literal)
-            : throw Unsupported($"a pattern of {part.Type()}", pattern.ToString());
+        if (Literal(part) is { } literal) return text => Occurrences(text, literal);
+        return part.Part("pattern")?.Text("Regex") is { } regex
+            ? new CodePointRegex(regex).Matches
+            : throw Unsupported($"{part.Type()} with this pattern", part.ToString());
     }
 
-    private static IEnumerable<(int Start, int End)> Occurrences(string text, string literal)
+    /// <summary>The pattern where it is plain text.</summary>
+    public static string? Literal(JsonElement part) =>
+        part.Part("pattern") is not { } pattern ? null : pattern.ValueKind == JsonValueKind.String ? pattern.GetString() : pattern.Text("String");
+
+    public static List<(int Start, int End)> Occurrences(ReadOnlySpan<char> text, string literal)
     {
-        if (literal.Length == 0) yield break;
-        for (var at = text.IndexOf(literal, StringComparison.Ordinal); at >= 0; at = text.IndexOf(literal, at + literal.Length, StringComparison.Ordinal))
-            yield return (at, at + literal.Length);
+        var found = new List<(int, int)>();
+        for (var at = 0; literal.Length > 0 && text[at..].IndexOf(literal, StringComparison.Ordinal) is >= 0 and var skipped; at = found[^1].Item2)
+            found.Add((at + skipped, at + skipped + literal.Length));
+        return found;
     }
 }

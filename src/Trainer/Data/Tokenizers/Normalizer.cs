@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text;
 using System.Text.Json;
 
@@ -16,15 +17,20 @@ internal static class Normalizer
             case "NFKC": return text => UnicodeForms.Normalize(text, compatible: true, compose: true);
             case "NFKD": return text => UnicodeForms.Normalize(text, compatible: true, compose: false);
             case "Lowercase": return Lowercase;
+            case "StripAccents": return text => Keep(text, rune => !Characters.IsMark(rune));
+            case "BertNormalizer": return Bert(json);
+            case "Precompiled":
+                var map = CharactersMap.Read(json.GetProperty("precompiled_charsmap").GetBytesFromBase64());
+                return map is null ? text => text : map.Normalize;
             case "Strip":
                 var (left, right) = (json.Flag("strip_left", true), json.Flag("strip_right", true));
                 return text => Strip(text, left, right);
             case "Prepend":
                 var prefix = json.Text("prepend") ?? "";
                 return text => Prepend(text, prefix);
-            case "Replace":
-                var (matches, content) = (Component.Pattern(json), json.Text("content") ?? "");
-                return text => Replace(text, matches(text.Text), content);
+            case "Replace": return Replace(json);
+            // The oldest files have the byte alphabet here instead of in the pre-tokenizer.
+            case "ByteLevel": return ByteAlphabet.Encode;
             case "Sequence":
                 var steps = json.GetProperty("normalizers").EnumerateArray().Select(step => Read(step)).ToList();
                 return text => steps.Aggregate(text, (current, step) => step(current));
@@ -32,17 +38,63 @@ internal static class Normalizer
         }
     }
 
-    private static Aligned Lowercase(Aligned text)
+    private static Func<Aligned, Aligned> Bert(JsonElement json)
     {
-        var output = new AlignedBuilder();
-        for (var i = 0; i < text.Length;)
+        var lower = json.Flag("lowercase", true);
+        var (clean, chinese, accents) = (json.Flag("clean_text", true), json.Flag("handle_chinese_chars", true), json.Flag("strip_accents", lower));
+        return text =>
         {
-            var rune = text.RuneAt(i);
-            var (from, to) = (text.From(i), text.To(i + rune.Utf16SequenceLength - 1));
-            // The one letter whose lower case is two characters.
-            output.Append(rune.Value == 0x130 ? "i\u0307" : Rune.ToLowerInvariant(rune).ToString(), from, to);
-            i += rune.Utf16SequenceLength;
+            if (clean) text = Change(Keep(text, rune => !IsUnclean(rune)), rune => Rune.IsWhiteSpace(rune) ? new Rune(' ') : rune);
+            if (chinese) text = Spaced(text);
+            if (accents) text = Keep(UnicodeForms.Normalize(text, compatible: false, compose: false), rune => Rune.GetUnicodeCategory(rune) != UnicodeCategory.NonSpacingMark);
+            return lower ? Lowercase(text) : text;
+        };
+    }
+
+    private static bool IsUnclean(Rune rune) => rune.Value is 0 or 0xFFFD || rune.Value is not ('\t' or '\n' or '\r') && Rune.GetUnicodeCategory(rune) is
+        UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.PrivateUse;
+
+    private static bool IsChinese(Rune rune) => rune.Value is (>= 0x4E00 and <= 0x9FFF) or (>= 0x3400 and <= 0x4DBF) or (>= 0x20000 and <= 0x2A6DF)
+        or (>= 0x2A700 and <= 0x2B73F) or (>= 0x2B740 and <= 0x2B81F) or (>= 0x2B920 and <= 0x2CEAF) or (>= 0xF900 and <= 0xFAFF) or (>= 0x2F800 and <= 0x2FA1F);
+
+    private static Aligned Spaced(Aligned text) => Write(text, IsChinese, (rune, from, to, output) =>
+    {
+        output.Append(' ', from, to);
+        output.Append(rune, from, to);
+        output.Append(' ', from, to);
+    });
+
+    private static Aligned Keep(Aligned text, Func<Rune, bool> keep) => Write(text, rune => !keep(rune), (_, _, _, _) => { });
+
+    private static Aligned Change(Aligned text, Func<Rune, Rune> change) =>
+        Write(text, rune => change(rune) != rune, (rune, from, to, output) => output.Append(change(rune), from, to));
+
+    private static Aligned Lowercase(Aligned text) => Write(text, rune => rune.Value == 0x130 || Rune.ToLowerInvariant(rune) != rune, (rune, from, to, output) =>
+    {
+        // The one letter whose lower case is two characters.
+        if (rune.Value == 0x130) output.Append("i\u0307", from, to);
+        else output.Append(Rune.ToLowerInvariant(rune), from, to);
+    });
+
+    /// <summary>The text with some of its characters written otherwise.</summary>
+    private static Aligned Write(Aligned text, Func<Rune, bool> changes, Action<Rune, int, int, AlignedBuilder> write)
+    {
+        AlignedBuilder? output = null;
+        var (at, done) = (0, 0);
+        foreach (var rune in text.Text.EnumerateRunes())
+        {
+            var end = at + rune.Utf16SequenceLength;
+            if (changes(rune))
+            {
+                output ??= new();
+                output.Append(text, done, at - done);
+                write(rune, text.From(at), text.To(end - 1), output);
+                done = end;
+            }
+            at = end;
         }
+        if (output is null) return text;
+        output.Append(text, done, text.Length - done);
         return output.Build();
     }
 
@@ -63,18 +115,26 @@ internal static class Normalizer
         return output.Build();
     }
 
-    private static Aligned Replace(Aligned text, IEnumerable<(int Start, int End)> matches, string content)
+    private static Func<Aligned, Aligned> Replace(JsonElement json)
     {
-        var output = new AlignedBuilder();
-        var done = 0;
-        foreach (var (start, end) in matches)
+        var content = json.Text("content") ?? "";
+        // One character for another: nothing moves.
+        if (Component.Literal(json) is { Length: 1 } literal && content.Length == 1)
+            return text => text.Text.Contains(literal[0]) ? text.Respelled(text.Text.ToString().Replace(literal[0], content[0])) : text;
+        var matches = Component.Pattern(json);
+        return text =>
         {
-            output.Append(text, done, start - done);
-            output.Append(content, text.From(start), text.To(end - 1));
-            done = end;
-        }
-        if (done == 0) return text;
-        output.Append(text, done, text.Length - done);
-        return output.Build();
+            var found = matches(text.Text);
+            if (found.Count == 0) return text;
+            var (output, done) = (new AlignedBuilder(), 0);
+            foreach (var (start, end) in found)
+            {
+                output.Append(text, done, start - done);
+                output.Append(content, text.From(start), text.To(end - 1));
+                done = end;
+            }
+            output.Append(text, done, text.Length - done);
+            return output.Build();
+        };
     }
 }

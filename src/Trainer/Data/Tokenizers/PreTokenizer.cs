@@ -1,90 +1,132 @@
-using System.Globalization;
 using System.Text;
 using System.Text.Json;
 
 namespace Memopt.Trainer.Data.Tokenizers;
 
 /// <summary>The second stage: text to the pieces that tokens never cross.</summary>
-internal static class PreTokenizer
+/// <param name="Split">The pieces of a text, in its own spelling.</param>
+/// <param name="Bytes">Whether the pieces then are to be spelled in the byte alphabet.</param>
+internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, bool Bytes = false)
 {
     private const string Gpt2 = @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-    public static Func<Aligned, IEnumerable<Aligned>> Read(JsonElement? part)
+    public static PreTokenizer Read(JsonElement? part)
     {
-        if (part is not { } json) return text => [text];
+        if (part is not { } json) return new(Whole);
         switch (json.Type())
         {
             case "Sequence":
                 var steps = json.GetProperty("pretokenizers").EnumerateArray().Select(step => Read(step)).ToList();
-                return text => steps.Aggregate((IEnumerable<Aligned>)[text], (pieces, step) => pieces.SelectMany(step));
+                return steps.Count == 0 ? Read(null) : steps.Aggregate((first, second) => first.Then(second));
             case "Split":
-                var (pattern, invert, behavior) = (Component.Pattern(json), json.Flag("invert", false), json.Text("behavior") ?? "");
-                Check(behavior);
-                return text => Split(text, pattern(text.Text), behavior, invert);
-            case "Digits":
-                var digits = json.Flag("individual_digits", false) ? "Isolated" : "Contiguous";
-                return text => Split(text, Numerals(text.Text), digits, invert: false);
+                var (pattern, invert, behavior) = (Component.Pattern(json), json.Flag("invert", false), Behavior(json, ""));
+                return new(text => Cut(text, pattern(text.Text), behavior, invert));
+            case "Digits": return Classes(Characters.IsNumeral, json.Flag("individual_digits", false) ? "Isolated" : "Contiguous");
+            case "Punctuation": return Classes(Characters.IsPunctuation, Behavior(json, "Isolated"));
+            case "WhitespaceSplit": return Classes(Rune.IsWhiteSpace, "Removed");
+            case "BertPreTokenizer": return Classes(Rune.IsWhiteSpace, "Removed").Then(Classes(Characters.IsPunctuation, "Isolated"));
+            // Runs of word characters and runs of what is neither word nor space.
+            case "Whitespace":
+                return Classes(Rune.IsWhiteSpace, "Removed").Then(Classes(Characters.IsWord, "Contiguous"));
+            case "CharDelimiterSplit":
+                var delimiter = json.Text("delimiter")?.EnumerateRunes().FirstOrDefault();
+                return Classes(rune => rune == delimiter, "Removed");
+            case "Metaspace": return Metaspace(json);
             case "ByteLevel":
                 var words = json.Flag("use_regex", true) ? new CodePointRegex(Gpt2) : null;
                 var prefix = json.Flag("add_prefix_space", true);
-                return text => Bytes(text, prefix, words);
+                if (words is null && !prefix) return new(Whole, Bytes: true);
+                return new(text =>
+                {
+                    if (prefix && !text.Text.StartsWith(' ')) text = Normalizer.Prepend(text, " ");
+                    return words is null ? [text] : Cut(text, words.Matches(text.Text), "Isolated", invert: false);
+                }, Bytes: true);
             default: throw Component.Unsupported($"the pre-tokenizer \"{json.Type()}\"", json.ToString());
         }
     }
 
-    private static void Check(string behavior)
+    private static IEnumerable<Aligned> Whole(Aligned text) => [text];
+
+    private PreTokenizer Then(PreTokenizer next)
     {
-        if (behavior is not ("Isolated" or "Removed" or "Contiguous" or "MergedWithPrevious" or "MergedWithNext"))
-            throw Component.Unsupported("a Split behavior of this name", behavior);
+        var pieces = Bytes ? text => Split(text).Select(ByteAlphabet.Encode) : Split;
+        return new(next.Split == Whole ? pieces : text => pieces(text).SelectMany(next.Split), next.Bytes);
     }
 
-    private static IEnumerable<Aligned> Bytes(Aligned text, bool prefix, CodePointRegex? words)
+    private static PreTokenizer Metaspace(JsonElement json)
     {
-        if (prefix && !text.Text.StartsWith(' ')) text = Normalizer.Prepend(text, " ");
-        var pieces = words is null ? [text] : Split(text, words.Matches(text.Text), "Isolated", invert: false);
-        return pieces.Select(ByteAlphabet.Encode);
-    }
-
-    private static IEnumerable<(int Start, int End)> Numerals(string text)
-    {
-        for (var i = 0; i < text.Length;)
+        var mark = json.Text("replacement") ?? "▁";
+        if (mark.Length != 1) throw Component.Unsupported("a Metaspace replacement of this length", mark);
+        var (scheme, split) = (MetaspaceScheme(json), json.Flag("split", true));
+        return new(text =>
         {
-            var rune = Rune.GetRuneAt(text, i);
-            var end = i + rune.Utf16SequenceLength;
-            if (Rune.GetUnicodeCategory(rune) is UnicodeCategory.DecimalDigitNumber or UnicodeCategory.LetterNumber or UnicodeCategory.OtherNumber)
-                yield return (i, end);
-            i = end;
+            text = text.Respelled(text.Text.ToString().Replace(" ", mark));
+            var prepends = scheme == "always" || scheme == "first" && text.IsFirst;
+            if (prepends && text.Text[0] != mark[0]) text = Normalizer.Prepend(text, mark);
+            return split ? Cut(text, Component.Occurrences(text.Text, mark), "MergedWithNext", invert: false) : [text];
+        });
+    }
+
+    /// <summary>Where the mark is put before a text: always, first or never; older files say add_prefix_space.</summary>
+    public static string MetaspaceScheme(JsonElement json)
+    {
+        var scheme = json.Text("prepend_scheme") ?? (json.Flag("add_prefix_space", true) ? "always" : "never");
+        return scheme is "always" or "first" or "never" ? scheme : throw Component.Unsupported("a Metaspace prepend_scheme of this name", scheme);
+    }
+
+    private static string Behavior(JsonElement json, string otherwise)
+    {
+        var behavior = json.Text("behavior") ?? otherwise;
+        return behavior is "Isolated" or "Removed" or "Contiguous" or "MergedWithPrevious" or "MergedWithNext"
+            ? behavior
+            : throw Component.Unsupported("a Split behavior of this name", behavior);
+    }
+
+    /// <summary>Every character of a class is a match of its own.</summary>
+    private static PreTokenizer Classes(Func<Rune, bool> belongs, string behavior) => new(text =>
+    {
+        var matches = new List<(int, int)>();
+        var at = 0;
+        foreach (var rune in text.Text.EnumerateRunes())
+        {
+            if (belongs(rune)) matches.Add((at, at + rune.Utf16SequenceLength));
+            at += rune.Utf16SequenceLength;
         }
-    }
+        return Cut(text, matches, behavior, invert: false);
+    });
 
-    private static IEnumerable<Aligned> Split(Aligned text, IEnumerable<(int Start, int End)> matches, string behavior, bool invert)
+    private static List<Aligned> Cut(Aligned text, List<(int Start, int End)> matches, string behavior, bool invert)
     {
-        var parts = new List<(int Start, int End, bool Match)>();
-        var done = 0;
-        foreach (var (start, end) in matches)
+        var pieces = new List<Aligned>(matches.Count);
+        if (behavior == "Isolated" && matches.Count == 0) return [text];
+        var (done, start, end, wasMatch) = (0, 0, 0, false);
+        foreach (var (from, to) in matches)
         {
-            if (start > done) parts.Add((done, start, invert));
-            parts.Add((start, end, !invert));
-            done = end;
+            if (from > done) Add(done, from, invert);
+            Add(from, to, !invert);
+            done = to;
         }
-        if (done < text.Length) parts.Add((done, text.Length, invert));
+        if (done < text.Length) Add(done, text.Length, invert);
+        if (end > start) pieces.Add(text.Slice(start, end - start));
+        return pieces;
 
-        var pieces = new List<(int Start, int End)>();
-        for (var i = 0; i < parts.Count; i++)
+        void Add(int from, int to, bool match)
         {
-            var (start, end, match) = parts[i];
-            var previous = i > 0 && parts[i - 1].Match;
-            var joins = i > 0 && behavior switch
+            var joins = behavior switch
             {
-                "Contiguous" => match == previous,
-                "MergedWithPrevious" => match && !previous,
+                "Contiguous" => match == wasMatch,
+                "MergedWithPrevious" => match && !wasMatch,
                 // Of a run of matches only the last goes with what follows it.
-                "MergedWithNext" => previous && !match,
+                "MergedWithNext" => wasMatch && !match,
                 _ => false,
             };
-            if (joins) pieces[^1] = (pieces[^1].Start, end);
-            else if (!(match && behavior == "Removed")) pieces.Add((start, end));
+            if (!joins || end == start)
+            {
+                if (end > start) pieces.Add(text.Slice(start, end - start));
+                start = from;
+            }
+            end = match && behavior == "Removed" ? start : to;
+            wasMatch = match;
         }
-        return pieces.Select(piece => text.Slice(piece.Start, piece.End - piece.Start));
     }
 }

@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Globalization;
 using System.Text;
 
@@ -28,15 +29,51 @@ internal static class UnicodeForms
             (fields[2][0] == '<' ? Compatible : Canonical)[code] = mapping;
             if (fields[2][0] == '=') Pairs[(mapping[0], mapping[1])] = code;
         }
+        (Nfc, Nfd) = (new(compatible: false, compose: true), new(compatible: false, compose: false));
+        (Nfkc, Nfkd) = (new(compatible: true, compose: true), new(compatible: true, compose: false));
+    }
+
+    // What a form may change; text without any of it is left as it is.
+    private static readonly Movable Nfc, Nfd, Nfkc, Nfkd;
+
+    private sealed class Movable
+    {
+        private readonly HashSet<int> beyond = [];
+        private readonly SearchValues<char> basic;
+
+        public Movable(bool compatible, bool compose)
+        {
+            var codes = new HashSet<int>(Classes.Keys);
+            if (compatible) codes.UnionWith(Compatible.Keys);
+            // Composed characters that are the pair's own spelling stay under composition; what may be a pair's second half may move.
+            var composed = Pairs.Values.ToHashSet();
+            codes.UnionWith(Canonical.Keys.Where(code => !compose || !composed.Contains(code) || compatible && Reaches(code)));
+            if (compose) codes.UnionWith(Pairs.Keys.Select(pair => pair.Item2));
+            var hangul = compose ? Enumerable.Range(VowelBase, VowelCount).Concat(Enumerable.Range(TailBase, TailCount)) : Enumerable.Range(HangulBase, HangulCount);
+            codes.UnionWith(hangul);
+            beyond.UnionWith(codes.Where(code => code > 0xFFFF));
+            basic = SearchValues.Create([.. codes.Where(code => code <= 0xFFFF).Select(code => (char)code), .. beyond.Select(code => char.ConvertFromUtf32(code)[0])]);
+        }
+
+        private static bool Reaches(int code) => Canonical.TryGetValue(code, out var parts) ? parts.Any(Reaches) : Compatible.ContainsKey(code);
+
+        public bool AnyIn(ReadOnlySpan<char> text)
+        {
+            while (text.IndexOfAny(basic) is >= 0 and var at)
+            {
+                if (!char.IsHighSurrogate(text[at])) return true;
+                if (beyond.Contains(char.ConvertToUtf32(text[at], text[at + 1]))) return true;
+                text = text[(at + 2)..];
+            }
+            return false;
+        }
     }
 
     private record struct Unit(int Code, byte Class, int From, int To);
 
     public static Aligned Normalize(Aligned input, bool compatible, bool compose)
     {
-        // Below U+0300 nothing changes under NFC, below U+00A0 under any form.
-        var safe = compose && !compatible ? '\u0300' : '\u00A0';
-        if (input.Text.All(unit => unit < safe)) return input;
+        if (!(compatible ? compose ? Nfkc : Nfkd : compose ? Nfc : Nfd).AnyIn(input.Text)) return input;
 
         var units = new List<Unit>(input.Length);
         for (var i = 0; i < input.Length;)
@@ -48,7 +85,7 @@ internal static class UnicodeForms
         Order(units);
         if (compose) Compose(units);
         var output = new AlignedBuilder();
-        foreach (var unit in units) output.Append(new Rune(unit.Code).ToString(), unit.From, unit.To);
+        foreach (var unit in units) output.Append(new Rune(unit.Code), unit.From, unit.To);
         return output.Build();
     }
 

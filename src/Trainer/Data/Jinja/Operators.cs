@@ -1,0 +1,133 @@
+namespace Memopt.Trainer.Data.Jinja;
+
+/// <summary>Operators, comparisons, attributes, items and slices, as Python has them.</summary>
+internal static class Operators
+{
+    public static object? Operate(string symbol, object? left, object? right)
+    {
+        switch (symbol)
+        {
+            case "~": return Values.Print(left) + Values.Print(right);
+            case "+" when left is string a && right is string b: return a + b;
+            case "+" when left is TupleValue a && right is TupleValue b: return new TupleValue(a.Concat(b));
+            case "+" when left is List<object?> a and not TupleValue && right is List<object?> b and not TupleValue: return a.Concat(b).ToList();
+            case "*" when left is string text && right is long count: return Repeat(text, count);
+            case "*" when left is long count && right is string text: return Repeat(text, count);
+            case "*" when left is List<object?> list && right is long count:
+                if (count * (double)list.Count > Limits.List) throw Limits.TooLong;
+                return Enumerable.Repeat(list, (int)Math.Max(0, count)).SelectMany(items => items).ToList();
+            case "%" when left is string format: return Formats.Percent(format, right is TupleValue many ? many : [right]);
+        }
+        if (left is not (bool or long or double) || right is not (bool or long or double))
+            throw new JinjaException($"{Values.TypeName(left)} {symbol} {Values.TypeName(right)} is not defined");
+        try
+        {
+            if (symbol is "/" or "//" or "%" && Values.Real(right) == 0) throw new JinjaException("division by zero");
+            if (symbol == "/") return Values.Real(left) / Values.Real(right);
+            if (left is double || right is double || symbol == "**" && Values.Real(right) < 0)
+            {
+                var (x, y) = (Values.Real(left), Values.Real(right));
+                return symbol switch
+                {
+                    "+" => x + y,
+                    "-" => x - y,
+                    "*" => x * y,
+                    "//" => Math.Floor(x / y),
+                    "%" => x - Math.Floor(x / y) * y,
+                    _ => Math.Pow(x, y),
+                };
+            }
+            var (m, n) = (Values.Whole(left), Values.Whole(right));
+            return symbol switch
+            {
+                "+" => checked(m + n),
+                "-" => checked(m - n),
+                "*" => checked(m * n),
+                "//" => Math.DivRem(m, n) is var (quotient, rest) && rest != 0 && rest < 0 != n < 0 ? quotient - 1 : quotient,
+                "%" => (m % n + n) % n,
+                _ => Power(m, n),
+            };
+        }
+        catch (OverflowException)
+        {
+            throw new JinjaException($"{left} {symbol} {right} is too large");
+        }
+    }
+
+    private static long Power(long value, long exponent)
+    {
+        var result = 1L;
+        if (value is 0 or 1 || exponent == 0) return exponent == 0 ? 1 : value;
+        for (var i = 0L; i < Math.Min(exponent, 64); i++) result = checked(result * value);
+        return exponent > 64 && value != -1 ? throw new OverflowException() : value == -1 && exponent % 2 == 0 ? 1 : result;
+    }
+
+    private static string Repeat(string text, long count) => text.Length * Math.Max(0, (double)count) > Limits.Text
+        ? throw Limits.TooLong
+        : string.Concat(Enumerable.Repeat(text, (int)Math.Max(0, count)));
+
+    public static bool Compare(string symbol, object? left, object? right) => symbol switch
+    {
+        "==" => Values.Same(left, right),
+        "!=" => !Values.Same(left, right),
+        "in" => Contains(right, left),
+        "not in" => !Contains(right, left),
+        "<" => Values.Order(left, right) < 0,
+        ">" => Values.Order(left, right) > 0,
+        "<=" => Values.Order(left, right) <= 0,
+        _ => Values.Order(left, right) >= 0,
+    };
+
+    public static bool Contains(object? container, object? item) => container switch
+    {
+        string text => item is string part ? text.Contains(part, StringComparison.Ordinal) : throw new JinjaException($"{Values.TypeName(item)} in a str"),
+        DictValue dict => item is not null && dict.ContainsKey(item),
+        List<object?> list => list.Any(entry => Values.Same(entry, item)),
+        Undefined => false,
+        _ => throw new JinjaException($"{Values.TypeName(container)} holds nothing"),
+    };
+
+    public static object? Attribute(object? of, string key)
+    {
+        switch (of)
+        {
+            case Undefined undefined: throw new JinjaException($"'{undefined.Name}' is undefined, so it has no '{key}'");
+            case NamespaceValue space: return space.Values.TryGetValue(key, out var kept) ? kept : new Undefined(key);
+            case DictValue dict:
+                if (Methods.Of(dict, key) is { } method) return method;
+                return dict.TryGetValue(key, out var value) ? value : new Undefined(key);
+            case string text: return Methods.Of(text, key) is { } own ? own : new Undefined(key);
+            case LoopValue loop: return loop.Parts.GetValueOrDefault(key, new Undefined(key));
+            case GroupValue group when key is "grouper" or "list": return group[key == "grouper" ? 0 : 1];
+            case List<object?> list: return Methods.Of(list, key) is { } listed ? listed : new Undefined(key);
+            default: return new Undefined(key);
+        }
+    }
+
+    public static object? Index(object? of, object? key)
+    {
+        switch (of)
+        {
+            case DictValue dict when key is not null && dict.TryGetValue(key, out var value): return value;
+            case List<object?> list when key is long at: return at >= -list.Count && at < list.Count ? list[(int)(at < 0 ? at + list.Count : at)] : new Undefined($"{at}");
+            case string when key is long at:
+                var letters = Values.Items(of);
+                return at >= -letters.Count && at < letters.Count ? letters[(int)(at < 0 ? at + letters.Count : at)] : new Undefined($"{at}");
+            default: return key is string name || of is Undefined ? Attribute(of, key as string ?? Values.Print(key)) : new Undefined(Values.Print(key));
+        }
+    }
+
+    public static object? Slice(object? of, long? from, long? to, long? by)
+    {
+        if (of is not (string or List<object?>)) throw new JinjaException($"{Values.TypeName(of)} cannot be sliced");
+        var items = Values.Items(of);
+        var step = by ?? 1;
+        if (step == 0) throw new JinjaException("a slice with step 0");
+        long Clamp(long? bound, long otherwise) => bound is not { } given ? otherwise
+            : Math.Clamp(given < 0 ? given + items.Count : given, step > 0 ? 0 : -1, step > 0 ? items.Count : items.Count - 1);
+        var (start, stop) = (Clamp(from, step > 0 ? 0 : items.Count - 1), Clamp(to, step > 0 ? items.Count : -1));
+        var taken = new List<object?>();
+        for (var i = start; step > 0 ? i < stop : i > stop; i += step) taken.Add(items[(int)i]);
+        return of is string ? string.Concat(taken) : of is TupleValue ? new TupleValue(taken) : taken;
+    }
+}

@@ -1,0 +1,59 @@
+using System.Text.Json;
+
+namespace Memopt.Trainer.Data.Tokenizers;
+
+/// <summary>The third stage: one piece to tokens of the vocabulary.</summary>
+internal interface IModel
+{
+    IReadOnlyDictionary<string, int> Ids { get; }
+
+    /// <summary>The tokens of a piece and how many UTF-16 units of it each takes.</summary>
+    IReadOnlyList<(int Id, int Length)> Encode(string piece);
+
+    /// <summary>A piece in parts that can be encoded each for itself with the same result.</summary>
+    IEnumerable<Aligned> Cut(Aligned piece) => [piece];
+
+    public static IModel Read(JsonElement json) => (json.Text("type") ?? Guess(json)) switch
+    {
+        "BPE" => new BytePairs(json),
+        "Unigram" => new Unigram(json),
+        "WordPiece" => new WordPieces(json),
+        "WordLevel" => new WholeWords(json),
+        var other => throw Component.Unsupported($"the model \"{other}\"", null),
+    };
+
+    // The oldest files do not name their model.
+    private static string Guess(JsonElement json) =>
+        json.Part("merges") is not null ? "BPE" : json.Part("unk_id") is not null ? "Unigram" : json.Part("max_input_chars_per_word") is not null ? "WordPiece" : "WordLevel";
+
+    /// <summary>The vocabulary of a model that writes it as an object.</summary>
+    public static Dictionary<string, int> Vocabulary(JsonElement json)
+    {
+        var vocab = json.GetProperty("vocab");
+        var ids = new Dictionary<string, int>();
+        foreach (var entry in vocab.EnumerateObject()) ids[entry.Name] = entry.Value.GetInt32();
+        return ids;
+    }
+
+    /// <summary>The tokens like &lt;0x0A&gt; of all 256 bytes, or null where one is missing.</summary>
+    public static int[]? Bytes(IReadOnlyDictionary<string, int> ids)
+    {
+        var bytes = new int[256];
+        for (var value = 0; value < 256; value++)
+        {
+            if (!ids.TryGetValue($"<0x{value:X2}>", out bytes[value])) return null;
+        }
+        return bytes;
+    }
+
+    /// <summary>Adds the byte tokens of a text; the first takes all its units.</summary>
+    public static void AddBytes(List<(int Id, int Length)> tokens, int[] bytes, ReadOnlySpan<char> text)
+    {
+        var length = text.Length;
+        foreach (var value in System.Text.Encoding.UTF8.GetBytes(text.ToArray()))
+        {
+            tokens.Add((bytes[value], length));
+            length = 0;
+        }
+    }
+}
