@@ -10,7 +10,7 @@ using static TorchSharp.torch;
 namespace Memopt.Bench;
 
 /// <summary>A workload of cases.json.</summary>
-internal sealed record Case(string Name, string Shape, string Kind, int Rank, string[] Targets, int Batch, int Length, bool Recompute, int Steps)
+internal sealed record Case(string Name, string Shape, string Kind, int Rank, string[] Targets, int Batch, int Length, bool Recompute, string Keep, int Steps, bool Memory = false)
 {
     public static readonly JsonSerializerOptions Json = new(JsonSerializerDefaults.Web) { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
 

@@ -22,14 +22,25 @@ var home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
 var backend = Backend.Load("cuda", new BackendEnvironment(Environment.GetEnvironmentVariable("MEMOPT_LIBTORCH"), Path.Combine(home, ".nuget", "packages"),
     Directory.GetCurrentDirectory(), Path.Combine(home, ".cache", "memopt")));
 var spec = shape.Spec();
-var kind = job.Kind == "qlora" ? AdapterKind.Qlora : AdapterKind.Lora;
+var kind = job.Kind switch { "qlora" => AdapterKind.Qlora, "full" => AdapterKind.None, _ => AdapterKind.Lora };
 var adapter = new AdapterConfig { Kind = kind, Rank = job.Rank, Alpha = 32, Targets = new Targets(job.Targets) };
 var train = new TrainConfig { LearningRate = 2e-4, Schedule = ScheduleKind.Constant, Deterministic = deterministic };
+var config = new RunConfig
+{
+    Adapter = adapter,
+    Train = train with { BatchSize = job.Batch, MicroBatch = job.Batch },
+    Memory = new MemoryConfig { Strategy = MemoryStrategy.Manual, Recompute = job.Recompute, Keep = Enum.Parse<Kept>(job.Keep, ignoreCase: true) },
+};
+var stages = new List<long> { Cuda.UsedBytes() };
+var plan = MemoryPlan.For(config, spec, new PlanDevice("cuda", null, 2), job.Length, module => AdapterPass.Targeted(module, adapter.Targets));
 using var model = new Decoder(spec, new RandomParts(spec, bfloat16, backend.Device, kind == AdapterKind.Qlora), bfloat16, backend.Device);
-AdapterPass.Attach(model, adapter, seed: 1);
+stages.Add(Cuda.UsedBytes());
+if (kind != AdapterKind.None)
+    AdapterPass.Attach(model, adapter, seed: 1);
 if (job.Recompute)
-    Recompute.Attach(model, keepAttention: true);
+    Recompute.Attach(model, config.Memory.Keep!.Value);
 using var optimizer = new Optimizer(AdapterPass.Trained(model, kind, BiasMode.None), train, backend.Device, bfloat16);
+stages.Add(Cuda.UsedBytes());
 var stepper = new Stepper(model, optimizer, new Schedule(train, 1000), train, null, new Meter(Cuda.UsedBytes));
 var random = new Random(0);
 var (times, used, loss) = (new List<double>(), 0L, 0.0);
@@ -48,6 +59,9 @@ Console.WriteLine(JsonSerializer.Serialize(new Dictionary<string, object>
     ["ms"] = 1000 * middle,
     ["tokens_per_second"] = job.Batch * job.Length / middle,
     ["bytes"] = used,
+    ["planned"] = stages[0] + plan.PeakBytes,
+    ["stages"] = stages,
+    ["rows"] = plan.Rows.Select(row => row.Bytes),
     ["loss"] = loss,
     ["deterministic"] = deterministic,
     ["times"] = times.Select(t => Math.Round(1000 * t, 1)),

@@ -149,6 +149,21 @@ public enum MemoryStrategy { Auto, Manual }
 
 public enum Offload { None, Activations }
 
+/// <summary>What a layer that is run twice keeps of its first run beside its input: each costs as much memory as the input again.</summary>
+[Flags]
+public enum Kept
+{
+    Nothing = 0,
+
+    /// <summary>What attention gave: saves its second run.</summary>
+    Attention = 1,
+
+    /// <summary>The sum between attention and feed-forward: saves the second run of the output projection.</summary>
+    Residual = 2,
+
+    Both = Attention | Residual,
+}
+
 public sealed record MemoryConfig
 {
     [Description("auto takes the fastest settings that fit; manual takes recompute and offload as written.")]
@@ -156,6 +171,9 @@ public sealed record MemoryConfig
 
     [Description("Recompute activations in the backward pass. Keeps one input a layer; costs about a third more compute. None: decided by the strategy.")]
     public bool? Recompute { get; init; }
+
+    [Description("What recomputation keeps beside each layer's input: nothing, attention (its result), residual (the sum after it), both. Each takes as much memory as the inputs and saves some time. None: decided by the strategy.")]
+    public Kept? Keep { get; init; }
 
     [Description("What is kept in host memory between uses. Costs copies over the bus.")]
     public Offload Offload { get; init; } = Offload.None;

@@ -24,7 +24,7 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
     public override int? ApartRank => dropout > 0 ? null : Rank;
 
     public override Together With(Linear[] siblings) =>
-        dropout == 0 && siblings.Length > 1 && siblings.All(other => other is LoraLinear lora && lora.Rank == Rank && lora.Scale == Scale) ? new LoraGroup([.. siblings.Cast<LoraLinear>()]) : base.With(siblings);
+        dropout == 0 && siblings.Length > 1 && siblings.OfType<LoraLinear>().All(lora => lora.Rank == Rank && lora.Scale == Scale) ? new LoraGroup(siblings) : base.With(siblings);
 
     public override long WeightBytes => Inner.WeightBytes;
 

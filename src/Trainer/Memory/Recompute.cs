@@ -7,22 +7,22 @@ namespace Memopt.Trainer.Memory;
 /// <summary>
 /// Activation recomputation (Chen et al. 2016, arXiv 1604.06174) a layer at a time: only the layer's input is kept, and the way back
 /// runs the layer again, but for its last product, which nothing there needs. Both runs do the same arithmetic with the same dropout
-/// seed, so loss and gradients are the same to the bit.
+/// seed, so loss and gradients are the same to the bit. The last layer is run once: its way back comes next.
 /// </summary>
 public static class Recompute
 {
     /// <param name="model">Whose layers are to be run twice.</param>
-    /// <param name="keepAttention">Whether what attention gave is kept too, where fused kernels made it: saves its second run, costs as much again as the inputs.</param>
-    public static void Attach(Decoder model, bool keepAttention) => model.RunLayer = (layer, x, pass) => Run(layer, x, pass, keepAttention);
+    /// <param name="keeps">What is kept beside the inputs, where fused kernels made it.</param>
+    public static void Attach(Decoder model, Kept keeps) => model.RunLayer = (layer, x, pass) =>
+        layer.Index == model.layers.Length - 1 || !pass.Learns ? layer.forward(x, pass) : Run(layer, x, pass, keeps);
 
-    private static Out Run(DecoderLayer layer, Tensor x, Pass pass, bool keepAttention)
+    private static Out Run(DecoderLayer layer, Tensor x, Pass pass, Kept keeps)
     {
         using var scope = NewDisposeScope();
-        var learns = pass.Learns;
-        (pass.Learns, pass.Remembers) = (false, learns && keepAttention);
+        (pass.Learns, pass.Keeps) = (false, keeps);
         var y = layer.forward(x, pass).Value.MoveToOuterDisposeScope();
-        (pass.Learns, pass.Remembers) = (learns, false);
-        return new(y, !learns ? null : (gradient, _) =>
+        (pass.Learns, pass.Keeps) = (true, Kept.Nothing);
+        return new(y, (gradient, _) =>
         {
             using var scope = NewDisposeScope();
             return layer.forward(x, pass, Wanted.NoValue).Back!(gradient);

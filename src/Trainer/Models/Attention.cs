@@ -15,10 +15,10 @@ public sealed class Attention(ModelSpec spec, int layer)
     public RmsNorm? q_norm { get; init; }
     public RmsNorm? k_norm { get; init; }
 
-    public Out forward(Tensor x, Pass pass)                                  // (N, C) -> (N, C)
+    public Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)      // (N, C) -> (N, C)
     {
         using var scope = NewDisposeScope();
-        var (projected, projectedBack) = projections[0].With(projections).forward(x, pass, Wanted.All);
+        var (projected, projectedBack) = Together.Of(projections).forward(x, pass, Wanted.All);
         var parts = projected.Length == 3 ? Array.ConvertAll(projected, p => p.Value)
             : projected[0].Value.split([heads * dim, groups * dim, groups * dim], -1);
         var (q, k, v) = (Heads(parts[0], heads), Heads(parts[1], groups), Heads(parts[2], groups));   // (B, T, H, D)
@@ -28,13 +28,13 @@ public sealed class Attention(ModelSpec spec, int layer)
         (q, k) = (qNorm?.Value ?? q, kNorm?.Value ?? k);
         Kernels.Rope.Turn(q, k, pass.Cos, pass.Sin);
         var (mixed, mixedBack) = Mix(q, k, v, pass, scope);                  // (B, T, H, D)
-        var output = o_proj.forward(mixed.view(-1, heads * dim), pass);
-        output.Value.MoveToOuterDisposeScope();
+        var output = o_proj.forward(mixed.view(-1, heads * dim), pass, wanted);
+        output.Value?.MoveToOuterDisposeScope();
         if (!pass.Learns)
             return output;
         scope.MoveAllOut();
 
-        return new(output.Value, (gradient, onto) =>
+        return new(output.Value!, (gradient, onto) =>
         {
             using var scope = NewDisposeScope();
             var (dq, dk, dv) = mixedBack!(Heads(output.Back!(gradient), heads));
@@ -56,7 +56,7 @@ public sealed class Attention(ModelSpec spec, int layer)
         if (pass.Cache is null && Kernels.Attention.Serves(q))
         {
             var sight = pass.SightOf(window);
-            var mixed = pass.Remembered(layer, owner) ?? Kernels.Attention.Forward(q, k, v, sight);
+            var mixed = pass.RememberedMixed(layer, owner) ?? Kernels.Attention.Forward(q, k, v, sight);
             pass.Remember(layer, mixed);
             return (mixed.Y, !pass.Learns ? null : gradient => Kernels.Attention.Backward(gradient, q, k, v, mixed, sight, pass.Deterministic));
         }

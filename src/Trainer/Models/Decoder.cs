@@ -160,7 +160,7 @@ public sealed class Decoder : IDisposable
     {
         var at = $"model.layers.{index}.";
         RmsNorm Norm(string name) => new(parts.Weight(at + name + ".weight"), spec.RmsNormEps);
-        return new DecoderLayer
+        return new DecoderLayer(index)
         {
             input_layernorm = Norm("input_layernorm"),
             self_attn = new Attention(spec, index)

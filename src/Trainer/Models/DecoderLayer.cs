@@ -4,8 +4,10 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Models;
 
 /// <summary>Attention and feed-forward, each behind a norm and around a residual.</summary>
-public sealed class DecoderLayer
+public sealed class DecoderLayer(int index)
 {
+    public int Index => index;
+
     public required RmsNorm input_layernorm { get; init; }
     public required Attention self_attn { get; init; }
     public required RmsNorm post_attention_layernorm { get; init; }
@@ -16,9 +18,11 @@ public sealed class DecoderLayer
     {
         using var scope = NewDisposeScope();
         var normed = input_layernorm.forward(x, pass);
-        var attended = self_attn.forward(normed.Value, pass);
-        var middle = attended.Value;
-        var normed2 = post_attention_layernorm.forward(x, pass, middle);     // middle ← x + attended
+        var middle = pass.RememberedResidual(index, scope);
+        var attended = self_attn.forward(normed.Value, pass, middle is null ? Wanted.All : Wanted.NoValue);
+        var normed2 = middle is null ? post_attention_layernorm.forward(x, pass, attended.Value) : post_attention_layernorm.forward(middle, pass);
+        middle ??= attended.Value;                                           // x + attended: the norm has added them
+        pass.Remember(index, middle);
         var fed = mlp.forward(normed2.Value, pass, wanted);
         var y = fed.Value?.add_(middle).MoveToOuterDisposeScope();
         if (!pass.Learns)

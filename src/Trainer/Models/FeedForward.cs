@@ -19,7 +19,7 @@ public sealed class FeedForward(ModelSpec spec)
         using var scope = NewDisposeScope();
         var rank = projections[0].ApartRank;
         var apart = rank is { } r && projections.All(projection => projection.ApartRank == rank) && Gated.Adds(x, spec.IntermediateSize, r);
-        var (projected, projectedBack) = projections[0].With(projections).forward(x, pass, apart ? Wanted.ValueApart : Wanted.All);
+        var (projected, projectedBack) = Together.Of(projections).forward(x, pass, apart ? Wanted.ValueApart : Wanted.All);
         var gated = Forward();                                               // (N, M)
         var output = down_proj.forward(gated, pass, wanted | Wanted.InputAgain | (apart && down_proj.ApartRank == rank ? Wanted.BackApart : Wanted.All));
         output.Value?.MoveToOuterDisposeScope();

@@ -1,4 +1,5 @@
 using Memopt.Trainer.Kernels;
+using Memopt.Trainer.Plan;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -9,16 +10,6 @@ namespace Memopt.Trainer.Models;
 /// </summary>
 public static class Head
 {
-    /// <summary>Largest chunk of logits, bytes. A smaller one reads the head's weight more often than the product costs.</summary>
-    public const long ChunkBytes = 256L << 20;
-
-    /// <summary>Positions in one chunk for a vocabulary and bytes of a logit.</summary>
-    public static long ChunkRows(long vocabulary, long bytes)
-    {
-        var rows = Math.Max(1, ChunkBytes / (bytes * vocabulary));
-        return rows > 128 ? rows / 128 * 128 : rows;
-    }
-
     /// <param name="head">The output projection.</param>
     /// <param name="hidden">(N, C) after the last norm.</param>
     /// <param name="rows">(P) int64: which of the N positions predict.</param>
@@ -34,7 +25,7 @@ public static class Head
         var picked = hidden.index_select(0, rows);                           // (P, C); becomes its own gradient, chunk by chunk
         var sum = zeros([], float64, hidden.device);
         var right = empty(rows.shape, @bool, hidden.device);
-        var chunk = ChunkRows(head.Out, hidden.element_size());
+        var chunk = MemoryPlan.ChunkRows(head.Out, hidden.element_size());
         for (long from = 0; from < rows.shape[0]; from += chunk)
         {
             using var inner = NewDisposeScope();

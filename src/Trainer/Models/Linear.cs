@@ -47,7 +47,7 @@ public abstract class Linear(string name, long inputs, long outputs, Parameter? 
     /// <summary>Rank of the low-rank part that it can leave to its caller; null when it has none or cannot.</summary>
     public virtual int? ApartRank => null;
 
-    /// <summary>How this linear and its siblings, which have the same input, are run.</summary>
+    /// <summary>How this linear and all its siblings (itself among them), which have the same input, are run.</summary>
     public virtual Together With(Linear[] siblings) => new(siblings);
 
     /// <summary>Bytes its frozen weight takes.</summary>

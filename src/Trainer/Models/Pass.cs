@@ -1,6 +1,7 @@
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Kernels;
 using TorchSharp;
+using static Memopt.Trainer.Kernels.Attention;
 using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
@@ -29,7 +30,8 @@ public readonly record struct Out(Tensor Value, Pullback? Back, Action<Tensor>? 
 public sealed class Pass : IDisposable
 {
     private readonly Dictionary<int, Tensor> windows = [];
-    private readonly Dictionary<int, Kernels.Attention.Mixed> mixed = [];
+    private readonly Dictionary<int, Mixed> mixed = [];
+    private readonly Dictionary<int, Tensor> residuals = [];
     private readonly Documents? documents;
     private readonly Tensor? starts;
     private readonly int past;
@@ -65,11 +67,11 @@ public sealed class Pass : IDisposable
     /// <summary>Seed of this micro-batch's dropout, null outside training; each module adds its own number, so a second run draws the same.</summary>
     public long? Seed { get; init; }
 
-    /// <summary>Whether what attention gave on the way out is kept for a second run of the same layer: saves its time, costs as much memory as the layer's input.</summary>
-    public bool Remembers { get; set; }
+    /// <summary>What the layers keep on this way out for a second run of the same.</summary>
+    public Kept Keeps { get; set; }
 
-    /// <summary>What was kept of a layer, once; from then on the scope's.</summary>
-    public Kernels.Attention.Mixed? Remembered(int layer, DisposeScope owner)
+    /// <summary>What attention gave in a layer's first run, once; from then on the scope's.</summary>
+    public Mixed? RememberedMixed(int layer, DisposeScope owner)
     {
         if (!mixed.Remove(layer, out var kept))
             return null;
@@ -79,17 +81,32 @@ public sealed class Pass : IDisposable
     }
 
     /// <summary>Keeps what attention gave, if that is wanted, until the second run.</summary>
-    public void Remember(int layer, Kernels.Attention.Mixed made)
+    public void Remember(int layer, Mixed made)
     {
-        if (!Remembers)
+        if (!Keeps.HasFlag(Kept.Attention))
             return;
         mixed[layer] = made with { Y = made.Y.alias() };                       // the layer frees its own
         foreach (var tensor in mixed[layer].Tensors)
             tensor.DetachFromDisposeScope();
     }
 
+    /// <summary>The sum between attention and feed-forward of a layer's first run, once; from then on the scope's.</summary>
+    public Tensor? RememberedResidual(int layer, DisposeScope owner)
+    {
+        if (residuals.Remove(layer, out var kept))
+            owner.Attach(kept);
+        return kept;
+    }
+
+    /// <summary>Keeps that sum, if that is wanted, until the second run.</summary>
+    public void Remember(int layer, Tensor residual)
+    {
+        if (Keeps.HasFlag(Kept.Residual))
+            residuals[layer] = residual.alias().DetachFromDisposeScope();
+    }
+
     /// <summary>What the fused kernels are told of a layer.</summary>
-    public Kernels.Sight SightOf(int? window) => new(window is { } w && w < Length ? w : null, starts, documents?.Longest ?? Length);
+    public Sight SightOf(int? window) => new(window is { } w && w < Length ? w : null, starts, documents?.Longest ?? Length);
 
     /// <summary>Mask of a layer: null with Causal when plain causal attention does. True where a query may look.</summary>
     public (Tensor? Mask, bool Causal) MaskFor(int? window)
@@ -122,6 +139,8 @@ public sealed class Pass : IDisposable
         foreach (var mask in windows.Values)
             mask.Dispose();
         foreach (var kept in mixed.Values)
+            kept.Dispose();
+        foreach (var kept in residuals.Values)
             kept.Dispose();
         Cos.Dispose();
         Sin.Dispose();

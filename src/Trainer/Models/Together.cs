@@ -13,6 +13,18 @@ public class Together(Linear[] linears)
 {
     protected Linear[] Linears { get; } = linears;
 
+    /// <summary>The way that the first of them with a way of its own has.</summary>
+    public static Together Of(Linear[] linears)
+    {
+        foreach (var linear in linears)
+        {
+            var together = linear.With(linears);
+            if (together.GetType() != typeof(Together))
+                return together;
+        }
+        return new(linears);
+    }
+
     public virtual Shared forward(Tensor x, Pass pass, Wanted wanted)
     {
         var parts = Array.ConvertAll(Linears, linear => linear.forward(x, pass, wanted));

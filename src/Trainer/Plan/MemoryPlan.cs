@@ -12,7 +12,7 @@ public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes);
 /// Bytes that training will need, row by row, from config.json and the settings alone; and the settings that fit. Every row is counted
 /// from what the parts in Models/ keep, none from a multiplier.
 /// </summary>
-public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, int MicroBatch, bool Fits)
+public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, Kept Keeps, int MicroBatch, bool Fits)
 {
     /// <summary>Rows' names, shared with the meter.</summary>
     public const string Weights = "weights", Adapters = "adapters", Gradients = "gradients", Optimizer = "optimizer", Activations = "activations", WorkingSet = "working set";
@@ -31,14 +31,16 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, i
         var batches = config.Train.MicroBatch is { } fixedBatch ? [fixedBatch]
             : Enumerable.Range(1, config.Train.BatchSize).Where(size => config.Train.BatchSize % size == 0).Reverse().ToArray();
         if (config.Memory.Strategy == MemoryStrategy.Manual)
-            return Count(config, spec, device, longest, trained, config.Memory.Recompute ?? false, batches[0], budget);
-        bool[] choices = config.Memory.Recompute is { } written ? [written] : [false, true];
+            return Count(config, spec, device, longest, trained, config.Memory.Recompute ?? false, config.Memory.Keep ?? Kept.Nothing, batches[0], budget);
+        // From the fastest down: everything kept, less and less kept over recomputation, then smaller micro-batches. The fused kernels keep attention's result, the general operator does not.
+        Kept[] keeps = config.Memory.Keep is { } keep ? [keep] : device.Kind == "cuda" ? [Kept.Both, Kept.Attention, Kept.Nothing] : [Kept.Nothing];
+        (bool Recompute, Kept Keeps)[] choices = [.. new[] { (false, Kept.Nothing) }.Concat(keeps.Select(kept => (true, kept))).Where(choice => choice.Item1 == (config.Memory.Recompute ?? choice.Item1))];
         MemoryPlan? last = null;
         foreach (var micro in batches)
         {
-            foreach (var recompute in choices)
+            foreach (var (recompute, kept) in choices)
             {
-                last = Count(config, spec, device, longest, trained, recompute, micro, budget);
+                last = Count(config, spec, device, longest, trained, recompute, kept, micro, budget);
                 if (last.Fits)
                     return last;
             }
@@ -46,7 +48,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, i
         return last!;
     }
 
-    private static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Func<string, bool> trained, bool recompute, int micro, long? budget)
+    private static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Func<string, bool> trained, bool recompute, Kept keeps, int micro, long? budget)
     {
         var c = device.ComputeBytes;
         var (linears, qlora, full) = (spec.Linears, config.Adapter.Kind == AdapterKind.Qlora, config.Adapter.Kind == AdapterKind.None);
@@ -61,31 +63,36 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, i
         var count = full ? spec.Parameters : adapted.Sum(l => RankOf(l.Name) * (l.In + l.Out)) + biased.Where(l => l.HasBias).Sum(l => l.Out);
 
         var tokens = (long)micro * longest;
-        var layer = LayerBytes(spec, tokens, c, rank, trained, config.Adapter.Dropout > 0);
-        var input = tokens * spec.HiddenSize * c;
-        var activations = spec.Layers * (recompute ? input : layer) + 2 * input;
+        long h = spec.HiddenSize, q = (long)spec.Heads * spec.HeadDim, m = spec.IntermediateSize;
+        var layer = LayerBytes(spec, tokens, device, RankOf, trained, config.Adapter.Dropout > 0);
+        var input = tokens * h * c;
+        var kept = (keeps.HasFlag(Kept.Attention) ? tokens * (q * c + spec.Heads * 4) : 0) + (keeps.HasFlag(Kept.Residual) ? input : 0);
+        var activations = spec.Layers * input + (recompute ? (spec.Layers - 1) * kept + layer : spec.Layers * layer);
 
-        var rows = Math.Min(tokens, Math.Max(1, (64L << 20) / (4L * spec.VocabSize)));
-        var head = rows * spec.VocabSize * (c + 4 + 4) + 2 * tokens * spec.HiddenSize * c;
+        // While the loss is formed: what the head was given and its gradient, and one chunk of logits. On the way back through a layer that is run
+        // again, the last one having given up its own: the gradient, the layer's own, and either the gradient within the feed-forward or those of attention.
+        var rows = Math.Min(tokens, ChunkRows(spec.VocabSize, c));
+        var head = rows * spec.VocabSize * (c + (device.Kind == "cuda" ? 0 : 8)) + 4 * input;
         var widest = linears.Max(l => l.In * l.Out);
-        var expanded = qlora ? widest * (4 + 4 + c) : full && c < 4 ? widest * c : 0;
-        var working = Math.Max(head, (recompute ? layer : 0) + expanded + 4 * tokens * spec.IntermediateSize * c);
+        var expanded = qlora ? widest * (device.Kind == "cuda" ? c : 8 + c) : full ? widest * (c < 4 ? 4 : 0) : 0;
+        var attention = tokens * q * (device.Kind == "cuda" ? 4 + 3 * c : 8L * c);
+        var working = Math.Max(head, 3 * input + expanded + Math.Max(tokens * m * c + input, attention - 2 * tokens * m * c));
 
         LedgerRow Row(string name, long bytes, string why) => new(name, bytes, "device", why);
         var ledger = new List<LedgerRow>
         {
             Row(Weights, weightBytes, full ? "all weights are trained: see adapters"
                 : $"{others:N0} × {c} B" + (qlora ? $" + {linearWeights:N0} × {(config.Quantization.DoubleQuant ? "4.127" : "4.5")} bit" : $" + {linearWeights:N0} × {c} B")),
-            Row(Adapters, count * 4, full ? $"{count:N0} trained weights × 4 B" : $"{adapted.Count} modules, rank {rank}: {count:N0} × 4 B"),
+            Row(Adapters, count * (c < 4 ? 4 + c : 4), (full ? "" : $"{adapted.Count} modules, rank {rank}: ") + $"{count:N0} trained weights × 4 B{(c < 4 ? $" and a copy in {c} B" : "")}"),
             Row(Gradients, count * 4, $"{count:N0} × 4 B"),
             Row(Optimizer, count * 8, $"{count:N0} × 2 moments × 4 B"),
             Row(Activations, activations, recompute
-                ? $"{spec.Layers} layer inputs of {tokens:N0} tokens × {spec.HiddenSize} × {c} B"
-                : $"{spec.Layers} layers × {layer:N0} B for {tokens:N0} tokens"),
-            Row(WorkingSet, working, head >= working ? $"logits of {rows:N0} tokens × {spec.VocabSize} ({c} + 4 + 4 B)"
-                : (recompute ? "one layer run again" : "gradients inside one layer") + (expanded > 0 ? " and one expanded weight" : "")),
+                ? $"{spec.Layers} layer inputs of {tokens:N0} tokens × {h} × {c} B{(kept > 0 ? $", {keeps.ToString().ToLowerInvariant()} kept beside them" : "")}, and all of one layer"
+                : $"{spec.Layers} layers × {input + layer:N0} B for {tokens:N0} tokens"),
+            Row(WorkingSet, working, head >= working ? $"logits of {rows:N0} tokens × {spec.VocabSize} × {c} B"
+                : "gradients inside one layer" + (expanded > 0 ? qlora ? " and one expanded weight" : " and that of one weight" : "")),
         };
-        return new(ledger, recompute, micro, budget is null || ledger.Sum(row => row.Bytes) <= budget);
+        return new(ledger, recompute, recompute ? keeps : Kept.Nothing, micro, budget is null || ledger.Sum(row => row.Bytes) <= budget);
     }
 
     /// <summary>Codes, block scales and, under double quantization, 8-bit scales with an fp32 scale for each 256.</summary>
@@ -95,18 +102,23 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, i
         return (weights + 1) / 2 + (doubleQuant ? blocks + 4 * ((blocks + 255) / 256) + 4 : 4 * blocks);
     }
 
-    /// <summary>What one layer keeps between its way out and its way back.</summary>
-    private static long LayerBytes(ModelSpec spec, long tokens, int c, int rank, Func<string, bool> trained, bool dropout)
+    /// <summary>Positions whose logits are there at once, for a vocabulary and bytes of a logit: few enough to be small, enough that the head's weight is not read too often.</summary>
+    public static long ChunkRows(long vocabulary, long bytes)
     {
-        long h = spec.HiddenSize, q = (long)spec.Heads * spec.HeadDim, kv = (long)spec.KvHeads * spec.HeadDim, m = spec.IntermediateSize;
-        // Two norms: output and, for the gradient, the input widened to fp32 twice.
-        var norms = 2 * tokens * h * (c + (c < 4 ? 8 : 4)) + (spec.QkNorm ? tokens * (q + kv) * (c + 4) : 0);
-        // Projections, turned q and k, keys and values repeated to all heads, output, its transpose, log-sum-exp.
-        var repeated = spec.Heads == spec.KvHeads ? 0 : 2 * tokens * q * c;
-        var attention = tokens * (q + 2 * kv) * c + tokens * (q + kv) * c + repeated + 2 * tokens * q * c + tokens * spec.Heads * 4;
-        var feed = tokens * m * c * (2 + 1 + 1) + 2 * tokens * h * c;           // gate, up, act(gate), product; both outputs
-        var residuals = 2 * tokens * h * c;
-        var low = spec.LayerLinears(0).Where(l => trained(l.Name)).Sum(l => tokens * rank * c + (dropout ? tokens * l.In * c : 0));
-        return norms + attention + feed + residuals + low;
+        var rows = Math.Max(1, (256L << 20) / (bytes * vocabulary));
+        return rows > 128 ? rows / 128 * 128 : rows;
+    }
+
+    /// <summary>What one layer keeps between its way out and its way back, its input apart.</summary>
+    private static long LayerBytes(ModelSpec spec, long tokens, PlanDevice device, Func<string, int> rank, Func<string, bool> trained, bool dropout)
+    {
+        long c = device.ComputeBytes, h = spec.HiddenSize, q = (long)spec.Heads * spec.HeadDim, kv = (long)spec.KvHeads * spec.HeadDim, m = spec.IntermediateSize;
+        // Two norms and a number a row each; the norms of q and k likewise.
+        var norms = 2 * tokens * (h * c + 4) + (spec.QkNorm ? tokens * ((q + kv) * c + 4L * (spec.Heads + spec.KvHeads)) : 0);
+        // q, k, v, what attention gave, its sums; the general operator repeats keys and values to all heads and copies its result.
+        var attention = tokens * ((q + 2 * kv) * c + q * c + 4L * spec.Heads) + (device.Kind == "cuda" ? 0 : tokens * q * c * (spec.Heads == spec.KvHeads ? 1 : 3));
+        var feed = 2 * tokens * m * c + tokens * h * c;                         // gate and up; the sum before them
+        var low = spec.LayerLinears(0).Where(l => trained(l.Name)).Sum(l => tokens * c * (rank(l.Name) + (dropout ? l.In : 0)));
+        return norms + attention + feed + low;
     }
 }

@@ -83,7 +83,7 @@ public static class FineTune
             throw new UserFault("This does not fit into memory.", found: $"{plan.PeakBytes / 1073741824.0:F2} GiB needed with the smallest micro-batch",
                 next: "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise memory.budgetGiB");
         }
-        job.Watcher.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; micro-batch {plan.MicroBatch}, {(plan.Recompute ? "activations recomputed" : "activations kept")}");
+        job.Watcher.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; micro-batch {plan.MicroBatch}, {(plan.Recompute ? "activations recomputed" + (plan.Keeps == Kept.Nothing ? "" : $", {plan.Keeps.ToString().ToLowerInvariant()} kept") : "activations kept")}");
 
         var batches = new Batches(rows.Rows, config.Data, config.Train, plan.MicroBatch);
         var hashes = new Dictionary<string, string> { ["config"] = job.Config.Hash, ["data.train"] = rows.Hash, ["model"] = ModelHash(job.Model) };
@@ -177,7 +177,7 @@ public static class FineTune
         else if (config.Adapter.Kind != AdapterKind.None)
             AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
         if (plan.Recompute)
-            Recompute.Attach(model, keepAttention: true);
+            Recompute.Attach(model, plan.Keeps);
         var sampling = false;
         Metered(model, meter, () => sampling);
 

@@ -33,7 +33,7 @@ public sealed class DecoderTests
     {
         MicroBatch[][] batches = [[Batches.Form(rows, [[0], [2], [6]], packed: false)], [Batches.Form(rows, [[1, 4], [7, 5]], packed: true)]];
         var kept = Steps(kind, ScalarType.BFloat16, batches, 6, dropout);
-        foreach (var recompute in new bool?[] { null, false, true })
+        foreach (var recompute in new Kept?[] { null, Kept.Nothing, Kept.Attention, Kept.Residual, Kept.Both })
         {
             var other = Steps(kind, ScalarType.BFloat16, batches, 6, dropout, recompute);
             Assert.Equal(kept.Losses, other.Losses);
@@ -54,16 +54,16 @@ public sealed class DecoderTests
         Assert.True(error < (type == ScalarType.BFloat16 ? 0.1 : 0.02), $"relative error {error:E2}");
     }
 
-    /// <param name="recompute">null keeps everything; else whether attention's results are kept too.</param>
-    private static (List<double> Losses, Tensor B, Tensor Mean) Steps(AdapterKind kind, ScalarType type, MicroBatch[][] batches, int steps, double dropout = 0, bool? recompute = null, int rank = 16)
+    /// <param name="recompute">null runs layers once; else what their first run keeps.</param>
+    private static (List<double> Losses, Tensor B, Tensor Mean) Steps(AdapterKind kind, ScalarType type, MicroBatch[][] batches, int steps, double dropout = 0, Kept? recompute = null, int rank = 16)
     {
         var spec = ModelSpec.Read(TestBackend.Nano);
         using var weights = new WeightStream(TestBackend.Nano, spec, type, Gpu.Device, module => kind == AdapterKind.Qlora && module != "lm_head");
         using var model = new Decoder(spec, weights, type, Gpu.Device);
         if (kind != AdapterKind.None)
             AdapterPass.Attach(model, new AdapterConfig { Rank = rank, Dropout = dropout }, 1);
-        if (recompute is { } keepAttention)
-            Recompute.Attach(model, keepAttention);
+        if (recompute is { } keeps)
+            Recompute.Attach(model, keeps);
         var config = new TrainConfig { LearningRate = kind == AdapterKind.None ? 1e-4 : 2e-3, Schedule = ScheduleKind.Constant };
         var trained = AdapterPass.Trained(model, kind, BiasMode.None);
         using var optimizer = new Optimizer(trained, config, Gpu.Device, type);

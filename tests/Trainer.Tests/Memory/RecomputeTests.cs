@@ -20,7 +20,7 @@ public sealed class RecomputeTests
             using var scope = NewDisposeScope();
             using var model = Nano();
             if (recompute)
-                Recompute.Attach(model, keepAttention: true);
+                Recompute.Attach(model, Kept.Both);
             var meter = new Meter();
             var run = model.RunLayer;
             model.RunLayer = (layer, x, pass) =>
@@ -46,7 +46,7 @@ public sealed class RecomputeTests
         using var model = Nano();
         using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
         if (recompute)
-            Recompute.Attach(model, keepAttention: true);
+            Recompute.Attach(model, Kept.Both);
         var after = new List<(long Tensors, long Bytes)>();
         for (var step = 1; step <= 200; step++)
         {

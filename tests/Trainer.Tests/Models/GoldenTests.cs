@@ -114,7 +114,7 @@ public sealed class GoldenTests
             AdapterPass.Attach(model, new AdapterConfig { Dropout = 0.25 }, 7);
             using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
             if (recompute)
-                Recompute.Attach(model, keepAttention: true);
+                Recompute.Attach(model, Kept.Both);
             var loss = Learn(model, batch, seed: 11).cpu().item<double>();
             return (loss, model.Linears().Select(slot => slot.Linear).OfType<LoraLinear>().Select(lora => lora.lora_B.Grad!.clone()).ToList());
         }).ToList();
