@@ -108,7 +108,7 @@ internal sealed class HubHttp : IDisposable
             if (response.IsSuccessStatusCode || response.StatusCode is HttpStatusCode.NotFound or HttpStatusCode.RequestedRangeNotSatisfiable)
                 return result;
             using (result)
-                throw Refusal(result, login);
+                throw Refusal(result, login, redirected: hop > 0);
         }
         throw new UserFault($"{url.Host} redirects in a circle.", found: "10 redirects", next: "check the address of the model");
     }
@@ -149,7 +149,7 @@ internal sealed class HubHttp : IDisposable
         return await answer.Message.Content.ReadAsByteArrayAsync(stop).ConfigureAwait(false);
     }
 
-    private Exception Refusal(HubAnswer answer, Login? login)
+    private Exception Refusal(HubAnswer answer, Login? login, bool redirected)
     {
         var (code, host) = ((int)answer.Status, answer.Url.Host);
         if (code is 408 or 425 or 429 or >= 500)
@@ -161,6 +161,8 @@ internal sealed class HubHttp : IDisposable
         }
         if (code is 401 or 403)
         {
+            if (redirected)
+                return new PassingFault($"HTTP {code} from storage");          // the hub was willing: it signs a new address for the next attempt
             return new UserFault($"{host} does not give this file{(login is null ? " without a token" : " to this token")}.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(),
                 next: "a private or gated model needs a token that may read it: set HF_TOKEN (MODELSCOPE_API_TOKEN, AZURE_STORAGE_SAS_TOKEN)");
         }

@@ -16,7 +16,7 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http)
     public async Task<RemoteModel> ListAsync(string revision, CancellationToken stop)
     {
         using var about = await JsonAsync($"api/models/{id}/revision/{Uri.EscapeDataString(revision)}", revision, stop).ConfigureAwait(false);
-        var commit = about.Document.RootElement.GetProperty("sha").GetString()!;
+        var commit = ModelFiles.SafePart(about.Document.RootElement.GetProperty("sha").GetString()!);
         var files = new Dictionary<string, RemoteFile>();
         // From here on everything is asked of the commit, so that a push in between changes nothing.
         for (var page = $"api/models/{id}/tree/{commit}?recursive=true&expand=false"; page is not null;)

@@ -32,9 +32,12 @@ internal static partial class ModelFiles
     /// <summary>Weights files still missing from a folder; config.json first when that is.</summary>
     public static IReadOnlyList<string> Missing(string folder)
     {
-        IReadOnlyList<string> needed = File.Exists(Path.Combine(folder, Index)) ? Shards(File.ReadAllBytes(Path.Combine(folder, Index))) : [Weights];
-        return [.. needed.Prepend(Config).Where(name => !File.Exists(Path.Combine(folder, name)))];
+        IReadOnlyList<string> needed = IsHere(Path.Combine(folder, Index)) ? Shards(File.ReadAllBytes(Path.Combine(folder, Index))) : [Weights];
+        return [.. needed.Prepend(Config).Where(name => !IsHere(Path.Combine(folder, name)))];
     }
+
+    /// <summary>Whether a file is there and, when it is a link, also what it points to.</summary>
+    public static bool IsHere(string path) => new FileInfo(path) is var file && (file.LinkTarget is null ? file.Exists : file.ResolveLinkTarget(returnFinalTarget: true)?.Exists == true);
 
     /// <summary>A name that stays inside the folder it is joined to, and holds weights when it is a shard.</summary>
     public static string Safe(string name) => SafePath().IsMatch(name) && !name.Split('/').Any(part => part is "." or "..")

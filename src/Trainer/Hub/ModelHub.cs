@@ -58,7 +58,7 @@ public sealed class ModelHub : IDisposable
             // A commit never changes, so a whole snapshot of it needs no server.
             var commit = cache.Commit(wanted);
             var missing = commit is null ? ["everything"] : configOnly ? ModelFiles.Missing(cache.Snapshot(commit)).Where(name => name == ModelFiles.Config) : ModelFiles.Missing(cache.Snapshot(commit));
-            if (!missing.Any() && (settings.Offline || configOnly || File.Exists(Path.Combine(cache.Snapshot(commit!), "tokenizer.json"))))
+            if (!missing.Any() && (settings.Offline || configOnly || ModelFiles.IsHere(Path.Combine(cache.Snapshot(commit!), "tokenizer.json"))))
                 return Here(source, cache, commit!);
             if (settings.Offline)
             {
