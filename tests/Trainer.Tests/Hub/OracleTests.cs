@@ -35,8 +35,13 @@ public sealed class OracleTests
         var seen = theirs["files"]!.AsArray().Select(file => ((string)file!["path"]!, (long)file["size"]!, (string)file["blob"]!)).Order().ToList();
         Assert.Equal(bench.Server.Files.Count, seen.Count);
         Assert.Equal(seen, ours.Files.Values.Select(file => (file.Path, file.Size, file.Blob)).Order());
-        // What a download is checked against is what the server's answers really say.
-        Assert.All(theirs["files"]!.AsArray(), file => Assert.Equal((ours.Files[(string)file!["path"]!].Size, ours.Files[(string)file["path"]!].Validator), ((long)file["downloadSize"]!, (string?)file["etag"])));
+        Assert.All(theirs["files"]!.AsArray(), file =>
+        {
+            // Their fetch follows the redirect of a large file and shows the storage's own ETag, not the hub's.
+            var (listed, large) = (ours.Files[(string)file!["path"]!], bench.Server.Files[(string)file["path"]!].Large);
+            Assert.Equal(listed.Size, (long)file["downloadSize"]!);
+            Assert.Equal(large ? $"storage-{listed.Blob[..8]}" : listed.Validator, (string?)file["etag"]);
+        });
     }
 
     [Fact]
