@@ -10,6 +10,7 @@ internal sealed class PullProgress : IPullWatcher, IDisposable
 {
     private static readonly TimeSpan between = TimeSpan.FromSeconds(5);
     private readonly ConcurrentDictionary<string, (long Done, long Size, long Resumed)> files = new();
+    private readonly ConcurrentDictionary<string, bool> finished = new();
     private readonly ConcurrentQueue<string> notes = new();
     private readonly Stopwatch watch = Stopwatch.StartNew();
     private readonly CancellationTokenSource ended = new();
@@ -29,12 +30,18 @@ internal sealed class PullProgress : IPullWatcher, IDisposable
     public void Advance(string file, long done, long size, long resumed)
     {
         files[file] = (done, size, resumed);
-        if (!Console.IsErrorRedirected || (watch.Elapsed - last < between && done < size) || Interlocked.Exchange(ref writing, 1) == 1)
+        if (!Console.IsErrorRedirected)
             return;
         if (done == size)
+        {
+            if (!finished.TryAdd(file, true))
+                return;
             Shell.Progress.WriteLine($"{file,-40} {LedgerTable.Size(size)}{(resumed == size && size > 0 ? ", was here" : resumed > 0 ? $", {LedgerTable.Size(resumed)} of it resumed" : "")}");
-        else
-            Line();
+            return;
+        }
+        if (watch.Elapsed - last < between || Interlocked.Exchange(ref writing, 1) == 1)
+            return;
+        Line();
         Volatile.Write(ref writing, 0);
     }
 

@@ -43,7 +43,9 @@ public sealed class SafeTensors : IDisposable
     {
         if (!System.IO.File.Exists(file))
             throw new UserFault($"{file} is missing.");
-        var size = new FileInfo(file).Length;
+        long size;
+        using (var handle = System.IO.File.OpenHandle(file))
+            size = RandomAccess.GetLength(handle);                             // of the file, not of a link to it: model caches are made of links
         if (size < 10)
             throw Broken($"{size} bytes, too short for a header");
         var map = MemoryMappedFile.CreateFromFile(file, FileMode.Open, null, 0, MemoryMappedFileAccess.Read);
