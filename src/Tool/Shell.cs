@@ -92,9 +92,22 @@ internal static class Shell
             ModelScope = Address("MODELSCOPE_ENDPOINT", "https://modelscope.cn"),
             ModelScopeToken = Variable("MODELSCOPE_API_TOKEN"),
             AzureSas = Variable("AZURE_STORAGE_SAS_TOKEN"),
+            AzureToken = AzureTokenAsync,
             Offline = offline || Variable("HF_HUB_OFFLINE")?.ToUpperInvariant() is "1" or "TRUE" or "YES" or "ON",
             Program = AppContext.BaseDirectory,
         };
+    }
+
+    private static async ValueTask<string> AzureTokenAsync(CancellationToken stop)
+    {
+        try
+        {
+            return await new AzureLogin().TokenAsync(stop).ConfigureAwait(false);
+        }
+        catch (TrackingException e)
+        {
+            throw new UserFault("Azure storage needs a login.", found: e.Message, next: "az login, or set AZURE_STORAGE_SAS_TOKEN; a public container is read by its https:// address", inner: e);
+        }
     }
 
     /// <summary>Where libtorch may be.</summary>

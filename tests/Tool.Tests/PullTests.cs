@@ -68,6 +68,7 @@ public sealed class PullTests : IDisposable
         Assert.Contains("model.revision", Memopt("pull", "org/model", "--revision", "nosuch").Error);
         Assert.Contains("no model \"org/other\"", Memopt("pull", "org/other").Error);
         Assert.Contains("without --offline", Memopt("pull", "org/model", "--offline").Error);
+        Assert.Contains("AZURE_STORAGE_SAS_TOKEN", Memopt("pull", "az://account/container").Error);
         server.Token = "hf_secret";
         var refused = Memopt("pull", "org/model", "--json");
         Assert.Equal(1, refused.Exit);
@@ -101,9 +102,10 @@ public sealed class PullTests : IDisposable
     private Process Start(params string[] arguments)
     {
         var start = new ProcessStartInfo("dotnet", ["exec", Cli.Tool, .. arguments]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (var name in new[] { "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN" })
+        foreach (var name in new[] { "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID" })
             start.Environment.Remove(name);
         start.Environment["HF_ENDPOINT"] = server.Url.ToString();
+        start.Environment["AZURE_TOKEN_CREDENTIALS"] = "EnvironmentCredential";  // and none is set, so that no one is asked for a login
         start.Environment["HF_HOME"] = folder;
         start.Environment["XDG_CACHE_HOME"] = Path.Combine(folder, "cache");
         return Process.Start(start)!;

@@ -165,9 +165,13 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
                 throw Strange($"its ETag was {expected}, is {told}");
             lock (changing)
             {
-                // Storage behind a redirect has ETags of its own: all its answers must agree.
-                if (answer.ETag is { } etag && (!direct || file.Validator is null) && (storage ??= etag) != etag)
-                    throw Strange($"its ETag in storage was {storage}, is {etag}");
+                // Storage behind a redirect has ETags of its own, and its answers should agree.
+                if (answer.ETag is { } etag && (!direct || file.Validator is null) && (storage ??= etag) is { } first && first != etag)
+                {
+                    if (file.Hash is not null)
+                        storage = null;                                        // which of the two is wrong shows at the end, by the hash
+                    throw Strange($"its ETag in storage was {first}, is {etag}");
+                }
                 strange = 0;
             }
         }

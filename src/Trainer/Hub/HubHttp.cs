@@ -157,7 +157,7 @@ internal sealed class HubHttp : IDisposable
             var wait = answer.Message.Headers.RetryAfter is not { } after ? null : after.Delta ?? (after.Date is { } date ? date - clock.GetUtcNow() : (TimeSpan?)null);
             return wait > longestWait
                 ? new UserFault($"{host} asks to be left alone for {wait.Value.TotalMinutes:N0} minutes.", found: $"HTTP {code}", next: "run the same command again later; what was fetched is kept")
-                : new PassingFault($"HTTP {code}", wait < TimeSpan.Zero ? TimeSpan.Zero : wait);
+                : new PassingFault($"HTTP {code}", wait > TimeSpan.Zero ? wait : null);
         }
         if (code is 401 or 403)
         {
@@ -181,7 +181,7 @@ internal sealed class HubHttp : IDisposable
             MaxDelay = TimeSpan.FromSeconds(30),
             DelayGenerator = arguments => new(arguments.Outcome.Exception switch
             {
-                PassingFault fault => fault.RetryAfter,
+                PassingFault fault => fault.RetryAfter + TimeSpan.FromSeconds(random()),   // not all at the same instant
                 BrokenCircuitException broken => broken.RetryAfter,
                 _ => null,                                                     // the backoff above
             }),
@@ -194,8 +194,8 @@ internal sealed class HubHttp : IDisposable
         .AddCircuitBreaker(new CircuitBreakerStrategyOptions
         {
             ShouldHandle = new PredicateBuilder().Handle<Exception>(Passes),
-            FailureRatio = 0.9,
-            MinimumThroughput = 40,
+            FailureRatio = 0.8,
+            MinimumThroughput = 24,
             SamplingDuration = TimeSpan.FromSeconds(30),
             BreakDuration = TimeSpan.FromSeconds(10),
         })

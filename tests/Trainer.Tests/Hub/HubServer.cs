@@ -27,7 +27,7 @@ internal sealed record HubRequest(string Method, string Path, string Query, IRea
 /// <param name="Cut">Bytes of the body after which the fault strikes.</param>
 internal sealed record Fault(FaultKind Kind, long Cut = 0, int RetryAfter = 1);
 
-internal enum FaultKind { Reset, Stall, Close, Status429, Status503, WrongETag, Whole, Shorten, Corrupt, Forbidden }
+internal enum FaultKind { Reset, Stall, Close, Status429, Status503, WrongETag, Whole, Shorten, Corrupt, Forbidden, Silent }
 
 /// <summary>A file that the server has. Large ones are like LFS files: known by sha256, and given by storage on another host.</summary>
 internal sealed record Served(byte[] Bytes, bool Large)
@@ -196,7 +196,7 @@ internal sealed class HubServer : IDisposable
         {
             await FileAsync(request, asked, null, to);
         }
-        else if (request.Path.StartsWith("/files/", StringComparison.Ordinal) && Files.TryGetValue(request.Path["/files/".Length..], out var plain))
+        else if (request.Path.StartsWith("/files/", StringComparison.Ordinal) && Files.TryGetValue(Uri.UnescapeDataString(request.Path["/files/".Length..]), out var plain))
         {
             await FileAsync(request, plain, ETags ? plain.Sha256[..16] : null, to);
         }
@@ -227,6 +227,8 @@ internal sealed class HubServer : IDisposable
             await to.TextAsync(fault.Kind == FaultKind.Status429 ? "429 Too Many Requests" : "503 Service Unavailable", "", $"Retry-After: {fault.RetryAfter}");
             return;
         }
+        if (fault?.Kind == FaultKind.Silent)
+            await Task.Delay(Timeout.Infinite, stop.Token);
         if (fault?.Kind == FaultKind.Forbidden)
         {
             await to.TextAsync("403 Forbidden", "expired");

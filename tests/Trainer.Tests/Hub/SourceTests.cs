@@ -163,14 +163,14 @@ public sealed class SourceTests
         bench.Server.Token = "azure-secret";
         bench.Settings = bench.Settings with { AzureToken = _ => new("azure-secret") };
         foreach (var (name, file) in bench.Server.Files.ToList())
-            bench.Server.Files[$"container/llm/{name}"] = file;
+            bench.Server.Files[$"container/my llm/{name}"] = file;
         bench.Settings = bench.Settings with { Azure = $"{bench.Server.Url}files" };
-        var model = await bench.PullAsync("az://account/container/llm");
+        var model = await bench.PullAsync("az://account/container/my llm");
         Assert.Equal(bench.Server.Files["model-00001-of-00002.safetensors"].Bytes, File.ReadAllBytes(Path.Combine(model.Folder, "model-00001-of-00002.safetensors")));
         bench.Server.Token = null;
         bench.Server.HubRequests.Clear();
         bench.Settings = bench.Settings with { AzureSas = "?sv=1&sig=abc%2F", OwnCache = bench.Root + "/second" };
-        await bench.PullAsync("az://account/container/llm");
+        await bench.PullAsync("az://account/container/my llm");
         Assert.All(bench.Server.HubRequests, request => Assert.Equal(("?sv=1&sig=abc%2F", null), (request.Query, request.Header("authorization"))));
     }
 }
