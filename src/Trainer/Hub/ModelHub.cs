@@ -130,15 +130,28 @@ public sealed class ModelHub : IDisposable
     {
         var path = cache.Part(file.Blob);
         long fetched, resumed;
+        Digest hash;
         using (var part = PartFile.Open(path, file.Blob, file.Size, file.Resumable ? settings.PartBytes : Math.Max(1, file.Size)))
+        using (var failed = CancellationTokenSource.CreateLinkedTokenSource(stop))
         {
             resumed = part.Resumed;
             watcher.Advance(file.Path, resumed, file.Size, resumed);
-            await downloader.FetchAsync(file, part, () => watcher.Advance(file.Path, part.DoneBytes, file.Size, resumed), stop).ConfigureAwait(false);
+            // Bytes that cannot be resumed are written over by another attempt: those are hashed at the end.
+            var hashing = Task.Run(() => Digest.FollowAsync(file.Hash?.Algorithm ?? "sha256", path, file.Size, () => file.Resumable || part.Prefix == file.Size ? part.Prefix : 0, clock, failed.Token), CancellationToken.None);
+            try
+            {
+                await downloader.FetchAsync(file, part, () => watcher.Advance(file.Path, part.DoneBytes, file.Size, resumed), stop).ConfigureAwait(false);
+            }
+            catch
+            {
+                failed.Cancel();
+                await Task.WhenAny(hashing).ConfigureAwait(false);
+                throw;
+            }
+            hash = await hashing.ConfigureAwait(false);
             part.Finish();
             fetched = part.DoneBytes - resumed;
         }
-        var hash = await Digest.ComputeAsync(file.Hash?.Algorithm ?? "sha256", path, stop).ConfigureAwait(false);
         if (file.Hash is not null && hash != file.Hash)
         {
             // Nothing tells which bytes are wrong, so all of them go.

@@ -38,6 +38,18 @@ internal sealed class PartFile : IDisposable
 
     public long Done(int part) => Volatile.Read(ref done[part]);
 
+    /// <summary>Bytes from the start without a gap.</summary>
+    public long Prefix
+    {
+        get
+        {
+            var part = 0;
+            while (part < Parts && Done(part) == Length(part))
+                part++;
+            return part == Parts ? Size : Start(part) + Done(part);
+        }
+    }
+
     /// <summary>Opens what is there when it is of the same content, else begins anew.</summary>
     /// <param name="path">The unfinished file.</param>
     /// <param name="identity">Name of the content (ETag); another content never goes on here.</param>
