@@ -5,6 +5,7 @@ using Memopt.Trainer.Hub;
 namespace Memopt.Trainer.Tests.Hub;
 
 /// <summary>What lies in the cache, and who may use it when.</summary>
+[Collection(Network.Name)]
 public sealed class CacheTests
 {
     private static string Folder(Workbench bench) => Path.Combine(bench.Root, "hub", "models--org--model");

@@ -3,6 +3,7 @@ using System.Collections.Concurrent;
 namespace Memopt.Trainer.Tests.Hub;
 
 /// <summary>Whatever the network does, the bytes are right, and little is fetched twice.</summary>
+[Collection(Network.Name)]
 public sealed class FaultTests
 {
     private const long most = 1_000_000;

@@ -6,6 +6,7 @@ using Memopt.Trainer.Tests.Data;
 namespace Memopt.Trainer.Tests.Hub;
 
 /// <summary>Hugging Face's JavaScript client sees the same hub as we do, and shares a cache with us.</summary>
+[Collection(Network.Name)]
 public sealed class OracleTests
 {
     private static JsonNode Ask(Workbench bench, string what) => Oracle.Ask("hub.mjs", JsonSerializer.Serialize(new

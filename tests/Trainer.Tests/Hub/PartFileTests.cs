@@ -3,6 +3,7 @@ using Memopt.Trainer.Hub;
 namespace Memopt.Trainer.Tests.Hub;
 
 /// <summary>What an unfinished file keeps, and when it is not trusted.</summary>
+[Collection(Network.Name)]
 public sealed class PartFileTests : IDisposable
 {
     private readonly string path = Path.GetTempFileName();

@@ -4,6 +4,7 @@ using Memopt.Trainer.Hub;
 namespace Memopt.Trainer.Tests.Hub;
 
 /// <summary>Who is asked for what, with which token, and what is refused.</summary>
+[Collection(Network.Name)]
 public sealed class SourceTests
 {
     [Theory]
