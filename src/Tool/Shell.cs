@@ -7,6 +7,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization;
 using Memopt.Tracking;
 using Memopt.Trainer;
+using Memopt.Trainer.Hub;
 using Memopt.Trainer.Native;
 using Spectre.Console;
 
@@ -71,7 +72,45 @@ internal static class Shell
 
     public static void Print<T>(T value) => Console.Out.WriteLine(JsonSerializer.Serialize(value, Json));
 
-    /// <summary>Where libtorch may be; the only place that reads the environment.</summary>
+    public static Option<bool> OfflineOption() => new("--offline") { Description = "Take models from the cache and ask no server." };
+
+    /// <summary>Where models come from and are kept, by the variables that Hugging Face's, ModelScope's and Azure's own tools read.</summary>
+    public static HubSettings HubSettings(bool offline)
+    {
+        static string? Variable(params string[] names) => names.Select(Environment.GetEnvironmentVariable).FirstOrDefault(value => !string.IsNullOrWhiteSpace(value));
+        static Uri Address(string variable, string standard) => Uri.TryCreate((Variable(variable) ?? standard).TrimEnd('/') + "/", UriKind.Absolute, out var address) && address.Scheme is "http" or "https" ? address
+            : throw new UserFault($"{variable} is not an address.", found: Variable(variable), next: $"set it to {standard}, or unset it");
+        var cache = Variable("XDG_CACHE_HOME") ?? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".cache");
+        var home = Variable("HF_HOME") ?? Path.Combine(cache, "huggingface");
+        var tokenFile = Variable("HF_TOKEN_PATH") ?? Path.Combine(home, "token");
+        return new()
+        {
+            Endpoint = Address("HF_ENDPOINT", "https://huggingface.co"),
+            Token = (Variable("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") ?? (File.Exists(tokenFile) ? File.ReadAllText(tokenFile) : null))?.Trim(),
+            HubCache = Path.GetFullPath(Variable("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") ?? Path.Combine(home, "hub")),
+            OwnCache = Path.GetFullPath(Path.Combine(cache, "memopt", "models")),
+            ModelScope = Address("MODELSCOPE_ENDPOINT", "https://modelscope.cn"),
+            ModelScopeToken = Variable("MODELSCOPE_API_TOKEN"),
+            AzureSas = Variable("AZURE_STORAGE_SAS_TOKEN"),
+            AzureToken = AzureTokenAsync,
+            Offline = offline || Variable("HF_HUB_OFFLINE")?.ToUpperInvariant() is "1" or "TRUE" or "YES" or "ON",
+            Program = AppContext.BaseDirectory,
+        };
+    }
+
+    private static async ValueTask<string> AzureTokenAsync(CancellationToken stop)
+    {
+        try
+        {
+            return await new AzureLogin().TokenAsync(stop).ConfigureAwait(false);
+        }
+        catch (TrackingException e)
+        {
+            throw new UserFault("Azure storage needs a login.", found: e.Message, next: "az login, or set AZURE_STORAGE_SAS_TOKEN; a public container is read by its https:// address", inner: e);
+        }
+    }
+
+    /// <summary>Where libtorch may be.</summary>
     public static BackendEnvironment BackendEnvironment(string? project = null)
     {
         var home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);

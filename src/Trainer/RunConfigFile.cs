@@ -5,6 +5,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Memopt.Trainer.Hub;
 
 namespace Memopt.Trainer;
 
@@ -326,10 +327,17 @@ public static class RunConfigFile
                 return;
             void There(string path, string? value, bool file)
             {
-                if (value is not null && !value.StartsWith("embedded:", StringComparison.Ordinal) && !(file ? File.Exists(Path.Combine(folder, value)) : Directory.Exists(Path.Combine(folder, value))))
+                if (value is not null && !(file ? File.Exists(Path.Combine(folder, value)) : Directory.Exists(Path.Combine(folder, value))))
                     Locate(path, $"\"{value}\" is not {(file ? "a file" : "a folder")} in {folder}", "MEMOPT0005");
             }
-            There("model.source", config.Model.Source, file: false);
+            try
+            {
+                ModelSource.Parse(config.Model.Source, folder);
+            }
+            catch (UserFault e)
+            {
+                Locate("model.source", $"{e.Message} ({e.Found}); {e.Next}", "MEMOPT0005");
+            }
             There("data.train", config.Data.Train, file: true);
             There("data.eval", config.Data.Eval, file: true);
             There("adapter.from", config.Adapter.From, file: false);

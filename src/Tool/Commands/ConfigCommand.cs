@@ -44,6 +44,8 @@ internal static class ConfigCommand
         {
             var config = RunConfigFile.Read(parsed.GetValue(file)!, []);
             var text = new StringBuilder($"tool {Shell.Version}\nsettings {config.Hash}\n");
+            if (Model(config) is { Remote: true } model)
+                text.Append($"model {model} {config.Config.Model.Revision}\n");     // a pinned commit never changes; a branch is asked for by run
             foreach (var path in Files(config))
                 text.Append(Hash(path)).Append(' ').Append(Path.GetRelativePath(config.Folder, path)).Append('\n');
             if (parsed.GetValue(output) is not { } target)
@@ -55,14 +57,16 @@ internal static class ConfigCommand
         return inputs;
     }
 
+    private static ModelSource Model(LoadedConfig config) => ModelSource.Parse(config.Config.Model.Source, config.Folder);
+
     private static IEnumerable<string> Files(LoadedConfig config)
     {
         yield return config.Full(config.Config.Data.Train);
         if (config.Config.Data.Eval is { } eval)
             yield return config.Full(eval);
         var folders = new List<string>();
-        if (config.Config.Model.Source != ModelHub.Nano)                      // the embedded model is the tool's version
-            folders.Add(ModelHub.Locate(config.Config.Model.Source, config.Folder, AppContext.BaseDirectory));
+        if (Model(config) is { Kind: SourceKind.Folder } model)                // the embedded model is the tool's version
+            folders.Add(model.Name);
         if (config.Config.Adapter.From is { } from)
             folders.Add(config.Full(from));
         foreach (var path in folders.SelectMany(Directory.EnumerateFiles).Order(StringComparer.Ordinal))

@@ -15,7 +15,11 @@ namespace Memopt.Tool.Commands;
 /// <summary>The options by which eval, infer and export name a model and what is laid over it.</summary>
 internal sealed class ModelOptions
 {
-    public Option<string> Model { get; } = new("--model") { Description = "Model folder, or embedded:nano.", DefaultValueFactory = _ => ModelHub.Nano };
+    private string? folder;
+
+    public Option<string> Model { get; } = new("--model") { Description = "Model folder, embedded:nano, or a model to download: org/name, modelscope:org/name, https://…, az://…", DefaultValueFactory = _ => ModelHub.Nano };
+    public Option<string?> Revision { get; } = new("--revision") { Description = "Branch, tag or commit of a downloaded model." };
+    public Option<bool> Offline { get; } = Shell.OfflineOption();
     public Option<string?> Adapter { get; } = new("--adapter") { Description = "Adapter folder in PEFT's layout." };
     public Option<string?> Quantize { get; } = new("--quantize") { Description = "Keep the base in 4 bits: nf4 or fp4." };
     public Option<string> Dtype { get; } = new("--dtype") { Description = "Compute type: auto, float32 or bfloat16.", DefaultValueFactory = _ => "auto" };
@@ -23,11 +27,13 @@ internal sealed class ModelOptions
 
     public void AddTo(Command command)
     {
-        foreach (var option in new Option[] { Model, Adapter, Quantize, Dtype, Backend })
+        foreach (var option in new Option[] { Model, Revision, Offline, Adapter, Quantize, Dtype, Backend })
             command.Options.Add(option);
     }
 
-    public string Folder(ParseResult parsed) => ModelHub.Locate(parsed.GetValue(Model)!, Directory.GetCurrentDirectory(), AppContext.BaseDirectory);
+    /// <summary>The model's folder; brings it here first when it is elsewhere.</summary>
+    public string Folder(ParseResult parsed, CancellationToken stop = default) => folder ??=
+        PullCommand.Bring(ModelSource.Parse(parsed.GetValue(Model)!, Directory.GetCurrentDirectory()), parsed.GetValue(Revision), parsed.GetValue(Offline), stop).Folder;
 
     /// <summary>Loads the model and its adapter.</summary>
     public (Decoder Model, AdapterFiles.AdapterInfo? Adapter) Load(ParseResult parsed)
@@ -66,7 +72,7 @@ internal static class EvalCommand
         model.AddTo(command);
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
         {
-            var folder = model.Folder(parsed);
+            var folder = model.Folder(parsed, stop);
             var spec = ModelSpec.Read(folder);
             var rows = Dataset.Load(Path.GetFullPath(parsed.GetValue(data)!), () => Tokenizer.Load(folder), () => ChatTemplate.Load(folder),
                 new DataConfig { MaxLength = parsed.GetValue(length) }, FineTune.EndOfTurn(spec));
@@ -110,7 +116,7 @@ internal static class InferCommand
         model.AddTo(command);
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
         {
-            var folder = model.Folder(parsed);
+            var folder = model.Folder(parsed, stop);
             var spec = ModelSpec.Read(folder);
             var tokenizer = File.Exists(Path.Combine(folder, "tokenizer.json")) || parsed.GetValue(ids) is null ? Tokenizer.Load(folder) : null;
             var input = Prompt(parsed.GetValue(ids), spec, tokenizer, () => parsed.GetValue(prompt) ?? Console.In.ReadToEnd(), parsed.GetValue(raw) ? null : ChatTemplate.Load(folder));

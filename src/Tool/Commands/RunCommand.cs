@@ -18,14 +18,14 @@ internal static class RunCommand
         var set = new Option<string[]>("--set") { Description = "Change a setting: --set train.steps=500 (repeatable).", AllowMultipleArgumentsPerToken = false };
         var fromStart = new Option<bool>("--from-start") { Description = "Leave earlier checkpoints aside and train from the first step." };
         var smoke = new Option<bool>("--smoke") { Description = "Try the whole path on the embedded nano model for 20 steps." };
-        var (backend, json) = (Shell.BackendOption(), Shell.JsonOption());
-        var command = new Command("run", "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  .memopt/memopt/adapter") { config, set, fromStart, smoke, backend, json };
+        var (backend, offline, json) = (Shell.BackendOption(), Shell.OfflineOption(), Shell.JsonOption());
+        var command = new Command("run", "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  .memopt/memopt/adapter") { config, set, fromStart, smoke, backend, offline, json };
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
-            Run(parsed.GetValue(config)!, parsed.GetValue(set) ?? [], parsed.GetValue(fromStart), parsed.GetValue(smoke), parsed.GetValue(backend), parsed.GetValue(json), stop))));
+            Run(parsed.GetValue(config)!, parsed.GetValue(set) ?? [], parsed.GetValue(fromStart), parsed.GetValue(smoke), parsed.GetValue(backend), parsed.GetValue(offline), parsed.GetValue(json), stop))));
         return command;
     }
 
-    private static int Run(string file, string[] overrides, bool fromStart, bool smoke, string? requested, bool json, CancellationToken stop)
+    private static int Run(string file, string[] overrides, bool fromStart, bool smoke, string? requested, bool offline, bool json, CancellationToken stop)
     {
         var watcher = new ConsoleWatcher();
         if (smoke)
@@ -34,7 +34,9 @@ internal static class RunCommand
         watcher.Stage("config", file);
         foreach (var change in config.Overrides)
             watcher.Stage("", $"{change.Key}  {change.Old} -> {change.New}   (command line)");
-        var model = ModelHub.Locate(config.Config.Model.Source, config.Folder, AppContext.BaseDirectory);
+        var model = PullCommand.Bring(ModelSource.Parse(config.Config.Model.Source, config.Folder), config.Config.Model.Revision, offline, stop);
+        if (model.Commit is not null)
+            watcher.Stage("download", $"{model.Source} at {model.Commit}, {model.FetchedBytes / 1048576.0:N1} MiB fetched");
         var output = smoke ? Path.Combine(config.Folder, ".memopt", "smoke") : Workplace.Output(config);
         using var one = OnlyOne(output);
         using var store = Workplace.Store(config);
@@ -46,7 +48,7 @@ internal static class RunCommand
         var result = FineTune.Run(new Job
         {
             Config = config,
-            Model = model,
+            Model = model.Folder,
             Output = output,
             Backend = backend,
             Store = store,
@@ -56,8 +58,10 @@ internal static class RunCommand
             FromStart = fromStart || smoke,
             GitCommit = commit,
             GitDirty = dirty,
-            Environment = new Dictionary<string, string>
+            Environment = new Dictionary<string, string>(model.Files.Select(file => KeyValuePair.Create($"model.files.{file.Path}", file.Hash)))
             {
+                ["model.source"] = model.Source,
+                ["model.commit"] = model.Commit ?? "none",
                 ["tool"] = Shell.Version,
                 ["dotnet"] = RuntimeInformation.FrameworkDescription,
                 ["os"] = RuntimeInformation.OSDescription,

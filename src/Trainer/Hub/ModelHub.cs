@@ -1,25 +1,207 @@
 namespace Memopt.Trainer.Hub;
 
-/// <summary>Where a model's files are.</summary>
-public static class ModelHub
+/// <summary>Models by name: finds one here, or brings it here whole and checked. Start reading at <see cref="PullAsync"/>.</summary>
+public sealed class ModelHub : IDisposable
 {
     /// <summary>The small WordNet model that ships with the tool.</summary>
     public const string Nano = "embedded:nano";
 
-    /// <summary>Folder of a source: a local folder, or the embedded model beside the program.</summary>
-    /// <param name="source">model.source.</param>
-    /// <param name="folder">What a relative path is relative to.</param>
-    /// <param name="program">The program's own folder.</param>
-    public static string Locate(string source, string folder, string program)
+    private const int filesAtOnce = 4;
+    private const long spare = 64L << 20;
+    private readonly HubSettings settings;
+    private readonly TimeProvider clock;
+    private readonly HubHttp http;
+    private readonly Downloader downloader;
+
+    /// <param name="settings">Addresses, tokens, folders.</param>
+    /// <param name="clock">Time of all waits.</param>
+    /// <param name="random">Gives numbers from 0 to 1 for the jitter.</param>
+    public ModelHub(HubSettings settings, TimeProvider? clock = null, Func<double>? random = null)
     {
-        if (source == Nano)
-            return Path.Combine(program, "models", "nano");
-        if (source.StartsWith("embedded:", StringComparison.Ordinal))
-            throw new UserFault($"There is no embedded model \"{source}\".", found: source, next: $"use \"{Nano}\"");
-        var path = Path.GetFullPath(Path.Combine(folder, source));
-        if (Directory.Exists(path))
-            return path;
-        throw new UserFault($"The model \"{source}\" is not here.", found: $"no folder {path}",
-            next: $"put config.json, the tokenizer and the safetensors into a folder and name it, or use \"{Nano}\"");
+        (this.settings, this.clock) = (settings, clock ?? TimeProvider.System);
+        http = new(settings, this.clock, random ?? Random.Shared.NextDouble);
+        downloader = new(http, settings, this.clock);
+    }
+
+    /// <summary>Free bytes on the disk of a folder.</summary>
+    public Func<string, long> FreeBytes { get; init; } = folder => new DriveInfo(folder).AvailableFreeSpace;
+
+    /// <summary>Brings what a plan needs, config.json and generation_config.json: a few KB.</summary>
+    public Task<LocalModel> ConfigAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
+        BringAsync(source, revision, configOnly: true, watcher, stop);
+
+    /// <summary>Brings the whole model: config, tokenizer, weights.</summary>
+    public Task<LocalModel> PullAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
+        BringAsync(source, revision, configOnly: false, watcher, stop);
+
+    /// <summary>What is in the caches.</summary>
+    public CachedModels Cached() => new(settings);
+
+    public void Dispose()
+    {
+        downloader.Dispose();
+        http.Dispose();
+    }
+
+    private async Task<LocalModel> BringAsync(ModelSource source, string? revision, bool configOnly, IPullWatcher watcher, CancellationToken stop)
+    {
+        if (source.Kind == SourceKind.Embedded)
+            return new(Nano, Path.Combine(settings.Program, "models", "nano"), null, []);
+        if (source.Kind == SourceKind.Folder)
+            return new(source.Name, source.Name, null, []);
+        http.Retrying = watcher.Note;
+        var remote = await RemoteAsync(source, stop).ConfigureAwait(false);
+        var cache = new ModelCache(remote.CacheRoot, remote.CacheFolder);
+        var wanted = ModelFiles.Safe(revision ?? remote.DefaultRevision);
+        if (settings.Offline || cache.Has(wanted))
+        {
+            // A commit never changes, so a whole snapshot of it needs no server.
+            var commit = cache.Commit(wanted);
+            var missing = commit is null ? ["everything"] : configOnly ? ModelFiles.Missing(cache.Snapshot(commit)).Where(name => name == ModelFiles.Config) : ModelFiles.Missing(cache.Snapshot(commit));
+            if (!missing.Any() && (settings.Offline || configOnly || ModelFiles.IsHere(Path.Combine(cache.Snapshot(commit!), "tokenizer.json"))))
+                return Here(source, cache, commit!);
+            if (settings.Offline)
+            {
+                throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: $"missing in {cache.Folder}: {string.Join(", ", missing.Take(5))}",
+                    next: $"dotnet memopt pull {source}{(revision is null ? "" : $" --revision {revision}")}   (without --offline)");
+            }
+        }
+
+        var model = await remote.ListAsync(wanted, stop).ConfigureAwait(false);
+        ModelFiles.SafePart(model.Commit);
+        foreach (var file in model.Files.Values)
+            ModelFiles.SafePart(file.Blob);
+        var names = configOnly ? [ModelFiles.Config, ModelFiles.Generation] : ModelFiles.Small;
+        var small = names.Where(model.Files.ContainsKey).Select(name => model.Files[name]).ToList();
+        if (small.All(file => file.Path != ModelFiles.Config))
+            throw new UserFault($"{source} is not a model that can be trained.", found: $"no config.json among {model.Files.Count} files", next: "name a model of transformers' layout");
+        long fetched = 0, resumed = 0;
+        async Task Fetch(IReadOnlyList<RemoteFile> files)
+        {
+            CheckSpace(cache, files);
+            await Parallel.ForEachAsync(files, new ParallelOptions { MaxDegreeOfParallelism = filesAtOnce, CancellationToken = stop }, async (file, token) =>
+            {
+                var (got, had) = await FileAsync(cache, model.Commit, file, watcher, token).ConfigureAwait(false);
+                Interlocked.Add(ref fetched, got);
+                Interlocked.Add(ref resumed, had);
+            }).ConfigureAwait(false);
+        }
+        await Fetch(small).ConfigureAwait(false);
+        if (!configOnly)
+            await Fetch(Weights(source, model, cache)).ConfigureAwait(false);
+        cache.Remember(wanted, model.Commit);
+        return Here(source, cache, model.Commit) with { FetchedBytes = fetched, ResumedBytes = resumed };
+    }
+
+    private static IReadOnlyList<RemoteFile> Weights(ModelSource source, RemoteModel model, ModelCache cache)
+    {
+        var index = Path.Combine(cache.Snapshot(model.Commit), ModelFiles.Index);
+        IReadOnlyList<string> names = model.Files.ContainsKey(ModelFiles.Index) ? ModelFiles.Shards(File.ReadAllBytes(index)) : [ModelFiles.Weights];
+        var absent = names.Where(name => !model.Files.ContainsKey(name)).ToList();
+        if (absent.Count == 0)
+            return [.. names.Select(name => model.Files[name])];
+        var pickle = model.Files.Keys.FirstOrDefault(path => path.EndsWith(".bin", StringComparison.Ordinal) || path.EndsWith(".pt", StringComparison.Ordinal) || path.EndsWith(".pth", StringComparison.Ordinal));
+        throw new UserFault($"{source} lacks safetensors.", found: $"no {absent[0]}{(pickle is null ? "" : $"; {pickle} is a pickle, which can hold any program and is never read")}",
+            next: "use a revision or a copy of the model that has safetensors");
+    }
+
+    /// <summary>One file: whole in the cache under its name when this returns. Gives bytes fetched and bytes found from before.</summary>
+    private async Task<(long Fetched, long Resumed)> FileAsync(ModelCache cache, string commit, RemoteFile file, IPullWatcher watcher, CancellationToken stop)
+    {
+        var blob = cache.Blob(file.Blob);
+        Directory.CreateDirectory(Path.GetDirectoryName(blob)!);
+        long fetched = 0, resumed = 0;
+        using (await cache.LockAsync(file.Blob, clock, () => watcher.Note($"{file.Path}: another process is fetching it; waiting"), stop).ConfigureAwait(false))
+        {
+            if (new FileInfo(blob) is { Exists: true } old && (old.Length != file.Size || (!file.Resumable && file.Hash is null)))
+                File.Delete(blob);                                             // cut short by something else, or nothing says that it is still the same
+            for (var again = false; !File.Exists(blob); again = true)
+            {
+                var (got, had) = await PartAsync(cache, file, again, watcher, stop).ConfigureAwait(false);
+                (fetched, resumed) = (fetched + got, resumed + had);
+            }
+        }
+        watcher.Advance(file.Path, file.Size, file.Size, file.Size - Math.Min(fetched, file.Size));
+        cache.Link(commit, file);
+        return (fetched, resumed);
+    }
+
+    private async Task<(long Fetched, long Resumed)> PartAsync(ModelCache cache, RemoteFile file, bool again, IPullWatcher watcher, CancellationToken stop)
+    {
+        var path = cache.Part(file.Blob);
+        long fetched, resumed;
+        Digest hash;
+        using (var part = PartFile.Open(path, file.Blob, file.Size, file.Resumable ? settings.PartBytes : Math.Max(1, file.Size)))
+        using (var failed = CancellationTokenSource.CreateLinkedTokenSource(stop))
+        {
+            resumed = part.Resumed;
+            watcher.Advance(file.Path, resumed, file.Size, resumed);
+            // Bytes that cannot be resumed are written over by another attempt: those are hashed at the end.
+            var hashing = Task.Run(() => Digest.FollowAsync(file.Hash?.Algorithm ?? "sha256", path, file.Size, () => file.Resumable || part.Prefix == file.Size ? part.Prefix : 0, clock, failed.Token), CancellationToken.None);
+            try
+            {
+                await downloader.FetchAsync(file, part, () => watcher.Advance(file.Path, part.DoneBytes, file.Size, resumed), stop).ConfigureAwait(false);
+            }
+            catch
+            {
+                failed.Cancel();
+                await Task.WhenAny(hashing).ConfigureAwait(false);
+                throw;
+            }
+            hash = await hashing.ConfigureAwait(false);
+            part.Finish();
+            fetched = part.DoneBytes - resumed;
+        }
+        if (file.Hash is not null && hash != file.Hash)
+        {
+            // Nothing tells which bytes are wrong, so all of them go.
+            File.Delete(path);
+            watcher.Note($"{file.Path}: the bytes are not those that the hub promises; fetching it again");
+            return !again ? (fetched, resumed) : throw new UserFault($"{file.Path} arrives damaged.", found: $"{hash}, the hub says {file.Hash}", next: "try another network or mirror (HF_ENDPOINT)");
+        }
+        if (Digest.OfBlobName(file.Blob) is null)
+            cache.Note(file.Blob, hash.Algorithm == "sha256" ? hash : await Digest.ComputeAsync("sha256", path, stop).ConfigureAwait(false));
+        File.Move(path, cache.Blob(file.Blob), overwrite: true);
+        return (fetched, resumed);
+    }
+
+    /// <summary>Refuses before the first byte what would not fit at the end.</summary>
+    private void CheckSpace(ModelCache cache, IReadOnlyList<RemoteFile> files)
+    {
+        var needed = files.DistinctBy(file => file.Blob).Where(file => !File.Exists(cache.Blob(file.Blob)))
+            .Sum(file => file.Size - (File.Exists(cache.Part(file.Blob)) ? PartFile.Stored(cache.Part(file.Blob), file.Blob, file.Size) : 0));
+        Directory.CreateDirectory(cache.Root);
+        var free = FreeBytes(cache.Root);
+        if (needed > 0 && needed + spare > free)
+        {
+            throw new UserFault("The model does not fit on the disk.", found: $"{needed / 1048576.0:N0} MiB to fetch, {free / 1048576.0:N0} MiB free in {cache.Root}",
+                next: "dotnet memopt cache ls shows what could go (cache rm), or set HF_HOME to a larger disk");
+        }
+    }
+
+    private static LocalModel Here(ModelSource source, ModelCache cache, string commit) => new(source.ToString(), cache.Snapshot(commit), commit,
+        [.. cache.Files(commit).Select(file => new LocalFile(file.Path, file.Size, (cache.Expected(file.Blob) ?? new Digest("etag", file.Blob)).ToString()))]);
+
+    private async Task<IRemote> RemoteAsync(ModelSource source, CancellationToken stop)
+    {
+        switch (source.Kind)
+        {
+            case SourceKind.HuggingFace:
+                return new HuggingFace(source.Name, settings, http);
+            case SourceKind.ModelScope:
+                return new ModelScope(source.Name, settings, http);
+            case SourceKind.Web:
+                var address = new Uri(source.Name);
+                return new WebFolder(address, $"web--{address.Host}--{ContentName.Of(address.GetLeftPart(UriPartial.Path))[..12]}", null, settings, http);
+            default:
+                var parts = source.Name.Split('/', 2);
+                var container = new UriBuilder($"{settings.Azure.Replace("{account}", parts[0]).TrimEnd('/')}/{parts[1]}");
+                Login? login = null;
+                if (settings.AzureSas is { Length: > 0 } signature)
+                    container.Query = signature.TrimStart('?');
+                else if (settings.AzureToken is { } token && !settings.Offline)
+                    login = new(container.Uri, "Authorization", $"Bearer {await token(stop).ConfigureAwait(false)}");
+                return new WebFolder(container.Uri, $"azure--{parts[0]}--{ContentName.Of(source.Name)[..12]}", login, settings, http);
+        }
     }
 }

@@ -22,19 +22,18 @@ public sealed class Parameter(string name, Tensor value) : IDisposable
     /// <summary>The value in the type of a computation; the caller leaves it alone, and a dispose scope frees what had to be converted.</summary>
     public Tensor As(ScalarType type) => Value.dtype == type ? Value : narrow?.dtype == type ? narrow : Value.to(type);
 
-    /// <summary>Moves the value into a slice of the optimizer's flat fp32 buffer and collects gradients in another.</summary>
-    /// <param name="value">The slice that holds the value from now on.</param>
-    /// <param name="grad">The slice that collects.</param>
-    /// <param name="copy">The slice that the optimizer keeps equal to the value, in the compute type; null where that is fp32.</param>
-    public void Train(Tensor value, Tensor grad, Tensor? copy)
+    /// <summary>Moves the value into a slice of the optimizer's flat fp32 buffer.</summary>
+    public void MoveTo(Tensor slice)
     {
-        value.copy_(Value);
-        copy?.copy_(value);
+        slice.copy_(Value);
         Value.Dispose();
-        Value = value.DetachFromDisposeScope();
-        Grad = grad.DetachFromDisposeScope();
-        narrow = copy?.DetachFromDisposeScope();
+        Value = slice.DetachFromDisposeScope();
     }
+
+    /// <summary>Makes it trained.</summary>
+    /// <param name="grad">The slice that collects gradients.</param>
+    /// <param name="copy">The slice that the optimizer keeps equal to the value, in the compute type; null where that is fp32.</param>
+    public void Train(Tensor grad, Tensor? copy) => (Grad, narrow) = (grad.DetachFromDisposeScope(), copy?.DetachFromDisposeScope());
 
     /// <summary>Adds a gradient of the same shape, in any float type.</summary>
     public void Accumulate(Tensor gradient) => Grad?.add_(gradient);

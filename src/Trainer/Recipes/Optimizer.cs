@@ -19,23 +19,32 @@ public sealed class Optimizer : IDisposable
     public Optimizer(IReadOnlyList<Parameter> trained, TrainConfig config, Device device, ScalarType compute = ScalarType.Float32)
     {
         this.config = config;
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        var shapes = trained.Select(p => p.Value.shape).ToList();
         var count = trained.Sum(p => p.Value.numel());
+        Tensor[] Slices(Tensor whole)
+        {
+            long at = 0;
+            return [.. shapes.Select(shape =>
+            {
+                var size = shape.Aggregate(1L, (a, b) => a * b);
+                return whole.narrow(0, (at += size) - size, size).view(shape);
+            })];
+        }
+
+        // The values first: what they were copied from is free again before there is room for the rest.
         value = empty([count], float32, device).DetachFromDisposeScope();
+        foreach (var (parameter, slice) in trained.Zip(Slices(value)))
+            parameter.MoveTo(slice);
+        copy = compute == float32 ? null : value.to(compute).DetachFromDisposeScope();
         gradient = zeros([count], float32, device).DetachFromDisposeScope();
         mean = zeros([count], float32, device).DetachFromDisposeScope();
         square = zeros([count], float32, device).DetachFromDisposeScope();
-        copy = compute == float32 ? null : empty([count], compute, device).DetachFromDisposeScope();
         scratch = device.type == DeviceType.CUDA ? AdamW.Scratch(device).DetachFromDisposeScope() : null;
-        long at = 0;
-        using var scope = NewDisposeScope();
-        using var off = no_grad();
-        foreach (var parameter in trained)
-        {
-            var (from, shape) = (at, parameter.Value.shape);
-            at += parameter.Value.numel();
-            Tensor Slice(Tensor whole) => whole.narrow(0, from, at - from).view(shape);
-            parameter.Train(Slice(value), Slice(gradient), copy is null ? null : Slice(copy));
-        }
+        var (gradients, copies) = (Slices(gradient), copy is null ? null : Slices(copy));
+        for (var i = 0; i < trained.Count; i++)
+            trained[i].Train(gradients[i], copies?[i]);
         Count = count;
     }
 

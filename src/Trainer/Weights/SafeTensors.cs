@@ -46,12 +46,12 @@ public sealed class SafeTensors : IDisposable
     {
         if (!System.IO.File.Exists(file))
             throw new UserFault($"{file} is missing.");
-        var size = new FileInfo(file).Length;
-        if (size < 10)
-            throw Broken($"{size} bytes, too short for a header");
         var handle = System.IO.File.OpenHandle(file);
         try
         {
+            var size = RandomAccess.GetLength(handle);                         // of the file, not of a link to it: model caches are made of links
+            if (size < 10)
+                throw Broken($"{size} bytes, too short for a header");
             var head = new byte[8];
             RandomAccess.Read(handle, head, 0);
             var length = BitConverter.ToInt64(head);

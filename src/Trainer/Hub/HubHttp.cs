@@ -1,0 +1,203 @@
+using System.Collections.Concurrent;
+using System.Net;
+using System.Net.Http.Headers;
+using Polly;
+using Polly.CircuitBreaker;
+using Polly.Retry;
+using Polly.Timeout;
+
+namespace Memopt.Trainer.Hub;
+
+/// <summary>A fault that passes: the next attempt may do better.</summary>
+internal sealed class PassingFault(string message, TimeSpan? retryAfter = null, Exception? inner = null) : Exception(message, inner)
+{
+    /// <summary>How long the server asks to be left alone.</summary>
+    public TimeSpan? RetryAfter { get; } = retryAfter;
+}
+
+/// <summary>An answer whose body has not been read.</summary>
+/// <param name="Message">The last hop.</param>
+/// <param name="Url">Where the last hop was.</param>
+/// <param name="Linked">The hub's own ETag of the content, when it redirects to storage.</param>
+internal sealed record HubAnswer(HttpResponseMessage Message, Uri Url, string? Linked) : IDisposable
+{
+    public HttpStatusCode Status => Message.StatusCode;
+
+    /// <summary>ETag of the bytes that follow, without quotes.</summary>
+    public string? ETag => Bare(Message.Headers.TryGetValues("ETag", out var values) ? values.First() : null);
+
+    public static string? Bare(string? etag) => etag is null ? null : (etag.StartsWith("W/", StringComparison.Ordinal) ? etag[2..] : etag).Trim('"');
+
+    public string? Header(string name) => Message.Headers.TryGetValues(name, out var values) || Message.Content.Headers.TryGetValues(name, out values) ? values.First() : null;
+
+    public void Dispose() => Message.Dispose();
+}
+
+/// <summary>HTTP as the downloads need it: retries with jitter, a limit on every attempt, a circuit breaker for each host, and tokens that stay at home.</summary>
+internal sealed class HubHttp : IDisposable
+{
+    private static readonly TimeSpan longestWait = TimeSpan.FromMinutes(2);
+    private readonly ConcurrentDictionary<string, ResiliencePipeline> hosts = new();
+    private readonly HttpMessageInvoker invoker;
+    private readonly ResiliencePipeline answer;
+    private readonly HubSettings settings;
+    private readonly TimeProvider clock;
+    private readonly Func<double> random;
+
+    public HubHttp(HubSettings settings, TimeProvider clock, Func<double> random)
+    {
+        (this.settings, this.clock, this.random) = (settings, clock, random);
+        invoker = new(new SocketsHttpHandler
+        {
+            AllowAutoRedirect = false,                                         // each hop is decided on here, for the token's sake
+            AutomaticDecompression = DecompressionMethods.None,                // ranges and hashes are of the stored bytes
+            UseCookies = false,
+            ConnectTimeout = TimeSpan.FromSeconds(10),
+            MaxConnectionsPerServer = settings.Connections * 2,
+            MaxResponseDrainSize = 0,                                          // a body that is given up is not read to its end
+            PooledConnectionIdleTimeout = TimeSpan.FromSeconds(30),
+        });
+        answer = new ResiliencePipelineBuilder { TimeProvider = clock }.AddTimeout(settings.Answer).Build();
+    }
+
+    /// <summary>Told when something is tried again.</summary>
+    public Action<string>? Retrying { get; set; }
+
+    /// <summary>Runs an attempt until it succeeds, or has failed too often in a row.</summary>
+    public async Task RetryAsync(Uri url, Func<CancellationToken, ValueTask> attempt, CancellationToken stop)
+    {
+        try
+        {
+            await hosts.GetOrAdd(url.Authority, Pipeline).ExecuteAsync(attempt, stop).ConfigureAwait(false);
+        }
+        catch (Exception e) when (Passes(e) && !stop.IsCancellationRequested)
+        {
+            throw new UserFault($"{url.Host} does not deliver.", found: $"{settings.Attempts + 1} attempts in a row failed, the last with: {Reason(e)}",
+                next: "run the same command again; what was fetched is kept. With a copy in the cache, --offline asks no server", inner: e);
+        }
+    }
+
+    /// <summary>Asks once, following redirects. Faults that pass are <see cref="PassingFault"/>, others are for the user.</summary>
+    public async Task<HubAnswer> GetAsync(Uri url, Login? login, RangeHeaderValue? range, CancellationToken stop)
+    {
+        string? linked = null;
+        for (var hop = 0; hop < 10; hop++)
+        {
+            using var request = new HttpRequestMessage(HttpMethod.Get, url) { Headers = { Range = range } };
+            request.Headers.AcceptEncoding.ParseAdd("identity");
+            request.Headers.UserAgent.ParseAdd("memopt");
+            if (login?.Fits(url) == true)
+            {
+                request.Headers.TryAddWithoutValidation(login.Header, login.Value);
+                if (login.Value.StartsWith("Bearer", StringComparison.Ordinal) && url.Host.Contains(".blob.", StringComparison.Ordinal))
+                    request.Headers.TryAddWithoutValidation("x-ms-version", "2023-11-03");
+            }
+            var response = await answer.ExecuteAsync(async token => await invoker.SendAsync(request, token).ConfigureAwait(false), stop).ConfigureAwait(false);
+            if (response.Headers.TryGetValues("X-Linked-ETag", out var etags))
+                linked = HubAnswer.Bare(etags.First());
+            if ((int)response.StatusCode is 301 or 302 or 303 or 307 or 308 && response.Headers.Location is { } location)
+            {
+                response.Dispose();
+                var next = new Uri(url, location);
+                if (url.Scheme == Uri.UriSchemeHttps && next.Scheme != Uri.UriSchemeHttps)
+                    throw new UserFault($"{url.Host} redirects to an address without encryption.", found: $"{next.Scheme}://{next.Host}", next: "use another source");
+                url = next;
+                continue;
+            }
+            var result = new HubAnswer(response, url, linked);
+            if (response.IsSuccessStatusCode || response.StatusCode is HttpStatusCode.NotFound or HttpStatusCode.RequestedRangeNotSatisfiable)
+                return result;
+            using (result)
+                throw Refusal(result, login, redirected: hop > 0);
+        }
+        throw new UserFault($"{url.Host} redirects in a circle.", found: "10 redirects", next: "check the address of the model");
+    }
+
+    /// <summary>A small document as a whole, and the headers it came with; null when there is none.</summary>
+    public async Task<(byte[] Body, HubAnswer Answer)?> DocumentAsync(Uri url, Login? login, CancellationToken stop)
+    {
+        (byte[], HubAnswer)? result = null;
+        await RetryAsync(url, async token =>
+        {
+            using var got = await GetAsync(url, login, null, token).ConfigureAwait(false);
+            if (got.Status == HttpStatusCode.NotFound)
+                return;
+            var body = await answer.ExecuteAsync(async limited => await Body(got, limited).ConfigureAwait(false), token).ConfigureAwait(false);
+            result = (body, got);
+        }, stop).ConfigureAwait(false);
+        return result;
+    }
+
+    /// <summary>Whether another attempt may do better.</summary>
+    public static bool Passes(Exception e) => e is PassingFault or HttpRequestException or IOException or TimeoutRejectedException or BrokenCircuitException;
+
+    public static string Reason(Exception e) => e switch
+    {
+        TimeoutRejectedException => "no answer in time",
+        BrokenCircuitException => "too many attempts failed; the host is left alone for a while",
+        { InnerException: { } inner } when e is HttpRequestException => inner.Message,
+        _ => e.Message,
+    };
+
+    public void Dispose() => invoker.Dispose();
+
+    private static async Task<byte[]> Body(HubAnswer answer, CancellationToken stop)
+    {
+        const int largest = 64 << 20;
+        if (answer.Message.Content.Headers.ContentLength > largest)
+            throw new UserFault($"{answer.Url.Host} answers a question with a file.", found: $"{answer.Message.Content.Headers.ContentLength:N0} bytes");
+        return await answer.Message.Content.ReadAsByteArrayAsync(stop).ConfigureAwait(false);
+    }
+
+    private Exception Refusal(HubAnswer answer, Login? login, bool redirected)
+    {
+        var (code, host) = ((int)answer.Status, answer.Url.Host);
+        if (code is 408 or 425 or 429 or >= 500)
+        {
+            var wait = answer.Message.Headers.RetryAfter is not { } after ? null : after.Delta ?? (after.Date is { } date ? date - clock.GetUtcNow() : (TimeSpan?)null);
+            return wait > longestWait
+                ? new UserFault($"{host} asks to be left alone for {wait.Value.TotalMinutes:N0} minutes.", found: $"HTTP {code}", next: "run the same command again later; what was fetched is kept")
+                : new PassingFault($"HTTP {code}", wait > TimeSpan.Zero ? wait : null);
+        }
+        if (code is 401 or 403)
+        {
+            if (redirected)
+                return new PassingFault($"HTTP {code} from storage");          // the hub was willing: it signs a new address for the next attempt
+            return new UserFault($"{host} does not give this file{(login is null ? " without a token" : " to this token")}.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(),
+                next: "a private or gated model needs a token that may read it: set HF_TOKEN (MODELSCOPE_API_TOKEN, AZURE_STORAGE_SAS_TOKEN)");
+        }
+        return new UserFault($"{host} refuses.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(), next: "check the address of the model");
+    }
+
+    private ResiliencePipeline Pipeline(string host) => new ResiliencePipelineBuilder { TimeProvider = clock }
+        .AddRetry(new RetryStrategyOptions
+        {
+            ShouldHandle = new PredicateBuilder().Handle<Exception>(Passes),
+            MaxRetryAttempts = settings.Attempts,
+            BackoffType = DelayBackoffType.Exponential,
+            UseJitter = true,
+            Randomizer = random,
+            Delay = TimeSpan.FromSeconds(0.5),
+            MaxDelay = TimeSpan.FromSeconds(30),
+            DelayGenerator = arguments => new(arguments.Outcome.Exception switch
+            {
+                PassingFault fault => fault.RetryAfter + TimeSpan.FromSeconds(random()),   // not all at the same instant
+                BrokenCircuitException broken => broken.RetryAfter,
+                _ => null,                                                     // the backoff above
+            }),
+            OnRetry = arguments =>
+            {
+                Retrying?.Invoke($"{host}: {Reason(arguments.Outcome.Exception!)}; again in {arguments.RetryDelay.TotalSeconds:F1} s");
+                return default;
+            },
+        })
+        .AddCircuitBreaker(new CircuitBreakerStrategyOptions
+        {
+            ShouldHandle = new PredicateBuilder().Handle<Exception>(Passes),
+            FailureRatio = 0.8,
+            MinimumThroughput = 24,
+            SamplingDuration = TimeSpan.FromSeconds(30),
+            BreakDuration = TimeSpan.FromSeconds(10),
+        })
+        .Build();
+}

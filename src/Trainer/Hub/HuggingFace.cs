@@ -1,0 +1,61 @@
+using System.Text.Json;
+
+namespace Memopt.Trainer.Hub;
+
+/// <summary>The Hugging Face Hub, or a mirror that speaks its protocol.</summary>
+internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http) : IRemote
+{
+    private readonly Login? login = settings.Token is { Length: > 0 } token ? new(settings.Endpoint, "Authorization", $"Bearer {token}") : null;
+
+    public string CacheFolder { get; } = "models--" + id.Replace("/", "--");
+
+    public string CacheRoot => settings.HubCache;
+
+    public string DefaultRevision => "main";
+
+    public async Task<RemoteModel> ListAsync(string revision, CancellationToken stop)
+    {
+        using var about = await JsonAsync($"api/models/{id}/revision/{Uri.EscapeDataString(revision)}", revision, stop).ConfigureAwait(false);
+        var commit = ModelFiles.SafePart(about.Document.RootElement.GetProperty("sha").GetString()!);
+        var files = new Dictionary<string, RemoteFile>();
+        // From here on everything is asked of the commit, so that a push in between changes nothing.
+        for (var page = $"api/models/{id}/tree/{commit}?recursive=true&expand=false"; page is not null;)
+        {
+            using var tree = await JsonAsync(page, revision, stop).ConfigureAwait(false);
+            foreach (var entry in tree.Document.RootElement.EnumerateArray().Where(entry => entry.GetProperty("type").GetString() == "file"))
+            {
+                var path = entry.GetProperty("path").GetString()!;
+                var large = entry.TryGetProperty("lfs", out var lfs) && lfs.ValueKind == JsonValueKind.Object;
+                var blob = large ? lfs.GetProperty("oid").GetString()! : entry.GetProperty("oid").GetString()!;
+                var size = (large ? lfs : entry).GetProperty("size").GetInt64();
+                var url = new Uri(settings.Endpoint, $"{id}/resolve/{commit}/{string.Join('/', path.Split('/').Select(Uri.EscapeDataString))}");
+                files[path] = new(path, url, size, blob, Digest.OfBlobName(blob), blob, Resumable: true, login);
+            }
+            page = tree.Next;
+        }
+        return new(commit, files);
+    }
+
+    private async Task<Page> JsonAsync(string path, string revision, CancellationToken stop)
+    {
+        var url = new Uri(settings.Endpoint, path);
+        var (body, answer) = await http.DocumentAsync(url, login, stop).ConfigureAwait(false)
+            ?? throw new UserFault($"{settings.Endpoint.Host} has no model \"{id}\" at revision \"{revision}\".", found: "HTTP 404, and there is no such folder here either",
+                next: "check its name and model.revision; a private model needs HF_TOKEN");
+        try
+        {
+            // Long listings come in pages: Link: <address>; rel="next"
+            var next = answer.Header("Link")?.Split(',').FirstOrDefault(link => link.Contains("rel=\"next\"", StringComparison.Ordinal));
+            return new(JsonDocument.Parse(body), next?[(next.IndexOf('<') + 1)..next.IndexOf('>')]);
+        }
+        catch (JsonException e)
+        {
+            throw new UserFault($"{settings.Endpoint.Host} does not answer as a model hub.", found: e.Message.Split('\n')[0], next: "check HF_ENDPOINT", inner: e);
+        }
+    }
+
+    private sealed record Page(JsonDocument Document, string? Next) : IDisposable
+    {
+        public void Dispose() => Document.Dispose();
+    }
+}

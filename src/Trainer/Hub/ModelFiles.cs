@@ -1,0 +1,51 @@
+using System.Text.Json;
+using System.Text.RegularExpressions;
+
+namespace Memopt.Trainer.Hub;
+
+/// <summary>Which files of a model are needed, and which names are safe to write.</summary>
+internal static partial class ModelFiles
+{
+    public const string Config = "config.json", Generation = "generation_config.json", Index = "model.safetensors.index.json", Weights = "model.safetensors";
+
+    /// <summary>Everything but the weights; only text, never code and never pickle.</summary>
+    public static IReadOnlyList<string> Small { get; } =
+    [
+        Config, Generation, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", Index,
+    ];
+
+    /// <summary>The shards that an index names.</summary>
+    public static IReadOnlyList<string> Shards(byte[] index)
+    {
+        try
+        {
+            using var json = JsonDocument.Parse(index);
+            return [.. json.RootElement.GetProperty("weight_map").EnumerateObject().Select(entry => Safe(entry.Value.GetString() ?? "")).Distinct().Order(StringComparer.Ordinal)];
+        }
+        catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException)
+        {
+            throw new UserFault($"{Index} is not an index of safetensors.", found: e.Message.Split('\n')[0]);
+        }
+    }
+
+    /// <summary>Weights files still missing from a folder; config.json first when that is.</summary>
+    public static IReadOnlyList<string> Missing(string folder)
+    {
+        IReadOnlyList<string> needed = IsHere(Path.Combine(folder, Index)) ? Shards(File.ReadAllBytes(Path.Combine(folder, Index))) : [Weights];
+        return [.. needed.Prepend(Config).Where(name => !IsHere(Path.Combine(folder, name)))];
+    }
+
+    /// <summary>Whether a file is there and, when it is a link, also what it points to.</summary>
+    public static bool IsHere(string path) => new FileInfo(path) is var file && (file.LinkTarget is null ? file.Exists : file.ResolveLinkTarget(returnFinalTarget: true)?.Exists == true);
+
+    /// <summary>A name that stays inside the folder it is joined to, and holds weights when it is a shard.</summary>
+    public static string Safe(string name) => SafePath().IsMatch(name) && !name.Split('/').Any(part => part is "." or "..")
+        ? name : throw new UserFault("The server names a file that must not be written.", found: JsonSerializer.Serialize(name), next: "do not use this source");
+
+    /// <summary>One part of a path: an ETag, a commit.</summary>
+    public static string SafePart(string name) => name.Contains('/') ? Safe("..") : Safe(name);
+
+    [GeneratedRegex(@"^(?!/)[\w.+-][\w.+ @=-]*(/[\w.+-][\w.+ @=-]*)*$", RegexOptions.ECMAScript)]
+    private static partial Regex SafePath();
+}

@@ -1,0 +1,113 @@
+using System.Diagnostics;
+using Memopt.Trainer.Tests.Hub;
+
+namespace Memopt.Tool.Tests;
+
+/// <summary>Models by name in the commands: pull, cache, and the same inside run.</summary>
+public sealed class PullTests : IDisposable
+{
+    private readonly HubServer server = new();
+    private readonly string folder = Cli.Workshop("""
+        {
+          "model": { "source": "org/model" },
+          "data": { "train": "train.jsonl", "maxLength": 64 },
+          "train": { "steps": 2, "batchSize": 2 }
+        }
+        """);
+
+    public PullTests()
+    {
+        foreach (var file in Directory.EnumerateFiles(Path.Combine(Cli.Repository, "samples", "word-class", "model")))
+            server.Files[Path.GetFileName(file)] = new(File.ReadAllBytes(file), Large: file.EndsWith(".safetensors", StringComparison.Ordinal));
+    }
+
+    public void Dispose()
+    {
+        server.Dispose();
+        Directory.Delete(folder, recursive: true);
+    }
+
+    [Fact]
+    public void A_run_brings_its_model_and_records_the_commit()
+    {
+        var run = Memopt("run", "--json");
+        Assert.True(run.Exit == 0, run.Error);
+        Assert.Contains($"org/model at {HubServer.Commit}", run.Error);
+        var facts = Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["environment"]!;
+        Assert.Equal(("org/model", HubServer.Commit), ((string?)facts["model.source"], (string?)facts["model.commit"]));
+        Assert.Equal("sha256:" + server.Files["model.safetensors"].Sha256, (string?)facts["model.files.model.safetensors"]);
+        // It is here now: without the server the same run knows that it is done.
+        server.Dispose();
+        var again = Memopt("run", "--json", "--offline");
+        Assert.True(again.Exit == 0, again.Error);
+        Assert.True((bool)again.Json["upToDate"]!);
+    }
+
+    [Fact]
+    public void Pull_prints_the_folder_and_cache_shows_checks_and_removes_it()
+    {
+        var pulled = Memopt("pull", "org/model", "--json");
+        Assert.True(pulled.Exit == 0, pulled.Error);
+        Assert.Equal(HubServer.Commit, (string?)pulled.Json["commit"]);
+        Assert.Equal((string?)pulled.Json["folder"], Memopt("pull", "org/model").Output.Trim());
+        Assert.Equal("org/model", (string?)Memopt("cache", "ls", "--json").Json[0]!["name"]);
+        Assert.Contains("org/model", Memopt("cache", "ls").Output);
+        Assert.Equal(0, (int)Memopt("cache", "verify", "--json").Json["damaged"]!.AsArray().Count);
+        File.AppendAllText(Path.Combine((string)pulled.Json["folder"]!, "model.safetensors"), "x");
+        var damaged = Memopt("cache", "verify", "org/model");
+        Assert.Equal(1, damaged.Exit);
+        Assert.Contains("dotnet memopt pull org/model", damaged.Output);
+        Assert.Equal(server.Files["model.safetensors"].Bytes.Length, (long)Memopt("pull", "org/model", "--json").Json["fetchedBytes"]!);
+        Assert.Equal(0, Memopt("cache", "rm", "org/model").Exit);
+        Assert.Empty(Memopt("cache", "ls", "--json").Json.AsArray());
+    }
+
+    [Fact]
+    public void Faults_say_what_to_do()
+    {
+        Assert.Contains("model.revision", Memopt("pull", "org/model", "--revision", "nosuch").Error);
+        Assert.Contains("no model \"org/other\"", Memopt("pull", "org/other").Error);
+        Assert.Contains("without --offline", Memopt("pull", "org/model", "--offline").Error);
+        Assert.Contains("AZURE_STORAGE_SAS_TOKEN", Memopt("pull", "az://account/container").Error);
+        server.Token = "hf_secret";
+        var refused = Memopt("pull", "org/model", "--json");
+        Assert.Equal(1, refused.Exit);
+        Assert.Contains("HF_TOKEN", (string?)refused.Json["error"]!["next"]);
+        File.WriteAllText(Path.Combine(folder, "token"), "hf_secret\n");
+        Assert.Equal(0, Memopt("pull", "org/model").Exit);                    // as Hugging Face's login leaves it in HF_HOME
+    }
+
+    [Fact]
+    public void An_interrupt_keeps_what_came()
+    {
+        server.Files["model.safetensors"] = new(new byte[8 << 20], Large: true);
+        server.Rate = 1 << 20;
+        using var pull = Start("pull", "org/model", "--json");
+        while (server.Sent < 3 << 20)
+            Thread.Sleep(20);
+        Process.Start("kill", $"-INT {pull.Id}").WaitForExit();
+        Assert.Equal(130, Cli.Wait(pull).Exit);
+        server.Rate = null;
+        var rest = Memopt("pull", "org/model", "--json");
+        Assert.InRange((long)rest.Json["resumedBytes"]!, 2 << 20, 8 << 20);
+        Assert.Contains("resumed", rest.Error);
+    }
+
+    private Outcome Memopt(params string[] arguments)
+    {
+        using var process = Start(arguments);
+        return Cli.Wait(process);
+    }
+
+    private Process Start(params string[] arguments)
+    {
+        var start = new ProcessStartInfo("dotnet", ["exec", Cli.Tool, .. arguments]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (var name in new[] { "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID" })
+            start.Environment.Remove(name);
+        start.Environment["HF_ENDPOINT"] = server.Url.ToString();
+        start.Environment["AZURE_TOKEN_CREDENTIALS"] = "EnvironmentCredential";  // and none is set, so that no one is asked for a login
+        start.Environment["HF_HOME"] = folder;
+        start.Environment["XDG_CACHE_HOME"] = Path.Combine(folder, "cache");
+        return Process.Start(start)!;
+    }
+}

@@ -1,0 +1,8 @@
+namespace Memopt.Trainer.Tests.Hub;
+
+/// <summary>Tests with sockets and clocks run by themselves: others measure this process's memory meanwhile, and a busy machine looks like a stall.</summary>
+[CollectionDefinition(Name, DisableParallelization = true)]
+public sealed class Network
+{
+    public const string Name = "network";
+}
