@@ -75,6 +75,7 @@ public sealed class Attention(ModelSpec spec, int layer)
             var g = back(gradient.transpose(1, 2));
             Tensor Turned(Tensor x) => x.transpose(1, 2).contiguous().MoveToOuterDisposeScope();
             return (Turned(g[0]), Turned(g[1]), Turned(g[2]));
-        });
+        }
+        );
     }
 }

@@ -94,7 +94,7 @@ public sealed class DenseLinear(string name, Parameter weight, Parameter? bias =
         return new(y!, (gradient, onto) =>
         {
             using var scope = NewDisposeScope();
-                BiasGradient(gradient);
+            BiasGradient(gradient);
             if (again)
                 held = gradient;
             else if (weight.Trained)
@@ -103,7 +103,7 @@ public sealed class DenseLinear(string name, Parameter weight, Parameter? bias =
         }, !again ? null : input =>
         {
             using var scope = NewDisposeScope();
-                weight.Accumulate(held!, input);
+            weight.Accumulate(held!, input);
         });
     }
 }
