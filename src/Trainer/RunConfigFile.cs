@@ -41,12 +41,19 @@ public static class RunConfigFile
             throw new UserFault($"{path} is missing.", found: $"no such file in {Path.GetDirectoryName(Path.GetFullPath(path))}",
                 next: "dotnet new memopt-qlora -n MyTune   (or name a config: dotnet memopt run my.json)");
         }
+        return Read(path, File.ReadAllBytes(path), overrides, checkFiles);
+    }
+
+    /// <summary>The defaults with overrides, where there is no file.</summary>
+    public static LoadedConfig Default(IReadOnlyList<string> overrides) => Read("memopt.json", "{}"u8.ToArray(), overrides, checkFiles: false);
+
+    private static LoadedConfig Read(string path, byte[] text, IReadOnlyList<string> overrides, bool checkFiles)
+    {
         var reading = new Reading(path);
         RunConfig config = new();
         var changed = new List<Override>();
         try
         {
-            var text = File.ReadAllBytes(path);
             reading.Text = text = text.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? text[3..] : text;
             var reader = new Utf8JsonReader(text, relaxed);
             reader.Read();

@@ -6,16 +6,21 @@ namespace Memopt.Trainer.Plan;
 /// <param name="Kind">cpu or cuda.</param>
 /// <param name="FreeBytes">Bytes that may be used, or null when unknown.</param>
 /// <param name="ComputeBytes">Bytes of a number in the compute type: 4 or 2.</param>
-public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes);
+/// <param name="ContextBytes">What CUDA and libtorch's libraries take before anything is loaded; 0 when <paramref name="FreeBytes"/> is what they left.</param>
+public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes, long ContextBytes = 0)
+{
+    /// <summary>A card of which nothing is in use yet. The context is that of an H200 under libtorch 2.11; other cards' are smaller.</summary>
+    public static PlanDevice Of(Gpu gpu) => new("cuda", gpu.Bytes, 2, 871L << 20);
+}
 
 /// <summary>
-/// Bytes that training will need, row by row, from config.json and the settings alone; and the settings that fit. Every row is counted
-/// from what the parts in Models/ keep, none from a multiplier.
+/// Bytes that training will need, row by row, from config.json and the settings alone; and the settings that fit. Every row but the last is
+/// counted from what the parts in Models/ keep.
 /// </summary>
 public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, Kept Keeps, int MicroBatch, bool Fits)
 {
     /// <summary>Rows' names, shared with the meter.</summary>
-    public const string Weights = "weights", Adapters = "adapters", Gradients = "gradients", Optimizer = "optimizer", Activations = "activations", WorkingSet = "working set", Gaps = "rounding and gaps";
+    public const string Weights = "weights", Adapters = "adapters", Gradients = "gradients", Optimizer = "optimizer", Activations = "activations", WorkingSet = "working set", Gaps = "rounding and gaps", Context = "CUDA context";
 
     // What the allocator held beyond the other rows, at most, in bench/RESULTS.md; a share of them all.
     private const double GapShare = 0.07;
@@ -51,7 +56,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
         return last!;
     }
 
-    private static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Func<string, bool> trained, bool recompute, Kept keeps, int micro, long? budget)
+    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Func<string, bool> trained, bool recompute, Kept keeps, int micro, long? budget)
     {
         var c = device.ComputeBytes;
         var (linears, qlora, full) = (spec.Linears, config.Adapter.Kind == AdapterKind.Qlora, config.Adapter.Kind == AdapterKind.None);
@@ -95,8 +100,10 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
             Row(WorkingSet, working, head >= working ? $"logits of {rows:N0} tokens × {spec.VocabSize} × {c} B"
                 : "gradients inside one layer" + (expanded > 0 ? qlora ? " and one expanded weight" : " and that of one weight" : "")),
         };
+        if (device.ContextBytes > 0)
+            ledger.Insert(0, Row(Context, device.ContextBytes, "the driver's and libtorch's own"));
         if (device.Kind == "cuda")
-            ledger.Add(Row(Gaps, (long)(GapShare * ledger.Sum(row => row.Bytes)), $"{GapShare:P0} of the rows above: what the allocator rounds up and what lies free between"));
+            ledger.Add(Row(Gaps, (long)(GapShare * (ledger.Sum(row => row.Bytes) - device.ContextBytes)), $"{GapShare:P0} of the rows above: what the allocator rounds up and what lies free between"));
         return new(ledger, recompute, recompute ? keeps : Kept.Nothing, micro, budget is null || ledger.Sum(row => row.Bytes) <= budget);
     }
 

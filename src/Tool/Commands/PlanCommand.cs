@@ -1,0 +1,115 @@
+using System.CommandLine;
+using System.Text.Json;
+using Memopt.Tool.Views;
+using Memopt.Trainer;
+using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Hub;
+using Memopt.Trainer.Native;
+using Memopt.Trainer.Plan;
+using Spectre.Console;
+
+namespace Memopt.Tool.Commands;
+
+/// <summary><c>plan</c>: what training will need, before a byte of the weights is downloaded; without a GPU and without libtorch.</summary>
+internal static class PlanCommand
+{
+    public static Command Create()
+    {
+        var config = new Argument<string?>("config") { Description = "Config file; memopt.json when it is there, else the defaults.", Arity = ArgumentArity.ZeroOrOne };
+        var model = new Option<string?>("--model") { Description = "In place of the config's: a name, a folder, or a config.json." };
+        var gpu = new Option<string?>("--gpu") { Description = "A card (\"RTX 4090\") or its memory (24GiB); the one that is here when left out." };
+        var set = new Option<string[]>("--set") { Description = "Override a setting: --set data.maxLength=4096.", AllowMultipleArgumentsPerToken = false };
+        var (offline, json) = (Shell.OfflineOption(), Shell.JsonOption());
+        var command = new Command("plan", "Show the memory that training will need, row by row, and what each strategy needs and reaches on a card.\n\nExample:\n  dotnet memopt plan --model Qwen/Qwen2.5-7B --gpu \"RTX 4090\"\n  QLoRA + recompute, both kept   11.92 GiB   fits …") { config, model, gpu, set, offline, json };
+        command.Aliases.Add("estimate-memory");
+        command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
+            Plan(parsed.GetValue(config), parsed.GetValue(model), parsed.GetValue(gpu), parsed.GetValue(set) ?? [], parsed.GetValue(offline), parsed.GetValue(json), stop))));
+        return command;
+    }
+
+    private static int Plan(string? file, string? model, string? card, string[] overrides, bool offline, bool json, CancellationToken stop)
+    {
+        var written = file is not null || File.Exists(Workplace.DefaultConfig) ? RunConfigFile.Read(file ?? Workplace.DefaultConfig, overrides, checkFiles: false) : RunConfigFile.Default(overrides);
+        var config = written.Config;
+        var spec = ModelSpec.Read(Located(model ?? config.Model.Source, model is null ? written.Folder : Directory.GetCurrentDirectory(), config.Model.Revision, offline, stop));
+        var gpu = card is not null ? Gpus.Find(card) : Cuda.Memory() is { } memory && Cuda.DeviceName() is { } name ? new Gpu(name, (int)(memory.Total >> 20), Cuda.Capability() >= 80) : null;
+        // Without a card the budget, or else the host: the run would be on its CPU, in fp32.
+        var device = gpu is not null ? PlanDevice.Of(gpu) : new PlanDevice("cpu", HostMemory.FreeBytes(), 4);
+        if (config.Memory.BudgetGiB is { } gib)
+            device = device with { FreeBytes = (long)(gib * (1L << 30)) };
+        var length = Trainer.Data.Batches.Padded(config.Data.MaxLength);
+        Func<string, bool> trained = module => config.Adapter.Targets.All ? module != "lm_head" : config.Adapter.Targets.Names.Any(target => module == target || module.EndsWith("." + target, StringComparison.Ordinal));
+        var plan = MemoryPlan.For(config, spec, device, length, trained);
+        var strategies = Strategies.Of(config, spec, device, length, trained);
+        var where = gpu?.Name ?? "this machine's CPU";
+        var fault = plan.Fits ? null : Fault(plan, strategies, device, where, length);
+        if (json)
+        {
+            Shell.Print(new
+            {
+                model = new { type = spec.ModelType, parameters = spec.Parameters },
+                device = new { name = where, bytes = device.FreeBytes },
+                peakBytes = plan.PeakBytes,
+                fits = plan.Fits,
+                microBatch = plan.MicroBatch,
+                recompute = plan.Recompute,
+                keep = plan.Keeps,
+                rows = plan.Rows.Select(row => new { name = row.Name, bytes = row.Bytes, place = row.Place, why = row.Why }),
+                strategies,
+                found = fault?.Found,
+                next = fault?.Next,
+            });
+            return fault is null ? 0 : 1;
+        }
+        else
+        {
+            var console = Shell.Output;
+            console.MarkupLineInterpolated($"{spec.ModelType}, [bold]{spec.Parameters:N0}[/] parameters; {length:N0} tokens; {where}, {LedgerTable.Size(device.FreeBytes ?? 0)}");
+            console.MarkupLineInterpolated($"chosen: {Chosen(config, plan)}");
+            console.Write(LedgerTable.Of(plan.Rows, measured: false));
+            var table = new Table().Border(TableBorder.Simple).AddColumn("strategy").AddColumn(new TableColumn("peak").RightAligned()).AddColumn("")
+                .AddColumn(new TableColumn("speed").RightAligned()).AddColumn(new TableColumn("longest sequence").RightAligned()).AddColumn(new TableColumn("largest micro-batch").RightAligned());
+            foreach (var s in strategies)
+                table.AddRow(s.Name, LedgerTable.Size(s.PeakBytes), s.Fits ? "[green]fits[/]" : "[red]too large[/]", $"{s.RelativeSpeed:F2}", $"{s.MaxSequence:N0}", $"{s.MaxMicroBatch:N0}");
+            console.Write(table);
+        }
+        return fault is null ? 0 : throw fault;
+    }
+
+    /// <summary>What would fit in place of a plan that does not.</summary>
+    private static UserFault Fault(MemoryPlan plan, IReadOnlyList<Strategy> strategies, PlanDevice device, string where, int length)
+    {
+        var (other, smallest) = (strategies.Where(s => s.Fits).MaxBy(s => s.RelativeSpeed), strategies.MinBy(s => s.PeakBytes)!);
+        return new($"This does not fit: {LedgerTable.Size(plan.PeakBytes)} of {LedgerTable.Size(device.FreeBytes ?? 0)} on {where}, with the smallest micro-batch.",
+            found: other is null ? $"the smallest strategy, {smallest.Name}, needs {LedgerTable.Size(smallest.PeakBytes)} at {length:N0} tokens"
+                : $"{other.Name} would fit: {LedgerTable.Size(other.PeakBytes)}",
+            next: other is not null ? $"set adapter.kind = {(other.Name.StartsWith("QLoRA", StringComparison.Ordinal) ? "qlora" : other.Name.StartsWith("LoRA", StringComparison.Ordinal) ? "lora" : "none")} and leave memory.recompute out"
+                : smallest.MaxSequence > 1 ? $"set data.maxLength to at most {smallest.MaxSequence} with adapter.kind = qlora, or take a larger card"
+                : $"take a card with {LedgerTable.Size(smallest.PeakBytes)} or more (--gpu), or a smaller model");
+    }
+
+    private static string Chosen(RunConfig config, MemoryPlan plan) =>
+        (config.Adapter.Kind switch { AdapterKind.Qlora => "QLoRA", AdapterKind.Lora => "LoRA", _ => "full fine-tuning" })
+        + (plan.Recompute ? ", activations recomputed" + (plan.Keeps == Kept.Nothing ? "" : $" ({plan.Keeps.ToString().ToLowerInvariant()} kept)") : ", activations kept") + $", micro-batch {plan.MicroBatch}";
+
+    /// <summary>A config.json, or the folder that holds it.</summary>
+    private static string Located(string model, string folder, string? revision, bool offline, CancellationToken stop)
+    {
+        var path = Path.GetFullPath(Path.Combine(folder, model));
+        if (File.Exists(path))
+            return path;
+        using var hub = new ModelHub(Shell.HubSettings(offline));
+        return hub.ConfigAsync(ModelSource.Parse(model, folder), revision, new Quiet(), stop).GetAwaiter().GetResult().Folder;
+    }
+
+    private sealed class Quiet : IPullWatcher
+    {
+        public void Note(string text)
+        {
+        }
+
+        public void Advance(string file, long done, long size, long resumed)
+        {
+        }
+    }
+}

@@ -1,0 +1,68 @@
+using System.Text.Json.Nodes;
+
+namespace Memopt.Tool.Tests;
+
+/// <summary><c>plan</c> as a user calls it: a config.json and nothing else.</summary>
+public sealed class PlanTests : IDisposable
+{
+    private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
+
+    private static string Published(string model) => Path.Combine(Cli.Repository, "tests", "Trainer.Tests", "Plan", "configs", model + ".json");
+
+    public void Dispose() => Directory.Delete(folder, recursive: true);
+
+    [Fact]
+    public void A_bare_config_json_and_a_card_are_enough()
+    {
+        var result = Cli.Run(folder, "plan", "--model", Published("qwen2.5-7b"), "--gpu", "RTX 4090", "--set", "adapter.kind=qlora", "--set", "data.maxLength=2048", "--json");
+        Assert.Equal((0, ""), (result.Exit, result.Error));
+        Assert.Equal(7_615_616_512, (long)result.Json["model"]!["parameters"]!);
+        var rows = result.Json["rows"]!.AsArray();
+        Assert.All(rows, row => Assert.True((long)row!["bytes"]! > 0 && (string)row["place"]! == "device" && ((string)row["why"]!).Length > 3));
+        Assert.Equal((long)result.Json["peakBytes"]!, rows.Sum(row => (long)row!["bytes"]!));
+        Assert.True((long)result.Json["peakBytes"]! <= 24564L << 20);
+        Assert.All(result.Json["strategies"]!.AsArray(), s => Assert.Equal(["name", "peakBytes", "fits", "relativeSpeed", "maxSequence", "maxMicroBatch"], s!.AsObject().Select(p => p.Key)));
+        Assert.Empty(Directory.EnumerateFileSystemEntries(folder));
+    }
+
+    [Fact]
+    public void What_does_not_fit_is_a_failure_that_says_what_would()
+    {
+        string[] tooLarge = ["estimate-memory", "--model", Published("qwen2.5-14b"), "--gpu", "24GiB"];
+        var said = Cli.Run(folder, tooLarge);
+        Assert.Equal(1, said.Exit);
+        Assert.Contains("QLoRA", said.Error);
+        Assert.Contains("adapter.kind = qlora", said.Error);
+        Assert.Contains("14,770,033,664", said.Output);
+        var json = Cli.Run(folder, [.. tooLarge, "--json"]);
+        Assert.Equal((1, false), (json.Exit, (bool)json.Json["fits"]!));
+        Assert.Contains("adapter.kind = qlora", (string)json.Json["next"]!);
+        // And taken at its word, it fits.
+        Assert.Equal(0, Cli.Run(folder, [.. tooLarge, "--set", "adapter.kind=qlora"]).Exit);
+    }
+
+    [Fact]
+    public void A_run_plans_as_plan_does()
+    {
+        var shop = Cli.Workshop();
+        var planned = Cli.Run(shop, "plan", "memopt.json", "--json");
+        Assert.Equal(0, planned.Exit);
+        var run = Cli.Run(shop, "run", "--set", "train.steps=1", "--json");
+        Assert.Equal(0, run.Exit);
+        var ledger = Cli.Run(shop, "runs", "show", (string)run.Json["runId"]!, "--json").Json["ledger"]!.AsArray();
+        foreach (var name in new[] { "weights", "adapters", "gradients", "optimizer" })
+            Assert.Equal(Bytes(ledger, name), Bytes(planned.Json["rows"]!.AsArray(), name));
+        Directory.Delete(shop, recursive: true);
+
+        static long Bytes(JsonArray rows, string name) => (long)rows.Single(row => (string)row!["name"]! == name)!["bytes"]!;
+    }
+
+    [Theory, InlineData("--gpu", "RTX 9999", "RTX 4090"), InlineData("--model", "no/such/place/at/all", "no/such/place"), InlineData("--set", "adapter.rank=0", "rank")]
+    public void Bad_input_is_named(string option, string value, string expected)
+    {
+        var result = Cli.Run(folder, ["plan", option, value, "--offline"]);
+        Assert.True(result.Exit is 1 or 2);
+        Assert.Contains(expected, result.Error);
+        Assert.DoesNotContain("   at ", result.Error);
+    }
+}

@@ -1,0 +1,54 @@
+using System.Diagnostics;
+using Memopt.Trainer.Plan;
+
+namespace Memopt.Trainer.Tests.Plan;
+
+/// <summary>Plans of published models from their config.json alone.</summary>
+public sealed class StrategiesTests
+{
+    // As the weights' own metadata on the Hugging Face Hub state them.
+    [Theory]
+    [InlineData("llama-3.1-8b", 8_030_261_248), InlineData("llama-3.1-70b", 70_553_706_496), InlineData("qwen2.5-7b", 7_615_616_512), InlineData("qwen2.5-14b", 14_770_033_664)]
+    [InlineData("qwen2.5-32b", 32_763_876_352), InlineData("qwen2.5-72b", 72_706_203_648), InlineData("mistral-7b-v0.1", 7_241_732_096)]
+    public void Parameters_are_the_published_ones_and_a_plan_takes_no_time(string model, long parameters)
+    {
+        var watch = Stopwatch.StartNew();
+        var spec = Spec(model);
+        Assert.Equal(parameters, spec.Parameters);
+        foreach (var gpu in Gpus.Known)
+        {
+            var all = Of(spec, gpu);
+            Assert.Equal(12, all.Count);
+            Assert.All(all, s => Assert.Equal(s.Fits, s.MaxMicroBatch > 0));
+            Assert.All(all, s => Assert.Equal(s.Fits, s.MaxSequence >= 1024));
+        }
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 20);
+    }
+
+    [Fact]
+    public void What_is_known_of_cards_and_models_holds()
+    {
+        static Strategy By(IReadOnlyList<Strategy> all, string name) => all.Single(s => s.Name == name);
+        var (small, large) = (Of(Spec("qwen2.5-7b"), Gpus.Find("RTX 4090")), Of(Spec("llama-3.1-70b"), Gpus.Find("h200")));
+        Assert.True(By(small, "QLoRA + recompute").Fits && !By(small, "full + recompute").Fits);
+        Assert.True(By(large, "QLoRA + recompute").Fits && !By(large, "full + recompute").Fits && !By(large, "LoRA").Fits);
+        // Each strategy of a kind gives up speed for memory.
+        foreach (var kind in small.Chunk(4))
+        {
+            Assert.Equal(kind.OrderByDescending(s => s.PeakBytes), kind);
+            Assert.Equal(kind.OrderByDescending(s => s.RelativeSpeed), kind);
+        }
+        Assert.Equal(1, By(small, "LoRA").RelativeSpeed);
+    }
+
+    [Theory]
+    [InlineData("RTX 4090", 24564), InlineData("nvidia geforce rtx4090", 24564), InlineData("a100-80GB", 81920), InlineData("24GiB", 24576), InlineData("7.5", 7680), InlineData("16 GB", 16384)]
+    public void Cards_are_found_by_name_or_memory(string text, int mib) => Assert.Equal(mib, Gpus.Find(text).MiB);
+
+    [Theory, InlineData("RTX 9999"), InlineData(""), InlineData("-3GiB"), InlineData("GiB")]
+    public void What_is_no_card_is_refused(string text) => Assert.Contains("H200", Assert.Throws<UserFault>(() => Gpus.Find(text)).Next);
+
+    internal static ModelSpec Spec(string model) => ModelSpec.Read(Path.Combine(TestBackend.Repository, "tests", "Trainer.Tests", "Plan", "configs", model + ".json"));
+
+    private static IReadOnlyList<Strategy> Of(ModelSpec spec, Trainer.Plan.Gpu gpu) => Strategies.Of(new RunConfig(), spec, PlanDevice.Of(gpu), 1024, module => module != "lm_head");
+}
