@@ -63,5 +63,5 @@ internal static class DoctorCommand
     /// <summary>Whether the tool's own kernels will run, and on what.</summary>
     private static string Kernels(Backend? backend) => backend?.Kind != "cuda" ? "none (they need a GPU)"
         : Backend.Compiler is { } compiler ? $"compiled for sm_{Cuda.Capability()} on first use by NVRTC {compiler.Version} ({compiler.File})"
-        : "libtorch's own: no NVRTC was found beside it, so training is slower and takes more memory";
+        : "libtorch's own: no NVRTC that knows this card was found beside it, so training is slower and takes more memory";
 }

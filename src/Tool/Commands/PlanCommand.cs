@@ -99,17 +99,6 @@ internal static class PlanCommand
         if (File.Exists(path))
             return path;
         using var hub = new ModelHub(Shell.HubSettings(offline));
-        return hub.ConfigAsync(ModelSource.Parse(model, folder), revision, new Quiet(), stop).GetAwaiter().GetResult().Folder;
-    }
-
-    private sealed class Quiet : IPullWatcher
-    {
-        public void Note(string text)
-        {
-        }
-
-        public void Advance(string file, long done, long size, long resumed)
-        {
-        }
+        return hub.ConfigAsync(ModelSource.Parse(model, folder), revision, new PullCommand.QuietPull(), stop).GetAwaiter().GetResult().Folder;
     }
 }

@@ -37,7 +37,8 @@ internal static class PullCommand
         return hub.PullAsync(source, revision, progress, stop).GetAwaiter().GetResult();
     }
 
-    private sealed class QuietPull : IPullWatcher
+    /// <summary>Says nothing: for what is here already or takes no time.</summary>
+    internal sealed class QuietPull : IPullWatcher
     {
         public void Note(string text)
         {

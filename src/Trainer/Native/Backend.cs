@@ -37,7 +37,7 @@ public sealed class Backend
     /// <summary>The loaded libtorch_cpu.</summary>
     internal static nint TorchCpu => torchCpu;
 
-    /// <summary>The kernel compiler that came with a CUDA libtorch; null on a CPU, or when none was found.</summary>
+    /// <summary>The kernel compiler that came with a CUDA libtorch; null on a CPU, or when none was found that knows the card.</summary>
     public static Nvrtc? Compiler { get; private set; }
 
     private Backend(string kind, string folder, string version, bool patched, IReadOnlyList<BackendCandidate> candidates, IReadOnlyList<string> warnings) =>
@@ -151,6 +151,8 @@ public sealed class Backend
     {
         if (!version.StartsWith(BuiltFor + ".", StringComparison.Ordinal))
             yield return $"libtorch {version} is not the {BuiltFor} that TorchSharp was built for; the numerical self-test passed";
+        if (chosen.Kind == "cuda" && Compiler is null)
+            yield return "no NVRTC that knows this card was found beside libtorch: its own operators are used, slower and in more memory";
         if (requested is null && environment.Libtorch is not null && chosen.Source != "MEMOPT_LIBTORCH")
             yield return $"MEMOPT_LIBTORCH is {environment.Libtorch}, which was not usable; {chosen.Folder} was taken";
         if (requested is null && chosen.Kind == "cpu" && Cuda.DeviceName() is { } name)
@@ -306,7 +308,7 @@ public sealed class Backend
         if (kind == "cuda")
         {
             torch.InitializeDeviceType(DeviceType.CUDA);
-            Compiler = Nvrtc.Find(folder, cache);
+            Compiler = Nvrtc.Find(folder, cache) is { } compiler && compiler.Serves(Cuda.Capability()) ? compiler : null;
         }
         return patched;
     }

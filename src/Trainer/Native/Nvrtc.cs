@@ -18,6 +18,7 @@ public sealed unsafe class Nvrtc
     private readonly delegate* unmanaged<nint, byte*, int> log, code;
     private readonly delegate* unmanaged<nint*, int> destroy;
     private readonly string cache;
+    private readonly int[] cards;
 
     private Nvrtc(string file, nint library, string cache)
     {
@@ -30,6 +31,11 @@ public sealed unsafe class Nvrtc
         codeSize = (delegate* unmanaged<nint, nuint*, int>)Export("GetCUBINSize");
         code = (delegate* unmanaged<nint, byte*, int>)Export("GetCUBIN");
         destroy = (delegate* unmanaged<nint*, int>)Export("DestroyProgram");
+        int count;
+        ((delegate* unmanaged<int*, int>)Export("GetNumSupportedArchs"))(&count);
+        cards = new int[count];
+        fixed (int* first = cards)
+            ((delegate* unmanaged<int*, int>)Export("GetSupportedArchs"))(first);
         int major, minor;
         ((delegate* unmanaged<int*, int*, int>)Export("Version"))(&major, &minor);
         Version = new(major, minor);
@@ -39,6 +45,10 @@ public sealed unsafe class Nvrtc
     public string File { get; }
 
     public Version Version { get; }
+
+    /// <summary>Whether it compiles for a card: an older compiler does not know newer ones.</summary>
+    /// <param name="capability">75 for sm_75.</param>
+    public bool Serves(int capability) => cards.Contains(capability);
 
     /// <summary>Times a program had to be compiled rather than read from the cache.</summary>
     public int Compiled { get; private set; }
