@@ -32,7 +32,7 @@ internal static class PlanCommand
         var written = file is not null || File.Exists(Workplace.DefaultConfig) ? RunConfigFile.Read(file ?? Workplace.DefaultConfig, overrides, checkFiles: false) : RunConfigFile.Default(overrides);
         var config = written.Config;
         var spec = ModelSpec.Read(Located(model ?? config.Model.Source, model is null ? written.Folder : Directory.GetCurrentDirectory(), config.Model.Revision, offline, stop));
-        var gpu = card is not null ? Gpus.Find(card) : Cuda.Memory() is { } memory && Cuda.DeviceName() is { } name ? new Gpu(name, (int)(memory.Total >> 20), Cuda.Capability() >= 80) : null;
+        var gpu = card is not null ? Gpus.Find(card) : Cuda.TotalBytes() is { } bytes && Cuda.DeviceName() is { } name ? new Gpu(name, (int)(bytes >> 20), Cuda.Capability() >= 80) : null;
         // Without a card the budget, or else the host: the run would be on its CPU, in fp32.
         var device = gpu is not null ? PlanDevice.Of(gpu) : new PlanDevice("cpu", HostMemory.FreeBytes(), 4);
         if (config.Memory.BudgetGiB is { } gib)

@@ -22,6 +22,9 @@ public static unsafe partial class Cuda
 
     public static long UsedBytes() => Memory() is { } memory ? memory.Total - memory.Free : 0;
 
+    /// <summary>Memory of the first device, also before anything of it is used; null without one.</summary>
+    public static long? TotalBytes() => DeviceCount() > 0 && cuDeviceTotalMem(out var bytes, 0) == 0 ? (long)bytes : null;
+
     /// <summary>Devices the driver answers for; 0 without a driver.</summary>
     public static int DeviceCount()
     {
@@ -55,13 +58,19 @@ public static unsafe partial class Cuda
     /// <summary>Loads compiled device code into the context that libtorch uses.</summary>
     internal static nint LoadModule(ReadOnlySpan<byte> image)
     {
-        Check(cuDevicePrimaryCtxRetain(out var context, 0), "cuDevicePrimaryCtxRetain");
-        Check(cuCtxSetCurrent(context), "cuCtxSetCurrent");
+        UseContext();
         fixed (byte* bytes = image)
         {
             Check(cuModuleLoadData(out var module, bytes), "cuModuleLoadData");
             return module;
         }
+    }
+
+    /// <summary>The driver asks each thread which context it means: the one that libtorch uses.</summary>
+    private static void UseContext()
+    {
+        Check(cuDevicePrimaryCtxRetain(out var context, 0), "cuDevicePrimaryCtxRetain");
+        Check(cuCtxSetCurrent(context), "cuCtxSetCurrent");
     }
 
     internal static nint Function(nint module, string name)
@@ -85,6 +94,7 @@ public static unsafe partial class Cuda
     /// <summary>Host memory that the device copies from without the host's help; freed by <see cref="FreePinned"/>.</summary>
     internal static nint AllocatePinned(long bytes)
     {
+        UseContext();
         Check(cuMemHostAlloc(out var address, (nuint)bytes, 0), "cuMemHostAlloc");
         return address;
     }
@@ -136,6 +146,10 @@ public static unsafe partial class Cuda
     [LibraryImport(Driver)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuDeviceGetAttribute(out int value, int attribute, int device);
+
+    [LibraryImport(Driver, EntryPoint = "cuDeviceTotalMem_v2")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuDeviceTotalMem(out nuint bytes, int device);
 
     [LibraryImport(Driver, EntryPoint = "cuMemGetInfo_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
