@@ -34,7 +34,7 @@ internal static class DoctorCommand
                 ["dotnet"] = RuntimeInformation.FrameworkDescription,
                 ["system"] = $"{RuntimeInformation.OSDescription}, {RuntimeInformation.ProcessArchitecture}, {Environment.ProcessorCount} threads",
                 ["host memory"] = $"{HostMemory.FreeBytes() / 1073741824.0:F1} GiB free",
-                ["GPU"] = Cuda.DeviceName() is { } card ? $"{card}, compute capability {Cuda.Capability() / 10.0:F1}, {(Cuda.Memory()?.Total ?? 0) / 1073741824.0:F1} GiB, driver for CUDA {Cuda.DriverVersion() / 1000}.{Cuda.DriverVersion() % 1000 / 10}" : "none (no CUDA driver answered)",
+                ["GPU"] = Cuda.DeviceName() is { } card ? $"{card}, compute capability {Cuda.Capability() / 10.0:F1}, {(Cuda.TotalBytes() ?? 0) / 1073741824.0:F1} GiB, driver for CUDA {Cuda.DriverVersion() / 1000}.{Cuda.DriverVersion() % 1000 / 10}" : "none (no CUDA driver answered)",
                 ["kernels"] = Kernels(backend),
                 ["libtorch"] = backend is null ? "not usable" : $"{backend.Kind} {backend.Version ?? "of unknown version"} in {backend.Folder}",
             };

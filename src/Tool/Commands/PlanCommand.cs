@@ -34,9 +34,9 @@ internal static class PlanCommand
         var spec = ModelSpec.Read(Located(model ?? config.Model.Source, model is null ? written.Folder : Directory.GetCurrentDirectory(), config.Model.Revision, offline, stop));
         var gpu = card is not null ? Gpus.Find(card) : Cuda.TotalBytes() is { } bytes && Cuda.DeviceName() is { } name ? new Gpu(name, (int)(bytes >> 20), Cuda.Capability() >= 80) : null;
         // Without a card the budget, or else the host: the run would be on its CPU, in fp32.
-        var device = gpu is not null ? PlanDevice.Of(gpu) : new PlanDevice("cpu", HostMemory.FreeBytes(), 4);
+        var device = gpu is not null ? PlanDevice.Of(gpu, config.Model.Dtype) : new PlanDevice("cpu", HostMemory.FreeBytes(), config.Model.Dtype is DType.Bfloat16 or DType.Float16 ? 2 : 4);
         if (config.Memory.BudgetGiB is { } gib)
-            device = device with { FreeBytes = (long)(gib * (1L << 30)) };
+            device = device with { FreeBytes = (long)(gib * (1L << 30)), ContextBytes = 0 };   // a budget is for the run's own, as in run
         var length = Trainer.Data.Batches.Padded(config.Data.MaxLength);
         Func<string, bool> trained = module => config.Adapter.Targets.All ? module != "lm_head" : config.Adapter.Targets.Names.Any(target => module == target || module.EndsWith("." + target, StringComparison.Ordinal));
         var plan = MemoryPlan.For(config, spec, device, length, trained);

@@ -19,7 +19,7 @@ internal sealed class LoraGroup(Linear[] linears) : Together(linears)
     {
         using var scope = NewDisposeScope();
         var (type, rank, scale) = (x.dtype, loras[0].Rank, loras[0].Scale);
-        if (Stacked(lora => lora.lora_A.As(type)) is not { } downs)
+        if (Stacked(lora => lora.lora_A.Holds(type) ? lora.lora_A.As(type) : null) is not { } downs)
         {
             var apart = base.forward(x, pass, wanted);
             scope.MoveAllOut();
@@ -70,9 +70,11 @@ internal sealed class LoraGroup(Linear[] linears) : Together(linears)
             return null;
         for (var i = 1; i < loras.Length; i++)
         {
-            if (part(loras[i]) is not { } next || Aten.DataPointer(next) != Aten.DataPointer(first) + (nint)(i * first.numel() * first.element_size()))
+            // Of one array, not only at the next address: other tensors may lie there too.
+            if (part(loras[i]) is not { } next || next.storage_offset() != first.storage_offset() + i * first.numel() || Start(next) != Start(first))
                 return null;
         }
+        static nint Start(Tensor slice) => Aten.DataPointer(slice) - (nint)(slice.storage_offset() * slice.element_size());
         return first.as_strided([loras.Length * loras[0].Rank, loras[0].In], [loras[0].In, 1], first.storage_offset());
     }
 }

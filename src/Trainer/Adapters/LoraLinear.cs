@@ -48,7 +48,13 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
         var y = inner.Value;
         var keep = dropout > 0 && pass.Seed is { } seed ? Dropout.Mask(x.shape, type, x.device, dropout, unchecked(seed * 1_000_003 + number)) : null;   // (N, In)
         var low = nn.functional.linear(Dropped(x), lora_A.As(type));         // (N, r)
-        var rest = wanted.HasFlag(Wanted.ValueApart) ? new LowRank(low, lora_B.As(type), Scale) : null;
+        LowRank? rest = null;
+        if (wanted.HasFlag(Wanted.ValueApart))
+        {
+            rest = new LowRank(low, lora_B.As(type), Scale);
+            if (!lora_B.Holds(type))
+                rest.Right.MoveToOuterDisposeScope();                         // converted here, since no optimizer keeps a copy: the caller needs it longer
+        }
         if (rest is null)
             y?.addmm_(low, lora_B.As(type).t(), 1, (float)Scale);
         y?.MoveToOuterDisposeScope();

@@ -12,7 +12,8 @@ namespace Memopt.Trainer.Checkpoints;
 /// <param name="Config">The effective config as JSON, for comparing pinned settings.</param>
 /// <param name="Hashes">sha256 of what was trained on: data and model.</param>
 /// <param name="Files">sha256 of the files beside the manifest.</param>
-public sealed record CheckpointManifest(int Step, string RunId, string Config, IReadOnlyDictionary<string, string> Hashes, IReadOnlyDictionary<string, string> Files);
+/// <param name="MicroBatch">Sequences computed at once: the order of sums and dropout's masks follow from it, so a resumed run takes the same.</param>
+public sealed record CheckpointManifest(int Step, string RunId, string Config, IReadOnlyDictionary<string, string> Hashes, IReadOnlyDictionary<string, string> Files, int? MicroBatch = null);
 
 /// <summary>A folder of checkpoints. Each is staged under another name, flushed, and renamed whole; a kill at any instant leaves the one before.</summary>
 public sealed class CheckpointFolder(string folder, int keep)
@@ -48,7 +49,7 @@ public sealed class CheckpointFolder(string folder, int keep)
     }
 
     /// <summary>Writes a checkpoint and removes those beyond the last <c>keep</c>.</summary>
-    public string Save(int step, string runId, string config, IReadOnlyDictionary<string, string> hashes, IReadOnlyList<(string, Tensor)> state)
+    public string Save(int step, string runId, string config, IReadOnlyDictionary<string, string> hashes, IReadOnlyList<(string, Tensor)> state, int microBatch)
     {
         var final = Path.Combine(folder, $"{Prefix}{step:D8}");
         var staged = Path.Combine(folder, $".staged-{step:D8}");
@@ -57,7 +58,7 @@ public sealed class CheckpointFolder(string folder, int keep)
             Directory.Delete(left, recursive: true);
         Directory.CreateDirectory(staged);
         SafeTensors.Write(Path.Combine(staged, State), state);
-        var manifest = new CheckpointManifest(step, runId, config, hashes, new Dictionary<string, string> { [State] = Hash(Path.Combine(staged, State)) });
+        var manifest = new CheckpointManifest(step, runId, config, hashes, new Dictionary<string, string> { [State] = Hash(Path.Combine(staged, State)) }, microBatch);
         using (var stream = new FileStream(Path.Combine(staged, Manifest), FileMode.Create))
         {
             JsonSerializer.Serialize(stream, manifest, json);

@@ -80,7 +80,7 @@ template <int N> __device__ void learn(T* logits, i64 target, float* loss, u8* r
     }
 }
 
-extern "C" __global__ void learn(T* logits, const i64* targets, float* losses, u8* right, int width, float scale, float cap, int gradient, int packed)
+extern "C" __global__ void __launch_bounds__(1024) learn(T* logits, const i64* targets, float* losses, u8* right, int width, float scale, float cap, int gradient, int packed)
 {
     i64 row = blockIdx.x;
     if (packed)

@@ -58,12 +58,11 @@ internal sealed class Kernel(string file)
     {
         if (grid.X == 0 || grid.Y == 0)
             return;
-        ref var entry = ref CollectionsMarshal.GetValueRefOrAddDefault(functions, (function, type), out var known);
-        if (!known)
+        if (!functions.TryGetValue((function, type), out var entry))
         {
             if (!modules.TryGetValue(type, out var module))
                 modules[type] = module = Cuda.LoadModule(Backend.Compiler!.Compile(file, Source(file, type), Cuda.Capability()));
-            entry = Cuda.Function(module, function);
+            functions[(function, type)] = entry = Cuda.Function(module, function);
         }
         Cuda.Launch(entry, grid, block, 0, MemoryMarshal.Cast<KernelArg, ulong>(arguments));
     }

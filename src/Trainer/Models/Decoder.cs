@@ -1,4 +1,5 @@
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -123,7 +124,17 @@ public sealed class Decoder : IDisposable
                 inputs[i].Dispose();
             }
             if (embed_tokens.Trained)
-                embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.to(float32), 1);
+            {
+                TorchContext.Deterministic = pass.Deterministic;              // a token that comes twice is added twice, on a GPU in any order unless told
+                try
+                {
+                    embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.to(float32), 1);
+                }
+                finally
+                {
+                    TorchContext.Deterministic = false;
+                }
+            }
             foreach (var tensor in kept)
                 tensor.Dispose();
             return g.MoveToOuterDisposeScope();

@@ -22,6 +22,9 @@ public sealed class Parameter(string name, Tensor value) : IDisposable
     /// <summary>The value in the type of a computation; the caller leaves it alone, and a dispose scope frees what had to be converted.</summary>
     public Tensor As(ScalarType type) => Value.dtype == type ? Value : narrow?.dtype == type ? narrow : Value.to(type);
 
+    /// <summary>Whether <see cref="As"/> has the type at hand, with nothing to convert.</summary>
+    public bool Holds(ScalarType type) => Value.dtype == type || narrow?.dtype == type;
+
     /// <summary>Moves the value into a slice of the optimizer's flat fp32 buffer.</summary>
     public void MoveTo(Tensor slice)
     {

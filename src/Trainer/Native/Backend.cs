@@ -274,7 +274,8 @@ public sealed class Backend
     private static bool LoadLibraries(string folder, string kind, string cache)
     {
         // Segments that grow leave no gaps of odd sizes between batches: what is reserved stays close to what is used. Read once, when libtorch is loaded.
-        if (kind == "cuda" && OperatingSystem.IsLinux())
+        // Whoever sets either of its names knows better.
+        if (kind == "cuda" && OperatingSystem.IsLinux() && getenv("PYTORCH_CUDA_ALLOC_CONF") == 0)
             _ = setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True", 0);
         foreach (var name in new[] { "c10", "torch_cpu", "c10_cuda", "torch_cuda", "torch" })
         {
@@ -317,6 +318,10 @@ public sealed class Backend
     [DllImport("libc")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static extern int setenv([MarshalAs(UnmanagedType.LPUTF8Str)] string name, [MarshalAs(UnmanagedType.LPUTF8Str)] string value, int overwrite);
+
+    [DllImport("libc")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static extern nint getenv([MarshalAs(UnmanagedType.LPUTF8Str)] string name);
 
     /// <summary>Product, gradient and bf16 against results worked out by hand.</summary>
     private static void SelfTest(string kind)

@@ -64,16 +64,18 @@ public sealed unsafe class Nvrtc
             ? Directory.EnumerateDirectories(packages).SelectMany(package => new[] { Path.Combine(package, "lib"), Path.Combine(package, "bin") }) : []);
         foreach (var folder in folders.Where(Directory.Exists))
         {
-            var found = names.SelectMany(name => Directory.EnumerateFiles(folder, name)).Where(file => !file.Contains("alt") && !file.Contains("static")).ToList();
-            if (found.FirstOrDefault(file => !file.Contains("builtins")) is not { } library)
+            var found = names.SelectMany(name => Directory.EnumerateFiles(folder, name)).Where(file => !Named(file, ".alt.") && !Named(file, "static")).ToList();
+            if (found.FirstOrDefault(file => !Named(file, "builtins")) is not { } library)
                 continue;
             // The compiler looks its built-in headers up by name alone; loaded first, they are found wherever they lie.
-            foreach (var builtins in found.Where(file => file.Contains("builtins")))
+            foreach (var builtins in found.Where(file => Named(file, "builtins")))
                 NativeLibrary.TryLoad(builtins, out _);
             if (NativeLibrary.TryLoad(library, out var handle))
                 return new(library, handle, cache);
         }
         return null;
+
+        static bool Named(string file, string part) => Path.GetFileName(file).Contains(part, StringComparison.Ordinal);
     }
 
     /// <summary>Device code of a program for a card, from the cache where it was compiled before.</summary>

@@ -9,8 +9,11 @@ namespace Memopt.Trainer.Plan;
 /// <param name="ContextBytes">What CUDA and libtorch's libraries take before anything is loaded; 0 when <paramref name="FreeBytes"/> is what they left.</param>
 public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes, long ContextBytes = 0)
 {
+    /// <summary>Whether attention is the fused kernels', which keep less: in 16 bits from compute capability 8.0 on.</summary>
+    public bool FusedAttention { get; init; }
+
     /// <summary>A card of which nothing is in use yet. The context is that of an H200 under libtorch 2.11; other cards' are smaller.</summary>
-    public static PlanDevice Of(Gpu gpu) => new("cuda", gpu.Bytes, 2, 871L << 20);
+    public static PlanDevice Of(Gpu gpu, DType type = DType.Auto) => new("cuda", gpu.Bytes, type == DType.Float32 ? 4 : 2, 871_170_048) { FusedAttention = gpu.Bf16 && type != DType.Float32 };
 }
 
 /// <summary>
@@ -41,7 +44,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
         if (config.Memory.Strategy == MemoryStrategy.Manual)
             return Count(config, spec, device, longest, trained, config.Memory.Recompute ?? false, config.Memory.Keep ?? Kept.Nothing, batches[0], budget);
         // From the fastest down: everything kept, less and less kept over recomputation, then smaller micro-batches. The fused kernels keep attention's result, the general operator does not.
-        Kept[] keeps = config.Memory.Keep is { } keep ? [keep] : device.Kind == "cuda" ? [Kept.Both, Kept.Attention, Kept.Nothing] : [Kept.Nothing];
+        Kept[] keeps = config.Memory.Keep is { } keep ? [keep] : device.FusedAttention ? [Kept.Both, Kept.Attention, Kept.Nothing] : [Kept.Nothing];
         (bool Recompute, Kept Keeps)[] choices = [.. new[] { (false, Kept.Nothing) }.Concat(keeps.Select(kept => (true, kept))).Where(choice => choice.Item1 == (config.Memory.Recompute ?? choice.Item1))];
         MemoryPlan? last = null;
         foreach (var micro in batches)
@@ -63,7 +66,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
         var linearWeights = linears.Sum(l => l.In * l.Out);
         var others = spec.Parameters - linearWeights;
         var weightBytes = full ? 0 : others * c + (qlora ? linears.Sum(l => Quantized(l.In * l.Out, config.Quantization.DoubleQuant)) : linearWeights * c);
-        var adapted = full ? [] : linears.Where(l => trained(l.Name)).ToList();
+        var adapted = full ? [] : linears.Append(new("lm_head", spec.HiddenSize, spec.VocabSize, false)).Where(l => trained(l.Name)).ToList();
         var rank = config.Adapter.Rank;
         int RankOf(string module) => config.Adapter.RankPattern.Where(pair => module == pair.Key || module.EndsWith("." + pair.Key, StringComparison.Ordinal))
             .Select(pair => pair.Value).DefaultIfEmpty(rank).First();
@@ -74,7 +77,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
         long h = spec.HiddenSize, q = (long)spec.Heads * spec.HeadDim, m = spec.IntermediateSize;
         var layer = LayerBytes(spec, tokens, device, RankOf, trained, config.Adapter.Dropout > 0);
         var input = tokens * h * c;
-        var kept = (keeps.HasFlag(Kept.Attention) ? tokens * (q * c + spec.Heads * 4) : 0) + (keeps.HasFlag(Kept.Residual) ? input : 0);
+        var kept = (keeps.HasFlag(Kept.Attention) && device.FusedAttention ? tokens * (q * c + spec.Heads * 4) : 0) + (keeps.HasFlag(Kept.Residual) ? input : 0);
         var activations = spec.Layers * input + (recompute ? (spec.Layers - 1) * kept + layer : spec.Layers * layer);
 
         // While the loss is formed: what the head was given and its gradient, and one chunk of logits. On the way back through a layer that is run
@@ -83,7 +86,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
         var head = rows * spec.VocabSize * (c + (device.Kind == "cuda" ? 0 : 8)) + 4 * input + (full && c < 4 ? 4 * h * spec.VocabSize : 0);
         var widest = linears.Max(l => l.In * l.Out);
         var expanded = qlora ? widest * (device.Kind == "cuda" ? c : 8 + c) : full ? widest * (c < 4 ? 4 : 0) : 0;
-        var attention = tokens * q * (device.Kind == "cuda" ? 4 + 3 * c : 8L * c);
+        var attention = tokens * q * (device.FusedAttention ? 4 + 3 * c : 8L * c);
         var working = Math.Max(head, 3 * input + expanded + Math.Max(tokens * m * c + input, attention - 2 * tokens * m * c));
 
         LedgerRow Row(string name, long bytes, string why) => new(name, bytes, "device", why);
@@ -128,7 +131,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
         // Two norms and a number a row each; the norms of q and k likewise.
         var norms = 2 * tokens * (h * c + 4) + (spec.QkNorm ? tokens * ((q + kv) * c + 4L * (spec.Heads + spec.KvHeads)) : 0);
         // q, k, v, what attention gave, its sums; the general operator repeats keys and values to all heads and copies its result.
-        var attention = tokens * ((q + 2 * kv) * c + q * c + 4L * spec.Heads) + (device.Kind == "cuda" ? 0 : tokens * q * c * (spec.Heads == spec.KvHeads ? 1 : 3));
+        var attention = tokens * ((q + 2 * kv) * c + q * c + 4L * spec.Heads) + (device.FusedAttention ? 0 : tokens * q * c * (spec.Heads == spec.KvHeads ? 1 : 3));
         var feed = 2 * tokens * m * c + tokens * h * c;                         // gate and up; the sum before them
         var low = spec.LayerLinears(0).Where(l => trained(l.Name)).Sum(l => tokens * c * (rank(l.Name) + (dropout ? l.In : 0)));
         return norms + attention + feed + low;

@@ -75,13 +75,22 @@ public static class FineTune
         var longest = config.Data.Packing ? config.Data.MaxLength : rows.Rows.Max(row => row.Ids.Length);
         longest = Batches.Padded(longest);
         var type = ComputeType(config.Model.Dtype, job.Backend);
-        var plan = MemoryPlan.For(config, spec, new PlanDevice(job.Backend.Kind, Budget(job.Backend), type == float32 ? 4 : 2), longest,
+        var checkpoints = new CheckpointFolder(Path.Combine(job.Output, "checkpoints"), config.Checkpoint.Keep);
+        if (job.FromStart)
+            checkpoints.Clear();
+        var found = checkpoints.Latest(text => job.Watcher.Stage("resume", text));
+
+        // What another start would choose from the memory that is free now, a resumed run has chosen already.
+        var settled = found is { Manifest: { MicroBatch: { } micro } kept } && !Finished(job, kept.RunId) ? config with { Train = config.Train with { MicroBatch = micro } } : config;
+        var fused = job.Backend.Kind == "cuda" && type != float32 && Cuda.Capability() >= 80;
+        var plan = MemoryPlan.For(settled, spec, new PlanDevice(job.Backend.Kind, Budget(job.Backend), type == float32 ? 4 : 2) { FusedAttention = fused }, longest,
             module => AdapterPass.Targeted(module, config.Adapter.Targets));
         job.Watcher.Ledger(plan.Rows, measured: false);
         if (!plan.Fits)
         {
             throw new UserFault("This does not fit into memory.", found: $"{plan.PeakBytes / 1073741824.0:F2} GiB needed with the smallest micro-batch",
-                next: "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise memory.budgetGiB");
+                next: settled != config ? $"free memory for the micro-batch of {plan.MicroBatch} that this run began with, or run again with --from-start"
+                    : "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise memory.budgetGiB");
         }
         job.Watcher.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; micro-batch {plan.MicroBatch}, {(plan.Recompute ? "activations recomputed" + (plan.Keeps == Kept.Nothing ? "" : $", {plan.Keeps.ToString().ToLowerInvariant()} kept") : "activations kept")}");
 
@@ -92,11 +101,7 @@ public static class FineTune
         if (config.Adapter.From is { } from)
             hashes["adapter.from"] = ModelHash(AdapterFiles.Check(job.Config.Full(from)), "adapter_model.safetensors");
 
-        var checkpoints = new CheckpointFolder(Path.Combine(job.Output, "checkpoints"), config.Checkpoint.Keep);
         var adapterFolder = Path.Combine(job.Output, "adapter");
-        if (job.FromStart)
-            checkpoints.Clear();
-        var found = checkpoints.Latest(text => job.Watcher.Stage("resume", text));
         if (found is { } old && old.Manifest.Step >= batches.TotalSteps && Finished(job, old.Manifest.RunId))
         {
             // A finished run is not resumed: the same inputs need nothing, others are a new run.
@@ -247,7 +252,7 @@ public static class FineTune
         {
             try
             {
-                checkpoints.Save(at, runId, job.Config.Json, hashes, state);
+                checkpoints.Save(at, runId, job.Config.Json, hashes, state, plan.MicroBatch);
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {

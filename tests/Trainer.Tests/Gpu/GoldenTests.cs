@@ -19,4 +19,7 @@ public sealed class GoldenTests
 
     [GpuTheory, MemberData(nameof(Families))]
     public void Recomputation_changes_no_bit(string family) => Models.GoldenTests.Recomputation_changes_no_bit_on(Gpu.Device, family);
+
+    [GpuTheory, MemberData(nameof(Families))]
+    public void An_adapter_answers_in_sixteen_bits(string family) => Models.GoldenTests.An_adapter_answers_in_sixteen_bits_on(Gpu.Device, family);
 }

@@ -7,7 +7,7 @@ public sealed class MemoryPlanTests
     private static readonly ModelSpec llama = ModelSpec.Read(TestBackend.Golden("llama"));
 
     private static MemoryPlan Plan(RunConfig config, long? free = null) =>
-        MemoryPlan.For(config, llama, new PlanDevice("cpu", free, 4), 24, _ => true);
+        MemoryPlan.For(config, llama, new PlanDevice("cpu", free, 4), 24, module => module != "lm_head");
 
     // Counted by hand from the shape: hidden 64, 4 heads of 16, 2 key-value heads, MLP 112, 3 layers, vocabulary 160, untied.
     private const long LayerLinears = 64 * 64 + 2 * (64 * 32) + 64 * 64 + 2 * (64 * 112) + 112 * 64;
@@ -20,6 +20,25 @@ public sealed class MemoryPlanTests
         long adapter = 3 * 8 * (64 + 64 + 2 * (64 + 32) + 64 + 64 + 2 * (64 + 112) + 112 + 64);
         Assert.Equal((Others + 3 * LayerLinears) * 4, Row(plan, MemoryPlan.Weights));
         Assert.Equal((adapter * 4, adapter * 4, adapter * 8), (Row(plan, MemoryPlan.Adapters), Row(plan, MemoryPlan.Gradients), Row(plan, MemoryPlan.Optimizer)));
+    }
+
+    [Fact]
+    public void An_adapted_head_is_counted()
+    {
+        var config = new RunConfig { Adapter = new() { Rank = 8 }, Train = new() { BatchSize = 2 } };
+        var with = MemoryPlan.For(config, llama, new PlanDevice("cpu", null, 4), 24, _ => true);
+        Assert.Equal(8 * (64 + 160) * 4, Row(with, MemoryPlan.Adapters) - Row(Plan(config), MemoryPlan.Adapters));
+    }
+
+    [Fact]
+    public void Fused_attention_and_only_that_keeps_its_result()
+    {
+        var config = new RunConfig { Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true }, Train = new() { BatchSize = 2 } };
+        MemoryPlan Of(bool fused, Kept keep) => MemoryPlan.For(config with { Memory = config.Memory with { Keep = keep } }, llama, new PlanDevice("cuda", null, 2) { FusedAttention = fused }, 24, module => module != "lm_head");
+        // Two layers' results of 64 numbers a token in two bytes, and four fp32 sums: the last layer is run once.
+        Assert.Equal(2 * 48 * (64 * 2 + 4 * 4), Row(Of(true, Kept.Attention), MemoryPlan.Activations) - Row(Of(true, Kept.Nothing), MemoryPlan.Activations));
+        Assert.Equal(Row(Of(false, Kept.Nothing), MemoryPlan.Activations), Row(Of(false, Kept.Attention), MemoryPlan.Activations));
+        Assert.True(Row(Of(false, Kept.Nothing), MemoryPlan.Activations) > Row(Of(true, Kept.Nothing), MemoryPlan.Activations));
     }
 
     [Fact]
