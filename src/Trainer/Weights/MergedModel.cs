@@ -8,7 +8,7 @@ namespace Memopt.Trainer.Weights;
 /// <summary>A model folder with what was trained in its weights, the adapter added: loads anywhere, with no adapter beside it.</summary>
 public static class MergedModel
 {
-    /// <summary>Writes the weights in the types of the original files, a file at a time, and copies config and tokenizer.</summary>
+    /// <summary>Writes the weights in the types of the original files (those trained in fp32 in fp32), a file at a time, and copies config and tokenizer.</summary>
     /// <param name="folder">Must exist; files in it are replaced.</param>
     /// <param name="source">The base model's folder. Merging starts from its weights, also when the adapter was trained over 4 bits.</param>
     /// <param name="model">The model with its adapter; its tied head, if any, must not be adapted.</param>
@@ -32,7 +32,7 @@ public static class MergedModel
                 if (loras.TryGetValue(stored.Name, out var lora))
                     weight = lora.Merged(weight.to(model.Device)).to(weight.dtype).cpu();
                 else if (trained.TryGetValue(stored.Name, out var parameter))
-                    weight = parameter.Value.to(weight.dtype).cpu();
+                    weight = parameter.Value.to(parameter.Trained && model.Type == float32 ? float32 : weight.dtype).cpu();   // small steps would be rounded away
                 tensors.Add((stored.Name, weight));
             }
             SafeTensors.Write(Path.Combine(folder, name), tensors, new Dictionary<string, string> { ["format"] = "pt" });
