@@ -1,3 +1,4 @@
+using Memopt.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -29,10 +30,13 @@ public static class Dropout
     internal static Tensor Reference(long[] shape, ScalarType type, Device device, ulong dropped, float kept, ulong seed)
     {
         using var scope = NewDisposeScope();
-        var values = new float[shape.Aggregate(1L, (a, b) => a * b)];
-        Parallel.For(0, (values.Length + 65535) / 65536, part =>
+        var mask = empty(shape, float32);
+        unsafe
         {
-            for (var i = part * 65536; i < Math.Min(values.Length, part * 65536 + 65536); i++)
+            // Straight into libtorch's memory: arrays of this size would keep the collector busy.
+            var values = (float*)Aten.DataPointer(mask);
+            var count = mask.numel();
+            for (long i = 0; i < count; i++)
             {
                 unchecked
                 {
@@ -42,7 +46,7 @@ public static class Dropout
                     values[i] = ((z ^ (z >> 31)) >> 32) < dropped ? 0 : kept;
                 }
             }
-        });
-        return tensor(values, shape).to(type, device).MoveToOuterDisposeScope();
+        }
+        return mask.to(type, device).MoveToOuterDisposeScope();
     }
 }

@@ -1,5 +1,6 @@
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Models;
+using Memopt.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -25,8 +26,10 @@ public static class Evaluation
         double loss = 0;
         long tokens = 0;
         var (answers, right, done) = (0, 0, 0);
+        using var calm = new Calm();
         foreach (var batch in Batches.InOrder(rows, microBatch))
         {
+            calm.Between();
             stop.ThrowIfCancellationRequested();
             using var scope = NewDisposeScope();
             using var pass = model.NewPass(batch.Length);

@@ -203,7 +203,8 @@ public static class FineTune
         var schedule = new Schedule(config.Train, batches.TotalSteps);
         var stepper = new Stepper(model, optimizer, schedule, config.Train, scale, meter);
         var saved = step;
-        for (; step < batches.TotalSteps && !stop.IsCancellationRequested; step++)
+        using var calm = new Calm();
+        for (; step < batches.TotalSteps && !stop.IsCancellationRequested; step++, calm.Between())
         {
             sampling = step - saved < 3;
             var row = stepper.Run(step, batches.Step(step), sampling);

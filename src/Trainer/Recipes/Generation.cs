@@ -1,4 +1,5 @@
 using Memopt.Trainer.Models;
+using Memopt.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -19,8 +20,10 @@ public static class Generation
         using var cache = new KvCache(model.Spec.Layers);
         using var generator = new Generator((ulong)sampling.Seed);
         var input = prompt.Select(id => (long)id).ToArray();
+        using var calm = new Calm();
         for (var count = 0; count < sampling.MaxTokens; count++)
         {
+            calm.Between();
             var next = Next(model, input, cache, generator, sampling);
             if (stops.Contains(next))
                 yield break;

@@ -5,6 +5,7 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Data;
 
+[Collection(Alone.Name)]
 public sealed class BatchesTests
 {
     private static readonly Row[] rows = [.. Enumerable.Range(0, 23).Select(i =>

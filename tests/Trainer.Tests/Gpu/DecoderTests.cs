@@ -12,6 +12,7 @@ namespace Memopt.Trainer.Tests.Gpu;
 
 /// <summary>The nano model's steps on the GPU in 16 bits: packing, recomputation, repetition, and against fp32.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
+[Collection(Alone.Name)]
 public sealed class DecoderTests
 {
     private static readonly List<Row> rows = [.. new[] { 40, 3, 100, 17, 64, 31, 80, 5 }.Select((length, n) => new Row(
