@@ -89,17 +89,10 @@ public static class Attention
         var (sums, seed, offset) = mixed.Cudnn ? (mixed.Sums.squeeze(-1), zeros([2], int64, q.device), zeros([], int64, q.device)) : (mixed.Sums, mixed.Seed, mixed.Offset);
         var (starts, longest, left) = Of(q, sight);
         var bounds = starts is null ? AtenArg.Undefined : starts;
-        TorchContext.Deterministic = deterministic;
-        try
-        {
-            var r = Aten.Call("aten::_flash_attention_backward", "", [Shaped(gradient, sight), Shaped(q, sight), Shaped(k, sight), Shaped(v, sight), Shaped(mixed.Y, sight), sums,
-                bounds, bounds, longest, longest, 0.0, true, seed, offset, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 3);
-            return (r[0].view(q.shape).MoveToOuterDisposeScope(), r[1].view(k.shape).MoveToOuterDisposeScope(), r[2].view(v.shape).MoveToOuterDisposeScope());
-        }
-        finally
-        {
-            TorchContext.Deterministic = false;
-        }
+        using var order = TorchContext.InOrder(deterministic);
+        var back = Aten.Call("aten::_flash_attention_backward", "", [Shaped(gradient, sight), Shaped(q, sight), Shaped(k, sight), Shaped(v, sight), Shaped(mixed.Y, sight), sums,
+            bounds, bounds, longest, longest, 0.0, true, seed, offset, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 3);
+        return (back[0].view(q.shape).MoveToOuterDisposeScope(), back[1].view(k.shape).MoveToOuterDisposeScope(), back[2].view(v.shape).MoveToOuterDisposeScope());
     }
 
     /// <summary>The same by libtorch's general operator, with a mask: for any type, size and device. q, k, v (B, H or KV, T, D); a mask is true where a query may look.</summary>

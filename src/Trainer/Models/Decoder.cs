@@ -125,15 +125,8 @@ public sealed class Decoder : IDisposable
             }
             if (embed_tokens.Trained)
             {
-                TorchContext.Deterministic = pass.Deterministic;              // a token that comes twice is added twice, on a GPU in any order unless told
-                try
-                {
-                    embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.to(float32), 1);
-                }
-                finally
-                {
-                    TorchContext.Deterministic = false;
-                }
+                using var order = TorchContext.InOrder(pass.Deterministic);       // a token that comes twice is added twice, on a GPU in any order unless told
+                embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.to(float32), 1);
             }
             foreach (var tensor in kept)
                 tensor.Dispose();

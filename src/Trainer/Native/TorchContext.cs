@@ -13,19 +13,27 @@ internal static unsafe class TorchContext
     private static readonly delegate* unmanaged<nint, byte, void> filling = (delegate* unmanaged<nint, byte, void>)Export("_ZN2at7Context39setDeterministicFillUninitializedMemoryEb");
 
     /// <summary>
-    /// Whether operators that have a slower way of giving the same bits every time must take it. Set around the one operator that needs it,
-    /// since libtorch refuses others while it is set.
+    /// Until disposed, operators that have a slower way of giving the same bits every time take it, if that is wanted. For the one operator
+    /// that needs it, since libtorch refuses others meanwhile.
     /// </summary>
-    public static bool Deterministic
+    public static Ordered InOrder(bool wanted)
     {
-        set
-        {
-            if (context == 0 || deterministic == null)
-                return;
-            if (value && filling != null)
-                filling(context, 0);                                          // else every empty tensor is filled, which costs and helps nothing here
+        if (wanted && context != 0 && filling != null)
+            filling(context, 0);                                              // else every empty tensor is filled, which costs and helps nothing here
+        Set(wanted);
+        return default;
+    }
+
+    /// <summary>Ends with its scope.</summary>
+    public readonly struct Ordered : IDisposable
+    {
+        public void Dispose() => Set(false);
+    }
+
+    private static void Set(bool value)
+    {
+        if (context != 0 && deterministic != null)
             deterministic(context, value ? (byte)1 : (byte)0, 0);
-        }
     }
 
     private static nint Export(string name) => Backend.TorchCpu != 0 && NativeLibrary.TryGetExport(Backend.TorchCpu, name, out var address) ? address : 0;
