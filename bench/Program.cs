@@ -32,7 +32,7 @@ var config = new RunConfig
     Memory = new MemoryConfig { Strategy = MemoryStrategy.Manual, Recompute = job.Recompute, Keep = Enum.Parse<Kept>(job.Keep, ignoreCase: true) },
 };
 var stages = new List<long> { Cuda.UsedBytes() };
-var plan = MemoryPlan.For(config, spec, new PlanDevice("cuda", null, 2) { FusedAttention = Cuda.Capability() >= 80 }, job.Length, module => AdapterPass.Targeted(module, adapter.Targets));
+var plan = MemoryPlan.For(config, spec, new PlanDevice("cuda", null, 2) { FusedAttention = Cuda.Capability() >= 80 }, job.Length);
 using var model = new Decoder(spec, new RandomParts(spec, bfloat16, backend.Device, kind == AdapterKind.Qlora), bfloat16, backend.Device);
 stages.Add(Cuda.UsedBytes());
 if (kind != AdapterKind.None)

@@ -117,6 +117,15 @@ public sealed record AdapterConfig
 
     [Description("Alpha of single modules, by name or end of name (PEFT's 'alpha_pattern')."), Pinned]
     public IReadOnlyDictionary<string, double> AlphaPattern { get; init; } = new Dictionary<string, double>();
+
+    /// <summary>Rank of a module: that of the first pattern that names it, else the adapter's.</summary>
+    public int RankOf(string module) => Of(RankPattern, module, Rank);
+
+    /// <summary>Alpha of a module, likewise.</summary>
+    public double AlphaOf(string module) => Of(AlphaPattern, module, Alpha);
+
+    private static T Of<T>(IReadOnlyDictionary<string, T> patterns, string module, T otherwise) =>
+        patterns.Where(pair => Targets.Matches(module, pair.Key)).Select(pair => pair.Value).DefaultIfEmpty(otherwise).First();
 }
 
 /// <summary>Either all linears or a list of module names. In JSON: the string "all-linear" or an array of strings.</summary>
@@ -125,6 +134,12 @@ public sealed record Targets(IReadOnlyList<string> Names)
     public static Targets AllLinear { get; } = new([]);
 
     public bool All => Names.Count == 0;
+
+    /// <summary>Whether a module is one of the targets: all linears but the head, or those whose name is or ends in a listed name.</summary>
+    public bool Cover(string module) => All ? module != "lm_head" : Names.Any(name => Matches(module, name));
+
+    /// <summary>PEFT's rule: the whole name, or its end after a dot.</summary>
+    public static bool Matches(string module, string name) => module == name || module.EndsWith("." + name, StringComparison.Ordinal);
 
     public bool Equals(Targets? other) => other is not null && Names.SequenceEqual(other.Names);
 

@@ -1,8 +1,6 @@
 using System.CommandLine;
-using System.Text.Json;
 using Memopt.Tool.Views;
 using Memopt.Trainer;
-using Memopt.Trainer.Adapters;
 using Memopt.Trainer.Hub;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
@@ -38,9 +36,8 @@ internal static class PlanCommand
         if (config.Memory.BudgetGiB is { } gib)
             device = device with { FreeBytes = (long)(gib * (1L << 30)), ContextBytes = 0 };   // a budget is for the run's own, as in run
         var length = Trainer.Data.Batches.Padded(config.Data.MaxLength);
-        Func<string, bool> trained = module => config.Adapter.Targets.All ? module != "lm_head" : config.Adapter.Targets.Names.Any(target => module == target || module.EndsWith("." + target, StringComparison.Ordinal));
-        var plan = MemoryPlan.For(config, spec, device, length, trained);
-        var strategies = Strategies.Of(config, spec, device, length, trained);
+        var plan = MemoryPlan.For(config, spec, device, length);
+        var strategies = Strategies.Of(config, spec, device, length);
         var where = gpu?.Name ?? "this machine's CPU";
         var fault = plan.Fits ? null : Fault(plan, strategies, device, where, length);
         if (json)

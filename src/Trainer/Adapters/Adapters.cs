@@ -10,18 +10,11 @@ public sealed record ModuleAdapter(int Rank, double Scale, Tensor? A = null, Ten
 /// <summary>Puts LoRA pairs around a model's linears.</summary>
 public static class AdapterPass
 {
-    /// <summary>Whether a module is one of the targets: all linears but the head, or those whose name is or ends in a listed name.</summary>
-    public static bool Targeted(string module, Targets targets) =>
-        targets.All ? module != "lm_head" : targets.Names.Any(name => Matches(module, name));
-
-    /// <summary>PEFT's rule: the whole name, or its end after a dot.</summary>
-    public static bool Matches(string module, string name) => module == name || module.EndsWith("." + name, StringComparison.Ordinal);
-
     /// <summary>Attaches fresh adapters as the config says: A uniform in ±1/√in (kaiming with a = √5), B zero. Names that match nothing are a fault.</summary>
     public static IReadOnlyList<LoraLinear> Attach(Decoder model, AdapterConfig config, int seed)
     {
         var names = model.Linears().Select(slot => slot.Linear.Name).ToList();
-        var idle = config.Targets.Names.Where(target => !names.Any(name => Matches(name, target))).ToList();
+        var idle = config.Targets.Names.Where(target => !names.Any(name => Targets.Matches(name, target))).ToList();
         if (idle.Count > 0)
         {
             throw new UserFault($"adapter.targets names modules that the model has not: {string.Join(", ", idle)}.",
@@ -31,15 +24,11 @@ public static class AdapterPass
         using var generator = new Generator((ulong)seed);
         return Attach(model, module =>
         {
-            if (!Targeted(module, config.Targets))
+            if (!config.Targets.Cover(module))
                 return null;
-            var rank = Pattern(config.RankPattern, module, config.Rank);
-            var alpha = Pattern(config.AlphaPattern, module, config.Alpha);
-            return new ModuleAdapter(rank, alpha / (config.UseRslora ? Math.Sqrt(rank) : rank));
+            var rank = config.RankOf(module);
+            return new ModuleAdapter(rank, config.AlphaOf(module) / (config.UseRslora ? Math.Sqrt(rank) : rank));
         }, config.Dropout, generator);
-
-        static T Pattern<T>(IReadOnlyDictionary<string, T> patterns, string module, T otherwise) =>
-            patterns.Where(pair => Matches(module, pair.Key)).Select(pair => pair.Value).DefaultIfEmpty(otherwise).First();
     }
 
     /// <summary>Attaches an adapter to every module that <paramref name="choose"/> gives one.</summary>

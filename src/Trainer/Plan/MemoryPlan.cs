@@ -35,14 +35,13 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
     /// <param name="spec">The model.</param>
     /// <param name="device">Where it runs.</param>
     /// <param name="longest">Tokens of the longest sequence.</param>
-    /// <param name="trained">Whether a module's linear gets an adapter.</param>
-    public static MemoryPlan For(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Func<string, bool> trained)
+    public static MemoryPlan For(RunConfig config, ModelSpec spec, PlanDevice device, int longest)
     {
         var budget = config.Memory.BudgetGiB is { } gib ? (long)(gib * (1L << 30)) : device.FreeBytes;
         var batches = config.Train.MicroBatch is { } fixedBatch ? [fixedBatch]
             : Enumerable.Range(1, config.Train.BatchSize).Where(size => config.Train.BatchSize % size == 0).Reverse().ToArray();
         if (config.Memory.Strategy == MemoryStrategy.Manual)
-            return Count(config, spec, device, longest, trained, config.Memory.Recompute ?? false, config.Memory.Keep ?? Kept.Nothing, batches[0], budget);
+            return Count(config, spec, device, longest, config.Memory.Recompute ?? false, config.Memory.Keep ?? Kept.Nothing, batches[0], budget);
         // From the fastest down: everything kept, less and less kept over recomputation, then smaller micro-batches. The fused kernels keep attention's result, the general operator does not.
         Kept[] keeps = config.Memory.Keep is { } keep ? [keep] : device.FusedAttention ? [Kept.Both, Kept.Attention, Kept.Nothing] : [Kept.Nothing];
         (bool Recompute, Kept Keeps)[] choices = [.. new[] { (false, Kept.Nothing) }.Concat(keeps.Select(kept => (true, kept))).Where(choice => choice.Item1 == (config.Memory.Recompute ?? choice.Item1))];
@@ -51,7 +50,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
         {
             foreach (var (recompute, kept) in choices)
             {
-                last = Count(config, spec, device, longest, trained, recompute, kept, micro, budget);
+                last = Count(config, spec, device, longest, recompute, kept, micro, budget);
                 if (last.Fits)
                     return last;
             }
@@ -59,23 +58,21 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
         return last!;
     }
 
-    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Func<string, bool> trained, bool recompute, Kept keeps, int micro, long? budget)
+    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, bool recompute, Kept keeps, int micro, long? budget)
     {
         var c = device.ComputeBytes;
         var (linears, qlora, full) = (spec.Linears, config.Adapter.Kind == AdapterKind.Qlora, config.Adapter.Kind == AdapterKind.None);
         var linearWeights = linears.Sum(l => l.In * l.Out);
         var others = spec.Parameters - linearWeights;
         var weightBytes = full ? 0 : others * c + (qlora ? linears.Sum(l => Quantized(l.In * l.Out, config.Quantization.DoubleQuant)) : linearWeights * c);
-        var adapted = full ? [] : linears.Append(new("lm_head", spec.HiddenSize, spec.VocabSize, false)).Where(l => trained(l.Name)).ToList();
+        var adapted = full ? [] : linears.Append(new("lm_head", spec.HiddenSize, spec.VocabSize, false)).Where(l => config.Adapter.Targets.Cover(l.Name)).ToList();
         var rank = config.Adapter.Rank;
-        int RankOf(string module) => config.Adapter.RankPattern.Where(pair => module == pair.Key || module.EndsWith("." + pair.Key, StringComparison.Ordinal))
-            .Select(pair => pair.Value).DefaultIfEmpty(rank).First();
         var biased = config.Adapter.Biases switch { BiasMode.All => linears, BiasMode.LoraOnly => adapted, _ => [] };
-        var count = full ? spec.Parameters : adapted.Sum(l => RankOf(l.Name) * (l.In + l.Out)) + biased.Where(l => l.HasBias).Sum(l => l.Out);
+        var count = full ? spec.Parameters : adapted.Sum(l => config.Adapter.RankOf(l.Name) * (l.In + l.Out)) + biased.Where(l => l.HasBias).Sum(l => l.Out);
 
         var tokens = (long)micro * longest;
         long h = spec.HiddenSize, q = (long)spec.Heads * spec.HeadDim, m = spec.IntermediateSize;
-        var layer = LayerBytes(spec, tokens, device, RankOf, trained, config.Adapter.Dropout > 0);
+        var layer = LayerBytes(spec, tokens, device, config.Adapter);
         var input = tokens * h * c;
         var kept = (keeps.HasFlag(Kept.Attention) && device.FusedAttention ? tokens * (q * c + spec.Heads * 4) : 0) + (keeps.HasFlag(Kept.Residual) ? input : 0);
         var activations = spec.Layers * input + (recompute ? (spec.Layers - 1) * kept + layer : spec.Layers * layer);
@@ -125,7 +122,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
     }
 
     /// <summary>What one layer keeps between its way out and its way back, its input apart.</summary>
-    private static long LayerBytes(ModelSpec spec, long tokens, PlanDevice device, Func<string, int> rank, Func<string, bool> trained, bool dropout)
+    private static long LayerBytes(ModelSpec spec, long tokens, PlanDevice device, AdapterConfig adapter)
     {
         long c = device.ComputeBytes, h = spec.HiddenSize, q = (long)spec.Heads * spec.HeadDim, kv = (long)spec.KvHeads * spec.HeadDim, m = spec.IntermediateSize;
         // Two norms and a number a row each; the norms of q and k likewise.
@@ -133,7 +130,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
         // q, k, v, what attention gave, its sums; the general operator repeats keys and values to all heads and copies its result.
         var attention = tokens * ((q + 2 * kv) * c + q * c + 4L * spec.Heads) + (device.FusedAttention ? 0 : tokens * q * c * (spec.Heads == spec.KvHeads ? 1 : 3));
         var feed = 2 * tokens * m * c + tokens * h * c;                         // gate and up; the sum before them
-        var low = spec.LayerLinears(0).Where(l => trained(l.Name)).Sum(l => tokens * c * (rank(l.Name) + (dropout ? l.In : 0)));
+        var low = spec.LayerLinears(0).Where(l => adapter.Targets.Cover(l.Name)).Sum(l => tokens * c * (adapter.RankOf(l.Name) + (adapter.Dropout > 0 ? l.In : 0)));
         return norms + attention + feed + low;
     }
 }

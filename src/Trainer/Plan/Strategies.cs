@@ -20,8 +20,7 @@ public static class Strategies
     /// <param name="spec">The model.</param>
     /// <param name="device">Where it would run.</param>
     /// <param name="length">Tokens of a sequence.</param>
-    /// <param name="trained">Whether a module's linear gets an adapter.</param>
-    public static IReadOnlyList<Strategy> Of(RunConfig config, ModelSpec spec, PlanDevice device, int length, Func<string, bool> trained)
+    public static IReadOnlyList<Strategy> Of(RunConfig config, ModelSpec spec, PlanDevice device, int length)
     {
         var all = new List<Strategy>();
         foreach (var (kind, kindName) in kinds)
@@ -29,7 +28,7 @@ public static class Strategies
             foreach (var (recompute, keeps, memoryName) in memory)
             {
                 var own = config with { Adapter = config.Adapter with { Kind = kind } };
-                MemoryPlan Plan(int micro, int tokens) => MemoryPlan.Count(own, spec, device, tokens, trained, recompute, keeps, micro, device.FreeBytes);
+                MemoryPlan Plan(int micro, int tokens) => MemoryPlan.Count(own, spec, device, tokens, recompute, keeps, micro, device.FreeBytes);
                 var plan = Plan(1, length);
                 all.Add(new(kindName + memoryName, plan.PeakBytes, plan.Fits, Speed(spec, kind, recompute, keeps, length),
                     Most(spec.MaxPositions, tokens => Plan(1, tokens).Fits), Most(4096, micro => Plan(micro, length).Fits)));

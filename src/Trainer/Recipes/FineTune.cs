@@ -81,10 +81,10 @@ public static class FineTune
         var found = checkpoints.Latest(text => job.Watcher.Stage("resume", text));
 
         // What another start would choose from the memory that is free now, a resumed run has chosen already.
-        var settled = found is { Manifest: { MicroBatch: { } micro } kept } && !Finished(job, kept.RunId) ? config with { Train = config.Train with { MicroBatch = micro } } : config;
+        var finished = found is { } last && job.Store.Get(last.Manifest.RunId)?.Status == RunStatus.Finished;
+        var settled = found is { Manifest.MicroBatch: { } micro } && !finished ? config with { Train = config.Train with { MicroBatch = micro } } : config;
         var fused = job.Backend.Kind == "cuda" && type != float32 && Cuda.Capability() >= 80;
-        var plan = MemoryPlan.For(settled, spec, new PlanDevice(job.Backend.Kind, Budget(job.Backend), type == float32 ? 4 : 2) { FusedAttention = fused }, longest,
-            module => AdapterPass.Targeted(module, config.Adapter.Targets));
+        var plan = MemoryPlan.For(settled, spec, new PlanDevice(job.Backend.Kind, Budget(job.Backend), type == float32 ? 4 : 2) { FusedAttention = fused }, longest);
         job.Watcher.Ledger(plan.Rows, measured: false);
         if (!plan.Fits)
         {
@@ -102,19 +102,14 @@ public static class FineTune
             hashes["adapter.from"] = ModelHash(AdapterFiles.Check(job.Config.Full(from)), "adapter_model.safetensors");
 
         var adapterFolder = Path.Combine(job.Output, "adapter");
-        if (found is { } old && old.Manifest.Step >= batches.TotalSteps && Finished(job, old.Manifest.RunId))
+        if (found is { } old && finished)
         {
             // A finished run is not resumed: the same inputs need nothing, others are a new run.
-            if (Refusals(old.Manifest, config, hashes).Count == 0 && Directory.Exists(adapterFolder))
+            if (old.Manifest.Step >= batches.TotalSteps && Refusals(old.Manifest, config, hashes).Count == 0 && Directory.Exists(adapterFolder))
             {
                 job.Watcher.Stage("done", $"run {old.Manifest.RunId} has trained exactly this already; --from-start trains it again");
                 return new(old.Manifest.RunId, RunStatus.Finished, old.Manifest.Step, adapterFolder, null, UpToDate: true);
             }
-            checkpoints.Clear();
-            found = null;
-        }
-        else if (found is { } finished && Finished(job, finished.Manifest.RunId))
-        {
             checkpoints.Clear();
             found = null;
         }
@@ -328,8 +323,6 @@ public static class FineTune
         }
         return differences;
     }
-
-    private static bool Finished(Job job, string runId) => job.Store.Get(runId)?.Status == RunStatus.Finished;
 
     private static long? Budget(Backend backend) => backend.Kind == "cuda" ? Cuda.FreeBytes() : HostMemory.FreeBytes();
 

@@ -7,7 +7,7 @@ public sealed class MemoryPlanTests
     private static readonly ModelSpec llama = ModelSpec.Read(TestBackend.Golden("llama"));
 
     private static MemoryPlan Plan(RunConfig config, long? free = null) =>
-        MemoryPlan.For(config, llama, new PlanDevice("cpu", free, 4), 24, module => module != "lm_head");
+        MemoryPlan.For(config, llama, new PlanDevice("cpu", free, 4), 24);
 
     // Counted by hand from the shape: hidden 64, 4 heads of 16, 2 key-value heads, MLP 112, 3 layers, vocabulary 160, untied.
     private const long LayerLinears = 64 * 64 + 2 * (64 * 32) + 64 * 64 + 2 * (64 * 112) + 112 * 64;
@@ -26,7 +26,8 @@ public sealed class MemoryPlanTests
     public void An_adapted_head_is_counted()
     {
         var config = new RunConfig { Adapter = new() { Rank = 8 }, Train = new() { BatchSize = 2 } };
-        var with = MemoryPlan.For(config, llama, new PlanDevice("cpu", null, 4), 24, _ => true);
+        var every = new Targets(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]);
+        var with = Plan(config with { Adapter = config.Adapter with { Targets = every } });
         Assert.Equal(8 * (64 + 160) * 4, Row(with, MemoryPlan.Adapters) - Row(Plan(config), MemoryPlan.Adapters));
     }
 
@@ -34,7 +35,7 @@ public sealed class MemoryPlanTests
     public void Fused_attention_and_only_that_keeps_its_result()
     {
         var config = new RunConfig { Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true }, Train = new() { BatchSize = 2 } };
-        MemoryPlan Of(bool fused, Kept keep) => MemoryPlan.For(config with { Memory = config.Memory with { Keep = keep } }, llama, new PlanDevice("cuda", null, 2) { FusedAttention = fused }, 24, module => module != "lm_head");
+        MemoryPlan Of(bool fused, Kept keep) => MemoryPlan.For(config with { Memory = config.Memory with { Keep = keep } }, llama, new PlanDevice("cuda", null, 2) { FusedAttention = fused }, 24);
         // Two layers' results of 64 numbers a token in two bytes, and four fp32 sums: the last layer is run once.
         Assert.Equal(2 * 48 * (64 * 2 + 4 * 4), Row(Of(true, Kept.Attention), MemoryPlan.Activations) - Row(Of(true, Kept.Nothing), MemoryPlan.Activations));
         Assert.Equal(Row(Of(false, Kept.Nothing), MemoryPlan.Activations), Row(Of(false, Kept.Attention), MemoryPlan.Activations));

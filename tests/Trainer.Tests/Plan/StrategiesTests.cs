@@ -50,5 +50,5 @@ public sealed class StrategiesTests
 
     internal static ModelSpec Spec(string model) => ModelSpec.Read(Path.Combine(TestBackend.Repository, "tests", "Trainer.Tests", "Plan", "configs", model + ".json"));
 
-    private static IReadOnlyList<Strategy> Of(ModelSpec spec, Trainer.Plan.Gpu gpu) => Strategies.Of(new RunConfig(), spec, PlanDevice.Of(gpu), 1024, module => module != "lm_head");
+    private static IReadOnlyList<Strategy> Of(ModelSpec spec, Trainer.Plan.Gpu gpu) => Strategies.Of(new RunConfig(), spec, PlanDevice.Of(gpu), 1024);
 }
