@@ -29,19 +29,39 @@ var config = new RunConfig
 {
     Adapter = adapter,
     Train = train with { BatchSize = job.Batch, MicroBatch = job.Batch },
-    Memory = new MemoryConfig { Strategy = MemoryStrategy.Manual, Recompute = job.Recompute, Keep = Enum.Parse<Kept>(job.Keep, ignoreCase: true) },
+    Memory = new MemoryConfig
+    {
+        Strategy = job.Auto ? MemoryStrategy.Auto : MemoryStrategy.Manual,
+        Recompute = job.Auto ? null : job.Recompute,
+        Keep = job.Auto ? null : Enum.Parse<Kept>(job.Keep, ignoreCase: true),
+        OffloadActivations = job.Auto ? null : job.OffloadActivations,
+        OffloadOptimizer = job.Auto ? null : job.OffloadOptimizer,
+        StreamLayers = job.Auto ? null : job.StreamLayers,
+    },
 };
-var stages = new List<long> { Cuda.UsedBytes() };
-var plan = MemoryPlan.For(config, spec, new PlanDevice("cuda", null, 2) { FusedAttention = Cuda.Capability() >= 80 }, job.Length);
-using var model = new Decoder(spec, new RandomParts(spec, bfloat16, backend.Device, kind == AdapterKind.Qlora), bfloat16, backend.Device);
+// A small card: all but so much of the memory is taken by something else, the context counted as ours.
+if (job.LeftGib is { } left && Cuda.Memory() is { } memory)
+    Cuda.Take(memory.Free - (long)(left * (1L << 30)) + Cuda.UsedBytes());
+var (ballast, stages) = (job.LeftGib is null ? 0 : Cuda.Memory()!.Value.Total - (long)(job.LeftGib * (1L << 30)), new List<long> { Cuda.UsedBytes() });
+long Used() => Cuda.UsedBytes() - ballast;
+var plan = MemoryPlan.For(config, spec, new PlanDevice("cuda", job.LeftGib is null ? null : Cuda.FreeBytes(), 2, HostBytes: HostMemory.FreeBytes()) { FusedAttention = Cuda.Capability() >= 80 }, job.Length);
+var stream = plan.Rung.StreamLayers > 0 ? new LayerStream(spec.Layers, backend.Device) : null;
+var streamed = LayerStream.Chosen(spec.Layers, plan.Rung.StreamLayers).ToHashSet();
+using var model = new Decoder(spec, new RandomParts(spec, bfloat16, backend.Device, kind == AdapterKind.Qlora, new(), layer =>
+{
+    if (streamed.Contains(layer.Index))
+        stream!.Add(layer);
+}), bfloat16, backend.Device);
+Cuda.ReleaseCached(backend.Device);
 stages.Add(Cuda.UsedBytes());
 if (kind != AdapterKind.None)
     AdapterPass.Attach(model, adapter, seed: 1);
-if (job.Recompute)
-    Recompute.Attach(model, config.Memory.Keep!.Value);
-using var optimizer = new Optimizer(AdapterPass.Trained(model, kind, BiasMode.None), train, backend.Device, bfloat16);
+var meter = new Meter(Cuda.UsedBytes);
+using var optimizer = new Optimizer(AdapterPass.Trained(model, kind, BiasMode.None), train, backend.Device, bfloat16, plan.Rung.OffloadOptimizer);
+using var arrangement = new Arrangement(model, optimizer, meter, () => false, stream, () => throw new InvalidOperationException());
+arrangement.Take(plan.Rung);
 stages.Add(Cuda.UsedBytes());
-var stepper = new Stepper(model, optimizer, new Schedule(train, 1000), train, null, new Meter(Cuda.UsedBytes));
+var stepper = new Stepper(model, optimizer, new Schedule(train, 1000), train, null, meter);
 var random = new Random(0);
 var (times, used, loss) = (new List<double>(), 0L, 0.0);
 for (var step = 0; step < job.Steps + 2; step++)
@@ -50,7 +70,7 @@ for (var step = 0; step < job.Steps + 2; step++)
     var row = stepper.Run(step, [batch]);
     if (step >= 2)
         times.Add(row.Seconds);
-    (used, loss) = (Math.Max(used, Cuda.UsedBytes()), row.Loss);
+    (used, loss) = (Math.Max(used, Used()), row.Loss);
 }
 var middle = times.Order().ElementAt(times.Count / 2);
 Console.WriteLine(JsonSerializer.Serialize(new Dictionary<string, object>
@@ -59,9 +79,12 @@ Console.WriteLine(JsonSerializer.Serialize(new Dictionary<string, object>
     ["ms"] = 1000 * middle,
     ["tokens_per_second"] = job.Batch * job.Length / middle,
     ["bytes"] = used,
-    ["planned"] = stages[0] + plan.PeakBytes,
+    ["planned"] = stages[0] - ballast + plan.PeakBytes,
+    ["rung"] = plan.Rung.ToString(),
+    ["host_bytes"] = HostMemory.PeakResidentBytes(),
+    ["host_planned"] = plan.HostBytes,
     ["stages"] = stages,
-    ["rows"] = plan.Rows.Select(row => row.Bytes),
+    ["rows"] = plan.Rows.Where(row => row.Place == "device").Select(row => row.Bytes),
     ["loss"] = loss,
     ["deterministic"] = deterministic,
     ["times"] = times.Select(t => Math.Round(1000 * t, 1)),

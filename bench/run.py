@@ -29,13 +29,13 @@ def main():
     parser.add_argument("--cases")
     parser.add_argument("--ours", default=f"dotnet run --project {here} -c Release --")
     parser.add_argument("--only", choices=["ours", "twin"])
-    parser.add_argument("--memory", action="store_true", help="the cases that compare the memory plan with what was taken, instead of the twin's")
+    parser.add_argument("--group", default="twin", help="twin: beside PyTorch and PEFT; memory: the plan beside what was taken; small: on a card made small, beside the whole card")
     parser.add_argument("rest", nargs="*")
     options = parser.parse_args()
     out = pathlib.Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     spec = json.load(open(here / "cases.json"))
-    chosen = [c for c in spec["cases"] if (c["name"] in options.cases.split(",") if options.cases else c.get("memory", False) == options.memory)]
+    chosen = [c for c in spec["cases"] if (c["name"] in options.cases.split(",") if options.cases else c["group"] == options.group)]
     results = []
     for case in chosen:
         row = {"case": case["name"]}
@@ -43,7 +43,7 @@ def main():
             row["ours"], text = run(shlex.split(options.ours) + [str(here / "cases.json"), case["name"], *options.rest])
             if "error" in row["ours"]:
                 print(text[-3000:], file=sys.stderr)
-        if options.only != "ours" and case["kind"] != "qlora" and not case.get("memory"):
+        if options.only != "ours" and case["kind"] != "qlora" and case["group"] == "twin":
             row["twin"], text = run([sys.executable, str(here / "peers" / "twin.py"), str(here / "cases.json"), case["name"]])
             if "error" in row["twin"]:
                 print(text[-3000:], file=sys.stderr)
@@ -67,7 +67,7 @@ def main():
     for row in results:
         ours = row.get("ours", {})
         if "planned" in ours:
-            print(f"{row['case']}: planned {ours['planned'] / 1e9:.3f} GB, taken {ours['bytes'] / 1e9:.3f} GB, {100 * (ours['planned'] / ours['bytes'] - 1):+.1f} %")
+            print(f"{row['case']}: planned {ours['planned'] / 1e9:.3f} GB, taken {ours['bytes'] / 1e9:.3f} GB, {100 * (ours['planned'] / ours['bytes'] - 1):+.1f} %; {ours['rung']}; host {ours['host_bytes'] / 1e9:.2f} GB")
     (out / "bench.md").write_text("\n".join(lines) + "\n")
     (out / "bench.json").write_text(json.dumps(results, indent=1) + "\n")
     print("\n".join(lines))

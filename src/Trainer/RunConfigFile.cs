@@ -324,10 +324,10 @@ public static class RunConfigFile
                 Against("train.betas", "must be two numbers from 0 to below 1");
             if (config.Adapter.Kind == AdapterKind.None && config.Adapter.From is not null)
                 Against("adapter.from", "needs adapter.kind lora or qlora");
-            if (config.Memory.Offload == Offload.Activations && config.Memory.Recompute == false)
-                Against("memory.offload", "\"activations\" needs memory.recompute = true");
-            if (config.Memory.Offload != Offload.None)
-                Against("memory.offload", "is not available yet; use \"none\" with memory.recompute = true");
+            if (config.Memory.OffloadActivations == true && (config.Memory.Recompute == false || (config.Memory.Strategy == MemoryStrategy.Manual && config.Memory.Recompute != true)))
+                Against("memory.offloadActivations", "needs memory.recompute = true");
+            if (config.Memory.StreamLayers > 0 && config.Adapter.Kind == AdapterKind.None)
+                Against("memory.streamLayers", "needs adapter.kind lora or qlora: weights that are trained cannot be streamed");
             if (config.Data.Packing && config.Data.MaxLength < 2)
                 Against("data.packing", "needs a longer data.maxLength");
             if (!checkFiles)

@@ -16,16 +16,18 @@ internal static class PlanCommand
         var config = new Argument<string?>("config") { Description = "Config file; memopt.json when it is there, else the defaults.", Arity = ArgumentArity.ZeroOrOne };
         var model = new Option<string?>("--model") { Description = "In place of the config's: a name, a folder, or a config.json." };
         var gpu = new Option<string?>("--gpu") { Description = "A card (\"RTX 4090\") or its memory (24GiB); the one that is here when left out." };
+        var gpus = new Option<int>("--gpus") { Description = "GPUs for the strategies that spread a model over several (run uses one).", DefaultValueFactory = _ => 2 };
+        var host = new Option<string?>("--host") { Description = "Host memory beside the card (64GiB); this machine's when left out and the card is this machine's." };
         var set = new Option<string[]>("--set") { Description = "Override a setting: --set data.maxLength=4096.", AllowMultipleArgumentsPerToken = false };
         var (offline, json) = (Shell.OfflineOption(), Shell.JsonOption());
-        var command = new Command("plan", "Show the memory that training will need, row by row, and what each strategy needs and reaches on a card.\n\nExample:\n  dotnet memopt plan --model Qwen/Qwen2.5-7B --gpu \"RTX 4090\"\n  QLoRA + recompute, both kept   11.92 GiB   fits …") { config, model, gpu, set, offline, json };
+        var command = new Command("plan", "Show the memory that training will need, row by row, and what each strategy needs and reaches on a card.\n\nExample:\n  dotnet memopt plan --model Qwen/Qwen2.5-7B --gpu \"RTX 4090\"\n  QLoRA + recompute, both kept   11.92 GiB   fits …") { config, model, gpu, gpus, host, set, offline, json };
         command.Aliases.Add("estimate-memory");
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
-            Plan(parsed.GetValue(config), parsed.GetValue(model), parsed.GetValue(gpu), parsed.GetValue(set) ?? [], parsed.GetValue(offline), parsed.GetValue(json), stop))));
+            Plan(parsed.GetValue(config), parsed.GetValue(model), parsed.GetValue(gpu), parsed.GetValue(gpus), parsed.GetValue(host), parsed.GetValue(set) ?? [], parsed.GetValue(offline), parsed.GetValue(json), stop))));
         return command;
     }
 
-    private static int Plan(string? file, string? model, string? card, string[] overrides, bool offline, bool json, CancellationToken stop)
+    private static int Plan(string? file, string? model, string? card, int gpus, string? host, string[] overrides, bool offline, bool json, CancellationToken stop)
     {
         var written = file is not null || File.Exists(Workplace.DefaultConfig) ? RunConfigFile.Read(file ?? Workplace.DefaultConfig, overrides, checkFiles: false) : RunConfigFile.Default(overrides);
         var config = written.Config;
@@ -35,9 +37,11 @@ internal static class PlanCommand
         var device = gpu is not null ? PlanDevice.Of(gpu, config.Model.Dtype) : new PlanDevice("cpu", HostMemory.FreeBytes(), config.Model.Dtype is DType.Bfloat16 or DType.Float16 ? 2 : 4);
         if (config.Memory.BudgetGiB is { } gib)
             device = device with { FreeBytes = (long)(gib * (1L << 30)), ContextBytes = 0 };   // a budget is for the run's own, as in run
+        if (gpu is not null)
+            device = device with { HostBytes = config.Memory.HostBudgetGiB is { } most ? (long)(most * (1L << 30)) : host is not null ? Gpus.Find(host).Bytes : card is null ? HostMemory.FreeBytes() : null };
         var length = Trainer.Data.Batches.Padded(config.Data.MaxLength);
         var plan = MemoryPlan.For(config, spec, device, length);
-        var strategies = Strategies.Of(config, spec, device, length);
+        var strategies = Strategies.Of(config, spec, device, length, gpus);
         var where = gpu?.Name ?? "this machine's CPU";
         var fault = plan.Fits ? null : Fault(plan, strategies, device, where, length);
         if (json)
@@ -47,10 +51,15 @@ internal static class PlanCommand
                 model = new { type = spec.ModelType, parameters = spec.Parameters },
                 device = new { name = where, bytes = device.FreeBytes },
                 peakBytes = plan.PeakBytes,
+                hostBytes = plan.HostBytes,
                 fits = plan.Fits,
-                microBatch = plan.MicroBatch,
-                recompute = plan.Recompute,
-                keep = plan.Keeps,
+                microBatch = plan.Rung.MicroBatch,
+                recompute = plan.Rung.Recompute,
+                keep = plan.Rung.Keeps,
+                offloadActivations = plan.Rung.OffloadActivations,
+                offloadOptimizer = plan.Rung.OffloadOptimizer,
+                streamLayers = plan.Rung.StreamLayers,
+                chosen = plan.Rung.ToString(),
                 rows = plan.Rows.Select(row => new { name = row.Name, bytes = row.Bytes, place = row.Place, why = row.Why }),
                 strategies,
                 found = fault?.Found,
@@ -76,18 +85,18 @@ internal static class PlanCommand
     /// <summary>What would fit in place of a plan that does not.</summary>
     private static UserFault Fault(MemoryPlan plan, IReadOnlyList<Strategy> strategies, PlanDevice device, string where, int length)
     {
-        var (other, smallest) = (strategies.Where(s => s.Fits).MaxBy(s => s.RelativeSpeed), strategies.MinBy(s => s.PeakBytes)!);
+        var single = strategies.Where(s => s.Devices == 1).ToList();
+        var (other, smallest) = (single.Where(s => s.Fits).MaxBy(s => s.RelativeSpeed), single.MinBy(s => s.PeakBytes)!);
         return new($"This does not fit: {LedgerTable.Size(plan.PeakBytes)} of {LedgerTable.Size(device.FreeBytes ?? 0)} on {where}, with the smallest micro-batch.",
             found: other is null ? $"the smallest strategy, {smallest.Name}, needs {LedgerTable.Size(smallest.PeakBytes)} at {length:N0} tokens"
                 : $"{other.Name} would fit: {LedgerTable.Size(other.PeakBytes)}",
-            next: other is not null ? $"set adapter.kind = {(other.Name.StartsWith("QLoRA", StringComparison.Ordinal) ? "qlora" : other.Name.StartsWith("LoRA", StringComparison.Ordinal) ? "lora" : "none")} and leave memory.recompute out"
+            next: other is not null ? $"set adapter.kind = {(other.Name.StartsWith("QLoRA", StringComparison.Ordinal) ? "qlora" : other.Name.StartsWith("LoRA", StringComparison.Ordinal) ? "lora" : "none")} and leave memory's settings out"
                 : smallest.MaxSequence > 1 ? $"set data.maxLength to at most {smallest.MaxSequence} with adapter.kind = qlora, or take a larger card"
                 : $"take a card with {LedgerTable.Size(smallest.PeakBytes)} or more (--gpu), or a smaller model");
     }
 
     private static string Chosen(RunConfig config, MemoryPlan plan) =>
-        (config.Adapter.Kind switch { AdapterKind.Qlora => "QLoRA", AdapterKind.Lora => "LoRA", _ => "full fine-tuning" })
-        + (plan.Recompute ? ", activations recomputed" + (plan.Keeps == Kept.Nothing ? "" : $" ({plan.Keeps.ToString().ToLowerInvariant()} kept)") : ", activations kept") + $", micro-batch {plan.MicroBatch}";
+        $"{config.Adapter.Kind switch { AdapterKind.Qlora => "QLoRA", AdapterKind.Lora => "LoRA", _ => "full fine-tuning" }}, {plan.Rung}";
 
     /// <summary>A config.json, or the folder that holds it.</summary>
     private static string Located(string model, string folder, string? revision, bool offline, CancellationToken stop)

@@ -18,10 +18,11 @@ internal static class RunCommand
         var set = new Option<string[]>("--set") { Description = "Change a setting: --set train.steps=500 (repeatable).", AllowMultipleArgumentsPerToken = false };
         var fromStart = new Option<bool>("--from-start") { Description = "Leave earlier checkpoints aside and train from the first step." };
         var smoke = new Option<bool>("--smoke") { Description = "Try the whole path on the embedded nano model for 20 steps." };
+        var noRehearsal = new Option<bool>("--no-rehearsal") { Description = "Begin with the first step: do not try the longest batch, an evaluation and a checkpoint first." };
         var (backend, offline, json) = (Shell.BackendOption(), Shell.OfflineOption(), Shell.JsonOption());
-        var command = new Command("run", "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  .memopt/memopt/adapter") { config, set, fromStart, smoke, backend, offline, json };
+        var command = new Command("run", "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  .memopt/memopt/adapter") { config, set, fromStart, smoke, noRehearsal, backend, offline, json };
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
-            Run(parsed.GetValue(config)!, parsed.GetValue(set) ?? [], parsed.GetValue(fromStart), parsed.GetValue(smoke), parsed.GetValue(backend), parsed.GetValue(offline), parsed.GetValue(json), stop))));
+            Run(parsed.GetValue(config)!, [.. parsed.GetValue(set) ?? [], .. parsed.GetValue(noRehearsal) ? new[] { "memory.rehearse=false" } : []], parsed.GetValue(fromStart), parsed.GetValue(smoke), parsed.GetValue(backend), parsed.GetValue(offline), parsed.GetValue(json), stop))));
         return command;
     }
 

@@ -73,21 +73,24 @@ internal static class LedgerTable
 {
     public static Table Of(IReadOnlyList<LedgerRow> rows, bool measured)
     {
-        var table = new Table().Border(TableBorder.Simple).AddColumn("memory").AddColumn(new TableColumn("estimate").RightAligned());
+        var table = new Table().Border(TableBorder.Simple).AddColumn("memory").AddColumn("on").AddColumn(new TableColumn("estimate").RightAligned());
         if (measured)
             table.AddColumn(new TableColumn("measured").RightAligned());
         table.AddColumn("from");
         foreach (var row in rows)
         {
-            List<string> cells = [row.Name, Size(row.Bytes)];
+            List<string> cells = [row.Name, row.Place, Size(row.Bytes)];
             if (measured)
                 cells.Add(row.Measured is { } bytes ? Size(bytes) : "–");
             table.AddRow([.. cells.Append(Markup.Escape(row.Why))]);
         }
-        List<string> total = ["[bold]total[/]", $"[bold]{Size(rows.Sum(row => row.Bytes))}[/]"];
-        if (measured)
-            total.Add($"[bold]{Size(rows.Sum(row => row.Measured ?? 0))}[/]");
-        table.AddRow([.. total.Append("")]);
+        foreach (var place in rows.GroupBy(row => row.Place))
+        {
+            List<string> total = ["[bold]total[/]", place.Key, $"[bold]{Size(place.Sum(row => row.Bytes))}[/]"];
+            if (measured)
+                total.Add(place.Any(row => row.Measured is not null) ? $"[bold]{Size(place.Sum(row => row.Measured ?? 0))}[/]" : "–");
+            table.AddRow([.. total.Append("")]);
+        }
         return table;
     }
 

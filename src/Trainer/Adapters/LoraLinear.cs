@@ -28,6 +28,8 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
 
     public override long WeightBytes => Inner.WeightBytes;
 
+    public override IEnumerable<Place> Frozen => Inner.Frozen;
+
     /// <summary>The inner weight alone; <see cref="Merged"/> has the adapter in it.</summary>
     public override Tensor Dense(ScalarType type) => Inner.Dense(type);
 

@@ -5,11 +5,27 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Adapters;
 
-/// <summary>A frozen linear kept in 4 bits. The weight is expanded for a product, forward and back, and freed after it.</summary>
-public sealed class Nf4Linear(string name, Nf4 weight, Parameter? bias, ScalarType compute)
-    : Linear(name, weight.Shape[1], weight.Shape[0], bias), IDisposable
+/// <summary>A frozen linear kept in 4 bits. The weight is expanded for a product, forward and back, in room that the model's share.</summary>
+public sealed class Nf4Linear : Linear, IDisposable
 {
+    private readonly Nf4 weight;
+    private readonly ScalarType compute;
+    private readonly Nf4Scratch scratch;
+
+    /// <param name="name">Module name.</param>
+    /// <param name="weight">(Out, In).</param>
+    /// <param name="bias">(Out), or none.</param>
+    /// <param name="compute">Type the weight is expanded to.</param>
+    /// <param name="scratch">Where.</param>
+    public Nf4Linear(string name, Nf4 weight, Parameter? bias, ScalarType compute, Nf4Scratch scratch) : base(name, weight.Shape[1], weight.Shape[0], bias)
+    {
+        (this.weight, this.compute, this.scratch) = (weight, compute, scratch);
+        scratch.Serve(weight);
+    }
+
     public Nf4 Weight => weight;
+
+    public override IEnumerable<Place> Frozen => weight.Places;
 
     public override long WeightBytes => weight.Bytes;
 
@@ -19,12 +35,12 @@ public sealed class Nf4Linear(string name, Nf4 weight, Parameter? bias, ScalarTy
     {
         using var scope = NewDisposeScope();
         var type = x.dtype;
-        var y = wanted.HasFlag(Wanted.NoValue) ? null : Product(x.to(compute), weight.Dequantize(compute)).to(type).MoveToOuterDisposeScope();
+        var y = wanted.HasFlag(Wanted.NoValue) ? null : Product(x.to(compute), scratch.Expand(weight, compute)).to(type).MoveToOuterDisposeScope();
         return new(y!, !pass.Learns ? null : (gradient, onto) =>
         {
             using var scope = NewDisposeScope();
             BiasGradient(gradient);
-            var dense = weight.Dequantize(compute);
+            var dense = scratch.Expand(weight, compute);
             if (compute == type)
                 return ProductBack(gradient, dense, onto);
             var dx = gradient.to(compute).matmul(dense).to(type);
@@ -32,5 +48,9 @@ public sealed class Nf4Linear(string name, Nf4 weight, Parameter? bias, ScalarTy
         });
     }
 
-    public void Dispose() => weight.Dispose();
+    public void Dispose()
+    {
+        weight.Dispose();
+        scratch.Dispose();
+    }
 }

@@ -25,20 +25,23 @@ public sealed class Batches
 {
     private readonly IReadOnlyList<Row> rows;
     private readonly DataConfig data;
-    private readonly int batch, micro;
+    private readonly int batch;
     private readonly long total;
     private readonly List<long> starts = [0];                                // first sequence number of each epoch
     private (int Epoch, int[][] Sequences) current = (-1, []);
 
     public Batches(IReadOnlyList<Row> rows, DataConfig data, TrainConfig train, int microBatch)
     {
-        (this.rows, this.data, batch, micro) = (rows, data, train.BatchSize, microBatch);
+        (this.rows, this.data, batch, MicroBatch) = (rows, data, train.BatchSize, microBatch);
         total = train.Steps is { } steps ? (long)steps * batch : SequencesOf(train.Epochs);
         TotalSteps = (int)Math.Max(1, (total + batch - 1) / batch);
     }
 
     /// <summary>Optimizer steps of the whole run.</summary>
     public int TotalSteps { get; }
+
+    /// <summary>Sequences computed at once; may change between steps, whose sequences stay the same.</summary>
+    public int MicroBatch { get; set; }
 
     /// <summary>The micro-batches of a step, counted from 0.</summary>
     public IReadOnlyList<MicroBatch> Step(int step)
@@ -48,7 +51,7 @@ public sealed class Batches
         var until = Math.Min(from + batch, total);
         for (var number = from; number < until; number++)
             chosen.Add(Sequence(number));
-        return [.. chosen.Chunk(micro).Select(sequences => Form(rows, sequences, data.Packing))];
+        return [.. chosen.Chunk(MicroBatch).Select(sequences => Form(rows, sequences, data.Packing))];
     }
 
     /// <summary>Rows in file order, for evaluation.</summary>

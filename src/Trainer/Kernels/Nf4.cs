@@ -39,14 +39,13 @@ public sealed class Nf4 : IDisposable
     private static readonly Kernel kernel = new("Nf4.cu");
     private static readonly Dictionary<(QuantType, string), Tables> tables = [];
 
-    private readonly Tensor codes, scales;
-    private readonly Tensor? nestedScales, offset;
+    private readonly Tensor?[] parts = new Tensor?[4];
     private readonly Tables table;
 
     private Nf4(QuantType type, long[] shape, Tensor codes, Tensor scales, Tensor? nestedScales, Tensor? nestedOffset)
     {
         (Type, Shape) = (type, shape);
-        (this.codes, this.scales, this.nestedScales, offset, table) = (codes, scales, nestedScales, nestedOffset, TablesOn(codes.device, type));
+        (parts[0], parts[1], parts[2], parts[3], table) = (codes, scales, nestedScales, nestedOffset, TablesOn(codes.device, type));
     }
 
     /// <summary>What every weight of a type needs on a device, there once.</summary>
@@ -63,19 +62,26 @@ public sealed class Nf4 : IDisposable
     public long[] Shape { get; }
 
     /// <summary>Packed codes, uint8 (ceil(N / 2), 1).</summary>
-    public Tensor Codes => codes;
+    public Tensor Codes => parts[0]!;
 
     /// <summary>Block scales: fp32, or uint8 under double quantization.</summary>
-    public Tensor Scales => scales;
+    public Tensor Scales => parts[1]!;
 
     /// <summary>fp32 scale of each 256 block scales; null without double quantization.</summary>
-    public Tensor? NestedScales => nestedScales;
+    public Tensor? NestedScales => parts[2];
 
     /// <summary>Mean taken off the block scales before they were quantized.</summary>
-    public float NestedOffset => offset?.cpu().item<float>() ?? 0;
+    public float NestedOffset => parts[3]?.cpu().item<float>() ?? 0;
+
+    /// <summary>Its tensors, each with a way to put an equal one in its place.</summary>
+    public IEnumerable<Place> Places => Enumerable.Range(0, parts.Length).Where(i => parts[i] is not null).Select(i => new Place(() => parts[i]!, moved =>
+    {
+        parts[i]!.Dispose();
+        parts[i] = moved.DetachFromDisposeScope();
+    }));
 
     /// <summary>Bytes of the codes and scales; the two code tables are shared by all weights in the format and not counted.</summary>
-    public long Bytes => codes.numel() + scales.numel() * scales.element_size() + (nestedScales is null ? 0 : nestedScales.numel() * 4 + 4);
+    public long Bytes => Codes.numel() + Scales.numel() * Scales.element_size() + (NestedScales is null ? 0 : NestedScales.numel() * 4 + 4);
 
     /// <summary>Quantizes a weight of any float type where it lies.</summary>
     public static Nf4 Quantize(Tensor weight, QuantType type, bool doubleQuant)
@@ -141,28 +147,34 @@ public sealed class Nf4 : IDisposable
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        if (!Kernel.Serves(codes.device, type))
+        if (!Kernel.Serves(Codes.device, type))
             return Reference(type).MoveToOuterDisposeScope();
-        var y = empty(Shape, type, codes.device);
-        var count = y.numel();
-        kernel.Launch("dequantize", type, ((count + 4095) / 4096, 1), (256, 1),
-            [codes, scales, KernelArg.Maybe(nestedScales), table.Map, KernelArg.Maybe(offset), table.Values, y, count]);
+        var y = empty(Shape, type, Codes.device);
+        DequantizeTo(y);
         return y.MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The same into a tensor that is there, by the kernel.</summary>
+    internal void DequantizeTo(Tensor y)
+    {
+        var count = y.numel();
+        kernel.Launch("dequantize", y.dtype, ((count + 4095) / 4096, 1), (256, 1),
+            [Codes, Scales, KernelArg.Maybe(NestedScales), table.Map, KernelArg.Maybe(parts[3]), table.Values, y, count]);
     }
 
     internal Tensor Reference(ScalarType type)
     {
         using var scope = NewDisposeScope();
-        var absmax = scales;
-        if (nestedScales is not null)
+        var absmax = Scales;
+        if (NestedScales is { } nestedScales)
         {
-            var blocks = scales.shape[0];
-            var real = table.Map.index_select(0, scales.to(int32));
+            var blocks = Scales.shape[0];
+            var real = table.Map.index_select(0, Scales.to(int32));
             var outer = nestedScales.repeat_interleave(NestedBlock).narrow(0, 0, blocks);
-            absmax = real.mul_(outer).add_(offset!);
+            absmax = real.mul_(outer).add_(parts[3]!);
         }
         var count = Shape.Aggregate(1L, (a, b) => a * b);
-        var values = table.Pairs.index_select(0, codes.reshape(-1).to(int32)).reshape(-1);   // one look-up a byte: both codes at once
+        var values = table.Pairs.index_select(0, Codes.reshape(-1).to(int32)).reshape(-1);   // one look-up a byte: both codes at once
         var padded = absmax.shape[0] * Block;
         if (padded > values.shape[0])
             values = cat([values, zeros([padded - values.shape[0]], float32, values.device)]);
@@ -174,7 +186,7 @@ public sealed class Nf4 : IDisposable
 
     public void Dispose()
     {
-        foreach (var part in new[] { codes, scales, nestedScales, offset })
+        foreach (var part in parts)
             part?.Dispose();
     }
 
@@ -232,4 +244,38 @@ public sealed class Nf4 : IDisposable
         map.Sort();
         return [.. map];
     }
+}
+
+/// <summary>A tensor that a memory pass may put elsewhere: the present one, and a way to put an equal one in its place, which frees it.</summary>
+public readonly record struct Place(Func<Tensor> Get, Action<Tensor> Put);
+
+/// <summary>
+/// Room for one expanded weight, shared by all of a model: each is done with before the next is expanded. Room that came and went with every
+/// product would be given to what a layer keeps, and the next product would need new.
+/// </summary>
+public sealed class Nf4Scratch : IDisposable
+{
+    private long most;
+    private Tensor? room;
+
+    /// <summary>Told of each weight before the first is expanded, so that the room is made once.</summary>
+    public void Serve(Nf4 weight) => most = Math.Max(most, weight.Shape[0] * weight.Shape[1]);
+
+    /// <summary>The weight in a float type; good until the next call, freed as any tensor.</summary>
+    public Tensor Expand(Nf4 weight, ScalarType type)
+    {
+        if (!Kernel.Serves(weight.Codes.device, type))
+            return weight.Dequantize(type);
+        if (room is null || room.dtype != type || room.numel() < most)
+        {
+            room?.Dispose();
+            room = empty([most], type, weight.Codes.device).DetachFromDisposeScope();
+        }
+        using var part = room.narrow(0, 0, weight.Shape[0] * weight.Shape[1]);
+        var y = part.view(weight.Shape);
+        weight.DequantizeTo(y);
+        return y;
+    }
+
+    public void Dispose() => room?.Dispose();
 }

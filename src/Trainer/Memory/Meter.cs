@@ -7,7 +7,9 @@ namespace Memopt.Trainer.Memory;
 /// Bytes of live tensors: on a CPU what the C library's heap has in use (libtorch allocates there, .NET does not), on a GPU what the
 /// device has handed out. The peak is sampled between layers, where it lies.
 /// </summary>
-public sealed class Meter(Func<long>? device = null)
+/// <param name="device">Bytes in use; null reads the heap.</param>
+/// <param name="limit">Bytes that may be in use now; a sample above is refused as an allocator would refuse it. Null, or a null result, allows all.</param>
+public sealed class Meter(Func<long>? device = null, Func<long?>? limit = null)
 {
     /// <summary>Bytes now.</summary>
     public long Now() => device?.Invoke() ?? Heap();
@@ -18,9 +20,18 @@ public sealed class Meter(Func<long>? device = null)
     /// <summary>Highest sample of the whole run.</summary>
     public long RunPeak { get; private set; }
 
+    /// <summary>Whether each sample counts, not only those that look for a peak.</summary>
+    public bool Limited => limit is not null;
+
+    /// <summary>Bytes that may be in use now; null is all.</summary>
+    public long? Limit => limit?.Invoke();
+
+    /// <exception cref="InsufficientMemoryException">More is in use than may be.</exception>
     public long Sample()
     {
         var now = Now();
+        if (Limit is { } most && now > most)
+            throw new InsufficientMemoryException($"out of memory: {now:N0} bytes in use of {most:N0} that may be");
         Peak = Math.Max(Peak, now);
         RunPeak = Math.Max(RunPeak, now);
         return now;

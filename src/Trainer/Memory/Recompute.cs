@@ -13,19 +13,21 @@ public static class Recompute
 {
     /// <param name="model">Whose layers are to be run twice.</param>
     /// <param name="keeps">What is kept beside the inputs, where fused kernels made it.</param>
-    public static void Attach(Decoder model, Kept keeps) => model.RunLayer = (layer, x, pass) =>
-        layer.Index == model.layers.Length - 1 || !pass.Learns ? layer.forward(x, pass) : Run(layer, x, pass, keeps);
+    /// <param name="keeper">Who holds what is kept; none leaves it where it is.</param>
+    public static void Attach(Decoder model, Kept keeps, IKeeper? keeper = null) => model.RunLayer = (layer, x, pass) =>
+        layer.Index == model.layers.Length - 1 || !pass.Learns ? layer.forward(x, pass) : Run(layer, x, pass, keeps, keeper ?? InPlace.Keeper);
 
-    private static Out Run(DecoderLayer layer, Tensor x, Pass pass, Kept keeps)
+    private static Out Run(DecoderLayer layer, Tensor x, Pass pass, Kept keeps, IKeeper keeper)
     {
         using var scope = NewDisposeScope();
-        (pass.Learns, pass.Keeps) = (false, keeps);
+        (pass.Learns, pass.Keeps, pass.Keeper) = (false, keeps, keeper);
+        var input = pass.Hold(x, layer.Index);
         var y = layer.forward(x, pass).Value.MoveToOuterDisposeScope();
         (pass.Learns, pass.Keeps) = (true, Kept.Nothing);
         return new(y, (gradient, _) =>
         {
             using var scope = NewDisposeScope();
-            return layer.forward(x, pass, Wanted.NoValue).Back!(gradient);
+            return layer.forward(input.Take(scope), pass, Wanted.NoValue).Back!(gradient);
         });
     }
 }

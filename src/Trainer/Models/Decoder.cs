@@ -14,6 +14,11 @@ public interface IParts
 
     /// <summary>The linear of a module, bias included where the spec has one.</summary>
     Linear Linear(string module);
+
+    /// <summary>A layer has all its parts; the next is to come.</summary>
+    void Built(DecoderLayer layer)
+    {
+    }
 }
 
 /// <summary>
@@ -97,7 +102,7 @@ public sealed class Decoder : IDisposable
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var x = embed_tokens.Value.index_select(0, ids.reshape(-1)).to(Type);   // (N, C)
+        var x = embed_tokens.As(Type).index_select(0, ids.reshape(-1));   // (N, C)
         var inputs = new Tensor[layers.Length];
         var backs = new Pullback?[layers.Length];
         for (var i = 0; i < layers.Length; i++)
@@ -164,7 +169,7 @@ public sealed class Decoder : IDisposable
     {
         var at = $"model.layers.{index}.";
         RmsNorm Norm(string name) => new(parts.Weight(at + name + ".weight"), spec.RmsNormEps);
-        return new DecoderLayer(index)
+        var layer = new DecoderLayer(index)
         {
             input_layernorm = Norm("input_layernorm"),
             self_attn = new Attention(spec, index)
@@ -181,6 +186,8 @@ public sealed class Decoder : IDisposable
                 down_proj = parts.Linear(at + "mlp.down_proj"),
             },
         };
+        parts.Built(layer);
+        return layer;
 
         Linear[] Projections(string[] names, string part) => Array.ConvertAll(names, name => parts.Linear(at + part + name));
     }

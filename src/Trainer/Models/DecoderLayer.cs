@@ -13,6 +13,9 @@ public sealed class DecoderLayer(int index)
     public required RmsNorm post_attention_layernorm { get; init; }
     public required FeedForward mlp { get; init; }
 
+    /// <summary>Its linears, in the order of their use.</summary>
+    public IEnumerable<Linear> Linears => [.. self_attn.projections, self_attn.o_proj, .. mlp.projections, mlp.down_proj];
+
     /// <summary>(N, C) → (N, C). The way back adds its part to the gradient it is given, in place, and returns that.</summary>
     public Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
     {

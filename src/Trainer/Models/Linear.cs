@@ -1,3 +1,4 @@
+using Memopt.Trainer.Kernels;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -50,6 +51,9 @@ public abstract class Linear(string name, long inputs, long outputs, Parameter? 
     /// <summary>How this linear and all its siblings (itself among them), which have the same input, are run.</summary>
     public virtual Together With(Linear[] siblings) => new(siblings);
 
+    /// <summary>What is large and never changes, and so may lie elsewhere between uses.</summary>
+    public virtual IEnumerable<Place> Frozen => [];
+
     /// <summary>Bytes its frozen weight takes.</summary>
     public abstract long WeightBytes { get; }
 
@@ -80,6 +84,8 @@ public sealed class DenseLinear(string name, Parameter weight, Parameter? bias =
     public override IEnumerable<Parameter> Parameters => [weight, .. base.Parameters];
 
     public override long WeightBytes => weight.Value.numel() * weight.Value.element_size();
+
+    public override IEnumerable<Place> Frozen => weight.Trained ? [] : [weight.Place];
 
     public override Tensor Dense(ScalarType type) => weight.Value.dtype == type ? weight.Value.alias() : weight.Value.to(type);
 

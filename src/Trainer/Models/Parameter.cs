@@ -1,3 +1,4 @@
+using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -7,7 +8,7 @@ namespace Memopt.Trainer.Models;
 /// <summary>A weight under its name in the weights file. A trained one is fp32 and collects its gradient; a frozen one is in the compute type.</summary>
 public sealed class Parameter(string name, Tensor value) : IDisposable
 {
-    private Tensor? narrow;
+    private Tensor? copy;
 
     /// <summary>As in the safetensors: <c>model.layers.0.self_attn.q_proj.weight</c>.</summary>
     public string Name { get; } = name;
@@ -20,10 +21,17 @@ public sealed class Parameter(string name, Tensor value) : IDisposable
     public bool Trained => Grad is not null;
 
     /// <summary>The value in the type of a computation; the caller leaves it alone, and a dispose scope frees what had to be converted.</summary>
-    public Tensor As(ScalarType type) => Value.dtype == type ? Value : narrow?.dtype == type ? narrow : Value.to(type);
+    public Tensor As(ScalarType type) => copy?.dtype == type ? copy : Value.dtype == type ? Value : Value.to(type);
 
     /// <summary>Whether <see cref="As"/> has the type at hand, with nothing to convert.</summary>
-    public bool Holds(ScalarType type) => Value.dtype == type || narrow?.dtype == type;
+    public bool Holds(ScalarType type) => Value.dtype == type || copy?.dtype == type;
+
+    /// <summary>Where the value lies, for one that is not trained.</summary>
+    public Place Place => new(() => Value, moved =>
+    {
+        Value.Dispose();
+        Value = moved.DetachFromDisposeScope();
+    });
 
     /// <summary>Moves the value into a slice of the optimizer's flat fp32 buffer.</summary>
     public void MoveTo(Tensor slice)
@@ -35,8 +43,14 @@ public sealed class Parameter(string name, Tensor value) : IDisposable
 
     /// <summary>Makes it trained.</summary>
     /// <param name="grad">The slice that collects gradients.</param>
-    /// <param name="copy">The slice that the optimizer keeps equal to the value, in the compute type; null where that is fp32.</param>
-    public void Train(Tensor grad, Tensor? copy) => (Grad, narrow) = (grad.DetachFromDisposeScope(), copy?.DetachFromDisposeScope());
+    /// <param name="copy">The slice that the optimizer keeps equal to the value, in the compute type; null where the value itself serves.</param>
+    public void Train(Tensor grad, Tensor? copy)
+    {
+        if (!ReferenceEquals(Grad, grad))
+            Grad?.Dispose();
+        this.copy?.Dispose();
+        (Grad, this.copy) = (grad.DetachFromDisposeScope(), copy?.DetachFromDisposeScope());
+    }
 
     /// <summary>Adds a gradient of the same shape, in any float type.</summary>
     public void Accumulate(Tensor gradient) => Grad?.add_(gradient);
@@ -54,6 +68,6 @@ public sealed class Parameter(string name, Tensor value) : IDisposable
     {
         Value.Dispose();
         Grad?.Dispose();
-        narrow?.Dispose();
+        copy?.Dispose();
     }
 }

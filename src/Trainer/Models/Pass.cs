@@ -1,5 +1,6 @@
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Kernels;
+using Memopt.Trainer.Memory;
 using TorchSharp;
 using static Memopt.Trainer.Kernels.Attention;
 using static TorchSharp.torch;
@@ -30,8 +31,9 @@ public readonly record struct Out(Tensor Value, Pullback? Back, Action<Tensor>? 
 public sealed class Pass : IDisposable
 {
     private readonly Dictionary<int, Tensor> windows = [];
-    private readonly Dictionary<int, Mixed> mixed = [];
-    private readonly Dictionary<int, Tensor> residuals = [];
+    private readonly Dictionary<int, (IKept[] Tensors, bool Cudnn)> mixed = [];
+    private readonly Dictionary<int, IKept> residuals = [];
+    private readonly List<IKept> held = [];
     private readonly Documents? documents;
     private readonly Tensor? starts;
     private readonly int past;
@@ -70,39 +72,36 @@ public sealed class Pass : IDisposable
     /// <summary>What the layers keep on this way out for a second run of the same.</summary>
     public Kept Keeps { get; set; }
 
-    /// <summary>What attention gave in a layer's first run, once; from then on the scope's.</summary>
-    public Mixed? RememberedMixed(int layer, DisposeScope owner)
+    /// <summary>Who holds it meanwhile.</summary>
+    public IKeeper Keeper { get; set; } = InPlace.Keeper;
+
+    /// <summary>Hands a tensor to the keeper, for a layer's second run or until the pass ends.</summary>
+    public IKept Hold(Tensor tensor, int layer)
     {
-        if (!mixed.Remove(layer, out var kept))
-            return null;
-        foreach (var tensor in kept.Tensors)
-            owner.Attach(tensor);
+        var kept = Keeper.Keep(tensor, layer);
+        held.Add(kept);
         return kept;
     }
+
+    /// <summary>What attention gave in a layer's first run, once; from then on the scope's.</summary>
+    public Mixed? RememberedMixed(int layer, DisposeScope owner) => mixed.Remove(layer, out var kept)
+        ? new(kept.Tensors[0].Take(owner), kept.Tensors[1].Take(owner), kept.Tensors[2].Take(owner), kept.Tensors[3].Take(owner), kept.Cudnn) : null;
 
     /// <summary>Keeps what attention gave, if that is wanted, until the second run.</summary>
     public void Remember(int layer, Mixed made)
     {
-        if (!Keeps.HasFlag(Kept.Attention))
-            return;
-        mixed[layer] = made with { Y = made.Y.alias() };                       // the layer frees its own
-        foreach (var tensor in mixed[layer].Tensors)
-            tensor.DetachFromDisposeScope();
+        if (Keeps.HasFlag(Kept.Attention))
+            mixed[layer] = ([.. new[] { made.Y.alias(), made.Sums, made.Seed, made.Offset }.Select(tensor => Hold(tensor, layer))], made.Cudnn);   // the layer frees its own
     }
 
     /// <summary>The sum between attention and feed-forward of a layer's first run, once; from then on the scope's.</summary>
-    public Tensor? RememberedResidual(int layer, DisposeScope owner)
-    {
-        if (residuals.Remove(layer, out var kept))
-            owner.Attach(kept);
-        return kept;
-    }
+    public Tensor? RememberedResidual(int layer, DisposeScope owner) => residuals.Remove(layer, out var kept) ? kept.Take(owner) : null;
 
     /// <summary>Keeps that sum, if that is wanted, until the second run.</summary>
     public void Remember(int layer, Tensor residual)
     {
         if (Keeps.HasFlag(Kept.Residual))
-            residuals[layer] = residual.alias().DetachFromDisposeScope();
+            residuals[layer] = Hold(residual.alias(), layer);
     }
 
     /// <summary>What the fused kernels are told of a layer.</summary>
@@ -138,9 +137,7 @@ public sealed class Pass : IDisposable
     {
         foreach (var mask in windows.Values)
             mask.Dispose();
-        foreach (var kept in mixed.Values)
-            kept.Dispose();
-        foreach (var kept in residuals.Values)
+        foreach (var kept in held)
             kept.Dispose();
         Cos.Dispose();
         Sin.Dispose();

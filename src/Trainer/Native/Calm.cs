@@ -18,8 +18,13 @@ internal sealed class Calm : IDisposable
     /// <summary>Nothing native is under way: collects when enough has gathered.</summary>
     public void Between()
     {
-        if (GCSettings.LatencyMode == GCLatencyMode.NoGCRegion && GC.GetTotalAllocatedBytes() - since < Room / 2)
-            return;
+        if (GCSettings.LatencyMode != GCLatencyMode.NoGCRegion || GC.GetTotalAllocatedBytes() - since >= Room / 2)
+            Collect();
+    }
+
+    /// <summary>Nothing native is under way: collects, so that tensors that nobody holds any more are freed.</summary>
+    public void Collect()
+    {
         Dispose();
         GC.Collect();
         GC.WaitForPendingFinalizers();

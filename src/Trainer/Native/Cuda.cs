@@ -101,23 +101,105 @@ public static unsafe partial class Cuda
 
     internal static void FreePinned(nint address) => _ = cuMemFreeHost(address);
 
+    /// <summary>Pins host memory that is there already, so that copies to and from it need no help of the host; until <see cref="Unpin"/>.</summary>
+    internal static void Pin(nint address, long bytes)
+    {
+        UseContext();
+        Check(cuMemHostRegister(address, (nuint)bytes, 0), "cuMemHostRegister");
+    }
+
+    internal static void Unpin(nint address) => _ = cuMemHostUnregister(address);
+
+    /// <summary>
+    /// Gives the device back what libtorch's allocator holds and nobody uses. It has no entry point for that, but does it before it refuses a
+    /// request; so it is asked for what no card has.
+    /// </summary>
+    public static void ReleaseCached(TorchSharp.torch.Device device)
+    {
+        try
+        {
+            TorchSharp.torch.empty([1L << 46], TorchSharp.torch.uint8, device).Dispose();
+        }
+        catch (ExternalException)
+        {
+            // As meant.
+        }
+    }
+
     /// <summary>Queues a copy from pinned memory on libtorch's current stream.</summary>
     internal static void CopyToDevice(nint device, nint host, long bytes) => Check(cuMemcpyHtoDAsync(device, host, (nuint)bytes, Aten.CurrentStream()), "cuMemcpyHtoDAsync");
 
-    /// <summary>A place in a stream that the host can wait for.</summary>
-    internal sealed class Event : IDisposable
+    /// <summary>A queue of copies beside libtorch's own stream.</summary>
+    internal sealed class Stream : IDisposable
     {
         private readonly nint handle;
 
-        public Event() => Check(cuEventCreate(out handle, 2), "cuEventCreate");   // without timing
+        public Stream()
+        {
+            UseContext();
+            Check(cuStreamCreate(out handle, 1), "cuStreamCreate");           // waits for no other stream unless told
+        }
 
-        public void Record() => Check(cuEventRecord(handle, Aten.CurrentStream()), "cuEventRecord");
+        public void ToDevice(nint device, nint host, long bytes) => Check(cuMemcpyHtoDAsync(device, host, (nuint)bytes, handle), "cuMemcpyHtoDAsync");
 
-        /// <summary>Returns at once when nothing was recorded.</summary>
-        public void Wait() => Check(cuEventSynchronize(handle), "cuEventSynchronize");
+        public void ToHost(nint host, nint device, long bytes) => Check(cuMemcpyDtoHAsync(host, device, (nuint)bytes, handle), "cuMemcpyDtoHAsync");
 
-        public void Dispose() => _ = cuEventDestroy(handle);
+        /// <summary>What is queued from now on begins after the event.</summary>
+        public void After(Event @event) => Check(cuStreamWaitEvent(handle, @event.Handle, 0), "cuStreamWaitEvent");
+
+        /// <summary>What is queued from now on begins after what libtorch's stream has been given so far.</summary>
+        public void AfterCompute(Event scratch)
+        {
+            scratch.Record();
+            After(scratch);
+        }
+
+        public void Record(Event @event) => Check(cuEventRecord(@event.Handle, handle), "cuEventRecord");
+
+        /// <summary>The host waits until all is done.</summary>
+        public void Wait() => Check(cuStreamSynchronize(handle), "cuStreamSynchronize");
+
+        public void Dispose()
+        {
+            _ = cuStreamSynchronize(handle);
+            _ = cuStreamDestroy(handle);
+        }
     }
+
+    /// <summary>A place in a stream.</summary>
+    internal sealed class Event : IDisposable
+    {
+        public Event()
+        {
+            UseContext();
+            Check(cuEventCreate(out var handle, 2), "cuEventCreate");         // without timing
+            Handle = handle;
+        }
+
+        public nint Handle { get; }
+
+        /// <summary>In libtorch's current stream.</summary>
+        public void Record() => Check(cuEventRecord(Handle, Aten.CurrentStream()), "cuEventRecord");
+
+        /// <summary>The host waits for it; not at all when nothing was recorded.</summary>
+        public void Wait() => Check(cuEventSynchronize(Handle), "cuEventSynchronize");
+
+        /// <summary>What libtorch's stream is given from now on begins after it.</summary>
+        public void HoldCompute() => Check(cuStreamWaitEvent(Aten.CurrentStream(), Handle, 0), "cuStreamWaitEvent");
+
+        public void Dispose() => _ = cuEventDestroy(Handle);
+    }
+
+    /// <summary>Device memory outside libtorch's allocator: what another program would have taken.</summary>
+    public static nint Take(long bytes)
+    {
+        UseContext();
+        Check(cuMemAlloc(out var address, (nuint)bytes), "cuMemAlloc");
+        return address;
+    }
+
+    /// <summary>Gives back what <see cref="Take"/> took.</summary>
+    public static void GiveBack(nint address) => _ = cuMemFree(address);
 
     internal static void Check(int code, string call)
     {
@@ -182,6 +264,42 @@ public static unsafe partial class Cuda
     [LibraryImport(Driver, EntryPoint = "cuMemcpyHtoDAsync_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemcpyHtoDAsync(nint device, nint host, nuint bytes, nint stream);
+
+    [LibraryImport(Driver, EntryPoint = "cuMemHostRegister_v2")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuMemHostRegister(nint address, nuint bytes, uint flags);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuMemHostUnregister(nint address);
+
+    [LibraryImport(Driver, EntryPoint = "cuMemAlloc_v2")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuMemAlloc(out nint address, nuint bytes);
+
+    [LibraryImport(Driver, EntryPoint = "cuMemFree_v2")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuMemFree(nint address);
+
+    [LibraryImport(Driver, EntryPoint = "cuMemcpyDtoHAsync_v2")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuMemcpyDtoHAsync(nint host, nint device, nuint bytes, nint stream);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuStreamCreate(out nint handle, uint flags);
+
+    [LibraryImport(Driver, EntryPoint = "cuStreamDestroy_v2")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuStreamDestroy(nint handle);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuStreamSynchronize(nint handle);
+
+    [LibraryImport(Driver)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuStreamWaitEvent(nint handle, nint @event, uint flags);
 
     [LibraryImport(Driver)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

@@ -7,7 +7,8 @@ namespace Memopt.Trainer.Plan;
 /// <param name="FreeBytes">Bytes that may be used, or null when unknown.</param>
 /// <param name="ComputeBytes">Bytes of a number in the compute type: 4 or 2.</param>
 /// <param name="ContextBytes">What CUDA and libtorch's libraries take before anything is loaded; 0 when <paramref name="FreeBytes"/> is what they left.</param>
-public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes, long ContextBytes = 0)
+/// <param name="HostBytes">On a GPU machine: host memory that may be used, or null when unknown.</param>
+public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes, long ContextBytes = 0, long? HostBytes = null)
 {
     /// <summary>Whether attention is the fused kernels', which keep less: in 16 bits from compute capability 8.0 on.</summary>
     public bool FusedAttention { get; init; }
@@ -17,95 +18,139 @@ public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes, 
 }
 
 /// <summary>
-/// Bytes that training will need, row by row, from config.json and the settings alone; and the settings that fit. Every row but the last is
-/// counted from what the parts in Models/ keep.
+/// Bytes that training on a rung will need, row by row, from config.json and the settings alone. Every row but the last is counted from what
+/// the parts in Models/ keep.
 /// </summary>
-public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, Kept Keeps, int MicroBatch, bool Fits)
+/// <param name="Rows">What takes memory, on the device and on the host.</param>
+/// <param name="Rung">What was given up.</param>
+/// <param name="Fits">Whether there is room for it, with a margin.</param>
+public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool Fits)
 {
     /// <summary>Rows' names, shared with the meter.</summary>
-    public const string Weights = "weights", Adapters = "adapters", Gradients = "gradients", Optimizer = "optimizer", Activations = "activations", WorkingSet = "working set", Gaps = "rounding and gaps", Context = "CUDA context";
+    public const string Context = "CUDA context", Weights = "weights", Slots = "streaming slots", Scratch = "expanded weight", Adapters = "adapters", Gradients = "gradients", Optimizer = "optimizer",
+        Activations = "activations", WorkingSet = "working set", Evaluation = "evaluation", Gaps = "rounding and gaps", HostActivations = "activations on the host", HostOptimizer = "optimizer on the host",
+        HostWeights = "streamed weights", Staging = "staging buffers";
+
+    /// <summary>Trained weights that an optimizer on the host works on at once; two pieces of value and moments are on the device.</summary>
+    public const long OptimizerPiece = 8 << 20;
 
     // What the allocator held beyond the other rows, at most, in bench/RESULTS.md; a share of them all.
-    private const double GapShare = 0.07;
+    private const double GapShare = 0.01;
 
-    public long PeakBytes => Rows.Sum(row => row.Bytes);
+    // Left free when a strategy is chosen.
+    private const double Margin = 0.02;
 
-    /// <summary>The fastest settings that fit: everything kept, else recomputation, else a smaller micro-batch. Settings that were written are kept as written.</summary>
-    /// <param name="config">The run's settings.</param>
+    /// <summary>On the device.</summary>
+    public long PeakBytes => On("device");
+
+    /// <summary>On the host of a GPU, beyond the program itself.</summary>
+    public long HostBytes => On("host");
+
+    /// <summary>Trained weights.</summary>
+    public long Trained { get; init; }
+
+    /// <summary>Bytes of weights that are streamed.</summary>
+    public long Streamed { get; init; }
+
+    /// <summary>Whether they lie in a file, the host being too small.</summary>
+    public bool Spills { get; init; }
+
+    /// <summary>Bytes of a micro-batch that recomputation keeps on the host.</summary>
+    public long KeptOnHost { get; init; }
+
+    /// <summary>Device bytes that stay between steps.</summary>
+    public long Resting => Rows.Where(row => row.Place == "device" && row.Name is Context or Weights or Slots or Scratch or Adapters or Gradients or Optimizer).Sum(row => row.Bytes);
+
+    /// <summary>The fastest rung that fits; where none does, the smallest.</summary>
+    /// <param name="config">The run's settings; what is written in them is kept as written.</param>
     /// <param name="spec">The model.</param>
     /// <param name="device">Where it runs.</param>
     /// <param name="longest">Tokens of the longest sequence.</param>
     public static MemoryPlan For(RunConfig config, ModelSpec spec, PlanDevice device, int longest)
     {
-        var budget = config.Memory.BudgetGiB is { } gib ? (long)(gib * (1L << 30)) : device.FreeBytes;
-        var batches = config.Train.MicroBatch is { } fixedBatch ? [fixedBatch]
-            : Enumerable.Range(1, config.Train.BatchSize).Where(size => config.Train.BatchSize % size == 0).Reverse().ToArray();
-        if (config.Memory.Strategy == MemoryStrategy.Manual)
-            return Count(config, spec, device, longest, config.Memory.Recompute ?? false, config.Memory.Keep ?? Kept.Nothing, batches[0], budget);
-        // From the fastest down: everything kept, less and less kept over recomputation, then smaller micro-batches. The fused kernels keep attention's result, the general operator does not.
-        Kept[] keeps = config.Memory.Keep is { } keep ? [keep] : device.FusedAttention ? [Kept.Both, Kept.Attention, Kept.Nothing] : [Kept.Nothing];
-        (bool Recompute, Kept Keeps)[] choices = [.. new[] { (false, Kept.Nothing) }.Concat(keeps.Select(kept => (true, kept))).Where(choice => choice.Item1 == (config.Memory.Recompute ?? choice.Item1))];
-        MemoryPlan? last = null;
-        foreach (var micro in batches)
-        {
-            foreach (var (recompute, kept) in choices)
-            {
-                last = Count(config, spec, device, longest, recompute, kept, micro, budget);
-                if (last.Fits)
-                    return last;
-            }
-        }
-        return last!;
+        var ladder = Ladder(config, spec, device, longest);
+        return ladder.FirstOrDefault(plan => plan.Fits) ?? ladder.MinBy(plan => plan.PeakBytes)!;
     }
 
-    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, bool recompute, Kept keeps, int micro, long? budget)
+    /// <summary>Every rung that the settings allow, the fastest first.</summary>
+    public static IReadOnlyList<MemoryPlan> Ladder(RunConfig config, ModelSpec spec, PlanDevice device, int longest) =>
+        [.. Rung.All(config, spec, device).Select(rung => Count(config, spec, device, longest, rung))
+            .OrderBy(plan => Cost.Seconds(spec, config.Adapter.Kind, plan, device, longest, config.Train.BatchSize)).ThenBy(plan => plan.PeakBytes)];
+
+    /// <summary>Whether a plan fits into so many bytes of device memory, with a margin.</summary>
+    public static bool FitsInto(long peak, long? budget) => budget is null || peak <= budget * (1 - Margin);
+
+    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Rung rung)
     {
-        var c = device.ComputeBytes;
+        var (c, cuda) = (device.ComputeBytes, device.Kind == "cuda");
         var (linears, qlora, full) = (spec.Linears, config.Adapter.Kind == AdapterKind.Qlora, config.Adapter.Kind == AdapterKind.None);
+        long Frozen(long weights) => qlora ? Quantized(weights, config.Quantization.DoubleQuant) : weights * c;
         var linearWeights = linears.Sum(l => l.In * l.Out);
         var others = spec.Parameters - linearWeights;
-        var weightBytes = full ? 0 : others * c + (qlora ? linears.Sum(l => Quantized(l.In * l.Out, config.Quantization.DoubleQuant)) : linearWeights * c);
+        var layerBytes = spec.LayerLinears(0).Sum(l => Frozen(l.In * l.Out));
+        var streamed = full ? 0 : rung.StreamLayers * layerBytes;
+        var weightBytes = full ? 0 : others * c + linears.Sum(l => Frozen(l.In * l.Out)) - streamed;
         var adapted = full ? [] : linears.Append(new("lm_head", spec.HiddenSize, spec.VocabSize, false)).Where(l => config.Adapter.Targets.Cover(l.Name)).ToList();
         var rank = config.Adapter.Rank;
         var biased = config.Adapter.Biases switch { BiasMode.All => linears, BiasMode.LoraOnly => adapted, _ => [] };
         var count = full ? spec.Parameters : adapted.Sum(l => config.Adapter.RankOf(l.Name) * (l.In + l.Out)) + biased.Where(l => l.HasBias).Sum(l => l.Out);
 
-        var tokens = (long)micro * longest;
+        var tokens = (long)rung.MicroBatch * longest;
         long h = spec.HiddenSize, q = (long)spec.Heads * spec.HeadDim, m = spec.IntermediateSize;
         var layer = LayerBytes(spec, tokens, device, config.Adapter);
         var input = tokens * h * c;
-        var kept = (keeps.HasFlag(Kept.Attention) && device.FusedAttention ? tokens * (q * c + spec.Heads * 4) : 0) + (keeps.HasFlag(Kept.Residual) ? input : 0);
-        var activations = spec.Layers * input + (recompute ? (spec.Layers - 1) * kept + layer : spec.Layers * layer);
+        var kept = rung.Recompute ? input + (rung.Keeps.HasFlag(Kept.Attention) && device.FusedAttention ? tokens * (q * c + spec.Heads * 4) : 0) + (rung.Keeps.HasFlag(Kept.Residual) ? input : 0) : 0;
+        var away = rung.OffloadActivations ? Math.Max(0, spec.Layers - 1) * kept : 0;
+        var activations = !rung.Recompute ? spec.Layers * (input + layer) : input + layer + (rung.OffloadActivations ? Math.Min(2, spec.Layers - 1) : spec.Layers - 1) * kept;
 
         // While the loss is formed: what the head was given and its gradient, and one chunk of logits. On the way back through a layer that is run
         // again, the last one having given up its own: the gradient, the layer's own, and either the gradient within the feed-forward or those of attention.
         var rows = Math.Min(tokens, ChunkRows(spec.VocabSize, c));
-        var head = rows * spec.VocabSize * (c + (device.Kind == "cuda" ? 0 : 8)) + 4 * input + (full && c < 4 ? 4 * h * spec.VocabSize : 0);
+        var head = rows * spec.VocabSize * (c + (cuda ? 0 : 8)) + 4 * input + (full && c < 4 ? 4 * h * spec.VocabSize : 0);
         var widest = linears.Max(l => l.In * l.Out);
-        var expanded = qlora ? widest * (device.Kind == "cuda" ? c : 8 + c) : full ? widest * (c < 4 ? 4 : 0) : 0;
+        var passing = qlora && !cuda ? widest * (8 + c) : full && c < 4 ? widest * 4 : 0;
         var attention = tokens * q * (device.FusedAttention ? 4 + 3 * c : 8L * c);
-        var working = Math.Max(head, 3 * input + expanded + Math.Max(tokens * m * c + input, attention - 2 * tokens * m * c));
+        var working = Math.Max(head, 3 * input + passing + Math.Max(tokens * m * c + input, attention - 2 * tokens * m * c));
 
-        LedgerRow Row(string name, long bytes, string why) => new(name, bytes, "device", why);
-        var ledger = new List<LedgerRow>
-        {
-            Row(Weights, weightBytes, full ? "all weights are trained: see adapters"
-                : $"{others:N0} × {c} B" + (qlora ? $" + {linearWeights:N0} × {(config.Quantization.DoubleQuant ? "4.127" : "4.5")} bit" : $" + {linearWeights:N0} × {c} B")),
-            Row(Adapters, count * (c < 4 ? 4 + c : 4), (full ? "" : $"{adapted.Count} modules, rank {rank}: ") + $"{count:N0} trained weights × 4 B{(c < 4 ? $" and a copy in {c} B" : "")}"),
-            Row(Gradients, count * 4, $"{count:N0} × 4 B"),
-            Row(Optimizer, count * 8, $"{count:N0} × 2 moments × 4 B"),
-            Row(Activations, activations, recompute
-                ? $"{spec.Layers} layer inputs of {tokens:N0} tokens × {h} × {c} B{(kept > 0 ? $", {keeps.ToString().ToLowerInvariant()} kept beside them" : "")}, and all of one layer"
-                : $"{spec.Layers} layers × {input + layer:N0} B for {tokens:N0} tokens"),
-            Row(WorkingSet, working, head >= working ? $"logits of {rows:N0} tokens × {spec.VocabSize} × {c} B"
-                : "gradients inside one layer" + (expanded > 0 ? qlora ? " and one expanded weight" : " and that of one weight" : "")),
-        };
+        LedgerRow Row(string name, long bytes, string why, string place = "device") => new(name, bytes, place, why);
+        var ledger = new List<LedgerRow>();
         if (device.ContextBytes > 0)
-            ledger.Insert(0, Row(Context, device.ContextBytes, "the driver's and libtorch's own"));
-        if (device.Kind == "cuda")
+            ledger.Add(Row(Context, device.ContextBytes, "the driver's and libtorch's own"));
+        ledger.Add(Row(Weights, weightBytes, full ? "all weights are trained: see adapters"
+            : $"{others:N0} × {c} B + {linearWeights:N0} × " + (!qlora ? $"{c} B" : config.Quantization.DoubleQuant ? "4.127 bit" : "4.5 bit") + (streamed > 0 ? $" − {rung.StreamLayers} layers × {layerBytes:N0} B" : "")));
+        if (streamed > 0)
+            ledger.Add(Row(Slots, 2 * layerBytes, "room for two layers' weights"));
+        if (qlora && cuda)
+            ledger.Add(Row(Scratch, widest * c, $"{widest:N0} × {c} B, one at a time"));
+        var values = count * (c < 4 || (rung.OffloadOptimizer && cuda) ? c : 0) + (rung.OffloadOptimizer ? 0 : count * 4);
+        ledger.Add(Row(Adapters, values, (full ? "" : $"{adapted.Count} modules, rank {rank}: ") + $"{count:N0} trained weights × " + (rung.OffloadOptimizer ? $"{c} B" : $"4 B{(c < 4 ? $" and a copy in {c} B" : "")}")));
+        ledger.Add(Row(Gradients, count * 4, $"{count:N0} × 4 B"));
+        ledger.Add(rung.OffloadOptimizer ? Row(Optimizer, 24 * Math.Min(count, OptimizerPiece), $"two pieces of {Math.Min(count, OptimizerPiece):N0} × 3 × 4 B") : Row(Optimizer, count * 8, $"{count:N0} × 2 moments × 4 B"));
+        ledger.Add(Row(Activations, activations, !rung.Recompute ? $"{spec.Layers} layers × {input + layer:N0} B for {tokens:N0} tokens"
+            : $"{(rung.OffloadActivations ? "two" : spec.Layers)} layer inputs of {tokens:N0} tokens × {h} × {c} B{(rung.Keeps == Kept.Nothing ? "" : $", {rung.Keeps.ToString().ToLowerInvariant()} kept beside them")}, and all of one layer"));
+        ledger.Add(Row(WorkingSet, working, head >= working ? $"logits of {rows:N0} tokens × {spec.VocabSize} × {c} B"
+            : "gradients inside one layer" + (passing > 0 ? qlora ? " and one expanded weight" : " and that of one weight" : "")));
+        if (cuda)
             ledger.Add(Row(Gaps, (long)(GapShare * (ledger.Sum(row => row.Bytes) - device.ContextBytes)), $"{GapShare:P0} of the rows above: what the allocator rounds up and what lies free between"));
-        return new(ledger, recompute, recompute ? keeps : Kept.Nothing, micro, budget is null || ledger.Sum(row => row.Bytes) <= budget);
+        if (away > 0)
+            ledger.Add(Row(HostActivations, away, $"of {spec.Layers - 1} layers, {tokens:N0} tokens", "host"));
+        if (rung.OffloadOptimizer)
+            ledger.Add(Row(HostOptimizer, 12 * count, $"{count:N0} × (value + 2 moments) × 4 B", "host"));
+        var room = device.HostBytes - ledger.Where(row => row.Place == "host").Sum(row => row.Bytes);
+        var spills = streamed > 0 && (!cuda || room < streamed);
+        if (streamed > 0)
+            ledger.Add(Row(HostWeights, streamed, $"{rung.StreamLayers} layers × {layerBytes:N0} B", spills ? "disk" : "host"));
+        if (cuda)
+            ledger.Add(Row(Staging, StagingBytes, "pinned, between files and device", "host"));
+        var plan = new MemoryPlan(ledger, rung, true) { Trained = count, Streamed = streamed, Spills = spills, KeptOnHost = away };
+        return plan with { Fits = FitsInto(plan.PeakBytes, Budget(config, device)) && FitsInto(plan.HostBytes, device.HostBytes) };
     }
+
+    /// <summary>Pinned buffers that weights pass through, and those of a file that layers are streamed from.</summary>
+    public const long StagingBytes = 128 << 20;
+
+    /// <summary>Device bytes that a run may take.</summary>
+    public static long? Budget(RunConfig config, PlanDevice device) => config.Memory.BudgetGiB is { } gib ? (long)(gib * (1L << 30)) : device.FreeBytes;
 
     /// <summary>Codes, block scales and, under double quantization, 8-bit scales with an fp32 scale for each 256.</summary>
     internal static long Quantized(long weights, bool doubleQuant)
@@ -120,6 +165,8 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, bool Recompute, K
         var rows = Math.Max(1, (256L << 20) / (bytes * vocabulary));
         return rows > 128 ? rows / 128 * 128 : rows;
     }
+
+    private long On(string place) => Rows.Where(row => row.Place == place).Sum(row => row.Bytes);
 
     /// <summary>What one layer keeps between its way out and its way back, its input apart.</summary>
     private static long LayerBytes(ModelSpec spec, long tokens, PlanDevice device, AdapterConfig adapter)

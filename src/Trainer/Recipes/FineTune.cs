@@ -34,6 +34,8 @@ public sealed record Job
     public string? GitCommit { get; init; }
     public bool GitDirty { get; init; }
     public TimeProvider Clock { get; init; } = TimeProvider.System;
+    /// <summary>Bytes of tensors that may be there at a moment, read at every layer; null has no limit beyond the machine's and the config's.</summary>
+    public Func<long?>? MemoryLimit { get; init; }
 }
 
 /// <summary>Told what passes; prints or stays silent.</summary>
@@ -82,19 +84,21 @@ public static class FineTune
 
         // What another start would choose from the memory that is free now, a resumed run has chosen already.
         var finished = found is { } last && job.Store.Get(last.Manifest.RunId)?.Status == RunStatus.Finished;
-        var settled = found is { Manifest.MicroBatch: { } micro } && !finished ? config with { Train = config.Train with { MicroBatch = micro } } : config;
-        var fused = job.Backend.Kind == "cuda" && type != float32 && Cuda.Capability() >= 80;
-        var plan = MemoryPlan.For(settled, spec, new PlanDevice(job.Backend.Kind, Budget(job.Backend), type == float32 ? 4 : 2) { FusedAttention = fused }, longest);
+        var device = PlanDevice(job.Backend, type);
+        var ladder = MemoryPlan.Ladder(config, spec, device, longest);
+        var plan = ladder.FirstOrDefault(plan => plan.Fits && (finished || found?.Manifest.MicroBatch is not { } micro || plan.Rung.MicroBatch == micro))
+            ?? ladder.FirstOrDefault(plan => plan.Fits) ?? ladder.MinBy(plan => plan.PeakBytes)!;
         job.Watcher.Ledger(plan.Rows, measured: false);
         if (!plan.Fits)
         {
-            throw new UserFault("This does not fit into memory.", found: $"{plan.PeakBytes / 1073741824.0:F2} GiB needed with the smallest micro-batch",
-                next: settled != config ? $"free memory for the micro-batch of {plan.MicroBatch} that this run began with, or run again with --from-start"
-                    : "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise memory.budgetGiB");
+            throw new UserFault("This does not fit into memory.",
+                found: $"{plan.PeakBytes / 1073741824.0:F2} GiB needed with the least that the settings allow ({plan.Rung}), {MemoryPlan.Budget(config, device) / 1073741824.0:F2} GiB free"
+                    + (device.HostBytes is { } host && plan.HostBytes > host ? $"; {plan.HostBytes / 1073741824.0:F2} GiB needed on the host, {host / 1073741824.0:F2} GiB free" : ""),
+                next: "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise memory.budgetGiB");
         }
-        job.Watcher.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; micro-batch {plan.MicroBatch}, {(plan.Recompute ? "activations recomputed" + (plan.Keeps == Kept.Nothing ? "" : $", {plan.Keeps.ToString().ToLowerInvariant()} kept") : "activations kept")}");
+        job.Watcher.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
 
-        var batches = new Batches(rows.Rows, config.Data, config.Train, plan.MicroBatch);
+        var batches = new Batches(rows.Rows, config.Data, config.Train, plan.Rung.MicroBatch);
         var hashes = new Dictionary<string, string> { ["config"] = job.Config.Hash, ["data.train"] = rows.Hash, ["model"] = ModelHash(job.Model) };
         if (eval is not null)
             hashes["data.eval"] = eval.Hash;
@@ -139,7 +143,7 @@ public static class FineTune
         }, step);
         try
         {
-            return Train(job, spec, plan, type, batches, eval, checkpoints, adapterFolder, found?.Path, step, runId, hashes, record, stop);
+            return Train(job, spec, ladder, plan, longest, type, batches, eval, checkpoints, adapterFolder, found?.Path, step, runId, hashes, record, stop);
         }
         catch (Exception e)
         {
@@ -155,12 +159,15 @@ public static class FineTune
         }
     }
 
-    private static Result Train(Job job, ModelSpec spec, MemoryPlan plan, ScalarType type, Batches batches, Dataset? eval, CheckpointFolder checkpoints,
+    private static Result Train(Job job, ModelSpec spec, IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, int longest, ScalarType type, Batches batches, Dataset? eval, CheckpointFolder checkpoints,
         string adapterFolder, string? resume, int step, string runId, IReadOnlyDictionary<string, string> hashes, IRunWriter record, CancellationToken stop)
     {
-        var config = job.Config.Config;
+        var (config, cuda) = (job.Config.Config, job.Backend.Kind == "cuda");
         var measured = new Dictionary<string, long>();
-        var meter = new Meter(job.Backend.Kind == "cuda" ? Cuda.UsedBytes : null);
+        var used = cuda ? Cuda.UsedBytes : (Func<long>?)null;
+        var empty = new Meter(used).Now();
+        var limit = job.MemoryLimit ?? (config.Memory.BudgetGiB is { } gib ? () => (long)(gib * (1L << 30)) : null);
+        var meter = new Meter(used, limit is null ? null : () => empty + limit());
         var before = meter.Sample();
         long Since(string name)
         {
@@ -169,28 +176,36 @@ public static class FineTune
             return before = now;
         }
 
-        using var model = LoadModel(job.Model, spec, config, type, job.Backend.Device, (done, total) => job.Watcher.Progress("loading", done, total));
+        LayerStream Stream(bool spill) => new(spec.Layers, job.Backend.Device, spill || !cuda ? Path.Combine(job.Output, "streamed.weights") : null);
+        var stream = start.Rung.StreamLayers > 0 ? Stream(start.Spills) : null;
+        var streamed = stream is null ? [] : LayerStream.Chosen(spec.Layers, start.Rung.StreamLayers).ToHashSet();
+        using var model = LoadModel(job.Model, spec, config, type, job.Backend.Device, (done, total) => job.Watcher.Progress("loading", done, total),
+            layer =>
+            {
+                if (streamed.Contains(layer.Index))
+                    stream!.Add(layer);
+            });
+        if (cuda)
+            Cuda.ReleaseCached(model.Device);
         Since(MemoryPlan.Weights);
         var (alpha, rslora, biases) = (config.Adapter.Alpha, config.Adapter.UseRslora, config.Adapter.Biases);
         if (config.Adapter.From is { } from)
             (_, alpha, rslora, _, biases) = AdapterFiles.Load(job.Config.Full(from), model, config.Adapter.Dropout);
         else if (config.Adapter.Kind != AdapterKind.None)
             AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
-        if (plan.Recompute)
-            Recompute.Attach(model, plan.Keeps);
         var sampling = false;
-        Metered(model, meter, () => sampling);
-
         var trained = AdapterPass.Trained(model, config.Adapter.Kind, biases);
-        using var optimizer = new Optimizer(trained, config.Train, model.Device, type);
+        using var optimizer = new Optimizer(trained, config.Train, model.Device, type, start.Rung.OffloadOptimizer);
+        using var arrangement = new Arrangement(model, optimizer, meter, () => sampling, stream, () => Stream(spill: !cuda || HostMemory.FreeBytes() < rungs.Max(plan => plan.Streamed)));
+        arrangement.Take(start.Rung);
         using var scale = type == float16 ? new LossScale() : null;
-        IReadOnlyList<(string, Tensor)> state = scale is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scale.State)];
+        IReadOnlyList<(string, Tensor)> State() => scale is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scale.State)];
         var states = Since("states");                                         // weights trained, gradients, two moments: equal parts
         foreach (var (name, parts) in new[] { (MemoryPlan.Adapters, 1), (MemoryPlan.Gradients, 1), (MemoryPlan.Optimizer, 2) })
             measured[name] = measured["states"] * parts / 4;
         if (resume is not null)
         {
-            CheckpointFolder.Load(resume, state);
+            CheckpointFolder.Load(resume, State());
             optimizer.Restored();
         }
         job.Watcher.Stage("training", $"{optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of {config.Train.BatchSize} sequences on {job.Backend.Kind}");
@@ -199,10 +214,21 @@ public static class FineTune
         var stepper = new Stepper(model, optimizer, schedule, config.Train, scale, meter);
         var saved = step;
         using var calm = new Calm();
+        var ladder = new Ladder(rungs, start, arrangement, Room, Release, text =>
+        {
+            job.Watcher.Stage("memory", text);
+            record.Append(new RunEvent(job.Clock.GetUtcNow(), step, "memory", text));
+        });
+        if (config.Memory.Rehearse && (cuda || meter.Limited))
+            Rehearse();
         for (; step < batches.TotalSteps && !stop.IsCancellationRequested; step++, calm.Between())
         {
             sampling = step - saved < 3;
-            var row = stepper.Run(step, batches.Step(step), sampling);
+            var row = ladder.Hold($"step {step + 1}", () =>
+            {
+                batches.MicroBatch = ladder.Plan.Rung.MicroBatch;
+                return stepper.Run(step, batches.Step(step), sampling);
+            });
             record.Append([row]);
             job.Watcher.Step(row, batches.TotalSteps);
             if ((step + 1) % config.Checkpoint.Every == 0 && step + 1 < batches.TotalSteps)
@@ -212,7 +238,7 @@ public static class FineTune
             Save(step);
         measured[MemoryPlan.Activations] = stepper.Activations;
         measured[MemoryPlan.WorkingSet] = Math.Max(0, meter.RunPeak - states - stepper.Activations);
-        var ledger = plan.Rows.Select(row => row with { Measured = measured.TryGetValue(row.Name, out var bytes) ? bytes : null }).ToList();
+        var ledger = ladder.Plan.Rows.Select(row => row with { Measured = measured.TryGetValue(row.Name, out var bytes) ? bytes : null }).ToList();
         job.Watcher.Ledger(ledger, measured: true);
         if (step < batches.TotalSteps)
         {
@@ -224,7 +250,7 @@ public static class FineTune
         Score? score = null;
         if (eval is not null)
         {
-            score = Evaluation.Run(model, eval.Rows, Math.Max(plan.MicroBatch, 1), new Reporter(done => job.Watcher.Progress("evaluation", done, eval.Rows.Count)), CancellationToken.None);
+            score = ladder.Hold("the evaluation", () => Evaluation.Run(model, eval.Rows, ladder.Plan.Rung.MicroBatch, new Reporter(done => job.Watcher.Progress("evaluation", done, eval.Rows.Count)), CancellationToken.None));
             record.Append(new EvalRow(step, new Dictionary<string, double> { ["loss"] = score.Loss, ["perplexity"] = score.Perplexity, ["accuracy"] = score.Accuracy, ["tokens"] = score.Tokens }));
             job.Watcher.Stage("evaluation", $"loss {score.Loss:F4}, perplexity {score.Perplexity:F3}, accuracy {score.Accuracy:P1} of {score.Answers} answers");
         }
@@ -232,10 +258,14 @@ public static class FineTune
         if (Directory.Exists(staged))
             Directory.Delete(staged, recursive: true);
         Directory.CreateDirectory(staged);
-        if (config.Adapter.Kind == AdapterKind.None)
-            MergedModel.Save(staged, job.Model, model);
-        else
-            AdapterFiles.Save(staged, model, alpha, rslora, config.Adapter.Dropout, biases, config.Model.Source);
+        ladder.Hold("saving", () =>
+        {
+            if (config.Adapter.Kind == AdapterKind.None)
+                MergedModel.Save(staged, job.Model, model);
+            else
+                AdapterFiles.Save(staged, model, alpha, rslora, config.Adapter.Dropout, biases, config.Model.Source);
+            return true;
+        });
         if (Directory.Exists(adapterFolder))
             Directory.Delete(adapterFolder, recursive: true);
         Directory.Move(staged, adapterFolder);
@@ -248,7 +278,7 @@ public static class FineTune
         {
             try
             {
-                checkpoints.Save(at, runId, job.Config.Json, hashes, state, plan.MicroBatch);
+                ladder.Hold($"the checkpoint of step {at}", () => checkpoints.Save(at, runId, job.Config.Json, hashes, State(), ladder.Plan.Rung.MicroBatch));
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
@@ -257,15 +287,53 @@ public static class FineTune
             }
             saved = at;
         }
+
+        void Release()
+        {
+            stepper.Forget();
+            calm.Collect();
+            if (cuda)
+                Cuda.ReleaseCached(model.Device);
+        }
+
+        // What is free, and what the run has already; within the limits that were set.
+        long? Room(long resting)
+        {
+            var free = (cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes()) + resting;
+            return limit?.Invoke() is { } most ? Math.Min(most, free ?? long.MaxValue) : free;
+        }
+
+        void Rehearse()
+        {
+            job.Watcher.Stage("rehearsal", $"the longest batch, {longest:N0} tokens{(eval is null ? "" : ", an evaluation")}, a checkpoint's reading; --no-rehearsal skips it");
+            ladder.Hold("the rehearsal of the longest batch", () =>
+            {
+                stepper.Rehearse(Rehearsal.Longest(ladder.Plan.Rung.MicroBatch, longest, config.Data.Packing));
+                return true;
+            });
+            if (eval is not null)
+            {
+                ladder.Hold("the rehearsal of the evaluation", () =>
+                {
+                    Rehearsal.Evaluate(model, ladder.Plan.Rung.MicroBatch, eval.Rows.Max(row => row.Ids.Length));
+                    return true;
+                });
+            }
+            ladder.Hold("the rehearsal of a checkpoint", () =>
+            {
+                Rehearsal.Save(State());
+                return true;
+            });
+        }
     }
 
     /// <summary>Loads a model with its frozen linears in 4 bits when the adapter is QLoRA's.</summary>
-    public static Decoder LoadModel(string folder, ModelSpec spec, RunConfig config, ScalarType type, Device device, Action<int, int>? progress = null)
+    public static Decoder LoadModel(string folder, ModelSpec spec, RunConfig config, ScalarType type, Device device, Action<int, int>? progress = null, Action<DecoderLayer>? built = null)
     {
         var total = spec.Tensors.Count;
         var compute = config.Quantization.ComputeType switch { DType.Float32 => float32, DType.Bfloat16 => bfloat16, DType.Float16 => float16, _ => type };
         using var weights = new WeightStream(folder, spec, type, device, module => config.Adapter.Kind == AdapterKind.Qlora && module != "lm_head",
-            config.Quantization, compute, progress is null ? null : new Reporter(done => progress(done, total)));
+            config.Quantization, compute, progress is null ? null : new Reporter(done => progress(done, total)), built);
         return new Decoder(spec, weights, type, device);
     }
 
@@ -278,25 +346,6 @@ public static class FineTune
         DType.Float16 => throw new UserFault("model.dtype float16 needs a GPU.", found: $"backend {backend.Kind}", next: "use bfloat16 or float32"),
         _ => backend.Kind != "cuda" ? float32 : Cuda.Capability() >= 80 ? bfloat16 : float16,
     };
-
-    /// <summary>Reads the meter where a layer ends, out and back, while <paramref name="on"/> says so: peaks lie there.</summary>
-    private static void Metered(Decoder model, Meter meter, Func<bool> on)
-    {
-        var run = model.RunLayer;
-        model.RunLayer = (layer, x, pass) =>
-        {
-            var result = run(layer, x, pass);
-            if (!on())
-                return result;
-            meter.Sample();
-            return result.Back is not { } back ? result : new(result.Value, (gradient, onto) =>
-            {
-                var g = back(gradient, onto);
-                meter.Sample();
-                return g;
-            });
-        };
-    }
 
     private static Dataset Rows(Job job, ModelSpec spec, string file, string stage)
     {
@@ -324,7 +373,15 @@ public static class FineTune
         return differences;
     }
 
-    private static long? Budget(Backend backend) => backend.Kind == "cuda" ? Cuda.FreeBytes() : HostMemory.FreeBytes();
+    /// <summary>This machine, as a plan needs to know it.</summary>
+    private static PlanDevice PlanDevice(Backend backend, ScalarType type)
+    {
+        var cuda = backend.Kind == "cuda";
+        return new(backend.Kind, cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes(), type == float32 ? 4 : 2, HostBytes: cuda ? HostMemory.FreeBytes() : null)
+        {
+            FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
+        };
+    }
 
     /// <summary>sha256 over names, sizes and contents of the weights.</summary>
     private static string ModelHash(string folder, string? only = null)

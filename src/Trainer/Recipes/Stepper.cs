@@ -30,16 +30,18 @@ public sealed class Stepper(Decoder model, Optimizer optimizer, Schedule schedul
         var watch = Stopwatch.StartNew();
         meter.Reset();
         var targets = parts.Sum(part => (long)part.Targets.Length);
-        var uploads = parts.Select(part => new Upload(part, model.Device)).ToList();
         double loss, norm;
         while (true)
         {
             var sum = zeros([], float64, model.Device);
             for (var part = 0; part < parts.Count; part++)
-                sum.add_(Learn(parts[part], uploads[part], (scale?.Value ?? 1) / targets, ((long)config.Seed << 40) ^ ((long)index << 12) ^ part, measure));
+                sum.add_(Learn(parts[part], (scale?.Value ?? 1) / targets, ((long)config.Seed << 40) ^ ((long)index << 12) ^ part, measure));
+            meter.Sample();
             var length = optimizer.Norm(1 / (scale?.Value ?? 1));
+            // The last that needs memory; from here on the step is made.
+            var both = stack([sum, length.to(float64)]);
             optimizer.Step(index + 1, schedule.At(index), length, 1 / (scale?.Value ?? 1));
-            var read = stack([sum, length.to(float64)]).cpu().data<double>().ToArray();
+            var read = both.cpu().data<double>().ToArray();
             (loss, norm) = (read[0] / targets, read[1]);
             if (double.IsFinite(norm) && double.IsFinite(loss))
             {
@@ -52,15 +54,28 @@ public sealed class Stepper(Decoder model, Optimizer optimizer, Schedule schedul
             throw new UserFault($"The loss is no longer a number at step {index + 1}.", found: $"loss {loss}, gradient norm {norm}",
                 next: $"lower train.learningRate (now {config.LearningRate}) or set train.clip, and run again; the last checkpoint is whole");
         }
-        meter.Sample();
         var seconds = watch.Elapsed.TotalSeconds;
         return new(index + 1, loss, schedule.At(index), norm, targets, parts.Sum(part => part.Tokens) / seconds, meter.RunPeak, seconds);
     }
 
-    /// <summary>Adds the gradients of one micro-batch; its summed loss, fp64 ().</summary>
-    private Tensor Learn(MicroBatch batch, Upload upload, double factor, long seed, bool measure)
+    /// <summary>Takes a micro-batch out and back and forgets its gradient: needs the memory of a step and changes nothing.</summary>
+    public void Rehearse(MicroBatch batch)
     {
         using var scope = NewDisposeScope();
+        using var off = no_grad();
+        Learn(batch, (scale?.Value ?? 1) / batch.Targets.Length, 0, measure: true);
+        optimizer.Norm();
+        Forget();
+    }
+
+    /// <summary>Lets go of a step that was not finished.</summary>
+    public void Forget() => optimizer.Forget();
+
+    /// <summary>Adds the gradients of one micro-batch; its summed loss, fp64 ().</summary>
+    private Tensor Learn(MicroBatch batch, double factor, long seed, bool measure)
+    {
+        using var scope = NewDisposeScope();
+        var upload = new Upload(batch, model.Device);
         var start = measure ? meter.Sample() : 0;
         using var pass = model.NewPass(batch.Length, upload.Positions, batch.Documents, learns: true, seed: seed, deterministic: config.Deterministic);
         var (hidden, back) = model.Hidden(upload.Ids, pass);

@@ -29,7 +29,7 @@ public sealed class SafeTensors : IDisposable
     };
 
     // Parts of a tensor are read side by side: one thread does not keep up with a fast disk, nor with the page cache.
-    private const int PartBytes = 4 << 20, Readers = 4;
+    private const int PartBytes = 4 << 20, Readers = 4, WriteBytes = 32 << 20;
 
     private readonly SafeFileHandle handle;
     private readonly long data;
@@ -157,11 +157,21 @@ public sealed class SafeTensors : IDisposable
         stream.Write(text);
         stream.Write(Encoding.ASCII.GetBytes(new string(' ', padded - text.Length)));
         foreach (var (_, tensor) in tensors)
-        {
-            using var scope = NewDisposeScope();
-            tensor.detach().cpu().contiguous().WriteBytesToStream(stream);
-        }
+            WriteData(stream, tensor);
         stream.Flush(flushToDisk: true);
+    }
+
+    /// <summary>Writes a tensor's bytes a piece at a time: the host never holds a large one again.</summary>
+    internal static void WriteData(Stream stream, Tensor tensor)
+    {
+        using var scope = NewDisposeScope();
+        var flat = tensor.detach().contiguous().view(-1);
+        var piece = WriteBytes / tensor.element_size();
+        for (long at = 0; at < flat.shape[0]; at += piece)
+        {
+            using var inner = NewDisposeScope();
+            flat.narrow(0, at, Math.Min(piece, flat.shape[0] - at)).cpu().WriteBytesToStream(stream);
+        }
     }
 
     public void Dispose() => handle.Dispose();

@@ -23,19 +23,26 @@ internal sealed class Staging : IDisposable
             (slots[i], sent[i]) = (Cuda.AllocatePinned(SlotBytes), new Cuda.Event());
     }
 
-    /// <summary>A tensor of a file on the device, in its stored type.</summary>
-    public Tensor Read(SafeTensors file, string name, Device device)
+    /// <summary>A tensor of a file on the device, in a type or else the stored one. What is converted is so a slot at a time: the whole never lies there twice.</summary>
+    public Tensor Read(SafeTensors file, string name, Device device, ScalarType? wanted)
     {
         var stored = file.Find(name);
-        var tensor = empty(stored.Shape, file.TypeOf(stored), device);
-        var (bytes, address) = (stored.To - stored.From, Aten.DataPointer(tensor));
+        var type = file.TypeOf(stored);
+        var tensor = empty(stored.Shape, wanted ?? type, device);
+        using var scope = NewDisposeScope();
+        var (bytes, size, same) = (stored.To - stored.From, type.ElementSize(), tensor.dtype == type);
+        var flat = tensor.view(-1);
         for (long at = 0; at < bytes; at += SlotBytes, next = (next + 1) % Slots)
         {
+            using var inner = NewDisposeScope();
             var count = Math.Min(SlotBytes, bytes - at);
             sent[next].Wait();
             file.Read(stored, at, count, slots[next]);
-            Cuda.CopyToDevice(address + (nint)at, slots[next], count);
+            var part = same ? null : empty([count / size], type, device);
+            Cuda.CopyToDevice(part is null ? Aten.DataPointer(tensor) + (nint)at : Aten.DataPointer(part), slots[next], count);
             sent[next].Record();
+            if (part is not null)
+                flat.narrow(0, at / size, count / size).copy_(part);
         }
         return tensor;
     }

@@ -25,6 +25,8 @@ public sealed class WeightStream : IParts, IDisposable
     private readonly ScalarType compute;
     private readonly IProgress<int>? progress;
     private readonly Staging? staging;
+    private readonly Nf4Scratch scratch = new();                             // the model's, once there is one
+    private readonly Action<DecoderLayer>? built;
     private int read;
 
     /// <param name="folder">Holds model.safetensors, or model.safetensors.index.json and its shards.</param>
@@ -35,10 +37,11 @@ public sealed class WeightStream : IParts, IDisposable
     /// <param name="quantization">How.</param>
     /// <param name="compute">Type the 4-bit weights are expanded to.</param>
     /// <param name="progress">Tensors read so far.</param>
+    /// <param name="built">Given each layer as soon as its weights are there, so that it may put them elsewhere before the next layer's come.</param>
     public WeightStream(string folder, ModelSpec spec, ScalarType type, Device device, Func<string, bool>? quantized = null,
-        QuantizationConfig? quantization = null, ScalarType? compute = null, IProgress<int>? progress = null)
+        QuantizationConfig? quantization = null, ScalarType? compute = null, IProgress<int>? progress = null, Action<DecoderLayer>? built = null)
     {
-        (this.spec, this.type, this.device, this.progress) = (spec, type, device, progress);
+        (this.spec, this.type, this.device, this.progress, this.built) = (spec, type, device, progress, built);
         (this.quantized, this.quantization, this.compute) = (quantized ?? (_ => false), quantization ?? new(), compute ?? type);
         staging = device.type == DeviceType.CUDA ? new() : null;
         try
@@ -63,8 +66,10 @@ public sealed class WeightStream : IParts, IDisposable
     {
         using var scope = NewDisposeScope();
         progress?.Report(++read);
-        return new Parameter(name, Read(name).to(type));
+        return new Parameter(name, Read(name, type));
     }
+
+    public void Built(DecoderLayer layer) => built?.Invoke(layer);
 
     public Linear Linear(string module)
     {
@@ -74,7 +79,7 @@ public sealed class WeightStream : IParts, IDisposable
             return new DenseLinear(module, Weight(name), bias);
         using var scope = NewDisposeScope();
         progress?.Report(++read);
-        return new Nf4Linear(module, Nf4.Quantize(Read(name), quantization.Type, quantization.DoubleQuant), bias, compute);
+        return new Nf4Linear(module, Nf4.Quantize(Read(name), quantization.Type, quantization.DoubleQuant), bias, compute, scratch);
     }
 
     public void Dispose()
@@ -84,8 +89,14 @@ public sealed class WeightStream : IParts, IDisposable
             file.Dispose();
     }
 
-    /// <summary>A stored tensor where it is to be.</summary>
-    private Tensor Read(string name) => staging?.Read(where[name], name, device) ?? where[name].Read(name).to(device);
+    /// <summary>A stored tensor where it is to be, in a type or else its own.</summary>
+    private Tensor Read(string name, ScalarType? wanted = null)
+    {
+        if (staging is not null)
+            return staging.Read(where[name], name, device, wanted);
+        var tensor = where[name].Read(name).to(device);
+        return wanted is { } type ? tensor.to(type) : tensor;
+    }
 
     /// <summary>Files that hold the weights of a folder, in order.</summary>
     public static IReadOnlyList<string> Files(string folder) => [.. Index(folder).Select(pair => pair.File).Distinct()];

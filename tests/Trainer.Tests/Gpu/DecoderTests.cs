@@ -42,6 +42,32 @@ public sealed class DecoderTests
         }
     }
 
+    [GpuTheory, InlineData(AdapterKind.Lora, "BFloat16"), InlineData(AdapterKind.Qlora, "BFloat16"), InlineData(AdapterKind.Lora, "Float32"), InlineData(AdapterKind.None, "BFloat16"), InlineData(AdapterKind.None, "Float32")]
+    public void Wherever_things_lie_the_bits_are_the_same(AdapterKind kind, string typeName)
+    {
+        var type = Enum.Parse<ScalarType>(typeName);
+        MicroBatch[][] batches = [[Batches.Form(rows, [[0], [2], [6]], packed: false)], [Batches.Form(rows, [[1, 4], [7, 5]], packed: true)]];
+        var plain = Steps(kind, type, batches, 6, rank: 8);
+        var fused = type != ScalarType.Float32;
+        Rung[] rungs =
+        [
+            new(1, true, fused ? Kept.Both : Kept.Nothing, OffloadActivations: true), new(1, true, Kept.Nothing, OffloadActivations: true), new(1, OffloadOptimizer: true),
+            .. kind == AdapterKind.None ? Array.Empty<Rung>() : [new(1, StreamLayers: 3), new(1, StreamLayers: 8), new(1, true, fused ? Kept.Both : Kept.Nothing, true, true, 8), new(1, StreamLayers: 1)],
+        ];
+        foreach (var rung in rungs)
+        {
+            foreach (var late in new[] { false, true })
+            {
+                foreach (var spill in rung.StreamLayers > 0 ? new[] { false, true } : [false])
+                {
+                    var other = Steps(kind, type, batches, 6, rank: 8, rung: rung, late: late, spill: spill);
+                    Assert.Equal(plain.Losses, other.Losses);
+                    Assert.True(plain.B.Equals(other.B) && plain.Mean.Equals(other.Mean), $"{rung} {(late ? "after two steps" : "from the start")} {(spill ? "from a file" : "")}");
+                }
+            }
+        }
+    }
+
     [GpuTheory]
     [InlineData(AdapterKind.Lora, "BFloat16", 16), InlineData(AdapterKind.Lora, "Float16", 32), InlineData(AdapterKind.Lora, "BFloat16", 8), InlineData(AdapterKind.None, "BFloat16", 0), InlineData(AdapterKind.None, "Float16", 0)]
     public void Gradients_in_sixteen_bits_are_those_of_fp32(AdapterKind kind, string typeName, int rank)
@@ -56,10 +82,19 @@ public sealed class DecoderTests
     }
 
     /// <param name="recompute">null runs layers once; else what their first run keeps.</param>
-    private static (List<double> Losses, Tensor B, Tensor Mean) Steps(AdapterKind kind, ScalarType type, MicroBatch[][] batches, int steps, double dropout = 0, Kept? recompute = null, int rank = 16)
+    /// <param name="rung">What is given up, from the start or after two steps.</param>
+    private static (List<double> Losses, Tensor B, Tensor Mean) Steps(AdapterKind kind, ScalarType type, MicroBatch[][] batches, int steps, double dropout = 0, Kept? recompute = null, int rank = 16,
+        Rung? rung = null, bool late = false, bool spill = false)
     {
         var spec = ModelSpec.Read(TestBackend.Nano);
-        using var weights = new WeightStream(TestBackend.Nano, spec, type, Gpu.Device, module => kind == AdapterKind.Qlora && module != "lm_head");
+        LayerStream Stream() => new(spec.Layers, Gpu.Device, spill ? Path.Combine(Directory.CreateTempSubdirectory("memopt").FullName, "weights") : null);
+        var stream = rung?.StreamLayers > 0 && !late ? Stream() : null;
+        var streamed = LayerStream.Chosen(spec.Layers, rung?.StreamLayers ?? 0).ToHashSet();
+        using var weights = new WeightStream(TestBackend.Nano, spec, type, Gpu.Device, module => kind == AdapterKind.Qlora && module != "lm_head", built: layer =>
+        {
+            if (streamed.Contains(layer.Index))
+                stream?.Add(layer);
+        });
         using var model = new Decoder(spec, weights, type, Gpu.Device);
         if (kind != AdapterKind.None)
             AdapterPass.Attach(model, new AdapterConfig { Rank = rank, Dropout = dropout }, 1);
@@ -67,10 +102,16 @@ public sealed class DecoderTests
             Recompute.Attach(model, keeps);
         var config = new TrainConfig { LearningRate = kind == AdapterKind.None ? 1e-4 : 2e-3, Schedule = ScheduleKind.Constant };
         var trained = AdapterPass.Trained(model, kind, BiasMode.None);
-        using var optimizer = new Optimizer(trained, config, Gpu.Device, type);
+        using var optimizer = new Optimizer(trained, config, Gpu.Device, type, rung is { OffloadOptimizer: true } && !late);
+        using var arrangement = new Arrangement(model, optimizer, new Meter(), () => false, stream, Stream);
         using var scale = type == ScalarType.Float16 ? new LossScale() : null;
         var stepper = new Stepper(model, optimizer, new Schedule(config, steps), config, scale, new Meter());
-        var losses = Enumerable.Range(0, steps).Select(i => stepper.Run(i, batches[i % batches.Length]).Loss).ToList();
+        var losses = Enumerable.Range(0, steps).Select(i =>
+        {
+            if (rung is not null && i == (late ? 2 : 0))
+                arrangement.Take(rung);
+            return stepper.Run(i, batches[i % batches.Length]).Loss;
+        }).ToList();
         return (losses, optimizer.State[0].Tensor.cpu(), optimizer.State[1].Tensor.cpu());
     }
 }

@@ -53,19 +53,40 @@ public sealed class MemoryPlanTests
     }
 
     [Fact]
-    public void Auto_gives_up_as_little_as_it_must()
+    public void Auto_takes_the_fastest_that_fits()
     {
         var config = new RunConfig { Train = new() { BatchSize = 8 } };
-        var easy = Plan(config);
-        Assert.Equal((false, 8, true), (easy.Recompute, easy.MicroBatch, easy.Fits));
-        var tight = Plan(config, easy.PeakBytes - 1);
-        Assert.Equal((true, 8, true), (tight.Recompute, tight.MicroBatch, tight.Fits));
-        var tighter = Plan(config, tight.PeakBytes - 1);
-        Assert.True(tighter is { Fits: true, MicroBatch: < 8 });
+        var device = new PlanDevice("cpu", null, 4);
+        var ladder = MemoryPlan.Ladder(config, llama, device, 24);
+        Assert.Equal(new Rung(8), Plan(config).Rung);
+        foreach (var budget in ladder.Select(plan => plan.PeakBytes * 103 / 100))
+        {
+            var chosen = Plan(config, budget);
+            Assert.True(chosen.Fits && chosen.PeakBytes <= budget);
+            Assert.DoesNotContain(ladder.TakeWhile(plan => plan.Rung != chosen.Rung), plan => plan.PeakBytes <= budget * 98 / 100);
+        }
         Assert.False(Plan(config, 1000).Fits);
         // What is written is kept.
-        Assert.True(Plan(config with { Memory = new() { Recompute = true } }).Recompute);
-        Assert.False(Plan(config with { Memory = new() { Recompute = false } }, tight.PeakBytes).Recompute);
+        Assert.All(MemoryPlan.Ladder(config with { Memory = new() { Recompute = true, StreamLayers = 2 } }, llama, device, 24), plan => Assert.True(plan.Rung is { Recompute: true, StreamLayers: 2 }));
+        Assert.All(MemoryPlan.Ladder(config with { Train = config.Train with { MicroBatch = 2 } }, llama, device, 24), plan => Assert.Equal(2, plan.Rung.MicroBatch));
+    }
+
+    [Fact]
+    public void What_leaves_the_device_is_on_the_host_or_the_disk()
+    {
+        var config = new RunConfig { Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true }, Train = new() { BatchSize = 2 } };
+        MemoryPlan Of(Func<MemoryConfig, MemoryConfig> with, long? host = null) => MemoryPlan.For(config with { Memory = with(config.Memory) }, llama, new PlanDevice("cuda", null, 2, HostBytes: host) { FusedAttention = true }, 24);
+        var plain = Of(memory => memory);
+        // All three layers' weights leave, and two slots come.
+        var streamed = Of(memory => memory with { StreamLayers = 3 });
+        Assert.Equal(Row(plain, MemoryPlan.Weights) - 3 * LayerLinears * 2, Row(streamed, MemoryPlan.Weights));
+        Assert.Equal((3 * LayerLinears * 2, 2 * LayerLinears * 2), (Row(streamed, MemoryPlan.HostWeights), Row(streamed, MemoryPlan.Slots)));
+        Assert.Equal("disk", Of(memory => memory with { StreamLayers = 3 }, host: 1000).Rows.Single(row => row.Name == MemoryPlan.HostWeights).Place);
+        // Two layers' inputs of 64 numbers a token in two bytes.
+        Assert.Equal(2 * 48 * 64 * 2, Row(Of(memory => memory with { OffloadActivations = true }), MemoryPlan.HostActivations));
+        var optimizer = Of(memory => memory with { OffloadOptimizer = true });
+        Assert.Equal(12 * plain.Trained, Row(optimizer, MemoryPlan.HostOptimizer));
+        Assert.Equal(2 * plain.Trained, Row(optimizer, MemoryPlan.Adapters));
     }
 
     private static long Row(MemoryPlan plan, string name) => plan.Rows.Single(row => row.Name == name).Bytes;

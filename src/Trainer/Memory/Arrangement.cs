@@ -1,0 +1,56 @@
+using Memopt.Trainer.Models;
+using Memopt.Trainer.Plan;
+using Memopt.Trainer.Recipes;
+
+namespace Memopt.Trainer.Memory;
+
+/// <summary>Puts rungs into effect on a model that is loaded, each from whichever was in effect before. What has gone to the host stays there.</summary>
+/// <param name="model">The model.</param>
+/// <param name="optimizer">Of its trained weights.</param>
+/// <param name="meter">Read where a layer ends, out and back: peaks lie there.</param>
+/// <param name="sampling">Whether it is to be read.</param>
+/// <param name="stream">What streams layers already, if anything does.</param>
+/// <param name="newStream">Makes it when a rung asks for the first.</param>
+public sealed class Arrangement(Decoder model, Optimizer optimizer, Meter meter, Func<bool> sampling, LayerStream? stream, Func<LayerStream> newStream) : IDisposable
+{
+    private LayerStream? stream = stream;
+    private HostKeeper? keeper;
+
+    /// <summary>Applies a rung; after an exception for want of memory it may be called again with another.</summary>
+    public void Take(Rung rung)
+    {
+        model.RunLayer = (layer, x, pass) => layer.forward(x, pass);
+        if (rung.StreamLayers > 0)
+            (stream ??= newStream()).Extend(model, rung.StreamLayers);
+        if (rung.OffloadOptimizer)
+            optimizer.ToHost();
+        if (rung.Recompute)
+            Recompute.Attach(model, rung.Keeps, rung.OffloadActivations ? keeper ??= new() : null);
+        stream?.Attach(model);
+        Measure();
+    }
+
+    public void Dispose()
+    {
+        keeper?.Dispose();
+        stream?.Dispose();
+    }
+
+    private void Measure()
+    {
+        var run = model.RunLayer;
+        model.RunLayer = (layer, x, pass) =>
+        {
+            var result = run(layer, x, pass);
+            if (!sampling() && !meter.Limited)
+                return result;
+            meter.Sample();
+            return result.Back is not { } back ? result : new(result.Value, (gradient, onto) =>
+            {
+                var g = back(gradient, onto);
+                meter.Sample();
+                return g;
+            });
+        };
+    }
+}

@@ -1,0 +1,46 @@
+namespace Memopt.Trainer.Plan;
+
+/// <summary>What a run gives up for memory. Steps, losses and weights are the same on every rung, up to rounding where the micro-batch differs.</summary>
+/// <param name="MicroBatch">Sequences computed at once; the step adds up the rest.</param>
+/// <param name="Recompute">Whether layers are run again on the way back.</param>
+/// <param name="Keeps">What is kept beside their inputs then.</param>
+/// <param name="OffloadActivations">Whether inputs, and what is kept beside them, lie on the host meanwhile.</param>
+/// <param name="OffloadOptimizer">Whether trained weights and moments do.</param>
+/// <param name="StreamLayers">Layers whose frozen weights do.</param>
+public sealed record Rung(int MicroBatch, bool Recompute = false, Kept Keeps = Kept.Nothing, bool OffloadActivations = false, bool OffloadOptimizer = false, int StreamLayers = 0)
+{
+    /// <summary>In words, for people.</summary>
+    public override string ToString()
+    {
+        var kept = Keeps == Kept.Nothing ? "" : $", {Keeps.ToString().ToLowerInvariant()} kept";
+        return $"micro-batch {MicroBatch}, " + (Recompute ? $"activations recomputed{kept}{(OffloadActivations ? ", on the host" : "")}" : "activations kept")
+            + (OffloadOptimizer ? ", optimizer on the host" : "") + (StreamLayers > 0 ? $", weights of {StreamLayers} layers streamed" : "");
+    }
+
+    /// <summary>Every rung that settings allow on a device, in no order.</summary>
+    public static IEnumerable<Rung> All(RunConfig config, ModelSpec spec, PlanDevice device)
+    {
+        var memory = config.Memory;
+        var micros = config.Train.MicroBatch is { } fixedBatch ? [fixedBatch]
+            : Enumerable.Range(1, config.Train.BatchSize).Where(size => config.Train.BatchSize % size == 0).Reverse().ToArray();
+        if (memory.Strategy == MemoryStrategy.Manual)
+        {
+            return [new(micros[0], memory.Recompute ?? false, memory.Recompute == true ? memory.Keep ?? Kept.Nothing : Kept.Nothing, memory.OffloadActivations ?? false,
+                memory.OffloadOptimizer ?? false, memory.StreamLayers ?? 0)];
+        }
+        bool[] Either(bool? written, bool possible) => written is { } value ? [value] : possible ? [false, true] : [false];
+        var cuda = device.Kind == "cuda";
+        // The fused kernels keep attention's result, the general operator does not.
+        Kept[] keeps = memory.Keep is { } keep ? [keep] : device.FusedAttention ? [Kept.Both, Kept.Attention, Kept.Nothing] : [Kept.Nothing];
+        int[] streams = memory.StreamLayers is { } layers ? [Math.Min(layers, spec.Layers)] : config.Adapter.Kind == AdapterKind.None ? [0]
+            : [.. new[] { 0, 0.25, 0.5, 0.75, 1 }.Select(share => (int)Math.Ceiling(share * spec.Layers)).Distinct()];
+        return from micro in micros
+               from stream in streams
+               from optimizer in Either(memory.OffloadOptimizer, cuda)
+               from recompute in Either(memory.Recompute, true)
+               from offload in Either(memory.OffloadActivations, cuda && recompute)
+               where recompute || !offload
+               from kept in recompute ? keeps : [Kept.Nothing]
+               select new Rung(micro, recompute, kept, offload, optimizer, stream);
+    }
+}
