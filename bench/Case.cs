@@ -27,29 +27,6 @@ internal sealed record Case(string Name, string Shape, string Kind, int Rank, st
     }
 }
 
-/// <summary>A model's shape, by the names of config.json.</summary>
-internal sealed record Shape(int HiddenSize, int NumHiddenLayers, int NumAttentionHeads, int NumKeyValueHeads, int IntermediateSize, int VocabSize, bool TieWordEmbeddings)
-{
-    public ModelSpec Spec() => new()
-    {
-        ModelType = "qwen2",
-        VocabSize = VocabSize,
-        HiddenSize = HiddenSize,
-        IntermediateSize = IntermediateSize,
-        Layers = NumHiddenLayers,
-        Heads = NumAttentionHeads,
-        KvHeads = NumKeyValueHeads,
-        HeadDim = HiddenSize / NumAttentionHeads,
-        RmsNormEps = 1e-6,
-        TieWordEmbeddings = TieWordEmbeddings,
-        QkvBias = true,
-        HiddenAct = "silu",
-        SlidingWindow = new int?[NumHiddenLayers],
-        MaxPositions = 32768,
-        Rope = new RopeSpec { Theta = 1e6 },
-    };
-}
-
 /// <summary>Random weights made where they lie.</summary>
 internal sealed class RandomParts(ModelSpec spec, ScalarType type, Device device, bool quantized, Nf4Scratch scratch, Action<DecoderLayer>? built = null) : IParts
 {

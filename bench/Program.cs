@@ -16,12 +16,13 @@ using static TorchSharp.torch;
 var root = JsonDocument.Parse(File.ReadAllText(args[0])).RootElement;
 var job = root.GetProperty("cases").EnumerateArray().Single(c => c.GetProperty("name").GetString() == args[1]).Deserialize<Case>(Case.Json)!;
 var deterministic = args.Contains("--deterministic");
-var shape = root.GetProperty("shapes").GetProperty(job.Shape).Deserialize<Shape>(Case.Json)!;
+var shape = Path.Combine(Directory.CreateTempSubdirectory("memopt").FullName, "config.json");
+File.WriteAllText(shape, root.GetProperty("shapes").GetProperty(job.Shape).GetRawText());
 
 var home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
 var backend = Backend.Load("cuda", new BackendEnvironment(Environment.GetEnvironmentVariable("MEMOPT_LIBTORCH"), Path.Combine(home, ".nuget", "packages"),
     Directory.GetCurrentDirectory(), Path.Combine(home, ".cache", "memopt")));
-var spec = shape.Spec();
+var spec = ModelSpec.Read(shape);
 var kind = job.Kind switch { "qlora" => AdapterKind.Qlora, "full" => AdapterKind.None, _ => AdapterKind.Lora };
 var adapter = new AdapterConfig { Kind = kind, Rank = job.Rank, Alpha = 32, Targets = new Targets(job.Targets) };
 var train = new TrainConfig { LearningRate = 2e-4, Schedule = ScheduleKind.Constant, Deterministic = deterministic };
@@ -44,7 +45,7 @@ if (job.LeftGib is { } left && Cuda.Memory() is { } memory)
     Cuda.Take(memory.Free - (long)(left * (1L << 30)) + Cuda.UsedBytes());
 var (ballast, stages) = (job.LeftGib is null ? 0 : Cuda.Memory()!.Value.Total - (long)(job.LeftGib * (1L << 30)), new List<long> { Cuda.UsedBytes() });
 long Used() => Cuda.UsedBytes() - ballast;
-var plan = MemoryPlan.For(config, spec, new PlanDevice("cuda", job.LeftGib is null ? null : Cuda.FreeBytes(), 2, HostBytes: HostMemory.FreeBytes()) { FusedAttention = Cuda.Capability() >= 80 }, job.Length);
+var plan = MemoryPlan.For(config, spec, new PlanDevice("cuda", job.LeftGib is null ? null : Cuda.FreeBytes(), 2, HostBytes: HostMemory.FreeBytes()) { FusedAttention = Cuda.Capability() >= 80, Multiprocessors = Cuda.Multiprocessors }, job.Length);
 var stream = plan.Rung.StreamLayers > 0 ? new LayerStream(spec.Layers, backend.Device) : null;
 var streamed = LayerStream.Chosen(spec.Layers, plan.Rung.StreamLayers).ToHashSet();
 using var model = new Decoder(spec, new RandomParts(spec, bfloat16, backend.Device, kind == AdapterKind.Qlora, new(), layer =>

@@ -17,7 +17,7 @@ def main():
     spec = json.load(open(sys.argv[1]))
     case = next(c for c in spec["cases"] if c["name"] == sys.argv[2])
     torch.manual_seed(0)
-    config = Qwen2Config(**spec["shapes"][case["shape"]], max_position_embeddings=32768, rope_theta=1e6, rms_norm_eps=1e-6, attn_implementation="sdpa", use_cache=False)
+    config = Qwen2Config(**{key: value for key, value in spec["shapes"][case["shape"]].items() if key != "model_type"}, attn_implementation="sdpa", use_cache=False)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("meta"):
         model = Qwen2ForCausalLM(config)

@@ -18,13 +18,13 @@ public static class Gated
     /// <summary>Activations by their names in config.json, in the order of the kernel's numbers.</summary>
     public static readonly IReadOnlyList<string> Activations = ["silu", "relu", "gelu", "gelu_pytorch_tanh"];
 
-    /// <summary>gate and up (B, T, M), rows at any stride that both share → (B, T, M).</summary>
-    public static Tensor Forward(Tensor gate, Tensor up, string act)
+    /// <summary>gate and up (B, T, M), rows at any stride that both share → (B, T, M), in room that is given or new.</summary>
+    public static Tensor Forward(Tensor gate, Tensor up, string act, Func<long[], ScalarType, Tensor>? room = null)
     {
         if (!Kernel.Serves(gate))
             return Reference(gate, up, act);
         var width = gate.shape[^1];
-        var y = empty(gate.shape, gate.dtype, gate.device);
+        var y = room?.Invoke(gate.shape, gate.dtype) ?? empty(gate.shape, gate.dtype, gate.device);
         kernel.Launch("forward", gate.dtype, (y.numel() / width, 1), (Threads(width), 1), [gate, up, y, gate.stride(-2), (int)width, Kind(act), Packed(gate, up)]);
         return y;
     }
@@ -46,11 +46,11 @@ public static class Gated
     /// <summary>Whether low-rank parts of some rank may be left to the calls below.</summary>
     public static bool Adds(Tensor x, long width, int rank) => tensorCores && rank is 16 or 32 or 64 && width % 32 == 0 && x.dtype is ScalarType.BFloat16 or ScalarType.Float16 && Kernel.Serves(x);
 
-    /// <summary>As <see cref="Forward(Tensor, Tensor, string)"/> of gate + its low-rank part and up + its.</summary>
-    public static Tensor Forward(Tensor gate, Tensor up, LowRank lowGate, LowRank lowUp, string act)
+    /// <summary>As <see cref="Forward(Tensor, Tensor, string, Func{long[], ScalarType, Tensor}?)"/> of gate + its low-rank part and up + its.</summary>
+    public static Tensor Forward(Tensor gate, Tensor up, LowRank lowGate, LowRank lowUp, string act, Func<long[], ScalarType, Tensor>? room = null)
     {
         var width = gate.shape[^1];
-        var y = empty(gate.shape, gate.dtype, gate.device);
+        var y = room?.Invoke(gate.shape, gate.dtype) ?? empty(gate.shape, gate.dtype, gate.device);
         var rows = y.numel() / width;
         kernel.Launch($"forward_low{lowGate.Left.shape[^1]}", gate.dtype, ((width + 255) / 256, (rows + Span - 1) / Span), (256, 1),
         [

@@ -27,7 +27,9 @@ public static class Recompute
         return new(y, (gradient, _) =>
         {
             using var scope = NewDisposeScope();
-            return layer.forward(input.Take(scope), pass, Wanted.NoValue).Back!(gradient);
+            var again = layer.forward(input.Take(scope), pass, Wanted.NoValue);
+            pass.FreeRoom();
+            return again.Back!(gradient);
         });
     }
 }

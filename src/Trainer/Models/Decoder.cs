@@ -97,7 +97,7 @@ public sealed class Decoder : IDisposable
         return new[] { embed_tokens }.Concat(norms).Append(norm.weight).Concat(linears.SelectMany(linear => linear.Parameters)).Distinct();
     }
 
-    /// <summary>Token ids (B, T) int64 → hidden states (B · T, C) after the last norm.</summary>
+    /// <summary>Token ids (B, T) int64 → hidden states (B · T, C) after the last norm. The way back frees the gradient it is given.</summary>
     public Out Hidden(Tensor ids, Pass pass)
     {
         using var scope = NewDisposeScope();
@@ -113,6 +113,7 @@ public sealed class Decoder : IDisposable
             (inputs[i], x, backs[i]) = (x, y, back);
         }
         pass.Cache?.Advance((int)ids.shape[1]);
+        pass.FreeRoom();
         var (h, normBack) = norm.forward(x, pass);
         h.MoveToOuterDisposeScope();
         if (!pass.Learns)
@@ -123,6 +124,8 @@ public sealed class Decoder : IDisposable
             using var scope = NewDisposeScope();
             using var off = no_grad();
             var g = normBack!(gradient);
+            gradient.Dispose();
+            x.Dispose();
             for (var i = layers.Length - 1; i >= 0; i--)
             {
                 g = backs[i]!(g);

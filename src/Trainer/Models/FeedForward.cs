@@ -44,7 +44,8 @@ public sealed class FeedForward(ModelSpec spec)
         {
             using var scope = NewDisposeScope();
             var (gate, up) = (Half(0), Half(1));
-            var gated = apart ? Gated.Forward(gate, up, Low(0), Low(1), spec.HiddenAct) : Gated.Forward(gate, up, spec.HiddenAct);
+            Func<long[], ScalarType, Tensor>? room = pass.Learns ? pass.Room : null;
+            var gated = apart ? Gated.Forward(gate, up, Low(0), Low(1), spec.HiddenAct, room) : Gated.Forward(gate, up, spec.HiddenAct, room);
             foreach (var part in pass.Learns ? [] : projected)
                 part.Value.Dispose();
             return gated.MoveToOuterDisposeScope();

@@ -38,6 +38,7 @@ public sealed class Pass : IDisposable
     private readonly Tensor? starts;
     private readonly int past;
     private readonly Device device;
+    private Tensor? room;
 
     /// <param name="cos">(B or 1, T, R) rotary cosines in the compute type; freed with the pass.</param>
     /// <param name="sin">Sines, likewise.</param>
@@ -81,6 +82,27 @@ public sealed class Pass : IDisposable
         var kept = Keeper.Keep(tensor, layer);
         held.Add(kept);
         return kept;
+    }
+
+    /// <summary>
+    /// Room for what each layer needs for a moment on the way out, the same for all. Where layers keep the rest until the way back, room of
+    /// each one's own would be cut up by what the next keeps.
+    /// </summary>
+    public Tensor Room(long[] shape, ScalarType type)
+    {
+        if (room is null || room.numel() < shape.Aggregate(1L, (a, b) => a * b) || room.dtype != type)
+        {
+            room?.Dispose();
+            room = empty(shape, type, device).DetachFromDisposeScope();
+        }
+        return room.view(-1).narrow(0, 0, shape.Aggregate(1L, (a, b) => a * b)).view(shape);
+    }
+
+    /// <summary>The way out is over.</summary>
+    public void FreeRoom()
+    {
+        room?.Dispose();
+        room = null;
     }
 
     /// <summary>What attention gave in a layer's first run, once; from then on the scope's.</summary>
@@ -139,6 +161,7 @@ public sealed class Pass : IDisposable
             mask.Dispose();
         foreach (var kept in held)
             kept.Dispose();
+        room?.Dispose();
         Cos.Dispose();
         Sin.Dispose();
         starts?.Dispose();

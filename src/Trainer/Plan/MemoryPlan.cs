@@ -13,6 +13,9 @@ public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes, 
     /// <summary>Whether attention is the fused kernels', which keep less: in 16 bits from compute capability 8.0 on.</summary>
     public bool FusedAttention { get; init; }
 
+    /// <summary>Multiprocessors: attention's way back in a fixed order sums in so many parts as fill them.</summary>
+    public int Multiprocessors { get; init; } = 132;
+
     /// <summary>A card of which nothing is in use yet. The context is that of an H200 under libtorch 2.11; other cards' are smaller.</summary>
     public static PlanDevice Of(Gpu gpu, DType type = DType.Auto) => new("cuda", gpu.Bytes, type == DType.Float32 ? 4 : 2, 871_170_048) { FusedAttention = gpu.Bf16 && type != DType.Float32 };
 }
@@ -109,7 +112,9 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         var head = rows * spec.VocabSize * (c + (cuda ? 0 : 8)) + 4 * input + (full && c < 4 ? 4 * h * spec.VocabSize : 0);
         var widest = linears.Max(l => l.In * l.Out);
         var passing = qlora && !cuda ? widest * (8 + c) : full && c < 4 ? widest * 4 : 0;
-        var attention = tokens * q * (device.FusedAttention ? 4 + 3 * c : 8L * c);
+        // The gradient of q is summed in fp32; in a fixed order in as many parts as it takes for every multiprocessor to have a head.
+        var parts = config.Train.Deterministic ? (device.Multiprocessors + rung.MicroBatch * spec.Heads - 1) / (rung.MicroBatch * spec.Heads) : 1;
+        var attention = tokens * q * (device.FusedAttention ? 4 * parts + 3 * c : 8L * c);
         var working = Math.Max(head, 3 * input + passing + Math.Max(tokens * m * c + input, attention - 2 * tokens * m * c));
 
         LedgerRow Row(string name, long bytes, string why, string place = "device") => new(name, bytes, place, why);

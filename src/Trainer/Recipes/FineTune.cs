@@ -155,6 +155,11 @@ public static class FineTune
             {
                 // The store is what failed, perhaps: the first fault says more, and the run will show as interrupted.
             }
+            if (OutOfMemory.Is(e))
+            {
+                throw new UserFault("Memory ran out while the model was made ready.", found: $"{e.Message}; the plan was {plan.Rung}, {plan.PeakBytes / 1048576.0:N0} MiB",
+                    next: "free memory, or set memory.budgetGiB to what may be taken, and run again", inner: e);
+            }
             throw;
         }
     }
@@ -380,6 +385,7 @@ public static class FineTune
         return new(backend.Kind, cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes(), type == float32 ? 4 : 2, HostBytes: cuda ? HostMemory.FreeBytes() : null)
         {
             FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
+            Multiprocessors = cuda ? Cuda.Multiprocessors : 1,
         };
     }
 

@@ -6,84 +6,108 @@ using Memopt.Trainer.Recipes;
 
 namespace Memopt.Trainer.Tests.Memory;
 
-/// <summary>Memory that runs out in the middle of a run, by a limit on the tensors' bytes that shrinks as it goes.</summary>
+/// <summary>Memory that runs out in the middle of a run: an allocator's refusals, injected where the run reads its meter.</summary>
 [Collection(Alone.Name)]
 public sealed class LadderTests
 {
+    private const string Micro = "\"microBatch\": 2", Settled = ", \"streamLayers\": 0, \"recompute\": true";
+
     // What each rung gives up changes no bit in fp32 as long as the micro-batch stays: so the losses are the same numbers, and the adapter the same bytes.
-    [Theory, InlineData(AdapterKind.Lora, 3), InlineData(AdapterKind.Qlora, 2)]
-    public void Times_out_of_memory_and_the_losses_are_those_of_an_undisturbed_run(AdapterKind kind, int times)
+    [Theory, InlineData(AdapterKind.Lora), InlineData(AdapterKind.Qlora)]
+    public void Three_times_out_of_memory_and_the_losses_are_those_of_an_undisturbed_run(AdapterKind kind)
     {
-        var undisturbed = new Training(kind, "\"microBatch\": 2").Run();
+        var undisturbed = new Training(kind, Micro).Run();
         Assert.Empty(undisturbed.Events);
-        var squeezed = new Training(kind, "\"microBatch\": 2") { SqueezeAfter = [.. new[] { 2, 4, 6 }.Take(times)] }.Run();
-        Assert.True(squeezed.Events.Count >= times, string.Join('\n', squeezed.Events.Select(e => e.Text)));
-        Assert.All(squeezed.Events, e => Assert.Equal("memory", e.Kind));
-        Assert.Contains("streamed", squeezed.Events[^1].Text);
-        Assert.Equal(undisturbed.Losses, squeezed.Losses);
-        Assert.Equal(undisturbed.Adapter, squeezed.Adapter);
+        var refused = new Training(kind, Micro) { RefuseIn = [2, 2, 4, 5] }.Run();
+        Assert.Equal([1, 1, 3, 4], refused.Events.Select(e => e.Step));
+        Assert.All(refused.Events, e => Assert.Equal("memory", e.Kind));
+        Assert.Contains("streamed", refused.Events[^1].Text);
+        Assert.Contains("recomputed", refused.Events[^1].Text);
+        Assert.Equal(undisturbed.Losses, refused.Losses);
+        Assert.Equal(undisturbed.Adapter, refused.Adapter);
+    }
+
+    [Theory, InlineData(false), InlineData(true)]
+    public void A_smaller_micro_batch_is_the_run_that_began_with_it_and_a_rehearsal_leaves_no_trace(bool rehearse)
+    {
+        var small = new Training(AdapterKind.Lora, "\"microBatch\": 1", Settled).Run();
+        var refused = new Training(AdapterKind.Lora, "", Settled + (rehearse ? ", \"rehearse\": true" : "")) { RefuseIn = [1, 1] }.Run();
+        Assert.Contains("→ micro-batch 1,", refused.Events[^1].Text);
+        Assert.All(refused.Events, e => Assert.Equal((0, rehearse), (e.Step, e.Text.Contains("rehearsal", StringComparison.Ordinal))));
+        Assert.Equal(small.Losses, refused.Losses);
+        Assert.Equal(small.Adapter, refused.Adapter);
     }
 
     [Fact]
-    public void A_smaller_micro_batch_is_the_run_that_began_with_it()
+    public void In_the_middle_a_smaller_micro_batch_changes_the_rounding_alone()
     {
-        var small = new Training(AdapterKind.Lora, "\"microBatch\": 1", ", \"streamLayers\": 0, \"recompute\": true").Run();
-        var squeezed = new Training(AdapterKind.Lora, "\"steps\": 8", ", \"streamLayers\": 0, \"recompute\": true") { Limit = small.Peak + (small.Peak >> 5) }.Run();
-        Assert.Contains("micro-batch 1", squeezed.Events[^1].Text);
-        Assert.Equal(small.Losses, squeezed.Losses);
-        Assert.Equal(small.Adapter, squeezed.Adapter);
+        var (whole, refused) = (new Training(AdapterKind.Lora, "", Settled).Run(), new Training(AdapterKind.Lora, "", Settled) { RefuseIn = [3, 4] }.Run());
+        Assert.Equal(2, refused.Events.Count);
+        Assert.All(whole.Losses.Zip(refused.Losses), pair => Assert.Equal(pair.First, pair.Second, pair.First * 1e-5));
     }
 
     [Fact]
-    public void A_rehearsal_finds_it_before_the_first_step_and_leaves_no_trace()
+    public void A_limit_that_stays_is_kept()
     {
-        var small = new Training(AdapterKind.Lora, "\"microBatch\": 1", ", \"streamLayers\": 0, \"recompute\": true").Run();
-        var rehearsed = new Training(AdapterKind.Lora, "\"steps\": 8", ", \"streamLayers\": 0, \"recompute\": true, \"rehearse\": true") { Limit = small.Peak + (small.Peak >> 5) }.Run();
-        Assert.All(rehearsed.Events, e => Assert.Equal(0, e.Step));
-        Assert.Contains("rehearsal", rehearsed.Events[0].Text);
-        Assert.Equal(small.Losses, rehearsed.Losses);
-        Assert.Equal(small.Adapter, rehearsed.Adapter);
+        var free = new Training(AdapterKind.Lora, "").Run();
+        var held = new Training(AdapterKind.Lora, "") { Limit = free.Peak * 6 / 10 }.Run();
+        Assert.NotEmpty(held.Events);
+        Assert.True(held.LastPeak <= free.Peak * 6 / 10, $"{held.LastPeak:N0} of {free.Peak:N0}");
+        Assert.All(free.Losses.Zip(held.Losses), pair => Assert.Equal(pair.First, pair.Second, pair.First * 1e-5));
     }
 
     [Fact]
     public void When_nothing_is_left_to_give_up_it_says_so_and_the_checkpoint_is_whole()
     {
-        var training = new Training(AdapterKind.Lora, "\"microBatch\": 1") { SqueezeAfter = [2, 3, 4, 5, 6, 7], Rows = 4 };
+        var training = new Training(AdapterKind.Lora, Micro) { RefuseIn = [.. Enumerable.Repeat(4, 50)] };
         var fault = Assert.Throws<UserFault>(() => training.Run());
-        Assert.Contains("nothing is left", fault.Message);
+        Assert.Contains("step 4, and nothing is left", fault.Message);
         Assert.Contains("data.maxLength", fault.Next);
+        // Later there is memory again: it goes on from the checkpoint.
+        training.Relent();
+        var resumed = training.Again();
+        Assert.Equal(new Training(AdapterKind.Lora, Micro).Run().Adapter, resumed.Adapter);
     }
 
-    /// <summary>A fine-tune of the nano model over rows of 128 tokens.</summary>
+    /// <summary>A fine-tune of the nano model over rows of 64 tokens.</summary>
     private sealed class Training(AdapterKind kind, string train, string memory = "") : IWatcher
     {
         private readonly string folder = Directory.CreateTempSubdirectory("memopt ladder").FullName;
         private readonly List<double> losses = [];
         private long seen, peak, start;
+        private int step = 1;
+        private bool refused, ready;
+        private Queue<int> refusals = [];
 
-        /// <summary>Steps after which less is allowed than they took.</summary>
-        public int[] SqueezeAfter { get; init; } = [];
+        /// <summary>Steps, from 1, in which memory is refused; a step that comes twice is refused again when it is made again.</summary>
+        public IReadOnlyList<int> RefuseIn { get; init; } = [];
 
-        /// <summary>Bytes allowed from the beginning.</summary>
+        /// <summary>Bytes allowed at any time.</summary>
         public long? Limit { get; set; }
 
-        public int Rows { get; init; } = 16;
-
-        public (List<double> Losses, IReadOnlyList<RunEvent> Events, byte[] Adapter, long Peak) Run()
+        public (List<double> Losses, IReadOnlyList<RunEvent> Events, byte[] Adapter, long Peak, long LastPeak) Run()
         {
-            var data = Enumerable.Range(0, Rows).Select(n => JsonSerializer.Serialize(new { input_ids = Enumerable.Range(0, 128).Select(i => (i * 37 + n * 101) % 4000) }));
-            File.WriteAllLines(Path.Combine(folder, "train.jsonl"), data);
+            refusals = new(RefuseIn);
+            File.WriteAllLines(Path.Combine(folder, "train.jsonl"), Enumerable.Range(0, 16).Select(n => JsonSerializer.Serialize(new { input_ids = Enumerable.Range(0, 64).Select(i => (i * 37 + n * 101) % 4000) })));
             var rehearse = memory.Contains("rehearse", StringComparison.Ordinal) ? "" : ", \"rehearse\": false";
-            var config = Path.Combine(folder, "memopt.json");
-            File.WriteAllText(config, $$"""
+            File.WriteAllText(Path.Combine(folder, "memopt.json"), $$"""
                 { "model": { "source": {{JsonSerializer.Serialize(TestBackend.Nano)}} }, "data": { "train": "train.jsonl" }, "adapter": { "kind": "{{(kind == AdapterKind.Qlora ? "qlora" : "lora")}}", "rank": 4 },
-                  "train": { "batchSize": 4, "steps": 8, "learningRate": 1e-3, {{train}} }, "memory": { "strategy": "auto"{{memory}}{{rehearse}} } }
-                """.Replace("\"steps\": 8, \"learningRate\": 1e-3, \"steps\": 8", "\"steps\": 8, \"learningRate\": 1e-3", StringComparison.Ordinal));
+                  "checkpoint": { "every": 2 }, "train": { "batchSize": 4, "steps": 6, "learningRate": 1e-3{{(train.Length > 0 ? ", " + train : "")}} }, "memory": { "strategy": "auto"{{memory}}{{rehearse}} } }
+                """);
+            return Again();
+        }
+
+        /// <summary>Nothing is refused from now on.</summary>
+        public void Relent() => refusals.Clear();
+
+        /// <summary>The same config again.</summary>
+        public (List<double> Losses, IReadOnlyList<RunEvent> Events, byte[] Adapter, long Peak, long LastPeak) Again()
+        {
             using var store = new LiteRunStore(Path.Combine(folder, "store"));
             start = new Meter().Now();
             var result = FineTune.Run(new Job
             {
-                Config = RunConfigFile.Read(config, []),
+                Config = RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []),
                 Model = TestBackend.Nano,
                 Output = Path.Combine(folder, "out"),
                 Backend = Backend.Load(null, TestBackend.Environment) is { Kind: "cpu" } cpu ? cpu : Backend.Load("cpu", TestBackend.Environment),
@@ -94,12 +118,10 @@ public sealed class LadderTests
                 MemoryLimit = Allowed,
             }, CancellationToken.None);
             Assert.Equal(RunStatus.Finished, result.Status);
-            return (losses, store.Events("a"), File.ReadAllBytes(Path.Combine(result.Adapter!, "adapter_model.safetensors")), peak - start);
+            return (losses, store.Events("a"), File.ReadAllBytes(Path.Combine(result.Adapter!, "adapter_model.safetensors")), peak - start, seen - start);
         }
 
-        public void Stage(string name, string text)
-        {
-        }
+        public void Stage(string name, string text) => ready |= name == "training";
 
         public void Progress(string name, long done, long total)
         {
@@ -112,16 +134,23 @@ public sealed class LadderTests
         public void Step(StepRow row, int total)
         {
             losses.Add(row.Loss);
-            if (SqueezeAfter.Contains(row.Step))
-                Limit = seen - start - (seen - start) / 100;
-            seen = 0;
+            (step, seen) = (row.Step + 1, 0);
+            while (refusals.TryPeek(out var next) && next < step)
+                refusals.Dequeue();
         }
 
-        /// <summary>Asked wherever the run reads its meter: what is in use then is what a limit must lie below.</summary>
+        /// <summary>Asked at every reading of the meter, and once after each refusal: how much room there is now.</summary>
         private long? Allowed()
         {
             seen = Math.Max(seen, new Meter().Now());
             peak = Math.Max(peak, seen);
+            if (!refused && ready && refusals.TryPeek(out var next) && next == step)
+            {
+                refusals.Dequeue();
+                refused = true;
+                return -1L << 40;
+            }
+            refused = false;
             return Limit;
         }
     }
