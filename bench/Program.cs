@@ -63,6 +63,8 @@ using var arrangement = new Arrangement(model, optimizer, meter, () => false, st
 arrangement.Take(plan.Rung);
 stages.Add(Cuda.UsedBytes());
 var stepper = new Stepper(model, optimizer, new Schedule(train, 1000), train, null, meter);
+if (job.Group == "memory")
+    stepper.Rehearse(Rehearsal.Longest(job.Batch, job.Length, job.Packing));
 var random = new Random(0);
 var (times, used, loss) = (new List<double>(), 0L, 0.0);
 for (var step = 0; step < job.Steps + 2; step++)

@@ -37,8 +37,9 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
     /// <summary>Trained weights that an optimizer on the host works on at once; two pieces of value and moments are on the device.</summary>
     public const long OptimizerPiece = 8 << 20;
 
-    // What the allocator held beyond the other rows, at most, in bench/RESULTS.md; a share of them all.
-    private const double GapShare = 0.01;
+    // What was taken beyond the other rows where it was measured (docs/memory.md): workspaces of cuBLAS and cuDNN; of the rows; of 4-bit weights,
+    // whose small scales share the allocator's segments with what was freed.
+    private const double GapBytes = 30e6, GapShare = 0.006, GapOfQuantized = 0.02;
 
     // Left free when a strategy is chosen.
     private const double Margin = 0.02;
@@ -69,21 +70,22 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
     /// <param name="spec">The model.</param>
     /// <param name="device">Where it runs.</param>
     /// <param name="longest">Tokens of the longest sequence.</param>
-    public static MemoryPlan For(RunConfig config, ModelSpec spec, PlanDevice device, int longest)
+    /// <param name="evaluated">Of the longest one in an evaluation.</param>
+    public static MemoryPlan For(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0)
     {
-        var ladder = Ladder(config, spec, device, longest);
+        var ladder = Ladder(config, spec, device, longest, evaluated);
         return ladder.FirstOrDefault(plan => plan.Fits) ?? ladder.MinBy(plan => plan.PeakBytes)!;
     }
 
     /// <summary>Every rung that the settings allow, the fastest first.</summary>
-    public static IReadOnlyList<MemoryPlan> Ladder(RunConfig config, ModelSpec spec, PlanDevice device, int longest) =>
-        [.. Rung.All(config, spec, device).Select(rung => Count(config, spec, device, longest, rung))
+    public static IReadOnlyList<MemoryPlan> Ladder(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0) =>
+        [.. Rung.All(config, spec, device).Select(rung => Count(config, spec, device, longest, rung, evaluated))
             .OrderBy(plan => Cost.Seconds(spec, config.Adapter.Kind, plan, device, longest, config.Train.BatchSize)).ThenBy(plan => plan.PeakBytes)];
 
     /// <summary>Whether a plan fits into so many bytes of device memory, with a margin.</summary>
     public static bool FitsInto(long peak, long? budget) => budget is null || peak <= budget * (1 - Margin);
 
-    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Rung rung)
+    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Rung rung, int evaluated = 0)
     {
         var (c, cuda) = (device.ComputeBytes, device.Kind == "cuda");
         var (linears, qlora, full) = (spec.Linears, config.Adapter.Kind == AdapterKind.Qlora, config.Adapter.Kind == AdapterKind.None);
@@ -112,10 +114,16 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         var head = rows * spec.VocabSize * (c + (cuda ? 0 : 8)) + 4 * input + (full && c < 4 ? 4 * h * spec.VocabSize : 0);
         var widest = linears.Max(l => l.In * l.Out);
         var passing = qlora && !cuda ? widest * (8 + c) : full && c < 4 ? widest * 4 : 0;
-        // The gradient of q is summed in fp32; in a fixed order in as many parts as it takes for every multiprocessor to have a head.
+        // The gradient of q is summed in fp32; in a fixed order in as many parts as it takes for every multiprocessor to have a head. What of
+        // attention's is smaller than gate or up goes where they were.
+        long kv = (long)spec.KvHeads * spec.HeadDim, left = 2 * tokens * m * c;
         var parts = config.Train.Deterministic ? (device.Multiprocessors + rung.MicroBatch * spec.Heads - 1) / (rung.MicroBatch * spec.Heads) : 1;
-        var attention = tokens * q * (device.FusedAttention ? 4 * parts + 3 * c : 8L * c);
-        var working = Math.Max(head, 3 * input + passing + Math.Max(tokens * m * c + input, attention - 2 * tokens * m * c));
+        var (sums, rest) = device.FusedAttention ? (4 * tokens * q * parts, tokens * (3 * q + (spec.FusedQkv ? q + 2 * kv : 0)) * c) : (0, tokens * q * 8 * c);
+        var attention = sums > left / 2 ? sums + Math.Max(0, rest - left) : Math.Max(0, sums + rest - left);
+        var working = Math.Max(head, 3 * input + passing + Math.Max(tokens * m * c + input, attention));
+        // An evaluation keeps nothing: it matters where its rows are longer.
+        var judged = (long)rung.MicroBatch * evaluated;
+        var evaluation = Math.Max(0, LayerBytes(spec, judged, device, config.Adapter) + judged * (m + 3 * h) * c + Math.Min(judged, rows) * spec.VocabSize * (c + (cuda ? 0 : 8)) - activations - working);
 
         LedgerRow Row(string name, long bytes, string why, string place = "device") => new(name, bytes, place, why);
         var ledger = new List<LedgerRow>();
@@ -135,8 +143,13 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
             : $"{(rung.OffloadActivations ? "two" : spec.Layers)} layer inputs of {tokens:N0} tokens × {h} × {c} B{(rung.Keeps == Kept.Nothing ? "" : $", {rung.Keeps.ToString().ToLowerInvariant()} kept beside them")}, and all of one layer"));
         ledger.Add(Row(WorkingSet, working, head >= working ? $"logits of {rows:N0} tokens × {spec.VocabSize} × {c} B"
             : "gradients inside one layer" + (passing > 0 ? qlora ? " and one expanded weight" : " and that of one weight" : "")));
+        if (evaluation > 0)
+            ledger.Add(Row(Evaluation, evaluation, $"{evaluated:N0} tokens in an evaluation, beyond what training takes"));
         if (cuda)
-            ledger.Add(Row(Gaps, (long)(GapShare * (ledger.Sum(row => row.Bytes) - device.ContextBytes)), $"{GapShare:P0} of the rows above: what the allocator rounds up and what lies free between"));
+        {
+            ledger.Add(Row(Gaps, (long)(GapBytes + GapShare * (ledger.Sum(row => row.Bytes) - device.ContextBytes) + (qlora ? GapOfQuantized * weightBytes : 0)),
+                $"libraries' workspaces, {GapBytes / 1e6:N0} MB; what the allocator rounds up and what lies free between, {GapShare:P1} of the rows above{(qlora ? $" and {GapOfQuantized:P0} of the 4-bit weights" : "")}"));
+        }
         if (away > 0)
             ledger.Add(Row(HostActivations, away, $"of {spec.Layers - 1} layers, {tokens:N0} tokens", "host"));
         if (rung.OffloadOptimizer)

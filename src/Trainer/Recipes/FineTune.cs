@@ -85,7 +85,7 @@ public static class FineTune
         // What another start would choose from the memory that is free now, a resumed run has chosen already.
         var finished = found is { } last && job.Store.Get(last.Manifest.RunId)?.Status == RunStatus.Finished;
         var device = PlanDevice(job.Backend, type);
-        var ladder = MemoryPlan.Ladder(config, spec, device, longest);
+        var ladder = MemoryPlan.Ladder(config, spec, device, longest, eval?.Rows.Max(row => row.Ids.Length) ?? 0);
         var plan = ladder.FirstOrDefault(plan => plan.Fits && (finished || found?.Manifest.MicroBatch is not { } micro || plan.Rung.MicroBatch == micro))
             ?? ladder.FirstOrDefault(plan => plan.Fits) ?? ladder.MinBy(plan => plan.PeakBytes)!;
         job.Watcher.Ledger(plan.Rows, measured: false);

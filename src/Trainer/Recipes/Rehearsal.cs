@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Recipes;
 
 /// <summary>What a run will need at its worst, done once before the first step and leaving no trace.</summary>
-internal static class Rehearsal
+public static class Rehearsal
 {
     /// <summary>The longest batch, all of its tokens trained.</summary>
     /// <param name="count">Sequences.</param>
@@ -22,11 +22,11 @@ internal static class Rehearsal
     }
 
     /// <summary>An evaluation of so many of the longest rows.</summary>
-    public static void Evaluate(Decoder model, int count, int length) =>
+    internal static void Evaluate(Decoder model, int count, int length) =>
         Evaluation.Run(model, [.. Enumerable.Repeat(new Row(new int[length], new int[length], 0), count)], count);
 
     /// <summary>Reads what a checkpoint writes, and writes it nowhere.</summary>
-    public static void Save(IReadOnlyList<(string Name, Tensor Tensor)> state)
+    internal static void Save(IReadOnlyList<(string Name, Tensor Tensor)> state)
     {
         foreach (var (_, tensor) in state)
             SafeTensors.WriteData(Stream.Null, tensor);
