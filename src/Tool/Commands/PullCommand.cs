@@ -40,6 +40,13 @@ internal static class PullCommand
         return hub.PullAsync(source, revision, progress, stop).GetAwaiter().GetResult();
     }
 
+    /// <summary>A model's config, tokenizer and template without its weights.</summary>
+    public static LocalModel BringText(ModelSource source, string? revision, bool offline, CancellationToken stop)
+    {
+        using var hub = new ModelHub(Shell.HubSettings(offline));
+        return hub.TextAsync(source, revision, new QuietPull(), stop).GetAwaiter().GetResult();
+    }
+
     /// <summary>The config with the data sets that its rows come from, brought here like a model.</summary>
     public static LoadedConfig BringData(LoadedConfig config, bool offline, CancellationToken stop)
     {

@@ -44,6 +44,9 @@ public sealed class Batches
     /// <summary>Optimizer steps of the whole run.</summary>
     public int TotalSteps { get; }
 
+    /// <summary>Tokens of the rows of the first epoch, each as often as it comes.</summary>
+    public long EpochTokens => Epoch(0).Rows.Sum(row => (long)rows.LengthOf(row));
+
     /// <summary>The micro-batches of a step, counted from 0.</summary>
     public IReadOnlyList<MicroBatch> Step(int step)
     {

@@ -9,6 +9,9 @@ namespace Memopt.Trainer.Data;
 /// <param name="Compression"><c>.gz</c>, <c>.br</c>, <c>.zst</c>, or null.</param>
 internal sealed record DataFile(string Path, DataFormat Format, string? Compression)
 {
+    // Else .NET takes a gzip or Brotli file that was cut off for a whole one. It looks once, at the first stream.
+    static DataFile() => AppContext.SetSwitch("System.IO.Compression.UseStrictValidation", true);
+
     public long Size => new FileInfo(Path) is var file && file.LinkTarget is not null ? new FileInfo(file.ResolveLinkTarget(returnFinalTarget: true)!.FullName).Length : file.Length;
 
     /// <summary>Its bytes in order, decompressed. Told how far it is in the bytes that are stored.</summary>

@@ -46,6 +46,9 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
 {
     private const int MostProblems = 20;
 
+    /// <summary>Tokens of each row.</summary>
+    public IEnumerable<int> Lengths => Enumerable.Range(0, Rows.Count).Select(Rows.LengthOf);
+
     /// <summary>Rows that were cut at the longest length.</summary>
     public long Truncated => Counts.Truncated;
 
@@ -72,6 +75,26 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
     /// <summary>The files that a config's rows come from, those of data sets from elsewhere left out.</summary>
     public static IEnumerable<string> Files(LoadedConfig config) => config.Config.Data.Train.List.Concat(config.Config.Data.Eval?.List ?? []).Where(source => !source.Remote)
         .SelectMany(source => DataFiles.Of(source, config.Folder, config.Located)).Select(file => file.Path).Distinct();
+
+    /// <summary>The first rows of training data that is made of preference pairs, each answer as a row; none when it is other data.</summary>
+    /// <exception cref="UserFault">A row cannot be read.</exception>
+    public static IReadOnlyList<(Row Chosen, Row Rejected)> Pairs(LoadedConfig config, ModelText model, int count)
+    {
+        var source = config.Config.Data.Train.List[0];
+        var file = DataFiles.Of(source, config.Folder, config.Located)[0];
+        var reader = new RowReader(model, config.Config.Data, source.Columns);
+        using var chunk = RowFile.Read(file, 1).FirstOrDefault();
+        try
+        {
+            if (chunk is not { Rows: [var first, ..] } || reader.Pair(chunk[first], chunk.FirstLine) is null)
+                return [];
+            return [.. RowFile.Read(file, 1).Take(count).Select(one => reader.Pair(one[one.Rows[0]], one.FirstLine)).OfType<(Row, Row)>()];
+        }
+        catch (RowFault)
+        {
+            return [];   // what is wrong with a row is told with all others
+        }
+    }
 
     /// <summary>Reads a file whole into memory; the tokenizer and the template are asked for only by rows that need them.</summary>
     public static Dataset Load(string file, Func<Tokenizer> tokenizer, Func<ChatTemplate?> template, DataConfig config, IReadOnlySet<int> endOfTurn) =>
@@ -214,6 +237,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             using var held = cache.Lock(hash, recipe, () => reports?.Note($"{file.Path}: another process is tokenizing it; waiting"), stop);
             if (cache.Find(hash, recipe) is { } made)
                 return (made, hash);
+            cache.Tidy();
             var shards = Tokenize([(source, file)], (cache, Convert.FromHexString(recipe)), problems).Values.Single();
             if (problems.Count == 0)
                 cache.Complete(hash, recipe, shards.Select(shard => (shard.Name, shard.Shard.FirstLine)));

@@ -103,6 +103,16 @@ internal sealed class TokenCache(string folder)
         }
     }
 
+    /// <summary>Removes what processes left that were killed while they wrote, a day ago and more.</summary>
+    public void Tidy()
+    {
+        foreach (var left in Directory.Exists(folder) ? new DirectoryInfo(folder).EnumerateFiles("*.part", SearchOption.AllDirectories) : [])
+        {
+            if (DateTime.UtcNow - left.LastWriteTimeUtc > TimeSpan.FromDays(1))
+                left.Delete();
+        }
+    }
+
     private string ListOf(string file, string recipe) => Path.Combine(folder, "files", Hex(SHA256.HashData(Encoding.UTF8.GetBytes($"{file} {recipe}"))));
 
     private string PathOf(string shard) => Path.Combine(folder, "shards", shard[..2], shard);

@@ -6,6 +6,8 @@ public sealed class ModelHub : IDisposable
     /// <summary>The small WordNet model that ships with the tool.</summary>
     public const string Nano = "embedded:nano";
 
+    private enum Parts { Config, Text, All }
+
     private const int filesAtOnce = 4;
     private const long spare = 64L << 20;
     private readonly HubSettings settings;
@@ -28,11 +30,15 @@ public sealed class ModelHub : IDisposable
 
     /// <summary>Brings what a plan needs, config.json and generation_config.json: a few KB.</summary>
     public Task<LocalModel> ConfigAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
-        BringAsync(source, revision, configOnly: true, watcher, stop);
+        BringAsync(source, revision, Parts.Config, watcher, stop);
+
+    /// <summary>Brings what turns text into tokens beside that: tokenizer and chat template, a few MB.</summary>
+    public Task<LocalModel> TextAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
+        BringAsync(source, revision, Parts.Text, watcher, stop);
 
     /// <summary>Brings the whole model: config, tokenizer, weights.</summary>
     public Task<LocalModel> PullAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
-        BringAsync(source, revision, configOnly: false, watcher, stop);
+        BringAsync(source, revision, Parts.All, watcher, stop);
 
     /// <summary>Brings the files of a data set that a source means: rows only, never code. The files given are those, in order of their names.</summary>
     public async Task<LocalModel> DataAsync(HubDataSet source, IPullWatcher watcher, CancellationToken stop)
@@ -75,7 +81,7 @@ public sealed class ModelHub : IDisposable
         http.Dispose();
     }
 
-    private async Task<LocalModel> BringAsync(ModelSource source, string? revision, bool configOnly, IPullWatcher watcher, CancellationToken stop)
+    private async Task<LocalModel> BringAsync(ModelSource source, string? revision, Parts parts, IPullWatcher watcher, CancellationToken stop)
     {
         if (source.Kind == SourceKind.Embedded)
             return new(Nano, Path.Combine(settings.Program, "models", "nano"), null, []);
@@ -89,8 +95,8 @@ public sealed class ModelHub : IDisposable
         {
             // A commit never changes, so a whole snapshot of it needs no server.
             var commit = cache.Commit(wanted);
-            var missing = commit is null ? ["everything"] : configOnly ? ModelFiles.Missing(cache.Snapshot(commit)).Where(name => name == ModelFiles.Config) : ModelFiles.Missing(cache.Snapshot(commit));
-            if (!missing.Any() && (settings.Offline || configOnly || ModelFiles.IsHere(Path.Combine(cache.Snapshot(commit!), "tokenizer.json"))))
+            var missing = commit is null ? ["everything"] : ModelFiles.Missing(cache.Snapshot(commit)).Where(name => parts == Parts.All || name == ModelFiles.Config);
+            if (!missing.Any() && (settings.Offline || parts == Parts.Config || ModelFiles.IsHere(Path.Combine(cache.Snapshot(commit!), "tokenizer.json"))))
                 return Here(source.ToString(), cache, commit!);
             if (settings.Offline)
             {
@@ -100,12 +106,12 @@ public sealed class ModelHub : IDisposable
         }
 
         var model = await remote.ListAsync(wanted, stop).ConfigureAwait(false);
-        var names = configOnly ? [ModelFiles.Config, ModelFiles.Generation] : ModelFiles.Small;
+        var names = parts == Parts.Config ? [ModelFiles.Config, ModelFiles.Generation] : ModelFiles.Small;
         var small = names.Where(model.Files.ContainsKey).Select(name => model.Files[name]).ToList();
         if (small.All(file => file.Path != ModelFiles.Config))
             throw new UserFault($"{source} is not a model that can be trained.", found: $"no config.json among {model.Files.Count} files", next: "name a model of transformers' layout");
         var (fetched, resumed) = await FilesAsync(cache, model.Commit, small, watcher, stop).ConfigureAwait(false);
-        if (!configOnly)
+        if (parts == Parts.All)
         {
             var (got, had) = await FilesAsync(cache, model.Commit, Weights(source, model, cache), watcher, stop).ConfigureAwait(false);
             (fetched, resumed) = (fetched + got, resumed + had);

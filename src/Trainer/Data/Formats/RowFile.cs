@@ -36,7 +36,7 @@ internal static class RowFile
                 if (!chunks.MoveNext())
                     break;
             }
-            catch (Exception e) when (e is InvalidDataException or ZstdSharp.ZstdException or EndOfStreamException)
+            catch (Exception e) when (e is InvalidDataException or ZstdSharp.ZstdException or EndOfStreamException || (e is InvalidOperationException && file.Compression == ".br"))
             {
                 throw new UserFault($"{file.Path} is damaged or not what its name says.", found: e.Message.Split('\n')[0], next: "check how it was made, or name its format: {\"source\": …, \"format\": …}", inner: e);
             }

@@ -1,6 +1,8 @@
-// Writes the data fixtures beside it with DuckDB, from the rows in *.jsonl: the readers' answers are compared with those rows.
+// Writes the data fixtures beside it with DuckDB (and Node for Brotli), from the rows in *.jsonl: the readers' answers are compared with those rows.
 //   npm i @duckdb/node-api && node make_data.mjs
 import { DuckDBInstance } from '@duckdb/node-api';
+import { brotliCompressSync } from 'node:zlib';
+import { readFileSync, unlinkSync, writeFileSync } from 'node:fs';
 
 const db = await (await DuckDBInstance.create()).connect();
 const sets = {
@@ -18,3 +20,5 @@ await db.run(`COPY alpaca TO 'alpaca.csv' (FORMAT csv, HEADER)`);
 await db.run(`COPY alpaca TO 'alpaca.tsv' (FORMAT csv, HEADER, DELIMITER '\t')`);
 await db.run(`COPY alpaca TO 'alpaca.csv.zst' (FORMAT csv, HEADER, COMPRESSION zstd)`);
 await db.run(`COPY chats TO 'chats.json.gz' (FORMAT json, COMPRESSION gzip)`);
+writeFileSync('alpaca.jsonl.br', brotliCompressSync(readFileSync('alpaca.jsonl')));
+unlinkSync('chats.json');   // large, and its compressed twin has the same rows
