@@ -54,8 +54,12 @@ internal static class DataNames
 {
     private static readonly Dictionary<string, DataFormat> formats = new(StringComparer.OrdinalIgnoreCase)
     {
-        [".jsonl"] = DataFormat.Jsonl, [".ndjson"] = DataFormat.Jsonl, [".json"] = DataFormat.Json,
-        [".csv"] = DataFormat.Csv, [".tsv"] = DataFormat.Tsv, [".parquet"] = DataFormat.Parquet,
+        [".jsonl"] = DataFormat.Jsonl,
+        [".ndjson"] = DataFormat.Jsonl,
+        [".json"] = DataFormat.Json,
+        [".csv"] = DataFormat.Csv,
+        [".tsv"] = DataFormat.Tsv,
+        [".parquet"] = DataFormat.Parquet,
     };
 
     /// <summary>The format that a name ends in, behind <c>.gz</c>, <c>.br</c> or <c>.zst</c>; null when it says nothing.</summary>

@@ -55,7 +55,12 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
     /// <summary>The facts of the data for a run's record, and for people.</summary>
     public IEnumerable<KeyValuePair<string, string>> Facts(string role) => new Dictionary<string, long>
     {
-        ["rows"] = Rows.Count, ["tokens"] = Tokens, ["trained"] = Trained, ["truncated"] = Counts.Truncated, ["dropped"] = Counts.Dropped, ["split"] = Counts.Split,
+        ["rows"] = Rows.Count,
+        ["tokens"] = Tokens,
+        ["trained"] = Trained,
+        ["truncated"] = Counts.Truncated,
+        ["dropped"] = Counts.Dropped,
+        ["split"] = Counts.Split,
     }.Select(fact => KeyValuePair.Create($"{role}.{fact.Key}", fact.Value.ToString(CultureInfo.InvariantCulture)));
 
     /// <summary>In one line: rows, tokens, and what was done to long rows.</summary>
