@@ -148,7 +148,7 @@ public sealed class DataTests : IDisposable
         Assert.Equal((0, 0), (one.Exit, two.Exit));
         Assert.Equal(one.Output, two.Output);
         // One of them waited, and then found everything.
-        Assert.Single(new[] { one.Error, two.Error }, error => error.Contains("another process is tokenizing it", StringComparison.Ordinal));
+        Assert.Single(new[] { one.Error, two.Error }, error => error.Contains("another process is tokenizing", StringComparison.Ordinal));
         Assert.Single(new[] { one.Error, two.Error }, error => error.Contains("tokenizing, MiB", StringComparison.Ordinal));
     }
 

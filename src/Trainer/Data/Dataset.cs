@@ -72,9 +72,13 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
     /// <summary>Refuses tokens that the model does not have.</summary>
     public void Within(int vocabulary)
     {
-        if (Counts.Highest < vocabulary || Rows.FirstOrDefault(row => row.Ids.Any(id => id >= vocabulary) || row.Labels.Any(label => label >= vocabulary)) is not { } beyond)
+        if (Counts.Highest < vocabulary)
             return;
-        throw new UserFault($"Line {beyond.Line} of the data: a token id is outside the model's vocabulary of {vocabulary}.", found: $"{Math.Max(beyond.Ids.Max(), beyond.Labels.Max())}", next: "tokenize with the model's own tokenizer");
+        var at = Enumerable.Range(0, Rows.Count).FirstOrDefault(at => Rows[at] is var row && (row.Ids.Any(id => id >= vocabulary) || row.Labels.Any(label => label >= vocabulary)), -1);
+        if (at < 0)
+            return;                                                            // it is on the other side of a split
+        var beyond = Rows[at];
+        throw new UserFault($"{(Rows as TokenRows)?.FileOf(at)}:{beyond.Line}: a token id is outside the model's vocabulary of {vocabulary}.", found: $"{Math.Max(beyond.Ids.Max(), beyond.Labels.Max())}", next: "tokenize with the model's own tokenizer");
     }
 
     /// <summary>The files that a config's rows come from, those of data sets from elsewhere left out.</summary>
@@ -196,26 +200,51 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                 Enumerable.Range(lead, count - lead).TakeWhile(row => row == lead || (parts[row] > 0 && hashes[row] == hashes[lead])))];
         }
 
-        /// <summary>The shards of each file, from the cache or made now; or all rows that cannot be trained on, at once.</summary>
+        /// <summary>The shards of each file with the file's hash, from the cache or made now; or all rows that cannot be trained on, at once.</summary>
         private Dictionary<(DataSource, DataFile), (IReadOnlyList<Shard> Shards, string Hash)> Tokens(List<(DataSource Source, IReadOnlyList<DataFile> Files)> sources, string name)
         {
-            var found = new Dictionary<(DataSource, DataFile), (IReadOnlyList<Shard>, string)>();
-            var problems = new List<Problem>();
-            var small = new List<(DataSource, DataFile)>();
-            foreach (var (source, file) in sources.SelectMany(source => source.Files.Select(file => (source.Source, file))).Distinct())
+            var all = sources.SelectMany(source => source.Files.Select(file => (source.Source, File: file))).Distinct().ToList();
+            if (cache is null || all.Sum(part => Size(part.File)) <= ChunkBytes)
             {
-                if (cache is null || Size(file) <= ChunkBytes)
-                    small.Add((source, file));
-                else if (problems.Count < MostProblems)
-                    found[(source, file)] = Cached(cache, source, file, problems);
+                var made = Tokenize(all, null, name);
+                return all.ToDictionary(part => part, part => ((IReadOnlyList<Shard>)[.. made[part].Select(shard => shard.Shard)], TokenCache.HashOf(part.File.Path, stop)));
             }
-            foreach (var ((source, file), shards) in Tokenize(small, null, problems))
-                found[(source, file)] = ([.. shards.Select(shard => shard.Shard)], TokenCache.HashOf(file.Path));
-            if (problems.Count == 0)
-                return found;
-            var order = sources.SelectMany(source => source.Files).Select(file => file.Path).Distinct().Select((path, at) => (path, at)).ToDictionary(pair => pair.path, pair => pair.at);
+            var kept = all.ToDictionary(part => part, part => (
+                Hash: cache.Hash(part.File, () => reports?.Note($"{part.File.Path}: read once for its hash"), stop),
+                Recipe: TokenCache.Recipe(model.Hash!, config, part.Source, part.File.Format)));
+            var found = new Dictionary<(DataSource, DataFile), IReadOnlyList<Shard>>();
+            if (!Find())
+            {
+                using var held = cache.Lock(() => reports?.Note("another process is tokenizing; waiting for it"), stop);
+                if (!Find())
+                {
+                    cache.Tidy();
+                    var missing = all.Where(part => !found.ContainsKey(part)).ToList();
+                    foreach (var (part, shards) in Tokenize(missing, (cache, part => Convert.FromHexString(kept[part].Recipe)), name))
+                    {
+                        cache.Complete(kept[part].Hash, kept[part].Recipe, shards.Select(shard => (shard.Name, shard.Shard.FirstLine)));
+                        found[part] = [.. shards.Select(shard => shard.Shard)];
+                    }
+                }
+            }
+            return all.ToDictionary(part => part, part => (found[part], kept[part].Hash));
+
+            bool Find()
+            {
+                foreach (var (part, (hash, recipe)) in kept.Where(part => !found.ContainsKey(part.Key)))
+                {
+                    if (cache.Find(hash, recipe, part.Item2.Path) is { } shards)
+                        found[part] = shards;
+                }
+                return found.Count == all.Count;
+            }
+        }
+
+        private static UserFault Unfit(List<Problem> problems, IEnumerable<DataFile> files, string name)
+        {
+            var order = files.Select(file => file.Path).Distinct().Select((path, at) => (path, at)).ToDictionary(pair => pair.path, pair => pair.at);
             var told = problems.OrderBy(problem => order[problem.File!]).ThenBy(problem => problem.Line).Take(MostProblems).ToList();
-            throw new UserFault($"{told.Count} {(told.Count == 1 ? "row" : "rows")} of {name} cannot be trained on{(told.Count == MostProblems ? $" (the first {MostProblems})" : "")}.",
+            return new($"{told.Count} {(told.Count == 1 ? "row" : "rows")} of {name} cannot be trained on{(told.Count == MostProblems ? $" (the first {MostProblems})" : "")}.",
                 found: string.Join('\n', told.Select(problem => $"{problem.File}:{problem.Line}: {problem.Message}")),
                 next: "mend or remove these rows")
             { Problems = told };
@@ -233,27 +262,13 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             }
         }
 
-        private (IReadOnlyList<Shard>, string) Cached(TokenCache cache, DataSource source, DataFile file, List<Problem> problems)
-        {
-            var hash = cache.Hash(file, () => reports?.Note($"{file.Path}: read once for its hash"), stop);
-            var recipe = TokenCache.Recipe(model.Hash!, config, source, file.Format);
-            if (cache.Find(hash, recipe) is { } all)
-                return (all, hash);
-            using var held = cache.Lock(hash, recipe, () => reports?.Note($"{file.Path}: another process is tokenizing it; waiting"), stop);
-            if (cache.Find(hash, recipe) is { } made)
-                return (made, hash);
-            cache.Tidy();
-            var shards = Tokenize([(source, file)], (cache, Convert.FromHexString(recipe)), problems).Values.Single();
-            if (problems.Count == 0)
-                cache.Complete(hash, recipe, shards.Select(shard => (shard.Name, shard.Shard.FirstLine)));
-            return ([.. shards.Select(shard => shard.Shard)], hash);
-        }
-
         /// <summary>Makes tokens of files' chunks, on all cores; goes no further than the chunk in which the twentieth bad row is.</summary>
-        private Dictionary<(DataSource, DataFile), List<(Shard Shard, string Name)>> Tokenize(IReadOnlyList<(DataSource Source, DataFile File)> files, (TokenCache Cache, byte[] Salt)? kept, List<Problem> problems)
+        private Dictionary<(DataSource, DataFile), List<(Shard Shard, string Name)>> Tokenize(IReadOnlyList<(DataSource Source, DataFile File)> files, (TokenCache Cache, Func<(DataSource, DataFile), byte[]> Salt)? kept, string name)
         {
             var made = new Dictionary<(int File, int Chunk), (Shard Shard, string Name)>();
-            var (bad, reused) = (problems.Count, 0);
+            var problems = new List<Problem>();
+            var (bad, reused) = (0, 0);
+            var salts = kept is null ? null : files.Select(file => kept.Value.Salt(file)).ToList();
             var readers = files.Select(file => new RowReader(model, config, file.Source.Columns)).ToList();
             try
             {
@@ -261,13 +276,13 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                     new ParallelOptions { MaxDegreeOfParallelism = Environment.ProcessorCount, CancellationToken = stop }, work =>
                     {
                         using var chunk = work.Chunk;
-                        var name = kept is { } keeping ? Convert.ToHexStringLower(chunk.Hash(keeping.Salt)) : "";
-                        var here = kept?.Cache.Shard(name);
+                        var own = salts is null ? "" : Convert.ToHexStringLower(chunk.Hash(salts[work.File]));
+                        var here = kept?.Cache.Shard(own);
                         var faults = new List<Problem>();
                         if (here is null)
                         {
                             var bytes = Tokenize(chunk, readers[work.File], files[work.File].File.Path, faults);
-                            here = faults.Count > 0 ? null : kept is { } keep ? keep.Cache.Store(name, bytes) : Shard.Of(bytes);
+                            here = faults.Count > 0 ? null : kept is { } keep ? keep.Cache.Store(own, bytes) : Shard.Of(bytes);
                         }
                         else
                         {
@@ -278,7 +293,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                             problems.AddRange(faults);
                             Volatile.Write(ref bad, problems.Count);
                             if (here is not null)
-                                made[(work.File, work.Number)] = (here.At(chunk.FirstLine), name);
+                                made[(work.File, work.Number)] = (here.At(chunk.FirstLine, files[work.File].File.Path), own);
                         }
                     });
             }
@@ -286,6 +301,8 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             {
                 ExceptionDispatchInfo.Throw(error.Flatten().InnerExceptions.FirstOrDefault(inner => inner is not OperationCanceledException) ?? error.InnerExceptions[0]);
             }
+            if (problems.Count > 0)
+                throw Unfit(problems, files.Select(file => file.File), name);
             if (reused > 0)
                 reports?.Note($"{reused:N0} of {made.Count:N0} parts were tokenized by an earlier run");
             var byFile = made.OrderBy(entry => entry.Key.Chunk).ToLookup(entry => entry.Key.File, entry => entry.Value);
@@ -293,17 +310,19 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
 
             IEnumerable<(int File, int Number, Chunk Chunk)> Chunks()
             {
+                var (read, total) = (0L, files.Sum(file => file.File.Size));
                 for (var file = 0; file < files.Count && Volatile.Read(ref bad) < MostProblems; file++)
                 {
-                    var (number, size, at) = (0, files[file].File.Size, 0L);
+                    var (number, before, at) = (0, read, 0L);
                     foreach (var chunk in RowFile.Read(files[file].File, ChunkBytes, done => at = done))
                     {
                         yield return (file, number++, chunk);
                         if (kept is not null)
-                            reports?.Progress(at, size);
+                            reports?.Progress(before + at, total);
                         if (Volatile.Read(ref bad) >= MostProblems)
                             break;
                     }
+                    read += files[file].File.Size;
                 }
             }
         }

@@ -60,8 +60,11 @@ internal sealed class Shard
     /// <summary>Line of the chunk's first row in its file.</summary>
     public int FirstLine { get; private init; } = 1;
 
-    /// <summary>The same shard for a chunk that begins at a line.</summary>
-    public Shard At(int firstLine) => new(memory, file, new Head(Magic, 0, Counts)) { FirstLine = firstLine };
+    /// <summary>The file of rows that it was made of.</summary>
+    public string Source { get; private init; } = "";
+
+    /// <summary>The same shard for a chunk that begins at a line of a file.</summary>
+    public Shard At(int firstLine, string source) => new(memory, file, new Head(Magic, 0, Counts)) { FirstLine = firstLine, Source = source };
 
     private long LengthsAt => Unsafe.SizeOf<Head>();
     private long TrainedAt => LengthsAt + 4L * Rows;

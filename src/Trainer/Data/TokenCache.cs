@@ -54,7 +54,10 @@ internal sealed class TokenCache(string folder)
         $"{Version}\n{typeof(TokenCache).Assembly.GetName().Version}\n{model}\n{format}\n{config.MaxLength}\n{config.TrainOn}\n{config.Truncate}\n{string.Join('\n', (source.Columns ?? new Dictionary<string, string>()).OrderBy(pair => pair.Key, StringComparer.Ordinal).Select(pair => $"{pair.Key}={pair.Value}"))}")));
 
     /// <summary>The shards of a file, when all of them are here.</summary>
-    public IReadOnlyList<Shard>? Find(string file, string recipe)
+    /// <param name="file">sha256 of its bytes.</param>
+    /// <param name="recipe">What makes tokens of it.</param>
+    /// <param name="source">Where it is, for messages.</param>
+    public IReadOnlyList<Shard>? Find(string file, string recipe, string source)
     {
         var list = ListOf(file, recipe);
         if (!File.Exists(list))
@@ -64,7 +67,7 @@ internal sealed class TokenCache(string folder)
         {
             if (line.Split(' ') is not [{ Length: 64 } name, var first] || Data.Shard.Open(PathOf(name)) is not { } shard)
                 return null;
-            shards.Add(shard.At(int.Parse(first, CultureInfo.InvariantCulture)));
+            shards.Add(shard.At(int.Parse(first, CultureInfo.InvariantCulture), source));
         }
         return shards;
     }
@@ -82,11 +85,11 @@ internal sealed class TokenCache(string folder)
         return Data.Shard.Open(PathOf(name))!;
     }
 
-    /// <summary>Waits until no other process works on a file, then keeps others waiting; ends with the process, however that ends.</summary>
-    public FileStream Lock(string file, string recipe, Action waiting, CancellationToken stop)
+    /// <summary>Waits until no other process makes tokens for this cache, then keeps others waiting; ends with the process, however that ends.</summary>
+    public FileStream Lock(Action waiting, CancellationToken stop)
     {
-        var path = ListOf(file, recipe) + ".lock";
-        Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+        var path = Path.Combine(folder, "lock");
+        Directory.CreateDirectory(folder);
         for (var told = false; ; told = true)
         {
             try

@@ -49,10 +49,19 @@ internal sealed class TokenRows : IReadOnlyList<Row>
     {
         get
         {
-            var at = picks is null ? row : picks[row];
-            var shard = Array.BinarySearch(firsts, at) is var found && found >= 0 ? Last(found) : ~found - 1;
-            return shards[shard][at - firsts[shard]];
+            var (shard, at) = Place(row);
+            return shards[shard][at];
         }
+    }
+
+    /// <summary>The file that a row is from.</summary>
+    public string FileOf(int row) => shards[Place(row).Shard].Source;
+
+    private (int Shard, int Row) Place(int row)
+    {
+        var at = picks is null ? row : picks[row];
+        var shard = Array.BinarySearch(firsts, at) is var found && found >= 0 ? Last(found) : ~found - 1;
+        return (shard, at - firsts[shard]);
     }
 
     /// <summary>Tokens that carry loss, of all rows.</summary>

@@ -215,6 +215,21 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
+    public void Many_small_files_are_kept_on_disk_too_and_a_new_one_alone_is_tokenized()
+    {
+        for (var i = 0; i < 30; i++)
+            File.SetLastWriteTimeUtc(Write($"d/{i:D2}.jsonl", Texts(20, from: 20 * i)), DateTime.UtcNow.AddMinutes(-1));
+        var all = Load("""{ "train": "d" }""", chunkBytes: 4000)!;
+        Assert.Equal(Enumerable.Range(0, 600), all.Rows.Select(row => int.Parse(Text(row).Split(' ')[1])));
+        Assert.Equal(30, Directory.GetFiles(Path.Combine(folder, ".memopt/data/shards"), "*", SearchOption.AllDirectories).Length);
+        Write("d/30.jsonl", Texts(20, from: 600));
+        Assert.Equal(620, Load("""{ "train": "d" }""", chunkBytes: 4000)!.Rows.Count);
+        Assert.Equal(1, progress);
+        Write("d/31.jsonl", "{\"input_ids\":[1,999999]}\n");
+        Assert.StartsWith(Path.Combine(folder, "d/31.jsonl") + ":1: ", Assert.Throws<UserFault>(() => Load("""{ "train": "d" }""", chunkBytes: 4000)!.Within(1000)).Message);
+    }
+
+    [Fact]
     public void A_change_of_the_same_size_is_seen()
     {
         // Written just now, the time of change may not tell: then the content is asked again.
@@ -250,7 +265,7 @@ public sealed class SourcesTests : IDisposable
             var labels = ids.Select(id => random.Next(4) == 0 ? Row.NoLoss : n % 3 == 0 && random.Next(5) == 0 ? random.Next(1000) : id).ToArray();
             var builder = new Shard.Builder();
             builder.Add(new(ids, labels, 1), 4, 7, 0);
-            var row = Shard.Of(builder.ToArray()).At(10)[0];
+            var row = Shard.Of(builder.ToArray()).At(10, "")[0];
             Assert.Equal((ids, labels, 14), (row.Ids, row.Labels, row.Line), (a, b) => a.Item1.SequenceEqual(b.Item1) && a.Item2.SequenceEqual(b.Item2) && a.Item3 == b.Item3);
         }
     }
