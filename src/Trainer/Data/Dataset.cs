@@ -185,19 +185,19 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                 shard.Parts(parts.AsSpan(at, shard.Rows));
                 at += shard.Rows;
             }
-            // The side is the row's own: no seed, and nothing of where it stands.
             IEnumerable<int> rows = Enumerable.Range(0, count);
-            if (share > 0)
-                rows = rows.Where(row => Mix.Share(Mix.Of(hashes[row])) < share == (role == DataRole.Eval));
-            if (source.Samples is not { } samples)
-                return [.. rows];
-            // Those with the smallest numbers drawn from seed and content. Parts of a row that was split have one hash and follow each other.
-            var seed = Mix.Of((ulong)config.Seed);
-            var leads = rows.Where(row => row == 0 || parts[row] == 0 || hashes[row] != hashes[row - 1]).ToArray();
-            var keys = Array.ConvertAll(leads, row => (Mix.Of(hashes[row] ^ seed), row));
-            Array.Sort(keys);
-            return [.. keys.Take(samples).Select(key => key.row).Order().SelectMany(lead =>
-                Enumerable.Range(lead, count - lead).TakeWhile(row => row == lead || (parts[row] > 0 && hashes[row] == hashes[lead])))];
+            if (source.Samples is { } samples)
+            {
+                // Those with the smallest numbers drawn from seed and content. Parts of a row that was split have one hash and follow each other.
+                var seed = Mix.Of((ulong)config.Seed);
+                var leads = rows.Where(row => row == 0 || parts[row] == 0 || hashes[row] != hashes[row - 1]).ToArray();
+                var keys = Array.ConvertAll(leads, row => (Mix.Of(hashes[row] ^ seed), row));
+                Array.Sort(keys);
+                rows = keys.Take(samples).Select(key => key.row).Order().SelectMany(lead =>
+                    Enumerable.Range(lead, count - lead).TakeWhile(row => row == lead || (parts[row] > 0 && hashes[row] == hashes[lead])));
+            }
+            // The side is the row's own: no seed, and nothing of where it stands.
+            return [.. share == 0 ? rows : rows.Where(row => Mix.Share(Mix.Of(hashes[row])) < share == (role == DataRole.Eval))];
         }
 
         /// <summary>The shards of each file with the file's hash, from the cache or made now; or all rows that cannot be trained on, at once.</summary>

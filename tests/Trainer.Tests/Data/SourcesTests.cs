@@ -143,6 +143,9 @@ public sealed class SourcesTests : IDisposable
         Assert.NotEqual(some, Of("""{ "train": "a.jsonl#50", "seed": 7 }"""));
         Assert.Equal(some, some.OrderBy(text => int.Parse(text.Split(' ')[1])));
         Assert.Equal(500, Of("""{ "train": "a.jsonl#5000" }""").Length);
+        // A sample is taken first and split then.
+        const string Split = """{ "train": "a.jsonl#50", "evalShare": 0.3 }""";
+        Assert.Equal(some.Order(), Load(Split)!.Rows.Concat(Load(Split, DataRole.Eval)!.Rows).Select(Text).Order());
         // A sample is of rows, not of the parts that they are split into.
         Write("b.jsonl", string.Concat(Enumerable.Range(0, 40).Select(i => $"{{\"input_ids\":[{i},2,3,4,5,6]}}\n")));
         Assert.Equal(30, Load("""{ "train": "b.jsonl#10", "maxLength": 2, "truncate": "split" }""")!.Rows.Count);
