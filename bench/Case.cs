@@ -11,7 +11,7 @@ namespace Memopt.Bench;
 
 /// <summary>A workload of cases.json.</summary>
 internal sealed record Case(string Name, string Shape, string Kind, int Rank, string[] Targets, int Batch, int Length, bool Recompute, string Keep, int Steps, string Group,
-    bool Auto = false, bool Packing = false, bool OffloadActivations = false, bool OffloadOptimizer = false, int StreamLayers = 0, double? LeftGib = null)
+    bool Auto = false, bool Packing = false, bool OffloadActivations = false, bool OffloadOptimizer = false, int StreamLayers = 0, bool Spill = false, double? LeftGib = null)
 {
     public static readonly JsonSerializerOptions Json = new(JsonSerializerDefaults.Web) { PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower };
 

@@ -46,7 +46,7 @@ if (job.LeftGib is { } left && Cuda.Memory() is { } memory)
 var (ballast, stages) = (job.LeftGib is null ? 0 : Cuda.Memory()!.Value.Total - (long)(job.LeftGib * (1L << 30)), new List<long> { Cuda.UsedBytes() });
 long Used() => Cuda.UsedBytes() - ballast;
 var plan = MemoryPlan.For(config, spec, new PlanDevice("cuda", job.LeftGib is null ? null : Cuda.FreeBytes(), 2, HostBytes: HostMemory.FreeBytes()) { FusedAttention = Cuda.Capability() >= 80, Multiprocessors = Cuda.Multiprocessors }, job.Length);
-var stream = plan.Rung.StreamLayers > 0 ? new LayerStream(spec.Layers, backend.Device) : null;
+var stream = plan.Rung.StreamLayers > 0 ? new LayerStream(spec.Layers, backend.Device, job.Spill ? Path.Combine(Path.GetTempPath(), "memopt-bench.weights") : null) : null;
 var streamed = LayerStream.Chosen(spec.Layers, plan.Rung.StreamLayers).ToHashSet();
 using var model = new Decoder(spec, new RandomParts(spec, bfloat16, backend.Device, kind == AdapterKind.Qlora, new(), layer =>
 {

@@ -23,6 +23,9 @@ public sealed record LoadedConfig(RunConfig Config, string File, string Folder, 
 {
     /// <summary>A path of the config as a full path.</summary>
     public string Full(string path) => Path.GetFullPath(Path.Combine(Folder, path));
+
+    /// <summary>Where the data sets from elsewhere lie, by their source, once they are here.</summary>
+    public IReadOnlyDictionary<string, Hub.LocalModel> Located { get; init; } = new Dictionary<string, Hub.LocalModel>();
 }
 
 /// <summary>memopt.json → <see cref="RunConfig"/>, or every problem at once with line and column. Comments and trailing commas are allowed.</summary>
@@ -87,9 +90,11 @@ public static class RunConfigFile
     /// <summary>Pinned settings that differ between a checkpoint's config (as JSON) and this one.</summary>
     public static IReadOnlyList<Override> PinnedDifferences(string saved, RunConfig now)
     {
-        var (before, after) = (Flat(JsonNode.Parse(saved)!), Flat(Write(now, pinnedOnly: true)));
-        return [.. after.Where(pair => before.GetValueOrDefault(pair.Key, "unset") != pair.Value)
-            .Select(pair => new Override(pair.Key, before.GetValueOrDefault(pair.Key, "unset"), pair.Value))];
+        // A setting that is younger than the checkpoint was at its default.
+        var (before, after) = (Flat(new RunConfig()), Flat(Write(now, pinnedOnly: true)));
+        foreach (var (key, value) in Flat(JsonNode.Parse(saved)!))
+            before[key] = value;
+        return [.. after.Where(pair => before[pair.Key] != pair.Value).Select(pair => new Override(pair.Key, before[pair.Key], pair.Value))];
     }
 
     /// <summary>Every setting by its dotted key.</summary>
@@ -124,6 +129,13 @@ public static class RunConfigFile
         Enum e => Spelling(e),
         Targets { All: true } => "all-linear",
         Targets targets => new JsonArray([.. targets.Names.Select(name => (JsonNode)name)]),
+        DataSources { List: [var one] } => Node(one),
+        DataSources sources => new JsonArray([.. sources.List.Select(Node)]),
+        DataSource { Weight: 1, Columns: null, Format: null } source => source.ToString(),
+        DataSource source => new JsonObject(new KeyValuePair<string, JsonNode?>[]
+        {
+            new("source", source.ToString()), new("weight", Node(source.Weight)), new("columns", Node(source.Columns)), new("format", Node(source.Format)),
+        }.Where(pair => pair.Value is not null)),
         string text => text,
         bool flag => flag,
         int number => number,
@@ -200,6 +212,8 @@ public static class RunConfigFile
     /// <summary>One reading of a file: binds by the record's own declarations and collects what is wrong.</summary>
     private sealed class Reading(string file)
     {
+        private static readonly Dictionary<string, DataFormat> formats = Enum.GetValues<DataFormat>().ToDictionary(format => Spelling(format));
+
         public byte[] Text { get; set; } = [];
 
         public List<Problem> Problems { get; } = [];
@@ -292,6 +306,11 @@ public static class RunConfigFile
                 wanted = "a list of numbers";
                 value = List<double>(ref reader);
             }
+            else if (type == typeof(DataSources))
+            {
+                wanted = "a source, or a list of sources: \"train.jsonl\" or {\"source\": …, \"weight\": …, \"columns\": {…}, \"format\": …}";
+                value = Sources(ref reader, path, located);
+            }
             else
             {
                 wanted = "an object";
@@ -330,13 +349,10 @@ public static class RunConfigFile
                 Against("memory.streamLayers", "needs adapter.kind lora or qlora: weights that are trained cannot be streamed");
             if (config.Data.Packing && config.Data.MaxLength < 2)
                 Against("data.packing", "needs a longer data.maxLength");
+            if (config.Data.EvalShare > 0 && config.Data.Eval is not null)
+                Against("data.evalShare", "and data.eval are both written: keep one");
             if (!checkFiles)
                 return;
-            void There(string path, string? value, bool file)
-            {
-                if (value is not null && !(file ? File.Exists(Path.Combine(folder, value)) : Directory.Exists(Path.Combine(folder, value))))
-                    Locate(path, $"\"{value}\" is not {(file ? "a file" : "a folder")} in {folder}", "MEMOPT0005");
-            }
             try
             {
                 ModelSource.Parse(config.Model.Source, folder);
@@ -345,9 +361,76 @@ public static class RunConfigFile
             {
                 Locate("model.source", $"{e.Message} ({e.Found}); {e.Next}", "MEMOPT0005");
             }
-            There("data.train", config.Data.Train, file: true);
-            There("data.eval", config.Data.Eval, file: true);
-            There("adapter.from", config.Adapter.From, file: false);
+            void Sources(string path, DataSources? sources)
+            {
+                foreach (var problem in (sources?.List ?? []).Select(source => Data.DataFiles.Problem(source, folder)).OfType<string>())
+                    Locate(path, problem, "MEMOPT0005");
+            }
+            Sources("data.train", config.Data.Train);
+            Sources("data.eval", config.Data.Eval);
+            if (config.Adapter.From is { } from && !Directory.Exists(Path.Combine(folder, from)))
+                Locate("adapter.from", $"\"{from}\" is not a folder in {folder}", "MEMOPT0005");
+        }
+
+        /// <summary>One source or a list of them; null, or a problem and null, when it is something else.</summary>
+        private DataSources? Sources(ref Utf8JsonReader reader, string path, bool located)
+        {
+            var list = new List<DataSource>();
+            if (reader.TokenType != JsonTokenType.StartArray)
+                return Source(ref reader, path, located) is { } one ? new([one]) : null;
+            while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
+            {
+                if (Source(ref reader, path, located) is not { } source)
+                {
+                    At(ref reader, path, $"each source must be a string or an object, found {Found(ref reader)}", "MEMOPT0003", located);
+                    reader.Skip();
+                    source = new("");
+                }
+                list.Add(source);
+            }
+            return list.Count > 0 ? new(list) : null;
+        }
+
+        private DataSource? Source(ref Utf8JsonReader reader, string path, bool located)
+        {
+            if (reader.TokenType == JsonTokenType.String)
+                return reader.GetString() is { Length: > 0 } text ? DataSource.Parse(text) : null;
+            if (reader.TokenType != JsonTokenType.StartObject)
+                return null;
+            var source = new DataSource("");
+            while (reader.Read() && reader.TokenType != JsonTokenType.EndObject)
+            {
+                var key = reader.GetString()!;
+                reader.Read();
+                var wanted = "";
+                switch (key)
+                {
+                    case "source" when reader.TokenType == JsonTokenType.String && reader.GetString() is { Length: > 0 } text:
+                        source = DataSource.Parse(text) with { Weight = source.Weight, Columns = source.Columns, Format = source.Format };
+                        continue;
+                    case "weight" when reader.TokenType == JsonTokenType.Number && reader.GetDouble() is > 0 and <= 1000 and var weight:
+                        source = source with { Weight = weight };
+                        continue;
+                    case "columns" when Map<string>(ref reader) is { } columns && columns.Values.All(column => !string.IsNullOrEmpty(column)):
+                        source = source with { Columns = columns };
+                        continue;
+                    case "format" when reader.TokenType == JsonTokenType.String && formats.TryGetValue(reader.GetString()!, out var format):
+                        source = source with { Format = format };
+                        continue;
+                    case "source": wanted = "a string that is not empty"; break;
+                    case "weight": wanted = "a number above 0, at most 1000"; break;
+                    case "columns": wanted = "an object of column names"; break;
+                    case "format": wanted = "one of " + string.Join(", ", formats.Keys.Select(format => $"\"{format}\"")); break;
+                }
+                if (wanted.Length > 0)
+                    At(ref reader, $"{path}.{key}", $"must be {wanted}, found {Found(ref reader)}", "MEMOPT0003", located);
+                else
+                    At(ref reader, $"{path}.{key}", $"is not a setting of a source{Like(key, ["source", "weight", "columns", "format"])}", "MEMOPT0002", located);
+                reader.Skip();
+            }
+            if (source.Source.Length == 0)
+                At(ref reader, path, "a source is an object without \"source\"", "MEMOPT0003", located);
+            return source;
         }
 
         /// <summary>" (did you mean …?)" for a near name.</summary>

@@ -44,6 +44,9 @@ public static class RunConfigSchema
             node["enum"] = new JsonArray([.. Enum.GetValues(type).Cast<object>().Select(v => (JsonNode)RunConfigFile.Spelling(v))]);
         else if (type == typeof(Targets))
             node["anyOf"] = new JsonArray(new JsonObject { ["const"] = "all-linear" }, new JsonObject { ["type"] = "array", ["minItems"] = 1, ["items"] = new JsonObject { ["type"] = "string" } });
+        else if (type == typeof(DataSources))
+            node["anyOf"] = new JsonArray([Text(), Source(), new JsonObject { ["type"] = "array", ["minItems"] = 1, ["items"] = new JsonObject { ["anyOf"] = new JsonArray(Text(), Source()) } },
+                .. optional ? (JsonNode[])[new JsonObject { ["type"] = "null" }] : []]);
         else if (type == typeof(IReadOnlyList<double>))
             (node["type"], node["items"], node["minItems"], node["maxItems"]) = ("array", new JsonObject { ["type"] = "number" }, 2, 2);
         else if (type.IsGenericType)
@@ -56,6 +59,22 @@ public static class RunConfigSchema
             node["default"] = RunConfigFile.Node(value);
         return node;
     }
+
+    private static JsonObject Text() => new() { ["type"] = "string" };
+
+    private static JsonObject Source() => new()
+    {
+        ["type"] = "object",
+        ["required"] = new JsonArray("source"),
+        ["additionalProperties"] = false,
+        ["properties"] = new JsonObject
+        {
+            ["source"] = new JsonObject { ["type"] = "string", ["description"] = "File, folder, glob or hf:org/name; '#N' behind it takes N rows." },
+            ["weight"] = new JsonObject { ["type"] = "number", ["description"] = "How often a row comes in an epoch.", ["exclusiveMinimum"] = 0, ["maximum"] = 1000, ["default"] = 1 },
+            ["columns"] = new JsonObject { ["type"] = "object", ["description"] = "Names of the source's columns by the names they are to have: {\"prompt\": \"question\"}.", ["additionalProperties"] = Text() },
+            ["format"] = new JsonObject { ["description"] = "Of the files, when their names do not tell.", ["enum"] = new JsonArray([.. Enum.GetValues<DataFormat>().Select(format => (JsonNode)RunConfigFile.Spelling(format))]) },
+        },
+    };
 
     private static string Name(Type type) => type == typeof(string) ? "string" : type == typeof(bool) ? "boolean" : type == typeof(int) ? "integer" : "number";
 }

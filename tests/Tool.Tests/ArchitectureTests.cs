@@ -30,6 +30,8 @@ public sealed class ArchitectureTests
     [InlineData("System.CommandLine", "Tool", "")]
     [InlineData("TorchSharp", "Trainer", "")]
     [InlineData("Polly", "Trainer", "Hub")]
+    [InlineData("Parquet", "Trainer", "Data")]
+    [InlineData("nietras", "Trainer", "Data")]
     public void A_library_stops_at_its_door(string library, string project, string folder)
     {
         var users = new[] { "Tracking", "Trainer", "Tool", "Build" }

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Security.Cryptography;
 using System.Text;
 using Memopt.Trainer;
+using Memopt.Trainer.Data;
 using Memopt.Trainer.Hub;
 
 namespace Memopt.Tool.Commands;
@@ -46,6 +47,8 @@ internal static class ConfigCommand
             var text = new StringBuilder($"tool {Shell.Version}\nsettings {config.Hash}\n");
             if (Model(config) is { Remote: true } model)
                 text.Append($"model {model} {config.Config.Model.Revision}\n");     // a pinned commit never changes; a branch is asked for by run
+            foreach (var source in config.Config.Data.Train.List.Concat(config.Config.Data.Eval?.List ?? []).Where(source => source.Remote))
+                text.Append($"data {source}\n");                               // likewise
             foreach (var path in Files(config))
                 text.Append(Hash(path)).Append(' ').Append(Path.GetRelativePath(config.Folder, path)).Append('\n');
             if (parsed.GetValue(output) is not { } target)
@@ -61,9 +64,8 @@ internal static class ConfigCommand
 
     private static IEnumerable<string> Files(LoadedConfig config)
     {
-        yield return config.Full(config.Config.Data.Train);
-        if (config.Config.Data.Eval is { } eval)
-            yield return config.Full(eval);
+        foreach (var path in Dataset.Files(config))
+            yield return path;
         var folders = new List<string>();
         if (Model(config) is { Kind: SourceKind.Folder } model)                // the embedded model is the tool's version
             folders.Add(model.Name);

@@ -64,7 +64,7 @@ internal static class EvalCommand
     public static Command Create()
     {
         var model = new ModelOptions();
-        var data = new Option<string>("--data") { Description = "JSON Lines file.", Required = true };
+        var data = new Option<string>("--data") { Description = "File, folder, glob or hf:org/name, as data.eval.", Required = true };
         var length = new Option<int>("--max-length") { Description = "Longest row, tokens.", DefaultValueFactory = _ => new DataConfig().MaxLength };
         var batch = new Option<int>("--batch") { Description = "Rows at once.", DefaultValueFactory = _ => 8 };
         var json = Shell.JsonOption();
@@ -74,8 +74,9 @@ internal static class EvalCommand
         {
             var folder = model.Folder(parsed, stop);
             var spec = ModelSpec.Read(folder);
-            var rows = Dataset.Load(Path.GetFullPath(parsed.GetValue(data)!), () => Tokenizer.Load(folder), () => ChatTemplate.Load(folder),
-                new DataConfig { MaxLength = parsed.GetValue(length) }, FineTune.EndOfTurn(spec));
+            var config = PullCommand.BringData(RunConfigFile.Default([]) with { Config = new() { Data = new() { Train = DataSources.Of(parsed.GetValue(data)!), MaxLength = parsed.GetValue(length) } } },
+                parsed.GetValue(model.Offline), stop);
+            var rows = Dataset.Load(config, new ModelText(folder, FineTune.EndOfTurn(spec)), DataRole.Train, stop: stop)!;
             var (loaded, _) = model.Load(parsed);
             using (loaded)
             {

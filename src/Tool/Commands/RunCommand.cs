@@ -38,6 +38,9 @@ internal static class RunCommand
         var model = PullCommand.Bring(ModelSource.Parse(config.Config.Model.Source, config.Folder), config.Config.Model.Revision, offline, stop);
         if (model.Commit is not null)
             watcher.Stage("download", $"{model.Source} at {model.Commit}, {model.FetchedBytes / 1048576.0:N1} MiB fetched");
+        config = PullCommand.BringData(config, offline, stop);
+        foreach (var data in config.Located.Values)
+            watcher.Stage("download", $"{data.Source} at {data.Commit}, {data.Files.Count} files, {data.FetchedBytes / 1048576.0:N1} MiB fetched");
         var output = smoke ? Path.Combine(config.Folder, ".memopt", "smoke") : Workplace.Output(config);
         using var one = OnlyOne(output);
         using var store = Workplace.Store(config);
@@ -59,7 +62,8 @@ internal static class RunCommand
             FromStart = fromStart || smoke,
             GitCommit = commit,
             GitDirty = dirty,
-            Environment = new Dictionary<string, string>(model.Files.Select(file => KeyValuePair.Create($"model.files.{file.Path}", file.Hash)))
+            Environment = new Dictionary<string, string>(model.Files.Select(file => KeyValuePair.Create($"model.files.{file.Path}", file.Hash))
+                .Concat(config.Located.Select(data => KeyValuePair.Create($"data.commit.{data.Key}", data.Value.Commit ?? "none"))))
             {
                 ["model.source"] = model.Source,
                 ["model.commit"] = model.Commit ?? "none",

@@ -28,8 +28,12 @@ public sealed class Batches
     private readonly int batch;
     private readonly long total;
     private readonly List<long> starts = [0];                                // first sequence number of each epoch
-    private (int Epoch, int[][] Sequences) current = (-1, []);
+    private (int Epoch, Sequences Sequences) current = (-1, new([], null));
 
+    /// <param name="rows">To draw from; read when their batch comes.</param>
+    /// <param name="data">Seed, shuffling, packing.</param>
+    /// <param name="train">Steps or epochs, and the batch.</param>
+    /// <param name="microBatch">Sequences computed at once.</param>
     public Batches(IReadOnlyList<Row> rows, DataConfig data, TrainConfig train, int microBatch)
     {
         (this.rows, this.data, batch, MicroBatch) = (rows, data, train.BatchSize, microBatch);
@@ -42,6 +46,9 @@ public sealed class Batches
 
     /// <summary>Sequences computed at once; may change between steps, whose sequences stay the same.</summary>
     public int MicroBatch { get; set; }
+
+    /// <summary>Tokens of the rows of the first epoch, each as often as it comes.</summary>
+    public long EpochTokens => Epoch(0).Rows.Sum(row => (long)rows.LengthOf(row));
 
     /// <summary>The micro-batches of a step, counted from 0.</summary>
     public IReadOnlyList<MicroBatch> Step(int step)
@@ -59,9 +66,11 @@ public sealed class Batches
         Enumerable.Range(0, rows.Count).Select(i => new[] { i }).Chunk(microBatch).Select(sequences => Form(rows, sequences, packed: false));
 
     /// <summary>Lays sequences (each a list of rows) side by side, padded to the longest.</summary>
-    internal static MicroBatch Form(IReadOnlyList<Row> rows, int[][] sequences, bool packed)
+    internal static MicroBatch Form(IReadOnlyList<Row> rows, int[][] sequences, bool packed) => Form(Array.ConvertAll(sequences, sequence => Array.ConvertAll(sequence, row => rows[row])), packed);
+
+    private static MicroBatch Form(Row[][] sequences, bool packed)
     {
-        var length = Padded(sequences.Max(sequence => sequence.Sum(row => rows[row].Ids.Length)));
+        var length = Padded(sequences.Max(sequence => sequence.Sum(row => row.Ids.Length)));
         var size = sequences.Length * length;
         var ids = new long[size];
         var positions = packed ? new long[size] : null;
@@ -71,7 +80,7 @@ public sealed class Batches
         for (var b = 0; b < sequences.Length; b++)
         {
             var at = b * length;
-            foreach (var row in sequences[b].Select(index => rows[index]))
+            foreach (var row in sequences[b])
             {
                 var owner = -1;
                 starts.Add(at);
@@ -116,22 +125,25 @@ public sealed class Batches
         var epoch = 0;
         while (Start(epoch + 1) <= number)
             epoch++;
-        return Epoch(epoch)[number - Start(epoch)];
+        return Epoch(epoch)[(int)(number - Start(epoch))];
     }
 
     private long Start(int epoch)
     {
+        // Without weights every epoch has the same rows, and packing gives as many sequences whatever their order.
         while (starts.Count <= epoch)
-            starts.Add(starts[^1] + Epoch(starts.Count - 1).Length);
+            starts.Add(starts[^1] + (starts.Count > 1 && Shares.Count == 0 ? starts[1] : Shares.Count == 0 && !data.Packing ? rows.Count : Epoch(starts.Count - 1).Count));
         return starts[epoch];
     }
 
+    private IReadOnlyList<Share> Shares => (rows as TokenRows)?.Shares ?? [];
+
     /// <summary>The sequences of an epoch, each the rows packed into it (one row without packing).</summary>
-    private int[][] Epoch(int epoch)
+    private Sequences Epoch(int epoch)
     {
         if (current.Epoch == epoch)
             return current.Sequences;
-        var order = Enumerable.Range(0, rows.Count).ToArray();
+        var order = Rows(epoch);
         if (data.Shuffle)
         {
             var state = unchecked((ulong)data.Seed * 0x9E3779B97F4A7C15UL + (ulong)epoch + 1);
@@ -141,46 +153,124 @@ public sealed class Batches
                 (order[i], order[j]) = (order[j], order[i]);
             }
         }
-        current = (epoch, data.Packing ? Pack(order) : Array.ConvertAll(order, row => new[] { row }));
+        current = (epoch, data.Packing ? Pack(order) : new(order, null));
         return current.Sequences;
     }
 
-    /// <summary>Best fit: each row, longest first, goes to the fullest sequence that still has room; sequences keep the order of their first row.</summary>
-    private int[][] Pack(int[] order)
+    /// <summary>The rows that come in an epoch, in the file's order: each as often as its weight says, and of what is behind the point of a weight those that a draw from seed, epoch and row takes.</summary>
+    private int[] Rows(int epoch)
     {
-        var rank = new int[rows.Count];
-        for (var i = 0; i < order.Length; i++)
-            rank[order[i]] = i;
-        var open = new SortedSet<(int Room, int Bin)>();
-        var bins = new List<List<int>>();
-        foreach (var row in order.OrderByDescending(row => rows[row].Ids.Length).ThenBy(row => rank[row]))
+        if (Shares.Count == 0)
+            return [.. Enumerable.Range(0, rows.Count)];
+        var order = new List<int>(rows.Count);
+        foreach (var (first, count, weight) in Shares)
         {
-            var length = rows[row].Ids.Length;
-            var bin = bins.Count;
-            foreach (var slot in open.GetViewBetween((length, 0), (int.MaxValue, int.MaxValue)))
+            var (times, rest) = ((int)weight, weight - Math.Floor(weight));
+            for (var row = first; row < first + count; row++)
             {
-                open.Remove(slot);
-                (bin, length) = (slot.Bin, data.MaxLength - slot.Room + length);
-                break;
+                for (var time = 0; time < times; time++)
+                    order.Add(row);
+                if (rest > 0 && Mix.Share(Mix.Of(Mix.Of(Mix.Of(unchecked((ulong)data.Seed)) ^ (ulong)epoch) ^ (ulong)row)) < rest)
+                    order.Add(row);
             }
-            if (bin == bins.Count)
-                bins.Add([]);
-            bins[bin].Add(row);
-            if (length < data.MaxLength)
-                open.Add((data.MaxLength - length, bin));
         }
-        return [.. bins.Select(bin => bin.OrderBy(row => rank[row]).ToArray()).OrderBy(bin => rank[bin[0]])];
+        return [.. order];
+    }
+
+    /// <summary>
+    /// Best fit: each row, longest first, goes to the fullest sequence that still has room, of several to the first; sequences keep the order of
+    /// their first row, and rows theirs within a sequence. All in arrays of numbers, as there may be millions of rows.
+    /// </summary>
+    private Sequences Pack(int[] order)
+    {
+        var longest = order.Length == 0 ? 0 : order.Max(row => rows.LengthOf(row));
+        // Places in the order by length, longest first, by counting.
+        var lengths = Array.ConvertAll(order, rows.LengthOf);
+        var next = new int[longest + 2];
+        foreach (var length in lengths)
+            next[longest - length + 1]++;
+        for (var i = 1; i < next.Length; i++)
+            next[i] += next[i - 1];
+        var byLength = new int[order.Length];
+        for (var at = 0; at < order.Length; at++)
+            byLength[next[longest - lengths[at]]++] = at;
+
+        var open = new OpenBins(data.MaxLength);
+        var (binOf, bins) = (new int[order.Length], 0);
+        foreach (var at in byLength)
+        {
+            var (bin, room) = open.Take(lengths[at]) ?? (bins++, data.MaxLength);
+            binOf[at] = bin;
+            if (room > lengths[at])
+                open.Add(bin, room - lengths[at]);
+        }
+
+        // Bins become sequences in the order in which the order first meets them.
+        var sequenceOf = new int[bins];
+        Array.Fill(sequenceOf, -1);
+        var (starts, count) = (new int[bins + 1], 0);
+        for (var at = 0; at < order.Length; at++)
+        {
+            ref var sequence = ref sequenceOf[binOf[at]];
+            sequence = sequence < 0 ? count++ : sequence;
+            starts[sequence + 1]++;
+        }
+        for (var i = 1; i <= bins; i++)
+            starts[i] += starts[i - 1];
+        var (packed, fill) = (new int[order.Length], starts.ToArray());
+        for (var at = 0; at < order.Length; at++)
+            packed[fill[sequenceOf[binOf[at]]]++] = order[at];
+        return new(packed, starts);
     }
 
     // SplitMix64 (Steele et al. 2014): fixed here so that the order never depends on a runtime's version.
     private static ulong Next(ref ulong state)
     {
-        unchecked
+        var value = Mix.Of(state);
+        state = unchecked(state + 0x9E3779B97F4A7C15UL);
+        return value;
+    }
+
+    /// <summary>Lists of rows, one behind the other in one array.</summary>
+    /// <param name="Rows">Of all sequences.</param>
+    /// <param name="Starts">Where each begins, and the end of the last; null when each is one row.</param>
+    private sealed record Sequences(int[] Rows, int[]? Starts)
+    {
+        public int Count => Starts is null ? Rows.Length : Starts.Length - 1;
+
+        public int[] this[int sequence] => Starts is null ? [Rows[sequence]] : Rows[Starts[sequence]..Starts[sequence + 1]];
+    }
+
+    /// <summary>Sequences with room, by their room.</summary>
+    private sealed class OpenBins(int longest)
+    {
+        private readonly PriorityQueue<int, int>?[] byRoom = new PriorityQueue<int, int>?[longest + 1];
+        private readonly ulong[] some = new ulong[longest / 64 + 1];         // a bit for each room that a sequence has
+
+        public void Add(int bin, int room)
         {
-            var z = state += 0x9E3779B97F4A7C15UL;
-            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9UL;
-            z = (z ^ (z >> 27)) * 0x94D049BB133111EBUL;
-            return z ^ (z >> 31);
+            (byRoom[room] ??= new()).Enqueue(bin, bin);
+            some[room / 64] |= 1UL << (room % 64);
+        }
+
+        /// <summary>Takes out the first of the sequences with the least room that is enough.</summary>
+        public (int Bin, int Room)? Take(int length)
+        {
+            if (length > longest)
+                return null;
+            var word = length / 64;
+            var bits = some[word] & (~0UL << (length % 64));
+            while (bits == 0)
+            {
+                if (++word == some.Length)
+                    return null;
+                bits = some[word];
+            }
+            var room = word * 64 + System.Numerics.BitOperations.TrailingZeroCount(bits);
+            var bin = byRoom[room]!.Dequeue();
+            if (byRoom[room]!.Count == 0)
+                some[word] &= ~(1UL << (room % 64));
+            return (bin, room);
         }
     }
 }

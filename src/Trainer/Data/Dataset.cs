@@ -1,246 +1,408 @@
+using System.Globalization;
+using System.Runtime.ExceptionServices;
 using System.Security.Cryptography;
 using System.Text;
-using System.Text.Json;
-using System.Text.Json.Nodes;
+using Memopt.Trainer.Data.Formats;
 
 namespace Memopt.Trainer.Data;
 
 /// <summary>One sequence to train on; a label is the token itself, or -100 where there is no loss (not shifted).</summary>
 /// <param name="Ids">The tokens.</param>
 /// <param name="Labels">As many as tokens.</param>
-/// <param name="Line">The row's line in its file, from 1.</param>
+/// <param name="Line">The row's line in its file, from 1; in Parquet its number.</param>
 public sealed record Row(int[] Ids, int[] Labels, int Line)
 {
     public const int NoLoss = -100;
 
     /// <summary>How many tokens are predicted with loss; the first has nothing before it.</summary>
-    public int Trained => Labels.Skip(1).Count(label => label != NoLoss);
+    public int Trained
+    {
+        get
+        {
+            var count = 0;
+            for (var t = 1; t < Labels.Length; t++)
+                count += Labels[t] != NoLoss ? 1 : 0;
+            return count;
+        }
+    }
 }
 
-/// <summary>A JSON Lines file as tokens and labels.</summary>
-/// <param name="Rows">In the file's order.</param>
-/// <param name="Hash">SHA-256 of the file, in hexadecimal.</param>
-/// <param name="Tokens">Tokens of all rows.</param>
-/// <param name="Trained">Tokens that carry loss.</param>
-/// <param name="Truncated">Rows that were cut at the longest length.</param>
-public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, long Tokens, long Trained, int Truncated)
+/// <summary>What rows are for.</summary>
+public enum DataRole { Train, Eval }
+
+/// <summary>Told what passes while data is read; from several threads, one at a time.</summary>
+/// <param name="Note">Something that a user may want to know.</param>
+/// <param name="Progress">Bytes of the source that are done, of all.</param>
+public sealed record DataReports(Action<string> Note, Action<long, long> Progress);
+
+/// <summary>Rows as tokens and labels. They lie in memory encoded, or on disk when their file is large, and are decoded when asked for.</summary>
+/// <param name="Rows">In the order of the sources, files and lines.</param>
+/// <param name="Hash">SHA-256 in hexadecimal: of the file, or of all that says which rows these are when there is more to say.</param>
+/// <param name="Counts">Of all rows that were read, those of the other side of a split too.</param>
+/// <param name="Tokens">Tokens of the rows.</param>
+/// <param name="Trained">Tokens of the rows that carry loss.</param>
+/// <param name="Longest">Tokens of the longest row.</param>
+public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Counts, long Tokens, long Trained, int Longest)
 {
     private const int MostProblems = 20;
 
-    /// <summary>Reads a file; the tokenizer and the template are asked for only by rows that need them.</summary>
-    public static Dataset Load(string file, Func<Tokenizer> tokenizer, Func<ChatTemplate?> template, DataConfig config, IReadOnlySet<int> endOfTurn)
+    /// <summary>Tokens of each row.</summary>
+    public IEnumerable<int> Lengths => Enumerable.Range(0, Rows.Count).Select(Rows.LengthOf);
+
+    /// <summary>Rows that were cut at the longest length.</summary>
+    public long Truncated => Counts.Truncated;
+
+    /// <summary>The facts of the data for a run's record, and for people.</summary>
+    public IEnumerable<KeyValuePair<string, string>> Facts(string role) => new Dictionary<string, long>
     {
-        var reader = new RowReader(tokenizer, template, config, endOfTurn);
-        var (lines, hash) = Read(file);
-        var (rows, problems, truncated) = (new List<Row>(), new List<Problem>(), 0);
-        foreach (var (text, line) in lines)
+        ["rows"] = Rows.Count,
+        ["tokens"] = Tokens,
+        ["trained"] = Trained,
+        ["truncated"] = Counts.Truncated,
+        ["dropped"] = Counts.Dropped,
+        ["split"] = Counts.Split,
+    }.Select(fact => KeyValuePair.Create($"{role}.{fact.Key}", fact.Value.ToString(CultureInfo.InvariantCulture)));
+
+    /// <summary>In one line: rows, tokens, and what was done to long rows.</summary>
+    public string Summary(DataConfig config) => $"{Rows.Count:N0} rows, {Tokens:N0} tokens, {Trained:N0} trained"
+        + (Counts.Truncated > 0 ? $", {Counts.Truncated:N0} rows cut at {config.MaxLength}" : "")
+        + (Counts.Dropped > 0 ? $", {Counts.Dropped:N0} rows longer than {config.MaxLength} left out" : "")
+        + (Counts.Split > 0 ? $", {Counts.Split:N0} rows split at {config.MaxLength}" : "");
+
+    /// <summary>Refuses tokens that the model does not have.</summary>
+    public void Within(int vocabulary)
+    {
+        if (Counts.Highest < vocabulary)
+            return;
+        var at = Enumerable.Range(0, Rows.Count).FirstOrDefault(at => Rows[at] is var row && (row.Ids.Any(id => id >= vocabulary) || row.Labels.Any(label => label >= vocabulary)), -1);
+        if (at < 0)
+            return;                                                            // it is on the other side of a split
+        var beyond = Rows[at];
+        throw new UserFault($"{(Rows as TokenRows)?.FileOf(at)}:{beyond.Line}: a token id is outside the model's vocabulary of {vocabulary}.", found: $"{Math.Max(beyond.Ids.Max(), beyond.Labels.Max())}", next: "tokenize with the model's own tokenizer");
+    }
+
+    /// <summary>The files that a config's rows come from, those of data sets from elsewhere left out.</summary>
+    public static IEnumerable<string> Files(LoadedConfig config) => config.Config.Data.Train.List.Concat(config.Config.Data.Eval?.List ?? []).Where(source => !source.Remote)
+        .SelectMany(source => DataFiles.Of(source, config.Folder, config.Located)).Select(file => file.Path).Distinct();
+
+    /// <summary>The first rows of training data that is made of preference pairs, each answer as a row; none when it is other data.</summary>
+    /// <exception cref="UserFault">A row cannot be read.</exception>
+    public static IReadOnlyList<(Row Chosen, Row Rejected)> Pairs(LoadedConfig config, ModelText model, int count)
+    {
+        var source = config.Config.Data.Train.List[0];
+        var file = DataFiles.Of(source, config.Folder, config.Located)[0];
+        var reader = new RowReader(model, config.Config.Data, source.Columns);
+        using var chunk = RowFile.Read(file, 1).FirstOrDefault();
+        try
+        {
+            if (chunk is not { Rows: [var first, ..] } || reader.Pair(chunk[first], chunk.FirstLine) is null)
+                return [];
+            return [.. RowFile.Read(file, 1).Take(count).Select(one => reader.Pair(one[one.Rows[0]], one.FirstLine)).OfType<(Row, Row)>()];
+        }
+        catch (RowFault)
+        {
+            return [];   // what is wrong with a row is told with all others
+        }
+    }
+
+    /// <summary>Reads a file whole into memory; the tokenizer and the template are asked for only by rows that need them.</summary>
+    public static Dataset Load(string file, Func<Tokenizer> tokenizer, Func<ChatTemplate?> template, DataConfig config, IReadOnlySet<int> endOfTurn) =>
+        new Reading(config, new(tokenizer, template, endOfTurn), null, null, default).Load(new([new(file)]), "", new Dictionary<string, Hub.LocalModel>(), DataRole.Train, file);
+
+    /// <summary>Reads a config's rows for training or evaluation; null when it has none for evaluation.</summary>
+    /// <param name="config">The config; data sets from elsewhere are here already.</param>
+    /// <param name="model">Makes tokens of text.</param>
+    /// <param name="role">Which rows.</param>
+    /// <param name="reports">Told what passes.</param>
+    /// <param name="stop">Gives up; what was tokenized of a large file is kept.</param>
+    public static Dataset? Load(LoadedConfig config, ModelText model, DataRole role, DataReports? reports = null, CancellationToken stop = default) =>
+        Load(config, model, role, RowFile.ChunkBytes, reports, stop);
+
+    internal static Dataset? Load(LoadedConfig config, ModelText model, DataRole role, int chunkBytes, DataReports? reports = null, CancellationToken stop = default)
+    {
+        var data = config.Config.Data;
+        var sources = role == DataRole.Train || (data.Eval is null && data.EvalShare > 0) ? data.Train : data.Eval;
+        return sources is null ? null
+            : new Reading(data, model, model.Hash is null ? null : new(config.Full(data.Cache)), reports, stop) { ChunkBytes = chunkBytes }.Load(sources, config.Folder, config.Located, role, sources.ToString());
+    }
+
+    /// <summary>One reading of sources.</summary>
+    private sealed class Reading(DataConfig config, ModelText model, TokenCache? cache, DataReports? reports, CancellationToken stop)
+    {
+        public int ChunkBytes { get; init; } = RowFile.ChunkBytes;
+
+        public Dataset Load(DataSources sources, string folder, IReadOnlyDictionary<string, Hub.LocalModel> located, DataRole role, string name)
+        {
+            var files = sources.List.Select(source => (Source: source, Files: DataFiles.Of(source, folder, located))).ToList();
+            var tokens = Tokens(files, name);
+            var (shards, choices, shares, description) = (new List<Shard>(), new List<(int First, int[]? Rows, int Count)>(), new List<Share>(), new StringBuilder());
+            foreach (var (source, of) in files)
+            {
+                var own = of.SelectMany(file => tokens[(source, file)].Shards).ToList();
+                var chosen = Choose(own, source, role);
+                var count = chosen?.Length ?? own.Sum(shard => shard.Rows);
+                shares.Add(new(choices.Sum(choice => choice.Count), count, source.Weight));
+                choices.Add((shards.Sum(shard => shard.Rows), chosen, count));
+                shards.AddRange(own);
+                description.Append(CultureInfo.InvariantCulture, $"{source.Samples} {source.Weight} {source.Format}\n");
+                foreach (var (to, from) in (source.Columns ?? new Dictionary<string, string>()).OrderBy(pair => pair.Key, StringComparer.Ordinal))
+                    description.Append(CultureInfo.InvariantCulture, $"{to}={from}\n");
+                foreach (var file in of)
+                    description.Append(tokens[(source, file)].Hash).Append('\n');
+            }
+            var counts = shards.Aggregate(default(DataCounts), (sum, shard) => sum + shard.Counts);
+            int[]? picks = choices.All(choice => choice.Rows is null) ? null
+                : [.. choices.SelectMany(choice => choice.Rows is null ? Enumerable.Range(choice.First, choice.Count) : choice.Rows.Select(row => choice.First + row))];
+            if (choices.Sum(choice => choice.Count) == 0)
+            {
+                throw counts.Rows == 0 && counts.Dropped == 0
+                    ? new UserFault($"{name} has no rows.", "an empty file", "write one JSON object a line: {\"messages\": […]}")
+                    : new UserFault($"No row of {name} is left for {(role == DataRole.Train ? "training" : "evaluation")}.", $"{counts.Rows:N0} rows were read, {counts.Dropped:N0} left out for their length", "change data.evalShare, data.truncate or data.maxLength");
+            }
+            // A file as it is keeps the name that it has anywhere: its own hash.
+            var plain = files is [({ Samples: null, Weight: 1, Columns: null, Format: null }, [_])] && config.EvalShare == 0;
+            var hash = plain ? tokens[(files[0].Source, files[0].Files[0])].Hash
+                : Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{role} {config.EvalShare}\n{description}"))));
+            var rows = new TokenRows(shards, picks, shares.All(share => share.Weight == 1) ? null : shares);
+            long all = 0;
+            var longest = 0;
+            foreach (var length in rows.Lengths)
+                (all, longest) = (all + length, Math.Max(longest, length));
+            return new(rows, hash, counts, all, rows.Trained(), longest);
+        }
+
+        /// <summary>The rows that a source gives for a role, ascending; null when that is all of them.</summary>
+        private int[]? Choose(List<Shard> shards, DataSource source, DataRole role)
+        {
+            var (share, count) = (config.EvalShare, shards.Sum(shard => shard.Rows));
+            if (share == 0 && source.Samples is null)
+                return null;
+            var (hashes, parts) = (new ulong[count], new byte[count]);
+            var at = 0;
+            foreach (var shard in shards)
+            {
+                shard.Hashes(hashes.AsSpan(at, shard.Rows));
+                shard.Parts(parts.AsSpan(at, shard.Rows));
+                at += shard.Rows;
+            }
+            IEnumerable<int> rows = Enumerable.Range(0, count);
+            if (source.Samples is { } samples)
+            {
+                // Those with the smallest numbers drawn from seed and content. Parts of a row that was split have one hash and follow each other.
+                var seed = Mix.Of((ulong)config.Seed);
+                var leads = rows.Where(row => row == 0 || parts[row] == 0 || hashes[row] != hashes[row - 1]).ToArray();
+                var keys = Array.ConvertAll(leads, row => (Mix.Of(hashes[row] ^ seed), row));
+                Array.Sort(keys);
+                rows = keys.Take(samples).Select(key => key.row).Order().SelectMany(lead =>
+                    Enumerable.Range(lead, count - lead).TakeWhile(row => row == lead || (parts[row] > 0 && hashes[row] == hashes[lead])));
+            }
+            // The side is the row's own: no seed, and nothing of where it stands.
+            return [.. share == 0 ? rows : rows.Where(row => Mix.Share(Mix.Of(hashes[row])) < share == (role == DataRole.Eval))];
+        }
+
+        /// <summary>The shards of each file with the file's hash, from the cache or made now; or all rows that cannot be trained on, at once.</summary>
+        private Dictionary<(DataSource, DataFile), (IReadOnlyList<Shard> Shards, string Hash)> Tokens(List<(DataSource Source, IReadOnlyList<DataFile> Files)> sources, string name)
+        {
+            var all = sources.SelectMany(source => source.Files.Select(file => (source.Source, File: file))).Distinct().ToList();
+            if (cache is null || all.Sum(part => Size(part.File)) <= ChunkBytes)
+            {
+                var made = Tokenize(all, null, name);
+                return all.ToDictionary(part => part, part => ((IReadOnlyList<Shard>)[.. made[part].Select(shard => shard.Shard)], TokenCache.HashOf(part.File.Path, stop)));
+            }
+            var kept = all.ToDictionary(part => part, part => (
+                Hash: cache.Hash(part.File, () => reports?.Note($"{part.File.Path}: read once for its hash"), stop),
+                Recipe: TokenCache.Recipe(model.Hash!, config, part.Source, part.File.Format)));
+            var found = new Dictionary<(DataSource, DataFile), IReadOnlyList<Shard>>();
+            if (!Find())
+            {
+                using var held = cache.Lock(() => reports?.Note("another process is tokenizing; waiting for it"), stop);
+                if (!Find())
+                {
+                    cache.Tidy();
+                    var missing = all.Where(part => !found.ContainsKey(part)).ToList();
+                    foreach (var (part, shards) in Tokenize(missing, (cache, part => Convert.FromHexString(kept[part].Recipe)), name))
+                    {
+                        cache.Complete(kept[part].Hash, kept[part].Recipe, shards.Select(shard => (shard.Name, shard.Shard.FirstLine)));
+                        found[part] = [.. shards.Select(shard => shard.Shard)];
+                    }
+                }
+            }
+            return all.ToDictionary(part => part, part => (found[part], kept[part].Hash));
+
+            bool Find()
+            {
+                foreach (var (part, (hash, recipe)) in kept.Where(part => !found.ContainsKey(part.Key)))
+                {
+                    if (cache.Find(hash, recipe, part.Item2.Path) is { } shards)
+                        found[part] = shards;
+                }
+                return found.Count == all.Count;
+            }
+        }
+
+        private static UserFault Unfit(List<Problem> problems, IEnumerable<DataFile> files, string name)
+        {
+            var order = files.Select(file => file.Path).Distinct().Select((path, at) => (path, at)).ToDictionary(pair => pair.path, pair => pair.at);
+            var told = problems.OrderBy(problem => order[problem.File!]).ThenBy(problem => problem.Line).Take(MostProblems).ToList();
+            return new($"{told.Count} {(told.Count == 1 ? "row" : "rows")} of {name} cannot be trained on{(told.Count == MostProblems ? $" (the first {MostProblems})" : "")}.",
+                found: string.Join('\n', told.Select(problem => $"{problem.File}:{problem.Line}: {problem.Message}")),
+                next: "mend or remove these rows")
+            { Problems = told };
+        }
+
+        private static long Size(DataFile file)
         {
             try
             {
-                var row = reader.Read(text, line);
-                if (row.Trained == 0) throw new RowFault("no token of this row carries loss", "it needs an assistant's turn, a completion, or labels other than -100 after the first");
-                if (row.Ids.Length > config.MaxLength)
-                {
-                    truncated++;
-                    row = new(row.Ids[..config.MaxLength], row.Labels[..config.MaxLength], line);
-                    if (row.Trained == 0) throw new RowFault("all tokens that carry loss are cut off", $"the row is longer than data.maxLength = {config.MaxLength}");
-                }
-                rows.Add(row);
+                return file.Size * (file.Compression is null && file.Format != DataFormat.Parquet ? 1 : 4);
             }
-            catch (RowFault fault)
+            catch (Exception error) when (error is IOException or UnauthorizedAccessException)
             {
-                problems.Add(new("data", fault.Message, file, line));
-                if (problems.Count == MostProblems) break;
+                throw new UserFault($"The data file {file.Path} cannot be read.", error.Message, "check data.train and data.eval", error);
             }
         }
-        if (problems.Count > 0)
-        {
-            var more = problems.Count == MostProblems ? $" (the first {MostProblems})" : "";
-            throw new UserFault($"{problems.Count} {(problems.Count == 1 ? "row" : "rows")} of {file} cannot be trained on{more}.",
-                found: string.Join('\n', problems.Select(problem => $"{problem.File}:{problem.Line}: {problem.Message}")),
-                next: "mend or remove these rows")
-            { Problems = problems };
-        }
-        if (rows.Count == 0) throw new UserFault($"{file} has no rows.", "an empty file", "write one JSON object a line: {\"messages\": […]}");
-        return new(rows, hash, rows.Sum(row => (long)row.Ids.Length), rows.Sum(row => (long)row.Trained), truncated);
-    }
 
-    private static (List<(string Text, int Line)> Lines, string Hash) Read(string file)
-    {
-        byte[] bytes;
-        try
+        /// <summary>Makes tokens of files' chunks, on all cores; goes no further than the chunk in which the twentieth bad row is.</summary>
+        private Dictionary<(DataSource, DataFile), List<(Shard Shard, string Name)>> Tokenize(IReadOnlyList<(DataSource Source, DataFile File)> files, (TokenCache Cache, Func<(DataSource, DataFile), byte[]> Salt)? kept, string name)
         {
-            bytes = File.ReadAllBytes(file);
+            var made = new Dictionary<(int File, int Chunk), (Shard Shard, string Name)>();
+            var problems = new List<Problem>();
+            var (bad, reused) = (0, 0);
+            var salts = kept is null ? null : files.Select(file => kept.Value.Salt(file)).ToList();
+            var readers = files.Select(file => new RowReader(model, config, file.Source.Columns)).ToList();
+            try
+            {
+                Parallel.ForEach(System.Collections.Concurrent.Partitioner.Create(Chunks(), System.Collections.Concurrent.EnumerablePartitionerOptions.NoBuffering),
+                    new ParallelOptions { MaxDegreeOfParallelism = Environment.ProcessorCount, CancellationToken = stop }, work =>
+                    {
+                        using var chunk = work.Chunk;
+                        var own = salts is null ? "" : Convert.ToHexStringLower(chunk.Hash(salts[work.File]));
+                        var here = kept?.Cache.Shard(own);
+                        var faults = new List<Problem>();
+                        if (here is null)
+                        {
+                            var bytes = Tokenize(chunk, readers[work.File], files[work.File].File.Path, faults);
+                            here = faults.Count > 0 ? null : kept is { } keep ? keep.Cache.Store(own, bytes) : Shard.Of(bytes);
+                        }
+                        else
+                        {
+                            Interlocked.Increment(ref reused);
+                        }
+                        lock (made)
+                        {
+                            problems.AddRange(faults);
+                            Volatile.Write(ref bad, problems.Count);
+                            if (here is not null)
+                                made[(work.File, work.Number)] = (here.At(chunk.FirstLine, files[work.File].File.Path), own);
+                        }
+                    });
+            }
+            catch (AggregateException error)
+            {
+                ExceptionDispatchInfo.Throw(error.Flatten().InnerExceptions.FirstOrDefault(inner => inner is not OperationCanceledException) ?? error.InnerExceptions[0]);
+            }
+            if (problems.Count > 0)
+                throw Unfit(problems, files.Select(file => file.File), name);
+            if (reused > 0)
+                reports?.Note($"{reused:N0} of {made.Count:N0} parts were tokenized by an earlier run");
+            var byFile = made.OrderBy(entry => entry.Key.Chunk).ToLookup(entry => entry.Key.File, entry => entry.Value);
+            return Enumerable.Range(0, files.Count).ToDictionary(file => files[file], file => byFile[file].ToList());
+
+            IEnumerable<(int File, int Number, Chunk Chunk)> Chunks()
+            {
+                var (read, total) = (0L, files.Sum(file => file.File.Size));
+                for (var file = 0; file < files.Count && Volatile.Read(ref bad) < MostProblems; file++)
+                {
+                    var (number, before, at) = (0, read, 0L);
+                    foreach (var chunk in RowFile.Read(files[file].File, ChunkBytes, done => at = done))
+                    {
+                        yield return (file, number++, chunk);
+                        if (kept is not null)
+                            reports?.Progress(before + at, total);
+                        if (Volatile.Read(ref bad) >= MostProblems)
+                            break;
+                    }
+                    read += files[file].File.Size;
+                }
+            }
         }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+
+        private byte[] Tokenize(Chunk chunk, RowReader reader, string path, List<Problem> problems)
         {
-            throw new UserFault($"The data file {file} cannot be read.", error.Message, "check data.train and data.eval", error);
+            var shard = new Shard.Builder();
+            problems.AddRange(chunk.Faults.Select(fault => new Problem("data", fault.Message, path, fault.Line)));
+            foreach (var text in chunk.Rows)
+            {
+                stop.ThrowIfCancellationRequested();
+                var line = chunk.FirstLine + text.Line;
+                try
+                {
+                    var (row, hash) = reader.Read(chunk[text], line);
+                    foreach (var (part, index) in Cut(row, shard).Select((part, index) => (part, index)))
+                        shard.Add(part, text.Line, hash, index);
+                }
+                catch (RowFault fault)
+                {
+                    problems.Add(new("data", fault.Message, path, line));
+                    if (problems.Count == MostProblems)
+                        break;
+                }
+                catch (PairFault fault)
+                {
+                    throw new UserFault($"{path} cannot be trained on: {fault.Message}.", found: $"line {line}", next: $"dotnet memopt data preview {path} shows them; to train on the preferred answers alone, set \"columns\": {{\"completion\": \"chosen\"}}", inner: fault)
+                    {
+                        Problems = [new("data", fault.Message, path, line)],
+                    };
+                }
+            }
+            return problems.Count > 0 ? [] : shard.ToArray();
         }
-        string text;
-        try
+
+        /// <summary>What a row becomes under data.maxLength and data.truncate.</summary>
+        private IReadOnlyList<Row> Cut(Row row, Shard.Builder counts)
         {
-            text = new UTF8Encoding(false, throwOnInvalidBytes: true).GetString(bytes);
+            if (row.Trained == 0)
+                throw new RowFault("no token of this row carries loss", "it needs an assistant's turn, a completion, or labels other than -100 after the first");
+            var (longest, length) = (config.MaxLength, row.Ids.Length);
+            if (length <= longest)
+                return [row];
+            if (config.Truncate == Truncation.Drop)
+            {
+                counts.Count(dropped: 1);
+                return [];
+            }
+            // A part in which nothing carries loss would teach nothing.
+            var parts = config.Truncate switch
+            {
+                Truncation.Right => [Part(0, longest)],
+                Truncation.Left => [Part(length - longest, length)],
+                _ => Enumerable.Range(0, (length + longest - 1) / longest).Select(part => Part(part * longest, Math.Min(length, (part + 1) * longest))),
+            };
+            var left = parts.Where(part => part.Trained > 0).ToList();
+            if (left.Count == 0)
+                throw new RowFault("all tokens that carry loss are cut off", $"the row is longer than data.maxLength = {longest}");
+            counts.Count(truncated: config.Truncate == Truncation.Split ? 0 : 1, split: config.Truncate == Truncation.Split ? 1 : 0);
+            return left;
+
+            Row Part(int from, int to) => new(row.Ids[from..to], row.Labels[from..to], row.Line);
         }
-        catch (DecoderFallbackException error)
-        {
-            throw new UserFault($"{file} is not UTF-8 text.", error.Message, inner: error);
-        }
-        var lines = text.TrimStart('\uFEFF').Split('\n').Select((line, index) => (line, index + 1)).Where(entry => !string.IsNullOrWhiteSpace(entry.line)).ToList();
-        return (lines, Convert.ToHexStringLower(SHA256.HashData(bytes)));
     }
 }
 
-/// <summary>One thing wrong with one row.</summary>
-internal sealed class RowFault(string what, string? why = null) : Exception(why is null ? what : $"{what}: {why}");
-
-/// <summary>Turns a line into a row, by its shape.</summary>
-internal sealed class RowReader(Func<Tokenizer> tokenizer, Func<ChatTemplate?> template, DataConfig config, IReadOnlySet<int> endOfTurn)
+/// <summary>Numbers that follow from numbers, spread evenly (SplitMix64, Steele et al. 2014): fixed here so that nothing depends on a runtime's version.</summary>
+internal static class Mix
 {
-    private readonly Lazy<Tokenizer> tokenizer = new(tokenizer);
-    private readonly Lazy<ChatTemplate?> template = new(template);
-
-    public Row Read(string text, int line)
+    public static ulong Of(ulong value)
     {
-        JsonObject json;
-        try
+        unchecked
         {
-            json = JsonNode.Parse(text) as JsonObject ?? throw new RowFault("not a JSON object");
-            _ = json.Count;   // keys that come twice show here
-        }
-        catch (Exception error) when (error is JsonException or ArgumentException)
-        {
-            throw new RowFault("not valid JSON", error.Message);
-        }
-        if (json.ContainsKey("input_ids")) return Tokens(json, line);
-        if (json.ContainsKey("messages")) return Chat(json, line);
-        if (json.ContainsKey("prompt") && json.ContainsKey("completion")) return Plain(Text(json, "prompt"), Text(json, "completion"), line);
-        if (json.ContainsKey("text")) return Plain("", Text(json, "text"), line);
-        throw new RowFault("a row needs messages, prompt and completion, text, or input_ids", json.Count == 0 ? "it has no keys" : $"it has {string.Join(", ", json.Select(pair => pair.Key).Take(8))}");
-    }
-
-    private static Row Tokens(JsonObject json, int line)
-    {
-        var ids = Integers(json, "input_ids")!;
-        var labels = Integers(json, "labels") ?? ids;
-        if (labels.Length != ids.Length) throw new RowFault("labels and input_ids differ in length", $"{labels.Length} and {ids.Length}");
-        if (ids.FirstOrDefault(id => id < 0) is < 0 and var negative) throw new RowFault("a token id is negative", $"{negative}");
-        if (labels.FirstOrDefault(label => label < 0 && label != Row.NoLoss) is < 0 and var odd) throw new RowFault("a label is negative and not -100", $"{odd}");
-        if (Integers(json, "attention_mask") is { } mask)
-        {
-            if (mask.Length != ids.Length) throw new RowFault("attention_mask and input_ids differ in length", $"{mask.Length} and {ids.Length}");
-            var kept = Array.FindLastIndex(mask, value => value != 0) + 1;
-            if (mask.Take(kept).Contains(0)) throw new RowFault("attention_mask has a 0 before its last 1", "only padding at the end is supported");
-            (ids, labels) = (ids[..kept], labels[..kept]);
-        }
-        return new(ids, [.. labels], line);
-    }
-
-    private static int[]? Integers(JsonObject json, string key)
-    {
-        if (json[key] is not { } node) return key == "input_ids" ? throw new RowFault("input_ids is null") : null;
-        if (node is not JsonArray array) throw new RowFault($"{key} is not a list of integers");
-        return [.. array.Select(item => item is JsonValue value && value.TryGetValue<int>(out var id) ? id : throw new RowFault($"{key} is not a list of integers", $"it holds {item?.ToJsonString() ?? "null"}"))];
-    }
-
-    private static string Text(JsonObject json, string key)
-    {
-        try
-        {
-            return json[key] is JsonValue value && value.TryGetValue<string>(out var text) ? text : throw new RowFault($"{key} is not a string");
-        }
-        catch (InvalidOperationException error)
-        {
-            throw new RowFault($"{key} is not valid text", error.Message);   // half of a surrogate pair as an escape
+            var z = value + 0x9E3779B97F4A7C15UL;
+            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9UL;
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EBUL;
+            return z ^ (z >> 31);
         }
     }
 
-    private Row Plain(string prompt, string completion, int line)
-    {
-        var reader = tokenizer.Value;
-        var (ids, trained) = (new List<int>(reader.Prefix), new List<bool>(reader.Prefix.Select(_ => prompt.Length == 0)));
-        foreach (var token in reader.Spans(prompt + completion))
-        {
-            ids.Add(token.Id);
-            trained.Add(token.End > prompt.Length);
-        }
-        if (reader.EndOfText is { } end)
-        {
-            ids.Add(end);
-            trained.Add(true);
-        }
-        return Masked(ids, trained, line);
-    }
-
-    private Row Chat(JsonObject json, int line)
-    {
-        var messages = Messages(json["messages"]);
-        var writer = template.Value ?? throw new UserFault("The data has chats, but the model has no chat template.", next: "use a model with chat_template.jinja, or rows of prompt and completion");
-        var variables = new JsonObject();
-        if (json["tools"] is { } tools) variables["tools"] = tools.DeepClone();
-        RenderedChat chat;
-        IReadOnlyList<AssistantTurn> turns;
-        try
-        {
-            chat = writer.RenderMarked(messages, addGenerationPrompt: false, variables);
-            turns = config.TrainOn == TrainOn.All ? [] : AssistantTurns.Of(writer, chat, messages, variables);
-        }
-        catch (UserFault fault)
-        {
-            throw new RowFault(fault.Message.TrimEnd('.'), fault.Found);
-        }
-        var spans = tokenizer.Value.Spans(chat.Text);
-        var trained = new bool[spans.Count];
-        if (config.TrainOn == TrainOn.All) Array.Fill(trained, true);
-        foreach (var turn in turns) Mark(spans, trained, turn.Start, turn.End, cutAfterTurn: turn.Whole);
-        return Masked([.. spans.Select(token => token.Id)], trained, line);
-    }
-
-    /// <summary>Marks the tokens of a turn, with its end-of-turn token and without what the template prints after that.</summary>
-    private void Mark(IReadOnlyList<TokenSpan> spans, bool[] trained, int start, int end, bool cutAfterTurn)
-    {
-        var (first, last) = (spans.Count, -1);
-        for (var i = 0; i < spans.Count; i++)
-        {
-            if (spans[i].End <= start || spans[i].Start >= end) continue;
-            first = Math.Min(first, i);
-            last = i;
-        }
-        if (last < 0) return;
-        if (cutAfterTurn)
-        {
-            var turnEnd = last;
-            while (turnEnd >= first && !endOfTurn.Contains(spans[turnEnd].Id)) turnEnd--;
-            if (turnEnd >= first) last = turnEnd;
-        }
-        else if (!endOfTurn.Contains(spans[last].Id) && last + 1 < spans.Count && endOfTurn.Contains(spans[last + 1].Id))
-        {
-            last++;
-        }
-        Array.Fill(trained, true, first, last - first + 1);
-    }
-
-    private static List<JsonObject> Messages(JsonNode? node)
-    {
-        if (node is not JsonArray { Count: > 0 } array) throw new RowFault("messages is not a list with a message in it");
-        var messages = new List<JsonObject>();
-        foreach (var item in array)
-        {
-            var at = messages.Count + 1;
-            if (item is not JsonObject source) throw new RowFault($"message {at} is not an object");
-            var message = (JsonObject)source.DeepClone();
-            if (message["role"] is null || Text(message, "role").Length == 0) throw new RowFault($"message {at} has no role");
-            message["content"] = message["content"] switch
-            {
-                null => "",
-                JsonValue => Text(message, "content"),
-                JsonArray parts => string.Concat(parts.Select(part => part is JsonObject entry && (string?)entry["type"]! == "text" ? Text(entry, "text") : throw new RowFault($"message {at} has content that is not text"))),
-                _ => throw new RowFault($"the content of message {at} is not text"),
-            };
-            messages.Add(message);
-        }
-        return messages;
-    }
-
-    private Row Masked(IReadOnlyList<int> ids, IReadOnlyList<bool> trained, int line) =>
-        new([.. ids], [.. ids.Select((id, index) => trained[index] || config.TrainOn == TrainOn.All ? id : Row.NoLoss)], line);
+    /// <summary>A number as a share from 0 to below 1.</summary>
+    public static double Share(ulong number) => (number >> 11) * (1.0 / (1UL << 53));
 }

@@ -94,7 +94,7 @@ public sealed class CachedModels
 
     private IEnumerable<ModelCache> Caches()
     {
-        foreach (var (root, form) in new[] { (settings.HubCache, "models--*"), (settings.OwnCache, "*--*") })
+        foreach (var (root, form) in new[] { (settings.HubCache, "models--*"), (settings.HubCache, "datasets--*"), (settings.OwnCache, "*--*") })
         {
             if (!Directory.Exists(root))
                 continue;
@@ -118,6 +118,7 @@ public sealed class CachedModels
     private static string Title(ModelCache cache) => cache.Name.Split("--", 2) switch
     {
         ["models", var id] => id.Replace("--", "/"),
+        ["datasets", var id] => DataSource.HubPrefix + id.Replace("--", "/"),
         ["modelscope", var id] => "modelscope:" + id.Replace("--", "/"),
         _ => cache.Name,
     };

@@ -2,12 +2,13 @@ using System.Text.Json;
 
 namespace Memopt.Trainer.Hub;
 
-/// <summary>The Hugging Face Hub, or a mirror that speaks its protocol.</summary>
-internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http) : IRemote
+/// <summary>A model or a data set on the Hugging Face Hub, or a mirror that speaks its protocol.</summary>
+internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http, bool dataSet = false) : IRemote
 {
+    private readonly (string Kind, string Address) kind = dataSet ? ("datasets", $"datasets/{id}") : ("models", id);
     private readonly Login? login = settings.Token is { Length: > 0 } token ? new(settings.Endpoint, "Authorization", $"Bearer {token}") : null;
 
-    public string CacheFolder { get; } = "models--" + id.Replace("/", "--");
+    public string CacheFolder => $"{kind.Kind}--{id.Replace("/", "--")}";
 
     public string CacheRoot => settings.HubCache;
 
@@ -15,11 +16,11 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http)
 
     public async Task<RemoteModel> ListAsync(string revision, CancellationToken stop)
     {
-        using var about = await JsonAsync($"api/models/{id}/revision/{Uri.EscapeDataString(revision)}", revision, stop).ConfigureAwait(false);
+        using var about = await JsonAsync($"api/{kind.Kind}/{id}/revision/{Uri.EscapeDataString(revision)}", revision, stop).ConfigureAwait(false);
         var commit = ModelFiles.SafePart(about.Document.RootElement.GetProperty("sha").GetString()!);
         var files = new Dictionary<string, RemoteFile>();
         // From here on everything is asked of the commit, so that a push in between changes nothing.
-        for (var page = $"api/models/{id}/tree/{commit}?recursive=true&expand=false"; page is not null;)
+        for (var page = $"api/{kind.Kind}/{id}/tree/{commit}?recursive=true&expand=false"; page is not null;)
         {
             using var tree = await JsonAsync(page, revision, stop).ConfigureAwait(false);
             foreach (var entry in tree.Document.RootElement.EnumerateArray().Where(entry => entry.GetProperty("type").GetString() == "file"))
@@ -28,7 +29,7 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http)
                 var large = entry.TryGetProperty("lfs", out var lfs) && lfs.ValueKind == JsonValueKind.Object;
                 var blob = large ? lfs.GetProperty("oid").GetString()! : entry.GetProperty("oid").GetString()!;
                 var size = (large ? lfs : entry).GetProperty("size").GetInt64();
-                var url = new Uri(settings.Endpoint, $"{id}/resolve/{commit}/{string.Join('/', path.Split('/').Select(Uri.EscapeDataString))}");
+                var url = new Uri(settings.Endpoint, $"{kind.Address}/resolve/{commit}/{string.Join('/', path.Split('/').Select(Uri.EscapeDataString))}");
                 files[path] = new(path, url, size, blob, Digest.OfBlobName(blob), blob, Resumable: true, login);
             }
             page = tree.Next;
@@ -40,8 +41,8 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http)
     {
         var url = new Uri(settings.Endpoint, path);
         var (body, answer) = await http.DocumentAsync(url, login, stop).ConfigureAwait(false)
-            ?? throw new UserFault($"{settings.Endpoint.Host} has no model \"{id}\" at revision \"{revision}\".", found: "HTTP 404, and there is no such folder here either",
-                next: "check its name and model.revision; a private model needs HF_TOKEN");
+            ?? throw new UserFault($"{settings.Endpoint.Host} has no {(dataSet ? "data set" : "model")} \"{id}\" at revision \"{revision}\".", found: dataSet ? "HTTP 404" : "HTTP 404, and there is no such folder here either",
+                next: dataSet ? "check its name and revision (hf:org/name@revision); a private data set needs HF_TOKEN" : "check its name and model.revision; a private model needs HF_TOKEN");
         try
         {
             // Long listings come in pages: Link: <address>; rel="next"

@@ -105,6 +105,21 @@ internal sealed class ModelCache(string root, string name)
 
     public void Note(string etag, Digest hash) => File.WriteAllText(Blob(etag) + ".sha256", hash.Hex);
 
+    /// <summary>The files that a source was found to mean at a commit; null until all of them were here once.</summary>
+    public IReadOnlyList<string>? Chosen(string commit, string source) => File.Exists(ChosenFile(commit, source)) ? [.. File.ReadLines(ChosenFile(commit, source)).Select(ModelFiles.Safe)] : null;
+
+    public void Choose(string commit, string source, IReadOnlyList<string> files)
+    {
+        var file = ChosenFile(commit, source);
+        Directory.CreateDirectory(Path.GetDirectoryName(file)!);
+        var staged = $"{file}.{Guid.NewGuid():N}";
+        File.WriteAllLines(staged, files);
+        File.Move(staged, file, overwrite: true);
+    }
+
+    // Beside the layout that is shared, as a snapshot does not tell whether it has all that was asked for.
+    private string ChosenFile(string commit, string source) => Path.Combine(Folder, ".memopt", $"{ModelFiles.SafePart(commit)}-{ContentName.Of(source)[..12]}");
+
     /// <summary>Files of a snapshot with the blobs that they are.</summary>
     public IEnumerable<(string Path, long Size, string Blob)> Files(string commit)
     {

@@ -6,6 +6,8 @@ public sealed class ModelHub : IDisposable
     /// <summary>The small WordNet model that ships with the tool.</summary>
     public const string Nano = "embedded:nano";
 
+    private enum Parts { Config, Text, All }
+
     private const int filesAtOnce = 4;
     private const long spare = 64L << 20;
     private readonly HubSettings settings;
@@ -28,11 +30,47 @@ public sealed class ModelHub : IDisposable
 
     /// <summary>Brings what a plan needs, config.json and generation_config.json: a few KB.</summary>
     public Task<LocalModel> ConfigAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
-        BringAsync(source, revision, configOnly: true, watcher, stop);
+        BringAsync(source, revision, Parts.Config, watcher, stop);
+
+    /// <summary>Brings what turns text into tokens beside that: tokenizer and chat template, a few MB.</summary>
+    public Task<LocalModel> TextAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
+        BringAsync(source, revision, Parts.Text, watcher, stop);
 
     /// <summary>Brings the whole model: config, tokenizer, weights.</summary>
     public Task<LocalModel> PullAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
-        BringAsync(source, revision, configOnly: false, watcher, stop);
+        BringAsync(source, revision, Parts.All, watcher, stop);
+
+    /// <summary>Brings the files of a data set that a source means: rows only, never code. The files given are those, in order of their names.</summary>
+    public async Task<LocalModel> DataAsync(HubDataSet source, IPullWatcher watcher, CancellationToken stop)
+    {
+        http.Retrying = watcher.Note;
+        var remote = new HuggingFace(source.Id, settings, http, dataSet: true);
+        var cache = new ModelCache(remote.CacheRoot, remote.CacheFolder);
+        var wanted = ModelFiles.Safe(source.Revision ?? remote.DefaultRevision);
+        if ((settings.Offline || cache.Has(wanted)) && cache.Commit(wanted) is { } known && cache.Chosen(known, source.ToString()) is { } all
+            && all.All(name => ModelFiles.IsHere(Path.Combine(cache.Snapshot(known), name))))
+            return Only(known, all);
+        if (settings.Offline)
+            throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: cache.Folder, next: $"dotnet memopt pull {source}   (without --offline)");
+        var listed = await remote.ListAsync(wanted, stop).ConfigureAwait(false);
+        var names = source.Choose(listed.Files.Keys);
+        if (names.Count == 0)
+        {
+            throw new UserFault($"{source} has no files of rows{(source.Path is null ? "" : " there")}.", found: $"{listed.Files.Count} files: {string.Join(", ", listed.Files.Keys.Order(StringComparer.Ordinal).Take(8))}",
+                next: $"name some, hf:{source.Id}/data/*.parquet, or take the hub's own conversion, hf:{source.Id}@refs/convert/parquet");
+        }
+        var (fetched, resumed) = await FilesAsync(cache, listed.Commit, [.. names.Select(name => listed.Files[name])], watcher, stop).ConfigureAwait(false);
+        cache.Choose(listed.Commit, source.ToString(), names);
+        cache.Remember(wanted, listed.Commit);
+        return Only(listed.Commit, names) with { FetchedBytes = fetched, ResumedBytes = resumed };
+
+        LocalModel Only(string commit, IReadOnlyList<string> files)
+        {
+            var here = Here(source.ToString(), cache, commit);
+            var chosen = files.ToHashSet();
+            return here with { Files = [.. here.Files.Where(file => chosen.Contains(file.Path))] };
+        }
+    }
 
     /// <summary>What is in the caches.</summary>
     public CachedModels Cached() => new(settings);
@@ -43,7 +81,7 @@ public sealed class ModelHub : IDisposable
         http.Dispose();
     }
 
-    private async Task<LocalModel> BringAsync(ModelSource source, string? revision, bool configOnly, IPullWatcher watcher, CancellationToken stop)
+    private async Task<LocalModel> BringAsync(ModelSource source, string? revision, Parts parts, IPullWatcher watcher, CancellationToken stop)
     {
         if (source.Kind == SourceKind.Embedded)
             return new(Nano, Path.Combine(settings.Program, "models", "nano"), null, []);
@@ -57,9 +95,9 @@ public sealed class ModelHub : IDisposable
         {
             // A commit never changes, so a whole snapshot of it needs no server.
             var commit = cache.Commit(wanted);
-            var missing = commit is null ? ["everything"] : configOnly ? ModelFiles.Missing(cache.Snapshot(commit)).Where(name => name == ModelFiles.Config) : ModelFiles.Missing(cache.Snapshot(commit));
-            if (!missing.Any() && (settings.Offline || configOnly || ModelFiles.IsHere(Path.Combine(cache.Snapshot(commit!), "tokenizer.json"))))
-                return Here(source, cache, commit!);
+            var missing = commit is null ? ["everything"] : ModelFiles.Missing(cache.Snapshot(commit)).Where(name => parts == Parts.All || name == ModelFiles.Config);
+            if (!missing.Any() && (settings.Offline || parts == Parts.Config || ModelFiles.IsHere(Path.Combine(cache.Snapshot(commit!), "tokenizer.json"))))
+                return Here(source.ToString(), cache, commit!);
             if (settings.Offline)
             {
                 throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: $"missing in {cache.Folder}: {string.Join(", ", missing.Take(5))}",
@@ -68,29 +106,35 @@ public sealed class ModelHub : IDisposable
         }
 
         var model = await remote.ListAsync(wanted, stop).ConfigureAwait(false);
-        ModelFiles.SafePart(model.Commit);
-        foreach (var file in model.Files.Values)
-            ModelFiles.SafePart(file.Blob);
-        var names = configOnly ? [ModelFiles.Config, ModelFiles.Generation] : ModelFiles.Small;
+        var names = parts == Parts.Config ? [ModelFiles.Config, ModelFiles.Generation] : ModelFiles.Small;
         var small = names.Where(model.Files.ContainsKey).Select(name => model.Files[name]).ToList();
         if (small.All(file => file.Path != ModelFiles.Config))
             throw new UserFault($"{source} is not a model that can be trained.", found: $"no config.json among {model.Files.Count} files", next: "name a model of transformers' layout");
-        long fetched = 0, resumed = 0;
-        async Task Fetch(IReadOnlyList<RemoteFile> files)
+        var (fetched, resumed) = await FilesAsync(cache, model.Commit, small, watcher, stop).ConfigureAwait(false);
+        if (parts == Parts.All)
         {
-            CheckSpace(cache, files);
-            await Parallel.ForEachAsync(files, new ParallelOptions { MaxDegreeOfParallelism = filesAtOnce, CancellationToken = stop }, async (file, token) =>
-            {
-                var (got, had) = await FileAsync(cache, model.Commit, file, watcher, token).ConfigureAwait(false);
-                Interlocked.Add(ref fetched, got);
-                Interlocked.Add(ref resumed, had);
-            }).ConfigureAwait(false);
+            var (got, had) = await FilesAsync(cache, model.Commit, Weights(source, model, cache), watcher, stop).ConfigureAwait(false);
+            (fetched, resumed) = (fetched + got, resumed + had);
         }
-        await Fetch(small).ConfigureAwait(false);
-        if (!configOnly)
-            await Fetch(Weights(source, model, cache)).ConfigureAwait(false);
         cache.Remember(wanted, model.Commit);
-        return Here(source, cache, model.Commit) with { FetchedBytes = fetched, ResumedBytes = resumed };
+        return Here(source.ToString(), cache, model.Commit) with { FetchedBytes = fetched, ResumedBytes = resumed };
+    }
+
+    /// <summary>Files of a commit, several at once: whole in the cache when this returns. Gives bytes fetched and bytes found from before.</summary>
+    private async Task<(long Fetched, long Resumed)> FilesAsync(ModelCache cache, string commit, IReadOnlyList<RemoteFile> files, IPullWatcher watcher, CancellationToken stop)
+    {
+        ModelFiles.SafePart(commit);
+        foreach (var file in files)
+            ModelFiles.SafePart(file.Blob);
+        CheckSpace(cache, files);
+        long fetched = 0, resumed = 0;
+        await Parallel.ForEachAsync(files, new ParallelOptions { MaxDegreeOfParallelism = filesAtOnce, CancellationToken = stop }, async (file, token) =>
+        {
+            var (got, had) = await FileAsync(cache, commit, file, watcher, token).ConfigureAwait(false);
+            Interlocked.Add(ref fetched, got);
+            Interlocked.Add(ref resumed, had);
+        }).ConfigureAwait(false);
+        return (fetched, resumed);
     }
 
     private static IReadOnlyList<RemoteFile> Weights(ModelSource source, RemoteModel model, ModelCache cache)
@@ -174,12 +218,12 @@ public sealed class ModelHub : IDisposable
         var free = FreeBytes(cache.Root);
         if (needed > 0 && needed + spare > free)
         {
-            throw new UserFault("The model does not fit on the disk.", found: $"{needed / 1048576.0:N0} MiB to fetch, {free / 1048576.0:N0} MiB free in {cache.Root}",
+            throw new UserFault("The download does not fit on the disk.", found: $"{needed / 1048576.0:N0} MiB to fetch, {free / 1048576.0:N0} MiB free in {cache.Root}",
                 next: "dotnet memopt cache ls shows what could go (cache rm), or set HF_HOME to a larger disk");
         }
     }
 
-    private static LocalModel Here(ModelSource source, ModelCache cache, string commit) => new(source.ToString(), cache.Snapshot(commit), commit,
+    private static LocalModel Here(string source, ModelCache cache, string commit) => new(source, cache.Snapshot(commit), commit,
         [.. cache.Files(commit).Select(file => new LocalFile(file.Path, file.Size, (cache.Expected(file.Blob) ?? new Digest("etag", file.Blob)).ToString()))]);
 
     private async Task<IRemote> RemoteAsync(ModelSource source, CancellationToken stop)

@@ -72,9 +72,9 @@ public static class FineTune
         var spec = ModelSpec.Read(job.Model);
         job.Watcher.Stage("model", $"{spec.ModelType}, {spec.Parameters:N0} parameters, {job.Model}");
 
-        var rows = Rows(job, spec, config.Data.Train, "data");
-        var eval = config.Data.Eval is { } file ? Rows(job, spec, file, "evaluation data") : null;
-        var longest = config.Data.Packing ? config.Data.MaxLength : rows.Rows.Max(row => row.Ids.Length);
+        var rows = Rows(job, spec, DataRole.Train, stop)!;
+        var eval = Rows(job, spec, DataRole.Eval, stop);
+        var longest = config.Data.Packing ? config.Data.MaxLength : rows.Longest;
         longest = Batches.Padded(longest);
         var type = ComputeType(config.Model.Dtype, job.Backend);
         var checkpoints = new CheckpointFolder(Path.Combine(job.Output, "checkpoints"), config.Checkpoint.Keep);
@@ -85,7 +85,7 @@ public static class FineTune
         // What another start would choose from the memory that is free now, a resumed run has chosen already.
         var finished = found is { } last && job.Store.Get(last.Manifest.RunId)?.Status == RunStatus.Finished;
         var device = PlanDevice(job.Backend, type);
-        var ladder = MemoryPlan.Ladder(config, spec, device, longest, eval?.Rows.Max(row => row.Ids.Length) ?? 0);
+        var ladder = MemoryPlan.Ladder(config, spec, device, longest, eval is null ? 0 : Batches.Padded(eval.Longest));
         var plan = ladder.FirstOrDefault(plan => plan.Fits && (finished || found?.Manifest.MicroBatch is not { } micro || plan.Rung.MicroBatch == micro))
             ?? ladder.FirstOrDefault(plan => plan.Fits) ?? ladder.MinBy(plan => plan.PeakBytes)!;
         job.Watcher.Ledger(plan.Rows, measured: false);
@@ -134,7 +134,7 @@ public static class FineTune
             Started = job.Clock.GetUtcNow(),
             Config = job.Config.Json,
             Hashes = hashes,
-            Environment = job.Environment,
+            Environment = new Dictionary<string, string>(job.Environment.Concat(rows.Facts("data.train")).Concat(eval?.Facts("data.eval") ?? [])),
             GitCommit = job.GitCommit,
             GitDirty = job.GitDirty,
             Tags = config.Tracking.Tags,
@@ -320,7 +320,7 @@ public static class FineTune
             {
                 ladder.Hold("the rehearsal of the evaluation", () =>
                 {
-                    Rehearsal.Evaluate(model, ladder.Plan.Rung.MicroBatch, eval.Rows.Max(row => row.Ids.Length));
+                    Rehearsal.Evaluate(model, ladder.Plan.Rung.MicroBatch, eval.Longest);
                     return true;
                 });
             }
@@ -352,15 +352,14 @@ public static class FineTune
         _ => backend.Kind != "cuda" ? float32 : Cuda.Capability() >= 80 ? bfloat16 : float16,
     };
 
-    private static Dataset Rows(Job job, ModelSpec spec, string file, string stage)
+    private static Dataset? Rows(Job job, ModelSpec spec, DataRole role, CancellationToken stop)
     {
-        var ends = EndOfTurn(spec);
-        Tokenizer? tokenizer = null;
-        var data = Dataset.Load(job.Config.Full(file), () => tokenizer ??= Tokenizer.Load(job.Model), () => ChatTemplate.Load(job.Model), job.Config.Config.Data, ends);
-        var beyond = data.Rows.FirstOrDefault(row => row.Ids.Any(id => id < 0 || id >= spec.VocabSize) || row.Labels.Any(label => label >= spec.VocabSize));
-        if (beyond is not null)
-            throw new UserFault($"{file}:{beyond.Line}: a token id is outside the model's vocabulary of {spec.VocabSize}.", found: $"{beyond.Ids.Max()}", next: "tokenize with the model's own tokenizer");
-        job.Watcher.Stage(stage, $"{data.Rows.Count:N0} rows, {data.Tokens:N0} tokens, {data.Trained:N0} trained{(data.Truncated > 0 ? $", {data.Truncated:N0} rows cut at {job.Config.Config.Data.MaxLength}" : "")}");
+        var stage = role == DataRole.Train ? "data" : "evaluation data";
+        var reports = new DataReports(text => job.Watcher.Stage(stage, text), (done, total) => job.Watcher.Progress("tokenizing, MiB", done >> 20, total >> 20));
+        var data = Dataset.Load(job.Config, new ModelText(job.Model, EndOfTurn(spec)), role, reports, stop);
+        data?.Within(spec.VocabSize);
+        if (data is not null)
+            job.Watcher.Stage(stage, data.Summary(job.Config.Config.Data));
         return data;
     }
 

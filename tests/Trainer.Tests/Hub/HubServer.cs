@@ -61,6 +61,9 @@ internal sealed class HubServer : IDisposable
 
     public string Model { get; }
 
+    /// <summary>Whether it is a data set that is served.</summary>
+    public bool DataSet { get; set; }
+
     public ConcurrentDictionary<string, Served> Files { get; } = new();
 
     public Uri Url => new($"http://127.0.0.1:{((IPEndPoint)hub.LocalEndpoint).Port}/");
@@ -157,7 +160,8 @@ internal sealed class HubServer : IDisposable
             await to.TextAsync("401 Unauthorized", "no", "X-Error-Message: who are you");
             return;
         }
-        var api = $"/api/models/{Model}/";
+        var api = DataSet ? $"/api/datasets/{Model}/" : $"/api/models/{Model}/";
+        var resolve = $"/{(DataSet ? "datasets/" : "")}{Model}/resolve/{Head}/";
         if (request.Path.StartsWith(api + "revision/", StringComparison.Ordinal))
         {
             var revision = Uri.UnescapeDataString(request.Path[(api + "revision/").Length..]);
@@ -180,7 +184,7 @@ internal sealed class HubServer : IDisposable
             var asked = JsonDocument.Parse(request.Body).RootElement.GetProperty("paths").EnumerateArray().Select(path => path.GetString()!);
             await to.TextAsync("200 OK", JsonSerializer.Serialize(asked.Where(Files.ContainsKey).Select(Entry)));
         }
-        else if (request.Path.StartsWith($"/{Model}/resolve/{Head}/", StringComparison.Ordinal) && Files.TryGetValue(Uri.UnescapeDataString(request.Path.Split('/', 6)[5]), out var file))
+        else if (request.Path.StartsWith(resolve, StringComparison.Ordinal) && Files.TryGetValue(Uri.UnescapeDataString(request.Path[resolve.Length..]), out var file))
         {
             if (!file.Large)
                 await FileAsync(request, file, file.ETag, to);

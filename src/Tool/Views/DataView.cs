@@ -1,0 +1,105 @@
+using System.Text;
+using Memopt.Trainer;
+using Memopt.Trainer.Data;
+using Spectre.Console;
+
+namespace Memopt.Tool.Views;
+
+/// <summary>A token as text, and whether it carries loss.</summary>
+internal sealed record TokenView(int Id, string Text, bool Trained);
+
+/// <summary>A row as tokens.</summary>
+internal sealed record RowView(int Line, string? Answer, IReadOnlyList<TokenView> Tokens)
+{
+    /// <param name="row">The row.</param>
+    /// <param name="model">Whose tokens they are; ids stand for themselves when it has no tokenizer.</param>
+    /// <param name="answer">Which of a pair's answers it is.</param>
+    public static RowView Of(Row row, ModelText model, string? answer = null)
+    {
+        Tokenizer? tokenizer;
+        try
+        {
+            tokenizer = model.Tokenizer;
+        }
+        catch (UserFault)
+        {
+            tokenizer = null;
+        }
+        // A character of several tokens shows at the last of them.
+        var stream = tokenizer is null ? null : new TokenStream(tokenizer, skipSpecial: false);
+        var tokens = row.Ids.Select((id, at) => new TokenView(id, stream?.Add(id) ?? $"{id} ", at > 0 && row.Labels[at] != Row.NoLoss)).ToList();
+        if (stream?.End() is { Length: > 0 } rest)
+            tokens[^1] = tokens[^1] with { Text = tokens[^1].Text + rest };
+        return new(row.Line, answer, tokens);
+    }
+}
+
+/// <summary>Rows of a length, in tokens.</summary>
+internal sealed record LengthBin(int From, int To, int Rows);
+
+/// <summary>How rows fill sequences of data.maxLength when packed.</summary>
+/// <param name="Sequences">Sequences of an epoch.</param>
+/// <param name="Filled">Share of their tokens that is no padding.</param>
+internal sealed record PackingView(int Sequences, double Filled);
+
+/// <summary>What training will see of its data.</summary>
+internal sealed record DataView(int Count, long Tokens, long Trained, long Truncated, long Dropped, long Split, int Longest, IReadOnlyList<LengthBin> Lengths, PackingView Packing, IReadOnlyList<RowView> Rows)
+{
+    private const int Bins = 12;
+
+    public static DataView Of(Dataset data, RunConfig config, ModelText model, int rows)
+    {
+        var shortest = data.Lengths.Min();
+        var width = (data.Longest - shortest) / Bins + 1;
+        var bins = new int[Bins];
+        foreach (var length in data.Lengths)
+            bins[(length - shortest) / width]++;
+        // One sequence a step: the steps of an epoch are its sequences.
+        var packed = new Batches(data.Rows, config.Data with { Packing = true }, new TrainConfig { BatchSize = 1, Epochs = 1 }, 1);
+        return new(data.Rows.Count, data.Tokens, data.Trained, data.Counts.Truncated, data.Counts.Dropped, data.Counts.Split, data.Longest,
+            [.. bins.Select((count, bin) => new LengthBin(shortest + bin * width, shortest + (bin + 1) * width - 1, count)).Where(bin => bin.From <= data.Longest)],
+            new(packed.TotalSteps, packed.EpochTokens / ((double)packed.TotalSteps * config.Data.MaxLength)), [.. data.Rows.Take(rows).Select(row => RowView.Of(row, model))]);
+    }
+
+    public void Write(IAnsiConsole console, string summary)
+    {
+        Write(console, Rows, summary);
+        var most = Math.Max(1, Lengths.Max(bin => bin.Rows));
+        var table = new Table().Border(TableBorder.Simple).AddColumn(new TableColumn("tokens").RightAligned()).AddColumn(new TableColumn("rows").RightAligned()).AddColumn("");
+        foreach (var bin in Lengths)
+            table.AddRow($"{bin.From:N0} – {bin.To:N0}", $"{bin.Rows:N0}", new string('█', (int)Math.Ceiling(40.0 * bin.Rows / most)));
+        console.Write(table);
+        console.MarkupLineInterpolated($"packed: {Packing.Sequences:N0} sequences, {Packing.Filled:P1} filled; cut {Truncated:N0}, left out {Dropped:N0}, split {Split:N0}");
+    }
+
+    /// <summary>Rows, the tokens that carry loss in green, or in «» where there are no colours; a new line of the text shows as ⏎.</summary>
+    public static void Write(IAnsiConsole console, IReadOnlyList<RowView> rows, string summary)
+    {
+        var colours = console.Profile.Capabilities.Ansi && console.Profile.Capabilities.ColorSystem != ColorSystem.NoColors;
+        foreach (var row in rows)
+        {
+            console.MarkupLineInterpolated($"[bold]line {row.Line}[/]{(row.Answer is null ? "" : $", {row.Answer}")}: {row.Tokens.Count:N0} tokens, [green]{row.Tokens.Count(token => token.Trained):N0} trained[/]");
+            var text = new StringBuilder();
+            foreach (var stretch in Stretches(row.Tokens))
+            {
+                var shown = Markup.Escape(stretch.Text.Replace("\r", "␍").Replace("\n", "⏎\n"));
+                text.Append(!stretch.Trained ? $"[grey]{shown}[/]" : colours ? $"[black on green]{shown}[/]" : $"«{shown}»");
+            }
+            console.MarkupLine(text.ToString());
+            console.WriteLine();
+        }
+        console.MarkupLineInterpolated($"{summary}");
+    }
+
+    /// <summary>Tokens that follow each other and are alike.</summary>
+    private static IEnumerable<(bool Trained, string Text)> Stretches(IReadOnlyList<TokenView> tokens)
+    {
+        for (var at = 0; at < tokens.Count;)
+        {
+            var trained = tokens[at].Trained;
+            var count = tokens.Skip(at).TakeWhile(token => token.Trained == trained).Count();
+            yield return (trained, string.Concat(tokens.Skip(at).Take(count).Select(token => token.Text)));
+            at += count;
+        }
+    }
+}

@@ -1,0 +1,131 @@
+using System.IO.Compression;
+using Memopt.Trainer.Hub;
+
+namespace Memopt.Trainer.Data;
+
+/// <summary>One file of rows.</summary>
+/// <param name="Path">Where it is.</param>
+/// <param name="Format">How its rows are written; Json still may turn out to be JSON Lines.</param>
+/// <param name="Compression"><c>.gz</c>, <c>.br</c>, <c>.zst</c>, or null.</param>
+internal sealed record DataFile(string Path, DataFormat Format, string? Compression)
+{
+    // Else .NET takes a gzip or Brotli file that was cut off for a whole one. It looks once, at the first stream.
+    static DataFile() => AppContext.SetSwitch("System.IO.Compression.UseStrictValidation", true);
+
+    public long Size => new FileInfo(Path) is var file && file.LinkTarget is not null ? new FileInfo(file.ResolveLinkTarget(returnFinalTarget: true)!.FullName).Length : file.Length;
+
+    /// <summary>Its bytes in order, decompressed. Told how far it is in the bytes that are stored.</summary>
+    public Stream Open(Action<long>? at = null)
+    {
+        var stored = new FileStream(Path, new FileStreamOptions { Options = FileOptions.SequentialScan, BufferSize = 1 << 16 });
+        Stream counted = at is null ? stored : new CountedStream(stored, at);
+        return Compression switch
+        {
+            ".gz" => new GZipStream(counted, CompressionMode.Decompress),
+            ".br" => new BrotliStream(counted, CompressionMode.Decompress),
+            ".zst" => new ZstdSharp.DecompressionStream(counted, leaveOpen: false),
+            _ => counted,
+        };
+    }
+}
+
+/// <summary>A source of a config → the files that it means.</summary>
+internal static class DataFiles
+{
+    /// <summary>The files in a fixed order: those of a folder or glob by name.</summary>
+    /// <param name="source">As the config has it.</param>
+    /// <param name="folder">What its path is relative to.</param>
+    /// <param name="located">Data sets that were brought here, by source.</param>
+    public static IReadOnlyList<DataFile> Of(DataSource source, string folder, IReadOnlyDictionary<string, LocalModel> located)
+    {
+        IReadOnlyList<string> paths;
+        if (source.Remote)
+        {
+            var here = located.GetValueOrDefault(source.Source) ?? throw new UserFault($"The data set {source.Source} is not here.", next: $"dotnet memopt pull {source.Source}");
+            paths = [.. here.Files.Select(file => System.IO.Path.Combine(here.Folder, file.Path))];
+        }
+        else
+        {
+            paths = Matches(source, folder);
+        }
+        if (paths.Count == 0)
+            throw new UserFault($"The data {source.Source} cannot be read.", found: Problem(source, folder), next: "check data.train and data.eval");
+        return [.. paths.Select(path => new DataFile(path, source.Format ?? DataNames.Format(path) ?? DataFormat.Jsonl, DataNames.Compression(path)))];
+    }
+
+    /// <summary>What is wrong with a source before anything is read; null when nothing is.</summary>
+    public static string? Problem(DataSource source, string folder)
+    {
+        if (source.Remote)
+        {
+            try
+            {
+                HubDataSet.Parse(source.Source);
+                return null;
+            }
+            catch (UserFault fault)
+            {
+                return $"{fault.Message} {fault.Next}";
+            }
+        }
+        var (path, glob) = (System.IO.Path.Combine(folder, source.Source), Glob.Is(source.Source));
+        return Matches(source, folder).Count > 0 ? null
+            : Directory.Exists(path) ? $"\"{source.Source}\" is a folder without data files (.jsonl, .json, .csv, .tsv, .parquet, or one of these compressed)"
+            : glob ? $"\"{source.Source}\" matches no file in {folder}" : $"\"{source.Source}\" is not a file in {folder}";
+    }
+
+    private static List<string> Matches(DataSource source, string folder)
+    {
+        var path = System.IO.Path.GetFullPath(System.IO.Path.Combine(folder, source.Source));
+        if (File.Exists(path))
+            return [path];
+        if (Directory.Exists(path))
+            return [.. Under(path).Where(file => source.Format is not null || DataNames.Format(file) is not null)];
+        if (!Glob.Is(source.Source))
+            return [];
+        // Looked for below the last folder that is written out.
+        var parts = path.Replace('\\', '/').Split('/');
+        var plain = parts.TakeWhile(part => !Glob.Is(part)).Count();
+        var root = string.Join('/', parts.Take(plain)) + "/";
+        var form = Glob.Of(string.Join('/', parts.Skip(plain)));
+        return Directory.Exists(root) ? [.. Under(root).Where(file => form.IsMatch(System.IO.Path.GetRelativePath(root, file).Replace('\\', '/')))] : [];
+    }
+
+    private static IEnumerable<string> Under(string folder) => Directory.EnumerateFiles(folder, "*", new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.Hidden | FileAttributes.System })
+        .Order(StringComparer.Ordinal);
+}
+
+/// <summary>A stream that says how much of it has been read.</summary>
+internal sealed class CountedStream(Stream inner, Action<long> at) : Stream
+{
+    private long read;
+
+    public override bool CanRead => true;
+    public override bool CanSeek => false;
+    public override bool CanWrite => false;
+    public override long Length => inner.Length;
+    public override long Position { get => read; set => throw new NotSupportedException(); }
+
+    public override int Read(Span<byte> buffer)
+    {
+        var count = inner.Read(buffer);
+        at(read += count);
+        return count;
+    }
+
+    public override int Read(byte[] buffer, int offset, int count) => Read(buffer.AsSpan(offset, count));
+    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
+    public override void SetLength(long value) => throw new NotSupportedException();
+    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
+
+    public override void Flush()
+    {
+    }
+
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+            inner.Dispose();
+        base.Dispose(disposing);
+    }
+}

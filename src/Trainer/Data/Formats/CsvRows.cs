@@ -1,0 +1,73 @@
+using System.Buffers;
+using System.Text;
+using System.Text.Json;
+using nietras.SeparatedValues;
+
+namespace Memopt.Trainer.Data.Formats;
+
+/// <summary>CSV and TSV with a head line, quoted as RFC 4180 says; every value is text.</summary>
+internal static class CsvRows
+{
+    private static readonly UTF8Encoding strict = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
+
+    public static IEnumerable<Chunk> Read(DataFile file, ChunkBuilder builder, Action<long>? at)
+    {
+        var separator = file.Format == DataFormat.Tsv ? '\t' : Separator(file);
+        using var text = new StreamReader(file.Open(at), strict, detectEncodingFromByteOrderMarks: true, 1 << 16);
+        using var reader = Guarded(file, () => Sep.New(separator).Reader(options => options with { Unescape = true, DisableColCountCheck = true }).From(text));
+        var names = reader.Header.ColNames.Select(name => JsonEncodedText.Encode(Bare(name), JsonText.Encoder)).ToArray();
+        var json = new ArrayBufferWriter<byte>();
+        using var writer = new Utf8JsonWriter(json, JsonText.Plain);
+        while (Guarded(file, reader.MoveNext))
+        {
+            Add(reader.Current);
+            if (builder.Full)
+                yield return builder.Take();
+        }
+
+        void Add(SepReader.Row row)
+        {
+            if (row.ColCount == 1 && row.Span.IsEmpty)
+                return;
+            if (row.ColCount != names.Length)
+            {
+                builder.Fault(row.LineNumberFrom, $"{row.ColCount} values for {names.Length} columns");
+                return;
+            }
+            json.ResetWrittenCount();
+            writer.Reset(json);
+            writer.WriteStartObject();
+            for (var column = 0; column < names.Length; column++)
+                writer.WriteString(names[column], row[column].Span);
+            writer.WriteEndObject();
+            writer.Flush();
+            builder.Add(json.WrittenSpan, row.LineNumberFrom);
+        }
+    }
+
+    /// <summary>What stands between the names of the head line: a comma, else what else is in use.</summary>
+    private static char Separator(DataFile file)
+    {
+        using var text = new StreamReader(file.Open(), strict);
+        var head = Guarded(file, text.ReadLine) ?? "";
+        return ",;\t|".FirstOrDefault(head.Contains, ',');
+    }
+
+    private static string Bare(string name) => name.Length > 1 && name[0] == '"' && name[^1] == '"' ? name[1..^1].Replace("\"\"", "\"") : name;
+
+    private static T Guarded<T>(DataFile file, Func<T> read)
+    {
+        try
+        {
+            return read();
+        }
+        catch (DecoderFallbackException error)
+        {
+            throw new UserFault($"{file.Path} is not UTF-8 text.", error.Message, "write it as UTF-8", error);
+        }
+        catch (Exception error) when (error is ArgumentException or NotSupportedException or InvalidOperationException)
+        {
+            throw new UserFault($"{file.Path} is not a table that can be read.", error.Message.Split('\n')[0], "write CSV with a head line, values with commas or quotes in quotes", error);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+using System.Buffers;
+using System.Collections;
+using System.Globalization;
+using System.Text.Json;
+using Parquet;
+using Parquet.Serialization;
+
+namespace Memopt.Trainer.Data.Formats;
+
+/// <summary>Parquet, one row group at a time: values as JSON has them, dates as ISO 8601; a column without a value in a row is left out.</summary>
+internal static class ParquetRows
+{
+    private static readonly ParquetOptions options = new() { TreatByteArrayAsString = true };
+
+    public static IEnumerable<Chunk> Read(DataFile file, ChunkBuilder builder, Action<long>? at)
+    {
+        if (file.Compression is not null)
+            throw new UserFault($"{file.Path} is a compressed Parquet file.", "Parquet is compressed inside and has to be read from its end", "decompress it once");
+        using var stream = File.OpenRead(file.Path);
+        var groups = Groups(stream);
+        var json = new ArrayBufferWriter<byte>();
+        using var writer = new Utf8JsonWriter(json, JsonText.Plain);
+        var number = 0;
+        for (var group = 0; group < groups; group++)
+        {
+            // The library's two interfaces are asynchronous only; the stream is a local file.
+            var rows = ParquetSerializer.DeserializeUntypedAsync(stream, options, group).GetAwaiter().GetResult().Data;
+            foreach (var row in rows)
+            {
+                json.ResetWrittenCount();
+                writer.Reset(json);
+                Write(writer, row);
+                writer.Flush();
+                builder.Add(json.WrittenSpan, ++number);
+                if (builder.Full)
+                    yield return builder.Take();
+            }
+            at?.Invoke(stream.Length * (group + 1) / groups);
+        }
+    }
+
+    private static int Groups(Stream stream)
+    {
+        var reader = ParquetReader.CreateAsync(stream, options, leaveStreamOpen: true).GetAwaiter().GetResult();
+        try
+        {
+            return reader.RowGroupCount;
+        }
+        finally
+        {
+            reader.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+    }
+
+    private static void Write(Utf8JsonWriter writer, object? value)
+    {
+        switch (value)
+        {
+            case null:
+                writer.WriteNullValue();
+                break;
+            case string text:
+                writer.WriteStringValue(text);
+                break;
+            case ReadOnlyMemory<char> text:
+                writer.WriteStringValue(text.Span);
+                break;
+            case bool flag:
+                writer.WriteBooleanValue(flag);
+                break;
+            case byte or sbyte or short or ushort or int or uint or long:
+                writer.WriteNumberValue(Convert.ToInt64(value, CultureInfo.InvariantCulture));
+                break;
+            case ulong number:
+                writer.WriteNumberValue(number);
+                break;
+            case float or double when !double.IsFinite(Convert.ToDouble(value, CultureInfo.InvariantCulture)):
+                writer.WriteNullValue();
+                break;
+            case float number:
+                writer.WriteNumberValue(number);
+                break;
+            case double number:
+                writer.WriteNumberValue(number);
+                break;
+            case decimal number:
+                writer.WriteNumberValue(number);
+                break;
+            case DateTime time:
+                writer.WriteStringValue(time.TimeOfDay == TimeSpan.Zero ? time.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture) : time.ToString("O", CultureInfo.InvariantCulture));
+                break;
+            case IDictionary<string, object?> fields:
+                writer.WriteStartObject();
+                foreach (var (name, field) in fields)
+                {
+                    writer.WritePropertyName(name);
+                    Write(writer, field);
+                }
+                writer.WriteEndObject();
+                break;
+            case IDictionary map:
+                writer.WriteStartObject();
+                foreach (DictionaryEntry entry in map)
+                {
+                    writer.WritePropertyName(Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!);
+                    Write(writer, entry.Value);
+                }
+                writer.WriteEndObject();
+                break;
+            case byte[] bytes:
+                writer.WriteBase64StringValue(bytes);
+                break;
+            case IEnumerable list:
+                writer.WriteStartArray();
+                foreach (var item in list)
+                    Write(writer, item);
+                writer.WriteEndArray();
+                break;
+            default:
+                writer.WriteStringValue(Convert.ToString(value, CultureInfo.InvariantCulture));
+                break;
+        }
+    }
+}

@@ -1,0 +1,51 @@
+using System.Security.Cryptography;
+using System.Text;
+
+namespace Memopt.Trainer.Data;
+
+/// <summary>What of a model turns text into tokens: its tokenizer, its chat template, and the tokens that end an answer. Both are read when first asked for.</summary>
+public sealed class ModelText
+{
+    private static readonly string[] files = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/tool_use.jinja"];
+    private readonly Lazy<Tokenizer> tokenizer;
+    private readonly Lazy<ChatTemplate?> template;
+    private readonly Lazy<string?> hash;
+
+    /// <summary>Of a model's folder.</summary>
+    public ModelText(string modelFolder, IReadOnlySet<int> endOfTurn, TimeProvider? clock = null)
+        : this(() => Tokenizer.Load(modelFolder), () => ChatTemplate.Load(modelFolder, clock), endOfTurn) =>
+        hash = new(() => HashOf(modelFolder, endOfTurn, clock ?? TimeProvider.System));
+
+    /// <summary>Of parts that have no name; what is made with them is not cached.</summary>
+    public ModelText(Func<Tokenizer> tokenizer, Func<ChatTemplate?> template, IReadOnlySet<int> endOfTurn)
+    {
+        (this.tokenizer, this.template, EndOfTurn) = (new(tokenizer), new(template), endOfTurn);
+        hash = new(() => null);
+    }
+
+    public Tokenizer Tokenizer => tokenizer.Value;
+
+    public ChatTemplate? Template => template.Value;
+
+    public IReadOnlySet<int> EndOfTurn { get; }
+
+    /// <summary>sha256 of all that the tokens of a text depend on; null when that is not known.</summary>
+    internal string? Hash => hash.Value;
+
+    private static string HashOf(string folder, IReadOnlySet<int> endOfTurn, TimeProvider clock)
+    {
+        using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        var dated = false;
+        foreach (var name in files.Where(name => File.Exists(Path.Combine(folder, name))))
+        {
+            var bytes = File.ReadAllBytes(Path.Combine(folder, name));
+            sha.AppendData(Encoding.UTF8.GetBytes($"{name} {bytes.Length}\n"));
+            sha.AppendData(bytes);
+            dated |= bytes.AsSpan().IndexOf("strftime_now"u8) >= 0;
+        }
+        sha.AppendData(Encoding.UTF8.GetBytes(string.Join(',', endOfTurn.Order())));
+        if (dated)
+            sha.AppendData(Encoding.UTF8.GetBytes($"{clock.GetLocalNow():yyyy-MM-dd}"));   // a template that writes the date gives other tokens tomorrow
+        return Convert.ToHexStringLower(sha.GetHashAndReset());
+    }
+}

@@ -1,0 +1,187 @@
+using System.Diagnostics;
+using System.Text;
+using System.Text.Json.Nodes;
+
+namespace Memopt.Tool.Tests;
+
+/// <summary>Data in the commands: preview, what a run records of it, and the cache of large files under kills and several processes.</summary>
+public sealed class DataTests : IDisposable
+{
+    private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
+
+    private static readonly string[] vocabulary = ["What", "part", "of", "speech", "is", "noun", "verb", "adjective", "adverb", "the", "word", "answer"];
+
+    private static string Golden(string name) => Path.Combine(Cli.Repository, "tests", "Trainer.Tests", "Golden", "data", name);
+
+    public void Dispose() => Directory.Delete(folder, recursive: true);
+
+    /// <summary>Chats of about so many MB, none like another; three chunks and more.</summary>
+    private string Large(int megabytes)
+    {
+        var path = Path.Combine(folder, "large.jsonl");
+        using var writer = new StreamWriter(path, append: false, new UTF8Encoding(false));
+        var random = new Random(11);
+        for (long size = 0, n = 0; size < megabytes << 20; n++)
+        {
+            var words = string.Join(' ', Enumerable.Range(0, random.Next(20, 100)).Select(_ => vocabulary[random.Next(vocabulary.Length)]));
+            var line = $"{{\"messages\":[{{\"role\":\"user\",\"content\":\"{n} {words}\"}},{{\"role\":\"assistant\",\"content\":\"{words}\"}}]}}";
+            writer.Write(line + "\n");
+            size += line.Length + 1;
+        }
+        return path;
+    }
+
+    [Fact]
+    public void Preview_shows_tokens_lengths_cuts_and_packing()
+    {
+        var shop = Cli.Workshop();
+        var shown = Cli.Run(shop, "data", "preview", "--rows", "1", "--set", "data.maxLength=26", "--set", "data.truncate=drop");
+        Assert.True(shown.Exit == 0, shown.Error);
+        Assert.Contains("«noun<|im_end|>»", shown.Output);
+        Assert.Contains("packed:", shown.Output);
+        var json = Cli.Run(shop, "data", "preview", "--rows", "2", "--json", "--set", "data.maxLength=26", "--set", "data.truncate=drop").Json;
+        Assert.Equal(60, (int)json["count"]! + (int)json["dropped"]!);
+        Assert.True((int)json["dropped"]! > 0);
+        Assert.Equal((int)json["count"]!, json["lengths"]!.AsArray().Sum(bin => (int)bin!["rows"]!));
+        // No two rows of 24 and more fit into 26: each sequence is a row.
+        Assert.Equal((int)json["count"]!, (int)json["packing"]!["sequences"]!);
+        Assert.Equal((double)(long)json["tokens"]! / (26 * (int)json["count"]!), (double)json["packing"]!["filled"]!, 1e-9);
+        var tokens = json["rows"]![0]!["tokens"]!.AsArray();
+        Assert.Equal("<|im_start|>user\nWhat part of speech is \"chub\"?<|im_end|>\n<|im_start|>assistant\nnoun<|im_end|>\n", string.Concat(tokens.Select(token => (string?)token!["text"])));
+        Assert.Equal("noun<|im_end|>", string.Concat(tokens.Where(token => (bool)token!["trained"]!).Select(token => (string?)token!["text"])));
+        Directory.Delete(shop, recursive: true);
+    }
+
+    [Fact]
+    public void Preview_needs_no_config_and_no_libtorch()
+    {
+        var start = new ProcessStartInfo("dotnet", ["exec", Cli.Tool, "data", "preview", Golden("chats.parquet"), "--json"]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        start.Environment["NUGET_PACKAGES"] = folder;                         // where libtorch would be found
+        start.Environment["MEMOPT_LIBTORCH"] = folder;
+        using var process = Process.Start(start)!;
+        var result = Cli.Wait(process);
+        Assert.True(result.Exit == 0, result.Error);
+        Assert.Equal(File.ReadLines(Golden("chats.jsonl")).Count(), (int)result.Json["count"]!);
+        File.WriteAllText(Path.Combine(folder, "pairs.jsonl"), """{"prompt":"2+2=","chosen":" four","rejected":" five"}""");
+        var pairs = Cli.Run(folder, "data", "preview", "pairs.jsonl", "--json");
+        Assert.True(pairs.Exit == 0, pairs.Error);
+        Assert.Equal(["chosen", "rejected"], pairs.Json["rows"]!.AsArray().Select(row => (string?)row!["answer"]));
+        var refused = Cli.Run(folder, "data", "preview", "nowhere.jsonl");
+        Assert.Equal(1, refused.Exit);
+        Assert.Contains("nowhere.jsonl", refused.Error);
+    }
+
+    [Fact]
+    public void A_run_records_what_became_of_its_rows_and_resumes_with_them()
+    {
+        var shop = Cli.Workshop("""
+            {
+              "data": { "train": [{ "source": "chats.parquet#80", "weight": 1.5 }, "train.jsonl"], "evalShare": 0.25, "maxLength": 48, "truncate": "split" },
+              "train": { "steps": 3, "batchSize": 2 },
+              "checkpoint": { "every": 1 }
+            }
+            """);
+        File.Copy(Golden("chats.parquet"), Path.Combine(shop, "chats.parquet"));
+        var run = Cli.Run(shop, "run", "--json");
+        Assert.True(run.Exit == 0, run.Error);
+        Assert.True((double)run.Json["eval"]!["loss"]! > 0);
+        var shown = Cli.Run(shop, "runs", "show", (string)run.Json["runId"]!, "--json").Json;
+        var facts = shown["environment"]!;
+        int Fact(string name) => int.Parse((string)facts[name]!);
+        Assert.True(Fact("data.train.split") > 0);
+        Assert.True(Fact("data.train.rows") > Fact("data.eval.rows") && Fact("data.eval.rows") > 0);
+        Assert.NotEqual((string?)shown["hashes"]!["data.train"], (string?)shown["hashes"]!["data.eval"]);
+        Assert.True((bool)Cli.Run(shop, "run", "--json").Json["upToDate"]!);
+        Directory.Delete(shop, recursive: true);
+    }
+
+    [Fact]
+    public void Kills_lose_no_finished_part_and_change_no_row()
+    {
+        var file = Large(40);
+        string[] Preview(string cache) => ["data", "preview", file, "--json", "--rows", "3", "--set", $"data.cache={cache}"];
+        var calm = Cli.Run(folder, Preview("calm"));
+        Assert.True(calm.Exit == 0, calm.Error);
+        var before = new HashSet<string>();
+        var random = new Random(3);
+        string[] Parts() => Directory.Exists(Path.Combine(folder, "stormy/shards")) ? [.. Directory.GetFiles(Path.Combine(folder, "stormy/shards"), "*", SearchOption.AllDirectories).Where(path => !path.EndsWith(".part", StringComparison.Ordinal))] : [];
+        // While it starts and reads, then each time soon after another part is there, as the next ones are being made.
+        for (var kills = 0; kills < 3; kills++)
+        {
+            using var process = Cli.Start(folder, Preview("stormy"));
+            var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
+            while (kills > 0 && !process.HasExited && Parts().Length == before.Count)
+                Thread.Sleep(5);
+            if (process.WaitForExit(TimeSpan.FromMilliseconds(random.Next(300))))
+                Assert.Fail($"it ended before it was killed: {error.Result}");
+            process.Kill();
+            process.WaitForExit();
+            Assert.DoesNotContain("error", error.Result);
+            Assert.Subset(Parts().ToHashSet(), before);
+            before = [.. Parts()];
+        }
+        Assert.InRange(before.Count, 2, 6);
+        var stamps = before.ToDictionary(path => path, File.GetLastWriteTimeUtc);
+        var stormy = Cli.Run(folder, Preview("stormy"));
+        Assert.True(stormy.Exit == 0, stormy.Error);
+        Assert.Equal(calm.Output, stormy.Output);
+        Assert.All(stamps, pair => Assert.Equal(pair.Value, File.GetLastWriteTimeUtc(pair.Key)));   // what was made was not made again
+        Assert.Equal(Names("calm"), Names("stormy"));
+
+        // Another start reads the cache alone, in a moment, and says so by saying nothing.
+        var again = Cli.Run(folder, Preview("stormy"));
+        Assert.Equal((calm.Output, ""), (again.Output, again.Error));
+
+        IEnumerable<string?> Names(string cache) => Directory.GetFiles(Path.Combine(folder, cache, "shards"), "*", SearchOption.AllDirectories).Where(path => !path.EndsWith(".part", StringComparison.Ordinal)).Select(Path.GetFileName).Order(StringComparer.Ordinal);
+    }
+
+    [Fact]
+    public void Two_processes_tokenize_a_file_once()
+    {
+        var file = Large(10);
+        string[] arguments = ["data", "preview", file, "--json"];
+        using var first = Cli.Start(folder, arguments);
+        using var second = Cli.Start(folder, arguments);
+        var others = Task.Run(() => Cli.Wait(second));
+        var one = Cli.Wait(first);
+        var two = others.Result;
+        Assert.Equal((0, 0), (one.Exit, two.Exit));
+        Assert.Equal(one.Output, two.Output);
+        // One of them waited, and then found everything.
+        Assert.Single(new[] { one.Error, two.Error }, error => error.Contains("another process is tokenizing", StringComparison.Ordinal));
+        Assert.Single(new[] { one.Error, two.Error }, error => error.Contains("tokenizing, MiB", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void An_interrupt_ends_tokenizing_and_keeps_what_is_done()
+    {
+        var file = Large(20);
+        using var process = Cli.Start(folder, "data", "preview", file, "--json");
+        var shards = Path.Combine(folder, ".memopt/data/shards");
+        while (!process.HasExited && (!Directory.Exists(shards) || Directory.GetFiles(shards, "*", SearchOption.AllDirectories).Length == 0))
+            Thread.Sleep(10);
+        Process.Start("kill", $"-INT {process.Id}").WaitForExit();
+        Assert.Equal(130, Cli.Wait(process).Exit);
+        Assert.Contains("by an earlier run", Cli.Run(folder, "data", "preview", file, "--json").Error);
+    }
+
+    [Fact]
+    public void A_data_set_of_the_hub_is_brought_and_recorded()
+    {
+        using var server = new Trainer.Tests.Hub.HubServer("org/rows") { DataSet = true };
+        server.Files["data/train-00000-of-00001.parquet"] = new(File.ReadAllBytes(Golden("chats.parquet")), Large: true);
+        server.Files["data/test-00000-of-00001.parquet"] = new([1, 2, 3], Large: true);
+        File.WriteAllText(Path.Combine(folder, "memopt.json"), """{ "data": { "train": "hf:org/rows#40", "maxLength": 64 }, "train": { "steps": 1, "batchSize": 2 } }""");
+        var start = new ProcessStartInfo("dotnet", ["exec", Cli.Tool, "run", "--json"]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (var name in new[] { "HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE" })
+            start.Environment.Remove(name);
+        start.Environment["HF_ENDPOINT"] = server.Url.ToString();
+        start.Environment["HF_HOME"] = folder;
+        using var process = Process.Start(start)!;
+        var run = Cli.Wait(process);
+        Assert.True(run.Exit == 0, run.Error);
+        var facts = Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["environment"]!;
+        Assert.Equal((Trainer.Tests.Hub.HubServer.Commit, "40"), ((string?)facts["data.commit.hf:org/rows"], (string?)facts["data.train.rows"]));
+        Assert.DoesNotContain(server.StorageRequests, request => request.Path.EndsWith(server.Files["data/test-00000-of-00001.parquet"].Sha256, StringComparison.Ordinal));
+    }
+}

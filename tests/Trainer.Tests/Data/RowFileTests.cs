@@ -1,0 +1,146 @@
+using System.Text;
+using System.Text.Json.Nodes;
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Data.Formats;
+
+namespace Memopt.Trainer.Tests.Data;
+
+/// <summary>Files of every format against the rows that DuckDB and Node made them of (Golden/data).</summary>
+public sealed class RowFileTests : IDisposable
+{
+    private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
+
+    private static string Golden(string name) => Path.Combine(Oracle.Root, "tests", "Trainer.Tests", "Golden", "data", name);
+
+    public void Dispose() => Directory.Delete(folder, recursive: true);
+
+    private static List<(JsonNode? Row, int Line)> Read(string path, int chunkBytes = 1000, DataFormat? format = null)
+    {
+        var file = new DataFile(path, format ?? DataNames.Format(path)!.Value, DataNames.Compression(path));
+        var rows = new List<(JsonNode?, int)>();
+        foreach (var chunk in RowFile.Read(file, chunkBytes))
+        {
+            Assert.Empty(chunk.Faults);
+            rows.AddRange(chunk.Rows.Select(row => (JsonNode.Parse(chunk[row]), chunk.FirstLine + row.Line)));
+            chunk.Dispose();
+        }
+        return rows;
+    }
+
+    private List<(JsonNode? Row, int Line)> Text(string name, string text)
+    {
+        var path = Path.Combine(folder, name);
+        File.WriteAllText(path, text);
+        return Read(path);
+    }
+
+    /// <summary>A row without what Parquet does not tell apart: a value that is null and one that is not there, a null within a list and none.</summary>
+    private static JsonNode Bare(JsonNode? row)
+    {
+        var bare = row!.DeepClone().AsObject();
+        foreach (var (key, value) in bare.ToList())
+        {
+            if (value is JsonArray list)
+                bare[key] = new JsonArray([.. list.Where(item => item is not null).Select(item => item!.DeepClone())]);
+            if (bare[key] is null or JsonArray { Count: 0 })
+                bare.Remove(key);
+        }
+        return bare;
+    }
+
+    [Theory]
+    [InlineData("chats.jsonl", "chats.json.gz"), InlineData("chats.jsonl", "chats.parquet")]
+    [InlineData("tokens.jsonl", "tokens.json"), InlineData("tokens.jsonl", "tokens.parquet")]
+    [InlineData("alpaca.jsonl", "alpaca.json"), InlineData("alpaca.jsonl", "alpaca.parquet"), InlineData("alpaca.jsonl", "alpaca.jsonl.br")]
+    [InlineData("alpaca.jsonl", "alpaca.csv"), InlineData("alpaca.jsonl", "alpaca.tsv"), InlineData("alpaca.jsonl", "alpaca.csv.zst")]
+    public void Every_format_gives_the_rows_it_was_made_of(string original, string copy)
+    {
+        var expected = File.ReadLines(Golden(original)).Select(line => Bare(JsonNode.Parse(line))).ToList();
+        Assert.True(expected.Count >= 8);
+        foreach (var chunkBytes in new[] { 1, 700, 1 << 20 })
+        {
+            var found = Read(Golden(copy), chunkBytes).ConvertAll(row => Bare(row.Row));
+            Assert.Equal(expected.Count, found.Count);
+            Assert.All(expected.Zip(found), pair => Assert.True(JsonNode.DeepEquals(pair.First, pair.Second), $"{pair.First.ToJsonString()}\n{pair.Second.ToJsonString()}"));
+        }
+    }
+
+    [Fact]
+    public void Gzip_is_what_the_gzip_tool_writes()
+    {
+        var path = Path.Combine(folder, "tokens.jsonl");
+        File.Copy(Golden("tokens.jsonl"), path);
+        using (var gzip = System.Diagnostics.Process.Start("gzip", path))
+            gzip.WaitForExit();
+        Assert.False(File.Exists(path));
+        Assert.Equal(File.ReadLines(Golden("tokens.jsonl")).Count(), Read(path + ".gz").Count);
+    }
+
+    [Theory, InlineData("chats.json.gz", "a.jsonl.gz"), InlineData("alpaca.jsonl.br", "a.jsonl.br"), InlineData("alpaca.csv.zst", "a.jsonl.zst")]
+    public void A_compressed_file_that_was_cut_off_is_told(string golden, string name)
+    {
+        var path = Path.Combine(folder, name);
+        var bytes = File.ReadAllBytes(Golden(golden));
+        foreach (var length in new[] { bytes.Length / 2, bytes.Length - 1 })
+        {
+            File.WriteAllBytes(path, bytes[..length]);
+            Assert.Contains("damaged", Assert.Throws<UserFault>(() => RowFile.Read(new(path, DataFormat.Jsonl, Path.GetExtension(path))).Sum(chunk => chunk.Rows.Count)).Message);
+        }
+    }
+
+    [Fact]
+    public void Lines_are_those_that_an_editor_shows()
+    {
+        Assert.Equal([2, 5], Text("a.jsonl", "\n{\"a\":1}\r\n  \n\n{\"a\":2}").Select(row => row.Line));
+        Assert.Equal([3, 4, 6], Text("a.json", "{\"version\": \"[1]\",\n \"data\": [\n  {\"a\":\n1}, {\n\"a\":\"]},{\\\"\"},\n[3] ]\n}\n").Select(row => row.Line).Order());
+        Assert.Equal([2, 4], Text("a.csv", "text,b\n\"x\ny\",1\nz,2\n").Select(row => row.Line));
+        Assert.Equal("x\ny", (string?)Text("b.csv", "text;b\n\"x\ny\";1,5\n")[0].Row!["text"]);
+    }
+
+    [Fact]
+    public void What_is_called_json_may_be_lines()
+    {
+        Assert.Equal(2, Text("a.json", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n").Count);
+        Assert.Equal("a", (string?)Assert.Single(Text("b.json", "{\"text\":\"a\"}")).Row!["text"]);
+        Assert.Equal(2, (int?)Assert.Single(Text("c.json", "{\"rows\":[{\"a\":2}]}")).Row!["a"]);
+        Assert.Equal(2, Text("d.json", "\uFEFF [ {\"a\":1} ,{\"a\":2}]").Count);
+        Assert.Empty(Text("e.json", "[]"));
+    }
+
+    [Theory]
+    [InlineData("a.json", "[{\"a\":1}", "ends in the middle")]
+    [InlineData("a.json", "[{\"a\":\"1]", "ends in the middle")]
+    [InlineData("a.json", "[1]]", "closes nothing")]
+    [InlineData("a.json", "{\"a\":[1],\n\"b\":[2]}", "line 2: a second list")]
+    [InlineData("a.json", "{\"a\":1}", "without a list")]
+    [InlineData("a.json", "text", "neither a list nor an object")]
+    [InlineData("a.parquet", "PAR1 and more", "")]
+    [InlineData("a.jsonl.zst", "no zstd", "")]
+    [InlineData("a.jsonl.br", "no brotli at all", "")]
+    [InlineData("a.csv", "a,a\n1,2\n", "")]
+    [InlineData("a.parquet.gz", "x", "read from its end")]
+    public void A_file_that_is_not_what_its_name_says_is_told(string name, string text, string found)
+    {
+        var fault = Assert.Throws<UserFault>(() => Text(name, text));
+        Assert.Contains(Path.Combine(folder, name), fault.Message);
+        Assert.Contains(found, fault.Found);
+        Assert.NotNull(fault.Next);
+    }
+
+    [Theory, InlineData("a.jsonl", "{\"text\":\"\u00ff\"}"), InlineData("a.json", "[{\"text\":\"\u00ff\"}]"), InlineData("a.csv", "text\n\u00ff\n")]
+    public void Bytes_that_are_no_text_are_told(string name, string text)
+    {
+        File.WriteAllBytes(Path.Combine(folder, name), Encoding.Latin1.GetBytes(text));
+        Assert.Contains("not UTF-8", Assert.Throws<UserFault>(() => Read(Path.Combine(folder, name))).Message);
+    }
+
+    [Fact]
+    public void A_row_of_a_table_with_other_columns_is_a_bad_row()
+    {
+        var path = Path.Combine(folder, "a.csv");
+        File.WriteAllText(path, "prompt,completion\na,b\n\nc\nd,e,f\n");
+        using var chunk = Assert.Single(RowFile.Read(new(path, DataFormat.Csv, null)));
+        Assert.Single(chunk.Rows);
+        Assert.Equal([(4, "1 values for 2 columns"), (5, "3 values for 2 columns")], chunk.Faults);
+    }
+}
