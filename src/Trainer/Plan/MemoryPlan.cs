@@ -106,7 +106,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         var input = tokens * h * c;
         var kept = rung.Recompute ? input + (rung.Keeps.HasFlag(Kept.Attention) && device.FusedAttention ? tokens * (q * c + spec.Heads * 4) : 0) + (rung.Keeps.HasFlag(Kept.Residual) ? input : 0) : 0;
         var away = rung.OffloadActivations ? Math.Max(0, spec.Layers - 1) * kept : 0;
-        var activations = !rung.Recompute ? spec.Layers * (input + layer) : input + layer + (rung.OffloadActivations ? Math.Min(2, spec.Layers - 1) : spec.Layers - 1) * kept;
+        var activations = !rung.Recompute ? spec.Layers * (input + layer) : input + layer + (rung.OffloadActivations ? Math.Min(1, spec.Layers - 1) : spec.Layers - 1) * kept;
 
         // While the loss is formed: what the head was given and its gradient, and one chunk of logits. On the way back through a layer that is run
         // again, the last one having given up its own: the gradient, the layer's own, and either the gradient within the feed-forward or those of attention.
@@ -120,7 +120,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         var parts = config.Train.Deterministic ? (device.Multiprocessors + rung.MicroBatch * spec.Heads - 1) / (rung.MicroBatch * spec.Heads) : 1;
         var (sums, rest) = device.FusedAttention ? (4 * tokens * q * parts, tokens * (3 * q + (spec.FusedQkv ? q + 2 * kv : 0)) * c) : (0, tokens * q * 8 * c);
         var attention = sums > left / 2 ? sums + Math.Max(0, rest - left) : Math.Max(0, sums + rest - left);
-        var working = Math.Max(head, 3 * input + passing + Math.Max(tokens * m * c + input, attention));
+        var working = Math.Max(head, passing + Math.Max(tokens * m * c + 2 * input, 3 * input + attention));
         // An evaluation keeps nothing: it matters where its rows are longer.
         var judged = (long)rung.MicroBatch * evaluated;
         var evaluation = Math.Max(0, LayerBytes(spec, judged, device, config.Adapter) + judged * (m + 3 * h) * c + Math.Min(judged, rows) * spec.VocabSize * (c + (cuda ? 0 : 8)) - activations - working);
@@ -140,7 +140,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         ledger.Add(Row(Gradients, count * 4, $"{count:N0} × 4 B"));
         ledger.Add(rung.OffloadOptimizer ? Row(Optimizer, 24 * Math.Min(count, OptimizerPiece), $"two pieces of {Math.Min(count, OptimizerPiece):N0} × 3 × 4 B") : Row(Optimizer, count * 8, $"{count:N0} × 2 moments × 4 B"));
         ledger.Add(Row(Activations, activations, !rung.Recompute ? $"{spec.Layers} layers × {input + layer:N0} B for {tokens:N0} tokens"
-            : $"{(rung.OffloadActivations ? "two" : spec.Layers)} layer inputs of {tokens:N0} tokens × {h} × {c} B{(rung.Keeps == Kept.Nothing ? "" : $", {rung.Keeps.ToString().ToLowerInvariant()} kept beside them")}, and all of one layer"));
+            : $"{(rung.OffloadActivations ? 2 : spec.Layers)} layer inputs of {tokens:N0} tokens × {h} × {c} B{(rung.Keeps == Kept.Nothing ? "" : $", {rung.Keeps.ToString().ToLowerInvariant()} kept beside them")}, and all of one layer"));
         ledger.Add(Row(WorkingSet, working, head >= working ? $"logits of {rows:N0} tokens × {spec.VocabSize} × {c} B"
             : "gradients inside one layer" + (passing > 0 ? qlora ? " and one expanded weight" : " and that of one weight" : "")));
         if (evaluation > 0)
