@@ -22,6 +22,9 @@ public interface IRunStore : IDisposable
 
     /// <summary>Evaluations of a run in order.</summary>
     IReadOnlyList<EvalRow> Evals(string id);
+
+    /// <summary>Events of a run in order, those before a resume included.</summary>
+    IReadOnlyList<RunEvent> Events(string id);
 }
 
 /// <summary>Writes one run. Thread-safe; every call is durable against a kill of the process when it returns.</summary>
@@ -29,6 +32,7 @@ public interface IRunWriter : IDisposable
 {
     void Append(IReadOnlyList<StepRow> rows);
     void Append(EvalRow row);
+    void Append(RunEvent happened);
     void Link(ArtifactLink artifact);
     void End(Outcome outcome);
 }

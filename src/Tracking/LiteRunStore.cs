@@ -53,6 +53,9 @@ public sealed class LiteRunStore : IRunStore
 
     public IReadOnlyList<EvalRow> Evals(string id) => Query(db => Rows<EvalRow>(db, "evals", id).ToList());
 
+    public IReadOnlyList<RunEvent> Events(string id) => Query(db => db.GetCollection("runs").FindById(id) is { } run && run["events"].IsArray
+        ? run["events"].AsArray.Select(item => JsonSerializer.Deserialize<RunEvent>(item.AsString, Json)!).ToList() : []);
+
     public void Dispose()
     {
     }
@@ -154,6 +157,9 @@ public sealed class LiteRunStore : IRunStore
                     break;
                 case "artifact":
                     (run["artifacts"].IsArray ? run["artifacts"].AsArray : (run["artifacts"] = new BsonArray()).AsArray).Add(entry.Body);
+                    break;
+                case "event":
+                    (run["events"].IsArray ? run["events"].AsArray : (run["events"] = new BsonArray()).AsArray).Add(entry.Body);
                     break;
                 case "end":
                     run["end"] = entry.Body;

@@ -48,6 +48,13 @@ public sealed record StepRow(int Step, double Loss, double LearningRate, double 
 /// <summary>An evaluation: values by name (loss, perplexity, accuracy, tokens) after a step.</summary>
 public sealed record EvalRow(int Step, IReadOnlyDictionary<string, double> Values);
 
+/// <summary>Something that happened to a run and that no number tells: a step of the out-of-memory ladder, a retry, a resume.</summary>
+/// <param name="Time">When.</param>
+/// <param name="Step">Steps that had been made.</param>
+/// <param name="Kind">What sort, lower-case and short: oom, retry, resume.</param>
+/// <param name="Text">One sentence for people.</param>
+public sealed record RunEvent(DateTimeOffset Time, int Step, string Kind, string Text);
+
 /// <summary>A file or folder a run left, by content.</summary>
 /// <param name="Name">adapter, checkpoint-000200, …</param>
 /// <param name="Hash">sha256 of the manifest, hex.</param>

@@ -57,6 +57,8 @@ internal sealed class SpoolWriter : IRunWriter
 
     public void Append(EvalRow row) => Write("eval", row, flush: true);
 
+    public void Append(RunEvent happened) => Write("event", happened, flush: true);
+
     public void Link(ArtifactLink artifact) => Write("artifact", artifact, flush: true);
 
     public void End(Outcome outcome) => Write("end", outcome, flush: true);

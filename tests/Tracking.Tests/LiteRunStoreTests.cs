@@ -30,6 +30,7 @@ public sealed class LiteRunStoreTests : IDisposable
             run.Append([Row(1), Row(2, double.NaN), Row(3, double.PositiveInfinity)]);
             run.Append(new EvalRow(3, new Dictionary<string, double> { ["loss"] = double.NaN, ["accuracy"] = 0.5 }));
             run.Link(new ArtifactLink("adapter", "ff", 12, "/x"));
+            run.Append(new RunEvent(DateTimeOffset.UnixEpoch, 2, "oom", "micro-batch 4 -> 2"));
             Assert.Equal(RunStatus.Running, store.Get("r1")!.Status);
             run.End(new Outcome(RunStatus.Finished, "because") { Ended = DateTimeOffset.UnixEpoch, Ledger = [new("weights", 1, "device", "why", 2)] });
         }
@@ -39,6 +40,7 @@ public sealed class LiteRunStoreTests : IDisposable
         Assert.Equal([Row(1), Row(2, double.NaN), Row(3, double.PositiveInfinity)], store.Steps("r1"));
         Assert.Equal(0.5, back.Eval["accuracy"]);
         Assert.Equal(2, back.Ledger[0].Measured);
+        Assert.Equal([new RunEvent(DateTimeOffset.UnixEpoch, 2, "oom", "micro-batch 4 -> 2")], store.Events("r1"));
         Assert.Equal(new ArtifactLink("adapter", "ff", 12, "/x"), Assert.Single(back.Artifacts));
     }
 

@@ -56,7 +56,7 @@ internal static class RunsCommand
             using var runs = Workplace.Store(parsed.GetValue(store));
             var run = runs.Get(parsed.GetValue(id)!)
                 ?? throw new UserFault($"There is no run {parsed.GetValue(id)}.", next: "dotnet memopt runs list");
-            var (steps, evals) = (runs.Steps(run.Start.Id), runs.Evals(run.Start.Id));
+            var (steps, evals, events) = (runs.Steps(run.Start.Id), runs.Evals(run.Start.Id), runs.Events(run.Start.Id));
             if (parsed.GetValue(json))
             {
                 Shell.Print(new
@@ -77,6 +77,7 @@ internal static class RunsCommand
                     ledger = run.Ledger,
                     artifacts = run.Artifacts,
                     evals = evals.Select(e => new { step = e.Step, values = e.Values }),
+                    events,
                     steps,
                 });
                 return 0;
@@ -96,6 +97,8 @@ internal static class RunsCommand
             console.Write(LedgerTable.Of(run.Ledger, run.Ledger.Any(row => row.Measured is not null)));
             if (steps.Count > 0)
                 console.WriteLine($"steps {steps[0].Step}–{steps[^1].Step} of {run.Start.TotalSteps}, loss {steps[0].Loss:F4} → {steps[^1].Loss:F4}, median {Median(steps):N0} tokens/s");
+            foreach (var happened in events)
+                console.WriteLine($"{happened.Time:u}  after step {happened.Step}  {happened.Kind}: {happened.Text}");
             foreach (var eval in evals)
                 console.WriteLine($"evaluation after step {eval.Step}: " + string.Join(", ", eval.Values.Select(v => $"{v.Key} {v.Value:G5}")));
             return 0;
