@@ -28,7 +28,7 @@ internal static class RunsCommand
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
             using var runs = Workplace.Store(parsed.GetValue(store));
-            var found = runs.Find(new RunQuery { Experiment = parsed.GetValue(experiment), Status = parsed.GetValue(status), Limit = parsed.GetValue(limit) });
+            var found = runs.Find(new RunQuery { Experiment = parsed.GetValue(experiment), Status = parsed.GetValue(status), Limit = parsed.GetValue(limit) }).Runs;
             if (parsed.GetValue(json))
             {
                 Shell.Print(found.Select(Summary));
