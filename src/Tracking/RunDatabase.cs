@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Globalization;
 using System.Text;
 using System.Text.Json;
@@ -158,8 +159,42 @@ internal sealed class RunDatabase : IDisposable
         db.Checkpoint();
     }
 
-    /// <summary>Gives back the room of what was removed.</summary>
-    public void Shrink() => db.Rebuild();
+    /// <summary>What does not add up, or null.</summary>
+    public string? Fault()
+    {
+        foreach (var run in Newest())
+        {
+            Complete(run);
+            foreach (var (name, metric) in run.Metrics)
+            {
+                if (Points(run, name).LongCount() is var count && count != metric.Count)
+                    return $"run {run.Id} has {count} points of {name}, and should have {metric.Count}";
+            }
+        }
+        return null;
+    }
+
+    /// <summary>All that is known of a run as lines of a spool.</summary>
+    public void Write(RunRecord run, ArrayBufferWriter<byte> lines)
+    {
+        using var json = new Utf8JsonWriter(Stream.Null);
+        void Line(string kind, string? body)
+        {
+            if (body is not null)
+                SpoolLine.Write(lines, kind, 0, Encoding.UTF8.GetBytes(body));
+        }
+        Line("begin", run.StartJson);
+        foreach (var (key, value) in run.Later)
+            Line(key[0] == 't' ? "tag" : "param", JsonSerializer.Serialize(new SpoolWriter.Named(key[1..], value), LiteRunStore.Json));
+        foreach (var name in run.Metrics.Keys)
+        {
+            foreach (var point in Points(run, name))
+                SpoolLine.Write(lines, "log", 0, [(name, point.Value)], point.Time, point.Step, json);
+        }
+        run.Events.ForEach(item => Line("event", item));
+        run.Artifacts.ForEach(item => Line("artifact", item));
+        Line("end", run.EndJson);
+    }
 
     private RunRecord New(string id) => new() { Id = id, Number = (runs.Find(Query.All("_id", Query.Descending), limit: 1).FirstOrDefault()?["_id"].AsInt64 ?? 0) + 1 };
 
