@@ -73,7 +73,12 @@ public sealed partial class LiteRunStore : IRunStore
             }
             var found = matching.Take(query.Limit + 1).ToList();
             var page = found.Take(query.Limit).ToList();
-            var values = page.Select(subject => (IReadOnlyList<object?>)[.. columns.Select(column => column.Read(subject) is string[] several ? string.Join(", ", several) : column.Read(subject))]).ToList();
+            var values = page.Select(subject => (IReadOnlyList<object?>)[.. columns.Select(column => column.Read(subject) switch
+            {
+                string[] several => string.Join(", ", several),
+                double time when column.Kind == OperandKind.Time => DateTimeOffset.FromUnixTimeMilliseconds((long)time),
+                var value => value,
+            })]).ToList();
             foreach (var subject in page)
                 db.Complete(subject.Run);
             return new RunPage([.. page.Select(subject => subject.Run.ToRun())], values, found.Count > page.Count && page.Count > 0 ? filter.Of(page[^1]).ToString() : null);

@@ -145,6 +145,6 @@ public sealed record RunQuery
 
 /// <summary>What a query found.</summary>
 /// <param name="Runs">In the query's order.</param>
-/// <param name="Values">For each run, the values of <see cref="RunQuery.Columns"/>: string, double or null.</param>
+/// <param name="Values">For each run, the values of <see cref="RunQuery.Columns"/>: string, double, DateTimeOffset or null.</param>
 /// <param name="Next">Asks for the next page; null on the last.</param>
 public sealed record RunPage(IReadOnlyList<Run> Runs, IReadOnlyList<IReadOnlyList<object?>> Values, string? Next);

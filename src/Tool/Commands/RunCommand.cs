@@ -58,7 +58,7 @@ internal static class RunCommand
             FromStart = fromStart || smoke,
             GitCommit = commit,
             GitDirty = dirty,
-            Environment = new Dictionary<string, string>(model.Files.Select(file => KeyValuePair.Create($"model.files.{file.Path}", file.Hash)))
+            Environment = new Dictionary<string, string>(model.Files.Select(file => KeyValuePair.Create($"model.files.{file.Path}", file.Hash)).Concat(Shell.Variables()))
             {
                 ["model.source"] = model.Source,
                 ["model.commit"] = model.Commit ?? "none",
