@@ -53,7 +53,7 @@ public interface IRunWriter : IDisposable
 public class TrackingException(string message, Exception? inner = null) : Exception(message, inner);
 
 /// <summary>A filter, an order or a column cannot be read; the message says what was wrong, and <see cref="Position"/> where.</summary>
-public sealed class QueryException(string text, int position, string problem) : TrackingException($"Character {position + 1} of \"{text}\": {problem}")
+public sealed class QueryException(string text, int position, string problem) : TrackingException($"Character {position + 1} of \"{(text.Length > 300 ? text[..300] + "…" : text)}\": {problem}")
 {
     /// <summary>What was to be read.</summary>
     public string Text { get; } = text;

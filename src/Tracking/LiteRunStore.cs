@@ -80,7 +80,7 @@ public sealed partial class LiteRunStore : IRunStore
                 var value => value,
             })]).ToList();
             foreach (var subject in page)
-                db.Complete(subject.Run);
+                db.Fill(subject.Run);
             return new RunPage([.. page.Select(subject => subject.Run.ToRun())], values, found.Count > page.Count && page.Count > 0 ? filter.Of(page[^1]).ToString() : null);
         });
     }
@@ -133,6 +133,7 @@ public sealed partial class LiteRunStore : IRunStore
     /// <summary>Runs a query over a database that has every complete spool line in it. A long backlog is taken in turns, so that others come between.</summary>
     private T Query<T>(Func<RunDatabase, T> query)
     {
+        var (news, all) = ((IReadOnlyList<Spool.News>?)null, false);
         for (var patience = Environment.TickCount64 + Patience; ;)
         {
             using var held = Hold(patience);
@@ -148,6 +149,7 @@ public sealed partial class LiteRunStore : IRunStore
                 {
                     // LiteDB meets a broken file with any exception. The spools hold everything: set it aside and build it again.
                     SetAside();
+                    news = null;
                     return Once();
                 }
             });
@@ -159,7 +161,10 @@ public sealed partial class LiteRunStore : IRunStore
         (bool, T?) Once()
         {
             using var db = Open();
-            var done = db.Ingest(Environment.TickCount64 + Turn);
+            // A database that someone set aside meanwhile needs what is sealed, too.
+            if (news is null || !db.Complete && !all)
+                (all, news) = (!db.Complete, spool.Look(all: !db.Complete));
+            var done = db.Ingest(news, Environment.TickCount64 + Turn);
             var result = done ? query(db) : default;
             PointReads += db.PointReads;
             return (done, result);

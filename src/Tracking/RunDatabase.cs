@@ -50,32 +50,41 @@ internal sealed class RunDatabase : IDisposable
         return db.UserVersion;
     }
 
-    /// <summary>Takes in what the spools have that the database has not; false when time ran out before the end.</summary>
-    public bool Ingest(long until)
+    /// <summary>
+    /// Takes in what the spools had when they were looked at; false when time ran out before the end. What writers add meanwhile is the next query's: it could come
+    /// faster than it is taken in.
+    /// </summary>
+    public bool Ingest(IReadOnlyList<Spool.News> news, long until)
     {
-        var complete = state.FindById("complete") is not null;
         var sealing = new List<Spool.Segment>();
         var changed = false;
         try
         {
-            foreach (var group in spool.Segments(all: !complete).GroupBy(segment => segment.Run))
+            foreach (var group in news.GroupBy(one => one.Segment.Run))
             {
                 // Looked at before the lines are: once it is gone nothing more comes.
                 var alive = spool.Alive(group.Key);
                 var record = FindById(group.Key) ?? New(group.Key);
-                foreach (var segment in group.Where(segment => segment.Number >= record.Segment))
-                    changed |= Ingest(record, segment);
+                foreach (var (known, length) in group)
+                {
+                    if (known.Number < record.Segment || spool.Find(known.Run, known.Number) is not { } segment)
+                        continue;
+                    var (took, done) = Ingest(record, segment, alive && !segment.Sealed ? length : long.MaxValue, until);
+                    changed |= took;
+                    if (!done)
+                        return false;
+                }
                 if (!alive && record.Status == RunStatus.Running && record.StartJson is not null)
                 {
                     record.Status = RunStatus.Interrupted;
                     Save(record, details: false);
                     changed = true;
                 }
-                sealing.AddRange(group.Where(segment => !segment.Sealed && (!alive || segment.Number < record.Segment)));
+                sealing.AddRange(group.Select(one => one.Segment).Where(segment => !segment.Sealed && File.Exists(segment.File) && (!alive || segment.Number < record.Segment)));
                 if (Environment.TickCount64 > until)
                     return false;
             }
-            if (!complete)
+            if (!Complete)
             {
                 state.Upsert(new BsonDocument { ["_id"] = "complete" });
                 changed = true;
@@ -89,6 +98,9 @@ internal sealed class RunDatabase : IDisposable
             Seal(sealing);
         }
     }
+
+    /// <summary>Whether everything sealed has been taken in: if so, only open spools have news.</summary>
+    public bool Complete => state.FindById("complete") is not null;
 
     public RunRecord? FindById(string id, bool details = true) =>
         runs.Find(Query.EQ("id", id)).ToList().FirstOrDefault(document => document["id"].AsString == id) is { } found ? Record(found, details) : null;
@@ -117,7 +129,7 @@ internal sealed class RunDatabase : IDisposable
     }
 
     /// <summary>Adds the details to a head.</summary>
-    public void Complete(RunRecord record)
+    public void Fill(RunRecord record)
     {
         var document = details.FindById(record.Number);
         record.StartJson = document["start"].AsString;
@@ -164,7 +176,7 @@ internal sealed class RunDatabase : IDisposable
     {
         foreach (var run in Newest())
         {
-            Complete(run);
+            Fill(run);
             foreach (var (name, metric) in run.Metrics)
             {
                 if (Points(run, name).LongCount() is var count && count != metric.Count)
@@ -203,7 +215,7 @@ internal sealed class RunDatabase : IDisposable
         var record = new RunRecord { Id = document["id"].AsString, Number = document["_id"].AsInt64, Segment = document["segment"].AsInt32, Offset = document["offset"].AsInt64 };
         record.UnpackHead(document["head"].AsBinary);
         if (withDetails)
-            Complete(record);
+            Fill(record);
         return record;
     }
 
@@ -231,20 +243,24 @@ internal sealed class RunDatabase : IDisposable
         });
     }
 
-    /// <summary>A window at a time, each in one transaction with the offset it reaches: a kill between them repeats nothing.</summary>
-    private bool Ingest(RunRecord record, Spool.Segment segment)
+    /// <summary>
+    /// Takes in a segment up to a length, a window at a time, each in one transaction with the offset it reaches: a kill between them repeats nothing. Says whether
+    /// there was anything, and whether it came to the end in time.
+    /// </summary>
+    private (bool Took, bool Done) Ingest(RunRecord record, Spool.Segment segment, long length, long until)
     {
         if (segment.Number > record.Segment)
             (record.Segment, record.Offset) = (segment.Number, 0);
-        if (!segment.Sealed && new FileInfo(segment.File).Length <= record.Offset)
-            return false;
+        if (!segment.Sealed)
+            length = Math.Min(length, new FileInfo(segment.File).Length);
+        if (length <= record.Offset)
+            return (false, true);
         using var source = segment.Read(record.Offset);
-        var buffer = new byte[(int)Math.Min(Window, segment.Sealed ? Window : new FileInfo(segment.File).Length - record.Offset)];
-        var held = 0;
-        var changed = false;
+        var buffer = new byte[(int)Math.Min(Window, length - record.Offset)];
+        var (held, took) = (0, false);
         while (true)
         {
-            var read = Fill(source, buffer.AsSpan(held), segment.Sealed);
+            var read = Fill(source, buffer.AsSpan(held, (int)Math.Min(buffer.Length - held, length - record.Offset - held)), segment.Sealed);
             held += read;
             var whole = buffer.AsSpan(0, held).LastIndexOf((byte)'\n') + 1;
             if (whole > 0)
@@ -264,14 +280,16 @@ internal sealed class RunDatabase : IDisposable
                     db.Rollback();
                     throw;
                 }
-                changed = true;
+                took = true;
                 buffer.AsSpan(whole, held - whole).CopyTo(buffer);
                 held -= whole;
             }
-            if (read == 0)
-                return changed;
+            if (read == 0 || record.Offset + held >= length)
+                return (took, true);
+            if (Environment.TickCount64 > until)
+                return (took, false);
             if (held == buffer.Length)
-                Array.Resize(ref buffer, Math.Max(Window, buffer.Length * 2));    // a line longer than the window, or more came meanwhile
+                Array.Resize(ref buffer, buffer.Length * 2);                  // a line longer than the window
         }
     }
 

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.IO.Compression;
 using System.Text.RegularExpressions;
 
@@ -37,9 +38,34 @@ internal sealed partial class Spool(string folder)
             }
             return lines;
         }
+
+        /// <summary>Whether a sealed segment has the length that its last bytes tell; .NET reads one that was cut off without a word.</summary>
+        public bool Ends()
+        {
+            if (!Sealed)
+                return true;
+            var length = 0L;
+            using (var lines = Read())
+            {
+                var buffer = new byte[1 << 16];
+                for (int read; (read = lines.Read(buffer)) > 0;)
+                    length += read;
+            }
+            using var stream = new FileStream(File, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+            var told = new byte[4];
+            if (stream.Length < told.Length)
+                return false;
+            stream.Position = stream.Length - told.Length;
+            stream.ReadExactly(told);
+            return BinaryPrimitives.ReadUInt32LittleEndian(told) == (uint)length;
+        }
     }
 
-    public string Folder => open;
+    /// <summary>A segment and how long it was when it was looked at.</summary>
+    public sealed record News(Segment Segment, long Length);
+
+    /// <summary>What there may be to take in.</summary>
+    public IReadOnlyList<News> Look(bool all) => [.. Segments(all).Select(segment => new News(segment, new FileInfo(segment.File).Length))];
 
     public void Create()
     {

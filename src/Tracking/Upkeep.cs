@@ -236,9 +236,7 @@ public sealed partial class LiteRunStore
         try
         {
             using var db = Open();
-            while (!db.Ingest(Environment.TickCount64 + Turn))
-            {
-            }
+            db.Ingest(spool.Look(all: !db.Complete), long.MaxValue);
             return db.Fault();
         }
         catch (Exception e) when (e is not (TrackingException or UnauthorizedAccessException or OutOfMemoryException))
@@ -252,6 +250,8 @@ public sealed partial class LiteRunStore
     {
         try
         {
+            if (!segment.Ends())
+                return "ends too early";
             using var lines = new StreamReader(segment.Read());
             var (damaged, doubtful) = (0, 0);
             while (lines.ReadLine() is { } line)

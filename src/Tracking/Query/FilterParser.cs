@@ -32,7 +32,14 @@ internal sealed class FilterParser
     public static Filter Parse(string? text)
     {
         var parser = new FilterParser(text ?? "");
-        return parser.Query();
+        try
+        {
+            return parser.Query();
+        }
+        catch (InsufficientExecutionStackException)
+        {
+            throw parser.Wrong("this is nested too deeply");
+        }
     }
 
     /// <summary>Reads one operand: a column.</summary>
