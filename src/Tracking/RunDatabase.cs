@@ -478,20 +478,32 @@ internal sealed class RunDatabase : IDisposable
         }
     }
 
-    /// <summary>Drops the points of steps after one.</summary>
+    /// <summary>Drops the points of steps after one. Chunks before the first that has such points stay as they are; the summary is counted anew.</summary>
     private void Cut(RunRecord run, long step)
     {
         foreach (var (name, old) in run.Metrics.Where(metric => metric.Value.LastStep > step).ToList())
         {
-            var kept = points.Find(Query.Between("_id", Key(run, old, 0), Key(run, old, old.Chunks - 1))).ToList()
-                .SelectMany(chunk => Chunk.Unpack(chunk["bin"].AsBinary)).Where(point => point.Step <= step).ToList();
-            points.DeleteMany(Query.Between("_id", Key(run, old, 0), Key(run, old, old.Chunks - 1)));
-            run.Metrics.Remove(name);
-            if (kept.Count == 0)
-                continue;
-            var metric = run.Metrics[name] = new(old.Number);
-            foreach (var point in kept)
-                metric.Add(point);
+            var metric = new RunRecord.Metric(old.Number) { Tail = Chunk.Size };
+            var kept = new List<Point>();
+            var touched = false;
+            foreach (var chunk in points.Find(Query.Between("_id", Key(run, old, 0), Key(run, old, old.Chunks - 1))).ToList())
+            {
+                touched |= chunk["top"].AsInt64 > step;
+                foreach (var point in Chunk.Unpack(chunk["bin"].AsBinary).Where(point => point.Step <= step))
+                {
+                    metric.Add(point);
+                    if (touched)
+                        kept.Add(point);
+                }
+                if (touched)
+                    points.Delete(chunk["_id"]);
+                else
+                    metric.Chunks++;
+            }
+            if (metric.Count == 0)
+                run.Metrics.Remove(name);
+            else
+                run.Metrics[name] = metric;
             Append(run, metric, kept);
         }
     }
