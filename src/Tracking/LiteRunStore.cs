@@ -61,17 +61,10 @@ public sealed partial class LiteRunStore : IRunStore
                     && query.Tags.All(tag => run.Tags.TryGetValue(tag.Key, out var value) && value == tag.Value))
                 .Select(run => new Subject(run, (metric, step) => At(db, run, metric, step)))
                 .Where(filter.Matches);
-            // Without an order of its own a query reads no further than its page.
-            if (after is not null || filter.Order.Count > 0)
-            {
-                var placed = matching.Select(subject => (Subject: subject, Place: filter.Of(subject)));
-                if (after is not null)
-                    placed = placed.Where(one => filter.Compare(one.Place, after) > 0);
-                if (filter.Order.Count > 0)
-                    placed = placed.ToList().Order(Comparer<(Subject, Filter.Place Place)>.Create((a, b) => filter.Compare(a.Place, b.Place)));
-                matching = placed.Select(one => one.Subject);
-            }
-            var found = matching.Take(query.Limit + 1).ToList();
+            // Without an order of its own a query reads no further than its page; with one it keeps no more than that.
+            if (after is not null)
+                matching = matching.Where(subject => filter.Compare(filter.Of(subject), after) > 0);
+            var found = filter.Order.Count == 0 ? matching.Take(query.Limit + 1).ToList() : First(matching, filter, query.Limit + 1);
             var page = found.Take(query.Limit).ToList();
             var values = page.Select(subject => (IReadOnlyList<object?>)[.. columns.Select(column => column.Read(subject) switch
             {
@@ -122,6 +115,23 @@ public sealed partial class LiteRunStore : IRunStore
 
     public void Dispose()
     {
+    }
+
+    /// <summary>The first so many in a filter's order.</summary>
+    private static List<Subject> First(IEnumerable<Subject> subjects, Filter filter, int count)
+    {
+        var best = new PriorityQueue<Subject, Filter.Place>(Comparer<Filter.Place>.Create((a, b) => filter.Compare(b, a)));
+        foreach (var subject in subjects)
+        {
+            best.Enqueue(subject, filter.Of(subject));
+            if (best.Count > count)
+                best.Dequeue();
+        }
+        var found = new List<Subject>(best.Count);
+        while (best.TryDequeue(out var last, out _))
+            found.Add(last);
+        found.Reverse();
+        return found;
     }
 
     private static double? At(RunDatabase db, RunRecord run, string metric, long step)

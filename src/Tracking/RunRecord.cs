@@ -27,10 +27,14 @@ internal sealed class RunRecord
     public int TotalSteps { get; private set; }
     public string? Commit { get; private set; }
     public string? Parent { get; private set; }
-    public Dictionary<string, string> Params { get; private set; } = [];
-    public Dictionary<string, string> Tags { get; private set; } = [];
-    public Dictionary<string, string> Hashes { get; private set; } = [];
-    public Dictionary<string, Metric> Metrics { get; } = [];
+    // Unpacked when asked for: most filters look at one of them, and there may be many runs.
+    public Dictionary<string, string> Params { get => field ??= Map(0); private set; }
+    public Dictionary<string, string> Tags { get => field ??= Map(1); private set; }
+    public Dictionary<string, string> Hashes { get => field ??= Map(2); private set; }
+    public Dictionary<string, Metric> Metrics => field ??= Summaries();
+
+    private byte[]? packed;
+    private readonly int[] places = new int[4];
 
     // The details, as the spool's JSON.
     public string? StartJson { get; set; }
@@ -155,7 +159,7 @@ internal sealed class RunRecord
 
     public void UnpackHead(byte[] bytes)
     {
-        using var head = new BinaryReader(new MemoryStream(bytes), Encoding.UTF8);
+        using var head = At(0, packed = bytes);
         if (head.ReadByte() != HeadFormat)
             throw new InvalidDataException($"Run {Id} has a head of an unknown format.");
         Experiment = head.ReadString();
@@ -166,7 +170,40 @@ internal sealed class RunRecord
         TotalSteps = head.ReadInt32();
         Commit = Text();
         Parent = Text();
-        (Params, Tags, Hashes) = (Map(), Map(), Map());
+        for (var map = 0; map < 3; map++)
+        {
+            places[map] = (int)head.BaseStream.Position;
+            for (var strings = 2 * head.Read7BitEncodedInt(); strings > 0; strings--)
+                head.BaseStream.Seek(head.Read7BitEncodedInt(), SeekOrigin.Current);
+        }
+        places[3] = (int)head.BaseStream.Position;
+
+        string? Text() => head.ReadBoolean() ? head.ReadString() : null;
+    }
+
+    private static BinaryReader At(int place, byte[] bytes) => new(new MemoryStream(bytes) { Position = place }, Encoding.UTF8);
+
+    private Dictionary<string, string> Map(int which)
+    {
+        if (packed is null)
+            return [];
+        using var head = At(places[which], packed);
+        var count = head.Read7BitEncodedInt();
+        var map = new Dictionary<string, string>(count);
+        for (var i = 0; i < count; i++)
+        {
+            var key = head.ReadString();
+            map.Add(key, head.ReadString());
+        }
+        return map;
+    }
+
+    private Dictionary<string, Metric> Summaries()
+    {
+        var metrics = new Dictionary<string, Metric>();
+        if (packed is null)
+            return metrics;
+        using var head = At(places[3], packed);
         for (var left = head.Read7BitEncodedInt(); left > 0; left--)
         {
             var name = head.ReadString();
@@ -184,22 +221,9 @@ internal sealed class RunRecord
                 Sum = head.ReadDouble(),
             };
             (m.Chunks, m.Tail) = (head.Read7BitEncodedInt(), head.Read7BitEncodedInt());
-            Metrics.Add(name, m);
+            metrics.Add(name, m);
         }
-
-        string? Text() => head.ReadBoolean() ? head.ReadString() : null;
-
-        Dictionary<string, string> Map()
-        {
-            var count = head.Read7BitEncodedInt();
-            var map = new Dictionary<string, string>(count);
-            for (var i = 0; i < count; i++)
-            {
-                var key = head.ReadString();
-                map.Add(key, head.ReadString());
-            }
-            return map;
-        }
+        return metrics;
     }
 
     private void Apply(char kind, string name, string? value)
