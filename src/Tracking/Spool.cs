@@ -22,6 +22,8 @@ internal sealed partial class Spool(string folder)
     {
         public bool Sealed => File.EndsWith(".gz", StringComparison.Ordinal);
 
+        public bool Empty => new FileInfo(File).Length == 0;
+
         /// <summary>Its lines, from an offset into them.</summary>
         public Stream Read(long offset = 0)
         {
@@ -115,6 +117,8 @@ internal sealed partial class Spool(string folder)
         {
             using var source = segment.Read();
             using var lines = new GZipStream(stream, CompressionLevel.Fastest, leaveOpen: true);
+            if (segment.Empty)
+                lines.Write("\n"u8);                                          // of nothing .NET makes no gzip file, but an empty one: as if it had been cut off
             source.CopyTo(lines);
         });
         File.Delete(segment.File);

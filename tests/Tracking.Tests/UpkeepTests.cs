@@ -158,6 +158,19 @@ public sealed class UpkeepTests : IDisposable
     }
 
     [Fact]
+    public void A_writer_killed_before_its_first_line_leaves_nothing_to_mend()
+    {
+        using var store = Filled("s");
+        File.WriteAllText(At("s/spool/one.1.jsonl"), "");
+        File.WriteAllText(At("s/spool/three.jsonl"), "");
+        Whole(store);
+        Assert.Empty(Directory.EnumerateFiles(At("s/spool"), "*.jsonl"));
+        Assert.Empty(store.Check(repair: false));
+        store.Begin(Start("three")).Dispose();
+        Assert.Equal(RunStatus.Interrupted, store.Get("three")!.Status);
+    }
+
+    [Fact]
     public void A_removed_run_is_gone_and_stays_gone()
     {
         using var store = Filled("s");
