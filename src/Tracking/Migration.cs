@@ -1,6 +1,6 @@
-using LiteDB;
 using System.Buffers;
 using System.Text;
+using LiteDB;
 
 namespace Memopt.Tracking;
 

@@ -356,48 +356,48 @@ internal sealed class RunDatabase : IDisposable
 
         private void One(ReadOnlySpan<byte> line)
         {
-                if (!SpoolLine.TryRead(line, out var kind, out var fromStep, out var body))
-                    return;                                                   // torn by a kill
-                if (kind.SequenceEqual("log"u8))
-                {
-                    Log(body);
-                    return;
-                }
-                if (kind.SequenceEqual("step"u8))                             // as version 0 of the layout wrote them
-                {
-                    Old(JsonSerializer.Deserialize<StepRow>(body, LiteRunStore.Json)!);
-                    return;
-                }
-                if (kind.SequenceEqual("eval"u8))
-                {
-                    Old(JsonSerializer.Deserialize<EvalRow>(body, LiteRunStore.Json)!);
-                    return;
-                }
-                Details = true;
-                var json = Encoding.UTF8.GetString(body);
-                switch (Encoding.UTF8.GetString(kind))
-                {
-                    case "begin":
-                        Flush();
-                        record.Begin(json);
-                        database.Cut(record, fromStep);
-                        columns.Clear();
-                        byName.Clear();
-                        break;
-                    case "event":
-                        record.Events.Add(json);
-                        break;
-                    case "artifact":
-                        record.Artifacts.Add(json);
-                        break;
-                    case "param" or "tag":
-                        var named = JsonSerializer.Deserialize<SpoolWriter.Named>(json, LiteRunStore.Json)!;
-                        record.Set(kind.SequenceEqual("tag"u8), named.Name, named.Value);
-                        break;
-                    case "end":
-                        record.End(json);
-                        break;
-                }
+            if (!SpoolLine.TryRead(line, out var kind, out var fromStep, out var body))
+                return;                                                   // torn by a kill
+            if (kind.SequenceEqual("log"u8))
+            {
+                Log(body);
+                return;
+            }
+            if (kind.SequenceEqual("step"u8))                             // as version 0 of the layout wrote them
+            {
+                Old(JsonSerializer.Deserialize<StepRow>(body, LiteRunStore.Json)!);
+                return;
+            }
+            if (kind.SequenceEqual("eval"u8))
+            {
+                Old(JsonSerializer.Deserialize<EvalRow>(body, LiteRunStore.Json)!);
+                return;
+            }
+            Details = true;
+            var json = Encoding.UTF8.GetString(body);
+            switch (Encoding.UTF8.GetString(kind))
+            {
+                case "begin":
+                    Flush();
+                    record.Begin(json);
+                    database.Cut(record, fromStep);
+                    columns.Clear();
+                    byName.Clear();
+                    break;
+                case "event":
+                    record.Events.Add(json);
+                    break;
+                case "artifact":
+                    record.Artifacts.Add(json);
+                    break;
+                case "param" or "tag":
+                    var named = JsonSerializer.Deserialize<SpoolWriter.Named>(json, LiteRunStore.Json)!;
+                    record.Set(kind.SequenceEqual("tag"u8), named.Name, named.Value);
+                    break;
+                case "end":
+                    record.End(json);
+                    break;
+            }
         }
 
         private void Log(ReadOnlySpan<byte> body)
