@@ -24,6 +24,9 @@ internal static class Shell
         Converters = { new JsonStringEnumConverter(JsonNamingPolicy.CamelCase) },
     };
 
+    /// <summary>The same on one line.</summary>
+    public static readonly JsonSerializerOptions Lines = new(Json) { WriteIndented = false };
+
     /// <summary>Progress and messages.</summary>
     public static IAnsiConsole Progress { get; } = Wide(Console.IsErrorRedirected, AnsiConsole.Create(new AnsiConsoleSettings
     {
@@ -50,6 +53,10 @@ internal static class Shell
         catch (UserFault fault)
         {
             return Report(json, fault, fault.Problems.Count > 0 ? 2 : 1);
+        }
+        catch (QueryException e)
+        {
+            return Report(json, new UserFault(e.Message, next: "docs/tracking.md has the language; the simplest filter is \"metrics.loss < 1\""), 2);
         }
         catch (TrackingException e)
         {
@@ -118,6 +125,14 @@ internal static class Shell
             Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(home, ".nuget", "packages"),
             project ?? Directory.GetCurrentDirectory(),
             Path.Combine(Environment.GetEnvironmentVariable("XDG_CACHE_HOME") ?? Path.Combine(home, ".cache"), "memopt"));
+    }
+
+    /// <summary>Variables that can change what a training does, for its record; the store leaves secrets out.</summary>
+    public static IEnumerable<KeyValuePair<string, string>> Variables()
+    {
+        string[] beginnings = ["MEMOPT_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "PYTORCH_", "TORCH_", "DOTNET_gc", "DOTNET_Tiered", "HF_", "SLURM_JOB", "LD_LIBRARY_PATH", "LD_PRELOAD"];
+        return Environment.GetEnvironmentVariables().Cast<System.Collections.DictionaryEntry>().Select(item => KeyValuePair.Create("env." + item.Key, (string?)item.Value ?? ""))
+            .Where(item => beginnings.Any(beginning => item.Key.StartsWith("env." + beginning, StringComparison.Ordinal))).OrderBy(item => item.Key, StringComparer.Ordinal);
     }
 
     /// <summary>Git commit of a folder and whether it has changes; nulls outside a repository or without git.</summary>

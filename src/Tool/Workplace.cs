@@ -15,13 +15,17 @@ internal static class Workplace
 
     public static LocalArtifacts Artifacts(LoadedConfig config) => new(config.Full(config.Config.Tracking.Artifacts));
 
+    /// <summary>The artifacts beside the store named, or those of the config in this folder.</summary>
+    public static LocalArtifacts Artifacts(string? store) => store is not null ? new(Path.Combine(Path.GetDirectoryName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(store)))!, "artifacts"))
+        : File.Exists(DefaultConfig) ? Artifacts(RunConfigFile.Read(DefaultConfig, [], checkFiles: false)) : new(new TrackingConfig().Artifacts);
+
     /// <summary>The store named, or that of the config in this folder, or the default one.</summary>
-    public static LiteRunStore Store(string? folder)
+    public static LiteRunStore Store(string? folder, bool create = false)
     {
         if (folder is null && File.Exists(DefaultConfig))
             return Store(RunConfigFile.Read(DefaultConfig, [], checkFiles: false));
         folder ??= new TrackingConfig().Store;
-        return Directory.Exists(folder) ? new LiteRunStore(folder)
+        return create || Directory.Exists(folder) ? new LiteRunStore(folder)
             : throw new UserFault("There is no run store here.", found: $"no folder {Path.GetFullPath(folder)}", next: "name one with --store, or train first: dotnet memopt run");
     }
 }

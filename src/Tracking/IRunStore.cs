@@ -1,24 +1,28 @@
 namespace Memopt.Tracking;
 
 /// <summary>
-/// The record of runs. Several processes may write and query one store at once; what a call has returned from survives a kill.
+/// The record of runs. Any number of processes may write and query one store at once; what a call has returned from survives a kill.
 /// </summary>
 public interface IRunStore : IDisposable
 {
     /// <summary>
-    /// Begins a run, or goes on with the one of the same id: rows of steps after <paramref name="fromStep"/> are dropped, since they will be made again.
-    /// The run counts as alive until <see cref="IRunWriter.End"/> or the end of this process.
+    /// Begins a run, or goes on with the one of the same id: points of steps after <paramref name="fromStep"/> are dropped, since they will be made again.
+    /// The run counts as alive until <see cref="IRunWriter.End"/> or the end of this process. Throws <see cref="TrackingException"/> when it cannot be recorded;
+    /// <see cref="SteadyRun.BeginSteady"/> is for those who then go on all the same.
     /// </summary>
     IRunWriter Begin(RunStart start, int fromStep = 0);
 
-    /// <summary>Runs that match, newest first, without their step rows. A run whose process is gone shows as interrupted.</summary>
-    IReadOnlyList<Run> Find(RunQuery query);
+    /// <summary>Runs that match, without their points. Throws <see cref="QueryException"/> when the filter cannot be read.</summary>
+    RunPage Find(RunQuery query);
 
     /// <summary>One run by id or unique prefix of it; null when there is none. Throws <see cref="TrackingException"/> when the prefix is ambiguous.</summary>
     Run? Get(string idOrPrefix);
 
-    /// <summary>Step rows of a run in order, one per step (the last written wins).</summary>
-    IReadOnlyList<StepRow> Steps(string id);
+    /// <summary>A metric's points in order of step (of several at one step, as written) from steps after <paramref name="after"/>; empty when there are none.</summary>
+    IReadOnlyList<Point> Points(string id, string metric, long after = long.MinValue);
+
+    /// <summary>Optimizer steps of a run in order, one per step (the last written wins), from steps after <paramref name="after"/>.</summary>
+    IReadOnlyList<StepRow> Steps(string id, int after = 0);
 
     /// <summary>Evaluations of a run in order.</summary>
     IReadOnlyList<EvalRow> Evals(string id);
@@ -27,15 +31,32 @@ public interface IRunStore : IDisposable
     IReadOnlyList<RunEvent> Events(string id);
 }
 
-/// <summary>Writes one run. Thread-safe; every call is durable against a kill of the process when it returns.</summary>
+/// <summary>
+/// Writes one run. Thread-safe. What a call has returned from survives a kill of the process, and within a second a loss of power; evaluations, events, links
+/// and the end survive that at once. A call that throws <see cref="TrackingException"/> is not lost: its record waits in memory and goes out with the next call.
+/// </summary>
 public interface IRunWriter : IDisposable
 {
     void Append(IReadOnlyList<StepRow> rows);
     void Append(EvalRow row);
+    void Append(MetricRow row);
     void Append(RunEvent happened);
+    /// <summary>Adds a parameter that the config does not have.</summary>
+    void Param(string name, string value);
+    /// <summary>Sets a tag, or removes it with null.</summary>
+    void Tag(string name, string? value);
     void Link(ArtifactLink artifact);
     void End(Outcome outcome);
 }
 
 /// <summary>The store or an artifact cannot be read or written; the message says which file and why.</summary>
-public sealed class TrackingException(string message, Exception? inner = null) : Exception(message, inner);
+public class TrackingException(string message, Exception? inner = null) : Exception(message, inner);
+
+/// <summary>A filter, an order or a column cannot be read; the message says what was wrong, and <see cref="Position"/> where.</summary>
+public sealed class QueryException(string text, int position, string problem) : TrackingException($"Character {position + 1} of \"{(text.Length > 300 ? text[..300] + "…" : text)}\": {problem}")
+{
+    /// <summary>What was to be read.</summary>
+    public string Text { get; } = text;
+    /// <summary>Where in it, from 0.</summary>
+    public int Position { get; } = position;
+}

@@ -1,16 +1,16 @@
-using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using LiteDB;
+using Microsoft.Win32.SafeHandles;
 using JsonSerializer = System.Text.Json.JsonSerializer;
 
 namespace Memopt.Tracking;
 
 /// <summary>
-/// Runs in a folder. Each run is written by one process to its own append-only spool, so writers never wait for each other and a kill
-/// loses nothing that was acknowledged; readers bring new spool lines into a LiteDB file under a lock and query that.
+/// Runs in a folder. Each run is written by one process to its own append-only spool, so writers never wait for each other and a kill loses nothing that was
+/// acknowledged; readers bring what is new in the spools into a LiteDB file under a lock and query that. The file can always be made again from the spools.
 /// </summary>
-public sealed class LiteRunStore : IRunStore
+public sealed partial class LiteRunStore : IRunStore
 {
     internal static readonly JsonSerializerOptions Json = new()
     {
@@ -18,210 +18,228 @@ public sealed class LiteRunStore : IRunStore
         Converters = { new JsonStringEnumConverter() },
     };
 
-    private readonly string spool, database, gate;
+    private const int Patience = 60_000, Turn = 2_000;
 
-    public LiteRunStore(string folder)
+    private readonly string folder, database, gate;
+    private readonly Spool spool;
+    private readonly TimeProvider clock;
+
+    public LiteRunStore(string folder, TimeProvider? clock = null)
     {
-        (spool, database, gate) = (Path.Combine(folder, "spool"), Path.Combine(folder, "runs.db"), Path.Combine(folder, "runs.lock"));
-        Guard(spool, () => Directory.CreateDirectory(spool));
+        this.folder = folder;
+        this.clock = clock ?? TimeProvider.System;
+        (database, gate, spool) = (Path.Combine(folder, "runs.db"), Path.Combine(folder, "runs.lock"), new(folder));
     }
 
-    public IRunWriter Begin(RunStart start, int fromStep = 0) => Guard(spool, () => new SpoolWriter(spool, start, fromStep));
+    /// <summary>How a writer's bytes get to a file: a test's disk may be full.</summary>
+    internal Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? Disk { get; set; }
 
-    public IReadOnlyList<Run> Find(RunQuery query) => Query(db =>
+    /// <summary>Curves read so far.</summary>
+    internal int PointReads { get; private set; }
+
+    public IRunWriter Begin(RunStart start, int fromStep = 0)
     {
-        var runs = db.GetCollection("runs").FindAll().Select(Run)
-            .Where(run => (query.Experiment is null || run.Start.Experiment == query.Experiment)
-                && (query.Status is null || run.Status == query.Status)
-                && query.Tags.All(tag => run.Start.Tags.TryGetValue(tag.Key, out var value) && value == tag.Value));
-        return runs.OrderByDescending(run => run.Start.Started).ThenByDescending(run => run.Start.Id, StringComparer.Ordinal).Take(query.Limit).ToList();
-    });
+        if (!Spool.IsId(start.Id))
+            throw new TrackingException($"\"{start.Id}\" cannot be a run's id: letters, digits, - and _ only, 128 at most.");
+        return Guard(() =>
+        {
+            spool.Create();
+            return new SpoolWriter(spool, Secrets.Redact(start), fromStep, clock, Disk);
+        });
+    }
+
+    public RunPage Find(RunQuery query)
+    {
+        var filter = FilterParser.Parse(query.Filter);
+        var columns = query.Columns.Select(FilterParser.Column).ToList();
+        var after = query.Page is null ? null : Filter.Place.Parse(query.Page);
+        return Query(db =>
+        {
+            var matching = db.Newest()
+                .Where(run => (query.Experiment is null || run.Experiment == query.Experiment)
+                    && (query.Status is null || run.Status == query.Status)
+                    && query.Tags.All(tag => run.Tags.TryGetValue(tag.Key, out var value) && value == tag.Value))
+                .Select(run => new Subject(run, (metric, step) => At(db, run, metric, step)))
+                .Where(filter.Matches);
+            // Without an order of its own a query reads no further than its page; with one it keeps no more than that.
+            if (after is not null)
+                matching = matching.Where(subject => filter.Compare(filter.Of(subject), after) > 0);
+            var found = filter.Order.Count == 0 ? matching.Take(query.Limit + 1).ToList() : First(matching, filter, query.Limit + 1);
+            var page = found.Take(query.Limit).ToList();
+            var values = page.Select(subject => (IReadOnlyList<object?>)[.. columns.Select(column => column.Read(subject) switch
+            {
+                string[] several => string.Join(", ", several),
+                double time when column.Kind == OperandKind.Time => DateTimeOffset.FromUnixTimeMilliseconds((long)time),
+                var value => value,
+            })]).ToList();
+            foreach (var subject in page)
+                db.Fill(subject.Run);
+            return new RunPage([.. page.Select(subject => subject.Run.ToRun())], values, found.Count > page.Count && page.Count > 0 ? filter.Of(page[^1]).ToString() : null);
+        });
+    }
 
     public Run? Get(string idOrPrefix) => Query(db =>
     {
-        var runs = db.GetCollection("runs");
-        if (runs.FindById(idOrPrefix) is { } exact)
-            return Run(exact);
-        var found = runs.Query().Where("$._id LIKE @0", idOrPrefix + "%").ToList();
+        if (db.FindById(idOrPrefix) is { } exact)
+            return exact.ToRun();
+        var found = idOrPrefix.Length == 0 ? [] : db.Ids(idOrPrefix);
         if (found.Count > 1)
-            throw new TrackingException($"\"{idOrPrefix}\" is the start of {found.Count} runs: {string.Join(", ", found.Take(5).Select(d => d["_id"].AsString))}.");
-        return found.Count == 1 ? Run(found[0]) : null;
+            throw new TrackingException($"\"{idOrPrefix}\" is the start of {found.Count} runs: {string.Join(", ", found.Take(5))}.");
+        return found.Count == 1 ? db.FindById(found[0])!.ToRun() : null;
     });
 
-    public IReadOnlyList<StepRow> Steps(string id) => Query(db => Rows<StepRow>(db, "steps", id)
-        .GroupBy(row => row.Step).Select(group => group.Last()).OrderBy(row => row.Step).ToList());
+    public IReadOnlyList<Point> Points(string id, string metric, long after = long.MinValue) => Query(db =>
+        db.FindById(id, details: false) is { } run ? db.Points(run, metric, after).ToList() : []);
 
-    public IReadOnlyList<EvalRow> Evals(string id) => Query(db => Rows<EvalRow>(db, "evals", id).ToList());
+    public IReadOnlyList<StepRow> Steps(string id, int after = 0) => Query(db =>
+    {
+        if (db.FindById(id, details: false) is not { } run)
+            return [];
+        var names = RunDatabase.Row(new(0, 0, 0, 0, 0, 0, 0, 0)).Select(metric => metric.Name).ToList();
+        var curves = names.Select(name => db.Points(run, name, after).GroupBy(point => point.Step).ToDictionary(step => step.Key, step => step.Last().Value)).ToList();
+        double Of(int curve, long step, double otherwise) => curves[curve].GetValueOrDefault(step, otherwise);
+        return curves[0].Keys.Select(step => new StepRow((int)step, Of(0, step, 0), Of(1, step, double.NaN), Of(2, step, double.NaN), (long)Of(3, step, 0), Of(4, step, double.NaN), (long)Of(5, step, 0), Of(6, step, double.NaN))).ToList();
+    });
 
-    public IReadOnlyList<RunEvent> Events(string id) => Query(db => db.GetCollection("runs").FindById(id) is { } run && run["events"].IsArray
-        ? run["events"].AsArray.Select(item => JsonSerializer.Deserialize<RunEvent>(item.AsString, Json)!).ToList() : []);
+    public IReadOnlyList<EvalRow> Evals(string id) => Query(db =>
+    {
+        if (db.FindById(id, details: false) is not { } run)
+            return [];
+        return run.Metrics.Keys.Where(name => name.StartsWith(Run.EvalPrefix, StringComparison.Ordinal))
+            .SelectMany(name => db.Points(run, name).Select(point => (point.Step, Name: name[Run.EvalPrefix.Length..], point.Value)))
+            .GroupBy(value => value.Step).OrderBy(step => step.Key)
+            .Select(step => new EvalRow((int)step.Key, step.GroupBy(value => value.Name).ToDictionary(value => value.Key, value => value.Last().Value))).ToList();
+    });
+
+    public IReadOnlyList<RunEvent> Events(string id) => Query(db => db.FindById(id) is { } run ? run.Events.Select(json => JsonSerializer.Deserialize<RunEvent>(json, Json)!).ToList() : []);
 
     public void Dispose()
     {
     }
 
-    /// <summary>Runs a query over a database that has every complete spool line in it.</summary>
-    private T Query<T>(Func<LiteDatabase, T> query)
+    /// <summary>The first so many in a filter's order.</summary>
+    private static List<Subject> First(IEnumerable<Subject> subjects, Filter filter, int count)
     {
-        using var held = Hold();
-        return Guard(database, () =>
+        var best = new PriorityQueue<Subject, Filter.Place>(Comparer<Filter.Place>.Create((a, b) => filter.Compare(b, a)));
+        foreach (var subject in subjects)
         {
-            try
-            {
-                return Once();
-            }
-            catch (Exception e) when (e is not (TrackingException or UnauthorizedAccessException) && (e is not IOException || e is EndOfStreamException))
-            {
-                // LiteDB meets a broken file with any exception. The spools hold everything: set it aside and build it again.
-                var aside = database + ".broken-" + DateTime.UtcNow.ToString("yyyyMMddHHmmss");
-                File.Move(database, aside);
-                File.Delete(database.Replace(".db", "-log.db"));
-                return Once();
-            }
-
-            T Once()
-            {
-                using var db = new LiteDatabase(new ConnectionString { Filename = database, Connection = ConnectionType.Direct });
-                foreach (var file in Directory.EnumerateFiles(spool, "*.jsonl"))
-                    Ingest(db, file);
-                return query(db);
-            }
-        });
+            best.Enqueue(subject, filter.Of(subject));
+            if (best.Count > count)
+                best.Dequeue();
+        }
+        var found = new List<Subject>(best.Count);
+        while (best.TryDequeue(out var last, out _))
+            found.Add(last);
+        found.Reverse();
+        return found;
     }
 
-    /// <summary>LiteDB does not lock out a second process on Linux, so this file does.</summary>
-    private FileStream Hold()
+    private static double? At(RunDatabase db, RunRecord run, string metric, long step)
     {
-        var patience = Environment.TickCount64 + 30_000;
-        for (var wait = 5; ; wait = Math.Min(wait * 2, 200))
+        var there = db.Points(run, metric, step - 1).TakeWhile(point => point.Step == step).ToList();
+        return there.Count == 0 ? null : there[^1].Value;
+    }
+
+    /// <summary>Runs a query over a database that has every complete spool line in it. A long backlog is taken in turns, so that others come between.</summary>
+    private T Query<T>(Func<RunDatabase, T> query)
+    {
+        var (news, all) = ((IReadOnlyList<Spool.News>?)null, false);
+        for (var patience = Environment.TickCount64 + Patience; ;)
+        {
+            using var held = Hold(patience);
+            if (held is null)
+                return Guard(() => ReadOnly(query));
+            var (done, result) = Guard(() =>
+            {
+                try
+                {
+                    return Once();
+                }
+                catch (Exception e) when (e is not (TrackingException or UnauthorizedAccessException or InsufficientExecutionStackException or OutOfMemoryException) && (e is not IOException || e is EndOfStreamException))
+                {
+                    // LiteDB meets a broken file with any exception. The spools hold everything: set it aside and build it again.
+                    SetAside();
+                    news = null;
+                    return Once();
+                }
+            });
+            if (done)
+                return result!;
+            patience = Environment.TickCount64 + Patience;
+        }
+
+        (bool, T?) Once()
+        {
+            using var db = Open();
+            // A database that someone set aside meanwhile needs what is sealed, too.
+            if (news is null || !db.Complete && !all)
+                (all, news) = (!db.Complete, spool.Look(all: !db.Complete));
+            var done = db.Ingest(news, Environment.TickCount64 + Turn);
+            var result = done ? query(db) : default;
+            PointReads += db.PointReads;
+            return (done, result);
+        }
+    }
+
+    /// <summary>A store that cannot be written can still be asked: for what had been taken in before.</summary>
+    private T ReadOnly<T>(Func<RunDatabase, T> query)
+    {
+        if (!File.Exists(database))
+            throw new TrackingException($"The run store at {folder} cannot be written, and nothing has been taken into {database} yet.");
+        using var db = new RunDatabase(database, spool, readOnly: true);
+        return query(db);
+    }
+
+    private RunDatabase Open()
+    {
+        spool.Create();
+        if (File.Exists(database) && new FileInfo(database).Length > 0 && RunDatabase.Version(database) is var version && version != RunDatabase.Schema)
+        {
+            if (version > RunDatabase.Schema)
+                throw new TrackingException($"{database} was made by a newer memopt (layout {version}; this one knows up to {RunDatabase.Schema}). Update the tool.");
+            Migration.FromRows(database, spool);
+        }
+        return new RunDatabase(database, spool);
+    }
+
+    private void SetAside()
+    {
+        var aside = database + ".broken-" + clock.GetUtcNow().ToString("yyyyMMddHHmmssfff");
+        File.Move(database, aside);
+        File.Delete(Path.Combine(folder, "runs-log.db"));
+    }
+
+    /// <summary>LiteDB does not lock out a second process on Linux, so this file does. Null when the folder cannot be written.</summary>
+    private FileStream? Hold(long patience)
+    {
+        if (!Directory.Exists(folder))
+            Guard(() => Directory.CreateDirectory(folder));
+        for (var wait = 2; ; wait = Math.Min(wait * 2, 50))
         {
             try
             {
                 return new FileStream(gate, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
             }
+            catch (UnauthorizedAccessException)
+            {
+                return null;
+            }
+            catch (IOException e) when (e.HResult is 30 or unchecked((int)0x80070013))   // EROFS; write-protected
+            {
+                return null;
+            }
             catch (IOException) when (Environment.TickCount64 < patience)
             {
                 Thread.Sleep(wait);
             }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            catch (IOException e)
             {
                 throw new TrackingException($"The run store cannot be locked: {gate}: {e.Message}", e);
             }
         }
     }
 
-    private static void Ingest(LiteDatabase db, string file)
-    {
-        var id = Path.GetFileNameWithoutExtension(file);
-        var runs = db.GetCollection("runs");
-        var known = runs.FindById(id);
-        var done = known?["offset"].AsInt64 ?? 0;
-        var length = new FileInfo(file).Length;
-        if (length <= done)
-            return;
-        var bytes = new byte[length - done];
-        using (var stream = new FileStream(file, FileMode.Open, FileAccess.Read, FileShare.ReadWrite))
-        {
-            stream.Position = done;
-            stream.ReadExactly(bytes);
-        }
-        var whole = Array.LastIndexOf(bytes, (byte)'\n') + 1;
-        if (whole == 0)
-            return;
-        var run = known ?? new BsonDocument { ["_id"] = id };
-        var (steps, evals) = (new List<string>(), new List<string>());
-        db.BeginTrans();
-        foreach (var line in Encoding.UTF8.GetString(bytes, 0, whole).Split('\n', StringSplitOptions.RemoveEmptyEntries))
-        {
-            if (SpoolLine.Read(line) is not { } entry)
-                continue;                                                     // torn by a kill, then written over by the next start
-            switch (entry.Kind)
-            {
-                case "begin":
-                    run["start"] = entry.Body;
-                    if (!run["started"].IsString)                             // a run that goes on keeps its first beginning
-                        run["started"] = JsonSerializer.Deserialize<RunStart>(entry.Body, Json)!.Started.ToString("O");
-                    run["end"] = BsonValue.Null;
-                    var from = entry.FromStep;
-                    Flush();
-                    Rewrite(db, "steps", id, body => JsonSerializer.Deserialize<StepRow>(body, Json)!.Step <= from);
-                    Rewrite(db, "evals", id, body => JsonSerializer.Deserialize<EvalRow>(body, Json)!.Step <= from);
-                    break;
-                case "step":
-                    steps.Add(entry.Body);
-                    run["last"] = entry.Body;
-                    break;
-                case "eval":
-                    evals.Add(entry.Body);
-                    run["eval"] = entry.Body;
-                    break;
-                case "artifact":
-                    (run["artifacts"].IsArray ? run["artifacts"].AsArray : (run["artifacts"] = new BsonArray()).AsArray).Add(entry.Body);
-                    break;
-                case "event":
-                    (run["events"].IsArray ? run["events"].AsArray : (run["events"] = new BsonArray()).AsArray).Add(entry.Body);
-                    break;
-                case "end":
-                    run["end"] = entry.Body;
-                    break;
-            }
-        }
-        Flush();
-        run["offset"] = done + whole;
-        runs.Upsert(run);
-        db.Commit();
-        db.Checkpoint();
-
-        void Flush()
-        {
-            Chunk(db, "steps", id, steps);
-            Chunk(db, "evals", id, evals);
-        }
-    }
-
-    /// <summary>Rows as documents of up to 512, so that a long run is a few documents.</summary>
-    private static void Chunk(LiteDatabase db, string collection, string id, List<string> rows)
-    {
-        var chunks = db.GetCollection(collection);
-        chunks.EnsureIndex("run");
-        foreach (var part in rows.Chunk(512))
-            chunks.Insert(new BsonDocument { ["run"] = id, ["rows"] = new BsonArray(part.Select(row => new BsonValue(row))) });
-        rows.Clear();
-    }
-
-    private static void Rewrite(LiteDatabase db, string collection, string id, Func<string, bool> keep)
-    {
-        var kept = Bodies(db, collection, id).Where(keep).ToList();
-        db.GetCollection(collection).DeleteMany("$.run = @0", id);
-        Chunk(db, collection, id, kept);
-    }
-
-    private static IEnumerable<string> Bodies(LiteDatabase db, string collection, string id) =>
-        db.GetCollection(collection).Find(LiteDB.Query.EQ("run", id)).OrderBy(chunk => chunk["_id"].AsObjectId)
-            .SelectMany(chunk => chunk["rows"].AsArray.Select(row => row.AsString)).ToList();
-
-    private static IEnumerable<T> Rows<T>(LiteDatabase db, string collection, string id) =>
-        Bodies(db, collection, id).Select(body => JsonSerializer.Deserialize<T>(body, Json)!);
-
-    private Run Run(BsonDocument document)
-    {
-        var start = JsonSerializer.Deserialize<RunStart>(document["start"].AsString, Json)! with { Started = DateTimeOffset.Parse(document["started"].AsString) };
-        var end = document["end"].IsString ? JsonSerializer.Deserialize<Outcome>(document["end"].AsString, Json) : null;
-        var last = document["last"].IsString ? JsonSerializer.Deserialize<StepRow>(document["last"].AsString, Json) : null;
-        var eval = document["eval"].IsString ? JsonSerializer.Deserialize<EvalRow>(document["eval"].AsString, Json) : null;
-        var status = end?.Status ?? (SpoolWriter.Alive(spool, start.Id) ? RunStatus.Running : RunStatus.Interrupted);
-        return new Run(start, status, end?.Ended, end?.Reason)
-        {
-            Step = last?.Step ?? 0,
-            Loss = last?.Loss,
-            Eval = eval?.Values ?? new Dictionary<string, double>(),
-            Ledger = end is { Ledger.Count: > 0 } ? end.Ledger : start.Ledger,
-            Artifacts = document["artifacts"].IsArray
-                ? [.. document["artifacts"].AsArray.Select(item => JsonSerializer.Deserialize<ArtifactLink>(item.AsString, Json)!).GroupBy(link => link.Name).Select(group => group.Last())] : [],
-        };
-    }
-
-    private static T Guard<T>(string path, Func<T> action)
+    private T Guard<T>(Func<T> action)
     {
         try
         {
@@ -229,7 +247,7 @@ public sealed class LiteRunStore : IRunStore
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or LiteException)
         {
-            throw new TrackingException($"The run store at {path} cannot be used: {e.Message}", e);
+            throw new TrackingException($"The run store at {folder} cannot be used: {e.Message}", e);
         }
     }
 }

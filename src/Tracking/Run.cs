@@ -24,7 +24,14 @@ public sealed record RunStart
     public IReadOnlyList<LedgerRow> Ledger { get; init; } = [];
     /// <summary>Optimizer steps the run is to make.</summary>
     public int TotalSteps { get; init; }
+    /// <summary>The run this one came from, or null.</summary>
+    public RunParent? Parent { get; init; }
 }
+
+/// <summary>Where a run came from.</summary>
+/// <param name="Id">The other run.</param>
+/// <param name="Kind">How: resume, sweep, fork.</param>
+public sealed record RunParent(string Id, string Kind);
 
 /// <summary>One line of the memory ledger: a name, the estimate, and after the run what was measured under the same name.</summary>
 /// <param name="Name">As in the plan: weights, adapters, gradients, optimizer, activations, working set.</param>
@@ -34,7 +41,7 @@ public sealed record RunStart
 /// <param name="Measured">Measured bytes, or null where not measured.</param>
 public sealed record LedgerRow(string Name, long Bytes, string Place, string Why, long? Measured = null);
 
-/// <summary>One optimizer step. <see cref="Step"/> counts from 1.</summary>
+/// <summary>One optimizer step. <see cref="Step"/> counts from 1. In the store its fields are metrics: loss, learning_rate, grad_norm, tokens, tokens_per_second, memory_bytes, seconds.</summary>
 /// <param name="Step">Optimizer step, from 1.</param>
 /// <param name="Loss">Mean over the step's trained tokens, nats.</param>
 /// <param name="LearningRate">The rate the step was made with.</param>
@@ -45,8 +52,32 @@ public sealed record LedgerRow(string Name, long Bytes, string Place, string Why
 /// <param name="Seconds">Wall time of the step.</param>
 public sealed record StepRow(int Step, double Loss, double LearningRate, double GradNorm, long Tokens, double TokensPerSecond, long MemoryBytes, double Seconds);
 
-/// <summary>An evaluation: values by name (loss, perplexity, accuracy, tokens) after a step.</summary>
+/// <summary>An evaluation: values by name (loss, perplexity, accuracy, tokens) after a step. In the store they are metrics: eval_loss, eval_perplexity, …</summary>
 public sealed record EvalRow(int Step, IReadOnlyDictionary<string, double> Values);
+
+/// <summary>Values of any metrics at one step.</summary>
+/// <param name="Step">The step they belong to.</param>
+/// <param name="Values">By name; NaN and infinities are kept.</param>
+/// <param name="Time">When, or null for now.</param>
+public sealed record MetricRow(long Step, IReadOnlyDictionary<string, double> Values, DateTimeOffset? Time = null);
+
+/// <summary>One value of a metric.</summary>
+/// <param name="Step">The step it belongs to.</param>
+/// <param name="Value">May be NaN or infinite.</param>
+/// <param name="Time">Milliseconds since 1970, UTC.</param>
+public readonly record struct Point(long Step, double Value, long Time);
+
+/// <summary>A metric of a run in a few numbers, kept as points come in. NaN counts for <see cref="Count"/> and <see cref="Last"/> only.</summary>
+/// <param name="Count">Points.</param>
+/// <param name="Last">Value at the highest step; of several there, the one written last.</param>
+/// <param name="LastStep">That step.</param>
+/// <param name="LastTime">Its time, milliseconds since 1970, UTC.</param>
+/// <param name="Min">Least value, NaN when there is none.</param>
+/// <param name="MinStep">Where it was first reached.</param>
+/// <param name="Max">Greatest value, NaN when there is none.</param>
+/// <param name="MaxStep">Where it was first reached.</param>
+/// <param name="Mean">Mean of the finite values, NaN when there is none.</param>
+public sealed record MetricSummary(long Count, double Last, long LastStep, long LastTime, double Min, long MinStep, double Max, long MaxStep, double Mean);
 
 /// <summary>Something that happened to a run and that no number tells: a step of the out-of-memory ladder, a retry, a resume.</summary>
 /// <param name="Time">When.</param>
@@ -70,25 +101,50 @@ public sealed record Outcome(RunStatus Status, string? Reason = null)
     public IReadOnlyList<LedgerRow> Ledger { get; init; } = [];
 }
 
-/// <summary>A run as the store knows it: the start, how it stands, the last values. Step rows are asked for apart.</summary>
+/// <summary>A run as the store knows it: the start, how it stands, its metrics in a few numbers. Points are asked for apart.</summary>
 public sealed record Run(RunStart Start, RunStatus Status, DateTimeOffset? Ended, string? Reason)
 {
-    /// <summary>Last step recorded.</summary>
-    public int Step { get; init; }
-    /// <summary>Loss of the last step, or null before the first.</summary>
-    public double? Loss { get; init; }
-    /// <summary>Last evaluation's values, by name.</summary>
-    public IReadOnlyDictionary<string, double> Eval { get; init; } = new Dictionary<string, double>();
+    /// <summary>The prefix that tells an evaluation's metrics from a step's.</summary>
+    internal const string EvalPrefix = "eval_";
+
+    /// <summary>The config's settings by path (adapter.rank), and whatever was added later.</summary>
+    public IReadOnlyDictionary<string, string> Params { get; init; } = new Dictionary<string, string>();
+    /// <summary>The start's tags with later changes.</summary>
+    public IReadOnlyDictionary<string, string> Tags { get; init; } = new Dictionary<string, string>();
+    public IReadOnlyDictionary<string, MetricSummary> Metrics { get; init; } = new Dictionary<string, MetricSummary>();
     public IReadOnlyList<LedgerRow> Ledger { get; init; } = [];
     public IReadOnlyList<ArtifactLink> Artifacts { get; init; } = [];
+
+    /// <summary>Last step recorded.</summary>
+    public long Step => Metrics.Count == 0 ? 0 : Metrics.Values.Max(metric => metric.LastStep);
+    /// <summary>Loss of the last step, or null before the first.</summary>
+    public double? Loss => Metrics.GetValueOrDefault("loss")?.Last;
+    /// <summary>Last evaluation's values, by name.</summary>
+    public IReadOnlyDictionary<string, double> Eval => Metrics.Where(metric => metric.Key.StartsWith(EvalPrefix, StringComparison.Ordinal))
+        .ToDictionary(metric => metric.Key[EvalPrefix.Length..], metric => metric.Value.Last);
 }
 
-/// <summary>Which runs to list: newest first.</summary>
+/// <summary>Which runs to find, in which order, and what to tell of each.</summary>
 public sealed record RunQuery
 {
+    /// <summary>
+    /// A condition, an order, or both: <c>metrics.eval_loss &lt; 0.5 and params.adapter.rank = 16 order by metrics.eval_loss</c>. MLflow's filters are a part of the
+    /// language; docs/tracking.md has all of it. Ties, and everything when no order is given, stand newest first.
+    /// </summary>
+    public string? Filter { get; init; }
     public string? Experiment { get; init; }
     public RunStatus? Status { get; init; }
     /// <summary>Tags that must all match.</summary>
     public IReadOnlyDictionary<string, string> Tags { get; init; } = new Dictionary<string, string>();
+    /// <summary>Values wanted of each run, spelled as in a filter: status, metrics.loss, min(metrics.loss), params.adapter.rank.</summary>
+    public IReadOnlyList<string> Columns { get; init; } = [];
     public int Limit { get; init; } = 50;
+    /// <summary><see cref="RunPage.Next"/> of the page before. Runs that begin meanwhile neither repeat nor hide others.</summary>
+    public string? Page { get; init; }
 }
+
+/// <summary>What a query found.</summary>
+/// <param name="Runs">In the query's order.</param>
+/// <param name="Values">For each run, the values of <see cref="RunQuery.Columns"/>: string, double, DateTimeOffset or null.</param>
+/// <param name="Next">Asks for the next page; null on the last.</param>
+public sealed record RunPage(IReadOnlyList<Run> Runs, IReadOnlyList<IReadOnlyList<object?>> Values, string? Next);

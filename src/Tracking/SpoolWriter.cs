@@ -1,63 +1,91 @@
-using System.IO.Hashing;
-using System.Text;
+using System.Buffers;
 using System.Text.Json;
+using Microsoft.Win32.SafeHandles;
 
 namespace Memopt.Tracking;
 
-/// <summary>A line of a spool: CRC of the rest, kind, and JSON. Whatever a kill left half-written fails the CRC and is passed over.</summary>
-internal sealed record SpoolLine(string Kind, int FromStep, string Body)
-{
-    public static string Write(string kind, string body, int fromStep = 0)
-    {
-        var rest = $"{kind} {fromStep} {body}";
-        return $"{Crc32.HashToUInt32(Encoding.UTF8.GetBytes(rest)):x8} {rest}\n";
-    }
-
-    public static SpoolLine? Read(string line)
-    {
-        var parts = line.Split(' ', 4);
-        if (parts.Length < 4 || line.Length < 10 || !int.TryParse(parts[2], out var from))
-            return null;
-        var crc = $"{Crc32.HashToUInt32(Encoding.UTF8.GetBytes(line[9..])):x8}";
-        return crc == parts[0] ? new(parts[1], from, parts[3]) : null;
-    }
-}
-
 /// <summary>
-/// Writes one run's spool. The lock on its side file is the sign of life: the operating system lets go of it when the process ends,
-/// however it ends, so a run is never left running.
+/// Writes one segment of a run's spool and shows that the run is alive. The file is at every moment the beginning of what was to be written: a line that did not get
+/// through waits in memory before the next.
 /// </summary>
 internal sealed class SpoolWriter : IRunWriter
 {
-    private readonly Lock gate = new();
-    private readonly FileStream spool, life;
+    private const int Waiting = 64 << 20;
+    private static readonly TimeSpan pulse = TimeSpan.FromSeconds(1);
 
-    public SpoolWriter(string folder, RunStart start, int fromStep)
+    private readonly Lock gate = new();
+    private readonly TimeProvider clock;
+    private readonly FileStream life;
+    private readonly SafeFileHandle file;
+    private readonly string path;
+    private readonly Action<SafeFileHandle, ReadOnlyMemory<byte>, long> write;
+    private readonly ArrayBufferWriter<byte> lines = new(4096);
+    private readonly Utf8JsonWriter json = new(Stream.Null);
+    private readonly ITimer heart;
+    private long position;
+    private int lost;
+    private bool unflushed, disposed;
+
+    /// <param name="spool">Where.</param>
+    /// <param name="start">What the run begins with.</param>
+    /// <param name="fromStep">The step it goes on from.</param>
+    /// <param name="clock">Time of points and of the heartbeat.</param>
+    /// <param name="write">Puts bytes into the file at a place; a test's disk may be full.</param>
+    public SpoolWriter(Spool spool, RunStart start, int fromStep, TimeProvider clock, Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? write = null)
     {
-        life = new FileStream(LockFile(folder, start.Id), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        this.clock = clock;
+        this.write = write ?? ((handle, bytes, at) => RandomAccess.Write(handle, bytes.Span, at));
+        life = spool.Live(start.Id);
         try
         {
-            spool = new FileStream(Path.Combine(folder, start.Id + ".jsonl"), FileMode.Append, FileAccess.Write, FileShare.Read, 1);
-            if (spool.Position > 0)
-                spool.Write("\n"u8);                                          // ends a line that a kill may have torn
+            path = spool.Next(start.Id);
+            file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
             Write("begin", start, fromStep, flush: true);
         }
         catch
         {
+            file?.Dispose();
+            if (path is not null && file is not null)
+                File.Delete(path);                                            // a run that could not begin leaves nothing
             life.Dispose();
             throw;
         }
+        heart = clock.CreateTimer(_ => Beat(), null, pulse, pulse);
     }
 
     public void Append(IReadOnlyList<StepRow> rows)
     {
-        foreach (var row in rows)
-            Write("step", row);
+        lock (gate)
+        {
+            foreach (var row in rows)
+                Values(row.Step, clock.GetUtcNow(), RunDatabase.Row(row));
+            Send(flush: false);
+        }
     }
 
-    public void Append(EvalRow row) => Write("eval", row, flush: true);
+    public void Append(EvalRow row)
+    {
+        lock (gate)
+        {
+            Values(row.Step, clock.GetUtcNow(), [.. row.Values.Select(value => (Run.EvalPrefix + value.Key, value.Value))]);
+            Send(flush: true);
+        }
+    }
+
+    public void Append(MetricRow row)
+    {
+        lock (gate)
+        {
+            Values(row.Step, row.Time ?? clock.GetUtcNow(), [.. row.Values.Select(value => (value.Key, value.Value))]);
+            Send(flush: false);
+        }
+    }
 
     public void Append(RunEvent happened) => Write("event", happened, flush: true);
+
+    public void Param(string name, string value) => Write("param", new Named(name, value));
+
+    public void Tag(string name, string? value) => Write("tag", new Named(name, value));
 
     public void Link(ArtifactLink artifact) => Write("artifact", artifact, flush: true);
 
@@ -65,44 +93,105 @@ internal sealed class SpoolWriter : IRunWriter
 
     public void Dispose()
     {
-        spool.Dispose();
-        life.Dispose();
+        lock (gate)
+        {
+            if (disposed)
+                return;
+            disposed = true;
+            heart.Dispose();
+            try
+            {
+                Send(flush: true);
+            }
+            catch (TrackingException)
+            {
+                // Whoever called before was told; there is no later.
+            }
+            file.Dispose();
+            json.Dispose();
+            life.Dispose();                                                   // last: from here on the run is not alive
+        }
     }
 
-    /// <summary>Whether some process is writing the run.</summary>
-    public static bool Alive(string folder, string id)
+    /// <summary>The body of a parameter or a tag.</summary>
+    internal sealed record Named(string Name, string? Value);
+
+    private void Values(long step, DateTimeOffset time, ReadOnlySpan<(string, double)> values)
     {
-        try
-        {
-            using var probe = new FileStream(LockFile(folder, id), FileMode.Open, FileAccess.ReadWrite, FileShare.None);
-            return false;
-        }
-        catch (FileNotFoundException)
-        {
-            return false;
-        }
-        catch (IOException)
-        {
-            return true;
-        }
+        if (!Room())
+            return;
+        SpoolLine.Write(lines, "log", 0, values, time.ToUnixTimeMilliseconds(), step, json);
     }
-
-    private static string LockFile(string folder, string id) => Path.Combine(folder, id + ".lock");
 
     private void Write<T>(string kind, T body, int fromStep = 0, bool flush = false)
     {
-        var line = Encoding.UTF8.GetBytes(SpoolLine.Write(kind, JsonSerializer.Serialize(body, LiteRunStore.Json), fromStep));
         lock (gate)
         {
-            try
+            if (Room())
+                SpoolLine.Write(lines, kind, fromStep, JsonSerializer.SerializeToUtf8Bytes(body, LiteRunStore.Json));
+            Send(flush);
+        }
+    }
+
+    private bool Room()
+    {
+        ObjectDisposedException.ThrowIf(disposed, this);
+        if (lines.WrittenCount < Waiting)
+            return true;
+        lost++;
+        return false;
+    }
+
+    private void Send(bool flush)
+    {
+        try
+        {
+            if (lines.WrittenCount > 0)
             {
-                spool.Write(line);                                            // one write: the kernel has it when this returns
-                spool.Flush(flushToDisk: flush);
+                if (lost > 0)
+                {
+                    var text = $"{lost} records were lost while {path} could not be written";
+                    SpoolLine.Write(lines, "event", 0, JsonSerializer.SerializeToUtf8Bytes(new RunEvent(clock.GetUtcNow(), 0, "tracking", text), LiteRunStore.Json));
+                    lost = 0;
+                }
+                write(file, lines.WrittenMemory, position);                   // one write: the kernel has it when this returns
+                position += lines.WrittenCount;
+                lines.ResetWrittenCount();
+                unflushed = true;
             }
-            catch (IOException e)
+            if (flush && unflushed)
             {
-                throw new TrackingException($"The run cannot be recorded in {spool.Name}: {e.Message}", e);
+                unflushed = false;
+                RandomAccess.FlushToDisk(file);
             }
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new TrackingException($"The run cannot be recorded in {path}: {e.Message} {(lines.WrittenCount == 0 ? "It may not survive a loss of power." : $"{lines.WrittenCount:N0} bytes wait in memory.")}", e);
+        }
+    }
+
+    /// <summary>Each second: what waits goes out, what is out goes to the disk, and the lock's file shows that the run is alive.</summary>
+    private void Beat()
+    {
+        try
+        {
+            lock (gate)
+            {
+                if (disposed)
+                    return;
+                if (lines.WrittenCount > 0)
+                    Send(flush: false);
+                File.SetLastWriteTimeUtc(life.SafeFileHandle, clock.GetUtcNow().UtcDateTime);
+                if (!unflushed)
+                    return;
+                unflushed = false;
+            }
+            RandomAccess.FlushToDisk(file);                                   // outside the gate: the training does not wait for the disk
+        }
+        catch (Exception e) when (e is TrackingException or IOException or UnauthorizedAccessException or ObjectDisposedException)
+        {
+            // The next call says so.
         }
     }
 }

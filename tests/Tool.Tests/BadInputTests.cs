@@ -163,11 +163,11 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_store_that_cannot_be_written_is_named()
+    public void A_store_that_is_none_is_named()
     {
         var folder = Cli.Workshop(Good);
         File.WriteAllText(Path.Combine(folder, "store"), "a file, not a folder");
-        Refused(Cli.Run(folder, "run", "--json", "--set", "tracking.store=store"), "store", "unwritable store");
+        Refused(Cli.Run(folder, "runs", "list", "--json", "--store", "store"), "no run store", "a file as a store");
     }
 
     [Fact]

@@ -19,7 +19,7 @@ public sealed class LiteRunStoreTests : IDisposable
         TotalSteps = 9,
     };
 
-    private static StepRow Row(int step, double loss = 1.5) => new(step, loss, 1e-3, 0.1, long.MaxValue, 3.25, 4, 0.5);
+    private static StepRow Row(int step, double loss = 1.5) => new(step, loss, 1e-3, 0.1, 1L << 52, 3.25, 4, 0.5);
 
     [Fact]
     public void A_run_reads_back_as_it_was_written()
@@ -77,7 +77,7 @@ public sealed class LiteRunStoreTests : IDisposable
             }
             run.End(new Outcome(RunStatus.Finished));
         });
-        Assert.Equal(6, store.Find(new RunQuery { Status = RunStatus.Finished }).Count);
+        Assert.Equal(6, store.Find(new RunQuery { Status = RunStatus.Finished }).Runs.Count);
         Assert.All(Enumerable.Range(0, 6), writer => Assert.Equal(200, store.Steps($"w{writer}").Count));
     }
 
@@ -87,8 +87,8 @@ public sealed class LiteRunStoreTests : IDisposable
         using var store = new LiteRunStore(folder);
         using (var run = store.Begin(Start("r1")))
             run.Append([Row(1), Row(2)]);
-        Assert.Equal(2, store.Steps("r1").Count);
         File.AppendAllText(Path.Combine(folder, "spool", "r1.jsonl"), "0000abcd step 0 {\"Step\": 3, \"Lo");
+        Assert.Equal(2, store.Steps("r1").Count);
         using (var run = store.Begin(Start("r1"), fromStep: 2))
             run.Append([Row(3)]);
         Assert.Equal([1, 2, 3], store.Steps("r1").Select(row => row.Step));
@@ -114,6 +114,130 @@ public sealed class LiteRunStoreTests : IDisposable
         using var store = new LiteRunStore(folder);
         using var run = store.Begin(Start("r1"));
         Assert.Throws<TrackingException>(() => store.Begin(Start("r1")));
+    }
+
+    [Fact]
+    public void Metrics_are_kept_in_a_few_numbers_as_they_come_and_after_a_resume()
+    {
+        using var store = new LiteRunStore(folder);
+        var random = new Random(3);
+        var points = new List<(long Step, double Value)>();
+        using (var run = store.Begin(Start("r1")))
+        {
+            for (var step = 1; step <= 1500; step++)
+            {
+                var value = step % 100 == 0 ? double.NaN : random.NextDouble() - 0.5;
+                points.Add((step, value));
+                run.Append(new MetricRow(step, new Dictionary<string, double> { ["a.b/c d"] = value }));
+                if (step % 400 == 0)
+                    Agree();
+            }
+        }
+        Agree();
+        using (var run = store.Begin(Start("r1"), fromStep: 700))
+            run.Append(new MetricRow(701, new Dictionary<string, double> { ["a.b/c d"] = 9 }));
+        points = [.. points.Where(point => point.Step <= 700), (701, 9)];
+        Agree();
+
+        void Agree()
+        {
+            Assert.Equal(points, store.Points("r1", "a.b/c d").Select(point => (point.Step, point.Value)));
+            var (known, numbers) = (store.Get("r1")!.Metrics["a.b/c d"], points.Where(point => !double.IsNaN(point.Value)).ToList());
+            Assert.Equal((points.Count, points[^1].Value, points[^1].Step), (known.Count, known.Last, known.LastStep));
+            Assert.Equal(numbers.MinBy(point => point.Value), (known.MinStep, known.Min));
+            Assert.Equal(numbers.MaxBy(point => point.Value), (known.MaxStep, known.Max));
+            Assert.Equal(numbers.Average(point => point.Value), known.Mean, 1e-12);
+        }
+    }
+
+    [Fact]
+    public void Lists_do_not_read_points()
+    {
+        using var store = new LiteRunStore(folder);
+        using (var run = store.Begin(Start("r1")))
+            run.Append([Row(1), Row(2)]);
+        store.Find(new RunQuery());
+        Assert.Single(store.Find(new RunQuery { Filter = "metrics.loss > 0 and min(metrics.loss) < 9 and params.x is null order by metrics.loss", Columns = ["metrics.loss", "mean(metrics.loss)"] }).Runs);
+        store.Get("r1");
+        Assert.Equal(0, store.PointReads);
+        store.Find(new RunQuery { Filter = "metrics.loss@1 > 0" });
+        Assert.Equal(1, store.PointReads);
+        store.Points("r1", "loss");
+        Assert.Equal(2, store.PointReads);
+    }
+
+    [Fact]
+    public void Secrets_are_not_recorded()
+    {
+        using var store = new LiteRunStore(folder);
+        store.Begin(Start("r1") with
+        {
+            Config = """{"model":{"source":"https://user:hunter2@host/m?sig=abcDEF%3D&x=1"},"data":{"maxTokens":5}}""",
+            Environment = new Dictionary<string, string>
+            {
+                ["env.HF_TOKEN"] = "hunter2",
+                ["env.AZURE_STORAGE_CONNECTION_STRING"] = "hunter2",
+                ["env.MEMOPT_API_KEY"] = "hunter2",
+                ["env.DB_PASSWORD"] = "hunter2",
+                ["env.PROXY"] = "http://me:hunter2@proxy:80",
+                ["env.LINE"] = "AccountKey=hunter2==;Name=x",
+                ["note"] = "hf_abcdefghijklmnopqrstuvwx eyJhbGciOiJI.eyJzdWIiOiIx.abc_def-123",
+                ["tokenizer"] = "kept",
+                ["tokens_per_step"] = "kept",
+                ["env.HF_HOME"] = "kept",
+            },
+            Tags = new Dictionary<string, string> { ["password"] = "hunter2" },
+        }).Dispose();
+        var kept = store.Get("r1")!.Start;
+        Assert.Equal("[redacted]", kept.Environment["env.HF_TOKEN"]);
+        Assert.Equal("http://me:[redacted]@proxy:80", kept.Environment["env.PROXY"]);
+        Assert.Equal("[redacted] [redacted]", kept.Environment["note"]);
+        Assert.Equal(3, kept.Environment.Values.Count(value => value == "kept"));
+        Assert.Equal("https://user:[redacted]@host/m?sig=[redacted]&x=1", store.Get("r1")!.Params["model.source"]);
+        foreach (var file in Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Where(file => !file.EndsWith(".gz", StringComparison.Ordinal)))
+            Assert.DoesNotContain("hunter2", File.ReadAllText(file));
+    }
+
+    [Fact]
+    public void What_differs_between_two_runs_is_told_by_section()
+    {
+        using var store = new LiteRunStore(folder);
+        using (var run = store.Begin(Start("a") with { Config = """{"x":1,"y":2}""" }))
+            run.Append([Row(1)]);
+        using (var run = store.Begin(Start("b") with { Config = """{"x":1,"y":3,"z":true}""", GitCommit = "beef", Hashes = new Dictionary<string, string>() }))
+            run.Append([Row(1, 2.5)]);
+        Assert.Equal([
+            new("config", "y", "2", "3"),
+            new("config", "z", null, "true"),
+            new("hashes", "data.train", "ab", null),
+            new("code", "commit", "c0ffee", "beef"),
+            new("result", "loss", "1.5", "2.5"),
+        ], RunDiff.Between(store.Get("a")!, store.Get("b")!));
+        Assert.Empty(RunDiff.Between(store.Get("a")!, store.Get("a")!));
+    }
+
+    [Fact]
+    public void A_writer_on_another_machine_counts_while_its_heart_beats()
+    {
+        using var store = new LiteRunStore(folder);
+        store.Begin(Start("r1")).Dispose();
+        var life = Path.Combine(folder, "spool", "r1.lock");
+        File.WriteAllText(life, "another-host");                              // its lock does not reach here
+        Assert.Equal(RunStatus.Running, store.Get("r1")!.Status);
+        File.SetLastWriteTimeUtc(life, DateTime.UtcNow.AddMinutes(-2));
+        Assert.Equal(RunStatus.Interrupted, store.Get("r1")!.Status);
+    }
+
+    [Fact]
+    public void Points_pack_and_unpack_to_the_bit()
+    {
+        var random = new Random(5);
+        foreach (var count in new[] { 1, 2, 511, 512 })
+        {
+            var points = Enumerable.Range(0, count).Select(i => new Point(random.NextInt64(-5, 5) * (i % 7 == 0 ? long.MaxValue / 8 : 1), BitConverter.Int64BitsToDouble(random.NextInt64(long.MinValue, long.MaxValue)), random.NextInt64())).ToArray();
+            var back = Chunk.Unpack(Chunk.Pack(points));
+            Assert.Equal(points.Select(point => (point.Step, BitConverter.DoubleToInt64Bits(point.Value), point.Time)), back.Select(point => (point.Step, BitConverter.DoubleToInt64Bits(point.Value), point.Time)));
+        }
     }
 
     public void Dispose() => Directory.Delete(folder, recursive: true);

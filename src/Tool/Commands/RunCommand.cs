@@ -63,7 +63,7 @@ internal static class RunCommand
             GitCommit = commit,
             GitDirty = dirty,
             Environment = new Dictionary<string, string>(model.Files.Select(file => KeyValuePair.Create($"model.files.{file.Path}", file.Hash))
-                .Concat(config.Located.Select(data => KeyValuePair.Create($"data.commit.{data.Key}", data.Value.Commit ?? "none"))))
+                .Concat(config.Located.Select(data => KeyValuePair.Create($"data.commit.{data.Key}", data.Value.Commit ?? "none"))).Concat(Shell.Variables()))
             {
                 ["model.source"] = model.Source,
                 ["model.commit"] = model.Commit ?? "none",

@@ -127,7 +127,7 @@ public static class FineTune
         if (step > 0)
             job.Watcher.Stage("resume", $"run {runId} goes on after step {step} of {batches.TotalSteps}");
 
-        using var record = job.Store.Begin(new RunStart
+        using var record = job.Store.BeginSteady(new RunStart
         {
             Id = runId,
             Experiment = config.Tracking.Experiment,
@@ -140,21 +140,16 @@ public static class FineTune
             Tags = config.Tracking.Tags,
             Ledger = plan.Rows,
             TotalSteps = batches.TotalSteps,
-        }, step);
+        }, step, fault => job.Watcher.Stage("tracking", fault), Path.Combine(job.Output, "unrecorded"));
+        if (step > 0)
+            record.Append(new RunEvent(job.Clock.GetUtcNow(), step, "resume", $"goes on after step {step} of {batches.TotalSteps}"));
         try
         {
             return Train(job, spec, ladder, plan, longest, type, batches, eval, checkpoints, adapterFolder, found?.Path, step, runId, hashes, record, stop);
         }
         catch (Exception e)
         {
-            try
-            {
-                record.End(new Outcome(RunStatus.Failed, e.Message) { Ended = job.Clock.GetUtcNow() });
-            }
-            catch (TrackingException)
-            {
-                // The store is what failed, perhaps: the first fault says more, and the run will show as interrupted.
-            }
+            record.End(new Outcome(RunStatus.Failed, e.Message) { Ended = job.Clock.GetUtcNow() });
             if (OutOfMemory.Is(e))
             {
                 throw new UserFault("Memory ran out while the model was made ready.", found: $"{e.Message}; the plan was {plan.Rung}, {plan.PeakBytes / 1048576.0:N0} MiB",
@@ -274,7 +269,14 @@ public static class FineTune
         if (Directory.Exists(adapterFolder))
             Directory.Delete(adapterFolder, recursive: true);
         Directory.Move(staged, adapterFolder);
-        record.Link(job.Artifacts.Put("adapter", adapterFolder));
+        try
+        {
+            record.Link(job.Artifacts.Put("adapter", adapterFolder));
+        }
+        catch (TrackingException e)
+        {
+            job.Watcher.Stage("tracking", $"{e.Message} The adapter is in {adapterFolder} only.");
+        }
         job.Watcher.Stage("artifacts", adapterFolder);
         record.End(new Outcome(RunStatus.Finished) { Ended = job.Clock.GetUtcNow(), Ledger = ledger });
         return new(runId, RunStatus.Finished, step, adapterFolder, score);

@@ -5,46 +5,33 @@ using Memopt.Tracking;
 using Memopt.Trainer;
 using Spectre.Console;
 
-namespace Memopt.Tool.Commands;
+namespace Memopt.Tool.Commands.Runs;
 
-/// <summary><c>runs list|show</c>: what was trained.</summary>
+/// <summary><c>runs</c>: what was trained. Its commands stand in this folder; <c>show</c> is here.</summary>
 internal static class RunsCommand
 {
     public static Command Create()
     {
-        var command = new Command("runs", "Query past runs.\n\nExample:\n  dotnet memopt runs list\n  dotnet memopt runs show 261124") { List(), Show() };
-        return command;
-    }
-
-    private static Option<string?> StoreOption() => new("--store") { Description = "Folder of the run store; that of memopt.json here when left out." };
-
-    private static Command List()
-    {
-        var (store, json) = (StoreOption(), Shell.JsonOption());
-        var limit = new Option<int>("--limit") { Description = "How many, newest first.", DefaultValueFactory = _ => 50 };
-        var experiment = new Option<string?>("--experiment") { Description = "Only this experiment." };
-        var status = new Option<RunStatus?>("--status") { Description = "Only runs that stand so." };
-        var command = new Command("list", "List runs, newest first.") { store, experiment, status, limit, json };
-        command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
+        return new Command("runs", "Query past runs and look after their store.\n\nExample:\n  dotnet memopt runs list\n  dotnet memopt runs show 261124")
         {
-            using var runs = Workplace.Store(parsed.GetValue(store));
-            var found = runs.Find(new RunQuery { Experiment = parsed.GetValue(experiment), Status = parsed.GetValue(status), Limit = parsed.GetValue(limit) });
-            if (parsed.GetValue(json))
-            {
-                Shell.Print(found.Select(Summary));
-                return 0;
-            }
-            var table = new Table().Border(TableBorder.Simple).AddColumns("run", "experiment", "status", "started", "step", "loss", "eval loss", "accuracy");
-            foreach (var run in found)
-            {
-                table.AddRow(run.Start.Id, Markup.Escape(run.Start.Experiment), Spelled(run.Status), run.Start.Started.ToString("yyyy-MM-dd HH:mm"), $"{run.Step} / {run.Start.TotalSteps}",
-                    run.Loss is { } loss ? $"{loss:F4}" : "–", run.Eval.TryGetValue("loss", out var el) ? $"{el:F4}" : "–", run.Eval.TryGetValue("accuracy", out var a) ? $"{a:P1}" : "–");
-            }
-            Shell.Output.Write(table);
-            return 0;
-        }));
-        return command;
+            RunsList.Create(), Show(), RunsCompare.Compare(), RunsCompare.Diff(), RunsTail.Create(),
+            RunsUpkeep.Doctor(), RunsUpkeep.Backup(), RunsUpkeep.Export(), RunsUpkeep.Import(), RunsUpkeep.Collect(),
+        };
     }
+
+    public static Option<string?> StoreOption() => new("--store") { Description = "Folder of the run store; that of memopt.json here when left out." };
+
+    /// <summary>A run that must be there.</summary>
+    public static Run Need(LiteRunStore runs, string id) => runs.Get(id) ?? throw new UserFault($"There is no run {id}.", next: "dotnet memopt runs list");
+
+    /// <summary>A value in few characters.</summary>
+    public static string Brief(object? value) => value switch
+    {
+        null => "–",
+        double number => number.ToString("G5", System.Globalization.CultureInfo.InvariantCulture),
+        DateTimeOffset time => time.ToString("yyyy-MM-dd HH:mm"),
+        var other => other.ToString()!,
+    };
 
     private static Command Show()
     {
@@ -54,8 +41,7 @@ internal static class RunsCommand
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
             using var runs = Workplace.Store(parsed.GetValue(store));
-            var run = runs.Get(parsed.GetValue(id)!)
-                ?? throw new UserFault($"There is no run {parsed.GetValue(id)}.", next: "dotnet memopt runs list");
+            var run = Need(runs, parsed.GetValue(id)!);
             var (steps, evals, events) = (runs.Steps(run.Start.Id), runs.Evals(run.Start.Id), runs.Events(run.Start.Id));
             if (parsed.GetValue(json))
             {
@@ -72,10 +58,12 @@ internal static class RunsCommand
                     gitDirty = run.Start.GitDirty,
                     hashes = run.Start.Hashes,
                     environment = run.Start.Environment,
-                    tags = run.Start.Tags,
+                    parent = run.Start.Parent,
+                    tags = run.Tags,
                     config = JsonNode.Parse(run.Start.Config),
                     ledger = run.Ledger,
                     artifacts = run.Artifacts,
+                    metrics = run.Metrics,
                     evals = evals.Select(e => new { step = e.Step, values = e.Values }),
                     events,
                     steps,
@@ -89,6 +77,8 @@ internal static class RunsCommand
             Fact("experiment", run.Start.Experiment);
             Fact("started", $"{run.Start.Started:u}{(run.Ended is { } ended ? $", took {ended - run.Start.Started:hh\\:mm\\:ss}" : "")}");
             Fact("commit", run.Start.GitCommit is { } commit ? commit[..Math.Min(12, commit.Length)] + (run.Start.GitDirty ? " (with changes)" : "") : null);
+            if (run.Start.Parent is { } parent)
+                Fact("parent", $"{parent.Id} ({parent.Kind})");
             foreach (var (name, value) in run.Start.Environment)
                 Fact(name, value);
             foreach (var artifact in run.Artifacts)
@@ -99,6 +89,8 @@ internal static class RunsCommand
                 console.WriteLine($"steps {steps[0].Step}–{steps[^1].Step} of {run.Start.TotalSteps}, loss {steps[0].Loss:F4} → {steps[^1].Loss:F4}, median {Median(steps):N0} tokens/s");
             foreach (var happened in events)
                 console.WriteLine($"{happened.Time:u}  after step {happened.Step}  {happened.Kind}: {happened.Text}");
+            foreach (var (name, metric) in run.Metrics)
+                console.WriteLine($"{name,-24} last {Brief(metric.Last)} at {metric.LastStep}, least {Brief(metric.Min)} at {metric.MinStep}, most {Brief(metric.Max)} at {metric.MaxStep}");
             foreach (var eval in evals)
                 console.WriteLine($"evaluation after step {eval.Step}: " + string.Join(", ", eval.Values.Select(v => $"{v.Key} {v.Value:G5}")));
             return 0;
@@ -106,7 +98,7 @@ internal static class RunsCommand
         return command;
     }
 
-    private static object Summary(Run run) => new
+    public static object Summary(Run run) => new
     {
         runId = run.Start.Id,
         experiment = run.Start.Experiment,
@@ -117,15 +109,17 @@ internal static class RunsCommand
         totalSteps = run.Start.TotalSteps,
         loss = run.Loss,
         eval = run.Eval,
-        tags = run.Start.Tags,
+        tags = run.Tags,
     };
 
-    private static string Spelled(RunStatus status) => status switch
+    public static string Spelled(RunStatus status) => Spelled(status.ToString().ToLowerInvariant());
+
+    public static string Spelled(string status) => status switch
     {
-        RunStatus.Finished => "[green]finished[/]",
-        RunStatus.Failed => "[red]failed[/]",
-        RunStatus.Running => "[blue]running[/]",
-        var other => other.ToString().ToLowerInvariant(),
+        "finished" => "[green]finished[/]",
+        "failed" => "[red]failed[/]",
+        "running" => "[blue]running[/]",
+        _ => status,
     };
 
     private static double Median(IReadOnlyList<StepRow> steps) => steps.Select(step => step.TokensPerSecond).Order().ElementAt(steps.Count / 2);

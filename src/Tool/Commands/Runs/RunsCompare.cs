@@ -1,0 +1,92 @@
+using System.CommandLine;
+using Memopt.Tool.Views;
+using Memopt.Tracking;
+using Memopt.Trainer;
+using Spectre.Console;
+
+namespace Memopt.Tool.Commands.Runs;
+
+/// <summary><c>runs compare</c> and <c>runs diff</c>: runs side by side, and what tells two apart.</summary>
+internal static class RunsCompare
+{
+    public static Command Compare()
+    {
+        var ids = new Argument<string[]>("runs") { Description = "Ids of the runs, or starts of them.", Arity = new(2, 12) };
+        var metric = new Option<string>("--metric") { Description = "The metric whose curves are drawn.", DefaultValueFactory = _ => "loss" };
+        var log = new Option<bool>("--log") { Description = "Draw on a logarithmic scale." };
+        var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
+        var command = new Command("compare", "Runs side by side: settings that differ, metrics, curves.\n\nExample:\n  dotnet memopt runs compare 261124a 261124b --metric eval_loss") { ids, metric, log, store, json };
+        command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
+        {
+            using var runs = Workplace.Store(parsed.GetValue(store));
+            var chosen = parsed.GetValue(ids)!.Select(id => RunsCommand.Need(runs, id)).ToList();
+            var name = parsed.GetValue(metric)!;
+            var curves = chosen.Select(run => runs.Points(run.Start.Id, name)).ToList();
+            var settings = chosen.SelectMany(run => run.Params.Keys).Distinct().Order(StringComparer.Ordinal)
+                .Where(key => chosen.Select(run => run.Params.GetValueOrDefault(key)).Distinct().Count() > 1).ToList();
+            if (parsed.GetValue(json))
+            {
+                Shell.Print(chosen.Zip(curves, (run, curve) => new
+                {
+                    runId = run.Start.Id,
+                    status = run.Status,
+                    @params = settings.ToDictionary(key => key, key => run.Params.GetValueOrDefault(key)),
+                    metrics = run.Metrics,
+                    curve = curve.Select(point => new { step = point.Step, value = point.Value }),
+                }));
+                return 0;
+            }
+            var table = new Table().Border(TableBorder.Simple).AddColumn("");
+            foreach (var run in chosen)
+                table.AddColumn(run.Start.Id);
+            void Row(string title, Func<Run, string?> cell) => table.AddRow([Markup.Escape(title), .. chosen.Select(run => Markup.Escape(cell(run) ?? "–"))]);
+            Row("status", run => run.Status.ToString().ToLowerInvariant());
+            Row("step", run => $"{run.Step} / {run.Start.TotalSteps}");
+            foreach (var key in settings)
+                Row(key, run => run.Params.GetValueOrDefault(key));
+            foreach (var key in chosen.SelectMany(run => run.Metrics.Keys).Distinct())
+                Row(key, run => run.Metrics.TryGetValue(key, out var known) ? $"{RunsCommand.Brief(known.Last)}  (min {RunsCommand.Brief(known.Min)}, max {RunsCommand.Brief(known.Max)})" : null);
+            Shell.Output.Write(table);
+            if (curves.Any(curve => curve.Count > 0))
+            {
+                Shell.Output.WriteLine(name);
+                Shell.Output.Write(new Chart(chosen.Zip(curves, (run, curve) => (run.Start.Id, curve)).ToList(), parsed.GetValue(log)));
+            }
+            return 0;
+        }));
+        return command;
+    }
+
+    public static Command Diff()
+    {
+        var (a, b) = (new Argument<string>("a") { Description = "One run, by id or the start of it." }, new Argument<string>("b") { Description = "The other." });
+        var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
+        var command = new Command("diff", "What tells two runs apart: config, hashes, code, environment, memory, result.\n\nExample:\n  dotnet memopt runs diff 261124a 261124b") { a, b, store, json };
+        command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
+        {
+            using var runs = Workplace.Store(parsed.GetValue(store));
+            var (one, other) = (RunsCommand.Need(runs, parsed.GetValue(a)!), RunsCommand.Need(runs, parsed.GetValue(b)!));
+            var differences = RunDiff.Between(one, other);
+            if (parsed.GetValue(json))
+            {
+                Shell.Print(differences);
+                return 0;
+            }
+            if (differences.Count == 0)
+            {
+                Shell.Output.WriteLine("The runs do not differ.");
+                return 0;
+            }
+            var table = new Table().Border(TableBorder.Simple).AddColumns("", "", one.Start.Id, other.Start.Id);
+            var section = "";
+            foreach (var difference in differences)
+            {
+                table.AddRow(difference.Section == section ? "" : $"[bold]{difference.Section}[/]", Markup.Escape(difference.Key), Markup.Escape(difference.A ?? "–"), Markup.Escape(difference.B ?? "–"));
+                section = difference.Section;
+            }
+            Shell.Output.Write(table);
+            return 0;
+        }));
+        return command;
+    }
+}

@@ -1,0 +1,97 @@
+using System.CommandLine;
+using System.Globalization;
+using Memopt.Tracking;
+using Spectre.Console;
+
+namespace Memopt.Tool.Commands.Runs;
+
+/// <summary><c>runs list</c>, also <c>runs search</c>: which runs there are, of those asked for.</summary>
+internal static class RunsList
+{
+    private static readonly string[] usual = ["run_id", "experiment", "status", "start_time", "step", "metrics.loss", "metrics.eval_loss", "metrics.eval_accuracy"];
+
+    public static Command Create()
+    {
+        var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
+        var filter = new Option<string?>("--filter") { Description = "Condition, order, or both: \"metrics.eval_loss < 0.5 and params.adapter.rank = 16 order by metrics.eval_loss\" (docs/tracking.md)." };
+        var limit = new Option<int>("--limit") { Description = "How many.", DefaultValueFactory = _ => 50 };
+        limit.Validators.Add(result =>
+        {
+            if (result.Tokens.Count > 0 && int.TryParse(result.Tokens[0].Value, out var many) && many < 1)
+                result.AddError("--limit must be at least 1.");
+        });
+        var page = new Option<string?>("--page") { Description = "The page after, as the one before names it." };
+        var experiment = new Option<string?>("--experiment") { Description = "Only this experiment." };
+        var status = new Option<RunStatus?>("--status") { Description = "Only runs that stand so." };
+        var columns = new Option<string[]>("--columns") { Description = "What to show, by the names of filters, comma-separated: run_id,metrics.loss,min(metrics.loss),params.adapter.rank." };
+        var csv = new Option<bool>("--csv") { Description = "Print comma-separated values." };
+        var command = new Command("list", "List runs, newest first.\n\nExample:\n  dotnet memopt runs list --filter \"tags.team = 'nlp' and metrics.eval_loss < 0.5 order by metrics.eval_loss\" --limit 5")
+            { filter, store, experiment, status, columns, limit, page, json, csv };
+        command.Aliases.Add("search");
+        command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
+        {
+            using var runs = Workplace.Store(parsed.GetValue(store));
+            var asked = (parsed.GetValue(columns) ?? []).SelectMany(Apart).ToList();
+            var shown = asked.Count > 0 ? asked : [.. usual];
+            var found = runs.Find(new RunQuery
+            {
+                Filter = parsed.GetValue(filter),
+                Experiment = parsed.GetValue(experiment),
+                Status = parsed.GetValue(status),
+                Columns = shown,
+                Limit = parsed.GetValue(limit),
+                Page = parsed.GetValue(page),
+            });
+            if (parsed.GetValue(json))
+                Shell.Print(asked.Count == 0 ? found.Runs.Select(RunsCommand.Summary) : found.Values.Select(row => (object)shown.Zip(row).ToDictionary(cell => cell.First, cell => cell.Second)));
+            else if (parsed.GetValue(csv))
+                Csv(shown, found.Values);
+            else
+                Table(shown, found.Values);
+            if (found.Next is not null)
+                Shell.Progress.WriteLine($"there are more: --page {found.Next}");
+            return 0;
+        }));
+        return command;
+    }
+
+    /// <summary>Splits at the commas that stand between names, not within quotes or brackets.</summary>
+    internal static IEnumerable<string> Apart(string columns)
+    {
+        var (start, quote, depth) = (0, '\0', 0);
+        for (var i = 0; i < columns.Length; i++)
+        {
+            var c = columns[i];
+            if (quote != '\0')
+                quote = c == quote ? '\0' : quote;
+            else if (c is '`' or '"')
+                quote = c;
+            else if (c == ',' && depth == 0)
+            {
+                yield return columns[start..i].Trim();
+                start = i + 1;
+            }
+            else
+                depth += c == '(' ? 1 : c == ')' ? -1 : 0;
+        }
+        yield return columns[start..].Trim();
+    }
+
+    private static void Csv(IReadOnlyList<string> columns, IReadOnlyList<IReadOnlyList<object?>> rows)
+    {
+        static string Cell(string text) => text.AsSpan().IndexOfAny(",\"\r\n") < 0 ? text : $"\"{text.Replace("\"", "\"\"")}\"";
+        Console.Out.WriteLine(string.Join(',', columns.Select(Cell)));
+        foreach (var row in rows)
+            Console.Out.WriteLine(string.Join(',', row.Select(value => Cell(value switch { null => "", double number => number.ToString("R", CultureInfo.InvariantCulture), DateTimeOffset time => time.ToString("O"), var other => other.ToString()! }))));
+    }
+
+    private static void Table(IReadOnlyList<string> columns, IReadOnlyList<IReadOnlyList<object?>> rows)
+    {
+        var table = new Table().Border(TableBorder.Simple);
+        foreach (var column in columns)
+            table.AddColumn(new TableColumn(Markup.Escape(column.StartsWith("metrics.", StringComparison.Ordinal) ? column["metrics.".Length..] : column)));
+        foreach (var row in rows)
+            table.AddRow([.. columns.Zip(row).Select(cell => cell.First == "status" ? RunsCommand.Spelled((string)cell.Second!) : Markup.Escape(RunsCommand.Brief(cell.Second)))]);
+        Shell.Output.Write(table);
+    }
+}

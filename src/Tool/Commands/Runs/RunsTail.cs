@@ -1,0 +1,62 @@
+using System.CommandLine;
+using Memopt.Tracking;
+using Memopt.Trainer;
+using Spectre.Console;
+
+namespace Memopt.Tool.Commands.Runs;
+
+/// <summary><c>runs tail</c>: the last values of a run, and with -f those that come.</summary>
+internal static class RunsTail
+{
+    public static Command Create()
+    {
+        var id = new Argument<string?>("run") { Description = "Id of the run, or the start of it; the newest when left out.", Arity = ArgumentArity.ZeroOrOne };
+        var (follow, lines) = (new Option<bool>("--follow", "-f") { Description = "Go on until the run ends." }, new Option<int>("--lines", "-n") { Description = "Steps to begin with.", DefaultValueFactory = _ => 10 });
+        var metrics = new Option<string[]>("--metrics") { Description = "Only these, comma-separated." };
+        var (store, json) = (RunsCommand.StoreOption(), new Option<bool>("--json") { Description = "Print a JSON object a line." });
+        var command = new Command("tail", "The last values of a run; -f goes on while it trains.\n\nExample:\n  dotnet memopt runs tail -f") { id, follow, lines, metrics, store, json };
+        command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
+        {
+            using var runs = Workplace.Store(parsed.GetValue(store));
+            var chosen = parsed.GetValue(id) is { } given ? RunsCommand.Need(runs, given)
+                : runs.Find(new RunQuery { Limit = 1 }).Runs is [var newest] ? newest : throw new UserFault("There is no run yet.", next: "dotnet memopt run");
+            Follow(runs, chosen, parsed.GetValue(follow), parsed.GetValue(lines), (parsed.GetValue(metrics) ?? []).SelectMany(RunsList.Apart).ToHashSet(), parsed.GetValue(json), stop);
+            return 0;
+        })));
+        return command;
+    }
+
+    private static void Follow(LiteRunStore runs, Run run, bool follow, int lines, HashSet<string> wanted, bool json, CancellationToken stop)
+    {
+        var (seen, events, first) = (long.MinValue, 0, true);
+        while (true)
+        {
+            var shown = wanted.Count > 0 ? wanted : [.. run.Metrics.Keys];
+            var steps = shown.Where(run.Metrics.ContainsKey).SelectMany(name => runs.Points(run.Start.Id, name, seen).Select(point => (point.Step, Name: name, point.Value)))
+                .GroupBy(value => value.Step).OrderBy(step => step.Key).ToList();
+            foreach (var step in first ? steps.TakeLast(lines) : steps)
+            {
+                if (json)
+                    Console.Out.WriteLine(System.Text.Json.JsonSerializer.Serialize(new { step = step.Key, values = step.GroupBy(value => value.Name).ToDictionary(value => value.Key, value => value.Last().Value) }, Shell.Lines));
+                else
+                    Console.Out.WriteLine($"step {step.Key}  " + string.Join("  ", step.GroupBy(value => value.Name).Select(value => $"{value.Key} {RunsCommand.Brief(value.Last().Value)}")));
+            }
+            if (steps.Count > 0)
+                seen = steps[^1].Key;
+            var happened = runs.Events(run.Start.Id);
+            foreach (var one in happened.Skip(events))
+                Shell.Progress.WriteLine($"{one.Time:u}  {one.Kind}: {one.Text}");
+            (events, first) = (happened.Count, false);
+            if (!follow || run.Status != RunStatus.Running)
+            {
+                Shell.Progress.WriteLine($"run {run.Start.Id} {(run.Status == RunStatus.Running ? "is" : "has")} {run.Status.ToString().ToLowerInvariant()}{(run.Reason is null ? "" : $": {run.Reason}")}");
+                return;
+            }
+            if (stop.WaitHandle.WaitOne(TimeSpan.FromSeconds(1)))
+                return;
+            run = runs.Get(run.Start.Id) ?? throw new UserFault($"Run {run.Start.Id} was removed.");
+            if (run.Step < seen)
+                seen = run.Step;                                              // it went on from an earlier step
+        }
+    }
+}

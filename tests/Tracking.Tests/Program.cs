@@ -1,0 +1,60 @@
+namespace Memopt.Tracking.Tests;
+
+/// <summary>What <see cref="StormTests"/> starts: <c>write STORE RUN STEPS ACKNOWLEDGED</c> or <c>query STORE STOP</c>.</summary>
+internal static class Program
+{
+    public const int Metrics = 10;
+
+    private static int Main(string[] args)
+    {
+        using var store = new LiteRunStore(args[1]);
+        return args[0] == "write" ? Write(store, args[2], int.Parse(args[3]), args[4]) : Query(store, args[2]);
+    }
+
+    /// <summary>The value that a metric of a run has at a step.</summary>
+    public static double Value(string run, int metric, long step) => (run[^1] + 1) * 1e6 + metric * 1e5 + step * 0.37;
+
+    /// <summary>The last step that a writer knows to be recorded.</summary>
+    public static int Acknowledged(string file)
+    {
+        if (!File.Exists(file))
+            return 0;
+        var bytes = File.ReadAllBytes(file);
+        return bytes.Length < 4 ? 0 : BitConverter.ToInt32(bytes, bytes.Length / 4 * 4 - 4);
+    }
+
+    private static int Write(LiteRunStore store, string id, int steps, string file)
+    {
+        var from = Acknowledged(file);
+        using var run = store.Begin(new RunStart { Id = id, Experiment = "storm", Started = DateTimeOffset.UtcNow, Config = "{}", TotalSteps = steps }, from);
+        // Four bytes at a time at their place: a kill cannot leave half a number before a whole one.
+        using var acknowledged = File.OpenHandle(file, FileMode.OpenOrCreate, FileAccess.Write);
+        var place = RandomAccess.GetLength(acknowledged) / 4 * 4;
+        for (var step = from + 1; step <= steps; step++, place += 4)
+        {
+            run.Append(new MetricRow(step, Enumerable.Range(0, Metrics).ToDictionary(metric => $"m{metric}", metric => Value(id, metric, step))));
+            RandomAccess.Write(acknowledged, BitConverter.GetBytes(step), place);
+            if (steps == int.MaxValue && step % 2 == 0)
+                Thread.Sleep(1);                                              // one that goes on until it is killed need not fill the disk
+        }
+        run.End(new Outcome(RunStatus.Finished) { Ended = DateTimeOffset.UtcNow });
+        return 0;
+    }
+
+    private static int Query(LiteRunStore store, string stop)
+    {
+        var asked = 0;
+        for (var random = new Random(asked); !File.Exists(stop); asked++)
+        {
+            foreach (var run in store.Find(new RunQuery { Filter = "metrics.m0 > 0 order by metrics.m1" }).Runs.Take(2))
+            {
+                var curve = store.Points(run.Start.Id, $"m{random.Next(Metrics)}");
+                if (curve.Count == 0 || curve[^1].Step < run.Step)
+                    throw new InvalidOperationException($"{run.Start.Id} had step {run.Step} and a curve up to {(curve.Count == 0 ? 0 : curve[^1].Step)}");
+            }
+            Thread.Sleep(20);
+        }
+        Console.WriteLine(asked);
+        return 0;
+    }
+}

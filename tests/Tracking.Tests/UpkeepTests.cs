@@ -1,0 +1,274 @@
+using System.IO.Compression;
+using Microsoft.Win32.SafeHandles;
+
+namespace Memopt.Tracking.Tests;
+
+/// <summary>Stores that are old, damaged, full, carried about.</summary>
+public sealed class UpkeepTests : IDisposable
+{
+    private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
+
+    private string At(string name) => Path.Combine(folder, name);
+
+    private static RunStart Start(string id) => new() { Id = id, Experiment = "e", Started = DateTimeOffset.UnixEpoch, Config = "{}" };
+
+    private static StepRow Row(int step) => new(step, 1.0 / step, 1e-3, 0.1, 5, 3.25, 4, 0.5);
+
+    private LiteRunStore Filled(string name, int steps = 1200)
+    {
+        var store = new LiteRunStore(At(name));
+        foreach (var id in new[] { "one", "two" })
+        {
+            using var run = store.Begin(Start(id));
+            run.Append([.. Enumerable.Range(1, steps).Select(Row)]);
+            run.Append(new RunEvent(DateTimeOffset.UnixEpoch, 3, "oom", "micro-batch 4 -> 2"));
+            run.Tag("k", "v");
+            run.End(new Outcome(RunStatus.Finished) { Ended = DateTimeOffset.UnixEpoch });
+        }
+        store.Find(new RunQuery());
+        return store;
+    }
+
+    private static void Whole(LiteRunStore store, int steps = 1200)
+    {
+        foreach (var id in new[] { "one", "two" })
+        {
+            Assert.Equal(Enumerable.Range(1, steps).Select(Row), store.Steps(id));
+            Assert.Single(store.Events(id));
+            Assert.Equal(("v", RunStatus.Finished), (store.Get(id)!.Tags["k"], store.Get(id)!.Status));
+        }
+    }
+
+    [Fact]
+    public void A_store_of_the_first_layout_opens_and_keeps_its_runs()
+    {
+        // Made by the version before: four runs, of which one was resumed, one's spool was lost, and one had not been taken in.
+        ZipFile.ExtractToDirectory(Path.Combine(AppContext.BaseDirectory, "Fixtures", "store-0.zip"), At("old"));
+        static StepRow Old(int step) => new(step, 2.0 / step, 1e-3, 0.25, 100 + step, 1000.5, 1L << 30, 0.125);
+        using var store = new LiteRunStore(At("old"));
+        Assert.Equal(["uningested", "lost-spool", "resumed", "finished"], store.Find(new RunQuery()).Runs.Select(run => run.Start.Id));
+        Assert.Equal(Enumerable.Range(1, 700).Select(Old), store.Steps("finished"));
+        Assert.Equal(Enumerable.Range(1, 50).Select(Old), store.Steps("resumed"));
+        Assert.Equal(Enumerable.Range(1, 20).Select(Old), store.Steps("lost-spool"));
+        Assert.Equal(2, store.Steps("uningested").Count);
+        var finished = store.Get("finished")!;
+        Assert.Equal((RunStatus.Finished, 0.75, "16", 90L, "nlp"), (finished.Status, finished.Eval["accuracy"], finished.Params["adapter.rank"], finished.Ledger[0].Measured!.Value, finished.Tags["team"]));
+        Assert.Equal("/x", Assert.Single(finished.Artifacts).Path);
+        Assert.Equal((RunStatus.Failed, "why"), (store.Get("lost-spool")!.Status, store.Get("lost-spool")!.Reason));
+        Assert.Equal(new DateTimeOffset(2026, 11, 2, 10, 0, 0, TimeSpan.Zero), store.Get("resumed")!.Start.Started);
+        Assert.True(File.Exists(At("old/runs.db.layout-0")));
+        Assert.Empty(store.Check(repair: false));
+    }
+
+    [Fact]
+    public void A_store_of_a_later_version_is_left_alone()
+    {
+        Filled("s", 1).Dispose();
+        using (var db = new LiteDB.LiteDatabase(At("s/runs.db")))
+            db.UserVersion = RunDatabase.Schema + 1;
+        using var store = new LiteRunStore(At("s"));
+        Assert.Contains("newer memopt", Assert.Throws<TrackingException>(() => store.Find(new RunQuery())).Message);
+        Assert.Empty(Directory.EnumerateFiles(At("s"), "*.broken-*"));
+    }
+
+    [Fact]
+    public void The_doctor_writes_a_damaged_spool_anew_from_the_database()
+    {
+        using var store = Filled("s");
+        Assert.Empty(store.Check(repair: false));
+        var sealedFile = At("s/sealed/one.jsonl.gz");
+        using (var stream = File.OpenWrite(sealedFile))
+            stream.SetLength(stream.Length / 2);
+        Assert.False(Assert.Single(store.Check(repair: false)).Mended);
+        Assert.True(Assert.Single(store.Check(repair: true)).Mended);
+        Whole(store);
+        Assert.Empty(store.Check(repair: false));
+        // And it is whole on its own: the database is made again from it.
+        File.Delete(At("s/runs.db"));
+        Whole(store);
+    }
+
+    [Fact]
+    public void The_doctor_writes_a_damaged_database_anew_from_the_spools()
+    {
+        using var store = Filled("s");
+        using (var db = new LiteDB.LiteDatabase(At("s/runs.db")))
+            db.GetCollection("points").Delete(db.GetCollection("points").FindAll().First()["_id"]);
+        Assert.Contains("points of", Assert.Single(store.Check(repair: true)).Text);
+        Whole(store);
+        Assert.Empty(store.Check(repair: false));
+    }
+
+    [Fact]
+    public void A_database_with_bytes_turned_over_never_costs_a_run()
+    {
+        using var store = Filled("s");
+        var random = new Random(7);
+        for (var round = 0; round < 12; round++)
+        {
+            using (var stream = File.OpenWrite(At("s/runs.db")))
+            {
+                for (var i = 0; i < 200; i++)
+                {
+                    stream.Position = random.NextInt64(stream.Length);
+                    stream.WriteByte((byte)random.Next(256));
+                }
+            }
+            store.Check(repair: true);
+            Whole(store);
+        }
+    }
+
+    [Fact]
+    public void One_file_carries_runs_and_artifacts_to_another_store()
+    {
+        using var from = Filled("from");
+        var artifacts = new LocalArtifacts(At("artifacts"));
+        Directory.CreateDirectory(At("adapter"));
+        File.WriteAllText(At("adapter/a.txt"), "content");
+        var link = artifacts.Put("adapter", At("adapter"));
+        using (var run = from.Begin(Start("three")))
+        {
+            run.Append([Row(1)]);
+            run.Link(link);
+            Assert.Equal(3, from.Export(At("early.zip")));                    // while it is being written
+            run.Append([Row(2)]);
+            run.End(new Outcome(RunStatus.Finished));
+        }
+        Assert.Equal(3, from.Export(At("all.zip"), artifacts: artifacts));
+        Assert.Equal(1, from.Export(At("some.zip"), ["two"]));
+
+        using var to = new LiteRunStore(At("to"));
+        var there = new LocalArtifacts(At("there"));
+        Assert.Equal(["two"], to.Import(At("some.zip")).Runs);
+        Assert.Equal(2, to.Import(At("early.zip")).Runs.Count);
+        Assert.Single(to.Steps("three"));
+        Assert.Equal(RunStatus.Interrupted, to.Get("three")!.Status);
+        var rest = to.Import(At("all.zip"), there);
+        Assert.Equal(["three"], rest.Runs);
+        Assert.Equal((2, 1), (rest.Known, rest.Artifacts));
+        Assert.Equal(2, to.Steps("three").Count);
+        Assert.Equal([link.Hash], there.List());
+        Whole(to);
+        Assert.Empty(to.Import(At("all.zip"), there).Runs);
+        Assert.Empty(to.Import(At("from")).Runs);                             // a folder does as well
+        Whole(to);
+        File.WriteAllText(At("no.zip"), "text");
+        Assert.Contains("no archive", Assert.Throws<TrackingException>(() => to.Import(At("no.zip"))).Message);
+    }
+
+    [Fact]
+    public void A_writer_killed_before_its_first_line_leaves_nothing_to_mend()
+    {
+        using var store = Filled("s");
+        File.WriteAllText(At("s/spool/one.1.jsonl"), "");
+        File.WriteAllText(At("s/spool/three.jsonl"), "");
+        Whole(store);
+        Assert.Empty(Directory.EnumerateFiles(At("s/spool"), "*.jsonl"));
+        Assert.Empty(store.Check(repair: false));
+        store.Begin(Start("three")).Dispose();
+        Assert.Equal(RunStatus.Interrupted, store.Get("three")!.Status);
+    }
+
+    [Fact]
+    public void A_removed_run_is_gone_and_stays_gone()
+    {
+        using var store = Filled("s");
+        store.Remove("one");
+        Assert.Null(store.Get("one"));
+        Assert.Empty(store.Points("one", "loss"));
+        File.Delete(At("s/runs.db"));
+        Assert.Equal(["two"], store.Find(new RunQuery()).Runs.Select(run => run.Start.Id));
+        using var alive = store.Begin(Start("three"));
+        Assert.Contains("being written", Assert.Throws<TrackingException>(() => store.Remove("three")).Message);
+    }
+
+    /// <summary>A disk that is full from some byte on, until there is room again; it takes what fits of the write that fails.</summary>
+    private sealed class FullDisk
+    {
+        public long Room { get; set; } = long.MaxValue;
+
+        public void Write(SafeFileHandle file, ReadOnlyMemory<byte> bytes, long at)
+        {
+            if (at + bytes.Length <= Room)
+            {
+                RandomAccess.Write(file, bytes.Span, at);
+                return;
+            }
+            if (at < Room)
+                RandomAccess.Write(file, bytes.Span[..(int)(Room - at)], at);
+            throw new IOException("No space left on device");
+        }
+    }
+
+    [Fact]
+    public void A_full_disk_is_said_and_loses_nothing_once_there_is_room()
+    {
+        var disk = new FullDisk();
+        using var store = new LiteRunStore(At("s")) { Disk = disk.Write };
+        using (var run = store.Begin(Start("one")))
+        {
+            run.Append([Row(1)]);
+            disk.Room = new FileInfo(At("s/spool/one.jsonl")).Length + 50;    // in the midst of the next line
+            for (var step = 2; step <= 5; step++)
+            {
+                var full = Assert.Throws<TrackingException>(() => run.Append([Row(step)]));
+                Assert.Contains("No space left", full.Message);
+                Assert.Contains("wait in memory", full.Message);
+                Assert.Single(store.Steps("one"));
+            }
+            disk.Room = long.MaxValue;
+            run.Append([Row(6)]);
+            Assert.Equal([1, 2, 3, 4, 5, 6], store.Steps("one").Select(row => row.Step));
+        }
+        Assert.Empty(store.Check(repair: false));
+    }
+
+    [Fact]
+    public void A_training_goes_on_whatever_becomes_of_its_record()
+    {
+        var (disk, said) = (new FullDisk(), new List<string>());
+        using var store = new LiteRunStore(At("s")) { Disk = disk.Write };
+        using (var run = store.BeginSteady(Start("one"), 0, said.Add))
+        {
+            run.Append([Row(1)]);
+            Assert.Empty(said);
+            disk.Room = 0;
+            run.Append([Row(2)]);
+            run.Append(new EvalRow(2, new Dictionary<string, double> { ["loss"] = 1 }));
+            Assert.Contains("No space left", Assert.Single(said));            // once, not each step
+            disk.Room = long.MaxValue;
+            run.Append([Row(3)]);
+            Assert.Contains("recorded again", said[1]);
+        }
+        Assert.Equal(3, store.Steps("one").Count);
+        Assert.Single(store.Evals("one"));
+    }
+
+    [Fact]
+    public void A_run_that_cannot_begin_in_its_store_is_recorded_beside_and_brought_home()
+    {
+        File.WriteAllText(At("s"), "a file where the store's folder should be");
+        var said = new List<string>();
+        using var store = new LiteRunStore(At("s"));
+        using (var run = store.BeginSteady(Start("one"), 0, said.Add, At("instead")))
+        {
+            run.Append([Row(1)]);
+            run.End(new Outcome(RunStatus.Finished));
+        }
+        Assert.Contains("runs import " + At("instead"), Assert.Single(said));
+        File.Delete(At("s"));
+        Assert.Equal(["one"], store.Import(At("instead")).Runs);
+        Assert.Equal((1, RunStatus.Finished), (store.Steps("one").Count, store.Get("one")!.Status));
+
+        File.WriteAllText(At("t"), "");
+        using (var lost = new LiteRunStore(At("t")).BeginSteady(Start("two"), 0, said.Add, At("t/x")))
+        {
+            lost.Append([Row(1)]);
+            lost.End(new Outcome(RunStatus.Finished));
+        }
+        Assert.Contains("NOT recorded", said[1]);
+    }
+
+    public void Dispose() => Directory.Delete(folder, recursive: true);
+}
