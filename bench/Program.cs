@@ -59,7 +59,7 @@ if (kind != AdapterKind.None)
     AdapterPass.Attach(model, adapter, seed: 1);
 var meter = new Meter(Cuda.UsedBytes);
 using var optimizer = new Optimizer(AdapterPass.Trained(model, kind, BiasMode.None), train, backend.Device, bfloat16, plan.Rung.OffloadOptimizer);
-using var arrangement = new Arrangement(model, optimizer, meter, () => false, stream, () => throw new InvalidOperationException());
+using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => false, stream, () => throw new InvalidOperationException());
 arrangement.Take(plan.Rung);
 stages.Add(Cuda.UsedBytes());
 var stepper = new Stepper(model, optimizer, new Schedule(train, 1000), train, null, meter);

@@ -87,7 +87,8 @@ internal static class PlanCommand
     {
         var single = strategies.Where(s => s.Devices == 1).ToList();
         var (other, smallest) = (single.Where(s => s.Fits).MaxBy(s => s.RelativeSpeed), single.MinBy(s => s.PeakBytes)!);
-        return new($"This does not fit: {LedgerTable.Size(plan.PeakBytes)} of {LedgerTable.Size(device.FreeBytes ?? 0)} on {where}, with the smallest micro-batch.",
+        var host = plan.HostFits ? "" : $", and {LedgerTable.Size(plan.HostBytes)} of {LedgerTable.Size(device.HostBytes ?? 0)} on the host";
+        return new($"This does not fit: {LedgerTable.Size(plan.PeakBytes)} of {LedgerTable.Size(device.FreeBytes ?? 0)} on {where}{host}, with all given up that the settings allow.",
             found: other is null ? $"the smallest strategy, {smallest.Name}, needs {LedgerTable.Size(smallest.PeakBytes)} at {length:N0} tokens"
                 : $"{other.Name} would fit: {LedgerTable.Size(other.PeakBytes)}",
             next: other is not null ? $"set adapter.kind = {(other.Name.StartsWith("QLoRA", StringComparison.Ordinal) ? "qlora" : other.Name.StartsWith("LoRA", StringComparison.Ordinal) ? "lora" : "none")} and leave memory's settings out"

@@ -78,6 +78,7 @@ public static class AdamW
         using var scope = NewDisposeScope();
         using var off = no_grad();
         var length = norm.cpu().item<float>();
+        var divisor = empty_like(square);                                     // before anything changes: a step that lacks memory is made again
         if (float.IsFinite(length))
         {
             gradient.mul_((step.Clip > 0 ? Math.Min(1, step.Clip / (length + 1e-6)) : 1) * step.Unscale);
@@ -85,7 +86,7 @@ public static class AdamW
                 value.mul_(1 - step.Rate * step.Decay);
             mean.mul_(step.Beta1).add_(gradient, 1 - step.Beta1);
             square.mul_(step.Beta2).addcmul_(gradient, gradient, 1 - step.Beta2);
-            value.addcdiv_(mean, square.sqrt().div_(Spread(step)).add_(step.Epsilon), -Rate(step));
+            value.addcdiv_(mean, divisor.copy_(square).sqrt_().div_(Spread(step)).add_(step.Epsilon), -Rate(step));
             copy?.copy_(value);
         }
         gradient.zero_();

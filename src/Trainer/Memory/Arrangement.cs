@@ -1,17 +1,16 @@
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;
-using Memopt.Trainer.Recipes;
 
 namespace Memopt.Trainer.Memory;
 
 /// <summary>Puts rungs into effect on a model that is loaded, each from whichever was in effect before. What has gone to the host stays there.</summary>
 /// <param name="model">The model.</param>
-/// <param name="optimizer">Of its trained weights.</param>
+/// <param name="optimizerToHost">Moves trained weights and moments there; again to finish what lacked memory.</param>
 /// <param name="meter">Read where a layer ends, out and back: peaks lie there.</param>
 /// <param name="sampling">Whether it is to be read.</param>
 /// <param name="stream">What streams layers already, if anything does.</param>
 /// <param name="newStream">Makes it when a rung asks for the first.</param>
-public sealed class Arrangement(Decoder model, Optimizer optimizer, Meter meter, Func<bool> sampling, LayerStream? stream, Func<LayerStream> newStream) : IDisposable
+public sealed class Arrangement(Decoder model, Action optimizerToHost, Meter meter, Func<bool> sampling, LayerStream? stream, Func<LayerStream> newStream) : IDisposable
 {
     private LayerStream? stream = stream;
     private HostKeeper? keeper;
@@ -23,7 +22,7 @@ public sealed class Arrangement(Decoder model, Optimizer optimizer, Meter meter,
         if (rung.StreamLayers > 0)
             (stream ??= newStream()).Extend(model, rung.StreamLayers);
         if (rung.OffloadOptimizer)
-            optimizer.ToHost();
+            optimizerToHost();
         if (rung.Recompute)
             Recompute.Attach(model, rung.Keeps, rung.OffloadActivations ? keeper ??= new() : null);
         stream?.Attach(model);

@@ -1,3 +1,4 @@
+using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -143,8 +144,8 @@ internal sealed class HostKeeper : IKeeper, IDisposable
             room.Moved.HoldCompute();
             done = true;
             keeper.Forget(this);
-            keeper.Prefetch(layer);
             owner.Attach(here!);
+            keeper.Prefetch(layer);
             return here!;
         }
 

@@ -47,7 +47,7 @@ public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, Ar
         while (true)
         {
             var room = budget(Plan.Resting);
-            var smaller = rungs.Where(plan => plan.PeakBytes < Plan.PeakBytes * (1 - Least) && Below(plan.Rung)).ToList();
+            var smaller = rungs.Where(plan => plan.HostFits && plan.PeakBytes < Plan.PeakBytes * (1 - Least) && Below(plan.Rung)).ToList();
             var next = smaller.FirstOrDefault(plan => MemoryPlan.FitsInto(plan.PeakBytes, room)) ?? smaller.MinBy(plan => plan.PeakBytes);
             if (next is null)
             {

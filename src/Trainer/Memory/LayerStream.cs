@@ -24,6 +24,7 @@ public sealed class LayerStream : IDisposable
     private readonly Pieces? pieces;
     private readonly int layers;
     private long slotBytes;
+    private bool disposed;
 
     /// <param name="layers">Of the model.</param>
     /// <param name="device">Where they are computed.</param>
@@ -71,10 +72,18 @@ public sealed class LayerStream : IDisposable
         var moved = new Streamed(layer.Index, parts, at, file?.Length ?? 0, file is null ? Host(at) : null);
         if (file is not null)
             file.SetLength(moved.Offset + at);
-        foreach (var part in parts)
-            Out(moved, part, part.Place.Get().contiguous());
-        copies?.Wait();
-        // The first two leave before there are slots: what they took is where the slots go.
+        try
+        {
+            foreach (var part in parts)
+                Out(moved, part, part.Place.Get().contiguous());
+            copies?.Wait();
+        }
+        catch
+        {
+            moved.Free();
+            throw;
+        }
+        // They leave before the slots are made: what they took is where the slots go.
         foreach (var part in parts)
             part.Place.Put(empty([0], part.Type, device));
         streamed.Add(moved);
@@ -115,6 +124,9 @@ public sealed class LayerStream : IDisposable
 
     public void Dispose()
     {
+        if (disposed)
+            return;
+        disposed = true;
         copies?.Dispose();
         queued?.Dispose();
         foreach (var slot in slots)
@@ -123,11 +135,8 @@ public sealed class LayerStream : IDisposable
             slot.Free?.Dispose();
             slot.Room?.Dispose();
         }
-        foreach (var layer in streamed.Where(layer => layer.Host is not null))
-        {
-            Unpin(layer.Host!);
-            layer.Host!.Dispose();
-        }
+        foreach (var layer in streamed)
+            layer.Free();
         pieces?.Dispose();
         file?.Dispose();
     }
@@ -272,17 +281,24 @@ public sealed class LayerStream : IDisposable
 
     private static Tensor Host(long bytes)
     {
-        var host = empty([bytes], uint8, CPU).DetachFromDisposeScope();
+        var host = empty([bytes], uint8, CPU);
         Cuda.Pin(Aten.DataPointer(host), bytes);
-        return host;
+        return host.DetachFromDisposeScope();
     }
-
-    private static void Unpin(Tensor host) => Cuda.Unpin(Aten.DataPointer(host));
 
     /// <summary>A tensor's place in its layer's bytes.</summary>
     private sealed record Part(Place Place, long Offset, long[] Shape, ScalarType Type, long Bytes);
 
-    private sealed record Streamed(int Layer, IReadOnlyList<Part> Parts, long Bytes, long Offset, Tensor? Host);
+    private sealed record Streamed(int Layer, IReadOnlyList<Part> Parts, long Bytes, long Offset, Tensor? Host)
+    {
+        public void Free()
+        {
+            if (Host is null)
+                return;
+            Cuda.Unpin(Aten.DataPointer(Host));
+            Host.Dispose();
+        }
+    }
 
     private sealed class Slot
     {

@@ -1,6 +1,5 @@
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Kernels;
-using Memopt.Trainer.Memory;
 using TorchSharp;
 using static Memopt.Trainer.Kernels.Attention;
 using static TorchSharp.torch;

@@ -50,6 +50,9 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
     /// <summary>On the host of a GPU, beyond the program itself.</summary>
     public long HostBytes => On("host");
 
+    /// <summary>Whether the host has room for its part.</summary>
+    public bool HostFits { get; init; } = true;
+
     /// <summary>Trained weights.</summary>
     public long Trained { get; init; }
 
@@ -154,21 +157,22 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
             ledger.Add(Row(HostActivations, away, $"of {spec.Layers - 1} layers, {tokens:N0} tokens", "host"));
         if (rung.OffloadOptimizer)
             ledger.Add(Row(HostOptimizer, 12 * count, $"{count:N0} × (value + 2 moments) × 4 B", "host"));
-        var room = device.HostBytes - ledger.Where(row => row.Place == "host").Sum(row => row.Bytes);
-        var spills = streamed > 0 && (!cuda || room < streamed);
+        var beside = ledger.Where(row => row.Place == "host").Sum(row => row.Bytes) + (cuda ? StagingBytes : 0);
+        var spills = streamed > 0 && (!cuda || !FitsInto(beside + streamed, device.HostBytes));
         if (streamed > 0)
             ledger.Add(Row(HostWeights, streamed, $"{rung.StreamLayers} layers × {layerBytes:N0} B", spills ? "disk" : "host"));
         if (cuda)
             ledger.Add(Row(Staging, StagingBytes, "pinned, between files and device", "host"));
         var plan = new MemoryPlan(ledger, rung, true) { Trained = count, Streamed = streamed, Spills = spills, KeptOnHost = away };
-        return plan with { Fits = FitsInto(plan.PeakBytes, Budget(config, device)) && FitsInto(plan.HostBytes, device.HostBytes) };
+        var hostFits = FitsInto(plan.HostBytes, device.HostBytes);
+        return plan with { HostFits = hostFits, Fits = hostFits && FitsInto(plan.PeakBytes, Budget(config, device)) };
     }
 
     /// <summary>Pinned buffers that weights pass through, and those of a file that layers are streamed from.</summary>
     public const long StagingBytes = 128 << 20;
 
     /// <summary>Device bytes that a run may take.</summary>
-    public static long? Budget(RunConfig config, PlanDevice device) => config.Memory.BudgetGiB is { } gib ? (long)(gib * (1L << 30)) : device.FreeBytes;
+    public static long? Budget(RunConfig config, PlanDevice device) => config.Memory.BudgetGiB is { } gib ? Math.Min((long)(gib * (1L << 30)), device.FreeBytes ?? long.MaxValue) : device.FreeBytes;
 
     /// <summary>Codes, block scales and, under double quantization, 8-bit scales with an fp32 scale for each 256.</summary>
     internal static long Quantized(long weights, bool doubleQuant)

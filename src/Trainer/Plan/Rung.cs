@@ -21,12 +21,17 @@ public sealed record Rung(int MicroBatch, bool Recompute = false, Kept Keeps = K
     public static IEnumerable<Rung> All(RunConfig config, ModelSpec spec, PlanDevice device)
     {
         var memory = config.Memory;
+        if (device.Kind != "cuda" && (memory.OffloadActivations == true || memory.OffloadOptimizer == true))
+        {
+            throw new UserFault("memory.offloadActivations and memory.offloadOptimizer need a GPU: on a CPU everything is on the host.", found: $"device {device.Kind}",
+                next: "leave them out, or use --backend cuda");
+        }
         var micros = config.Train.MicroBatch is { } fixedBatch ? [fixedBatch]
             : Enumerable.Range(1, config.Train.BatchSize).Where(size => config.Train.BatchSize % size == 0).Reverse().ToArray();
         if (memory.Strategy == MemoryStrategy.Manual)
         {
             return [new(micros[0], memory.Recompute ?? false, memory.Recompute == true ? memory.Keep ?? Kept.Nothing : Kept.Nothing, memory.OffloadActivations ?? false,
-                memory.OffloadOptimizer ?? false, memory.StreamLayers ?? 0)];
+                memory.OffloadOptimizer ?? false, Math.Min(memory.StreamLayers ?? 0, spec.Layers))];
         }
         bool[] Either(bool? written, bool possible) => written is { } value ? [value] : possible ? [false, true] : [false];
         var cuda = device.Kind == "cuda";

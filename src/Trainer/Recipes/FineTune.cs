@@ -84,7 +84,7 @@ public static class FineTune
 
         // What another start would choose from the memory that is free now, a resumed run has chosen already.
         var finished = found is { } last && job.Store.Get(last.Manifest.RunId)?.Status == RunStatus.Finished;
-        var device = PlanDevice(job.Backend, type);
+        var device = PlanDevice(job.Backend, type, config.Memory);
         var ladder = MemoryPlan.Ladder(config, spec, device, longest, eval is null ? 0 : Batches.Padded(eval.Longest));
         var plan = ladder.FirstOrDefault(plan => plan.Fits && (finished || found?.Manifest.MicroBatch is not { } micro || plan.Rung.MicroBatch == micro))
             ?? ladder.FirstOrDefault(plan => plan.Fits) ?? ladder.MinBy(plan => plan.PeakBytes)!;
@@ -166,7 +166,8 @@ public static class FineTune
         var measured = new Dictionary<string, long>();
         var used = cuda ? Cuda.UsedBytes : (Func<long>?)null;
         var empty = new Meter(used).Now();
-        var limit = job.MemoryLimit ?? (config.Memory.BudgetGiB is { } gib ? () => (long)(gib * (1L << 30)) : null);
+        // On a GPU the meter reads what all programs have: there a budget is the plan's to keep, and the allocator's to refuse.
+        var limit = job.MemoryLimit ?? (!cuda && config.Memory.BudgetGiB is { } gib ? () => (long)(gib * (1L << 30)) : null);
         var meter = new Meter(used, limit is null ? null : () => empty + limit());
         var before = meter.Sample();
         long Since(string name)
@@ -177,7 +178,9 @@ public static class FineTune
         }
 
         LayerStream Stream(bool spill) => new(spec.Layers, job.Backend.Device, spill || !cuda ? Path.Combine(job.Output, "streamed.weights") : null);
-        var stream = start.Rung.StreamLayers > 0 ? Stream(start.Spills) : null;
+        // In a file from the beginning if the ladder may come to where the host is too small: what streams is not moved again.
+        var spill = rungs.Any(plan => plan.Spills);
+        using var stream = start.Rung.StreamLayers > 0 ? Stream(start.Spills) : null;
         var streamed = stream is null ? [] : LayerStream.Chosen(spec.Layers, start.Rung.StreamLayers).ToHashSet();
         using var model = LoadModel(job.Model, spec, config, type, job.Backend.Device, (done, total) => job.Watcher.Progress("loading", done, total),
             layer =>
@@ -196,7 +199,7 @@ public static class FineTune
         var sampling = false;
         var trained = AdapterPass.Trained(model, config.Adapter.Kind, biases);
         using var optimizer = new Optimizer(trained, config.Train, model.Device, type, start.Rung.OffloadOptimizer);
-        using var arrangement = new Arrangement(model, optimizer, meter, () => sampling, stream, () => Stream(spill: !cuda || HostMemory.FreeBytes() < rungs.Max(plan => plan.Streamed)));
+        using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => sampling, stream, () => Stream(spill));
         arrangement.Take(start.Rung);
         using var scale = type == float16 ? new LossScale() : null;
         IReadOnlyList<(string, Tensor)> State() => scale is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scale.State)];
@@ -307,7 +310,8 @@ public static class FineTune
         long? Room(long resting)
         {
             var free = (cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes()) + resting;
-            return limit?.Invoke() is { } most ? Math.Min(most, free ?? long.MaxValue) : free;
+            var most = limit?.Invoke() ?? (config.Memory.BudgetGiB is { } gib ? (long)(gib * (1L << 30)) : null);
+            return most is { } bytes ? Math.Min(bytes, free ?? long.MaxValue) : free;
         }
 
         void Rehearse()
@@ -322,7 +326,7 @@ public static class FineTune
             {
                 ladder.Hold("the rehearsal of the evaluation", () =>
                 {
-                    Rehearsal.Evaluate(model, ladder.Plan.Rung.MicroBatch, eval.Longest);
+                    Rehearsal.Evaluate(model, Math.Min(ladder.Plan.Rung.MicroBatch, eval.Rows.Count), eval.Longest);
                     return true;
                 });
             }
@@ -331,6 +335,7 @@ public static class FineTune
                 Rehearsal.Save(State());
                 return true;
             });
+            calm.Collect();                                                   // an evaluation has a calm of its own, which ended ours
         }
     }
 
@@ -380,10 +385,10 @@ public static class FineTune
     }
 
     /// <summary>This machine, as a plan needs to know it.</summary>
-    private static PlanDevice PlanDevice(Backend backend, ScalarType type)
+    private static PlanDevice PlanDevice(Backend backend, ScalarType type, MemoryConfig memory)
     {
         var cuda = backend.Kind == "cuda";
-        return new(backend.Kind, cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes(), type == float32 ? 4 : 2, HostBytes: cuda ? HostMemory.FreeBytes() : null)
+        return new(backend.Kind, cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes(), type == float32 ? 4 : 2, HostBytes: !cuda ? null : memory.HostBudgetGiB is { } gib ? (long)(gib * (1L << 30)) : HostMemory.FreeBytes())
         {
             FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
             Multiprocessors = cuda ? Cuda.Multiprocessors : 1,

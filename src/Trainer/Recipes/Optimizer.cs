@@ -65,18 +65,23 @@ public sealed class Optimizer : IDisposable
     /// <summary>Moves values and moments to the host.</summary>
     public void ToHost()
     {
-        if (OnHost)
-            return;
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        // All three before anything is let go of, so that a host without room leaves everything as it was.
+        if (host is not null)
+        {
+            MakeCopy();                                                       // what an earlier call lacked the memory for
+            host.MakeRoom();
+            return;
+        }
+        // All three, and pinned, before anything is let go of: a host without room leaves everything as it was.
         Tensor[] arrays = [value, mean, square], moved = [.. arrays.Select(array => array.cpu())];
+        var made = new HostArrays(moved, device);
         foreach (var (parameter, slice) in trained.Zip(Slices(moved[0])))
             parameter.MoveTo(slice);                                          // the same values again
         foreach (var array in arrays)
             array.Dispose();
         (value, mean, square) = (moved[0].DetachFromDisposeScope(), moved[1].DetachFromDisposeScope(), moved[2].DetachFromDisposeScope());
-        host = new([value, mean, square], device);
+        host = made;
         MakeCopy();
         host.MakeRoom();
     }
@@ -159,8 +164,18 @@ public sealed class Optimizer : IDisposable
             if (device.type != DeviceType.CUDA)
                 return;
             piece = Math.Min(arrays[0].numel(), Plan.MemoryPlan.OptimizerPiece);
-            foreach (var array in arrays)
-                Cuda.Pin(Aten.DataPointer(array), array.numel() * 4);
+            var pinned = 0;
+            try
+            {
+                for (; pinned < arrays.Length; pinned++)
+                    Cuda.Pin(Aten.DataPointer(arrays[pinned]), arrays[pinned].numel() * 4);
+            }
+            catch
+            {
+                while (pinned-- > 0)
+                    Cuda.Unpin(Aten.DataPointer(arrays[pinned]));
+                throw;
+            }
             (incoming, outgoing, computed) = (new(), new(), new());
             (arrived, left) = ([new(), new()], [new(), new()]);
         }
@@ -186,6 +201,7 @@ public sealed class Optimizer : IDisposable
                 return;
             }
             var total = arrays[0].numel();
+            incoming.AfterCompute(computed!);                                 // rooms made a moment ago may have been others' until then
             for (long from = 0, n = 0; from < total; from += piece, n++)
             {
                 using var scope = NewDisposeScope();

@@ -103,7 +103,7 @@ public sealed class DecoderTests
         var config = new TrainConfig { LearningRate = kind == AdapterKind.None ? 1e-4 : 2e-3, Schedule = ScheduleKind.Constant };
         var trained = AdapterPass.Trained(model, kind, BiasMode.None);
         using var optimizer = new Optimizer(trained, config, Gpu.Device, type, rung is { OffloadOptimizer: true } && !late);
-        using var arrangement = new Arrangement(model, optimizer, new Meter(), () => false, stream, Stream);
+        using var arrangement = new Arrangement(model, optimizer.ToHost, new Meter(), () => false, stream, Stream);
         using var scale = type == ScalarType.Float16 ? new LossScale() : null;
         var stepper = new Stepper(model, optimizer, new Schedule(config, steps), config, scale, new Meter());
         var losses = Enumerable.Range(0, steps).Select(i =>

@@ -1,7 +1,7 @@
 using TorchSharp;
 using static TorchSharp.torch;
 
-namespace Memopt.Trainer.Memory;
+namespace Memopt.Trainer.Models;
 
 /// <summary>Holds tensors between the way out and the way back.</summary>
 public interface IKeeper
