@@ -145,22 +145,44 @@ public static class FineTune
             record.Append(new RunEvent(job.Clock.GetUtcNow(), step, "resume", $"goes on after step {step} of {batches.TotalSteps}"));
         try
         {
-            return Train(job, spec, ladder, plan, longest, type, batches, eval, checkpoints, adapterFolder, found?.Path, step, runId, hashes, record, stop);
+            while (true)
+            {
+                var (ready, why) = (false, "");
+                try
+                {
+                    return Train(job, spec, ladder, plan, longest, type, batches, eval, checkpoints, adapterFolder, found?.Path, step, runId, hashes, record, () => ready = true, stop);
+                }
+                catch (Exception e) when (OutOfMemory.Is(e) && !ready)
+                {
+                    why = e.Message;
+                }
+                plan = Smaller(why);
+            }
         }
         catch (Exception e)
         {
             record.End(new Outcome(RunStatus.Failed, e.Message) { Ended = job.Clock.GetUtcNow() });
-            if (OutOfMemory.Is(e))
-            {
-                throw new UserFault("Memory ran out while the model was made ready.", found: $"{e.Message}; the plan was {plan.Rung}, {plan.PeakBytes / 1048576.0:N0} MiB",
-                    next: "free memory, or set memory.budgetGiB to what may be taken, and run again", inner: e);
-            }
             throw;
+        }
+
+        // The model could not even be loaded: from the beginning, on the fastest rung of which less rests on the device.
+        MemoryPlan Smaller(string why)
+        {
+            GC.Collect();
+            GC.WaitForPendingFinalizers();
+            if (job.Backend.Kind == "cuda")
+                Cuda.ReleaseCached(job.Backend.Device);
+            var next = ladder.FirstOrDefault(other => other.HostFits && other.Resting < plan.Resting && other.PeakBytes < plan.PeakBytes) ?? throw new UserFault("Memory ran out while the model was made ready.",
+                found: $"{why}; the plan was {plan.Rung}, {plan.PeakBytes / 1048576.0:N0} MiB", next: "free memory, or use adapter.kind = \"qlora\"");
+            var text = $"memory ran out while the model was made ready: {plan.Rung} → {next.Rung}";
+            job.Watcher.Stage("memory", text);
+            record.Append(new RunEvent(job.Clock.GetUtcNow(), step, "memory", text));
+            return next;
         }
     }
 
     private static Result Train(Job job, ModelSpec spec, IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, int longest, ScalarType type, Batches batches, Dataset? eval, CheckpointFolder checkpoints,
-        string adapterFolder, string? resume, int step, string runId, IReadOnlyDictionary<string, string> hashes, IRunWriter record, CancellationToken stop)
+        string adapterFolder, string? resume, int step, string runId, IReadOnlyDictionary<string, string> hashes, IRunWriter record, Action ready, CancellationToken stop)
     {
         var (config, cuda) = (job.Config.Config, job.Backend.Kind == "cuda");
         var measured = new Dictionary<string, long>();
@@ -213,6 +235,7 @@ public static class FineTune
         }
         job.Watcher.Stage("training", $"{optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of {config.Train.BatchSize} sequences on {job.Backend.Kind}");
 
+        ready();
         var schedule = new Schedule(config.Train, batches.TotalSteps);
         var stepper = new Stepper(model, optimizer, schedule, config.Train, scale, meter);
         var saved = step;

@@ -47,6 +47,16 @@ public sealed class LadderTests
     }
 
     [Fact]
+    public void A_model_that_does_not_load_is_loaded_with_less_of_it_at_rest()
+    {
+        var (undisturbed, refused) = (new Training(AdapterKind.Lora, Micro).Run(), new Training(AdapterKind.Lora, Micro) { RefuseLoading = true }.Run());
+        Assert.Contains("made ready", Assert.Single(refused.Events).Text);
+        Assert.Contains("streamed", refused.Events[0].Text);
+        Assert.Equal(undisturbed.Losses, refused.Losses);
+        Assert.Equal(undisturbed.Adapter, refused.Adapter);
+    }
+
+    [Fact]
     public void A_limit_that_stays_is_kept()
     {
         var free = new Training(AdapterKind.Lora, "").Run();
@@ -81,6 +91,9 @@ public sealed class LadderTests
 
         /// <summary>Steps, from 1, in which memory is refused; a step that comes twice is refused again when it is made again.</summary>
         public IReadOnlyList<int> RefuseIn { get; init; } = [];
+
+        /// <summary>Whether memory is refused once, before the first step's turn has come.</summary>
+        public bool RefuseLoading { get; set; }
 
         /// <summary>Bytes allowed at any time.</summary>
         public long? Limit { get; set; }
@@ -144,6 +157,11 @@ public sealed class LadderTests
         {
             seen = Math.Max(seen, new Meter().Now());
             peak = Math.Max(peak, seen);
+            if (RefuseLoading && !ready)
+            {
+                RefuseLoading = false;
+                return -1L << 40;
+            }
             if (!refused && ready && refusals.TryPeek(out var next) && next == step)
             {
                 refusals.Dequeue();
