@@ -49,6 +49,7 @@ def main():
                 print(text[-3000:], file=sys.stderr)
         results.append(row)
         print(json.dumps(row), flush=True)
+        (out / "bench.json").write_text(json.dumps(results, indent=1) + "\n")   # so that a run that is cut short leaves what it has
     by_name = {row["case"]: row for row in results}
     lines = ["| case | ours, ms | tok/s | GB | twin, ms | tok/s | GB | speed | memory |", "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
     for case in chosen:

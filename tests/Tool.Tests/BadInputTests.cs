@@ -24,6 +24,8 @@ public sealed class BadInputTests
         { "zero rank in a pattern", "{ \"adapter\": { \"rankPattern\": { \"q_proj\": 0 } } }", "above 0" },
         { "missing data file", "{ \"data\": { \"train\": \"nowhere.jsonl\" } }", "MEMOPT0005" },
         { "missing model", "{ \"model\": { \"source\": \"nowhere\" }, \"data\": { \"train\": \"train.jsonl\" } }", "MEMOPT0005" },
+        { "activations off the device that are not made again", "{ \"data\": { \"train\": \"train.jsonl\" }, \"memory\": { \"strategy\": \"manual\", \"offloadActivations\": true } }", "memory.recompute = true" },
+        { "trained weights streamed", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"kind\": \"none\" }, \"memory\": { \"streamLayers\": 2 } }", "cannot be streamed" },
         { "micro-batch that does not divide", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"batchSize\": 8, \"microBatch\": 3 } }", "does not divide" },
         { "steps and epochs", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 8, \"epochs\": 3 } }", "keep one" },
         { "bad betas", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"betas\": [0.9] } }", "two numbers" },
