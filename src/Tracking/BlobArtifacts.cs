@@ -219,7 +219,7 @@ public sealed class BlobArtifacts : IArtifactStore
     /// <summary>A file's blocks that are not there yet, read in order; <paramref name="ids"/> gets the names of all. The end is reached only if the whole is what its hash says.</summary>
     private IEnumerable<(string Id, byte[] Buffer, int Length)> Blocks(ArtifactFile file, HashSet<string> there, List<string> ids)
     {
-        var size = (int)Math.Max(BlockBytes, (file.Bytes / mostBlocks + 0xfffff) & ~0xfffffL);
+        var size = (int)Math.Max(BlockBytes, (file.Bytes + mostBlocks - 1) / mostBlocks);
         using var whole = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         using var source = new FileStream(local.Object(file.Hash), FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);
         var name = new byte[4 + SHA256.HashSizeInBytes];

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Security.Cryptography;
-using Azure;
 using Azure.Storage.Blobs.Models;
 using Azure.Storage.Sas;
 using Xunit.Abstractions;
@@ -120,8 +119,9 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         var wrong = client.StandardError.ReadToEndAsync();
         Assert.True(client.WaitForExit(600_000), "the upload did not end");
         Assert.True(client.ExitCode == 0, wrong.Result);
-        output.WriteLine($"{bytes >> 20} MiB, {clients} kills of the client, {servers} of the server: {azurite.Blocks} blocks taken of {needed} needed, {(double)azurite.Blocks / needed:F3} ×, {watch.Elapsed.TotalSeconds:F0} s");
-        Assert.InRange(azurite.Blocks, needed, needed * 1.1);
+        output.WriteLine($"{bytes >> 20} MiB, {clients} kills of the client, {servers} of the server: {azurite.Blocks} blocks sent of {needed} needed, {(double)azurite.Blocks / needed:F3} ×, {watch.Elapsed.TotalSeconds:F0} s");
+        // A killed server does not log what it was just being sent: up to four blocks.
+        Assert.InRange(azurite.Blocks, needed - (4 * servers), needed * 1.1);
 
         Assert.Equal(new Sent(0, 0), Remote("here").Push(hash));
         Remote("there").Get(hash, At("back"));
@@ -230,27 +230,6 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
             Same(adapter, At(what[..3]));
             Assert.Equal(fault.Message, Assert.Throws<TrackingException>(() => Remote("here", connection, attempts: 2).Push(link.Hash)).Message);
         }
-    }
-
-    [Theory]
-    [InlineData(507, "InsufficientStorage", "is full")]
-    [InlineData(409, "AccountQuotaExceeded", "is full")]
-    [InlineData(403, "AuthorizationPermissionMismatch", "may not do that")]
-    [InlineData(403, "AccountIsDisabled", "disabled")]
-    [InlineData(418, "Odd", "418 Odd")]
-    public void An_answer_becomes_a_sentence(int status, string code, string expected) =>
-        Assert.Contains(expected, Azurite.Place.Fault(new RequestFailedException(status, "said", code, null)).Message);
-
-    [Theory]
-    [InlineData("az://account")]
-    [InlineData("az://Account/container")]
-    [InlineData("az://account/container/../x")]
-    [InlineData("az://account/container?sig=secret")]
-    public void A_place_that_is_none_is_refused(string text)
-    {
-        var fault = Assert.Throws<TrackingException>(() => BlobPlace.Parse(text));
-        Assert.DoesNotContain("secret", fault.Message);
-        Assert.Contains("az://account/container/path", fault.Next);
     }
 
     [Fact]
