@@ -9,6 +9,8 @@ namespace Memopt.Tool.Commands;
 /// <summary><c>artifacts ls|get|put|verify|sync</c>: what trainings left, here and in a storage account.</summary>
 internal static class ArtifactsCommand
 {
+    private const string about = "Its hash, or the start of it.";
+
     private sealed record Row(string Hash, int Files, long Bytes, bool Local, bool? Uploaded);
 
     /// <summary>The local artifacts, and the storage account behind them if there is one.</summary>
@@ -56,13 +58,13 @@ internal static class ArtifactsCommand
 
     private static Command Get()
     {
-        var hash = HashArgument(ArgumentArity.ExactlyOne);
+        var hash = new Argument<string>("artifact") { Description = about };
         var into = new Option<string>("--out") { Description = "The folder to write its files under.", Required = true };
         var (at, json) = (AtOption(), Shell.JsonOption());
         var command = new Command("get", "Write an artifact's files into a folder, every hash checked; downloaded first where it is not here.\n\nExample:\n  dotnet memopt artifacts get 3f2a --out adapter") { hash, into, at, json };
         Act(command, json, at, (parsed, places) =>
         {
-            var (found, folder) = (places.Find(parsed.GetValue(hash)![0]), Path.GetFullPath(parsed.GetValue(into)!));
+            var (found, folder) = (places.Find(parsed.GetValue(hash)!), Path.GetFullPath(parsed.GetValue(into)!));
             places.All.Get(found, folder);
             if (parsed.GetValue(json))
                 Shell.Print(new { hash = found, folder, files = places.All.Files(found) });
@@ -96,7 +98,7 @@ internal static class ArtifactsCommand
 
     private static Command Verify()
     {
-        var hash = HashArgument(ArgumentArity.ZeroOrMore);
+        var hash = HashesArgument();
         var (at, json) = (AtOption(), Shell.JsonOption());
         var command = new Command("verify", "Read all content, here and in the storage account, and say what is missing or was changed.\n\nExample:\n  dotnet memopt artifacts verify\n  4 artifacts checked, 0 problems") { hash, at, json };
         Act(command, json, at, (parsed, places) =>
@@ -118,7 +120,7 @@ internal static class ArtifactsCommand
 
     private static Command Sync()
     {
-        var hash = HashArgument(ArgumentArity.ZeroOrMore);
+        var hash = HashesArgument();
         var (at, json) = (AtOption(), Shell.JsonOption());
         var command = new Command("sync", "Upload what is only here, going on where an earlier upload was cut off. An artifact that is named is sent as far as the account lacks its content.\n\nExample:\n  dotnet memopt artifacts sync\n  1 artifact uploaded, 14 blocks, 52.4 MiB") { hash, at, json };
         Act(command, json, at, (parsed, places) =>
@@ -137,7 +139,7 @@ internal static class ArtifactsCommand
 
     private static Option<string?> AtOption() => new("--at") { Description = "A folder of artifacts, or az://account/container/path, in place of the config's." };
 
-    private static Argument<string[]> HashArgument(ArgumentArity arity) => new("artifact") { Description = "Its hash, or the start of it.", Arity = arity };
+    private static Argument<string[]> HashesArgument() => new("artifacts") { Description = about + " All when left out.", Arity = ArgumentArity.ZeroOrMore };
 
     private static void Act(Command command, Option<bool> json, Option<string?> at, Func<ParseResult, Places, int> action) => command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
     {
