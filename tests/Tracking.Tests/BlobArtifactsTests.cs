@@ -54,8 +54,8 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         return Convert.ToHexString(SHA256.HashData(stream));
     }
 
-    private Process Start(string verb, string local, string hash, int size, int pause) => Process.Start(new ProcessStartInfo("dotnet",
-        ["exec", typeof(BlobArtifactsTests).Assembly.Location, verb, At(local), azurite.Connection, hash, $"{size}", $"{pause}"]) { RedirectStandardError = true })!;
+    private Process Start(string verb, string local, string hash, int size, int pause) =>
+        Process.Start(new ProcessStartInfo("dotnet", ["exec", typeof(BlobArtifactsTests).Assembly.Location, verb, At(local), azurite.Connection, hash, $"{size}", $"{pause}"]) { RedirectStandardError = true })!;
 
     [Fact]
     public void Comes_back_as_it_went_up_and_goes_up_once()
