@@ -398,7 +398,11 @@ public sealed class BlobArtifacts : IArtifactStore
             // Callers are synchronous, and no context waits for them.
             return Task.Run(action).GetAwaiter().GetResult();
         }
-        catch (Exception e) when (!Stop.IsCancellationRequested && e is RequestFailedException or AuthenticationFailedException or IOException or HttpRequestException or UnauthorizedAccessException or InvalidDataException or OperationCanceledException)
+        catch (OperationCanceledException) when (Stop.IsCancellationRequested)
+        {
+            throw;
+        }
+        catch (Exception e) when (e is RequestFailedException or AuthenticationFailedException or IOException or HttpRequestException or UnauthorizedAccessException or InvalidDataException or OperationCanceledException)
         {
             throw place.Fault(e);
         }

@@ -58,7 +58,10 @@ internal sealed class Azurite : IDisposable
         };
         process.BeginOutputReadLine();
         process.BeginErrorReadLine();
-        Assert.True(ready.Wait(TimeSpan.FromSeconds(30)), "Azurite does not start");
+        if (ready.Wait(TimeSpan.FromSeconds(60)))
+            return;
+        Dispose();
+        Assert.Fail("Azurite does not start");
     }
 
     public void Kill()

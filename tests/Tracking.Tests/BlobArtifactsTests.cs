@@ -225,7 +225,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
             var link = Remote("here", connection, attempts: 2, unsent: told => fault = told).Put("adapter", adapter);
             Assert.Contains(what, fault!.Message);
             Assert.Contains(next, fault.Next);
-            Assert.DoesNotContain("sig=", fault.ToString().Split("---")[0].Split("Headers:")[0]);
+            Assert.DoesNotContain("sig=", fault.Message + fault.Next);
             Local("here").Get(link.Hash, At(what[..3]));
             Same(adapter, At(what[..3]));
             Assert.Equal(fault.Message, Assert.Throws<TrackingException>(() => Remote("here", connection, attempts: 2).Push(link.Hash)).Message);
