@@ -60,7 +60,7 @@ internal static class Shell
         }
         catch (TrackingException e)
         {
-            return Report(json, new UserFault(e.Message, next: "check tracking.store and tracking.artifacts"), 1);
+            return Report(json, new UserFault(e.Message, next: e.Next ?? "check tracking.store and tracking.artifacts"), 1);
         }
         catch (OperationCanceledException)
         {

@@ -12,6 +12,12 @@ public interface IArtifactStore
     /// <summary>Hashes of all artifacts.</summary>
     IReadOnlyList<string> List();
 
+    /// <summary>An artifact's files.</summary>
+    IReadOnlyList<ArtifactFile> Files(string hash);
+
+    /// <summary>Reads all content of an artifact and says what is missing or was changed; nothing when it is whole.</summary>
+    IReadOnlyList<string> Verify(string hash);
+
     /// <summary>Removes an artifact and the content that no other artifact names.</summary>
     void Delete(string hash);
 }

@@ -50,7 +50,11 @@ public interface IRunWriter : IDisposable
 }
 
 /// <summary>The store or an artifact cannot be read or written; the message says which file and why.</summary>
-public class TrackingException(string message, Exception? inner = null) : Exception(message, inner);
+public class TrackingException(string message, Exception? inner = null) : Exception(message, inner)
+{
+    /// <summary>What mends it, or null where nothing in particular does.</summary>
+    public string? Next { get; init; }
+}
 
 /// <summary>A filter, an order or a column cannot be read; the message says what was wrong, and <see cref="Position"/> where.</summary>
 public sealed class QueryException(string text, int position, string problem) : TrackingException($"Character {position + 1} of \"{(text.Length > 300 ? text[..300] + "…" : text)}\": {problem}")

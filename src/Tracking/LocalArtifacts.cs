@@ -1,82 +1,89 @@
-using System.Security.Cryptography;
-using System.Text.Json;
-
 namespace Memopt.Tracking;
 
 /// <summary>Artifacts in a folder: content under objects/, and for each artifact a manifest of its files under manifests/.</summary>
 public sealed class LocalArtifacts(string folder) : IArtifactStore
 {
-    private static readonly JsonSerializerOptions json = new() { WriteIndented = true };
-
-    private sealed record Entry(string Path, string Hash, long Bytes);
-
     private string Manifests => Path.Combine(folder, "manifests");
 
     public ArtifactLink Put(string name, string path) => Guard(() =>
     {
-        var root = Directory.Exists(path) ? path : Path.GetDirectoryName(path)!;
-        var files = Directory.Exists(path) ? Directory.EnumerateFiles(path, "*", SearchOption.AllDirectories) : [path];
-        var entries = files.Order(StringComparer.Ordinal).Select(file =>
-        {
-            var hash = Hash(file);
-            var target = Object(hash);
-            if (!File.Exists(target))
-                Place(target, stream => { using var source = File.OpenRead(file); source.CopyTo(stream); });
-            return new Entry(Path.GetRelativePath(root, file).Replace('\\', '/'), hash, new FileInfo(file).Length);
-        }).ToList();
-        var manifest = JsonSerializer.SerializeToUtf8Bytes(entries, json);
-        var id = Convert.ToHexStringLower(SHA256.HashData(manifest));
-        if (!File.Exists(Manifest(id)))
-            Place(Manifest(id), stream => stream.Write(manifest));
-        return new ArtifactLink(name, id, entries.Sum(entry => entry.Bytes), path);
+        var (manifest, sources) = Manifest.Of(path);
+        foreach (var (hash, file) in sources.Where(source => !File.Exists(Object(source.Key))))
+            Place(Object(hash), stream => { using var source = File.OpenRead(file); source.CopyTo(stream); });
+        Add(manifest);
+        return new ArtifactLink(name, manifest.Hash, manifest.Bytes, path);
     });
 
     public void Get(string hash, string intoFolder) => Guard(() =>
     {
         var root = Path.GetFullPath(intoFolder) + Path.DirectorySeparatorChar;
-        foreach (var entry in Read(hash))
+        foreach (var entry in Read(hash).Files)
         {
             var target = Path.GetFullPath(Path.Combine(root, entry.Path));
             if (!target.StartsWith(root, StringComparison.Ordinal))
                 throw new TrackingException($"Artifact {hash} names a file outside its folder: {entry.Path}");
-            if (!File.Exists(Object(entry.Hash)) || Hash(Object(entry.Hash)) != entry.Hash)
-                throw new TrackingException($"Artifact {hash}: the content of {entry.Path} is missing or was changed ({Object(entry.Hash)}).");
+            if (!Whole(entry))
+                throw new TrackingException($"Artifact {hash}: {Fault(entry)}");
             Place(target, stream => { using var source = File.OpenRead(Object(entry.Hash)); source.CopyTo(stream); });
         }
         return true;
     });
 
     public IReadOnlyList<string> List() => !Directory.Exists(Manifests) ? []
-        : [.. Directory.EnumerateFiles(Manifests).Select(file => Path.GetFileName(file)).Where(name => name.Length == 64).Order(StringComparer.Ordinal)];
+        : [.. Directory.EnumerateFiles(Manifests).Select(file => Path.GetFileName(file)).Where(Manifest.IsHash).Order(StringComparer.Ordinal)];
+
+    public IReadOnlyList<ArtifactFile> Files(string hash) => Guard(() => Read(hash).Files);
+
+    public IReadOnlyList<string> Verify(string hash) => Guard(() => Read(hash).Files.Where(entry => !Whole(entry)).Select(Fault).ToList());
 
     public void Delete(string hash) => Guard(() =>
     {
-        var mine = Read(hash).Select(entry => entry.Hash).ToHashSet();
-        File.Delete(Manifest(hash));
+        var mine = Read(hash).Files.Select(entry => entry.Hash).ToHashSet();
+        File.Delete(PathOf(hash));
         foreach (var other in List())
-            mine.ExceptWith(Read(other).Select(entry => entry.Hash));
+            mine.ExceptWith(Read(other).Files.Select(entry => entry.Hash));
         foreach (var orphan in mine)
             File.Delete(Object(orphan));
         return true;
     });
 
-    private List<Entry> Read(string hash)
+    internal bool Has(string hash) => File.Exists(PathOf(hash));
+
+    internal Manifest Read(string hash)
     {
-        if (hash.Length != 64 || !hash.All(char.IsAsciiHexDigitLower) || !File.Exists(Manifest(hash)))
+        if (!Manifest.IsHash(hash) || !Has(hash))
             throw new TrackingException($"There is no artifact {hash} in {folder}.");
+        return Manifest.Read(File.ReadAllBytes(PathOf(hash)), hash, PathOf(hash));
+    }
+
+    /// <summary>Makes an artifact of content that is here.</summary>
+    internal void Add(Manifest manifest)
+    {
+        if (!Has(manifest.Hash))
+            Place(PathOf(manifest.Hash), stream => stream.Write(manifest.Content));
+    }
+
+    /// <summary>Where content lies, or would.</summary>
+    internal string Object(string hash) => Path.Combine(folder, "objects", hash[..2], hash);
+
+    /// <summary>Whether a file's content is here and is what it was.</summary>
+    internal bool Whole(ArtifactFile entry) => File.Exists(Object(entry.Hash)) && Manifest.HashOf(Object(entry.Hash)) == entry.Hash;
+
+    internal T Guard<T>(Func<T> action)
+    {
         try
         {
-            return JsonSerializer.Deserialize<List<Entry>>(File.ReadAllBytes(Manifest(hash)), json)!;
+            return action();
         }
-        catch (JsonException e)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new TrackingException($"The manifest {Manifest(hash)} cannot be read: {e.Message}", e);
+            throw new TrackingException($"The artifacts in {folder} cannot be used: {e.Message}", e);
         }
     }
 
-    private string Manifest(string hash) => Path.Combine(Manifests, hash);
+    private string Fault(ArtifactFile entry) => $"the content of {entry.Path} is missing or was changed ({Object(entry.Hash)}).";
 
-    private string Object(string hash) => Path.Combine(folder, "objects", hash[..2], hash);
+    private string PathOf(string hash) => Path.Combine(Manifests, hash);
 
     private static void Place(string target, Action<Stream> write)
     {
@@ -88,23 +95,5 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
             stream.Flush(flushToDisk: true);
         }
         File.Move(staged, target, overwrite: true);
-    }
-
-    private static string Hash(string file)
-    {
-        using var stream = File.OpenRead(file);
-        return Convert.ToHexStringLower(SHA256.HashData(stream));
-    }
-
-    private T Guard<T>(Func<T> action)
-    {
-        try
-        {
-            return action();
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw new TrackingException($"The artifacts in {folder} cannot be used: {e.Message}", e);
-        }
     }
 }

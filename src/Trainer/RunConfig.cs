@@ -285,7 +285,7 @@ public sealed record TrackingConfig
     [Description("Name the run is filed under.")]
     public string Experiment { get; init; } = "default";
 
-    [Description("Folder of the artifacts, by content hash (relative to the config file).")]
+    [Description("Where artifacts are stored by content hash: a folder (relative to the config file), or az://account/container/path, to which they go from .memopt/artifacts (AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_SAS_TOKEN or the Azure login of this machine).")]
     public string Artifacts { get; init; } = ".memopt/artifacts";
 
     [Description("Free labels for queries.")]

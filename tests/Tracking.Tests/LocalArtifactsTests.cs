@@ -1,3 +1,6 @@
+using System.Security.Cryptography;
+using System.Text;
+
 namespace Memopt.Tracking.Tests;
 
 public sealed class LocalArtifactsTests : IDisposable
@@ -52,8 +55,12 @@ public sealed class LocalArtifactsTests : IDisposable
     {
         var link = Store.Put("one", Sample("one", "1"));
         var manifest = Path.Combine(folder, "store", "manifests", link.Hash);
-        File.WriteAllText(manifest, File.ReadAllText(manifest).Replace("a.txt", "../../a.txt"));
-        Assert.Contains("outside", Assert.Throws<TrackingException>(() => Store.Get(link.Hash, Path.Combine(folder, "back"))).Message);
+        var evil = Encoding.UTF8.GetBytes(File.ReadAllText(manifest).Replace("a.txt", "../../a.txt"));
+        var hash = Convert.ToHexStringLower(SHA256.HashData(evil));
+        File.WriteAllBytes(Path.Combine(folder, "store", "manifests", hash), evil);
+        Assert.Contains("outside", Assert.Throws<TrackingException>(() => Store.Get(hash, Path.Combine(folder, "back"))).Message);
+        File.WriteAllBytes(manifest, evil);
+        Assert.Contains("was changed", Assert.Throws<TrackingException>(() => Store.Get(link.Hash, Path.Combine(folder, "back"))).Message);
         Assert.Throws<TrackingException>(() => Store.Get("../x", folder));
     }
 

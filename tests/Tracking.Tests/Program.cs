@@ -1,14 +1,29 @@
 namespace Memopt.Tracking.Tests;
 
-/// <summary>What <see cref="StormTests"/> starts: <c>write STORE RUN STEPS ACKNOWLEDGED</c> or <c>query STORE STOP</c>.</summary>
+/// <summary>
+/// What <see cref="StormTests"/> starts: <c>write STORE RUN STEPS ACKNOWLEDGED</c> or <c>query STORE STOP</c>; and <see cref="BlobArtifactsTests"/>:
+/// <c>push|pull FOLDER CONNECTION HASH BLOCKBYTES PAUSE</c>, with a pause of so many milliseconds after each block.
+/// </summary>
 internal static class Program
 {
     public const int Metrics = 10;
 
     private static int Main(string[] args)
     {
+        if (args[0] is "push" or "pull")
+            return Move(args);
         using var store = new LiteRunStore(args[1]);
         return args[0] == "write" ? Write(store, args[2], int.Parse(args[3]), args[4]) : Query(store, args[2]);
+    }
+
+    private static int Move(string[] args)
+    {
+        var artifacts = new BlobArtifacts(new LocalArtifacts(args[1]), Azurite.Place with { ConnectionString = args[2] }) { BlockBytes = int.Parse(args[4]), Moved = _ => Thread.Sleep(int.Parse(args[5])) };
+        if (args[0] == "push")
+            artifacts.Push(args[3]);
+        else
+            artifacts.Pull(args[3]);
+        return 0;
     }
 
     /// <summary>The value that a metric of a run has at a step.</summary>

@@ -56,7 +56,7 @@ internal static class RunCommand
             Output = output,
             Backend = backend,
             Store = store,
-            Artifacts = Workplace.Artifacts(config),
+            Artifacts = (IArtifactStore?)Workplace.Remote(config, stopping.Token, fault => watcher.Stage("tracking", $"{fault.Message} The adapter is stored here only. {fault.Next}")) ?? Workplace.Artifacts(config),
             Watcher = watcher,
             RunId = NewId(),
             FromStart = fromStart || smoke,

@@ -1,0 +1,94 @@
+using System.Diagnostics;
+using System.Net;
+using System.Net.Sockets;
+using Azure.Storage.Blobs;
+
+namespace Memopt.Tracking.Tests;
+
+/// <summary>Azure's own test server in a process that can be killed and started again over the same data. It saves what it knows every five seconds.</summary>
+internal sealed class Azurite : IDisposable
+{
+    private const string key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";    // the one that all test servers have
+    private readonly string data = Directory.CreateTempSubdirectory("azurite").FullName;
+    private readonly int port = FreePort();
+    private readonly List<string> log = [];
+    private Process? process;
+
+    public Azurite()
+    {
+        Start();
+        Container.Create();
+    }
+
+    /// <summary>Longer than the server takes to save.</summary>
+    public static TimeSpan Saving { get; } = TimeSpan.FromSeconds(6.5);
+
+    public static BlobPlace Place { get; } = BlobPlace.Parse("az://devstoreaccount1/artifacts/team/one");
+
+    public string Endpoint => $"http://127.0.0.1:{port}/devstoreaccount1";
+
+    public string Connection => ConnectionWith(key);
+
+    public BlobContainerClient Container => new(Connection, Place.Container, new BlobClientOptions(BlobClientOptions.ServiceVersion.V2025_11_05));
+
+    /// <summary>Blocks sent to the server, by its own log: those it took, and those that a kill of the client cut off.</summary>
+    public int Blocks
+    {
+        get
+        {
+            lock (log)
+                return log.Count(line => line.Contains("comp=block&", StringComparison.Ordinal) && (line.Contains("\" 201", StringComparison.Ordinal) || line.Contains("\" - ", StringComparison.Ordinal)));
+        }
+    }
+
+    public string ConnectionWith(string secret) => $"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={secret};BlobEndpoint={Endpoint};";
+
+    public void Start()
+    {
+        var program = Path.Combine(Root(), "tests", "oracles", "node_modules", "azurite", "dist", "src", "blob", "main.js");
+        Assert.True(File.Exists(program), "Azurite is not installed: run 'npm ci --ignore-scripts' in tests/oracles.");
+        process = Process.Start(new ProcessStartInfo("node", [program, "--blobHost", "127.0.0.1", "--blobPort", $"{port}", "--location", data, "--disableTelemetry"]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        var ready = new ManualResetEventSlim();
+        process.OutputDataReceived += (_, line) =>
+        {
+            lock (log)
+                log.Add(line.Data ?? "");
+            if (line.Data?.Contains("successfully listens", StringComparison.Ordinal) == true)
+                ready.Set();
+        };
+        process.BeginOutputReadLine();
+        process.BeginErrorReadLine();
+        if (ready.Wait(TimeSpan.FromSeconds(60)))
+            return;
+        Dispose();
+        Assert.Fail("Azurite does not start");
+    }
+
+    public void Kill()
+    {
+        process!.Kill();
+        process.WaitForExit();
+        process.Dispose();
+    }
+
+    public void Dispose()
+    {
+        Kill();
+        Directory.Delete(data, recursive: true);
+    }
+
+    private static int FreePort()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
+    }
+
+    private static string Root()
+    {
+        var folder = AppContext.BaseDirectory;
+        while (!File.Exists(Path.Combine(folder, "Tool.sln")))
+            folder = Path.GetDirectoryName(folder) ?? throw new DirectoryNotFoundException("Tool.sln is not above the tests");
+        return folder;
+    }
+}

@@ -1,0 +1,26 @@
+using Azure;
+
+namespace Memopt.Tracking.Tests;
+
+public sealed class BlobPlaceTests
+{
+    [Theory]
+    [InlineData(507, "InsufficientStorage", "is full")]
+    [InlineData(409, "AccountQuotaExceeded", "is full")]
+    [InlineData(403, "AuthorizationPermissionMismatch", "may not do that")]
+    [InlineData(403, "AccountIsDisabled", "disabled")]
+    [InlineData(418, "Odd", "418 Odd")]
+    public void An_answer_becomes_a_sentence(int status, string code, string expected) => Assert.Contains(expected, BlobPlace.Parse("az://account/container/path").Fault(new RequestFailedException(status, "said", code, null)).Message);
+
+    [Theory]
+    [InlineData("az://account")]
+    [InlineData("az://Account/container")]
+    [InlineData("az://account/container/../x")]
+    [InlineData("az://account/container?sig=secret")]
+    public void A_place_that_is_none_is_refused(string text)
+    {
+        var fault = Assert.Throws<TrackingException>(() => BlobPlace.Parse(text));
+        Assert.DoesNotContain("secret", fault.Message);
+        Assert.Contains("az://account/container/path", fault.Next);
+    }
+}
