@@ -288,6 +288,9 @@ public sealed record TrackingConfig
     [Description("Folder of the artifacts, by content hash (relative to the config file).")]
     public string Artifacts { get; init; } = ".memopt/artifacts";
 
+    [Description("Folder for TensorBoard's event files (relative to the config file), one folder a run in it, written as the run goes; none writes none.")]
+    public string? Tensorboard { get; init; }
+
     [Description("Free labels for queries.")]
     public IReadOnlyDictionary<string, string> Tags { get; init; } = new Dictionary<string, string>();
 }
