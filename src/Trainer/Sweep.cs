@@ -51,7 +51,7 @@ public sealed record Sweep
         }
         // What is drawn twice counts once; a few values may not have as many combinations as were asked for.
         return Enumerable.Range(0, 20 * Count!.Value)
-            .Select(number => (IReadOnlyList<KeyValuePair<string, string>>)[.. parameters.Select(parameter => new KeyValuePair<string, string>(parameter.Setting, parameter.At(Chance(number, parameter.Setting))))])
+            .Select(number => (IReadOnlyList<KeyValuePair<string, string>>)[.. parameters.Select(parameter => new KeyValuePair<string, string>(parameter.Setting, parameter.Draw(Chance(number, parameter.Setting))))])
             .DistinctBy(settings => string.Join(' ', settings)).Take(Count.Value);
     }
 
@@ -69,8 +69,8 @@ public sealed record SweepParameters(IReadOnlyList<SweepParameter> List);
 /// <param name="Range">Where to draw from, or null.</param>
 public sealed record SweepParameter(string Setting, IReadOnlyList<string> Values, SweepRange? Range = null)
 {
-    /// <summary>The value at a place from 0 to below 1.</summary>
-    public string At(double place) => Range?.At(place) ?? Values[(int)(place * Values.Count)];
+    /// <summary>The value that a chance from 0 to below 1 draws.</summary>
+    public string Draw(double chance) => Range?.Draw(chance) ?? Values[(int)(chance * Values.Count)];
 }
 
 /// <summary>A range of numbers.</summary>
@@ -81,10 +81,13 @@ public sealed record SweepParameter(string Setting, IReadOnlyList<string> Values
 public sealed record SweepRange(double Min, double Max, bool Log, bool Whole)
 {
     /// <summary>The number at a place from 0 to 1, in four digits.</summary>
-    public string At(double place)
+    public string At(double place) => On(Min, Max, place);
+
+    /// <summary>The number that a chance from 0 to below 1 draws. Each whole number is as likely: half a number more at either end.</summary>
+    public string Draw(double chance) => Whole ? On(Min - 0.5, Max + 0.5, chance) : On(Min, Max, chance);
+
+    private string On(double low, double high, double place)
     {
-        // Whole numbers get as much of the way each: half a number more at either end.
-        var (low, high) = Whole ? (Min - 0.5, Max + 0.5) : (Min, Max);
         var number = Log ? Math.Exp(Math.Log(low) + place * (Math.Log(high) - Math.Log(low))) : low + place * (high - low);
         number = Whole ? Math.Round(number) : double.Parse(number.ToString("G4", CultureInfo.InvariantCulture), CultureInfo.InvariantCulture);
         return Math.Clamp(number, Min, Max).ToString(CultureInfo.InvariantCulture);
@@ -220,7 +223,7 @@ public static partial class RunConfigFile
             var (log, points) = (false, (int?)null);
             while (reader.Read() && reader.TokenType != JsonTokenType.EndObject)
             {
-                var key = reader.GetString()!;
+                var (key, place) = (reader.GetString()!, Position((int)reader.TokenStartIndex));
                 reader.Read();
                 var wanted = "";
                 switch (key)
@@ -245,7 +248,7 @@ public static partial class RunConfigFile
                 if (wanted.Length > 0)
                     At(ref reader, $"{path}.{key}", $"must be {wanted}, found {Found(ref reader)}", "MEMOPT0003");
                 else
-                    At(ref reader, $"{path}.{key}", $"is not a part of a range{Like(key, rangeKeys)}", "MEMOPT0002");
+                    Problem($"{path}.{key}", $"is not a part of a range{Like(key, rangeKeys)}", place.Line, place.Column, "MEMOPT0002");
                 reader.Skip();
             }
             if (Problems.Count > before)

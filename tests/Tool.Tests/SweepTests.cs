@@ -34,9 +34,12 @@ public sealed class SweepTests
         var folder = Workshop();
         using (var process = Cli.Start(folder, "sweep", "grid.json"))
         {
-            var third = false;
-            while (process.StandardError.ReadLine() is { } line && !(third && line.StartsWith("step 1", StringComparison.Ordinal)))
-                third |= line.Contains("3 of 4");
+            var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
+            var checkpoint = Path.Combine(folder, ".memopt", "memopt", "sweep-grid", "3", "checkpoints");
+            while (!Directory.Exists(checkpoint) || !Directory.EnumerateDirectories(checkpoint, "step-*").Any(step => !step.Contains("staged")))
+            {
+                Assert.False(process.WaitForExit(5), error.IsCompleted ? error.Result : "it ended before the kill");
+            }
             process.Kill();
             process.WaitForExit();
         }
@@ -150,7 +153,7 @@ public sealed class SweepTests
         var said = Cli.Run(folder, "sweep", "bad.json", "--json");
         Assert.Equal(2, said.Exit);
         foreach (var expected in new[] { "(2,3): error MEMOPT0002: metod", "(3,11): error MEMOPT0003: goal", "(5,5): error MEMOPT0002: parameters.train.learningRte is not a setting (did you mean train.learningRate?)",
-            "(6,25): error MEMOPT0004: parameters.adapter.rank", "(7,30): error MEMOPT0003: parameters.adapter.kind", "(8,35): error MEMOPT0002: parameters.train.warmup.mx", "(9,5): error MEMOPT0006: parameters.tracking.store" })
+            "(6,25): error MEMOPT0004: parameters.adapter.rank", "(7,30): error MEMOPT0003: parameters.adapter.kind", "(8,33): error MEMOPT0002: parameters.train.warmup.mx", "(9,5): error MEMOPT0006: parameters.tracking.store" })
         {
             Assert.Contains("bad.json" + expected, said.Error);
         }
