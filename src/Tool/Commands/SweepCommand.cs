@@ -80,8 +80,8 @@ internal static class SweepCommand
         var best = sweep.Sweep.Goal == SweepGoal.Minimize ? done.MinBy(child => child.Value) : done.MaxBy(child => child.Value);
         var (stopped, failed) = (children.Count < total, children.Count(child => child.Reason is not null));
         record.Tag("best", best?.RunId);
-        record.End(new Outcome(stopped ? RunStatus.Stopped : failed == total ? RunStatus.Failed : RunStatus.Finished,
-            stopped ? "stopped on request" : failed > 0 ? $"{failed} of {total} failed" : null) { Ended = DateTimeOffset.UtcNow });
+        var status = stopped ? RunStatus.Stopped : failed == total ? RunStatus.Failed : RunStatus.Finished;
+        record.End(new Outcome(status, stopped ? "stopped on request" : failed > 0 ? $"{failed} of {total} failed" : null) { Ended = DateTimeOffset.UtcNow });
         if (json)
             Shell.Print(new { runId = id, name = sweep.Name, metric = sweep.Sweep.Metric, goal = sweep.Sweep.Goal, total, stopped, best, children });
         else
