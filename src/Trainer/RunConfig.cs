@@ -288,6 +288,9 @@ public sealed record TrackingConfig
     [Description("Where artifacts are stored by content hash: a folder (relative to the config file), or az://account/container/path, to which they go from .memopt/artifacts (AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_SAS_TOKEN or the Azure login of this machine).")]
     public string Artifacts { get; init; } = ".memopt/artifacts";
 
+    [Description("Folder for TensorBoard's event files (relative to the config file), one folder a run in it, written as the run goes; none writes none.")]
+    public string? Tensorboard { get; init; }
+
     [Description("Free labels for queries.")]
     public IReadOnlyDictionary<string, string> Tags { get; init; } = new Dictionary<string, string>();
 }

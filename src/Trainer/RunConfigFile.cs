@@ -29,7 +29,7 @@ public sealed record LoadedConfig(RunConfig Config, string File, string Folder, 
 }
 
 /// <summary>memopt.json → <see cref="RunConfig"/>, or every problem at once with line and column. Comments and trailing commas are allowed.</summary>
-public static class RunConfigFile
+public static partial class RunConfigFile
 {
     private static readonly JsonReaderOptions relaxed = new() { CommentHandling = JsonCommentHandling.Skip, AllowTrailingCommas = true };
     private static readonly JsonSerializerOptions strict = new() { RespectNullableAnnotations = true };
@@ -53,36 +53,13 @@ public static class RunConfigFile
     private static LoadedConfig Read(string path, byte[] text, IReadOnlyList<string> overrides, bool checkFiles)
     {
         var reading = new Reading(path);
-        RunConfig config = new();
+        var config = reading.Root(text, new RunConfig());
         var changed = new List<Override>();
-        try
-        {
-            reading.Text = text = text.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? text[3..] : text;
-            var reader = new Utf8JsonReader(text, relaxed);
-            reader.Read();
-            config = (RunConfig)reading.Record(ref reader, config, "")!;
-            while (reader.Read())
-            {
-            }
-        }
-        catch (JsonException e)
-        {
-            reading.Problem("", $"not valid JSON: {e.Message.Split(" LineNumber")[0]}", (int)(e.LineNumber ?? 0) + 1, (int)(e.BytePositionInLine ?? 0) + 1, "MEMOPT0001");
-        }
-        catch (InvalidOperationException e)
-        {
-            reading.Problem("", $"holds text that is not valid Unicode ({e.Message})", 0, 0, "MEMOPT0001");
-        }
         foreach (var item in overrides)
             config = Override(config, item, reading, changed);
         if (reading.Problems.Count == 0)
             reading.Contradictions(config, Path.GetDirectoryName(Path.GetFullPath(path))!, checkFiles);
-        if (reading.Problems.Count > 0)
-        {
-            throw new UserFault(reading.Problems.Count == 1 ? $"{path} has a problem." : $"{path} has {reading.Problems.Count} problems.",
-                next: "dotnet memopt config schema   (lists every setting)")
-            { Problems = [.. reading.Problems.OrderBy(p => p.Line).ThenBy(p => p.Column)] };
-        }
+        reading.Throw("dotnet memopt config schema   (lists every setting)");
         return new LoadedConfig(config, path, Path.GetDirectoryName(Path.GetFullPath(path))!, Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true }),
             Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString()))), changed);
     }
@@ -148,16 +125,15 @@ public static class RunConfigFile
     private static RunConfig Override(RunConfig config, string item, Reading reading, List<Override> changed)
     {
         var cut = item.IndexOf('=');
-        var parts = (cut < 0 ? item : item[..cut]).Split('.', 3);
-        var section = Settings(typeof(RunConfig)).FirstOrDefault(p => Key(p) == parts[0]);
-        var setting = parts.Length < 2 || section is null ? null : Settings(section.PropertyType).FirstOrDefault(p => Key(p) == parts[1]);
-        if (cut < 0 || setting is null || (parts.Length == 3 && !IsMap(setting.PropertyType)))
+        var name = cut < 0 ? item : item[..cut];
+        if (cut < 0 || Find(name) is not { } setting)
         {
-            var known = Settings(typeof(RunConfig)).SelectMany(s => Settings(s.PropertyType).Select(p => $"{Key(s)}.{Key(p)}"));
-            reading.Problem(item, cut < 0 ? "--set needs key=value" : $"--set: no such setting{Reading.Like(item[..cut], known)}", 0, 0, "MEMOPT0002");
+            reading.Problem(item, cut < 0 ? "--set needs key=value" : $"--set: no such setting{Reading.Like(name, Names())}", 0, 0, "MEMOPT0002");
             return config;
         }
-        var old = section!.GetValue(config)!;
+        var parts = name.Split('.', 3);
+        var section = Settings(typeof(RunConfig)).First(p => Key(p) == parts[0]);
+        var old = section.GetValue(config)!;
         var value = item[(cut + 1)..];
         // A third part is a key of a map: tracking.tags.team=nlp.
         var json = parts.Length == 3 ? MapWith(setting.GetValue(old), parts[2], value) : value;
@@ -170,6 +146,18 @@ public static class RunConfigFile
             return config;
         changed.Add(new($"{parts[0]}.{parts[1]}", Node(setting.GetValue(old))?.ToJsonString() ?? "null", Node(parsed)?.ToJsonString() ?? "null"));
         return (RunConfig)With(config, section, With(old, setting, parsed));
+    }
+
+    /// <summary>Every setting's name.</summary>
+    private static IEnumerable<string> Names() => Settings(typeof(RunConfig)).SelectMany(section => Settings(section.PropertyType).Select(setting => $"{Key(section)}.{Key(setting)}"));
+
+    /// <summary>The setting of a name; a third part is a key of a map.</summary>
+    private static PropertyInfo? Find(string name)
+    {
+        var parts = name.Split('.', 3);
+        var setting = parts.Length < 2 || Settings(typeof(RunConfig)).FirstOrDefault(p => Key(p) == parts[0]) is not { } section ? null
+            : Settings(section.PropertyType).FirstOrDefault(p => Key(p) == parts[1]);
+        return setting is not null && (parts.Length < 3 || IsMap(setting.PropertyType)) ? setting : null;
     }
 
     private static bool IsJson(string text)
@@ -210,7 +198,7 @@ public static class RunConfigFile
     }
 
     /// <summary>One reading of a file: binds by the record's own declarations and collects what is wrong.</summary>
-    private sealed class Reading(string file)
+    private sealed partial class Reading(string file)
     {
         private static readonly Dictionary<string, DataFormat> formats = Enum.GetValues<DataFormat>().ToDictionary(format => Spelling(format));
 
@@ -219,6 +207,40 @@ public static class RunConfigFile
         public List<Problem> Problems { get; } = [];
 
         public void Problem(string path, string message, int line, int column, string code) => Problems.Add(new(path, message, line > 0 ? file : null, line, column, code));
+
+        /// <summary>The whole file, as far as it can be read.</summary>
+        public T Root<T>(byte[] text, T defaults) where T : notnull
+        {
+            try
+            {
+                Text = text.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? text[3..] : text;
+                var reader = new Utf8JsonReader(Text, relaxed);
+                reader.Read();
+                defaults = (T)Record(ref reader, defaults, "")!;
+                while (reader.Read())
+                {
+                }
+            }
+            catch (JsonException e)
+            {
+                Problem("", $"not valid JSON: {e.Message.Split(" LineNumber")[0]}", (int)(e.LineNumber ?? 0) + 1, (int)(e.BytePositionInLine ?? 0) + 1, "MEMOPT0001");
+            }
+            catch (InvalidOperationException e)
+            {
+                Problem("", $"holds text that is not valid Unicode ({e.Message})", 0, 0, "MEMOPT0001");
+            }
+            return defaults;
+        }
+
+        /// <summary>Ends the reading when anything was wrong.</summary>
+        public void Throw(string next)
+        {
+            if (Problems.Count > 0)
+            {
+                throw new UserFault(Problems.Count == 1 ? $"{file} has a problem." : $"{file} has {Problems.Count} problems.", next: next)
+                { Problems = [.. Problems.OrderBy(p => p.Line).ThenBy(p => p.Column)] };
+            }
+        }
 
         public object? Record(ref Utf8JsonReader reader, object defaults, string path)
         {
@@ -247,7 +269,7 @@ public static class RunConfigFile
                 }
                 reader.Read();
                 var before = Problems.Count;
-                var value = property.PropertyType.Namespace == typeof(RunConfig).Namespace && path.Length == 0
+                var value = defaults is RunConfig
                     ? Record(ref reader, property.GetValue(copy)!, full)
                     : Value(ref reader, property, full);
                 if (Problems.Count == before || value is not null)
@@ -310,6 +332,11 @@ public static class RunConfigFile
             {
                 wanted = "a source, or a list of sources: \"train.jsonl\" or {\"source\": …, \"weight\": …, \"columns\": {…}, \"format\": …}";
                 value = Sources(ref reader, path, located);
+            }
+            else if (type == typeof(SweepParameters))
+            {
+                wanted = "an object of settings";
+                value = Parameters(ref reader, path);
             }
             else
             {
@@ -446,10 +473,11 @@ public static class RunConfigFile
             Problem(path, message, line, column, code);
         }
 
-        /// <summary>Finds a setting in the file again, for a problem that shows only when all are read.</summary>
-        private void Locate(string path, string message, string code)
+        /// <summary>Finds a setting in the file again, for a problem that shows only when all are read. A slash parts a path whose second part has dots.</summary>
+        public void Locate(string path, string message, string code)
         {
-            var parts = path.Split('.');
+            var parts = path.Split(path.Contains('/') ? '/' : '.');
+            path = path.Replace('/', '.');
             var reader = new Utf8JsonReader(Text, relaxed);
             var inside = "";
             while (reader.Read())
@@ -458,7 +486,7 @@ public static class RunConfigFile
                     continue;
                 if (reader.CurrentDepth == 1)
                     inside = reader.GetString()!;
-                else if (reader.CurrentDepth == 2 && inside == parts[0] && reader.GetString() == parts[1])
+                if (reader.CurrentDepth == parts.Length && inside == parts[0] && reader.GetString() == parts[^1])
                 {
                     At(ref reader, path, message, code);
                     return;

@@ -31,6 +31,26 @@ internal static class RunCommand
         var watcher = new ConsoleWatcher();
         if (smoke)
             overrides = [.. overrides, $"model.source={ModelHub.Nano}", "train.steps=20", "tracking.experiment=smoke"];
+        var result = Train(file, overrides, config => smoke ? Path.Combine(config.Folder, ".memopt", "smoke") : Workplace.Output(config), fromStart || smoke, requested, offline, watcher, parent: null, stop);
+        if (json)
+            Shell.Print(new { runId = result.RunId, status = result.Status, steps = result.Steps, adapter = result.Adapter, upToDate = result.UpToDate, eval = result.Score });
+        else
+            watcher.Stage(result.Status == RunStatus.Finished ? "finished" : "stopped", $"run {result.RunId}; see it with: dotnet memopt runs show {result.RunId}");
+        return result.Status == RunStatus.Finished ? 0 : 130;
+    }
+
+    /// <summary>Brings what a config names and trains it; going on from the last checkpoint in its folder.</summary>
+    /// <param name="file">The config file.</param>
+    /// <param name="overrides">Settings as <c>a.b=value</c>.</param>
+    /// <param name="place">The folder of checkpoints and result.</param>
+    /// <param name="fromStart">Whether checkpoints are left aside.</param>
+    /// <param name="requested">The backend asked for, or null.</param>
+    /// <param name="offline">Whether no server is asked.</param>
+    /// <param name="watcher">Told what passes.</param>
+    /// <param name="parent">The run that this one is a part of, or null.</param>
+    /// <param name="stop">Ends it after the step.</param>
+    public static Result Train(string file, IReadOnlyList<string> overrides, Func<LoadedConfig, string> place, bool fromStart, string? requested, bool offline, IWatcher watcher, RunParent? parent, CancellationToken stop)
+    {
         var config = RunConfigFile.Read(file, overrides);
         watcher.Stage("config", file);
         foreach (var change in config.Overrides)
@@ -41,15 +61,17 @@ internal static class RunCommand
         config = PullCommand.BringData(config, offline, stop);
         foreach (var data in config.Located.Values)
             watcher.Stage("download", $"{data.Source} at {data.Commit}, {data.Files.Count} files, {data.FetchedBytes / 1048576.0:N1} MiB fetched");
-        var output = smoke ? Path.Combine(config.Folder, ".memopt", "smoke") : Workplace.Output(config);
+        var output = place(config);
         using var one = OnlyOne(output);
         using var store = Workplace.Store(config);
         var backend = Backend.Load(requested, Shell.BackendEnvironment(config.Folder));
         foreach (var warning in backend.Warnings)
             watcher.Stage("warning", warning);
+        if (parent is not null && backend.Kind == "cuda")
+            Cuda.ReleaseCached(backend.Device);                               // what those before it had is free again
         var (commit, dirty) = Shell.Git(config.Folder);
         using var stopping = CancellationTokenSource.CreateLinkedTokenSource(stop);
-        var result = FineTune.Run(new Job
+        return FineTune.Run(new Job
         {
             Config = config,
             Model = model.Folder,
@@ -59,7 +81,8 @@ internal static class RunCommand
             Artifacts = (IArtifactStore?)Workplace.Remote(config, stopping.Token, fault => watcher.Stage("tracking", $"{fault.Message} The adapter is stored here only. {fault.Next}")) ?? Workplace.Artifacts(config),
             Watcher = watcher,
             RunId = NewId(),
-            FromStart = fromStart || smoke,
+            FromStart = fromStart,
+            Parent = parent,
             GitCommit = commit,
             GitDirty = dirty,
             Environment = new Dictionary<string, string>(model.Files.Select(file => KeyValuePair.Create($"model.files.{file.Path}", file.Hash))
@@ -76,18 +99,13 @@ internal static class RunCommand
                 ["host"] = Environment.MachineName,
             },
         }, stopping.Token);
-        if (json)
-            Shell.Print(new { runId = result.RunId, status = result.Status, steps = result.Steps, adapter = result.Adapter, upToDate = result.UpToDate, eval = result.Score });
-        else
-            watcher.Stage(result.Status == RunStatus.Finished ? "finished" : "stopped", $"run {result.RunId}; see it with: dotnet memopt runs show {result.RunId}");
-        return result.Status == RunStatus.Finished ? 0 : 130;
     }
 
     /// <summary>Sortable by time, unique by chance.</summary>
-    private static string NewId() => DateTime.UtcNow.ToString("yyMMddHHmmss") + Guid.NewGuid().ToString("N")[..6];
+    public static string NewId() => DateTime.UtcNow.ToString("yyMMddHHmmss") + Guid.NewGuid().ToString("N")[..6];
 
     /// <summary>Two processes must not write one run's checkpoints.</summary>
-    private static FileStream OnlyOne(string output)
+    public static FileStream OnlyOne(string output)
     {
         Directory.CreateDirectory(output);
         try

@@ -29,6 +29,8 @@ public sealed record Job
     /// <summary>Id of a run that begins here; a resumed one keeps its own.</summary>
     public required string RunId { get; init; }
     public bool FromStart { get; init; }
+    /// <summary>The run that this one is a part of, or null.</summary>
+    public RunParent? Parent { get; init; }
     /// <summary>Facts of the surroundings for the record: versions, commit.</summary>
     public IReadOnlyDictionary<string, string> Environment { get; init; } = new Dictionary<string, string>();
     public string? GitCommit { get; init; }
@@ -140,7 +142,9 @@ public static class FineTune
             Tags = config.Tracking.Tags,
             Ledger = plan.Rows,
             TotalSteps = batches.TotalSteps,
-        }, step, fault => job.Watcher.Stage("tracking", fault), Path.Combine(job.Output, "unrecorded"));
+            Parent = job.Parent,
+        }, step, fault => job.Watcher.Stage("tracking", fault), Path.Combine(job.Output, "unrecorded"))
+            .WithTensorBoard(config.Tracking.Tensorboard is { } board ? job.Config.Full(board) : null, runId, step, fault => job.Watcher.Stage("tracking", fault), job.Clock);
         if (step > 0)
             record.Append(new RunEvent(job.Clock.GetUtcNow(), step, "resume", $"goes on after step {step} of {batches.TotalSteps}"));
         try

@@ -134,7 +134,7 @@ internal static class RunsUpkeep
         var root = Path.GetDirectoryName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(store ?? new TrackingConfig().Store)))!;
         if (!Directory.Exists(root))
             yield break;
-        foreach (var manifest in Directory.EnumerateDirectories(root).Select(folder => Path.Combine(folder, "checkpoints")).Where(Directory.Exists)
+        foreach (var manifest in Directory.EnumerateDirectories(root, "checkpoints", new EnumerationOptions { RecurseSubdirectories = true, MaxRecursionDepth = 3 })    // those of a sweep lie two folders deeper
             .SelectMany(folder => Directory.EnumerateDirectories(folder, "step-*")).Select(folder => Path.Combine(folder, "manifest.json")).Where(File.Exists))
         {
             if (JsonNode.Parse(File.ReadAllBytes(manifest))?["runId"] is { } id && runs.Contains((string)id!))
