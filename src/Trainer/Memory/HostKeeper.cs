@@ -20,9 +20,6 @@ internal sealed class HostKeeper : IKeeper, IDisposable
     private readonly List<Kept> leaving = [];
     private readonly SortedDictionary<int, List<Kept>> away = [];
 
-    /// <summary>Pinned bytes held, in use or not.</summary>
-    public long HostBytes { get; private set; }
-
     public IKept Keep(Tensor tensor, int layer)
     {
         var bytes = tensor.numel() * tensor.element_size();
@@ -82,11 +79,9 @@ internal sealed class HostKeeper : IKeeper, IDisposable
                 copies.Wait();
                 var small = idle.MaxBy(other => other.Bytes)!;
                 idle.Remove(small);
-                HostBytes -= small.Bytes;
                 small.Dispose();
             }
             room = new Pinned(bytes);
-            HostBytes += bytes;
         }
         else
         {

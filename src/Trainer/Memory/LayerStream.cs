@@ -43,9 +43,6 @@ public sealed class LayerStream : IDisposable
         pieces = copies is null ? null : new(Piece);
     }
 
-    /// <summary>Bytes of weights that lie on the host or in the file.</summary>
-    public long Bytes => streamed.Sum(layer => layer.Bytes);
-
     /// <summary>Layers that are streamed.</summary>
     public int Count => streamed.Count;
 
@@ -264,20 +261,7 @@ public sealed class LayerStream : IDisposable
         }
     }
 
-    // Parts of a layer are read side by side: one thread does not keep up with a fast disk, nor with the page cache.
-    private unsafe void Read(long offset, long count, nint to)
-    {
-        const int most = 4 << 20;
-        Parallel.For(0, (count + most - 1) / most, new ParallelOptions { MaxDegreeOfParallelism = 4 }, part =>
-        {
-            var end = Math.Min(count, (part + 1) * most);
-            for (var at = part * most; at < end;)
-            {
-                var read = RandomAccess.Read(file!.SafeFileHandle, new Span<byte>((byte*)to + at, (int)(end - at)), offset + at);
-                at += read > 0 ? read : throw new EndOfStreamException($"{file.Name} became shorter while a layer was read from it.");
-            }
-        });
-    }
+    private void Read(long offset, long count, nint to) => FileRead.Into(file!.SafeFileHandle, offset, count, to, file.Name);
 
     private static Tensor Host(long bytes)
     {

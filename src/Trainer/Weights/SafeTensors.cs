@@ -28,8 +28,7 @@ public sealed class SafeTensors : IDisposable
         ["BOOL"] = (@bool, 1),
     };
 
-    // Parts of a tensor are read side by side: one thread does not keep up with a fast disk, nor with the page cache.
-    private const int PartBytes = 4 << 20, Readers = 4, WriteBytes = 32 << 20;
+    private const int WriteBytes = 32 << 20;
 
     private readonly SafeFileHandle handle;
     private readonly long data;
@@ -115,18 +114,8 @@ public sealed class SafeTensors : IDisposable
         : throw new UserFault($"{File}: \"{stored.Name}\" has type {stored.Type}.", found: stored.Type, next: $"use weights in one of {string.Join(", ", types.Keys)}");
 
     /// <summary>Reads some bytes of a tensor to an address, several parts at once.</summary>
-    internal unsafe void Read(StoredTensor stored, long from, long count, nint to)
-    {
-        Parallel.For(0, (count + PartBytes - 1) / PartBytes, new ParallelOptions { MaxDegreeOfParallelism = Readers }, part =>
-        {
-            var end = Math.Min(count, (part + 1) * PartBytes);
-            for (var at = part * PartBytes; at < end;)
-            {
-                var read = RandomAccess.Read(handle, new Span<byte>((byte*)to + at, (int)(end - at)), data + stored.From + from + at);
-                at += read > 0 ? read : throw new EndOfStreamException($"{File} became shorter while \"{stored.Name}\" was read from it.");
-            }
-        });
-    }
+    internal void Read(StoredTensor stored, long from, long count, nint to) =>
+        FileRead.Into(handle, data + stored.From + from, count, to, $"{File}: \"{stored.Name}\"");
 
     /// <summary>Writes tensors in the order given, flushed to disk; the bytes depend on nothing else.</summary>
     /// <param name="file">Where to; written in place, so stage it where a torn file matters.</param>
