@@ -4,9 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mib=${1:-256} rounds=${2:-5} folder=$(mktemp -d -p "${3:-${TMPDIR:-/tmp}}")
-tool=artifacts/bin/Tool/release/memopt.dll
+tool=${MEMOPT_DLL:-artifacts/bin/Tool/release/memopt.dll}
 [ -f "$tool" ] || dotnet build src/Tool -c Release -v quiet
-node bench/pull/server.mjs 4 "$mib" > "$folder/port" &
+mkdir "$folder/served"
+python3 bench/pull/server.py "$folder/served" 4 "$mib" > "$folder/port" &
 server=$!
 trap 'kill $server; rm -rf "$folder"' EXIT
 until [ -s "$folder/port" ]; do sleep 0.2; done

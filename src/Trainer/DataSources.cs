@@ -67,4 +67,8 @@ internal static class DataNames
 
     /// <summary><c>.gz</c>, <c>.br</c>, <c>.zst</c>, or null.</summary>
     public static string? Compression(string path) => Path.GetExtension(path).ToLowerInvariant() is (".gz" or ".br" or ".zst") and var extension ? extension : null;
+
+    /// <summary>Whether a name says that a file is an archive, or compressed otherwise.</summary>
+    public static bool IsPacked(string path) =>
+        Path.GetExtension(Compression(path) is null ? path : path[..^Path.GetExtension(path).Length]).ToLowerInvariant() is ".bz2" or ".xz" or ".lzma" or ".lz4" or ".zip" or ".7z" or ".rar" or ".tar" or ".tgz" or ".tbz" or ".txz";
 }

@@ -23,6 +23,14 @@ internal static class Glob
             else
                 form.Append(glob[i] switch { '*' => "[^/]*", '?' => "[^/]", var other => Regex.Escape(other.ToString()) });
         }
-        return new(form.Append('$').ToString(), RegexOptions.CultureInvariant);
+        try
+        {
+            // A data set's card may name any glob: no time that grows with the powers of its stars.
+            return new(form.Append('$').ToString(), RegexOptions.CultureInvariant | RegexOptions.NonBacktracking);
+        }
+        catch (Exception e) when (e is ArgumentException or NotSupportedException)
+        {
+            throw new UserFault("A glob is not understood.", found: glob, next: "write ranges in order, [a-z]", e);
+        }
     }
 }

@@ -63,11 +63,14 @@ public enum Truncation { Drop, Left, Right, Split }
 
 public sealed record DataConfig
 {
-    [Description("What to train on, one source or a list: a file, folder or glob (relative to the config file; JSON Lines, JSON, CSV, TSV, Parquet, each also .gz, .br or .zst), or hf:org/name. '#500' behind it takes 500 rows; as an object it has a weight, columns and a format too.")]
+    [Description("What to train on, one source or a list: a file, folder or glob (relative to the config file; JSON Lines, JSON, CSV, TSV, Parquet, each also .gz, .br or .zst), or hf:org/name, hf:org/name:configuration:split. '#500' behind it takes 500 rows; as an object it has a weight, columns and a format too.")]
     public DataSources Train { get; init; } = DataSources.Of("train.jsonl");
 
     [Description("What to evaluate on, likewise; none skips evaluation, unless evalShare is set.")]
     public DataSources? Eval { get; init; }
+
+    /// <summary>All that rows come from, for either use.</summary>
+    public IEnumerable<DataSource> Sources => Train.List.Concat(Eval?.List ?? []);
 
     [Description("Share of the training rows that is kept for evaluation instead, chosen by a hash of each row's content: a row stays on its side whatever else is in the file."), Range(0.0, 0.9), Pinned]
     public double EvalShare { get; init; }
@@ -115,7 +118,7 @@ public sealed record AdapterConfig
     [Description("Modules that get an adapter: \"all-linear\" (every linear but the head) or a list of names as in the weights file."), Pinned]
     public Targets Targets { get; init; } = Targets.AllLinear;
 
-    [Description("Adapter folder (PEFT layout) to start from; its rank, alpha and targets are taken."), Pinned]
+    [Description("Adapter to start from, a folder (PEFT layout, relative to the config file) or a registered one: NAME, NAME@alias, NAME@3; its rank, alpha and targets are taken."), Pinned]
     public string? From { get; init; }
 
     [Description("Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)."), Pinned]
@@ -277,6 +280,9 @@ public sealed record CheckpointConfig
     public int Keep { get; init; } = 2;
 }
 
+/// <summary>What becomes of checkpoints when artifacts go to a storage account.</summary>
+public enum CheckpointUploads { Upload, Keep }
+
 public sealed record TrackingConfig
 {
     [Description("Folder of the run store (relative to the config file).")]
@@ -287,6 +293,18 @@ public sealed record TrackingConfig
 
     [Description("Where artifacts are stored by content hash: a folder (relative to the config file), or az://account/container/path, to which they go from .memopt/artifacts (AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_SAS_TOKEN or the Azure login of this machine).")]
     public string Artifacts { get; init; } = ".memopt/artifacts";
+
+    [Description("Whether checkpoints go to the storage account too, when artifacts do: upload, or keep them here. Sent in the background, newest first, one that checkpoint.keep removes before its turn not at all. Each takes its size in the account until artifacts rm --checkpoints.")]
+    public CheckpointUploads Checkpoints { get; init; } = CheckpointUploads.Upload;
+
+    [Description("How long a training that is done waits for the storage account, trying again while it cannot be reached. What is not there then is sent by the next run or by artifacts sync."), Unit("hours"), Range(0.0, 1000.0)]
+    public double UploadHours { get; init; } = 4;
+
+    [Description("Name under which a finished run's adapter is registered as the next version (adapters ls); none is the experiment's name.")]
+    public string? Register { get; init; }
+
+    [Description("What tells the best version of a registered adapter: min or max of a metric.")]
+    public string Best { get; init; } = "min(eval_loss)";
 
     [Description("Folder for TensorBoard's event files (relative to the config file), one folder a run in it, written as the run goes; none writes none.")]
     public string? Tensorboard { get; init; }

@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Collections;
 using System.ComponentModel.DataAnnotations;
 using System.Reflection;
@@ -5,6 +6,8 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using System.Text.Unicode;
+using Memopt.Tracking;
 using Memopt.Trainer.Hub;
 
 namespace Memopt.Trainer;
@@ -23,6 +26,13 @@ public sealed record LoadedConfig(RunConfig Config, string File, string Folder, 
 {
     /// <summary>A path of the config as a full path.</summary>
     public string Full(string path) => Path.GetFullPath(Path.Combine(Folder, path));
+
+    /// <summary>The folder of the adapter to start from, or null; for a registered one, once it is here.</summary>
+    public string? From
+    {
+        get => field ?? (Config.Adapter.From is { } from ? Full(from) : null);
+        init;
+    }
 
     /// <summary>Where the data sets from elsewhere lie, by their source, once they are here.</summary>
     public IReadOnlyDictionary<string, Hub.LocalModel> Located { get; init; } = new Dictionary<string, Hub.LocalModel>();
@@ -50,9 +60,15 @@ public static partial class RunConfigFile
     /// <summary>The defaults with overrides, where there is no file.</summary>
     public static LoadedConfig Default(IReadOnlyList<string> overrides) => Read("memopt.json", "{}"u8.ToArray(), overrides, checkFiles: false);
 
-    private static LoadedConfig Read(string path, byte[] text, IReadOnlyList<string> overrides, bool checkFiles)
+    /// <summary>Settings that a program made, as if they were a file of this name.</summary>
+    internal static LoadedConfig Read(string path, RunConfig config, IReadOnlyList<string> overrides) => Recorded(path, Write(config).ToJsonString(), overrides);
+
+    /// <summary>The settings that a run recorded, with overrides; paths in them are relative to where <paramref name="path"/> would lie.</summary>
+    public static LoadedConfig Recorded(string path, string json, IReadOnlyList<string> overrides) => Read(path, Encoding.UTF8.GetBytes(json), overrides, checkFiles: true, whole: true);
+
+    private static LoadedConfig Read(string path, byte[] text, IReadOnlyList<string> overrides, bool checkFiles, bool whole = false)
     {
-        var reading = new Reading(path);
+        var reading = new Reading(path) { Whole = whole };
         var config = reading.Root(text, new RunConfig());
         var changed = new List<Override>();
         foreach (var item in overrides)
@@ -62,6 +78,16 @@ public static partial class RunConfigFile
         reading.Throw("dotnet memopt config schema   (lists every setting)");
         return new LoadedConfig(config, path, Path.GetDirectoryName(Path.GetFullPath(path))!, Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true }),
             Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString()))), changed);
+    }
+
+    /// <summary>A problem of a setting that shows only when the config is put to use, at its place in the file.</summary>
+    public static Problem At(LoadedConfig config, string path, string message, string code)
+    {
+        if (!File.Exists(config.File))
+            return new(path, message, Code: code);                             // a config made in code
+        var reading = new Reading(config.File) { Text = File.ReadAllBytes(config.File) };
+        reading.Locate(path, message, code);
+        return reading.Problems[0] with { File = config.File };
     }
 
     /// <summary>Pinned settings that differ between a checkpoint's config (as JSON) and this one.</summary>
@@ -128,7 +154,7 @@ public static partial class RunConfigFile
         var name = cut < 0 ? item : item[..cut];
         if (cut < 0 || Find(name) is not { } setting)
         {
-            reading.Problem(item, cut < 0 ? "--set needs key=value" : $"--set: no such setting{Reading.Like(name, Names())}", 0, 0, "MEMOPT0002");
+            reading.Problem($"--set {item}", cut < 0 ? "needs key=value" : $"names no setting{Reading.Like(name, Names())}", 0, 0, "MEMOPT0002");
             return config;
         }
         var parts = name.Split('.', 3);
@@ -202,19 +228,33 @@ public static partial class RunConfigFile
     {
         private static readonly Dictionary<string, DataFormat> formats = Enum.GetValues<DataFormat>().ToDictionary(format => Spelling(format));
 
-        public byte[] Text { get; set; } = [];
+        /// <summary>The file's bytes without the mark that some editors put before them.</summary>
+        public byte[] Text { get; set => field = value.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? value[3..] : value; } = [];
+
+        /// <summary>Whether every setting is written, so that two that exclude each other are no contradiction.</summary>
+        public bool Whole { get; init; }
 
         public List<Problem> Problems { get; } = [];
 
         public void Problem(string path, string message, int line, int column, string code) => Problems.Add(new(path, message, line > 0 ? file : null, line, column, code));
 
+        /// <summary>Of a setting that is not written, and of the file as a whole.</summary>
+        private void Unplaced(string path, string message, string code) => Problems.Add(new(path, message, file, Code: code));
+
         /// <summary>The whole file, as far as it can be read.</summary>
         public T Root<T>(byte[] text, T defaults) where T : notnull
         {
+            Text = text;
+            var reader = new Utf8JsonReader(Text, relaxed);
+            // Where the text ends that is UTF-8.
+            if (Utf8.ToUtf16(Text, new char[Text.Length], out var read, out _, replaceInvalidSequences: false) != OperationStatus.Done)
+            {
+                var (line, column) = Position(read);
+                Problem("", "is not UTF-8 text from here on", line, column, "MEMOPT0001");
+                return defaults;
+            }
             try
             {
-                Text = text.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? text[3..] : text;
-                var reader = new Utf8JsonReader(Text, relaxed);
                 reader.Read();
                 defaults = (T)Record(ref reader, defaults, "")!;
                 while (reader.Read())
@@ -223,11 +263,15 @@ public static partial class RunConfigFile
             }
             catch (JsonException e)
             {
-                Problem("", $"not valid JSON: {e.Message.Split(" LineNumber")[0]}", (int)(e.LineNumber ?? 0) + 1, (int)(e.BytePositionInLine ?? 0) + 1, "MEMOPT0001");
+                var start = 0;
+                for (var lines = e.LineNumber ?? 0; lines > 0; lines--)
+                    start += Text.AsSpan(start).IndexOf((byte)'\n') + 1;
+                var (line, column) = Position(start + (int)(e.BytePositionInLine ?? 0));
+                Problem("", $"not valid JSON: {e.Message.Split(" LineNumber")[0]}", line, column, "MEMOPT0001");
             }
             catch (InvalidOperationException e)
             {
-                Problem("", $"holds text that is not valid Unicode ({e.Message})", 0, 0, "MEMOPT0001");
+                At(ref reader, "", $"holds text that is not valid Unicode ({e.Message})", "MEMOPT0001");
             }
             return defaults;
         }
@@ -275,8 +319,8 @@ public static partial class RunConfigFile
                 if (Problems.Count == before || value is not null)
                     property.SetValue(copy, value);
             }
-            if (path == "train" && seen.Contains("steps") && seen.Contains("epochs"))
-                At(ref reader, "train.steps", "steps and epochs are both written: keep one", "MEMOPT0006");
+            if (!Whole && path == "train" && seen.Contains("steps") && seen.Contains("epochs"))
+                At(ref reader, "train.steps", "and train.epochs are both written: keep one", "MEMOPT0006");
             return copy;
         }
 
@@ -376,6 +420,10 @@ public static partial class RunConfigFile
                 Against("memory.streamLayers", "needs adapter.kind lora or qlora: weights that are trained cannot be streamed");
             if (config.Data.Packing && config.Data.MaxLength < 2)
                 Against("data.packing", "needs a longer data.maxLength");
+            if (!AdapterRegistry.IsRule(config.Tracking.Best))
+                Against("tracking.best", $"is \"{config.Tracking.Best}\": write min(eval_loss), max(eval_accuracy) or another metric");
+            if (config.Tracking.Register is { } name && AdapterRegistry.NameOf(name) != name)
+                Against("tracking.register", $"is \"{name}\": a name has letters, digits, . _ and -");
             if (config.Data.EvalShare > 0 && config.Data.Eval is not null)
                 Against("data.evalShare", "and data.eval are both written: keep one");
             if (!checkFiles)
@@ -395,8 +443,22 @@ public static partial class RunConfigFile
             }
             Sources("data.train", config.Data.Train);
             Sources("data.eval", config.Data.Eval);
-            if (config.Adapter.From is { } from && !Directory.Exists(Path.Combine(folder, from)))
-                Locate("adapter.from", $"\"{from}\" is not a folder in {folder}", "MEMOPT0005");
+            // A name that only the storage account knows is asked for when it is needed.
+            var place = config.Tracking.Artifacts;
+            if (config.Adapter.From is { } from && !Directory.Exists(Path.Combine(folder, from)) && Storage.Maker(Path.Combine(folder, from)) is null && !(AdapterRegistry.IsReference(from) && BlobPlace.Is(place)) && !Registered(from, Path.Combine(folder, place)))
+                Locate("adapter.from", $"\"{from}\" is not a folder in {folder}, and no registered adapter", "MEMOPT0005");
+
+            static bool Registered(string reference, string artifacts)
+            {
+                try
+                {
+                    return new AdapterRegistry(artifacts).Resolve(reference).Name.Length > 0;
+                }
+                catch (TrackingException)
+                {
+                    return false;
+                }
+            }
         }
 
         /// <summary>One source or a list of them; null, or a problem and null, when it is something else.</summary>
@@ -492,7 +554,7 @@ public static partial class RunConfigFile
                     return;
                 }
             }
-            Problem(path, message, 0, 0, code);
+            Unplaced(path, message, code);
         }
 
         private (int Line, int Column) Position(int offset)

@@ -69,7 +69,7 @@ public static class RunConfigSchema
         ["additionalProperties"] = false,
         ["properties"] = new JsonObject
         {
-            ["source"] = new JsonObject { ["type"] = "string", ["description"] = "File, folder, glob or hf:org/name; '#N' behind it takes N rows." },
+            ["source"] = new JsonObject { ["type"] = "string", ["description"] = "File, folder, glob or hf:org/name (:configuration:split); '#N' behind it takes N rows." },
             ["weight"] = new JsonObject { ["type"] = "number", ["description"] = "How often a row comes in an epoch.", ["exclusiveMinimum"] = 0, ["maximum"] = 1000, ["default"] = 1 },
             ["columns"] = new JsonObject { ["type"] = "object", ["description"] = "Names of the source's columns by the names they are to have: {\"prompt\": \"question\"}.", ["additionalProperties"] = Text() },
             ["format"] = new JsonObject { ["description"] = "Of the files, when their names do not tell.", ["enum"] = new JsonArray([.. Enum.GetValues<DataFormat>().Select(format => (JsonNode)RunConfigFile.Spelling(format))]) },

@@ -97,8 +97,8 @@ public sealed record SweepRange(double Min, double Max, bool Log, bool Whole)
 /// <summary>One combination of a sweep.</summary>
 /// <param name="Number">From 1.</param>
 /// <param name="Settings">What it sets, values as JSON.</param>
-/// <param name="Hash">Of the config with them: sha256 of the pinned settings.</param>
-public sealed record Combination(int Number, IReadOnlyList<KeyValuePair<string, string>> Settings, string Hash)
+/// <param name="Identity">What it trains and how that is judged: sha256 of the config's pinned settings, and those of its own that are not pinned, such as data.eval.</param>
+public sealed record Combination(int Number, IReadOnlyList<KeyValuePair<string, string>> Settings, string Identity)
 {
     public override string ToString() => string.Join("  ", Settings.Select(setting => $"{setting.Key}={setting.Value}"));
 }
@@ -152,7 +152,9 @@ public static partial class RunConfigFile
             try
             {
                 var effective = Read(file, [.. settings.Select(setting => $"{setting.Key}={setting.Value}")]);
-                combinations.Add(combination with { Hash = effective.Hash });
+                var pinned = Flat(Write(effective.Config, pinnedOnly: true));
+                var free = settings.Where(setting => !pinned.ContainsKey(setting.Key)).Select(setting => $"{setting.Key}={setting.Value}").Order(StringComparer.Ordinal);
+                combinations.Add(combination with { Identity = string.Join('\n', [effective.Hash, .. free]) });
                 if (combinations.Count == 1 && sweep.Metric.StartsWith("eval_", StringComparison.Ordinal) && effective.Config.Data is { Eval: null, EvalShare: 0 })
                     reading.Locate("metric", $"{sweep.Metric} needs data.eval or data.evalShare in {sweep.Config}", "MEMOPT0006");
             }

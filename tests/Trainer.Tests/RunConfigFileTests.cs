@@ -52,6 +52,8 @@ public sealed class RunConfigFileTests
     {
         var fault = Assert.Throws<UserFault>(() => Read("{\n  \"train\": { \"clip\": \"ü\", \"stpes\": 1 }\n}"));
         Assert.Equal([(2, 22), (2, 27)], fault.Problems.Select(p => (p.Line, p.Column)));
+        fault = Assert.Throws<UserFault>(() => Read("{\n  \"train\": { \"clip\": \"ü😀\" bad }\n}"));
+        Assert.Equal((2, 28), (fault.Problems[^1].Line, fault.Problems[^1].Column));
     }
 
     [Fact]

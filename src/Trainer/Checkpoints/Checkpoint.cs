@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text.Json;
+using Memopt.Tracking;
 using Memopt.Trainer.Weights;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -48,8 +49,8 @@ public sealed class CheckpointFolder(string folder, int keep)
         return null;
     }
 
-    /// <summary>Writes a checkpoint and removes those beyond the last <c>keep</c>.</summary>
-    public string Save(int step, string runId, string config, IReadOnlyDictionary<string, string> hashes, IReadOnlyList<(string, Tensor)> state, int microBatch)
+    /// <summary>Writes a checkpoint and removes those beyond the last <c>keep</c>. Returns where it is and what is in it.</summary>
+    public (string Path, IReadOnlyList<ArtifactFile> Files) Save(int step, string runId, string config, IReadOnlyDictionary<string, string> hashes, IReadOnlyList<(string, Tensor)> state, int microBatch)
     {
         var final = Path.Combine(folder, $"{Prefix}{step:D8}");
         var staged = Path.Combine(folder, $".staged-{step:D8}");
@@ -59,17 +60,19 @@ public sealed class CheckpointFolder(string folder, int keep)
         Directory.CreateDirectory(staged);
         SafeTensors.Write(Path.Combine(staged, State), state);
         var manifest = new CheckpointManifest(step, runId, config, hashes, new Dictionary<string, string> { [State] = Hash(Path.Combine(staged, State)) }, microBatch);
+        var about = JsonSerializer.SerializeToUtf8Bytes(manifest, json);
         using (var stream = new FileStream(Path.Combine(staged, Manifest), FileMode.Create))
         {
-            JsonSerializer.Serialize(stream, manifest, json);
+            stream.Write(about);
             stream.Flush(flushToDisk: true);
         }
+        var bytes = new FileInfo(Path.Combine(staged, State)).Length;
         if (Directory.Exists(final))                                          // a torn one of the same step, passed over on the way in
             Directory.Delete(final, recursive: true);
         Directory.Move(staged, final);
         foreach (var old in Steps().Reverse().Skip(keep).ToList())
             Directory.Delete(old, recursive: true);
-        return final;
+        return (final, [new(Manifest, Convert.ToHexStringLower(SHA256.HashData(about)), about.Length), new(State, manifest.Files[State], bytes)]);
     }
 
     /// <summary>Copies saved values into tensors of the same names and shapes.</summary>

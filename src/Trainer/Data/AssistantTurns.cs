@@ -14,17 +14,24 @@ internal readonly record struct AssistantTurn(int Start, int End, bool Whole);
 /// </summary>
 internal static class AssistantTurns
 {
-    public static IReadOnlyList<AssistantTurn> Of(ChatTemplate template, RenderedChat chat, IReadOnlyList<JsonObject> messages, JsonObject? variables)
+    /// <param name="template">The model's.</param>
+    /// <param name="chat">What it makes of the messages.</param>
+    /// <param name="messages">The chat.</param>
+    /// <param name="variables">What the template was given with them.</param>
+    /// <param name="from">The first message that is asked about; those before it are a prompt.</param>
+    public static IReadOnlyList<AssistantTurn> Of(ChatTemplate template, RenderedChat chat, IReadOnlyList<JsonObject> messages, JsonObject? variables, int from = 0)
     {
-        if (chat.Generated.Count > 0) return [.. chat.Generated.Select(stretch => new AssistantTurn(stretch.Start, stretch.End, Whole: false))];
+        if (chat.Generated.Count > 0)
+        {
+            var prompt = messages.Take(from).Any(message => (string?)message["role"] == "assistant") ? template.RenderMarked([.. messages.Take(from)], addGenerationPrompt: false, variables).Generated.Count : 0;
+            return [.. chat.Generated.Skip(prompt).Select(stretch => new AssistantTurn(stretch.Start, stretch.End, Whole: false))];
+        }
         var turns = new List<AssistantTurn>();
-        for (var i = 0; i < messages.Count; i++)
+        for (var i = from; i < messages.Count; i++)
         {
             if ((string?)messages[i]["role"] != "assistant") continue;
-            // What stands there when the assistant is asked to begin is not its own.
-            var head = template.Render([.. messages.Take(i)], addGenerationPrompt: true, variables);
-            var turn = chat.Text.StartsWith(head, StringComparison.Ordinal)
-                ? ByNextTurn(template, chat.Text, messages, i, head.Length, variables) ?? ByContent(template, chat.Text, messages, i, head.Length, variables)
+            var turn = (ByPrompt(template, chat.Text, messages, i, variables) ?? ByOtherTurn(template, chat.Text, messages, i, variables)) is { } start
+                ? ByNextTurn(template, chat.Text, messages, i, start, variables) ?? ByContent(template, chat.Text, messages, i, start, variables)
                 : null;
             turns.Add(turn ?? throw new UserFault($"where the assistant's turn (message {i + 1}) begins and ends cannot be told",
                 "the chat template rewrites earlier text; mark the turn with {% generation %} in it, or set data.trainOn = all"));
@@ -32,11 +39,40 @@ internal static class AssistantTurns
         return turns;
     }
 
+    /// <summary>The turn begins behind what the template writes to ask for it: that is not the assistant's own.</summary>
+    private static int? ByPrompt(ChatTemplate template, string text, IReadOnlyList<JsonObject> messages, int at, JsonObject? variables) =>
+        TryRender(template, [.. messages.Take(at)], variables, prompt: true) is { } head && text.StartsWith(head, StringComparison.Ordinal) ? head.Length : null;
+
+    /// <summary>
+    /// A template may ask for more than earlier turns then have (DeepSeek's and QwQ's begin a thought), or write the system turn into
+    /// whichever turn is last (Mistral's). Then the turn begins where the chat parts from one in which a single character that is nowhere
+    /// else is said there: in the same place of the whole chat, or at the end of a shorter one if what follows answers a call of a tool.
+    /// </summary>
+    private static int? ByOtherTurn(ChatTemplate template, string text, IReadOnlyList<JsonObject> messages, int at, JsonObject? variables)
+    {
+        var mark = $"{Enumerable.Range(0xE000, 0x1900).Select(code => (char)code).FirstOrDefault(code => !text.Contains(code))}";
+        return Parting(messages) ?? Parting([.. messages.Take(at + 1)]);
+
+        int? Parting(IReadOnlyList<JsonObject> chat)
+        {
+            if (Saying(chat, at, mark) is not { } other || Saying(chat, at, mark + mark) is not { } longer) return null;
+            // It must be printed once, and nothing else may depend on it.
+            var said = other.IndexOf(mark, StringComparison.Ordinal);
+            if (said < 0 || other.Insert(said, mark) != longer) return null;
+            // What is said before must stand before it.
+            var start = text.AsSpan().CommonPrefixLength(other);
+            return at == 0 || Saying(messages, at - 1, mark) is { } earlier && earlier.AsSpan().EndsWith(text.AsSpan(start)) ? start : null;
+        }
+
+        string? Saying(IReadOnlyList<JsonObject> chat, int where, string content) =>
+            TryRender(template, [.. chat.Select((message, index) => index == where ? new() { ["role"] = message["role"]?.DeepClone(), ["content"] = content } : message)], variables);
+    }
+
     /// <summary>The turn ends where the chat would end with it.</summary>
     private static AssistantTurn? ByNextTurn(ChatTemplate template, string text, IReadOnlyList<JsonObject> messages, int at, int start, JsonObject? variables)
     {
-        var upTo = at + 1 == messages.Count ? text : template.Render([.. messages.Take(at + 1)], addGenerationPrompt: false, variables);
-        return upTo.Length >= start && text.StartsWith(upTo, StringComparison.Ordinal) ? new(start, upTo.Length, Whole: true) : null;
+        var upTo = at + 1 == messages.Count ? text : TryRender(template, [.. messages.Take(at + 1)], variables);
+        return upTo?.Length >= start && text.StartsWith(upTo, StringComparison.Ordinal) ? new(start, upTo.Length, Whole: true) : null;
     }
 
     /// <summary>
@@ -64,15 +100,15 @@ internal static class AssistantTurns
         return true;
     }
 
-    private static string? TryRender(ChatTemplate template, IReadOnlyList<JsonObject> messages, JsonObject? variables)
+    private static string? TryRender(ChatTemplate template, IReadOnlyList<JsonObject> messages, JsonObject? variables, bool prompt = false)
     {
         try
         {
-            return template.Render(messages, addGenerationPrompt: false, variables);
+            return template.Render(messages, prompt, variables);
         }
         catch (UserFault)
         {
-            return null;   // it may take one call of a tool and not two
+            return null;   // it may take one call of a tool and not two, or no chat without a turn
         }
     }
 }

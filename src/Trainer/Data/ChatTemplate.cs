@@ -36,18 +36,24 @@ public sealed class ChatTemplate
     /// Reads <c>chat_template.jinja</c>, or the template in <c>tokenizer_config.json</c>; null when the model has none. Of
     /// several templates the one named default is taken, and tool_use for chats with tools.
     /// </summary>
-    public static ChatTemplate? Load(string modelFolder, TimeProvider? clock = null)
+    public static ChatTemplate? Load(string modelFolder, TimeProvider? clock = null) =>
+        Source(modelFolder) is var (source, tools, file) ? new(source, tools, file, TokenizerConfig.Read(modelFolder).SpecialTokens, clock) : null;
+
+    /// <summary>The text of a model's template, with that for tools behind it; null when it has none.</summary>
+    internal static string? SourceOf(string modelFolder) => Source(modelFolder) is var (source, tools, _) ? source + tools : null;
+
+    private static (string Source, string? Tools, string File)? Source(string modelFolder)
     {
-        var config = TokenizerConfig.Read(modelFolder);
         var file = Path.Combine(modelFolder, "chat_template.jinja");
         if (File.Exists(file))
         {
             var tools = Path.Combine(modelFolder, "additional_chat_templates", "tool_use.jinja");
-            return new(File.ReadAllText(file), File.Exists(tools) ? File.ReadAllText(tools) : null, file, config.SpecialTokens, clock);
+            return (File.ReadAllText(file), File.Exists(tools) ? File.ReadAllText(tools) : null, file);
         }
-        string? Named(string name) => (config.ChatTemplate as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => (string?)entry["name"] == name)?["template"]?.GetValue<string>();
-        var source = config.ChatTemplate is JsonValue value && value.TryGetValue<string>(out var text) ? text : Named("default");
-        return source is null ? null : new(source, Named("tool_use"), Path.Combine(modelFolder, "tokenizer_config.json"), config.SpecialTokens, clock);
+        var written = TokenizerConfig.Read(modelFolder).ChatTemplate;
+        string? Named(string name) => (written as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => (string?)entry["name"] == name)?["template"]?.GetValue<string>();
+        var source = written is JsonValue value && value.TryGetValue<string>(out var text) ? text : Named("default");
+        return source is null ? null : (source, Named("tool_use"), Path.Combine(modelFolder, "tokenizer_config.json"));
     }
 
     /// <summary>A template from its source.</summary>

@@ -1,4 +1,5 @@
 using System.IO.Compression;
+using System.IO.Enumeration;
 using Memopt.Trainer.Hub;
 
 namespace Memopt.Trainer.Data;
@@ -48,8 +49,8 @@ internal static class DataFiles
         {
             paths = Matches(source, folder);
         }
-        if (paths.Count == 0)
-            throw new UserFault($"The data {source.Source} cannot be read.", found: Problem(source, folder), next: "check data.train and data.eval");
+        if (paths.Count == 0 || Packed(paths) is not null)
+            throw new UserFault($"The data {source.Source} cannot be read.", paths.Count == 0 ? Problem(source, folder) : Packed(paths), "check data.train and data.eval");
         return [.. paths.Select(path => new DataFile(path, source.Format ?? DataNames.Format(path) ?? DataFormat.Jsonl, DataNames.Compression(path)))];
     }
 
@@ -69,10 +70,14 @@ internal static class DataFiles
             }
         }
         var (path, glob) = (System.IO.Path.Combine(folder, source.Source), Glob.Is(source.Source));
-        return Matches(source, folder).Count > 0 ? null
+        var found = Matches(source, folder);
+        return found.Count > 0 ? Packed(found)
             : Directory.Exists(path) ? $"\"{source.Source}\" is a folder without data files (.jsonl, .json, .csv, .tsv, .parquet, or one of these compressed)"
             : glob ? $"\"{source.Source}\" matches no file in {folder}" : $"\"{source.Source}\" is not a file in {folder}";
     }
+
+    private static string? Packed(IReadOnlyList<string> paths) =>
+        paths.FirstOrDefault(DataNames.IsPacked) is { } path ? $"\"{System.IO.Path.GetFileName(path)}\" is packed in a way that is not read here: unpack it, or compress it as .gz, .zst or .br" : null;
 
     private static List<string> Matches(DataSource source, string folder)
     {
@@ -91,8 +96,19 @@ internal static class DataFiles
         return Directory.Exists(root) ? [.. Under(root).Where(file => form.IsMatch(System.IO.Path.GetRelativePath(root, file).Replace('\\', '/')))] : [];
     }
 
-    private static IEnumerable<string> Under(string folder) => Directory.EnumerateFiles(folder, "*", new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.Hidden | FileAttributes.System })
-        .Order(StringComparer.Ordinal);
+    private static IEnumerable<string> Under(string folder)
+    {
+        var options = new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.Hidden | FileAttributes.System };
+        return new FileSystemEnumerable<string>(folder, (ref FileSystemEntry entry) => entry.ToFullPath(), options)
+        {
+            ShouldIncludePredicate = (ref FileSystemEntry entry) => !entry.IsDirectory,
+            ShouldRecursePredicate = (ref FileSystemEntry entry) => !LeadsUp(entry.ToFullPath()),
+        }.Order(StringComparer.Ordinal);
+    }
+
+    /// <summary>Whether a folder is a link to one that it lies in, which would bring the same files again and again.</summary>
+    private static bool LeadsUp(string folder) =>
+        new DirectoryInfo(folder).ResolveLinkTarget(returnFinalTarget: true)?.FullName.TrimEnd('/') is { } target && $"{folder}/".StartsWith($"{target}/", StringComparison.Ordinal);
 }
 
 /// <summary>A stream that says how much of it has been read.</summary>

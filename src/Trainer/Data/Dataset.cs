@@ -61,13 +61,15 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
         ["truncated"] = Counts.Truncated,
         ["dropped"] = Counts.Dropped,
         ["split"] = Counts.Split,
+        ["rejected"] = Counts.Rejected,
     }.Select(fact => KeyValuePair.Create($"{role}.{fact.Key}", fact.Value.ToString(CultureInfo.InvariantCulture)));
 
-    /// <summary>In one line: rows, tokens, and what was done to long rows.</summary>
+    /// <summary>In one line: rows, tokens, and what was cut or left out.</summary>
     public string Summary(DataConfig config) => $"{Rows.Count:N0} rows, {Tokens:N0} tokens, {Trained:N0} trained"
         + (Counts.Truncated > 0 ? $", {Counts.Truncated:N0} rows cut at {config.MaxLength}" : "")
         + (Counts.Dropped > 0 ? $", {Counts.Dropped:N0} rows longer than {config.MaxLength} left out" : "")
-        + (Counts.Split > 0 ? $", {Counts.Split:N0} rows split at {config.MaxLength}" : "");
+        + (Counts.Split > 0 ? $", {Counts.Split:N0} rows split at {config.MaxLength}" : "")
+        + (Counts.Rejected > 0 ? $", {Counts.Rejected:N0} rows labelled false left out" : "");
 
     /// <summary>Refuses tokens that the model does not have.</summary>
     public void Within(int vocabulary)
@@ -82,8 +84,73 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
     }
 
     /// <summary>The files that a config's rows come from, those of data sets from elsewhere left out.</summary>
-    public static IEnumerable<string> Files(LoadedConfig config) => config.Config.Data.Train.List.Concat(config.Config.Data.Eval?.List ?? []).Where(source => !source.Remote)
+    public static IEnumerable<string> Files(LoadedConfig config) => config.Config.Data.Sources.Where(source => !source.Remote)
         .SelectMany(source => DataFiles.Of(source, config.Folder, config.Located)).Select(file => file.Path).Distinct();
+
+    /// <summary>What is wrong with the first rows of each file that a config names, those of data sets from elsewhere left out.</summary>
+    /// <param name="config">Names the files.</param>
+    /// <param name="model">Whose tokens.</param>
+    /// <param name="count">Rows looked at in each file.</param>
+    public static IReadOnlyList<Problem> Sample(LoadedConfig config, ModelText model, int count)
+    {
+        var problems = new List<Problem>();
+        foreach (var list in new[] { config.Config.Data.Train, config.Config.Data.Eval }.OfType<DataSources>().Select(sources => sources.List.Where(source => !source.Remote).ToList()))
+        {
+            var (before, found) = (problems.Count, false);
+            var files = list.SelectMany(source => DataFiles.Of(source, config.Folder, config.Located).Select(file => (file, new RowReader(model, config.Config.Data, source.Columns)))).ToList();
+            foreach (var (file, reader) in files)
+            {
+                try
+                {
+                    foreach (var chunk in RowFile.Read(file, 1).Take(count))
+                    {
+                        using var one = chunk;
+                        found |= one.Rows.Count > 0;
+                        problems.AddRange(Look(one, reader, file.Path));
+                        if (problems.Count >= MostProblems)
+                            return problems;
+                    }
+                }
+                catch (UserFault fault)
+                {
+                    // A file that cannot be read at all.
+                    problems.AddRange(fault.Problems.Count > 0 ? fault.Problems : [Unreadable($"{fault.Message} {fault.Found}; {fault.Next}", file.Path, 0)]);
+                }
+            }
+            if (!found && problems.Count == before && files is [var (first, _), ..])
+                problems.Add(Unreadable("there are no rows", first.Path, 0));
+        }
+        return problems;
+    }
+
+    private static IEnumerable<Problem> Look(Chunk chunk, RowReader reader, string path)
+    {
+        foreach (var fault in chunk.Faults)
+            yield return Unreadable(fault.Message, path, fault.Line);
+        foreach (var text in chunk.Rows)
+        {
+            var why = "";
+            try
+            {
+                if (reader.Read(chunk[text], chunk.FirstLine + text.Line).Row is { } row)
+                    Trainable(row);
+            }
+            catch (Exception fault) when (fault is RowFault or PairFault)
+            {
+                why = fault.Message;
+            }
+            if (why.Length > 0)
+                yield return Unreadable(why, path, chunk.FirstLine + text.Line);
+        }
+    }
+
+    private static void Trainable(Row row)
+    {
+        if (row.Trained == 0)
+            throw new RowFault("no token of this row carries loss", "it needs an assistant's turn, a completion, or labels other than -100 after the first");
+    }
+
+    private static Problem Unreadable(string why, string path, int line) => new("data", why, path, line, Code: "MEMOPT0007");
 
     /// <summary>The first rows of training data that is made of preference pairs, each answer as a row; none when it is other data.</summary>
     /// <exception cref="UserFault">A row cannot be read.</exception>
@@ -155,9 +222,9 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                 : [.. choices.SelectMany(choice => choice.Rows is null ? Enumerable.Range(choice.First, choice.Count) : choice.Rows.Select(row => choice.First + row))];
             if (choices.Sum(choice => choice.Count) == 0)
             {
-                throw counts.Rows == 0 && counts.Dropped == 0
+                throw counts is { Rows: 0, Dropped: 0, Rejected: 0 }
                     ? new UserFault($"{name} has no rows.", "an empty file", "write one JSON object a line: {\"messages\": […]}")
-                    : new UserFault($"No row of {name} is left for {(role == DataRole.Train ? "training" : "evaluation")}.", $"{counts.Rows:N0} rows were read, {counts.Dropped:N0} left out for their length", "change data.evalShare, data.truncate or data.maxLength");
+                    : new UserFault($"No row of {name} is left for {(role == DataRole.Train ? "training" : "evaluation")}.", $"{counts.Rows:N0} rows were read, {counts.Dropped:N0} left out for their length{(counts.Rejected > 0 ? $", {counts.Rejected:N0} labelled false" : "")}", "change data.evalShare, data.truncate or data.maxLength, or the data");
             }
             // A file as it is keeps the name that it has anywhere: its own hash.
             var plain = files is [({ Samples: null, Weight: 1, Columns: null, Format: null }, [_])] && config.EvalShare == 0;
@@ -330,7 +397,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
         private byte[] Tokenize(Chunk chunk, RowReader reader, string path, List<Problem> problems)
         {
             var shard = new Shard.Builder();
-            problems.AddRange(chunk.Faults.Select(fault => new Problem("data", fault.Message, path, fault.Line)));
+            problems.AddRange(chunk.Faults.Select(fault => Unreadable(fault.Message, path, fault.Line)));
             foreach (var text in chunk.Rows)
             {
                 stop.ThrowIfCancellationRequested();
@@ -338,12 +405,14 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                 try
                 {
                     var (row, hash) = reader.Read(chunk[text], line);
-                    foreach (var (part, index) in Cut(row, shard).Select((part, index) => (part, index)))
+                    if (row is null)
+                        shard.Count(rejected: 1);
+                    else foreach (var (part, index) in Cut(row, shard).Select((part, index) => (part, index)))
                         shard.Add(part, text.Line, hash, index);
                 }
                 catch (RowFault fault)
                 {
-                    problems.Add(new("data", fault.Message, path, line));
+                    problems.Add(Unreadable(fault.Message, path, line));
                     if (problems.Count == MostProblems)
                         break;
                 }
@@ -351,7 +420,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                 {
                     throw new UserFault($"{path} cannot be trained on: {fault.Message}.", found: $"line {line}", next: $"dotnet memopt data preview {path} shows them; to train on the preferred answers alone, set \"columns\": {{\"completion\": \"chosen\"}}", inner: fault)
                     {
-                        Problems = [new("data", fault.Message, path, line)],
+                        Problems = [Unreadable(fault.Message, path, line)],
                     };
                 }
             }
@@ -361,8 +430,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
         /// <summary>What a row becomes under data.maxLength and data.truncate.</summary>
         private IReadOnlyList<Row> Cut(Row row, Shard.Builder counts)
         {
-            if (row.Trained == 0)
-                throw new RowFault("no token of this row carries loss", "it needs an assistant's turn, a completion, or labels other than -100 after the first");
+            Trainable(row);
             var (longest, length) = (config.MaxLength, row.Ids.Length);
             if (length <= longest)
                 return [row];

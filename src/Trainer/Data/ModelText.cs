@@ -11,6 +11,17 @@ public sealed class ModelText
     private readonly Lazy<ChatTemplate?> template;
     private readonly Lazy<string?> hash;
 
+    /// <summary>sha256 of a model's tokenizer (its files, settings and special tokens) and of its chat template, for a run's record; those that it has.</summary>
+    public static IEnumerable<KeyValuePair<string, string>> Hashes(string modelFolder)
+    {
+        static string Of(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
+        var parts = files[..3].Where(name => File.Exists(Path.Combine(modelFolder, name))).Select(name => $"{name}\n{File.ReadAllText(Path.Combine(modelFolder, name))}").ToList();
+        if (parts.Count > 0)
+            yield return KeyValuePair.Create("tokenizer", Of(string.Join('\n', parts)));
+        if (ChatTemplate.SourceOf(modelFolder) is { } template)
+            yield return KeyValuePair.Create("template", Of(template));
+    }
+
     /// <summary>Of a model's folder.</summary>
     public ModelText(string modelFolder, IReadOnlySet<int> endOfTurn, TimeProvider? clock = null)
         : this(() => Tokenizer.Load(modelFolder), () => ChatTemplate.Load(modelFolder, clock), endOfTurn) =>

@@ -22,11 +22,11 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
     /// <summary>Whether an object has the keys of a row of some shape.</summary>
     public static bool IsRow(JsonObject json) => shapes.Any(json.ContainsKey);
 
-    /// <summary>A row's tokens, and the hash of its content, which is the same in every format and under every tokenizer.</summary>
-    public (Row Row, ulong Hash) Read(ReadOnlySpan<byte> text, int line)
+    /// <summary>A row's tokens, null where its label says that its answer is a bad one; and the hash of its content, which is the same in every format and under every tokenizer.</summary>
+    public (Row? Row, ulong Hash) Read(ReadOnlySpan<byte> text, int line)
     {
         var json = Parse(text);
-        return (Read(json, line), Hash(json));
+        return (IsRejected(json) ? null : Read(json, line), Hash(json));
     }
 
     /// <summary>A pair of a preferred answer and another, each as a row: shown, and not trained on yet. Null when it is no pair.</summary>
@@ -43,25 +43,32 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
         }
         catch (Exception error) when (error is JsonException or ArgumentException)
         {
-            throw new RowFault("not valid JSON", error.Message);
+            throw new RowFault("not valid JSON", error.Message.Split(" LineNumber")[0]);
         }
     }
 
     private Row Read(JsonObject json, int line)
     {
-        if (json.ContainsKey("input_ids")) return Tokens(json, line);
-        if (json.ContainsKey("messages")) return Chat(Messages(Unquoted(json["messages"]), "messages"), json, line);
-        if (json.ContainsKey("conversations")) return Chat(Conversation(json), json, line);
+        if (Has("input_ids")) return Tokens(json, line);
+        if (Has("messages")) return Chat(Messages(Unquoted(json["messages"]), "messages"), json, line);
+        if (Has("conversations")) return Chat(Conversation(json), json, line);
         if (IsPair(json)) throw new PairFault();
-        if (json.ContainsKey("prompt") && json.ContainsKey("completion")) return Plain(Text(json, "prompt"), Text(json, "completion"), line);
-        if (json.ContainsKey("instruction") && json.ContainsKey("output")) return Instruction(json, line);
-        if (json.ContainsKey("text")) return Plain("", Text(json, "text"), line);
-        throw new RowFault("a row needs messages, conversations, prompt and completion, instruction and output, text, or input_ids", Keys(json));
+        if (Has("prompt") && Has("completion")) return Completion(json, line);
+        if (Has("instruction") && Has("output")) return Instruction(json, line);
+        if (Has("text")) return Plain("", Text(json, "text"), line);
+        throw new RowFault("a row needs messages, conversations, prompt and completion, instruction and output, text, or input_ids",
+            $"{Keys(json)}; columns of other names are named in the source: \"columns\": {{\"prompt\": \"…\", \"completion\": \"…\"}}");
+
+        bool Has(string key) => json[key] is not null;
     }
 
-    private static bool IsPair(JsonObject json) => json.ContainsKey("chosen") && json.ContainsKey("rejected") && !json.ContainsKey("input_ids") && !json.ContainsKey("messages") && !json.ContainsKey("conversations");
+    private static bool IsPair(JsonObject json) => json["chosen"] is not null && json["rejected"] is not null && json["input_ids"] is null && json["messages"] is null && json["conversations"] is null;
 
-    private static string Keys(JsonObject json) => json.Count == 0 ? "it has no keys" : $"it has {string.Join(", ", json.Select(pair => pair.Key).Take(8))}";
+    /// <summary>Whether a row is an answer that people rejected (unpaired preferences, as TRL has them); a table has the word.</summary>
+    private static bool IsRejected(JsonObject json) => json.ContainsKey("prompt") && json.ContainsKey("completion") && json["label"] is JsonValue label
+        && (label.GetValueKind() == JsonValueKind.False || label.GetValueKind() == JsonValueKind.String && bool.TryParse(Text(json, "label"), out var good) && !good);
+
+    private static string Keys(JsonObject json) => json.Count == 0 ? "it has no keys" : $"it has {string.Join(", ", json.Select(pair => pair.Value is null ? $"{pair.Key} (null)" : pair.Key).Take(8))}";
 
     /// <summary>The row with its columns under the names they are to have; a name with dots leads into an object.</summary>
     private static JsonObject Mapped(JsonObject json, IReadOnlyDictionary<string, string> columns)
@@ -111,23 +118,52 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
         foreach (var turn in turns)
         {
             if (turn is not JsonObject said) throw new RowFault($"turn {messages.Count + 1} is not an object");
-            if (!said.ContainsKey("from"))
-            {
-                messages.Add(said.DeepClone());
-                continue;
-            }
-            var role = Text(said, "from").ToLowerInvariant() switch
+            var (who, what) = said.ContainsKey("from") ? ("from", "value") : ("role", "content");
+            var message = who == "from" ? new() : (JsonObject)said.DeepClone();
+            var role = said[who] is null ? "" : Text(said, who);
+            message["role"] = role.ToLowerInvariant() switch
             {
                 "human" or "user" => "user",
-                "gpt" or "assistant" or "model" or "chatgpt" => "assistant",
+                "gpt" or "assistant" or "model" or "chatgpt" or "function_call" => "assistant",
                 "system" => "system",
                 "tool" or "observation" or "function_response" => "tool",
-                var other => throw new RowFault($"turn {messages.Count + 1} is from \"{other}\"", "known are human, gpt, system and tool"),
+                _ when who == "role" => role,
+                _ => throw new RowFault($"turn {messages.Count + 1} is from \"{role}\"", "known are human, gpt, system, tool, function_call and observation"),
             };
-            messages.Add(new JsonObject { ["role"] = role, ["content"] = Text(said, "value") });
+            if (role == "function_call" && Calls(Text(said, what)) is { } calls) (message["content"], message["tool_calls"]) = (null, calls);
+            else if (who == "from") message["content"] = Text(said, what);
+            messages.Add(message);
         }
         return Messages(messages, "conversations");
     }
+
+    /// <summary>The calls of tools that a text is, {"name", "arguments"} or a list of these, as messages have them; null when it is none.</summary>
+    private static JsonArray? Calls(string text)
+    {
+        try
+        {
+            var json = JsonNode.Parse(text);
+            var calls = json is JsonArray list ? [.. list] : new[] { json };
+            return calls.Length > 0 && calls.All(call => call is JsonObject named && named.ContainsKey("name"))
+                ? new([.. calls.Select(call => new JsonObject { ["type"] = "function", ["function"] = call!.DeepClone() })]) : null;
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>A prompt and what completes it: texts, or lists of messages, which are one chat whose prompt carries no loss.</summary>
+    private Row Completion(JsonObject json, int line) => (Turns(json["prompt"]), Turns(json["completion"])) switch
+    {
+        (null, null) => Plain(Text(json, "prompt"), Text(json, "completion"), line),
+        ({ } prompt, { } completion) => Chat(Messages(new JsonArray([.. prompt.Concat(completion).Select(turn => turn?.DeepClone())]), "prompt"), json, line, prompt.Count),
+        var (prompt, _) => throw new RowFault($"{(prompt is null ? "completion" : "prompt")} is a list of messages and {(prompt is null ? "prompt" : "completion")} is none", "both are texts or both are lists"),
+    };
+
+    /// <summary>A list of messages; a text is one only if it reads as nothing else.</summary>
+    private static JsonArray? Turns(JsonNode? node) =>
+        Unquoted(node) is JsonArray turns && (node is JsonArray || (turns.Count > 0 && turns.All(turn => turn is JsonObject said && said.ContainsKey("role")))) ? turns : null;
 
     /// <summary>Alpaca's rows: a chat where the model has a template, else the prompt that Alpaca was trained with.</summary>
     private Row Instruction(JsonObject json, int line)
@@ -180,7 +216,7 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
 
     private static int[]? Integers(JsonObject json, string key)
     {
-        if (json[key] is not { } node) return key == "input_ids" ? throw new RowFault("input_ids is null") : null;
+        if (json[key] is not { } node) return null;
         if (Unquoted(node) is not JsonArray array) throw new RowFault($"{key} is not a list of integers");
         return [.. array.Select(item => item is JsonValue value && value.TryGetValue<int>(out var id) ? id : throw new RowFault($"{key} is not a list of integers", $"it holds {item?.ToJsonString() ?? "null"}"))];
     }
@@ -214,7 +250,11 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
         return Masked(ids, trained, line);
     }
 
-    private Row Chat(List<JsonObject> messages, JsonObject json, int line)
+    /// <param name="messages">The chat.</param>
+    /// <param name="json">The row, for its tools.</param>
+    /// <param name="line">Where it stands.</param>
+    /// <param name="from">The first message that may carry loss.</param>
+    private Row Chat(List<JsonObject> messages, JsonObject json, int line, int from = 0)
     {
         var writer = model.Template ?? throw new UserFault("The data has chats, but the model has no chat template.", next: "use a model with chat_template.jinja, or rows of prompt and completion");
         var variables = new JsonObject();
@@ -223,18 +263,46 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
         IReadOnlyList<AssistantTurn> turns;
         try
         {
-            chat = writer.RenderMarked(messages, addGenerationPrompt: false, variables);
-            turns = config.TrainOn == TrainOn.All ? [] : AssistantTurns.Of(writer, chat, messages, variables);
+            (chat, turns) = Written();
         }
         catch (UserFault fault)
         {
-            throw new RowFault(fault.Message.TrimEnd('.'), fault.Found);
+            throw WithoutContent() switch
+            {
+                (var bare, true) => new RowFault($"message {bare + 1} has no content and the model's chat template needs one", "write \"content\": \"\" where a turn only calls tools"),
+                (var bare, false) => new RowFault($"message {bare + 1} only calls tools, and the model's chat template does not take that", fault.Found),
+                null => new RowFault(fault.Message.TrimEnd('.'), fault.Found),
+            };
         }
         var spans = model.Tokenizer.Spans(chat.Text);
         var trained = new bool[spans.Count];
         if (config.TrainOn == TrainOn.All) Array.Fill(trained, true);
         foreach (var turn in turns) Mark(spans, trained, turn.Start, turn.End, cutAfterTurn: turn.Whole);
         return Masked([.. spans.Select(token => token.Id)], trained, line);
+
+        (RenderedChat, IReadOnlyList<AssistantTurn>) Written()
+        {
+            var chat = writer.RenderMarked(messages, addGenerationPrompt: false, variables);
+            return (chat, config.TrainOn == TrainOn.All ? [] : AssistantTurns.Of(writer, chat, messages, variables, from));
+        }
+
+        // The first message without content, when the chat is taken once all have one; and whether its calls of tools are written then.
+        (int At, bool Called)? WithoutContent()
+        {
+            var bare = messages.FindIndex(message => message["content"] is null);
+            if (bare < 0) return null;
+            foreach (var message in messages) message["content"] ??= "";
+            try
+            {
+                var (chat, _) = Written();
+                messages[bare].Remove("tool_calls");
+                return (bare, writer.Render(messages, addGenerationPrompt: false, variables) != chat.Text);
+            }
+            catch (UserFault)
+            {
+                return null;
+            }
+        }
     }
 
     /// <summary>Marks the tokens of a turn, with its end-of-turn token and without what the template prints after that.</summary>
@@ -248,16 +316,10 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
             last = i;
         }
         if (last < 0) return;
-        if (cutAfterTurn)
-        {
-            var turnEnd = last;
-            while (turnEnd >= first && !model.EndOfTurn.Contains(spans[turnEnd].Id)) turnEnd--;
-            if (turnEnd >= first) last = turnEnd;
-        }
-        else if (!model.EndOfTurn.Contains(spans[last].Id) && last + 1 < spans.Count && model.EndOfTurn.Contains(spans[last + 1].Id))
-        {
-            last++;
-        }
+        var turnEnd = last;
+        while (turnEnd >= first && !model.EndOfTurn.Contains(spans[turnEnd].Id)) turnEnd = cutAfterTurn ? turnEnd - 1 : -1;
+        if (turnEnd >= first) last = turnEnd;
+        else if (last + 1 < spans.Count && model.EndOfTurn.Contains(spans[last + 1].Id)) last++;
         Array.Fill(trained, true, first, last - first + 1);
     }
 
@@ -271,6 +333,9 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
             if (item is not JsonObject source) throw new RowFault($"message {at} is not an object");
             var message = (JsonObject)source.DeepClone();
             if (message["role"] is null || Text(message, "role").Length == 0) throw new RowFault($"message {at} has no role");
+            messages.Add(message);
+            // Templates tell by a content that is none that a turn only calls tools (DeepSeek's).
+            if (message["content"] is null && message["tool_calls"] is JsonArray { Count: > 0 }) continue;
             message["content"] = message["content"] switch
             {
                 null => "",
@@ -278,7 +343,6 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
                 JsonArray parts => string.Concat(parts.Select(part => part is JsonObject entry && (string?)entry["type"]! == "text" ? Text(entry, "text") : throw new RowFault($"message {at} has content that is not text"))),
                 _ => throw new RowFault($"the content of message {at} is not text"),
             };
-            messages.Add(message);
         }
         return messages;
     }

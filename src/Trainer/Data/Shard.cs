@@ -11,11 +11,12 @@ namespace Memopt.Trainer.Data;
 /// <param name="Truncated">Rows that were cut at data.maxLength.</param>
 /// <param name="Dropped">Rows that were left out for their length.</param>
 /// <param name="Split">Rows that were made several of.</param>
+/// <param name="Rejected">Rows that were left out because their label says that the answer is a bad one.</param>
 /// <param name="Longest">Tokens of the longest sequence.</param>
 /// <param name="Highest">Largest token id or label.</param>
-public readonly record struct DataCounts(long Rows, long Tokens, long Trained, long Truncated, long Dropped, long Split, int Longest, int Highest)
+public readonly record struct DataCounts(long Rows, long Tokens, long Trained, long Truncated, long Dropped, long Split, long Rejected, int Longest, int Highest)
 {
-    public static DataCounts operator +(DataCounts a, DataCounts b) => new(a.Rows + b.Rows, a.Tokens + b.Tokens, a.Trained + b.Trained, a.Truncated + b.Truncated, a.Dropped + b.Dropped, a.Split + b.Split,
+    public static DataCounts operator +(DataCounts a, DataCounts b) => new(a.Rows + b.Rows, a.Tokens + b.Tokens, a.Trained + b.Trained, a.Truncated + b.Truncated, a.Dropped + b.Dropped, a.Split + b.Split, a.Rejected + b.Rejected,
         Math.Max(a.Longest, b.Longest), Math.Max(a.Highest, b.Highest));
 }
 
@@ -26,7 +27,7 @@ public readonly record struct DataCounts(long Rows, long Tokens, long Trained, l
 /// </summary>
 internal sealed class Shard
 {
-    private const ulong Magic = 0x31306b6f74706d6d;   // "mmptok01"
+    private const ulong Magic = 0x32306b6f74706d6d;   // "mmptok02"
     private readonly byte[]? memory;
     private readonly string? file;
 
@@ -155,11 +156,11 @@ internal sealed class Shard
             lines.Add(line);
             hashes.Add(hash);
             parts.Add((byte)Math.Min(part, 255));
-            counts += new DataCounts(1, row.Ids.Length, loss, 0, 0, 0, row.Ids.Length, Math.Max(row.Ids.Max(), row.Labels.Max()));
+            counts += new DataCounts(1, row.Ids.Length, loss, 0, 0, 0, 0, row.Ids.Length, Math.Max(row.Ids.Max(), row.Labels.Max()));
         }
 
         /// <summary>Counts what happened to rows beside becoming sequences.</summary>
-        public void Count(int truncated = 0, int dropped = 0, int split = 0) => counts += new DataCounts(0, 0, 0, truncated, dropped, split, 0, 0);
+        public void Count(int truncated = 0, int dropped = 0, int split = 0, int rejected = 0) => counts += new DataCounts(0, 0, 0, truncated, dropped, split, rejected, 0, 0);
 
         public byte[] ToArray()
         {

@@ -45,7 +45,7 @@ internal sealed record Digest(string Algorithm, string Hex)
         {
             stop.ThrowIfCancellationRequested();
             if ((end = ready()) == at)
-                await Task.Delay(TimeSpan.FromMilliseconds(50), clock, stop).ConfigureAwait(false);
+                await Task.Delay(TimeSpan.FromMilliseconds(5), clock, stop).ConfigureAwait(false);
             while (at < end)
             {
                 stop.ThrowIfCancellationRequested();

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.IO.Compression;
 using System.Net;
 using System.Net.Http.Headers;
 using Polly;
@@ -29,6 +30,23 @@ internal sealed record HubAnswer(HttpResponseMessage Message, Uri Url, string? L
     public static string? Bare(string? etag) => etag is null ? null : (etag.StartsWith("W/", StringComparison.Ordinal) ? etag[2..] : etag).Trim('"');
 
     public string? Header(string name) => Message.Headers.TryGetValues(name, out var values) || Message.Content.Headers.TryGetValues(name, out values) ? values.First() : null;
+
+    /// <summary>How the body is compressed, by a server or a proxy that does so unasked; null when it is not.</summary>
+    public string? Encoding => Message.Content.Headers.ContentEncoding.LastOrDefault(encoding => encoding != "identity");
+
+    /// <summary>The body as it was before that.</summary>
+    public async Task<Stream> BodyAsync(CancellationToken stop)
+    {
+        var body = await Message.Content.ReadAsStreamAsync(stop).ConfigureAwait(false);
+        return Encoding switch
+        {
+            null => body,
+            "gzip" or "x-gzip" => new GZipStream(body, CompressionMode.Decompress),
+            "deflate" => new ZLibStream(body, CompressionMode.Decompress),
+            "br" => new BrotliStream(body, CompressionMode.Decompress),
+            var other => throw new UserFault($"{Url.Host} compresses what it sends, and not in a way that was asked for.", found: $"Content-Encoding: {other}", next: "use another source or network"),
+        };
+    }
 
     public void Dispose() => Message.Dispose();
 }
@@ -129,7 +147,7 @@ internal sealed class HubHttp : IDisposable
     }
 
     /// <summary>Whether another attempt may do better.</summary>
-    public static bool Passes(Exception e) => e is PassingFault or HttpRequestException or IOException or TimeoutRejectedException or BrokenCircuitException;
+    public static bool Passes(Exception e) => e is PassingFault or HttpRequestException or IOException or InvalidDataException or TimeoutRejectedException or BrokenCircuitException;
 
     public static string Reason(Exception e) => e switch
     {
@@ -146,7 +164,10 @@ internal sealed class HubHttp : IDisposable
         const int largest = 64 << 20;
         if (answer.Message.Content.Headers.ContentLength > largest)
             throw new UserFault($"{answer.Url.Host} answers a question with a file.", found: $"{answer.Message.Content.Headers.ContentLength:N0} bytes");
-        return await answer.Message.Content.ReadAsByteArrayAsync(stop).ConfigureAwait(false);
+        using var body = await answer.BodyAsync(stop).ConfigureAwait(false);
+        using var whole = new MemoryStream();
+        await body.CopyToAsync(whole, stop).ConfigureAwait(false);
+        return whole.ToArray();
     }
 
     private Exception Refusal(HubAnswer answer, Login? login, bool redirected)

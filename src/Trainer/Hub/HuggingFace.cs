@@ -16,8 +16,20 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http,
 
     public async Task<RemoteModel> ListAsync(string revision, CancellationToken stop)
     {
+        try
+        {
+            return await AllAsync(revision, stop).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException or FormatException)
+        {
+            throw new UserFault($"{settings.Endpoint.Host} does not answer as a model hub.", found: e.Message.Split('\n')[0], next: "check HF_ENDPOINT", inner: e);
+        }
+    }
+
+    private async Task<RemoteModel> AllAsync(string revision, CancellationToken stop)
+    {
         using var about = await JsonAsync($"api/{kind.Kind}/{id}/revision/{Uri.EscapeDataString(revision)}", revision, stop).ConfigureAwait(false);
-        var commit = ModelFiles.SafePart(about.Document.RootElement.GetProperty("sha").GetString()!);
+        var commit = ModelFiles.SafePart(Text(about.Document.RootElement, "sha"));
         var files = new Dictionary<string, RemoteFile>();
         // From here on everything is asked of the commit, so that a push in between changes nothing.
         for (var page = $"api/{kind.Kind}/{id}/tree/{commit}?recursive=true&expand=false"; page is not null;)
@@ -25,9 +37,9 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http,
             using var tree = await JsonAsync(page, revision, stop).ConfigureAwait(false);
             foreach (var entry in tree.Document.RootElement.EnumerateArray().Where(entry => entry.GetProperty("type").GetString() == "file"))
             {
-                var path = entry.GetProperty("path").GetString()!;
+                var path = Text(entry, "path");
                 var large = entry.TryGetProperty("lfs", out var lfs) && lfs.ValueKind == JsonValueKind.Object;
-                var blob = large ? lfs.GetProperty("oid").GetString()! : entry.GetProperty("oid").GetString()!;
+                var blob = Text(large ? lfs : entry, "oid");
                 var size = (large ? lfs : entry).GetProperty("size").GetInt64();
                 var url = new Uri(settings.Endpoint, $"{kind.Address}/resolve/{commit}/{string.Join('/', path.Split('/').Select(Uri.EscapeDataString))}");
                 files[path] = new(path, url, size, blob, Digest.OfBlobName(blob), blob, Resumable: true, login);
@@ -43,17 +55,12 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http,
         var (body, answer) = await http.DocumentAsync(url, login, stop).ConfigureAwait(false)
             ?? throw new UserFault($"{settings.Endpoint.Host} has no {(dataSet ? "data set" : "model")} \"{id}\" at revision \"{revision}\".", found: dataSet ? "HTTP 404" : "HTTP 404, and there is no such folder here either",
                 next: dataSet ? "check its name and revision (hf:org/name@revision); a private data set needs HF_TOKEN" : "check its name and model.revision; a private model needs HF_TOKEN");
-        try
-        {
-            // Long listings come in pages: Link: <address>; rel="next"
-            var next = answer.Header("Link")?.Split(',').FirstOrDefault(link => link.Contains("rel=\"next\"", StringComparison.Ordinal));
-            return new(JsonDocument.Parse(body), next?[(next.IndexOf('<') + 1)..next.IndexOf('>')]);
-        }
-        catch (JsonException e)
-        {
-            throw new UserFault($"{settings.Endpoint.Host} does not answer as a model hub.", found: e.Message.Split('\n')[0], next: "check HF_ENDPOINT", inner: e);
-        }
+        // Long listings come in pages: Link: <address>; rel="next"
+        var next = answer.Header("Link")?.Split(',').FirstOrDefault(link => link.Contains("rel=\"next\"", StringComparison.Ordinal));
+        return new(JsonDocument.Parse(body), next?[(next.IndexOf('<') + 1)..next.IndexOf('>')]);
     }
+
+    private static string Text(JsonElement entry, string key) => entry.GetProperty(key).GetString() ?? throw new KeyNotFoundException($"\"{key}\" is null");
 
     private sealed record Page(JsonDocument Document, string? Next) : IDisposable
     {

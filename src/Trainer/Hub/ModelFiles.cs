@@ -1,12 +1,11 @@
 using System.Text.Json;
-using System.Text.RegularExpressions;
 
 namespace Memopt.Trainer.Hub;
 
 /// <summary>Which files of a model are needed, and which names are safe to write.</summary>
-internal static partial class ModelFiles
+internal static class ModelFiles
 {
-    public const string Config = "config.json", Generation = "generation_config.json", Index = "model.safetensors.index.json", Weights = "model.safetensors";
+    public const string Config = "config.json", Generation = "generation_config.json", Index = "model.safetensors.index.json", Weights = "model.safetensors", Card = "README.md";
 
     /// <summary>Everything but the weights; only text, never code and never pickle.</summary>
     public static IReadOnlyList<string> Small { get; } =
@@ -39,13 +38,10 @@ internal static partial class ModelFiles
     /// <summary>Whether a file is there and, when it is a link, also what it points to.</summary>
     public static bool IsHere(string path) => new FileInfo(path) is var file && (file.LinkTarget is null ? file.Exists : file.ResolveLinkTarget(returnFinalTarget: true)?.Exists == true);
 
-    /// <summary>A name that stays inside the folder it is joined to, and holds weights when it is a shard.</summary>
-    public static string Safe(string name) => SafePath().IsMatch(name) && !name.Split('/').Any(part => part is "." or "..")
+    /// <summary>A name that stays inside the folder it is joined to.</summary>
+    public static string Safe(string name) => name.Split('/').All(part => part is not ("" or "." or "..") && !part.Any(c => c == '\\' || char.IsControl(c) || Path.GetInvalidFileNameChars().Contains(c)))
         ? name : throw new UserFault("The server names a file that must not be written.", found: JsonSerializer.Serialize(name), next: "do not use this source");
 
     /// <summary>One part of a path: an ETag, a commit.</summary>
     public static string SafePart(string name) => name.Contains('/') ? Safe("..") : Safe(name);
-
-    [GeneratedRegex(@"^(?!/)[\w.+-][\w.+ @=-]*(/[\w.+-][\w.+ @=-]*)*$", RegexOptions.ECMAScript)]
-    private static partial Regex SafePath();
 }

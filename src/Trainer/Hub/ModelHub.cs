@@ -9,6 +9,7 @@ public sealed class ModelHub : IDisposable
     private enum Parts { Config, Text, All }
 
     private const int filesAtOnce = 4;
+    private const int readOnlyFileSystem = 30;   // EROFS
     private const long spare = 64L << 20;
     private readonly HubSettings settings;
     private readonly TimeProvider clock;
@@ -53,7 +54,9 @@ public sealed class ModelHub : IDisposable
         if (settings.Offline)
             throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: cache.Folder, next: $"dotnet memopt pull {source}   (without --offline)");
         var listed = await remote.ListAsync(wanted, stop).ConfigureAwait(false);
-        var names = source.Choose(listed.Files.Keys);
+        var card = source.Path is null ? listed.Files.GetValueOrDefault(ModelFiles.Card) : null;
+        var (read, _) = await FilesAsync(cache, listed.Commit, card is null ? [] : [card], watcher, stop).ConfigureAwait(false);
+        var names = source.Choose(listed.Files.Keys, card is null ? null : await File.ReadAllTextAsync(Path.Combine(cache.Snapshot(listed.Commit), card.Path), stop).ConfigureAwait(false));
         if (names.Count == 0)
         {
             throw new UserFault($"{source} has no files of rows{(source.Path is null ? "" : " there")}.", found: $"{listed.Files.Count} files: {string.Join(", ", listed.Files.Keys.Order(StringComparer.Ordinal).Take(8))}",
@@ -62,7 +65,7 @@ public sealed class ModelHub : IDisposable
         var (fetched, resumed) = await FilesAsync(cache, listed.Commit, [.. names.Select(name => listed.Files[name])], watcher, stop).ConfigureAwait(false);
         cache.Choose(listed.Commit, source.ToString(), names);
         cache.Remember(wanted, listed.Commit);
-        return Only(listed.Commit, names) with { FetchedBytes = fetched, ResumedBytes = resumed };
+        return Only(listed.Commit, names) with { FetchedBytes = read + fetched, ResumedBytes = resumed };
 
         LocalModel Only(string commit, IReadOnlyList<string> files)
         {
@@ -126,14 +129,25 @@ public sealed class ModelHub : IDisposable
         ModelFiles.SafePart(commit);
         foreach (var file in files)
             ModelFiles.SafePart(file.Blob);
-        CheckSpace(cache, files);
         long fetched = 0, resumed = 0;
-        await Parallel.ForEachAsync(files, new ParallelOptions { MaxDegreeOfParallelism = filesAtOnce, CancellationToken = stop }, async (file, token) =>
+        try
         {
-            var (got, had) = await FileAsync(cache, commit, file, watcher, token).ConfigureAwait(false);
-            Interlocked.Add(ref fetched, got);
-            Interlocked.Add(ref resumed, had);
-        }).ConfigureAwait(false);
+            CheckSpace(cache, files);
+            // Files of one content are one blob, under one lock: after each other, as they would wait for it as for another process.
+            await Parallel.ForEachAsync(files.GroupBy(file => file.Blob), new ParallelOptions { MaxDegreeOfParallelism = filesAtOnce, CancellationToken = stop }, async (same, token) =>
+            {
+                foreach (var file in same)
+                {
+                    var (got, had) = await FileAsync(cache, commit, file, watcher, token).ConfigureAwait(false);
+                    Interlocked.Add(ref fetched, got);
+                    Interlocked.Add(ref resumed, had);
+                }
+            }).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is UnauthorizedAccessException or IOException { HResult: readOnlyFileSystem })
+        {
+            throw new UserFault($"The cache {cache.Root} cannot be written.", e.Message, "set HF_HOME (XDG_CACHE_HOME for what is not from the Hugging Face Hub) to a folder that can be, or mend its rights", e);
+        }
         return (fetched, resumed);
     }
 
@@ -153,12 +167,20 @@ public sealed class ModelHub : IDisposable
     private async Task<(long Fetched, long Resumed)> FileAsync(ModelCache cache, string commit, RemoteFile file, IPullWatcher watcher, CancellationToken stop)
     {
         var blob = cache.Blob(file.Blob);
+        var told = file.Resumable || file.Hash is not null;                    // else nothing says that it is still the same
+        if (told && new FileInfo(blob) is { Exists: true } whole && whole.Length == file.Size)
+        {
+            // Without the lock: a cache that may only be read will do.
+            watcher.Advance(file.Path, file.Size, file.Size, file.Size);
+            cache.Link(commit, file);
+            return (0, 0);
+        }
         Directory.CreateDirectory(Path.GetDirectoryName(blob)!);
         long fetched = 0, resumed = 0;
         using (await cache.LockAsync(file.Blob, clock, () => watcher.Note($"{file.Path}: another process is fetching it; waiting"), stop).ConfigureAwait(false))
         {
-            if (new FileInfo(blob) is { Exists: true } old && (old.Length != file.Size || (!file.Resumable && file.Hash is null)))
-                File.Delete(blob);                                             // cut short by something else, or nothing says that it is still the same
+            if (new FileInfo(blob) is { Exists: true } old && (old.Length != file.Size || !told))
+                File.Delete(blob);                                             // cut short by something else
             for (var again = false; !File.Exists(blob); again = true)
             {
                 var (got, had) = await PartAsync(cache, file, again, watcher, stop).ConfigureAwait(false);

@@ -48,7 +48,7 @@ internal sealed class WebFolder(Uri folder, string cacheFolder, Login? login, Hu
             var headers = answer.Message.Content.Headers;
             if (answer.Status == HttpStatusCode.NotFound)
                 return;
-            var size = (answer.Status == HttpStatusCode.OK ? headers.ContentLength : headers.ContentRange?.Length)
+            var size = (answer.Encoding is not null ? null : answer.Status == HttpStatusCode.OK ? headers.ContentLength : headers.ContentRange?.Length)
                 ?? throw new UserFault($"{url.Host} does not say how long {name} is.", next: "use a server that sends Content-Length");
             var etag = answer.ETag;
             var version = etag ?? headers.LastModified?.ToString("O");
@@ -59,5 +59,5 @@ internal sealed class WebFolder(Uri folder, string cacheFolder, Login? login, Hu
         return found;
     }
 
-    private Uri Address(string name) => new UriBuilder(folder) { Path = folder.AbsolutePath.TrimEnd('/') + "/" + ModelFiles.Safe(name is "" ? "config.json" : name) }.Uri;
+    private Uri Address(string name) => new UriBuilder(folder) { Path = folder.AbsolutePath.TrimEnd('/') + "/" + string.Join('/', ModelFiles.Safe(name is "" ? "config.json" : name).Split('/').Select(Uri.EscapeDataString)) }.Uri;
 }

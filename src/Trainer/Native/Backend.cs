@@ -103,6 +103,8 @@ public sealed class Backend
             return found;
         }
         Look("MEMOPT_LIBTORCH", [environment.Libtorch], "not set");
+        if (Beside.FirstOrDefault(folder => File.Exists(Path.Combine(folder, Library("torch_cpu")))) is { } beside)
+            Look("beside the program", [beside], "");
         Look("project's packages", Restored(environment), "no restored project names a libtorch package");
         Look("NuGet's cache", Cached(environment), $"no libtorch package in {environment.Packages}");
         if (environment.Python is not null && !found.Any(candidate => candidate.Why == Usable))
@@ -170,7 +172,7 @@ public sealed class Backend
     internal static string Library(string name) =>
         OperatingSystem.IsWindows() ? name + ".dll" : OperatingSystem.IsMacOS() ? $"lib{name}.dylib" : $"lib{name}.so";
 
-    /// <summary>libtorch packages that a restored project at or above a folder names, and which are in the cache.</summary>
+    /// <summary>libtorch packages that a restored project at or above a folder names, and which are here.</summary>
     private static IEnumerable<string> Restored(BackendEnvironment environment)
     {
         for (var folder = new DirectoryInfo(environment.Project); folder is not null; folder = folder.Parent)
@@ -191,15 +193,17 @@ public sealed class Backend
                 }
                 if (!root.TryGetProperty("libraries", out var libraries))
                     continue;
+                // Where the project's NuGet.config has it keep packages, and where it falls back on.
+                string[] folders = [environment.Packages, .. root.TryGetProperty("packageFolders", out var named) ? named.EnumerateObject().Select(p => p.Name) : []];
                 foreach (var name in libraries.EnumerateObject().Select(p => p.Name).Where(name => name.StartsWith("libtorch-", StringComparison.OrdinalIgnoreCase)))
                 {
                     if (name.StartsWith("libtorch-cuda-", StringComparison.OrdinalIgnoreCase))
                     {
-                        foreach (var joined in CudaPackages(environment).Take(1))
+                        foreach (var joined in folders.SelectMany(packages => CudaPackages(environment with { Packages = packages })).Take(1))
                             yield return joined;
                         continue;
                     }
-                    if (Natives(Path.Combine(environment.Packages, name.ToLowerInvariant())) is { } natives)
+                    if (folders.Select(packages => Natives(Path.Combine(packages, name.ToLowerInvariant()))).OfType<string>().FirstOrDefault() is { } natives)
                         yield return natives;
                 }
             }
@@ -243,6 +247,9 @@ public sealed class Backend
 
     internal static string RuntimeId =>
         (OperatingSystem.IsWindows() ? "win" : OperatingSystem.IsMacOS() ? "osx" : "linux") + "-" + RuntimeInformation.ProcessArchitecture.ToString().ToLowerInvariant();
+
+    /// <summary>Where a build or a publication puts the native libraries of packages.</summary>
+    private static string[] Beside => [Path.Combine(AppContext.BaseDirectory, "runtimes", RuntimeId, "native"), AppContext.BaseDirectory];
 
     private static string? PythonTorch(string python)
     {
@@ -288,11 +295,7 @@ public sealed class Backend
             if (name == Aten.CudaLibrary)
                 torchCuda = handle;
         }
-        var shipped = new[]
-        {
-            Path.Combine(AppContext.BaseDirectory, "runtimes", RuntimeId, "native", Library("LibTorchSharp")),
-            Path.Combine(AppContext.BaseDirectory, Library("LibTorchSharp")),
-        }.FirstOrDefault(File.Exists) ?? throw new DllNotFoundException($"TorchSharp's {Library("LibTorchSharp")} is not beside the program");
+        var shipped = Beside.Select(beside => Path.Combine(beside, Library("LibTorchSharp"))).FirstOrDefault(File.Exists) ?? throw new DllNotFoundException($"TorchSharp's {Library("LibTorchSharp")} is not beside the program");
         var patched = false;
         try
         {

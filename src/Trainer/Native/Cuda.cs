@@ -53,6 +53,16 @@ public static unsafe partial class Cuda
     public static int DriverVersion() => DeviceCount() > 0 && cuDriverGetVersion(out var version) == 0 ? version : 0;
 
     /// <summary>Multiprocessors of the first device.</summary>
+    /// <summary>The driver as its own tools name it, with the newest CUDA that it runs: 535.104.05, CUDA 12.2. Null without a GPU.</summary>
+    public static string? Driver()
+    {
+        const string file = "/proc/driver/nvidia/version";
+        if (DriverVersion() is not (> 0 and var version))
+            return null;
+        var number = File.Exists(file) ? System.Text.RegularExpressions.Regex.Match(File.ReadAllText(file), @"\b\d{3,}\.\d+(\.\d+)?\b").Value : "";
+        return $"{(number.Length > 0 ? number + ", " : "")}CUDA {version / 1000}.{version % 1000 / 10}";
+    }
+
     public static int Multiprocessors { get; } = DeviceCount() > 0 && cuDeviceGetAttribute(out var count, 16, 0) == 0 ? count : 1;
 
     /// <summary>Loads compiled device code into the context that libtorch uses.</summary>
@@ -207,121 +217,121 @@ public static unsafe partial class Cuda
             throw new ExternalException($"{call} failed: CUDA error {code}{(cuGetErrorName(code, out var name) == 0 ? $" ({Marshal.PtrToStringAnsi(name)})" : "")}");
     }
 
-    private const string Driver = "libcuda.so.1";
+    private const string Library = "libcuda.so.1";
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuInit(uint flags);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuDriverGetVersion(out int version);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuDeviceGetCount(out int count);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuDeviceGetName(byte[] name, int length, int device);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuDeviceGetAttribute(out int value, int attribute, int device);
 
-    [LibraryImport(Driver, EntryPoint = "cuDeviceTotalMem_v2")]
+    [LibraryImport(Library, EntryPoint = "cuDeviceTotalMem_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuDeviceTotalMem(out nuint bytes, int device);
 
-    [LibraryImport(Driver, EntryPoint = "cuMemGetInfo_v2")]
+    [LibraryImport(Library, EntryPoint = "cuMemGetInfo_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemGetInfo(out nuint free, out nuint total);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuDevicePrimaryCtxRetain(out nint context, int device);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuCtxSetCurrent(nint context);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuModuleLoadData(out nint module, byte* image);
 
-    [LibraryImport(Driver, StringMarshalling = StringMarshalling.Utf8)]
+    [LibraryImport(Library, StringMarshalling = StringMarshalling.Utf8)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuModuleGetFunction(out nint function, nint module, string name);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemHostAlloc(out nint address, nuint bytes, uint flags);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemFreeHost(nint address);
 
-    [LibraryImport(Driver, EntryPoint = "cuMemcpyHtoDAsync_v2")]
+    [LibraryImport(Library, EntryPoint = "cuMemcpyHtoDAsync_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemcpyHtoDAsync(nint device, nint host, nuint bytes, nint stream);
 
-    [LibraryImport(Driver, EntryPoint = "cuMemHostRegister_v2")]
+    [LibraryImport(Library, EntryPoint = "cuMemHostRegister_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemHostRegister(nint address, nuint bytes, uint flags);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemHostUnregister(nint address);
 
-    [LibraryImport(Driver, EntryPoint = "cuMemAlloc_v2")]
+    [LibraryImport(Library, EntryPoint = "cuMemAlloc_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemAlloc(out nint address, nuint bytes);
 
-    [LibraryImport(Driver, EntryPoint = "cuMemFree_v2")]
+    [LibraryImport(Library, EntryPoint = "cuMemFree_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemFree(nint address);
 
-    [LibraryImport(Driver, EntryPoint = "cuMemcpyDtoHAsync_v2")]
+    [LibraryImport(Library, EntryPoint = "cuMemcpyDtoHAsync_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemcpyDtoHAsync(nint host, nint device, nuint bytes, nint stream);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuStreamCreate(out nint handle, uint flags);
 
-    [LibraryImport(Driver, EntryPoint = "cuStreamDestroy_v2")]
+    [LibraryImport(Library, EntryPoint = "cuStreamDestroy_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuStreamDestroy(nint handle);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuStreamSynchronize(nint handle);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuStreamWaitEvent(nint handle, nint @event, uint flags);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuEventCreate(out nint handle, uint flags);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuEventRecord(nint handle, nint stream);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuEventSynchronize(nint handle);
 
-    [LibraryImport(Driver, EntryPoint = "cuEventDestroy_v2")]
+    [LibraryImport(Library, EntryPoint = "cuEventDestroy_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuEventDestroy(nint handle);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuGetErrorName(int code, out nint name);
 
-    [LibraryImport(Driver)]
+    [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuLaunchKernel(nint function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint shared, nint stream, void** arguments, void** extra);
 }

@@ -16,6 +16,9 @@ public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes, 
     /// <summary>Multiprocessors: attention's way back in a fixed order sums in so many parts as fill them.</summary>
     public int Multiprocessors { get; init; } = 132;
 
+    /// <summary>The same with no more than a budget, which is for the run's own bytes, as in run.</summary>
+    public PlanDevice Within(double gib) => this with { FreeBytes = (long)(gib * (1L << 30)), ContextBytes = 0 };
+
     /// <summary>A card of which nothing is in use yet. The context is that of an H200 under libtorch 2.11; other cards' are smaller.</summary>
     public static PlanDevice Of(Gpu gpu, DType type = DType.Auto) => new("cuda", gpu.Bytes, type == DType.Float32 ? 4 : 2, 871_170_048) { FusedAttention = gpu.Bf16 && type != DType.Float32 };
 }

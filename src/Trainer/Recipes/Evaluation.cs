@@ -14,6 +14,12 @@ namespace Memopt.Trainer.Recipes;
 /// <param name="Answers">Answers scored.</param>
 public sealed record Score(double Loss, double Perplexity, long Tokens, double Accuracy, int Answers);
 
+/// <summary>A row's answer as it should be and as the model gives it.</summary>
+/// <param name="Prompt">What comes before the answer as the model reads it, template and all.</param>
+/// <param name="Expected">The row's answer.</param>
+/// <param name="Given">The model's, chosen greedily.</param>
+public sealed record Answer(string Prompt, string Expected, string Given);
+
 /// <summary>Loss, perplexity and exact-match accuracy of a model over rows.</summary>
 public static class Evaluation
 {
@@ -48,5 +54,23 @@ public static class Evaluation
         }
         var mean = loss / Math.Max(1, tokens);
         return new(mean, Math.Exp(mean), tokens, answers == 0 ? 0 : (double)right / answers, answers);
+    }
+
+    /// <summary>What the model answers where rows have an answer (a stretch of trained tokens), each from the row's own tokens before it. A token at a time: slow beside <see cref="Run"/>.</summary>
+    public static IEnumerable<Answer> Answers(Decoder model, ModelText text, IReadOnlyList<Row> rows)
+    {
+        foreach (var row in rows)
+        {
+            for (var (start, end) = (1, 1); start < row.Ids.Length; start = end)
+            {
+                for (end = start + 1; end < row.Ids.Length && row.Labels[end] == Row.NoLoss == (row.Labels[start] == Row.NoLoss); end++)
+                {
+                }
+                if (row.Labels[start] == Row.NoLoss)
+                    continue;
+                var given = Generation.Run(model, row.Ids[..start], text.EndOfTurn, new()).ToList();
+                yield return new(text.Tokenizer.Decode(row.Ids[..start], skipSpecial: false), text.Tokenizer.Decode([.. row.Labels[start..end].TakeWhile(id => !text.EndOfTurn.Contains(id))]), text.Tokenizer.Decode(given));
+            }
+        }
     }
 }

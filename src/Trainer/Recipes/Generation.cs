@@ -37,7 +37,7 @@ public static class Generation
         using var scope = NewDisposeScope();
         using var off = no_grad();
         var logits = model.Logits(tensor(input, device: model.Device).unsqueeze(0), cache).select(1, -1).squeeze(0).to(float32).cpu();   // (V)
-        if (sampling.Temperature <= 0)
+        if (sampling.Temperature < 1e-6)                                      // the same to every digit, where a division would overflow
             return (int)logits.argmax().item<long>();
         var (sorted, order) = (logits / sampling.Temperature).softmax(-1).sort(-1, descending: true);
         var before = sorted.cumsum(0) - sorted;

@@ -5,7 +5,7 @@ namespace Memopt.Trainer.Tests.Data;
 
 public sealed class AssistantTurnsTests
 {
-    private static readonly string Templates = Path.Combine(Oracle.Root, "tests/Trainer.Tests/Golden/jinja/templates");
+    private static readonly string Templates = Path.Combine(TestBackend.Repository, "tests/Trainer.Tests/Golden/jinja/templates");
 
     /// <summary>What a user writes must not count, though it looks like a turn.</summary>
     private const string Chat = """
@@ -22,6 +22,8 @@ public sealed class AssistantTurnsTests
     // Their earlier turns are written otherwise than last ones: the content alone is told.
     [InlineData("qwen3", "one", "<think>\n\n</think>\n\ntwo.<|im_end|>\n")]
     [InlineData("phi-3", "one", "two.<|end|>\n</s>")]
+    // Asks for a thought, which no turn here has.
+    [InlineData("deepseek-r1", "one<｜end▁of▁sentence｜>", "two.<｜end▁of▁sentence｜>")]
     public void Only_the_assistants_turns_are_told(string name, params string[] expected)
     {
         var (template, messages, variables) = Given(name, Chat);
@@ -39,10 +41,39 @@ public sealed class AssistantTurnsTests
         Assert.Contains("{\"name\": \"f\", \"arguments\": {}}\n</tool_call>", turns[0]);
     }
 
+    [Fact]
+    public void Tools_that_move_to_the_last_question_leave_the_turns_told()
+    {
+        var (template, messages, variables) = Given("mistral-7b-v0.3", """
+            [{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"user","content":"r"},
+             {"role":"assistant","content":"","tool_calls":[{"id":"call00000","function":{"name":"f","arguments":{}}}]},{"role":"tool","content":"3","tool_call_id":"call00000"},{"role":"assistant","content":"b"}]
+            """);
+        variables["tools"] = JsonNode.Parse("""[{"type":"function","function":{"name":"f","description":"","parameters":{}}}]""");
+        var chat = template.RenderMarked(messages, false, variables);
+        Assert.Contains("[/AVAILABLE_TOOLS] [INST] r", chat.Text);
+        Assert.Equal(["a", " [TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {}, \"id\": \"call00000\"}] </s>", " b </s>"],
+            AssistantTurns.Of(template, chat, messages, variables).Select(turn => chat.Text[turn.Start..turn.End]));
+    }
+
     [Theory]
-    [InlineData("{% for m in messages %}{{ messages | length }}{{ m.content }}{% endfor %}")]
-    [InlineData("{% for m in messages %}{% if loop.last %}!{% endif %}{{ m.content | upper | replace('.', '..') }}{% endfor %}")]
-    [InlineData("{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}x{% endif %}")]
+    // The prompt is indented otherwise than the turns (as in templates that are laid out for reading).
+    [InlineData("{% for m in messages %}  {{ m.role }}:\n{{ m.content }};\n{% endfor %}{% if add_generation_prompt %} assistant:\n\n{% endif %}", "one;\n", "two.;\n")]
+    [InlineData("{% for m in messages %}{{ messages | length }}{{ m.content }}{% endfor %}", "one", "two.")]
+    [InlineData("{% for m in messages %}{% if loop.last %}!{% endif %}{{ m.content | upper }}{% endfor %}", "ONE", "TWO.")]
+    // A template that takes no chat which ends before the assistant's first turn.
+    [InlineData("{{ messages[1].role }}{% for m in messages %}{{ m.content }}{% endfor %}", "one", "two.")]
+    public void Turns_are_told_by_their_content_where_the_prompt_tells_nothing(string source, params string[] expected)
+    {
+        var messages = Messages(Chat);
+        var template = ChatTemplate.Parse(source);
+        var chat = template.RenderMarked(messages, false);
+        Assert.Equal(expected, AssistantTurns.Of(template, chat, messages, null).Select(turn => chat.Text[turn.Start..turn.End]));
+    }
+
+    [Theory]
+    [InlineData("{{ messages[1].content }}{% for m in messages %}{{ m.content }}{% endfor %}")]
+    [InlineData("{{ messages | map(attribute='content') | join | length }}{% for m in messages %}{{ m.content }}{% endfor %}")]
+    [InlineData("{% for m in messages | reverse %}{{ m.role }}{% endfor %}")]
     public void What_cannot_be_told_is_refused(string source)
     {
         var messages = Messages(Chat);

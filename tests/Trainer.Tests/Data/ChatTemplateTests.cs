@@ -116,7 +116,7 @@ public sealed class ChatTemplateTests
     [Fact]
     public void Nano_writes_its_chat()
     {
-        var template = ChatTemplate.Load(Oracle.Nano)!;
+        var template = ChatTemplate.Load(TestBackend.Nano)!;
         Assert.Equal("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", template.Render([Message("user", "hi")], true));
     }
 

@@ -14,7 +14,7 @@ namespace Memopt.Trainer.Tests.Data;
 /// </summary>
 public sealed class JinjaTests
 {
-    private static readonly string Golden = Path.Combine(Oracle.Root, "tests/Trainer.Tests/Golden/jinja");
+    private static readonly string Golden = Path.Combine(TestBackend.Repository, "tests/Trainer.Tests/Golden/jinja");
 
     [Fact]
     public void Every_feature_is_as_Jinja2_has_it()

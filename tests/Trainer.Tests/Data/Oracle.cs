@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text.Json.Nodes;
 
@@ -8,10 +7,6 @@ namespace Memopt.Trainer.Tests.Data;
 /// <summary>Asks the JavaScript reference implementations in tests/oracles.</summary>
 internal static class Oracle
 {
-    public static string Root { get; } = FindRoot();
-
-    public static string Nano { get; } = Path.Combine(Root, "samples", "word-class", "model");
-
     /// <summary>For each tokenizer, texts with the tokens that the references give them, and their texts again.</summary>
     public static List<List<TokenRow>> Tokens(int count, bool special, params string[] files) =>
         [.. Ask("tokens.mjs", "", [$"{count}", "7", special ? "special" : "plain", .. files]).AsArray().Select(rows => rows is JsonArray list
@@ -19,7 +14,7 @@ internal static class Oracle
             : throw new InvalidOperationException(rows!.ToJsonString()))];
 
     /// <summary>The folder of a tokenizer that an npm package ships.</summary>
-    public static string Package(string name) => Path.Combine(Root, "tests", "oracles", "node_modules", "@lenml", $"tokenizer-{name}", "models");
+    public static string Package(string name) => Path.Combine(TestBackend.Repository, "tests", "oracles", "node_modules", "@lenml", $"tokenizer-{name}", "models");
 
     // Not by an encoding, which would mend what is no valid text.
     private static string Units(string base64) => new(MemoryMarshal.Cast<byte, char>(Convert.FromBase64String(base64)));
@@ -28,7 +23,7 @@ internal static class Oracle
 
     public static JsonNode Ask(string script, string input, params string[] arguments)
     {
-        var folder = Path.Combine(Root, "tests", "oracles");
+        var folder = Path.Combine(TestBackend.Repository, "tests", "oracles");
         Assert.True(Directory.Exists(Path.Combine(folder, "node_modules")), "The oracles are not installed: run 'npm ci --ignore-scripts' in tests/oracles.");
         var start = new ProcessStartInfo("node", [script, .. arguments])
         {
@@ -46,8 +41,6 @@ internal static class Oracle
         Assert.True(node.ExitCode == 0, $"node {script}: {errors.Result}");
         return JsonNode.Parse(output.Result)!;
     }
-
-    private static string FindRoot([CallerFilePath] string file = "") => Path.GetFullPath(Path.Combine(Path.GetDirectoryName(file)!, "..", "..", ".."));
 }
 
 /// <summary>A text, its tokens by the JavaScript and the Rust library, and what these make of the tokens again.</summary>

@@ -10,7 +10,7 @@ public sealed class RowFileTests : IDisposable
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
 
-    private static string Golden(string name) => Path.Combine(Oracle.Root, "tests", "Trainer.Tests", "Golden", "data", name);
+    private static string Golden(string name) => Path.Combine(TestBackend.Repository, "tests", "Trainer.Tests", "Golden", "data", name);
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
@@ -88,6 +88,26 @@ public sealed class RowFileTests : IDisposable
         }
     }
 
+    /// <summary>Lists in data pages of version 2, by arrow's Rust writer (parquet-wasm 0.8.0).</summary>
+    [Fact]
+    public void Parquet_that_is_written_in_a_way_that_is_not_read_is_told_as_that()
+    {
+        var fault = Assert.Throws<UserFault>(() => Read(Golden("pages2.parquet")));
+        Assert.Contains("encoding", fault.Message);
+        Assert.Contains("messages/list/item/role", fault.Found);
+        Assert.Contains("version 1", fault.Next);
+    }
+
+    [Fact]
+    public void A_parquet_file_with_damaged_bytes_at_its_end_is_told()
+    {
+        var bytes = File.ReadAllBytes(Golden("chats.parquet"));
+        bytes.AsSpan(bytes.Length - 8 - BitConverter.ToInt32(bytes, bytes.Length - 8), 40).Fill(0xee);
+        var path = Path.Combine(folder, "a.parquet");
+        File.WriteAllBytes(path, bytes);
+        Assert.Contains("damaged", Assert.Throws<UserFault>(() => Read(path)).Message);
+    }
+
     [Fact]
     public void Lines_are_those_that_an_editor_shows()
     {
@@ -113,6 +133,8 @@ public sealed class RowFileTests : IDisposable
     [InlineData("a.json", "[1]]", "closes nothing")]
     [InlineData("a.json", "{\"a\":[1],\n\"b\":[2]}", "line 2: a second list")]
     [InlineData("a.json", "{\"a\":1}", "without a list")]
+    [InlineData("a.json", "[{\"a\":1}]\nx", "line 2: more behind the end of the list")]
+    [InlineData("a.json", "{\"rows\":[{\"a\":1}]}, 2", "more behind the end of the object")]
     [InlineData("a.json", "text", "neither a list nor an object")]
     [InlineData("a.parquet", "PAR1 and more", "")]
     [InlineData("a.jsonl.zst", "no zstd", "")]
@@ -142,5 +164,25 @@ public sealed class RowFileTests : IDisposable
         using var chunk = Assert.Single(RowFile.Read(new(path, DataFormat.Csv, null)));
         Assert.Single(chunk.Rows);
         Assert.Equal([(4, "1 values for 2 columns"), (5, "3 values for 2 columns")], chunk.Faults);
+    }
+
+    [Fact]
+    public void A_quote_that_is_never_closed_does_not_swallow_the_rest_of_a_table()
+    {
+        var path = Path.Combine(folder, "a.csv");
+        File.WriteAllText(path, "prompt,completion\na,b \"\"\nc,\"d\ne,f\n");
+        using var chunk = Assert.Single(RowFile.Read(new(path, DataFormat.Csv, null)));
+        Assert.Single(chunk.Rows);
+        Assert.Equal([(3, "a quote that is never closed")], chunk.Faults);
+    }
+
+    [Fact]
+    public void A_quote_within_a_value_does_not_make_two_rows_one()
+    {
+        var path = Path.Combine(folder, "a.csv");
+        File.WriteAllText(path, "prompt,completion\na \"b\" c,\"d \"\"e\"\", f\"\n\"\",\"\"\"g\"\"\"\n5\" pipe,x\n6\" pipe,y\n");
+        using var chunk = Assert.Single(RowFile.Read(new(path, DataFormat.Csv, null)));
+        Assert.Equal(2, chunk.Rows.Count);
+        Assert.Equal([(4, "a quote within a value that is not in quotes")], chunk.Faults);
     }
 }

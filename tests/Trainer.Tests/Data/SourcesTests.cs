@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Tests.Data;
 /// <summary>From sources of a config to rows: shapes, columns, cuts, sides, samples, weights, and the cache of large files.</summary>
 public sealed class SourcesTests : IDisposable
 {
-    private static readonly Tokenizer nano = Tokenizer.Load(Oracle.Nano);
+    private static readonly Tokenizer nano = Tokenizer.Load(TestBackend.Nano);
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
     private readonly List<string> notes = [];
     private int progress;
@@ -27,7 +27,7 @@ public sealed class SourcesTests : IDisposable
         var config = Write("memopt.json", $"{{ \"data\": {data} }}");
         progress = 0;
         notes.Clear();
-        return Dataset.Load(RunConfigFile.Read(config, []), new ModelText(model ?? Oracle.Nano, new HashSet<int> { nano.Id("<|im_end|>")!.Value }), role, chunkBytes,
+        return Dataset.Load(RunConfigFile.Read(config, []), new ModelText(model ?? TestBackend.Nano, new HashSet<int> { nano.Id("<|im_end|>")!.Value }), role, chunkBytes,
             new(notes.Add, (_, _) => progress++));
     }
 
@@ -58,7 +58,7 @@ public sealed class SourcesTests : IDisposable
     {
         var model = Path.Combine(folder, "model");
         Directory.CreateDirectory(model);
-        File.Copy(Path.Combine(Oracle.Nano, "tokenizer.json"), Path.Combine(model, "tokenizer.json"));
+        File.Copy(Path.Combine(TestBackend.Nano, "tokenizer.json"), Path.Combine(model, "tokenizer.json"));
         Write("a.jsonl", Line(new { instruction = "Say hi.", output = "hi" }) + Line(new { instruction = "Add.", input = "1 2", output = "3" }));
         var rows = Load("""{ "train": "a.jsonl" }""", model: model)!.Rows;
         // Stanford Alpaca's PROMPT_DICT, train.py.
@@ -83,12 +83,49 @@ public sealed class SourcesTests : IDisposable
         var fault = Assert.Throws<UserFault>(() => Load("""{ "train": "a.jsonl" }"""));
         Assert.Contains("not trained on yet", fault.Message);
         Assert.Equal(1, Assert.Single(fault.Problems).Line);
-        var pairs = Dataset.Pairs(RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []), new ModelText(Oracle.Nano, new HashSet<int> { nano.Id("<|im_end|>")!.Value }), 5);
+        var pairs = Dataset.Pairs(RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []), new ModelText(TestBackend.Nano, new HashSet<int> { nano.Id("<|im_end|>")!.Value }), 5);
         Assert.Equal([" four<|im_end|>| five<|im_end|>", "good<|im_end|>|bad<|im_end|>"], pairs.Select(pair => $"{Trained(pair.Chosen)}|{Trained(pair.Rejected)}"));
         Assert.Equal("2+2= four<|im_end|>", Text(pairs[0].Chosen));
         // The way that the fault names.
         Write("b.jsonl", Line(new { prompt = "2+2=", chosen = " four", rejected = " five" }));
         Assert.Equal(" four<|im_end|>", Trained(Load("""{ "train": { "source": "b.jsonl", "columns": { "completion": "chosen" } } }""")!.Rows[0]));
+    }
+
+    [Fact]
+    public void A_column_without_a_value_is_not_there()
+    {
+        // As tables of several data sets have them when they are written as JSON.
+        Write("a.jsonl", """
+            {"input_ids":null,"messages":null,"prompt":null,"completion":null,"text":"noun"}
+            {"input_ids":null,"messages":null,"prompt":"a","completion":"b","chosen":null,"rejected":null,"text":null}
+            """);
+        Assert.Equal(["noun<|im_end|>", "ab<|im_end|>"], Load("""{ "train": "a.jsonl" }""")!.Rows.Select(Text));
+    }
+
+    [Theory, InlineData("a.jsonl.bz2"), InlineData("a.csv.XZ"), InlineData("rows.zip"), InlineData("rows.tar.gz")]
+    public void Files_packed_otherwise_are_told_by_their_names(string name)
+    {
+        Write(name, "x");
+        var fault = Assert.Throws<UserFault>(() => Load($$"""{ "train": "{{name}}" }"""));
+        Assert.Contains($"\"{name}\" is packed in a way that is not read here", $"{fault.Found}{string.Concat(fault.Problems)}");
+    }
+
+    [Fact]
+    public void Answers_labelled_false_are_left_out_and_counted()
+    {
+        Write("a.jsonl", Line(new { prompt = "2+2=", completion = " four", label = true }) + Line(new { prompt = "2+2=", completion = " five", label = false })
+            + Line(new { prompt = new[] { new { role = "user", content = "q" } }, completion = new[] { new { role = "assistant", content = "bad" } }, label = false })
+            + Line(new { prompt = "1+1=", completion = " two", label = "even" }) + Line(new { text = "verb", label = false }));
+        Write("b.csv", "prompt,completion,label\n3+3=, six,True\n3+3=, seven,False\n");
+        var data = Load("""{ "train": ["a.jsonl", "b.csv"] }""")!;
+        Assert.Equal(["2+2= four<|im_end|>", "1+1= two<|im_end|>", "verb<|im_end|>", "3+3= six<|im_end|>"], data.Rows.Select(Text));
+        Assert.Equal(3, data.Counts.Rejected);
+        Assert.EndsWith(", 3 rows labelled false left out", data.Summary(new()));
+        Assert.Contains(data.Facts("data.train"), fact => fact is { Key: "data.train.rejected", Value: "3" });
+        // Under another name it says nothing.
+        Assert.Equal(2, Load("""{ "train": { "source": "b.csv", "columns": { "class": "label" } } }""")!.Rows.Count);
+        Write("c.jsonl", Line(new { prompt = "2+2=", completion = " five", label = false }));
+        Assert.Contains("1 labelled false", Assert.Throws<UserFault>(() => Load("""{ "train": "c.jsonl" }""")).Found);
     }
 
     [Theory]
@@ -149,6 +186,17 @@ public sealed class SourcesTests : IDisposable
         // A sample is of rows, not of the parts that they are split into.
         Write("b.jsonl", string.Concat(Enumerable.Range(0, 40).Select(i => $"{{\"input_ids\":[{i},2,3,4,5,6]}}\n")));
         Assert.Equal(30, Load("""{ "train": "b.jsonl#10", "maxLength": 2, "truncate": "split" }""")!.Rows.Count);
+    }
+
+    [Fact]
+    public void A_link_to_a_folder_around_it_brings_no_file_twice()
+    {
+        Write("d/a.csv", "text\nrow 1\n");
+        Write("other/b.csv", "text\nrow 2\n");
+        Directory.CreateSymbolicLink(Path.Combine(folder, "d", "up"), "..");
+        Directory.CreateSymbolicLink(Path.Combine(folder, "d", "other"), "../other");
+        Assert.Equal(["row 1<|im_end|>", "row 2<|im_end|>"], Load("""{ "train": "d" }""")!.Rows.Select(Text));
+        Assert.Equal(["row 1<|im_end|>", "row 2<|im_end|>"], Load("""{ "train": "d/**/*.csv" }""")!.Rows.Select(Text));
     }
 
     [Fact]

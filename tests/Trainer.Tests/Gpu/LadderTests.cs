@@ -49,7 +49,7 @@ public sealed class LadderTests
             using var store = new LiteRunStore(Path.Combine(folder, "store"));
             try
             {
-                FineTune.Run(new Job
+                Recipes.FineTune.Run(new Job
                 {
                     Config = RunConfigFile.Read(config, []),
                     Model = model.Value,

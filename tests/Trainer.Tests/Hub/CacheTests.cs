@@ -11,6 +11,16 @@ public sealed class CacheTests
     private static string Folder(Workbench bench) => Path.Combine(bench.Root, "hub", "models--org--model");
 
     [Fact]
+    public async Task A_cache_that_cannot_be_written_is_told_with_what_to_set()
+    {
+        using var bench = new Workbench();
+        bench.Settings = bench.Settings with { HubCache = "/sys/memopt" };   // where nobody makes folders
+        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        Assert.Equal("The cache /sys/memopt cannot be written.", fault.Message);
+        Assert.Contains("HF_HOME", fault.Next);
+    }
+
+    [Fact]
     public async Task The_layout_is_that_of_hugging_face()
     {
         using var bench = new Workbench();
@@ -169,5 +179,16 @@ public sealed class CacheTests
         hub.Cached().Remove("org/model", null);
         Assert.Empty(hub.Cached().List());
         Assert.Throws<UserFault>(() => hub.Cached().Remove("org/model", null));
+    }
+
+    [Fact]
+    public async Task A_model_that_is_here_whole_needs_no_lock_and_no_write()
+    {
+        using var bench = new Workbench();
+        var first = await bench.PullAsync();
+        Directory.Delete(Path.Combine(bench.Settings.HubCache, ".locks"), recursive: true);
+        File.WriteAllText(Path.Combine(bench.Settings.HubCache, ".locks"), "no folder can be made here");
+        Assert.Equal(0, (await bench.PullAsync()).FetchedBytes);
+        bench.Same(first);
     }
 }

@@ -78,6 +78,9 @@ internal sealed class HubServer : IDisposable
     /// <summary>Asked before each answer with bytes of a file; gives what goes wrong.</summary>
     public Func<HubRequest, Fault?> Spoil { get; set; } = _ => null;
 
+    /// <summary>Asked before the hub answers: the whole answer in place of its own, or null.</summary>
+    public Func<HubRequest, (byte[] Body, string? Header)?> Instead { get; set; } = _ => null;
+
     /// <summary>Token that the hub asks for.</summary>
     public string? Token { get; set; }
 
@@ -122,6 +125,9 @@ internal sealed class HubServer : IDisposable
     /// <summary>Names that a pull has to bring.</summary>
     public IEnumerable<string> Needed => Files.Keys.Where(name => !name.Contains('/') && (name.EndsWith(".json", StringComparison.Ordinal) || name.EndsWith(".safetensors", StringComparison.Ordinal))).Order(StringComparer.Ordinal);
 
+    /// <summary>All files as the hub lists them.</summary>
+    public byte[] Listing() => JsonSerializer.SerializeToUtf8Bytes(Files.Keys.Select(Entry));
+
     public void Dispose()
     {
         stop.Cancel();
@@ -155,6 +161,11 @@ internal sealed class HubServer : IDisposable
     private async Task HubAsync(HubRequest request, Connection to)
     {
         HubRequests.Enqueue(request);
+        if (Instead(request) is var (body, header))
+        {
+            await to.SendAsync(new([.. Encoding.ASCII.GetBytes($"HTTP/1.1 200 OK\r\nContent-Length: {body.Length}\r\n{header}\r\n"), .. body]));
+            return;
+        }
         if (Token is not null && request.Header("authorization") != $"Bearer {Token}" && request.Header("cookie") != $"m_session_id={Token}")
         {
             await to.TextAsync("401 Unauthorized", "no", "X-Error-Message: who are you");

@@ -108,6 +108,54 @@ public sealed class SourceTests
         Assert.Empty(Directory.EnumerateFiles(Path.GetDirectoryName(bench.Root)!, "outside*"));
     }
 
+    [Fact]
+    public async Task Names_may_have_spaces_and_letters_of_any_script()
+    {
+        const string name = "über alles/model 1+2 #%41?.safetensors";
+        using var bench = new Workbench(shards: 1);
+        bench.Server.Files.TryRemove("model.safetensors", out var weights);
+        bench.Server.Files[name] = weights!;
+        bench.Server.Files["model.safetensors.index.json"] = new(Encoding.UTF8.GetBytes($$"""{ "weight_map": { "w": "{{name}}" } }"""), Large: false);
+        foreach (var source in (string[])["org/model", $"{bench.Server.Url}files"])
+            Assert.Equal(weights!.Bytes, File.ReadAllBytes(Path.Combine((await bench.PullAsync(source)).Folder, name)));
+    }
+
+    [Theory]
+    [InlineData("revision", "{}")]
+    [InlineData("revision", "[]")]
+    [InlineData("revision", "{ \"sha\": null }")]
+    [InlineData("revision", "<html>")]
+    [InlineData("revision", "")]
+    [InlineData("tree", "{ \"error\": \"x\" }")]
+    [InlineData("tree", "[{ \"type\": \"file\", \"path\": \"config.json\", \"oid\": \"ab\", \"size\": \"5\" }]")]
+    [InlineData("tree", "[{ \"type\": \"file\", \"path\": null, \"oid\": \"ab\", \"size\": 5 }]")]
+    public async Task An_answer_that_is_no_hubs_is_told(string asked, string answer)
+    {
+        using var bench = new Workbench();
+        bench.Server.Instead = request => request.Path.Contains($"/{asked}/", StringComparison.Ordinal) ? (Encoding.UTF8.GetBytes(answer), null) : null;
+        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        Assert.Contains("does not answer as a model hub", fault.Message);
+        Assert.Contains("HF_ENDPOINT", fault.Next);
+    }
+
+    /// <summary>Some proxies compress whatever is asked for.</summary>
+    [Theory, InlineData("org/model"), InlineData("files")]
+    public async Task Answers_that_are_compressed_unasked_are_read(string source)
+    {
+        using var bench = new Workbench(shards: 1);
+        bench.Server.Instead = request => request.Path.Contains("/tree/", StringComparison.Ordinal) || request.Path.EndsWith("/config.json", StringComparison.Ordinal) && request.Header("range") is null
+            ? (Packed(request), "Content-Encoding: gzip\r\n") : null;
+        bench.Same(await bench.PullAsync(source == "files" ? $"{bench.Server.Url}files" : source));
+
+        byte[] Packed(HubRequest request)
+        {
+            using var packed = new MemoryStream();
+            using (var gzip = new System.IO.Compression.GZipStream(packed, System.IO.Compression.CompressionLevel.Fastest))
+                gzip.Write(request.Path.Contains("/tree/", StringComparison.Ordinal) ? bench.Server.Listing() : bench.Server.Files["config.json"].Bytes);
+            return packed.ToArray();
+        }
+    }
+
     [Theory]
     [InlineData("../../../outside")]
     [InlineData("/outside")]

@@ -118,7 +118,7 @@ public sealed class LadderTests
         {
             using var store = new LiteRunStore(Path.Combine(folder, "store"));
             start = new Meter().Now();
-            var result = FineTune.Run(new Job
+            var result = Recipes.FineTune.Run(new Job
             {
                 Config = RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []),
                 Model = TestBackend.Nano,

@@ -41,25 +41,39 @@ public sealed class RecomputeTests
     }
 
     [Theory, InlineData(false), InlineData(true)]
-    public void Two_hundred_steps_leave_no_more_than_twenty(bool recompute)
+    public void Steps_leave_nothing(bool recompute)
     {
         using var model = Nano();
         using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
         if (recompute)
             Recompute.Attach(model, Kept.Both);
-        var after = new List<(long Tensors, long Bytes)>();
-        for (var step = 1; step <= 200; step++)
+        // What a step keeps shows in every twenty. .NET's compiler takes and gives back megabytes of the same heap, at first in most of them:
+        // looks go on until some were still.
+        var grown = new List<long>();
+        var (tensors, bytes) = (0L, 0L);
+        for (var step = 1; step <= 1000 && grown.Count(Still) < 4; step++)
         {
             using (NewDisposeScope())
             {
                 Learn(model, 1, 4);
                 optimizer.Step(step, 1e-3, optimizer.Norm());
             }
-            if (step is 20 or 200)
-                after.Add((DisposeScopeManager.Statistics.ThreadTotalLiveCount, new Meter().Now()));
+            if (step % 20 != 0)
+                continue;
+            // Numbers handed to libtorch are not in scopes: the collector frees them, in a training between steps (Native/Calm).
+            GC.Collect();
+            GC.WaitForPendingFinalizers();
+            var now = (Tensors: DisposeScopeManager.Statistics.ThreadTotalLiveCount, Bytes: new Meter().Now());
+            if (step > 20)
+            {
+                Assert.Equal(tensors, now.Tensors);
+                grown.Add(now.Bytes - bytes);
+            }
+            (tensors, bytes) = now;
         }
-        Assert.Equal(after[0].Tensors, after[1].Tensors);
-        Assert.True(after[1].Bytes - after[0].Bytes < 1 << 20, $"{after[1].Bytes - after[0].Bytes:N0} bytes more after 200 steps than after 20");
+        Assert.True(grown.Count(Still) >= 4, $"bytes more every 20 steps: {string.Join(", ", grown)}");
+
+        static bool Still(long more) => Math.Abs(more) < 20_000;
     }
 
     private static Decoder Nano()

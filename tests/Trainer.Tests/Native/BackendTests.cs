@@ -72,6 +72,16 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
+    public void Packages_are_where_the_project_has_them_kept()
+    {
+        var package = Package("fallback", "libtorch-cpu-linux-x64", "2.10.0");
+        Restore("work/obj", "libtorch-cpu-linux-x64/2.10.0");
+        var file = Path.Combine(root, "work", "obj", "project.assets.json");
+        File.WriteAllText(file, File.ReadAllText(file)[..^2] + $$""", "packageFolders": { "{{Path.Combine(root, "own")}}": {}, "{{Path.Combine(root, "fallback")}}": {} } }""");
+        Assert.Equal(package, Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "project's packages").Folder);
+    }
+
+    [Fact]
     public void A_requested_folder_is_the_only_candidate_and_may_be_the_top_of_an_unpacked_libtorch()
     {
         var lib = Library("libtorch/lib");

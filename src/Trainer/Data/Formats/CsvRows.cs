@@ -29,6 +29,11 @@ internal static class CsvRows
         {
             if (row.ColCount == 1 && row.Span.IsEmpty)
                 return;
+            if (Quotes(row.Span, separator) is { } problem)
+            {
+                builder.Fault(row.LineNumberFrom, problem);
+                return;
+            }
             if (row.ColCount != names.Length)
             {
                 builder.Fault(row.LineNumberFrom, $"{row.ColCount} values for {names.Length} columns");
@@ -43,6 +48,31 @@ internal static class CsvRows
             writer.Flush();
             builder.Add(json.WrittenSpan, row.LineNumberFrom);
         }
+    }
+
+    /// <summary>
+    /// What is wrong with the quotes of a row. To the reader any quote hides separators and ends of lines up to the next one; one within
+    /// a value that does not begin with it (5" pipe) would make two rows one.
+    /// </summary>
+    private static string? Quotes(ReadOnlySpan<char> row, char separator)
+    {
+        if (!row.Contains('"'))
+            return null;
+        var (inside, stray) = (false, false);
+        for (var i = 0; i < row.Length; i++)
+        {
+            if (row[i] == '"')
+            {
+                if (!inside && (i == 0 || row[i - 1] != '"'))
+                    stray = i > 0 && row[i - 1] != separator;
+                inside = !inside;
+            }
+            else if (inside && stray && (row[i] == separator || row[i] is '\n' or '\r'))
+            {
+                return "a quote within a value that is not in quotes";
+            }
+        }
+        return inside ? "a quote that is never closed" : null;
     }
 
     /// <summary>What stands between the names of the head line: a comma, else what else is in use.</summary>

@@ -24,6 +24,8 @@ internal static class JsonRows
                 var c = buffer[i];
                 if (c == '\n')
                     line++;
+                if (depth == 0 && root >= 0 && !" \t\r\n[]{}"u8.Contains(c))
+                    throw Fault(file, $"line {line}: more behind the end of the {(root == 0 ? "list" : "object")}");
                 if (quoted)
                 {
                     (quoted, escaped) = (escaped || c != '"', !escaped && c == '\\');
@@ -88,7 +90,7 @@ internal static class JsonRows
         {
             var text = row.WrittenSpan;
             if (!Utf8.IsValid(text))
-                throw new UserFault($"{file.Path} is not UTF-8 text.", $"line {rowLine} has bytes that are no character", "write it as UTF-8");
+                throw RowFile.NotText(file, rowLine);
             if (text.Length > 0)
                 builder.Add(text, rowLine);
             else if (!last)

@@ -17,15 +17,13 @@ internal static class ParquetRows
         if (file.Compression is not null)
             throw new UserFault($"{file.Path} is a compressed Parquet file.", "Parquet is compressed inside and has to be read from its end", "decompress it once");
         using var stream = File.OpenRead(file.Path);
-        var groups = Groups(stream);
+        var groups = Groups(file, stream);
         var json = new ArrayBufferWriter<byte>();
         using var writer = new Utf8JsonWriter(json, JsonText.Plain);
         var number = 0;
         for (var group = 0; group < groups; group++)
         {
-            // The library's two interfaces are asynchronous only; the stream is a local file.
-            var rows = ParquetSerializer.DeserializeUntypedAsync(stream, options, group).GetAwaiter().GetResult().Data;
-            foreach (var row in rows)
+            foreach (var row in Rows(file, stream, group))
             {
                 json.ResetWrittenCount();
                 writer.Reset(json);
@@ -39,7 +37,11 @@ internal static class ParquetRows
         }
     }
 
-    private static int Groups(Stream stream)
+    // The library's two interfaces are asynchronous only; the stream is a local file.
+    private static IList<Dictionary<string, object?>> Rows(DataFile file, Stream stream, int group) =>
+        Guarded(file, () => ParquetSerializer.DeserializeUntypedAsync(stream, options, group).GetAwaiter().GetResult().Data)!;
+
+    private static int Groups(DataFile file, Stream stream) => Guarded(file, () =>
     {
         var reader = ParquetReader.CreateAsync(stream, options, leaveStreamOpen: true).GetAwaiter().GetResult();
         try
@@ -49,6 +51,24 @@ internal static class ParquetRows
         finally
         {
             reader.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+    });
+
+    private static T Guarded<T>(DataFile file, Func<T> read)
+    {
+        try
+        {
+            return read();
+        }
+        catch (InvalidDataException e) when (e.InnerException is NotSupportedException or NotImplementedException)
+        {
+            // The library knows no lists in data pages of version 2, and deltas of whole numbers and texts only.
+            throw new UserFault($"{file.Path} has an encoding of Parquet that is not read here.", $"{e.Message}: {e.InnerException.Message}",
+                "write it with data pages of version 1 and without delta encodings, as pyarrow does when nothing else is asked for", e);
+        }
+        catch (Exception e) when (e is not (IOException or InvalidDataException or UnauthorizedAccessException or OutOfMemoryException))
+        {
+            throw new InvalidDataException(e.Message, e);   // what the library makes of bytes that are damaged
         }
     }
 

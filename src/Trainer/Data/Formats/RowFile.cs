@@ -115,10 +115,13 @@ internal static class RowFile
             if (number == 1 && text.StartsWith(Encoding.UTF8.Preamble))
                 text = text[3..];
             if (!Utf8.IsValid(text))
-                throw new UserFault($"{file.Path} is not UTF-8 text.", $"line {number} has bytes that are no character", "write it as UTF-8");
+                throw NotText(file, number);
             text = text.Trim(" \t\r\v\f"u8);
             if (text.Length > 0)
                 builder.Add(text, number);
         }
     }
+
+    internal static UserFault NotText(DataFile file, int line) => new($"{file.Path} is not UTF-8 text.", $"line {line} has bytes that are no character", "write it as UTF-8")
+    { Problems = [new("data", "has bytes that are no character: write it as UTF-8", file.Path, line, 1, "MEMOPT0007")] };
 }

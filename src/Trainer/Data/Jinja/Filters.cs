@@ -30,7 +30,7 @@ internal static class Filters
             case "trim": return Methods.Strip(Text(), Argument(0, "chars") as string, left: true, right: true);
             case "length" or "count": return value is string letters ? letters.EnumerateRunes().LongCount() : (long)Values.Items(value).Count;
             case "string": return Text();
-            case "safe" or "escape" or "e" or "forceescape": return name == "safe" ? value : Escape(Text());
+            case "safe" or "escape" or "e" or "forceescape": return name == "safe" ? Text() : Escape(Text());
             case "upper": return Case.Upper(Text());
             case "lower": return Case.Lower(Text());
             case "title": return Methods.Title(Text(), jinja: true);
@@ -49,7 +49,10 @@ internal static class Filters
                 var by = Values.Print(Argument(1, "by", "key")) == "value" ? 1 : 0;
                 return Sorted(Pairs(value), pair => ((TupleValue)pair!)[by], Values.True(Argument(0, "case_sensitive")), Values.True(Argument(2, "reverse")));
             case "sort":
-                return Sorted(Values.Items(value), entry => Argument(2, "attribute") is { } path ? Path(entry, path) : entry, Values.True(Argument(1, "case_sensitive")), Values.True(Argument(0, "reverse")));
+                object? Key(object? entry, object? path) => path is string several && several.Contains(',')
+                    ? new TupleValue(several.Split(',').Select(one => Fold(Path(entry, one), Values.True(Argument(1, "case_sensitive")))))
+                    : path is null ? entry : Path(entry, path);
+                return Sorted(Values.Items(value), entry => Key(entry, Argument(2, "attribute")), Values.True(Argument(1, "case_sensitive")), Values.True(Argument(0, "reverse")));
             case "unique":
                 var seen = new List<object?>();
                 return Values.Items(value).Where(entry =>
@@ -62,19 +65,20 @@ internal static class Filters
             case "reverse": return value is string text ? string.Concat(Values.Items(text).AsEnumerable().Reverse()) : Values.Items(value).AsEnumerable().Reverse().ToList();
             case "map":
                 if (named.TryGetValue("attribute", out var mapped))
-                    return Values.Items(value).Select(entry => Path(entry, mapped, named.GetValueOrDefault("default"))).ToList();
+                    return Some(value).Select(entry => Path(entry, mapped, named.GetValueOrDefault("default"))).ToList();
                 var filter = given.Count > 0 ? Values.Print(given[0]) : throw new JinjaException("map needs a filter or an attribute");
-                return Values.Items(value).Select(entry => Apply(filter, entry, [.. given.Skip(1)], named)).ToList();
+                return Some(value).Select(entry => Apply(filter, entry, [.. given.Skip(1)], named)).ToList();
             case "select" or "reject":
-                return Values.Items(value).Where(entry => Passes(entry, given) == (name == "select")).ToList();
+                return Some(value).Where(entry => Passes(entry, given) == (name == "select")).ToList();
             case "selectattr" or "rejectattr":
                 if (given.Count == 0) throw new JinjaException($"{name} needs an attribute");
-                return Values.Items(value).Where(entry => Passes(Path(entry, given[0]), [.. given.Skip(1)]) == (name == "selectattr")).ToList();
+                return Some(value).Where(entry => Passes(Path(entry, given[0]), [.. given.Skip(1)]) == (name == "selectattr")).ToList();
             case "int": return ToInteger(value, Argument(1, "base") is long radix ? radix : 10) ?? Argument(0, "default", 0L);
             case "float":
                 return value is bool or long or double ? Values.Real(value)
                     : value is string digits && double.TryParse(digits, NumberStyles.Float, null, out var real) ? real : Argument(0, "default", 0.0);
             case "abs": return value is double number ? (object)Math.Abs(number) : Math.Abs(Values.Whole(value));
+            case "round" when value is bool or long && Argument(0, "precision", 0L) is >= 0L && Values.Print(Argument(1, "method", "common")) == "common": return Values.Whole(value);
             case "round":
                 var power = Math.Pow(10, Argument(0, "precision") is long places ? places : 0);
                 var scaled = Values.Real(value) * power;
@@ -92,13 +96,16 @@ internal static class Filters
             case "batch": return Batch(Values.Items(value), Values.Whole(Argument(0, "linecount")), Argument(1, "fill_with"));
             case "slice": return Slice(Values.Items(value), Values.Whole(Argument(0, "slices")), Argument(1, "fill_with"));
             case "groupby": return Groups(Values.Items(value), entry => Path(entry, Argument(0, "attribute"), Argument(1, "default")), Values.True(Argument(2, "case_sensitive")));
-            case "center": return Formats.Pad(Text(), Argument(0, "width") is long wide ? wide : 80, ' ', '^');
+            case "center": return Methods.Center(Text(), Argument(0, "width") is long wide ? wide : 80, ' ');
             case "truncate": return Truncate(Text(), Argument(0, "length") is long length ? length : 255, Values.True(Argument(1, "killwords")), Values.Print(Argument(2, "end", "...")), Argument(3, "leeway") is long leeway ? leeway : 5);
-            case "urlencode": return value is string link ? Encode(link) : string.Join('&', (value is DictValue ? Pairs(value) : Values.Items(value)).Select(pair => string.Join('=', Values.Items(pair).Select(entry => EncodeQuery(Values.Print(entry))))));
+            case "urlencode": return value is not (List<object?> or DictValue) ? Encode(Text()) : string.Join('&', (value is DictValue ? Pairs(value) : Values.Items(value)).Select(pair => string.Join('=', Values.Items(pair).Select(entry => EncodeQuery(Values.Print(entry))))));
             case "wordcount": return Words(Text());
             default: throw new JinjaException($"the filter '{name}' is not supported");
         }
     }
+
+    /// <summary>What map, select and their like go over: none and other false values count as nothing.</summary>
+    private static List<object?> Some(object? value) => Values.True(value) ? Values.Items(value) : [];
 
     private static bool Passes(object? value, List<object?> test) =>
         test.Count == 0 ? Values.True(value) : Tests.Holds(Values.Print(test[0]), value, [.. test.Skip(1)]);

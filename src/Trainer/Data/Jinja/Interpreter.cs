@@ -172,6 +172,7 @@ internal sealed partial class Interpreter
                 return Values.True(Evaluate(loop.Where));
             })];
         }
+        var ended = false;
         object? changed = null;
         Callable? again = !loop.Recursive ? null : (given, _) => Nested("a recursive loop calls itself", () => Captured(() =>
         {
@@ -198,10 +199,13 @@ internal sealed partial class Interpreter
                     return differs;
                 })),
             ])));
-            if (Execute(loop.Body) == Flow.Break) break;
+            var flow = Execute(loop.Body);
+            if (flow == Flow.Break) break;
+            ended |= flow != Flow.Continue;
         }
         scope = outer;
-        if (items.Count == 0) Execute(loop.Else);
+        // As Jinja2 has it: a body that was always left early counts as none.
+        if (!ended) Execute(loop.Else);
     }
 
     private void Bind(Scope into, Expression target, object? item)

@@ -40,8 +40,8 @@ internal static class Methods
         "lstrip" => (given, _) => Strip(text, Optional(given, 0), left: true, right: false),
         "rstrip" => (given, _) => Strip(text, Optional(given, 0), left: false, right: true),
         "split" => (given, named) => Split(text, (given.Count > 0 ? given[0] : named.GetValueOrDefault("sep")) as string, (given.Count > 1 ? given[1] : named.GetValueOrDefault("maxsplit")) as long? ?? -1),
-        "rsplit" => (given, _) => SplitRight(text, Required(given, 0, name), given.Count > 1 ? Values.Whole(given[1]) : -1),
-        "splitlines" => (_, _) => Lines(text),
+        "rsplit" => (given, named) => SplitRight(text, (given.Count > 0 ? given[0] : named.GetValueOrDefault("sep")) as string, (given.Count > 1 ? given[1] : named.GetValueOrDefault("maxsplit")) as long? ?? -1),
+        "splitlines" => (given, named) => Lines(text, ends: Values.True(given.Count > 0 ? given[0] : named.GetValueOrDefault("keepends"))),
         "partition" => (given, _) => text.Split(Required(given, 0, name), 2) is [var a, var b] ? new TupleValue([a, given[0], b]) : new TupleValue([text, "", ""]),
         "startswith" => (given, _) => Any(given, name, part => text.StartsWith(part, StringComparison.Ordinal)),
         "endswith" => (given, _) => Any(given, name, part => text.EndsWith(part, StringComparison.Ordinal)),
@@ -49,7 +49,7 @@ internal static class Methods
         "lower" => (_, _) => Case.Lower(text),
         "title" => (_, _) => Title(text, jinja: false),
         "capitalize" => (_, _) => Capitalize(text),
-        "replace" => (given, _) => Replace(text, Required(given, 0, name), Required(given, 1, name), given.Count > 2 ? Values.Whole(given[2]) : -1),
+        "replace" => (given, named) => Replace(text, Required(given, 0, name), Required(given, 1, name), (given.Count > 2 ? given[2] : named.GetValueOrDefault("count")) as long? ?? -1),
         "find" => (given, _) => CodePoints(text, text.IndexOf(Required(given, 0, name), StringComparison.Ordinal)),
         "rfind" => (given, _) => CodePoints(text, text.LastIndexOf(Required(given, 0, name), StringComparison.Ordinal)),
         "count" => (given, _) => (long)text.Split(Required(given, 0, name)).Length - 1,
@@ -78,7 +78,7 @@ internal static class Methods
     private static char Filler(IReadOnlyList<object?> given) => given.Count < 2 ? ' ' : given[1] is string { Length: 1 } fill ? fill[0] : throw new JinjaException("a filler of one character is needed");
 
     // Python's method puts the odd space left of a text of even length, its format right of all.
-    private static string Center(string text, long width, char fill)
+    public static string Center(string text, long width, char fill)
     {
         var count = text.EnumerateRunes().Count();
         var missing = Math.Max(0, width - count);
@@ -135,22 +135,31 @@ internal static class Methods
         return words;
     }
 
-    private static List<object?> SplitRight(string text, string separator, long most)
+    private static List<object?> SplitRight(string text, string? separator, long most)
     {
+        if (separator == "") throw new JinjaException("an empty separator");
+        if (separator is null) return [.. Split(Backwards(text), null, most).Select(word => (object?)Backwards((string)word!)).Reverse()];
         var parts = text.Split(separator);
         if (most < 0 || parts.Length <= most + 1) return [.. parts];
         var head = parts.Length - (int)most;
         return [string.Join(separator, parts[..head]), .. parts[head..]];
     }
 
-    private static List<object?> Lines(string text)
+    private static string Backwards(string text) => string.Create(text.Length, text, (span, from) =>
+    {
+        from.CopyTo(span);
+        span.Reverse();
+    });
+
+    private static List<object?> Lines(string text, bool ends)
     {
         var (lines, start) = (new List<object?>(), 0);
         for (var i = 0; i < text.Length; i++)
         {
             if (text[i] is not ('\n' or '\r' or '\v' or '\f' or (>= '\u001C' and <= '\u001E') or '\u0085' or '\u2028' or '\u2029')) continue;
-            lines.Add(text[start..i]);
+            var end = i;
             if (text[i] == '\r' && i + 1 < text.Length && text[i + 1] == '\n') i++;
+            lines.Add(text[start..(ends ? i + 1 : end)]);
             start = i + 1;
         }
         if (start < text.Length) lines.Add(text[start..]);
@@ -165,7 +174,7 @@ internal static class Methods
             if (text.Length + count * (with.Length - old.Length) > Limits.Text) throw Limits.TooLong;
             return text.Replace(old, with, StringComparison.Ordinal);
         }
-        if (old.Length == 0) throw new JinjaException("replace of an empty str");
+        if (old.Length == 0) return Between(text, with, most);
         var output = new StringBuilder();
         var done = 0;
         for (; most > 0 && text.IndexOf(old, done, StringComparison.Ordinal) is >= 0 and var at; most--)
@@ -174,6 +183,15 @@ internal static class Methods
             done = at + old.Length;
         }
         return output.Append(text, done, text.Length - done).ToString();
+    }
+
+    // Python finds an empty str before each character and at the end.
+    private static string Between(string text, string with, long most)
+    {
+        if ((text.Length + 1L) * with.Length > Limits.Text) throw Limits.TooLong;
+        var output = new StringBuilder();
+        foreach (var rune in text.EnumerateRunes()) output.Append(most-- != 0 ? with : "").Append(rune.ToString(), 0, rune.Utf16SequenceLength);
+        return output.Append(most != 0 ? with : "").ToString();
     }
 
     /// <summary>Jinja's filter starts a word after a space, hyphen or bracket; Python's method after anything but a letter.</summary>

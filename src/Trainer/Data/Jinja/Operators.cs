@@ -13,10 +13,12 @@ internal static class Operators
             case "+" when left is List<object?> a and not TupleValue && right is List<object?> b and not TupleValue: return a.Concat(b).ToList();
             case "*" when left is string text && right is long count: return Repeat(text, count);
             case "*" when left is long count && right is string text: return Repeat(text, count);
+            case "*" when left is long && right is List<object?>: return Operate(symbol, right, left);
             case "*" when left is List<object?> list && right is long count:
                 if (count * (double)list.Count > Limits.List) throw Limits.TooLong;
-                return Enumerable.Repeat(list, (int)Math.Max(0, count)).SelectMany(items => items).ToList();
-            case "%" when left is string format: return Formats.Percent(format, right is TupleValue many ? many : [right]);
+                var many = Enumerable.Repeat(list, (int)Math.Max(0, count)).SelectMany(items => items);
+                return list is TupleValue ? new TupleValue(many) : many.ToList();
+            case "%" when left is string format: return Formats.Percent(format, right is TupleValue several ? several : [right]);
         }
         if (left is not (bool or long or double) || right is not (bool or long or double))
             throw new JinjaException($"{Values.TypeName(left)} {symbol} {Values.TypeName(right)} is not defined");
@@ -119,7 +121,8 @@ internal static class Operators
 
     public static object? Slice(object? of, long? from, long? to, long? by)
     {
-        if (of is not (string or List<object?>)) throw new JinjaException($"{Values.TypeName(of)} cannot be sliced");
+        // As an index that nothing is found at; a missing name has no parts.
+        if (of is not (string or List<object?>)) return of is Undefined ? throw new JinjaException($"{Values.TypeName(of)} cannot be sliced") : new Undefined("slice");
         var items = Values.Items(of);
         var step = by ?? 1;
         if (step == 0) throw new JinjaException("a slice with step 0");

@@ -25,7 +25,8 @@ internal sealed class AddedTokens
     public AddedTokens(IEnumerable<(string Pattern, AddedToken Token)> tokens)
     {
         var first = new HashSet<char>();
-        foreach (var (pattern, token) in tokens.Where(entry => entry.Pattern.Length > 0))
+        // Of two that are written alike, once normalized, the special one is found, else the first.
+        foreach (var (pattern, token) in tokens.Where(entry => entry.Pattern.Length > 0).OrderBy(entry => !entry.Token.Special).DistinctBy(entry => entry.Pattern))
         {
             patterns.Add(pattern, this.tokens.Count);
             this.tokens.Add(token);

@@ -127,10 +127,16 @@ internal static class Characters
         Rune.GetUnicodeCategory(rune) is UnicodeCategory.DecimalDigitNumber or UnicodeCategory.LetterNumber or UnicodeCategory.OtherNumber;
 
     /// <summary>Punctuation by category, and all ASCII symbols.</summary>
-    public static bool IsPunctuation(Rune rune) => rune.IsAscii
-        ? rune.Value is > ' ' and < 0x7F && !char.IsAsciiLetterOrDigit((char)rune.Value)
-        : Rune.IsPunctuation(rune);
+    public static bool IsPunctuation(Rune rune) => Punctuation.Contains(rune.Value);
 
-    public static bool IsMark(Rune rune) =>
-        Rune.GetUnicodeCategory(rune) is UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark;
+    public static bool IsMark(Rune rune) => !rune.IsAscii && Mark.Contains(rune.Value);
+
+    /// <summary>Marks that take no space of their own, as BERT strips them.</summary>
+    public static bool IsAccent(Rune rune) => !rune.IsAscii && Accent.Contains(rune.Value);
+
+    /// <summary>Control characters and others that BERT removes.</summary>
+    public static bool IsUnclean(Rune rune) => Unclean.Contains(rune.Value);
+
+    private static readonly CodePointSet Punctuation = CodePointSet.OfReference("punctuation"), Mark = CodePointSet.OfReference("mark"),
+        Accent = CodePointSet.OfReference("accent"), Unclean = CodePointSet.OfReference("unclean");
 }

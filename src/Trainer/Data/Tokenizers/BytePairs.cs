@@ -32,7 +32,8 @@ internal sealed class BytePairs : IModel
         unknown = model.Text("unk_token") is { Length: > 0 } token ? Known(token) : null;
 
         // Words know their ends, unknown neighbours fuse or are left out from between others: then only the whole piece will do.
-        var cuts = !ignoreMerges && prefix.Length + suffix.Length == 0 && (bytes is not null || unknown is not null && !fuseUnknown);
+        var allKnown = bytes is not null && Enumerable.Range(0, 256).All(value => bytes[value] >= 0 || value < 0x80 && basic[value] >= 0);
+        var cuts = !ignoreMerges && prefix.Length + suffix.Length == 0 && (allKnown || unknown is not null && !fuseUnknown);
         if (cuts) joints = [];
         foreach (var merge in model.GetProperty("merges").EnumerateArray())
         {
@@ -89,7 +90,7 @@ internal sealed class BytePairs : IModel
         {
             length = char.IsHighSurrogate(piece[i]) ? 2 : 1;
             if (Find(piece, i, length) is >= 0 and var id) symbols.Add((id, length));
-            else if (bytes is not null) IModel.AddBytes(symbols, bytes, piece.AsSpan(i, length));
+            else if (bytes is not null && IModel.AddBytes(symbols, bytes, piece.AsSpan(i, length))) continue;
             else if (unknown is { } unk && fuseUnknown && symbols.Count > 0 && symbols[^1].Id == unk) symbols[^1] = (unk, symbols[^1].Length + length);
             else if (unknown is { } one) symbols.Add((one, length));
             // A character without a token is left out where there is no unknown token, as the reference does.

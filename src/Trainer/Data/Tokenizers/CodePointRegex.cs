@@ -5,21 +5,22 @@ using System.Text.RegularExpressions;
 namespace Memopt.Trainer.Data.Tokenizers;
 
 /// <summary>
-/// A tokenizer's regular expression, matched by code points. .NET's engine sees UTF-16, where a letter beyond the basic
-/// plane is no <c>\p{L}</c>; so it is shown a shadow of the text in which each such character is one unit of the same category.
+/// A tokenizer's regular expression (Oniguruma's, as Rust's tokenizers use it), matched by code points. .NET's engine sees UTF-16,
+/// where a letter beyond the basic plane is no <c>\p{L}</c>; so it is shown a shadow of the text in which each such character is
+/// one unit: a lone surrogate, which no text has, the same for all characters that the pattern does not tell apart.
 /// </summary>
 internal sealed class CodePointRegex
 {
-    // One rarely used character of the basic plane for each category there is beyond it; a pattern whose class spans one is refused.
-    private static readonly Dictionary<UnicodeCategory, char> StandIns = Choose();
-
     private readonly Regex regex;
+    private readonly List<(int From, char Unit)> beyond;   // where a stretch of characters with one stand-in begins
 
     public CodePointRegex(string pattern)
     {
         try
         {
-            regex = new(Translate(pattern), RegexOptions.CultureInvariant | RegexOptions.Compiled);
+            var read = new Reader(pattern);
+            beyond = StandIns(read.Sets);
+            regex = new(read.Write(beyond), RegexOptions.CultureInvariant | RegexOptions.Compiled);
         }
         catch (ArgumentException error)
         {
@@ -27,26 +28,29 @@ internal sealed class CodePointRegex
         }
     }
 
-    /// <summary>Where it matches, in UTF-16 units of the text; empty matches are left out.</summary>
+    /// <summary>Where it matches, in UTF-16 units of the text. An empty match does not follow another match at once.</summary>
     public List<(int Start, int End)> Matches(ReadOnlySpan<char> text)
     {
-        var found = new List<(int, int)>();
+        var found = new List<(int Start, int End)>();
+        if (text.IsEmpty) return found;
         var starts = text.IndexOfAnyInRange('\uD800', '\uDFFF') < 0 ? null : new int[text.Length + 1];
+        var last = -1;
         foreach (var match in regex.EnumerateMatches(starts is null ? text : Shadow(text, starts)))
         {
             var (start, end) = (match.Index, match.Index + match.Length);
-            if (match.Length > 0) found.Add(starts is null ? (start, end) : (starts[start], starts[end]));
+            if (match.Length > 0 || start != last) found.Add(starts is null ? (start, end) : (starts[start], starts[end]));
+            last = end;
         }
         return found;
     }
 
-    private static char[] Shadow(ReadOnlySpan<char> text, int[] starts)
+    private char[] Shadow(ReadOnlySpan<char> text, int[] starts)
     {
         var shadow = new char[text.Length];
         var (count, at) = (0, 0);
         foreach (var rune in text.EnumerateRunes())
         {
-            shadow[count] = rune.IsBmp ? (char)rune.Value : StandIns[Rune.GetUnicodeCategory(rune)];
+            shadow[count] = rune.IsBmp ? (char)rune.Value : beyond[Stretch(rune.Value)].Unit;
             starts[count++] = at;
             at += rune.Utf16SequenceLength;
         }
@@ -54,148 +58,352 @@ internal sealed class CodePointRegex
         return shadow[..count];
     }
 
-    private static Dictionary<UnicodeCategory, char> Choose()
+    private int Stretch(int code)
     {
-        var beyond = new HashSet<UnicodeCategory>();
-        for (var code = 0x10000; code <= 0x10FFFF; code++) beyond.Add(CharUnicodeInfo.GetUnicodeCategory(code));
-        var found = new Dictionary<UnicodeCategory, char>();
-        // From the top down: presentation forms and private use, which no pattern lists.
-        for (var unit = 0xFFFF; unit >= 0 && found.Count < beyond.Count; unit--)
+        var (low, high) = (0, beyond.Count - 1);
+        while (low < high)
         {
-            if (beyond.Contains(char.GetUnicodeCategory((char)unit))) found.TryAdd(char.GetUnicodeCategory((char)unit), (char)unit);
+            var middle = (low + high + 1) / 2;
+            if (beyond[middle].From <= code) low = middle;
+            else high = middle - 1;
+        }
+        return low;
+    }
+
+    private static List<(int From, char Unit)> StandIns(IReadOnlyList<CodePointSet> sets)
+    {
+        var kinds = new Dictionary<string, char>();
+        var starts = new SortedSet<int>(sets.SelectMany(set => set.Ranges).SelectMany(range => (int[])[range.From, range.To + 1]).Where(code => code is > 0x10000 and <= 0x10FFFF)) { 0x10000 };
+        var found = new List<(int, char)>();
+        foreach (var start in starts)
+        {
+            var kind = string.Concat(sets.Select(set => set.Contains(start) ? '1' : '0'));
+            if (!kinds.TryGetValue(kind, out var unit)) kinds[kind] = unit = kinds.Count < 0x800 ? (char)(0xD800 + kinds.Count) : throw new ArgumentException("too many character classes");
+            found.Add((start, unit));
         }
         return found;
     }
 
-    /// <summary>Oniguruma's spelling into .NET's: possessive quantifiers, line anchors, the long s under (?i).</summary>
-    private static string Translate(string pattern)
+    /// <summary>Oniguruma's spelling in .NET's, with the sets of characters left open until their stand-ins are known.</summary>
+    private sealed class Reader
     {
-        var output = new StringBuilder();
-        var groups = new Stack<(int Start, bool IgnoreCase)>();
-        var (ignoreCase, atom) = (false, 0);
-        for (var i = 0; i < pattern.Length;)
+        // A class that .NET understands alike keeps its text, which is matched faster than a list of ranges.
+        private record Piece(string Text, CodePointSet? Set = null, bool Negated = false);
+
+        private readonly string pattern;
+        private readonly List<Piece> pieces = [];
+        private int at;
+
+        public Reader(string pattern)
         {
-            var unit = pattern[i];
-            var start = output.Length;
-            if (char.IsSurrogate(unit)) throw new ArgumentException("a character beyond U+FFFF");
-            switch (unit)
+            this.pattern = pattern;
+            Read();
+        }
+
+        public IReadOnlyList<CodePointSet> Sets => [.. pieces.Select(piece => piece.Set).OfType<CodePointSet>()];
+
+        public string Write(List<(int From, char Unit)> beyond)
+        {
+            var output = new StringBuilder();
+            foreach (var piece in pieces)
             {
-                case '\\':
-                    var length = Escape(pattern, i);
-                    output.Append(pattern, i, length);
-                    atom = start;
-                    i += length;
-                    break;
-                case '[':
-                    var end = ClassEnd(pattern, i);
-                    output.Append(pattern, i, end - i);
-                    atom = start;
-                    i = end;
-                    break;
-                case '(':
-                    groups.Push((start, ignoreCase));
-                    if (string.CompareOrdinal(pattern, i, "(?i)", 0, 4) == 0)
-                    {
-                        groups.Pop();
-                        ignoreCase = true;
-                        output.Append("(?i)");
-                        i += 4;
+                if (piece.Set is not { } set)
+                {
+                    output.Append(piece.Text);
+                    continue;
+                }
+                var body = new StringBuilder(piece.Text);
+                if (body.Length == 0)
+                {
+                    foreach (var (from, to) in set.Ranges.Where(range => range.From < 0xD800)) body.Append($@"\u{from:X4}-\u{Math.Min(to, 0xD7FF):X4}");
+                    foreach (var (from, to) in set.Ranges.Where(range => range.To > 0xDFFF && range.From <= 0xFFFF)) body.Append($@"\u{Math.Max(from, 0xE000):X4}-\u{Math.Min(to, 0xFFFF):X4}");
+                }
+                foreach (var unit in beyond.Where(stretch => set.Contains(stretch.From)).Select(stretch => stretch.Unit).Distinct()) body.Append($@"\u{(int)unit:X4}");
+                output.Append(body.Length == 0 ? piece.Negated ? @"[\s\S]" : "(?!)" : $"[{(piece.Negated ? "^" : "")}{body}]");
+            }
+            return output.ToString();
+        }
+
+        private void Read()
+        {
+            var groups = new Stack<(int Start, bool IgnoreCase)>();
+            var (ignoreCase, atom) = (false, 0);
+            while (at < pattern.Length)
+            {
+                var unit = pattern[at];
+                var start = pieces.Count;
+                switch (unit)
+                {
+                    case '[':
+                        pieces.Add(Class(ignoreCase));
+                        atom = start;
                         break;
-                    }
-                    if (string.CompareOrdinal(pattern, i, "(?i:", 0, 4) == 0) ignoreCase = true;
-                    var head = i + 1 < pattern.Length && pattern[i + 1] == '?' ? GroupHead(pattern, i) : 1;
-                    output.Append(pattern, i, head);
-                    i += head;
-                    break;
-                case ')':
-                    if (groups.Count == 0) throw new ArgumentException("a ')' too many");
-                    (atom, ignoreCase) = groups.Pop();
-                    output.Append(')');
-                    i++;
-                    break;
-                case '*' or '+' or '?' or '{':
-                    var to = unit == '{' ? pattern.IndexOf('}', i) + 1 : i + 1;
-                    if (to == 0) throw new ArgumentException("an open '{'");
-                    output.Append(pattern, i, to - i);
-                    // X{n}+ is a repeated repeat there, only after *, + and ? is a second plus possessive.
-                    if (to < pattern.Length && pattern[to] == '+')
-                    {
-                        if (unit == '{') throw new ArgumentException("a quantifier after {…}");
-                        output.Insert(atom, "(?>").Append(')');
-                        to++;
-                    }
-                    else if (to < pattern.Length && pattern[to] == '?')
-                    {
-                        output.Append('?');
-                        to++;
-                    }
-                    i = to;
-                    break;
-                case '$':
-                    output.Append(@"(?=\n|\z)");
-                    i++;
-                    break;
-                case '^':
-                    output.Append(@"(?<=\A|\n)");
-                    i++;
-                    break;
-                default:
-                    output.Append(ignoreCase && (unit is 's' or 'S') ? "[s\u017F]" : unit.ToString());
-                    atom = start;
-                    i++;
-                    break;
+                    case '(':
+                        var head = Head();
+                        if (head is "(?i)" or "(?-i)")
+                        {
+                            ignoreCase = head == "(?i)";
+                        }
+                        else
+                        {
+                            groups.Push((start, ignoreCase));
+                            if (head == "(?i:") ignoreCase = true;
+                        }
+                        pieces.Add(new(head));
+                        break;
+                    case ')':
+                        if (groups.Count == 0) throw new ArgumentException("a ')' too many");
+                        (atom, ignoreCase) = groups.Pop();
+                        pieces.Add(new(")"));
+                        at++;
+                        break;
+                    case '*' or '+' or '?':
+                    case '{' when Interval() > 0:
+                        Quantifier(atom);
+                        break;
+                    case '$':
+                        pieces.Add(new(@"(?=\n|\z)"));
+                        at++;
+                        break;
+                    case '^':
+                        pieces.Add(new(@"(?<=\A|\n)"));
+                        at++;
+                        break;
+                    case '.' or '|':
+                        pieces.Add(new($"{unit}"));
+                        atom = start;
+                        at++;
+                        break;
+                    case '\\' when Anchor() is { } anchor:
+                        pieces.Add(new(anchor));
+                        atom = start;
+                        at += 2;
+                        break;
+                    case '\\' when Escaped(inClass: false) is { } set:
+                        pieces.Add(set);
+                        atom = start;
+                        break;
+                    default:
+                        var code = Literal();
+                        // The long s is an s in another case, which .NET does not know.
+                        if (ignoreCase && code is 's' or 'S') pieces.Add(new("[s\u017F]"));
+                        else pieces.Add(code > 0xFFFF ? new("", CodePointSet.Of((code, code))) : new(Regex.Escape($"{(char)code}")));
+                        atom = start;
+                        break;
+                }
             }
         }
-        return output.ToString();
-    }
 
-    private static int Escape(string pattern, int at)
-    {
-        if (at + 1 >= pattern.Length) throw new ArgumentException("a backslash at the end");
-        var kind = pattern[at + 1];
-        if (kind is 'p' or 'P' && at + 2 < pattern.Length && pattern[at + 2] == '{')
+        private string? Anchor() => Peek(1) switch
         {
-            var close = pattern.IndexOf('}', at);
-            var name = pattern[(at + 3)..(close < 0 ? pattern.Length : close)];
-            if (name.Length is 0 or > 2 || name[0] == '^') throw new ArgumentException($"the character class \\{kind}{{{name}}}");
-            return close + 1 - at;
-        }
-        return kind switch
-        {
-            'u' => 6,
-            'r' or 'n' or 't' or 'f' or 'v' or 's' or 'S' or 'd' or 'D' or 'w' or 'W' or 'b' or 'B' or 'A' or 'z' => 2,
-            _ when !char.IsAsciiLetterOrDigit(kind) => 2,
-            _ => throw new ArgumentException($"the escape \\{kind}"),
+            // .NET's own edges of words do not know letters beyond the basic plane.
+            'b' => Edge("(?:(?<=W)(?!W)|(?<!W)(?=W))"),
+            'B' => Edge("(?:(?<=W)(?=W)|(?<!W)(?!W))"),
+            'A' => @"\A",
+            'z' => @"\z",
+            'Z' => @"(?=\n?\z)",
+            'R' => @"(?>\r\n|[\n-\r\x85\u2028\u2029])",
+            _ => null,
         };
-    }
 
-    private static int ClassEnd(string pattern, int at)
-    {
-        var i = at + 1;
-        if (i < pattern.Length && pattern[i] == '^') i++;
-        for (var first = true; i < pattern.Length; first = false)
+        /// <summary>A pattern with W for a character of a word, whose last part is left to the caller.</summary>
+        private string Edge(string shape)
         {
-            if (pattern[i] == '\\')
+            var parts = shape.Split('W');
+            foreach (var part in parts[..^1])
             {
-                i += Escape(pattern, i);
-                continue;
+                pieces.Add(new(part));
+                pieces.Add(new("", CodePointSet.Word));
             }
-            if (char.IsSurrogate(pattern[i])) throw new ArgumentException("a character beyond U+FFFF");
-            if (pattern[i] == '[' || string.CompareOrdinal(pattern, i, "&&", 0, 2) == 0) throw new ArgumentException("a class within a class");
-            if (pattern[i] == ']' && !first) return i + 1;
-            if (i + 2 < pattern.Length && pattern[i + 1] == '-' && StandIns.Values.Any(unit => unit >= pattern[i] && unit <= pattern[i + 2]))
-                throw new ArgumentException("a range this wide");
-            i++;
+            return parts[^1];
         }
-        throw new ArgumentException("an open '['");
-    }
 
-    private static int GroupHead(string pattern, int at)
-    {
-        foreach (var head in (string[])["(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i:"])
+        /// <summary>Where an interval like {2,3} ends, or 0 where the brace is a character.</summary>
+        private int Interval()
         {
-            if (string.CompareOrdinal(pattern, at, head, 0, head.Length) == 0) return head.Length;
+            var match = Regex.Match(pattern[at..], @"^\{(\d+(,\d*)?|,\d+)\}");
+            return match.Success ? at + match.Length : 0;
         }
-        throw new ArgumentException($"the group {pattern[at..Math.Min(pattern.Length, at + 4)]}");
+
+        private void Quantifier(int atom)
+        {
+            var interval = pattern[at] == '{';
+            var end = interval ? Interval() : at + 1;
+            pieces.Add(new(pattern[at..end].Replace("{,", "{0,")));
+            at = end;
+            if (Peek(0) == '?')
+            {
+                pieces.Add(new("?"));
+                at++;
+            }
+            else if (Peek(0) == '+')
+            {
+                // X{n}+ is a repeated repeat there; after *, + and ? the second plus is possessive.
+                pieces.Insert(atom, new(interval ? "(?:" : "(?>"));
+                pieces.Add(new(interval ? ")+" : ")"));
+                at++;
+            }
+        }
+
+        private string Head()
+        {
+            if (Peek(1) != '?')
+            {
+                at++;
+                return "(";
+            }
+            foreach (var (head, ours) in ((string, string)[])[("(?:", "(?:"), ("(?=", "(?="), ("(?!", "(?!"), ("(?>", "(?>"), ("(?<=", "(?<="), ("(?<!", "(?<!"),
+                ("(?i:", "(?i:"), ("(?i)", "(?i)"), ("(?-i)", "(?-i)"), ("(?m:", "(?s:")])
+            {
+                if (string.CompareOrdinal(pattern, at, head, 0, head.Length) != 0) continue;
+                at += head.Length;
+                return ours;
+            }
+            throw new ArgumentException($"the group {pattern[at..Math.Min(pattern.Length, at + 4)]}");
+        }
+
+        private char Peek(int ahead) => at + ahead < pattern.Length ? pattern[at + ahead] : '\0';
+
+        /// <summary>A class, from its bracket to behind the closing one.</summary>
+        private Piece Class(bool ignoreCase)
+        {
+            var start = at++;
+            var negated = Peek(0) == '^';
+            if (negated) at++;
+            var body = at;
+            var (all, set, plain, first) = ((CodePointSet?)null, CodePointSet.Of(), true, true);
+            for (; at < pattern.Length && (pattern[at] != ']' || first); first = false)
+            {
+                if (pattern[at] == '[')
+                {
+                    plain = false;
+                    set = set.Or(Posix() ?? (Class(ignoreCase) is var inner && inner.Negated ? inner.Set!.Not() : inner.Set!));
+                }
+                else if (Peek(0) == '&' && Peek(1) == '&')
+                {
+                    plain = false;
+                    all = all?.And(set) ?? set;
+                    set = CodePointSet.Of();
+                    at += 2;
+                }
+                else if (pattern[at] == '\\' && Escaped(inClass: true) is { } escaped)
+                {
+                    // What is outside a class in a class: its stand-ins would be taken for no letters.
+                    plain &= escaped.Text.Length > 0 && !escaped.Negated;
+                    set = set.Or(escaped.Negated ? escaped.Set!.Not() : escaped.Set!);
+                }
+                else
+                {
+                    var (from, to) = (Literal(), 0);
+                    // A dash at the end or before a class is itself.
+                    if (Peek(0) == '-' && Peek(1) is not (']' or '[' or '\0'))
+                    {
+                        var dash = at++;
+                        if (pattern[at] == '\\' && Escaped(inClass: true) is not null) (at, to) = (dash, from);
+                        else to = Literal();
+                        if (to < from) throw new ArgumentException("a range that ends before it begins");
+                    }
+                    else
+                    {
+                        to = from;
+                    }
+                    set = set.Or(CodePointSet.Of((from, to)));
+                    plain &= to < 0xD800;
+                }
+            }
+            if (at == pattern.Length) throw new ArgumentException("an open '['");
+            var text = pattern[body..at++];
+            if (all is not null) set = all.And(set);
+            if (ignoreCase && (set.Contains('s') || set.Contains('S'))) (set, plain) = (set.Or(CodePointSet.Of((0x17F, 0x17F))), false);
+            return plain && !text.Contains(@"\x{") ? new(text, set, negated) : new("", negated ? set.Not() : set);
+        }
+
+        private CodePointSet? Posix()
+        {
+            var match = Regex.Match(pattern[at..], @"^\[:(\^?)([a-zA-Z]+):\]");
+            if (!match.Success) return null;
+            at += match.Length;
+            var name = match.Groups[2].Value;
+            // In brackets, punctuation has symbols too.
+            var set = CodePointSet.Named(name)?.Or(CodePointSet.Named(name == "punct" ? "s" : name)!) ?? throw new ArgumentException($"the character class {match.Value}");
+            return match.Groups[1].Length > 0 ? set.Not() : set;
+        }
+
+        /// <summary>The set that an escape stands for, or null for one that is a character.</summary>
+        private Piece? Escaped(bool inClass)
+        {
+            var kind = Peek(1);
+            var (name, plain) = char.ToLowerInvariant(kind) switch
+            {
+                'd' => ("digit", true),
+                's' => ("space", true),
+                'w' => ("word", false),
+                'h' => ("xdigit", false),
+                'p' => ("", false),
+                _ => (null, false),
+            };
+            if (name is null) return null;
+            var (start, negated) = (at, char.IsUpper(kind));
+            at += 2;
+            if (name.Length == 0)
+            {
+                var close = Peek(0) == '{' ? pattern.IndexOf('}', at) : -1;
+                if (close < 0) throw new ArgumentException($"the escape \\{kind}");
+                name = pattern[(at + 1)..close];
+                plain = name.Length <= 2 && char.IsUpper(name[0]) && name != "LC";
+                at = close + 1;
+                if (name.StartsWith('^')) (name, negated) = (name[1..], !negated);
+            }
+            var set = (!inClass && name.Equals("word", StringComparison.OrdinalIgnoreCase) ? CodePointSet.Word : CodePointSet.Named(name)) ?? throw new ArgumentException($"the character class {pattern[start..at]}");
+            // As a name, .NET would find every stand-in in a set of surrogates.
+            plain &= !set.Contains(0xD800);
+            return plain ? new(char.ToLowerInvariant(kind) == 'p' ? $@"\p{{{name}}}" : $"\\{char.ToLowerInvariant(kind)}", set, negated) : new("", negated ? set.Not() : set);
+        }
+
+        /// <summary>One character, as it stands or escaped.</summary>
+        private int Literal()
+        {
+            if (pattern[at] != '\\') return Plain();
+            var kind = Peek(1);
+            if (kind == '\0') throw new ArgumentException("a backslash at the end");
+            at += 2;
+            switch (kind)
+            {
+                case 'n': return '\n';
+                case 'r': return '\r';
+                case 't': return '\t';
+                case 'f': return '\f';
+                case 'v': return '\v';
+                case 'a': return '\a';
+                case 'e': return '\u001B';
+                case 'u': return Number(4);
+                case 'x' when Peek(0) == '{':
+                    var close = pattern.IndexOf('}', at);
+                    if (close < 0) throw new ArgumentException("an open '{'");
+                    at++;
+                    var code = Number(close - at);
+                    at++;
+                    return code;
+                case 'x': return Number(2);
+                default:
+                    at--;
+                    return char.IsAsciiLetterOrDigit(kind) ? throw new ArgumentException($"the escape \\{kind}") : Plain();
+            }
+        }
+
+        private int Plain()
+        {
+            Rune.DecodeFromUtf16(pattern.AsSpan(at), out var rune, out var length);
+            at += length;
+            return rune.Value;
+        }
+
+        private int Number(int digits)
+        {
+            if (at + digits > pattern.Length || !int.TryParse(pattern.AsSpan(at, digits), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out var code) || code > 0x10FFFF)
+                throw new ArgumentException("a character's number");
+            at += digits;
+            return code;
+        }
     }
 }

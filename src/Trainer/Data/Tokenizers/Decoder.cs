@@ -31,6 +31,9 @@ internal static class Decoder
             case "BPEDecoder":
                 var suffix = json.Text("suffix") ?? "</w>";
                 return tokens => [.. tokens.Select((token, index) => suffix.Length == 0 ? token : token.Replace(suffix, index == tokens.Count - 1 ? "" : " "))];
+            case "CTC":
+                var (pad, delimiter, tidy) = (json.Text("pad_token") ?? "<pad>", json.Text("word_delimiter_token") ?? "|", json.Flag("cleanup", true));
+                return tokens => [.. tokens.Where((token, index) => index == 0 || token != tokens[index - 1]).Select(token => Spoken(token, pad, delimiter, tidy)).Where(text => text.Length > 0)];
             case "Sequence":
                 var steps = json.GetProperty("decoders").EnumerateArray().Select(step => Read(step)).ToList();
                 return tokens => steps.Aggregate(tokens, (current, step) => step(current));
@@ -88,10 +91,22 @@ internal static class Decoder
         return output.Append(token, done, token.Length - done).ToString();
     }
 
+    private static string Spoken(string token, string pad, string delimiter, bool cleanup)
+    {
+        if (pad.Length > 0) token = token.Replace(pad, "", StringComparison.Ordinal);
+        if (!cleanup) return token;
+        return delimiter.Length > 0 ? Clean(token).Replace(delimiter, " ", StringComparison.Ordinal) : Clean(token);
+    }
+
     private static string Word(string token, bool first, string prefix, bool cleanup)
     {
         if (!first) token = token.StartsWith(prefix, StringComparison.Ordinal) ? token[prefix.Length..] : " " + token;
-        if (!cleanup) return token;
+        return cleanup ? Clean(token) : token;
+    }
+
+    /// <summary>Without the spaces that English does not have.</summary>
+    private static string Clean(string token)
+    {
         foreach (var (spaced, tight) in ((string, string)[])[(" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"),
             (" 'm", "'m"), (" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")]) token = token.Replace(spaced, tight, StringComparison.Ordinal);
         return token;

@@ -35,25 +35,21 @@ internal interface IModel
         return ids;
     }
 
-    /// <summary>The tokens like &lt;0x0A&gt; of all 256 bytes, or null where one is missing.</summary>
-    public static int[]? Bytes(IReadOnlyDictionary<string, int> ids)
-    {
-        var bytes = new int[256];
-        for (var value = 0; value < 256; value++)
-        {
-            if (!ids.TryGetValue($"<0x{value:X2}>", out bytes[value])) return null;
-        }
-        return bytes;
-    }
+    /// <summary>The tokens like &lt;0x0A&gt; by their bytes, -1 where there is none.</summary>
+    public static int[] Bytes(IReadOnlyDictionary<string, int> ids) =>
+        [.. Enumerable.Range(0, 256).Select(value => ids.TryGetValue($"<0x{value:X2}>", out var id) ? id : -1)];
 
-    /// <summary>Adds the byte tokens of a text; the first takes all its units.</summary>
-    public static void AddBytes(List<(int Id, int Length)> tokens, int[] bytes, ReadOnlySpan<char> text)
+    /// <summary>Adds the byte tokens of a text, of which the first takes all its units; nothing if one of its bytes has no token.</summary>
+    public static bool AddBytes(List<(int Id, int Length)> tokens, int[] bytes, ReadOnlySpan<char> text)
     {
         var length = text.Length;
-        foreach (var value in System.Text.Encoding.UTF8.GetBytes(text.ToArray()))
+        var values = System.Text.Encoding.UTF8.GetBytes(text.ToArray());
+        if (values.Any(value => bytes[value] < 0)) return false;
+        foreach (var value in values)
         {
             tokens.Add((bytes[value], length));
             length = 0;
         }
+        return true;
     }
 }

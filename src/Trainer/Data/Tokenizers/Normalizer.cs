@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Text;
 using System.Text.Json;
 
@@ -19,6 +18,7 @@ internal static class Normalizer
             case "Lowercase": return Lowercase;
             case "StripAccents": return text => Keep(text, rune => !Characters.IsMark(rune));
             case "BertNormalizer": return Bert(json);
+            case "Nmt": return text => Change(Keep(text, rune => !IsControl(rune)), rune => IsSpacing(rune) ? new Rune(' ') : rune);
             case "Precompiled":
                 var map = CharactersMap.Read(json.GetProperty("precompiled_charsmap").GetBytesFromBase64());
                 return map is null ? text => text : map.Normalize;
@@ -44,15 +44,18 @@ internal static class Normalizer
         var (clean, chinese, accents) = (json.Flag("clean_text", true), json.Flag("handle_chinese_chars", true), json.Flag("strip_accents", lower));
         return text =>
         {
-            if (clean) text = Change(Keep(text, rune => !IsUnclean(rune)), rune => Rune.IsWhiteSpace(rune) ? new Rune(' ') : rune);
+            if (clean) text = Change(Keep(text, rune => !Characters.IsUnclean(rune)), rune => Rune.IsWhiteSpace(rune) ? new Rune(' ') : rune);
             if (chinese) text = Spaced(text);
-            if (accents) text = Keep(UnicodeForms.Normalize(text, compatible: false, compose: false), rune => Rune.GetUnicodeCategory(rune) != UnicodeCategory.NonSpacingMark);
+            if (accents) text = Keep(UnicodeForms.Normalize(text, compatible: false, compose: false), rune => !Characters.IsAccent(rune));
             return lower ? Lowercase(text) : text;
         };
     }
 
-    private static bool IsUnclean(Rune rune) => rune.Value is 0 or 0xFFFD || rune.Value is not ('\t' or '\n' or '\r') && Rune.GetUnicodeCategory(rune) is
-        UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.PrivateUse;
+    // SentencePiece's rules for machine translation.
+    private static bool IsControl(Rune rune) => rune.Value is (>= 0x01 and <= 0x08) or 0x0B or (>= 0x0E and <= 0x1F) or 0x7F or 0x8F or 0x9F;
+
+    private static bool IsSpacing(Rune rune) =>
+        rune.Value is '\t' or '\n' or '\f' or '\r' or 0x1680 or (>= 0x200B and <= 0x200F) or 0x2028 or 0x2029 or 0x2581 or 0xFEFF or 0xFFFD;
 
     private static bool IsChinese(Rune rune) => rune.Value is (>= 0x4E00 and <= 0x9FFF) or (>= 0x3400 and <= 0x4DBF) or (>= 0x20000 and <= 0x2A6DF)
         or (>= 0x2A700 and <= 0x2B73F) or (>= 0x2B740 and <= 0x2B81F) or (>= 0x2B920 and <= 0x2CEAF) or (>= 0xF900 and <= 0xFAFF) or (>= 0x2F800 and <= 0x2FA1F);
@@ -130,7 +133,9 @@ internal static class Normalizer
             foreach (var (start, end) in found)
             {
                 output.Append(text, done, start - done);
-                output.Append(content, text.From(start), text.To(end - 1));
+                // An empty match puts the content between two characters.
+                var from = start < text.Length ? text.From(start) : text.To(start - 1);
+                output.Append(content, from, end > start ? text.To(end - 1) : from);
                 done = end;
             }
             output.Append(text, done, text.Length - done);

@@ -31,6 +31,9 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
             case "CharDelimiterSplit":
                 var delimiter = json.Text("delimiter")?.EnumerateRunes().FirstOrDefault();
                 return Classes(rune => rune == delimiter, "Removed");
+            case "FixedLength":
+                var length = json.Part("length")?.GetInt32() ?? 5;
+                return length > 0 ? new(text => Chunks(text, length)) : throw Component.Unsupported("a FixedLength of this length", $"{length}");
             case "Metaspace": return Metaspace(json);
             case "ByteLevel":
                 var words = json.Flag("use_regex", true) ? new CodePointRegex(Gpt2) : null;
@@ -72,6 +75,19 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
     {
         var scheme = json.Text("prepend_scheme") ?? (json.Flag("add_prefix_space", true) ? "always" : "never");
         return scheme is "always" or "first" or "never" ? scheme : throw Component.Unsupported("a Metaspace prepend_scheme of this name", scheme);
+    }
+
+    private static IEnumerable<Aligned> Chunks(Aligned text, int length)
+    {
+        var (pieces, start, count, at) = (new List<Aligned>(), 0, 0, 0);
+        foreach (var rune in text.Text.EnumerateRunes())
+        {
+            at += rune.Utf16SequenceLength;
+            if (++count % length != 0 && at < text.Length) continue;
+            pieces.Add(text.Slice(start, at - start));
+            start = at;
+        }
+        return pieces;
     }
 
     private static string Behavior(JsonElement json, string otherwise)

@@ -79,8 +79,8 @@ internal sealed class Unigram : IModel
         foreach (var (start, end) in Enumerable.Reverse(parts))
         {
             if (ids.TryGetValue(piece[start..end], out var id)) tokens.Add((id, end - start));
-            else if (bytes is not null) IModel.AddBytes(tokens, bytes, piece.AsSpan(start, end - start));
-            else tokens.Add((unknown ?? throw new UserFault("The tokenizer has no token for a text and no unknown token.", piece[start..end]), end - start));
+            else if (bytes is null || !IModel.AddBytes(tokens, bytes, piece.AsSpan(start, end - start)))
+                tokens.Add((unknown ?? throw new UserFault("The tokenizer has no token for a text and no unknown token.", piece[start..end]), end - start));
         }
         return tokens;
     }

@@ -136,6 +136,10 @@ z
 {%- endmacro -%}
 {{ tools(rows) }}
 {% set ns = namespace(a={'x': 1}) %}{% set ns.a = dict(ns.a, y=2) %}{{ ns.a }}{% set ns.b %}block{% endset %}{{ ns.b }}
+{{ none | map(attribute='x') | list }}{{ none | selectattr('x') | list }}{{ false | rejectattr('x') | list }}{{ none | select('defined') | list }}{{ 0 | reject | list }}{{ none | map('upper') | join(',') }}
+{% for x in [1, 2] %}{% continue %}{% else %}none{% endfor %}{% for x in [1, 2] %}{% break %}{% else %}none{% endfor %}{% for x in [1, 2] %}{% if x == 2 %}{% break %}{% endif %}{{ x }}{% else %}none{% endfor %}
+{{ 'abc' | replace('', '-') }}{{ 'é𝒳'.replace('', '-', 2) }}{{ 'aaa'.replace('a', 'b', 1) }}{{ ' a b  c '.rsplit(None, 1) }}{{ ' a b c'.rsplit() }}{{ 'a-b-c'.rsplit('-', maxsplit=1) }}{{ 'a\nb\r\nc'.splitlines(true) }}
+{{ rows[:3] | sort(attribute='k,v') | map(attribute='v') | list }}{{ rows[:3] | sort(attribute='x.y,k', reverse=true) | map(attribute='v') | list }}{{ 2 | round }}{{ true | round }}{{ 2 | round(1, 'floor') }}{{ none | center(9) }}|{{ 'ab' | center(5) }}|{{ 5 | urlencode }}{{ none[1:] }}{{ 2 * [1, 2] }}{{ (1, 2) * 2 }}{{ 5 | safe | length }}
 {% for m in messages if m.role == 'user' %}{{ loop.index0 }}{{ m.content | e }}{% else %}no{% endfor %}{% for m in messages | selectattr('role', 'in', ['user', 'tool']) %}{{ m.role }}{% endfor %}
 """.strip("\n")
 

@@ -1,0 +1,252 @@
+using Memopt.Tracking;
+using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Checkpoints;
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Memory;
+using Memopt.Trainer.Models;
+using Memopt.Trainer.Native;
+using Memopt.Trainer.Plan;
+using Memopt.Trainer.Weights;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Recipes;
+
+/// <summary>The part of a fine-tune that has a model on the device: loads and adapts it, makes the steps, judges it and keeps what was learned.</summary>
+internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches batches, IReadOnlyDictionary<string, string> hashes, IRunWriter record)
+{
+    private readonly RunConfig config = job.Config.Config;
+    private readonly bool cuda = job.Backend.Kind == "cuda";
+    private readonly string staged = job.AdapterFolder + ".staged";
+    private int step = earlier.Step;
+
+    /// <summary>Whether the model is loaded: from then on a step back is made in place when memory runs out, and before it by another call.</summary>
+    public bool Ready { get; private set; }
+
+    /// <param name="plans">What may be gone down to when memory runs out, the fastest first.</param>
+    /// <param name="start">The plan of them to begin with.</param>
+    /// <param name="stop">Ends it after the step, with a checkpoint.</param>
+    public Result Run(IReadOnlyList<MemoryPlan> plans, MemoryPlan start, CancellationToken stop)
+    {
+        using var recording = job.Uploads?.Recording(earlier.RunId, record, () => step);
+        var measured = new Dictionary<string, long>();
+        var used = cuda ? Cuda.UsedBytes : (Func<long>?)null;
+        var empty = new Meter(used).Now();
+        // On a GPU the meter reads what all programs have: there a budget is the plan's to keep, and the allocator's to refuse.
+        var limit = job.MemoryLimit ?? (!cuda && config.Memory.BudgetGiB is { } gib ? () => (long)(gib * (1L << 30)) : null);
+        var meter = new Meter(used, limit is null ? null : () => empty + limit());
+        var before = meter.Sample();
+        long Since(string name)
+        {
+            var now = meter.Sample();
+            measured[name] = Math.Max(0, now - before);
+            return before = now;
+        }
+
+        LayerStream Stream(bool spill) => new(inputs.Spec.Layers, job.Backend.Device, spill || !cuda ? Path.Combine(job.Output, "streamed.weights") : null);
+        // In a file from the beginning if the ladder may come to where the host is too small: what streams is not moved again.
+        var spill = plans.Any(plan => plan.Spills);
+        using var stream = start.Rung.StreamLayers > 0 ? Stream(start.Spills) : null;
+        var streamed = stream is null ? [] : LayerStream.Chosen(inputs.Spec.Layers, start.Rung.StreamLayers).ToHashSet();
+        using var model = FineTune.LoadModel(job.Model, inputs.Spec, config, inputs.Type, job.Backend.Device, (done, total) => job.Watcher.Progress("loading", done, total),
+            layer =>
+            {
+                if (streamed.Contains(layer.Index))
+                    stream!.Add(layer);
+            });
+        if (cuda)
+            Cuda.ReleaseCached(model.Device);
+        Since(MemoryPlan.Weights);
+        var (alpha, rslora, biases) = (config.Adapter.Alpha, config.Adapter.UseRslora, config.Adapter.Biases);
+        if (job.Config.From is { } from)
+            (_, alpha, rslora, _, biases) = AdapterFiles.Load(from, model, config.Adapter.Dropout);
+        else if (config.Adapter.Kind != AdapterKind.None)
+            AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
+        var sampling = false;
+        var trained = AdapterPass.Trained(model, config.Adapter.Kind, biases);
+        using var optimizer = new Optimizer(trained, config.Train, model.Device, inputs.Type, start.Rung.OffloadOptimizer);
+        using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => sampling, stream, () => Stream(spill));
+        arrangement.Take(start.Rung);
+        using var scale = inputs.Type == float16 ? new LossScale() : null;
+        IReadOnlyList<(string, Tensor)> State() => scale is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scale.State)];
+        var states = Since("states");                                         // weights trained, gradients, two moments: equal parts
+        foreach (var (name, parts) in new[] { (MemoryPlan.Adapters, 1), (MemoryPlan.Gradients, 1), (MemoryPlan.Optimizer, 2) })
+            measured[name] = measured["states"] * parts / 4;
+        if (earlier.Checkpoint is { } checkpoint)
+        {
+            CheckpointFolder.Load(checkpoint, State());
+            optimizer.Restored();
+        }
+        job.Watcher.Stage("training", $"{optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of {config.Train.BatchSize} sequences on {job.Backend.Kind}");
+
+        Ready = true;
+        var schedule = new Schedule(config.Train, batches.TotalSteps);
+        var stepper = new Stepper(model, optimizer, schedule, config.Train, scale, meter);
+        var (begun, saved) = (step, step);
+        using var calm = new Calm();
+        var ladder = new Ladder(plans, start, arrangement, Room, Release, text =>
+        {
+            job.Watcher.Stage("memory", text);
+            record.Append(new RunEvent(job.Clock.GetUtcNow(), step, "memory", text));
+        });
+        if (config.Memory.Rehearse && (cuda || meter.Limited))
+            Rehearse();
+        for (; step < batches.TotalSteps && !stop.IsCancellationRequested; step++, calm.Between())
+        {
+            sampling = step - saved < 3;
+            var row = ladder.Hold($"step {step + 1}", () =>
+            {
+                batches.MicroBatch = ladder.Plan.Rung.MicroBatch;
+                return stepper.Run(step, batches.Step(step), sampling);
+            });
+            record.Append([row]);
+            calm.Outside(() => job.Watcher.Step(row, batches.TotalSteps));
+            if ((step + 1) % config.Checkpoint.Every == 0 && step + 1 < batches.TotalSteps)
+                Save(step + 1);
+        }
+        if (saved != step || earlier.Checkpoint is null)
+            Save(step);
+        measured[MemoryPlan.Activations] = stepper.Activations;
+        measured[MemoryPlan.WorkingSet] = Math.Max(0, meter.RunPeak - states - stepper.Activations);
+        // Where nothing was trained the record keeps what was measured when it was.
+        IReadOnlyList<LedgerRow> ledger = step == begun ? [] : [.. ladder.Plan.Rows.Select(row => row with { Measured = measured.TryGetValue(row.Name, out var bytes) ? bytes : null })];
+        if (ledger.Count > 0)
+            job.Watcher.Ledger(ledger, measured: true);
+        if (step < batches.TotalSteps)
+            return Stopped($"after step {step} of {batches.TotalSteps}");
+
+        Score? score = null;
+        IReadOnlyDictionary<string, double> values = new Dictionary<string, double>();
+        try
+        {
+            if (inputs.Eval is { } rows)
+                (score, values) = Evaluate(model, rows, ladder, calm, stop);
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        {
+            return Stopped("in the evaluation, after all steps");
+        }
+        ladder.Hold("saving", () =>
+        {
+            Directory.CreateDirectory(Emptied(staged));
+            if (config.Adapter.Kind == AdapterKind.None)
+                MergedModel.Save(staged, job.Model, model);
+            else
+                AdapterFiles.Save(staged, model, alpha, rslora, config.Adapter.Dropout, biases, config.Model.Source);
+            return true;
+        });
+        Directory.Move(staged, Emptied(job.AdapterFolder));
+        Store();
+        record.End(new Outcome(RunStatus.Finished) { Ended = job.Clock.GetUtcNow(), Ledger = ledger });
+        return new(earlier.RunId, RunStatus.Finished, step, job.AdapterFolder, score) { Eval = values };
+
+        Result Stopped(string where)
+        {
+            record.End(new Outcome(RunStatus.Stopped, "stopped on request") { Ended = job.Clock.GetUtcNow(), Ledger = ledger });
+            job.Watcher.Stage("stopped", $"{where}; run again to go on");
+            return new(earlier.RunId, RunStatus.Stopped, step, null, null);
+        }
+
+        void Save(int at)
+        {
+            try
+            {
+                var (path, files) = ladder.Hold($"the checkpoint of step {at}", () => earlier.Checkpoints.Save(at, earlier.RunId, job.Config.Json, hashes, State(), ladder.Plan.Rung.MicroBatch));
+                if (config.Tracking.Checkpoints == CheckpointUploads.Upload)
+                    job.Uploads?.Send(Upload.Folder(earlier.RunId, $"checkpoint-{at:D8}", path, files));
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                throw new UserFault($"The checkpoint of step {at} cannot be written to {earlier.Checkpoints.Folder}.", found: e.Message,
+                    next: "free some space and run again: it goes on from the checkpoint before", inner: e);
+            }
+            saved = at;
+        }
+
+        void Release()
+        {
+            stepper.Forget();
+            calm.Collect();
+            if (cuda)
+                Cuda.ReleaseCached(model.Device);
+        }
+
+        // What is free, and what the run has already; within the limits that were set.
+        long? Room(long resting)
+        {
+            var free = (cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes()) + resting;
+            var most = limit?.Invoke() ?? (config.Memory.BudgetGiB is { } gib ? (long)(gib * (1L << 30)) : null);
+            return most is { } bytes ? Math.Min(bytes, free ?? long.MaxValue) : free;
+        }
+
+        void Rehearse()
+        {
+            job.Watcher.Stage("rehearsal", $"the longest batch, {inputs.Longest:N0} tokens{(inputs.Eval is null ? "" : ", an evaluation")}, a checkpoint's reading; --no-rehearsal skips it");
+            ladder.Hold("the rehearsal of the longest batch", () =>
+            {
+                stepper.Rehearse(Rehearsal.Longest(ladder.Plan.Rung.MicroBatch, inputs.Longest, config.Data.Packing));
+                return true;
+            });
+            if (inputs.Eval is { } eval)
+            {
+                ladder.Hold("the rehearsal of the evaluation", () =>
+                {
+                    Rehearsal.Evaluate(model, Math.Min(ladder.Plan.Rung.MicroBatch, eval.Rows.Count), eval.Longest);
+                    return true;
+                });
+            }
+            ladder.Hold("the rehearsal of a checkpoint", () =>
+            {
+                Rehearsal.Save(State());
+                return true;
+            });
+            calm.Collect();                                                   // an evaluation has a calm of its own, which ended ours
+        }
+    }
+
+    private (Score Score, IReadOnlyDictionary<string, double> Values) Evaluate(Decoder model, Dataset eval, Ladder ladder, Calm calm, CancellationToken stop)
+    {
+        var score = ladder.Hold("the evaluation", () => Evaluation.Run(model, eval.Rows, ladder.Plan.Rung.MicroBatch, new Reporter(done => job.Watcher.Progress("evaluation", done, eval.Rows.Count)), stop));
+        var values = new Dictionary<string, double> { ["loss"] = score.Loss, ["perplexity"] = score.Perplexity, ["accuracy"] = score.Accuracy, ["tokens"] = score.Tokens };
+        if (job.Metrics.Count > 0)
+        {
+            var text = new ModelText(job.Model, FineTune.EndOfTurn(inputs.Spec));
+            var answers = ladder.Hold("the answers to the evaluation rows", () => Evaluation.Answers(model, text, eval.Rows).Select((answer, at) =>
+            {
+                stop.ThrowIfCancellationRequested();
+                job.Watcher.Progress("answers", at + 1, eval.Rows.Count);
+                return answer;
+            }).ToList());
+            calm.Outside(() =>
+            {
+                foreach (var (name, judge) in job.Metrics)
+                    values[name] = answers.Select(judge).DefaultIfEmpty(double.NaN).Average();
+            });
+        }
+        record.Append(new EvalRow(step, values));
+        job.Watcher.Stage("evaluation", $"loss {score.Loss:F4}, perplexity {score.Perplexity:F3}, accuracy {score.Accuracy:P1} of {score.Answers} answers");
+        return (score, values);
+    }
+
+    /// <summary>Keeps the result among the artifacts; a fault there loses nothing that was trained.</summary>
+    private void Store()
+    {
+        try
+        {
+            var link = job.Artifacts.Put("adapter", job.AdapterFolder);
+            record.Link(link);
+            job.Uploads?.Send(new(earlier.RunId, link));
+        }
+        catch (TrackingException e)
+        {
+            job.Watcher.Stage("tracking", $"{e.Message} The adapter is in {job.AdapterFolder} only.");
+        }
+        job.Watcher.Stage("artifacts", job.AdapterFolder);
+    }
+
+    private static string Emptied(string folder)
+    {
+        if (Directory.Exists(folder))
+            Directory.Delete(folder, recursive: true);
+        return folder;
+    }
+}

@@ -1,0 +1,95 @@
+using System.Collections;
+using System.ComponentModel;
+using System.Diagnostics;
+using Memopt.Tracking;
+using Memopt.Trainer.Hub;
+using Memopt.Trainer.Native;
+
+namespace Memopt.Trainer;
+
+/// <summary>What the process was started in: its variables and the folder's repository. Nothing else in this assembly reads them; below, all is given.</summary>
+public static class Surroundings
+{
+    /// <summary>Where models come from and are kept, by the variables that Hugging Face's, ModelScope's and Azure's own tools read.</summary>
+    /// <param name="offline">Asks no server.</param>
+    public static HubSettings HubSettings(bool offline)
+    {
+        static Uri Address(string variable, string standard) => Uri.TryCreate((Variable(variable) ?? standard).TrimEnd('/') + "/", UriKind.Absolute, out var address) && address.Scheme is "http" or "https" ? address
+            : throw new UserFault($"{variable} is not an address.", found: Variable(variable), next: $"set it to {standard}, or unset it");
+        var home = Place("HF_HOME") ?? Path.Combine(Cache, "huggingface");
+        var tokenFile = Place("HF_TOKEN_PATH") ?? Path.Combine(home, "token");
+        return new()
+        {
+            Endpoint = Address("HF_ENDPOINT", "https://huggingface.co"),
+            Token = (Variable("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") ?? (File.Exists(tokenFile) ? File.ReadAllText(tokenFile) : null))?.Trim(),
+            HubCache = Path.GetFullPath(Place("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") ?? Path.Combine(home, "hub")),
+            OwnCache = Path.GetFullPath(Path.Combine(Cache, "memopt", "models")),
+            ModelScope = Address("MODELSCOPE_ENDPOINT", "https://modelscope.cn"),
+            ModelScopeToken = Variable("MODELSCOPE_API_TOKEN"),
+            AzureSas = Variable("AZURE_STORAGE_SAS_TOKEN"),
+            AzureToken = AzureTokenAsync,
+            Offline = offline || Variable("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")?.ToUpperInvariant() is "1" or "TRUE" or "YES" or "ON",
+            Program = AppContext.BaseDirectory,
+        };
+    }
+
+    /// <summary>Where libtorch may be.</summary>
+    /// <param name="project">Folder whose restored packages come first; null is the current one.</param>
+    public static BackendEnvironment BackendEnvironment(string? project = null) => new(Variable("MEMOPT_LIBTORCH"),
+        Variable("NUGET_PACKAGES") ?? Path.Combine(Home, ".nuget", "packages"), project ?? Directory.GetCurrentDirectory(), Path.Combine(Cache, "memopt"));
+
+    /// <summary>A storage account's place with what logs in there.</summary>
+    public static BlobPlace BlobPlace(string place) => Tracking.BlobPlace.Parse(place) with { ConnectionString = Variable("AZURE_STORAGE_CONNECTION_STRING"), Sas = Variable("AZURE_STORAGE_SAS_TOKEN") };
+
+    /// <summary>Variables that can change what a training does, for its record; the store leaves secrets out. The process that a build is changes nothing.</summary>
+    public static IEnumerable<KeyValuePair<string, string>> Variables()
+    {
+        string[] beginnings = ["MEMOPT_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "PYTORCH_", "TORCH_", "DOTNET_gc", "DOTNET_Tiered", "HF_", "SLURM_JOB", "LD_LIBRARY_PATH", "LD_PRELOAD"];
+        return Environment.GetEnvironmentVariables().Cast<DictionaryEntry>().Select(item => KeyValuePair.Create("env." + item.Key, (string?)item.Value ?? ""))
+            .Where(item => beginnings.Any(beginning => item.Key.StartsWith("env." + beginning, StringComparison.Ordinal)) && item.Key != "env.MEMOPT_BUILD").OrderBy(item => item.Key, StringComparer.Ordinal);
+    }
+
+    /// <summary>Git commit of a folder and whether it has changes; null outside a repository or without git.</summary>
+    public static (string? Commit, bool Dirty) Git(string folder)
+    {
+        var commit = Run("git", folder, "rev-parse", "HEAD");
+        return (commit, commit is not null && !string.IsNullOrEmpty(Run("git", folder, "status", "--porcelain", "--untracked-files=no")));
+    }
+
+    private static string Home => Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
+
+    private static string Cache => Place("XDG_CACHE_HOME") ?? Path.Combine(Home, ".cache");
+
+    /// <summary>The first of some variables that says something.</summary>
+    private static string? Variable(params string[] names) => names.Select(Environment.GetEnvironmentVariable).FirstOrDefault(value => !string.IsNullOrWhiteSpace(value));
+
+    /// <summary>A path of a variable. Files of variables, which no shell has read, may begin with the home folder's mark; Python's client takes it too.</summary>
+    private static string? Place(params string[] names) => Variable(names) is { } path && (path == "~" || path.StartsWith("~/", StringComparison.Ordinal)) ? Home + path[1..] : Variable(names);
+
+    private static async ValueTask<string> AzureTokenAsync(CancellationToken stop)
+    {
+        try
+        {
+            return await new AzureLogin().TokenAsync(stop).ConfigureAwait(false);
+        }
+        catch (TrackingException e)
+        {
+            throw new UserFault("Azure storage needs a login.", found: e.Message, next: "az login, or set AZURE_STORAGE_SAS_TOKEN; a public container is read by its https:// address", inner: e);
+        }
+    }
+
+    private static string? Run(string program, string folder, params string[] arguments)
+    {
+        try
+        {
+            using var process = Process.Start(new ProcessStartInfo(program, arguments) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true })!;
+            var output = process.StandardOutput.ReadToEnd();
+            process.WaitForExit();
+            return process.ExitCode == 0 ? output.Trim() : null;
+        }
+        catch (Exception e) when (e is Win32Exception or IOException)
+        {
+            return null;
+        }
+    }
+}

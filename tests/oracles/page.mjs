@@ -1,0 +1,194 @@
+// The page of `ui` in a real browser: node page.mjs URL FINISHED,FINISHED RUNNING. Prints "stop it" when the training may end, and "ok" when all held.
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { createRequire } from 'node:module';
+import { chromium } from 'playwright-core';
+
+const [, , base, finished, running] = process.argv;
+const [one, other] = finished.split(',');
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
+assert(executablePath, 'no chromium: apt-get install chromium');
+
+const browser = await chromium.launch({ executablePath, args: process.getuid?.() === 0 ? ['--no-sandbox'] : [] });
+const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, colorScheme: 'light' });
+const page = await context.newPage();
+page.setDefaultTimeout(15_000);
+const complaints = [];
+page.on('console', message => ['error', 'warning'].includes(message.type()) && complaints.push(message.text()));
+page.on('pageerror', error => complaints.push(error.stack));
+page.on('dialog', dialog => { complaints.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
+
+process.on('uncaughtException', async error => {
+  console.error(error, `\nThe page then, ${page.url()}:\n`, await page.locator('body').innerText().catch(() => ''));
+  process.exit(1);
+});
+
+/** Labels, contrast and the rest that axe knows of. */
+async function accessible(where) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  assert.deepEqual(violations.map(rule => `${rule.id}: ${rule.nodes.map(node => `${node.html.slice(0, 200)} ${node.any.map(check => check.message)}`).join(' | ')}`), [], where);
+}
+const fits = async where => assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${where} is wider than its window`);
+const runs = () => page.locator('.runs tbody tr');
+const filter = page.getByRole('searchbox', { name: 'Filter' });
+const curve = chart => page.locator('.chart', { has: page.getByRole('heading', { name: chart, exact: true }) }).locator('path.series').first().getAttribute('d');
+const until = async (what, holds) => {
+  for (let i = 0; i < 150; i++, await page.waitForTimeout(100))
+    if (await holds())
+      return;
+  assert.fail(`never: ${what}`);
+};
+
+// The table: names that look like markup are text; a filter, and one that cannot be read.
+await page.goto(base);
+await runs().first().waitFor();
+await until('five runs', async () => await runs().count() === 5);
+await page.getByText('<img src=x onerror=alert(1)>').waitFor();
+await page.getByText('<script>alert(2)</script>').waitFor();
+await accessible('runs, light');
+await page.keyboard.press('/');
+await page.keyboard.type("status = 'finished' order by start_time");
+await page.keyboard.press('Enter');
+await until('two runs', async () => await runs().count() === 2);
+assert.equal(await runs().first().locator('a').innerText(), one);
+await filter.fill('metrics.loss << 1');
+const alert = page.getByRole('alert');
+await alert.waitFor();
+assert.match(await alert.innerText(), /Character 15 of[^]*\n {14}\^$/);
+await accessible('a filter that cannot be read');
+await filter.fill("status = 'finished' order by start_time");
+await alert.waitFor({ state: 'hidden' });
+await page.getByRole('button', { name: 'Loss', exact: true }).click();
+await page.locator('th[aria-sort=ascending]', { hasText: 'Loss' }).waitFor();
+assert.equal(await filter.inputValue(), "status = 'finished' order by metrics.loss");
+
+// By keys alone: two selected, compared, back, one opened.
+await filter.press('Escape');
+assert.equal(await filter.inputValue(), "status = 'finished' order by metrics.loss", 'left, not emptied');
+const quiet = complaints.length;
+await page.route('**/api/compare*', route => route.fulfill({ status: 500, body: 'not now' }), { times: 1 });
+for (const key of ['j', 'x', 'j', 'x', 'c'])
+  await page.keyboard.press(key);
+await page.getByText('not now').waitFor();
+await page.getByRole('heading', { name: '2 runs' }).waitFor();
+await page.getByRole('row', { name: 'train.learningRate' }).waitFor();
+complaints.splice(quiet);                                 // the browser's own, of what did not work at first
+await until('two curves', async () => await page.locator('.chart').first().locator('path.series:not(.faint)').count() === 2);
+const looks = await page.locator('.chart').first().locator('path.series').evaluateAll(lines => lines.map(line => getComputedStyle(line).strokeDasharray));
+assert.notEqual(looks[0], looks[1], 'two curves are told apart by more than their colour');
+assert.equal(await page.getByRole('row', { name: 'adapter.rank' }).count(), 0, 'what is alike is not listed');
+await accessible('comparison, light');
+await page.keyboard.press('Escape');
+await until('back at the filter', async () => await runs().count() === 2);
+await page.keyboard.press('?');
+await page.getByRole('dialog').waitFor();
+await page.keyboard.press('Escape');
+await page.keyboard.press('j');
+await page.keyboard.press('Enter');
+
+// A run: curves, scale, smoothing, the ledger measured, log, artifacts.
+await page.waitForURL(/#\/run\//);
+const opened = page.url().split('/').at(-1);
+assert.ok([one, other].includes(opened));
+await until('a curve', async () => ((await curve('loss').catch(() => '')) ?? '').length > 100);
+const plain = await curve('loss');
+await page.keyboard.press('l');
+assert.notEqual(await curve('loss'), plain);
+assert.ok(await page.getByLabel('Log scale').isChecked());
+await page.keyboard.press('l');
+await page.getByLabel('Smoothing').fill('0.9');
+assert.equal(await page.locator('.chart').first().locator('path.series.faint').count(), 1);
+await page.getByLabel('Smoothing').fill('0');
+await page.getByLabel('time').check();
+assert.match(await page.locator('.chart').first().locator('.tick').last().innerHTML(), / s$| min$/);
+await page.getByLabel('step', { exact: true }).check();
+await page.locator('.plot').first().focus();
+await page.keyboard.press('ArrowLeft');
+await page.keyboard.press('ArrowLeft');
+assert.match(await page.locator('.legend').first().innerText(), /step 39/);
+const weights = page.getByRole('row', { name: 'weights', exact: false }).first();
+assert.match(await weights.innerText(), /MiB[^]*MiB[^]*%/);
+assert.match(await page.locator('.log').innerText(), /step 40 \/ 40 {2}loss/);
+await page.locator('.artifact summary').click();
+const link = page.getByRole('link', { name: 'adapter_config.json' });
+const file = await page.evaluate(async address => (await fetch(address)).json(), await link.getAttribute('href'));
+assert.equal(file.peft_type, 'LORA');
+await accessible('run, light');
+await page.getByRole('button', { name: /^Theme/ }).click();
+const light = await page.evaluate(() => getComputedStyle(document.body.parentElement).backgroundColor);
+await page.keyboard.press('t');
+assert.notEqual(await page.evaluate(() => getComputedStyle(document.body.parentElement).backgroundColor), light);
+await accessible('run, dark');
+await page.goto(`${base}#/run/odd`);
+await page.getByRole('rowheader', { name: /^89 m+$/ }).waitFor();
+await until('a curve from end to end of what numbers there are', async () => /^M[\d.]+ [\d.]+L[\d.]+ [\d.]+$/.test(await curve('grad_norm').catch(() => '') ?? ''));
+await page.goto(`${base}#/compare/${one},${other}`);
+await page.getByRole('row', { name: 'train.learningRate' }).waitFor();
+await accessible('comparison, dark');
+
+// A phone.
+await page.setViewportSize({ width: 390, height: 844 });
+await until('charts that fit', () => page.evaluate(() => [...document.querySelectorAll('.plot')].every(plot => plot.getBoundingClientRect().right <= innerWidth)));
+await fits('the comparison');
+for (const long of ['run/failed', 'run/odd', 'compare/failed,odd']) {
+  await page.goto(`${base}#/${long}`);
+  await page.getByText(/x{200}|<img src=x/).first().waitFor();
+  await until('charts', async () => long === 'run/failed' || await page.locator('.chart').count() > 0);
+  await fits(`${long}, with its long names,`);
+}
+await page.goto(`${base}#/run/${one}`);
+await page.locator('.log').waitFor();
+await fits('the run');
+await accessible('run, on a phone');
+await page.goto(base);
+await until('five runs', async () => await runs().count() === 5);
+await fits('the table');
+await accessible('runs, dark, on a phone');
+await page.setViewportSize({ width: 1280, height: 860 });
+
+// A training, while it trains.
+await page.locator('.runs tbody tr', { has: page.locator('.status.running') }).getByRole('link').click();
+await page.waitForURL(new RegExp(running));
+const steps = async () => Number((await page.locator('.figures dd').first().innerText()).match(/^[\d,]+/)[0].replaceAll(',', ''));
+await page.locator('.figures dd').first().waitFor();
+const [before, line] = [await steps(), await curve('loss')];
+await until('three steps more', async () => await steps() >= before + 3);
+assert.ok((await curve('loss')).split('L').length > line.split('L').length, 'the curve grows');
+await page.getByRole('heading', { level: 1 }).evaluate(element => element.dataset.same = 'yes');
+console.log('stop it');
+await page.locator('.status.stopped').waitFor();
+assert.match(await page.locator('.reason').innerText(), /stopped on request/);
+await page.keyboard.press('Escape');
+await page.locator('.runs .status.stopped').first().waitFor();
+// More runs than the server gives at once come in pieces.
+await page.route('**/api/runs?*', route => route.continue({ url: route.request().url().replace(/limit=\d+/, 'limit=2') }));
+await page.goto(base);
+await until('five runs', async () => await runs().count() === 5);
+assert.deepEqual(complaints, [], 'the console is silent');
+
+// A run that is removed while it is looked at.
+await page.goto(`${base}#/run/failed`);
+await page.locator('.figures dd').first().waitFor();
+await page.route('**/api/runs/failed', route => route.fulfill({ status: 404, json: { error: { message: 'There is no run failed.' } } }));
+await page.getByRole('heading', { name: 'This run was removed' }).waitFor();
+
+// Another site's page: it can read nothing, and what it posts is refused.
+const site = createServer((_, response) => response.setHeader('Content-Type', 'text/html').end('<!doctype html><title>elsewhere</title>')).listen(0, '127.0.0.1');
+await new Promise(resolve => site.once('listening', resolve));
+const elsewhere = await context.newPage();
+await elsewhere.goto(`http://127.0.0.1:${site.address().port}/`);
+assert.equal(await elsewhere.evaluate(address => fetch(address).then(() => 'read', () => 'refused'), `${base}api/runs`), 'refused');
+const answered = elsewhere.waitForResponse(response => response.url().startsWith(base));
+await elsewhere.evaluate(address => {
+  const form = document.createElement('form');
+  Object.assign(form, { method: 'post', action: address });
+  document.body.append(form);
+  form.submit();
+}, `${base}api/runs`);
+assert.equal((await answered).status(), 403);
+site.close();
+await browser.close();
+console.log('ok');
