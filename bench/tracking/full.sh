@@ -2,7 +2,7 @@
 # A store on a file system of 4 MiB that fills while a training writes, is asked while it is full, and then is made read-only. Needs user namespaces.
 set -euo pipefail
 cd "$(dirname "$0")"
-dotnet build -c Release full.cs -o "${TMPDIR:-/tmp}/memopt-full" -v quiet
+dotnet build -c Release full.cs -o "${TMPDIR:-/tmp}/memopt-full" -p:ArtifactsPath="${TMPDIR:-/tmp}/memopt-full-artifacts" -v quiet   # scale.cs has the same place else
 tool="${TMPDIR:-/tmp}/memopt-full/full.dll" place=$(mktemp -d) instead=$(mktemp -d)
 export tool place instead
 unshare -rm bash -c '

@@ -33,6 +33,7 @@ public sealed class BlobArtifacts : IArtifactStore
     private readonly BlobPlace place;
     private readonly BlobContainerClient container;
     private readonly ResiliencePipeline retry;
+    private bool reached;
 
     /// <param name="local">Where everything put or got is stored here.</param>
     /// <param name="place">Where it goes.</param>
@@ -51,9 +52,6 @@ public sealed class BlobArtifacts : IArtifactStore
         }).Build();
     }
 
-    /// <summary>Told, when given, that what was put is here but could not be uploaded; without it <see cref="Put"/> throws.</summary>
-    public Action<TrackingException>? Unsent { get; init; }
-
     /// <summary>Told the bytes of each block sent or range received.</summary>
     public Action<long>? Moved { get; init; }
 
@@ -63,32 +61,80 @@ public sealed class BlobArtifacts : IArtifactStore
     /// <summary>Bytes of a block, and of a range asked for at once (MD5 of a range ends at 4 MiB); files too large for 50,000 such blocks have larger ones.</summary>
     internal int BlockBytes { get; init; } = 4 << 20;
 
+    /// <summary>The storage account and the folder in it.</summary>
+    public BlobPlace Place => place;
+
     public ArtifactLink Put(string name, string path)
     {
         var link = local.Put(name, path);
-        try
-        {
-            Push(link.Hash);
-        }
-        catch (TrackingException e) when (Unsent is not null)
-        {
-            Unsent(e);
-        }
-        catch (OperationCanceledException) when (Unsent is not null)
-        {
-            Unsent(new($"{place}: the upload was stopped.") { Next = "dotnet memopt artifacts sync" });
-        }
-        return link;
+        Push(link.Hash);
+        return link with { Place = place.ToString() };
     }
 
     /// <summary>Uploads an artifact of the local store; what is there already is not sent again.</summary>
-    public Sent Push(string hash) => Guard(async () =>
+    public Sent Push(string hash) => Push(hash, mend: false);
+
+    private Sent Push(string hash, bool mend) => Push(local.Guard(() => local.Read(hash)), file => local.Object(file.Hash), mend);
+
+    /// <summary>Uploads what a run left, from wherever it lies.</summary>
+    internal Sent Push(Upload upload) => upload.Files is { } files ? Push(Manifest.Of(files), upload.Source) : Push(upload.Link.Hash);
+
+    /// <summary>
+    /// Uploads what is only here: artifacts of the local store, and what trainings left to be sent. Links of runs then name the account.
+    /// </summary>
+    /// <param name="runs">Where the links are, or null.</param>
+    /// <param name="only">
+    /// Artifacts of the local store to be sent as far as the account lacks their content, in place of all that it does not list. What it has of them is read, and sent
+    /// again where it was changed.
+    /// </param>
+    public (IReadOnlyList<string> Hashes, Sent Sent) Sync(IRunStore? runs, IReadOnlyList<string>? only = null)
     {
-        var manifest = local.Guard(() => local.Read(hash));
+        var (done, sent, there) = (new List<string>(), new Sent(0, 0), Uploaded().ToHashSet());
+        void Push(string hash, Func<Sent> push)
+        {
+            var now = push();
+            if (now.Blocks > 0 || !there.Contains(hash))
+                done.Add(hash);
+            sent = new(sent.Blocks + now.Blocks, sent.Bytes + now.Bytes);
+        }
+        foreach (var hash in only ?? [.. local.List().Except(there)])
+            Push(hash, () => this.Push(hash, mend: only is not null));
+        there.UnionWith(done);
+        foreach (var upload in local.Notes(place).Where(upload => only?.Contains(upload.Link.Hash) ?? true).Where(upload => runs?.Get(upload.Run)?.Status != RunStatus.Running))    // one that trains sends its own
+        {
+            if (!there.Contains(upload.Link.Hash) && upload.There(local))
+            {
+                Push(upload.Link.Hash, () => this.Push(upload));
+                there.Add(upload.Link.Hash);
+            }
+            if (there.Contains(upload.Link.Hash))
+                Tell(upload.Run, upload.Safe(place));
+            local.Forget(upload);
+        }
+        foreach (var run in runs?.Find(new RunQuery { Limit = int.MaxValue - 1 }).Runs ?? [])
+        {
+            foreach (var link in run.Artifacts.Where(link => link.Place is null && there.Contains(link.Hash)))
+                Tell(run.Start.Id, link with { Place = place.ToString() });
+        }
+        return (done, sent);
+
+        void Tell(string run, ArtifactLink link)
+        {
+            if (runs?.Get(run) is not { Status: not RunStatus.Running })
+                return;
+            using var writer = runs.Amend(run);
+            writer.Link(link);
+        }
+    }
+
+    /// <summary>Uploads files from wherever they lie.</summary>
+    private Sent Push(Manifest manifest, Func<ArtifactFile, string> source, bool mend = false) => Guard(async () =>
+    {
+        var hash = manifest.Hash;
         long blocks = 0, bytes = 0;
         foreach (var file in manifest.Files.DistinctBy(file => file.Hash))
         {
-            await UploadAsync(file, sent =>
+            await UploadAsync(file, source(file), mend, sent =>
             {
                 Interlocked.Increment(ref blocks);
                 Interlocked.Add(ref bytes, sent);
@@ -121,8 +167,8 @@ public sealed class BlobArtifacts : IArtifactStore
         var manifest = local.Has(hash) ? local.Guard(() => local.Read(hash)) : await ManifestAsync(hash).ConfigureAwait(false);
         foreach (var file in manifest.Files.DistinctBy(file => file.Hash))
         {
-            if (!local.Guard(() => local.Whole(file)))
-                await DownloadAsync(file).ConfigureAwait(false);
+            if (!local.Guard(() => local.Whole(file.Hash)))
+                await DownloadAsync(file, hash).ConfigureAwait(false);
         }
         return local.Guard(() =>
         {
@@ -134,16 +180,48 @@ public sealed class BlobArtifacts : IArtifactStore
     public IReadOnlyList<string> List() => [.. local.List().Union(Uploaded()).Order(StringComparer.Ordinal)];
 
     /// <summary>Hashes of the artifacts that are in the storage account.</summary>
-    public IReadOnlyList<string> Uploaded() => Guard(async () =>
+    public IReadOnlyList<string> Uploaded() => [.. Texts("manifests/").Where(Manifest.IsHash).Order(StringComparer.Ordinal)];
+
+    /// <summary>Names of what lies in a folder of the account.</summary>
+    internal IReadOnlyList<string> Texts(string folder) => Guard(async () =>
     {
-        var beginning = Name("manifests/");
+        var beginning = Name(folder);
         return await RetryAsync(async stop =>
         {
             var found = new List<string>();
             await foreach (var blob in container.GetBlobsAsync(new GetBlobsOptions { Prefix = beginning }, stop).ConfigureAwait(false))
                 found.Add(blob.Name[beginning.Length..]);
-            return found.Where(Manifest.IsHash).Order(StringComparer.Ordinal).ToList();
+            return found;
         }).ConfigureAwait(false);
+    });
+
+    /// <summary>A small file of the account and the tag of its present version; nulls when it is not there.</summary>
+    internal (byte[]? Content, string? Tag) ReadText(string path) => Guard(async () =>
+    {
+        try
+        {
+            var answer = await RetryAsync(stop => container.GetBlobClient(Name(path)).DownloadContentAsync(stop)).ConfigureAwait(false);
+            return ((byte[]?)answer.Value.Content.ToArray(), (string?)answer.Value.Details.ETag.ToString());
+        }
+        catch (RequestFailedException e) when (e.ErrorCode == BlobErrorCode.BlobNotFound)
+        {
+            return (null, null);
+        }
+    });
+
+    /// <summary>Replaces a small file as long as it is the version of that tag, or with null is not there; false when somebody else was first.</summary>
+    internal bool WriteText(string path, byte[] content, string? tag) => Guard(async () =>
+    {
+        try
+        {
+            var conditions = tag is null ? OnlyNew() : new() { IfMatch = new ETag(tag) };
+            await RetryAsync(stop => container.GetBlobClient(Name(path)).UploadAsync(new MemoryStream(content), new BlobUploadOptions { Conditions = conditions, TransferValidation = checkedUp }, stop)).ConfigureAwait(false);
+            return true;
+        }
+        catch (RequestFailedException e) when (IsThere(e))
+        {
+            return false;
+        }
     });
 
     public IReadOnlyList<ArtifactFile> Files(string hash) => local.Has(hash) ? local.Files(hash) : Guard(async () => (await ManifestAsync(hash).ConfigureAwait(false)).Files);
@@ -161,7 +239,7 @@ public sealed class BlobArtifacts : IArtifactStore
             if (found is null)
                 problems.Add($"the content of {file.Path} is missing ({place}, {Name(file.Hash)})");
             else if (found.ContentLength != file.Bytes || await HashAsync(file).ConfigureAwait(false) != file.Hash)
-                problems.Add($"the content of {file.Path} was changed ({place}, {ContentBlob(file.Hash).Name}); delete that blob, then run: dotnet memopt artifacts sync {hash[..12]}");
+                problems.Add($"the content of {file.Path} was changed ({place}, {ContentBlob(file.Hash).Name}); to send it again where it is whole: dotnet memopt artifacts sync {hash[..12]}");
         }
         return problems;
     });
@@ -183,15 +261,21 @@ public sealed class BlobArtifacts : IArtifactStore
         return true;
     });
 
-    private async Task UploadAsync(ArtifactFile file, Action<long> sent)
+    private async Task UploadAsync(ArtifactFile file, string source, bool mend, Action<long> sent)
     {
         var blob = ContentBlob(file.Hash);
-        for (var again = 0; await FindAsync(blob).ConfigureAwait(false) is not { } found || Wrong(found, file); again++)
+        for (var again = 0; ; again++)
         {
+            var found = await FindAsync(blob).ConfigureAwait(false);
+            var damaged = found is not null && mend && (found.ContentLength != file.Bytes || await HashAsync(file).ConfigureAwait(false) != file.Hash);
+            if (found is not null && !damaged && !Wrong(found, file))
+                return;
+            // What is damaged is replaced as long as it is still that version.
+            var conditions = damaged ? new BlobRequestConditions { IfMatch = found!.ETag } : OnlyNew();
             // Blocks are named by place and content, so those that an earlier attempt left prove themselves.
             var there = await UncommittedAsync(blob).ConfigureAwait(false);
             var ids = new List<string>();
-            await Parallel.ForEachAsync(Blocks(file, there, ids), new ParallelOptions { MaxDegreeOfParallelism = parallel, CancellationToken = Stop }, async (block, stop) =>
+            await Parallel.ForEachAsync(Blocks(file, source, there, ids), new ParallelOptions { MaxDegreeOfParallelism = parallel, CancellationToken = Stop }, async (block, stop) =>
             {
                 try
                 {
@@ -206,7 +290,7 @@ public sealed class BlobArtifacts : IArtifactStore
             }).ConfigureAwait(false);
             try
             {
-                await RetryAsync(stop => blob.CommitBlockListAsync(ids, new CommitBlockListOptions { Conditions = OnlyNew(), Metadata = Sha(file.Hash) }, stop)).ConfigureAwait(false);
+                await RetryAsync(stop => blob.CommitBlockListAsync(ids, new CommitBlockListOptions { Conditions = conditions, Metadata = Sha(file.Hash) }, stop)).ConfigureAwait(false);
                 return;
             }
             catch (RequestFailedException e) when (IsThere(e) || (e.ErrorCode == BlobErrorCode.InvalidBlockList && again < 5))
@@ -217,11 +301,11 @@ public sealed class BlobArtifacts : IArtifactStore
     }
 
     /// <summary>A file's blocks that are not there yet, read in order; <paramref name="ids"/> gets the names of all. The end is reached only if the whole is what its hash says.</summary>
-    private IEnumerable<(string Id, byte[] Buffer, int Length)> Blocks(ArtifactFile file, HashSet<string> there, List<string> ids)
+    private IEnumerable<(string Id, byte[] Buffer, int Length)> Blocks(ArtifactFile file, string path, HashSet<string> there, List<string> ids)
     {
         var size = (int)Math.Max(BlockBytes, (file.Bytes + mostBlocks - 1) / mostBlocks);
         using var whole = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        using var source = new FileStream(local.Object(file.Hash), FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);
+        using var source = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete, bufferSize: 0);
         var name = new byte[4 + SHA256.HashSizeInBytes];
         for (var (index, left) = (0, file.Bytes); left > 0; index++)
         {
@@ -239,7 +323,7 @@ public sealed class BlobArtifacts : IArtifactStore
                 yield return (ids[^1], buffer, length);
         }
         if (Convert.ToHexStringLower(whole.GetHashAndReset()) != file.Hash)
-            throw new TrackingException($"The content of {file.Path} was changed ({local.Object(file.Hash)}); it is not uploaded.") { Next = "remove that file and put the artifact again" };
+            throw new TrackingException($"The content of {file.Path} was changed ({path}); it is not uploaded.") { Next = "remove that file and put the artifact again" };
     }
 
     private async Task<HashSet<string>> UncommittedAsync(BlockBlobClient blob)
@@ -256,7 +340,7 @@ public sealed class BlobArtifacts : IArtifactStore
     }
 
     /// <summary>Content into the local store: a part file that grows range by range, renamed when its hash is right.</summary>
-    private async Task DownloadAsync(ArtifactFile file)
+    private async Task DownloadAsync(ArtifactFile file, string artifact)
     {
         var target = local.Object(file.Hash);
         Directory.CreateDirectory(Path.GetDirectoryName(target)!);
@@ -288,7 +372,7 @@ public sealed class BlobArtifacts : IArtifactStore
             }
             // What was here from before may have been the wrong part: once more from the beginning.
         }
-        throw new TrackingException($"The content of {file.Path} was changed in the storage account ({place}, {ContentBlob(file.Hash).Name}).") { Next = "delete that blob and upload it from where it is whole: dotnet memopt artifacts sync" };
+        throw new TrackingException($"The content of {file.Path} was changed in the storage account ({place}, {ContentBlob(file.Hash).Name}).") { Next = $"send it again from where it is whole: dotnet memopt artifacts sync {artifact[..12]}" };
     }
 
     /// <summary>A file for this process alone; waits for another one that downloads the same.</summary>
@@ -384,7 +468,7 @@ public sealed class BlobArtifacts : IArtifactStore
     /// <summary>Whether the same request may well succeed in a moment: the network, a busy or restarting server, bytes damaged on the way.</summary>
     private static bool Passing(Exception e) => e switch
     {
-        RequestFailedException failed => failed.Status is 0 or 408 or 429 or 500 or 502 or 503 or 504 || failed.ErrorCode == BlobErrorCode.Md5Mismatch,
+        RequestFailedException failed => BlobPlace.Passing(failed),
         AuthenticationFailedException => false,
         _ => e is IOException or HttpRequestException or InvalidDataException or OperationCanceledException,
     };
@@ -396,7 +480,9 @@ public sealed class BlobArtifacts : IArtifactStore
         try
         {
             // Callers are synchronous, and no context waits for them.
-            return Task.Run(action).GetAwaiter().GetResult();
+            var result = Task.Run(action).GetAwaiter().GetResult();
+            reached = true;
+            return result;
         }
         catch (OperationCanceledException) when (Stop.IsCancellationRequested)
         {
@@ -404,7 +490,7 @@ public sealed class BlobArtifacts : IArtifactStore
         }
         catch (Exception e) when (e is RequestFailedException or AuthenticationFailedException or IOException or HttpRequestException or UnauthorizedAccessException or InvalidDataException or OperationCanceledException)
         {
-            throw place.Fault(e);
+            throw place.Fault(e, reached);
         }
     }
 }

@@ -51,14 +51,16 @@ public sealed partial record BlobPlace(string Account, string Container, string 
     }
 
     /// <summary>One clear fault for what the service, the login or the network said.</summary>
-    internal TrackingException Fault(Exception e)
+    /// <param name="e">What was thrown.</param>
+    /// <param name="reached">Whether requests got through before: a login that was good fails when the network is away.</param>
+    internal TrackingException Fault(Exception e, bool reached)
     {
         if (e is AuthenticationFailedException)
-            return new($"{this}: no login for Azure storage: {FirstLine(e)}", e) { Next = "az login, or set AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING" };
+            return new($"{this}: no login for Azure storage: {FirstLine(e)}", e) { Next = "az login, or set AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_CONNECTION_STRING", Passing = reached };
         if (e is (IOException and not HttpIOException) or UnauthorizedAccessException)
             return new($"{this}: {e.Message}", e);
         if (e is not RequestFailedException { Status: > 0 } failed)
-            return new($"{this} cannot be reached: {FirstLine(e)}", e) { Next = "what is stored here stays; when the network is back: dotnet memopt artifacts sync" };
+            return new($"{this} cannot be reached: {FirstLine(e)}", e) { Next = "what is stored here stays; when the network is back: dotnet memopt artifacts sync", Passing = true };
         var (what, next) = (failed.Status, failed.ErrorCode ?? "") switch
         {
             (_, "ContainerNotFound") => ($"there is no container \"{Container}\"", $"az storage container create --account-name {Account} --name {Container}, or correct tracking.artifacts"),
@@ -72,8 +74,11 @@ public sealed partial record BlobPlace(string Account, string Container, string 
             (401 or 403, _) => ("the key or signature is refused", "check AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_SAS_TOKEN or az login, and the account's firewall"),
             _ => ($"the service answers {failed.Status} {failed.ErrorCode}: {FirstLine(e)}", "try again: dotnet memopt artifacts sync"),
         };
-        return new($"{this}: {what} ({failed.Status} {failed.ErrorCode}).", e) { Next = next };
+        return new($"{this}: {what} ({failed.Status} {failed.ErrorCode}).", e) { Next = next, Passing = Passing(failed) };
     }
+
+    /// <summary>Whether the same request may succeed later: a busy or restarting server, bytes damaged on the way.</summary>
+    internal static bool Passing(RequestFailedException e) => e.Status is 0 or 408 or 429 or 500 or 502 or 503 or 504 || e.ErrorCode == "Md5Mismatch";
 
     private const string full = "free some or raise the quota, then: dotnet memopt artifacts sync";
 

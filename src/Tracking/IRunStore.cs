@@ -6,11 +6,18 @@ namespace Memopt.Tracking;
 public interface IRunStore : IDisposable
 {
     /// <summary>
-    /// Begins a run, or goes on with the one of the same id: points of steps after <paramref name="fromStep"/> are dropped, since they will be made again.
+    /// Begins a run, or goes on with the one of the same id: points of steps after <paramref name="fromStep"/> are dropped, since they will be made again;
+    /// <see cref="int.MaxValue"/> drops none.
     /// The run counts as alive until <see cref="IRunWriter.End"/> or the end of this process. Throws <see cref="TrackingException"/> when it cannot be recorded;
     /// <see cref="SteadyRun.BeginSteady"/> is for those who then go on all the same.
     /// </summary>
     IRunWriter Begin(RunStart start, int fromStep = 0);
+
+    /// <summary>
+    /// Adds to a run that has ended: links, events, tags, metrics. It stays as it ended. Throws <see cref="TrackingException"/> when there is no such run, or while
+    /// it is being written.
+    /// </summary>
+    IRunWriter Amend(string id);
 
     /// <summary>Runs that match, without their points. Throws <see cref="QueryException"/> when the filter cannot be read.</summary>
     RunPage Find(RunQuery query);
@@ -18,7 +25,7 @@ public interface IRunStore : IDisposable
     /// <summary>One run by id or unique prefix of it; null when there is none. Throws <see cref="TrackingException"/> when the prefix is ambiguous.</summary>
     Run? Get(string idOrPrefix);
 
-    /// <summary>A metric's points in order of step (of several at one step, as written) from steps after <paramref name="after"/>; empty when there are none.</summary>
+    /// <summary>A metric's points in order of step (of several at one step, as written) from steps after <paramref name="after"/>, all when it is left out; empty when there are none.</summary>
     IReadOnlyList<Point> Points(string id, string metric, long after = long.MinValue);
 
     /// <summary>Optimizer steps of a run in order, one per step (the last written wins), from steps after <paramref name="after"/>.</summary>
@@ -54,6 +61,9 @@ public class TrackingException(string message, Exception? inner = null) : Except
 {
     /// <summary>What mends it, or null where nothing in particular does.</summary>
     public string? Next { get; init; }
+
+    /// <summary>Whether the same may succeed later with nothing done: the network is away, or the service busy.</summary>
+    public bool Passing { get; init; }
 }
 
 /// <summary>A filter, an order or a column cannot be read; the message says what was wrong, and <see cref="Position"/> where.</summary>

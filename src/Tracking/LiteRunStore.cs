@@ -18,7 +18,7 @@ public sealed partial class LiteRunStore : IRunStore
         Converters = { new JsonStringEnumConverter() },
     };
 
-    private const int Patience = 60_000, Turn = 2_000;
+    private const int Patience = 60_000;
 
     private readonly string folder, database, gate;
     private readonly Spool spool;
@@ -29,10 +29,17 @@ public sealed partial class LiteRunStore : IRunStore
         this.folder = folder;
         this.clock = clock ?? TimeProvider.System;
         (database, gate, spool) = (Path.Combine(folder, "runs.db"), Path.Combine(folder, "runs.lock"), new(folder));
+        Experiments = new(folder, this.clock, () => Directory.Exists(folder) ? Query(db => db.Newest().Select(run => run.Experiment).ToHashSet()) : []);
     }
+
+    /// <summary>The experiments that the runs are in.</summary>
+    public Experiments Experiments { get; }
 
     /// <summary>How a writer's bytes get to a file: a test's disk may be full.</summary>
     internal Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? Disk { get; set; }
+
+    /// <summary>How long a query takes in before others may come between, in milliseconds.</summary>
+    internal int Turn { get; set; } = 2_000;
 
     /// <summary>Curves read so far.</summary>
     internal int PointReads { get; private set; }
@@ -48,23 +55,31 @@ public sealed partial class LiteRunStore : IRunStore
         });
     }
 
+    public IRunWriter Amend(string id) => Guard(() => Spool.IsId(id) && spool.Find(id, 0) is not null ? new SpoolWriter(spool, id, clock, Disk)
+        : throw new TrackingException($"There is no run {id} in {folder}."));
+
     public RunPage Find(RunQuery query)
     {
-        var filter = FilterParser.Parse(query.Filter);
+        var filter = FilterParser.Parse(query.Filter).Then(query.Order);
         var columns = query.Columns.Select(FilterParser.Column).ToList();
         var after = query.Page is null ? null : Filter.Place.Parse(query.Page);
+        var gone = query.Deleted is null ? [] : Experiments.Gone();
+        var ids = new Dictionary<string, string>();
         return Query(db =>
         {
             var matching = db.Newest()
                 .Where(run => (query.Experiment is null || run.Experiment == query.Experiment)
+                    && (query.Experiments is null || query.Experiments.Contains(run.Experiment))
+                    && (query.Deleted is not { } deleted || (gone.Contains(run.Experiment) || run.Tags.ContainsKey(Run.DeletedTag)) == deleted)
                     && (query.Status is null || run.Status == query.Status)
                     && query.Tags.All(tag => run.Tags.TryGetValue(tag.Key, out var value) && value == tag.Value))
-                .Select(run => new Subject(run, (metric, step) => At(db, run, metric, step)))
+                .Select(run => new Subject(run, (metric, step) => At(db, run, metric, step), name => ids.TryGetValue(name, out var id) ? id : ids[name] = Experiments.Of(name).Id))
                 .Where(filter.Matches);
             // Without an order of its own a query reads no further than its page; with one it keeps no more than that.
             if (after is not null)
                 matching = matching.Where(subject => filter.Compare(filter.Of(subject), after) > 0);
-            var found = filter.Order.Count == 0 ? matching.Take(query.Limit + 1).ToList() : First(matching, filter, query.Limit + 1);
+            var most = (int)Math.Min(query.Limit + 1L, int.MaxValue);           // one more tells whether there is a next page
+            var found = filter.Order.Count == 0 ? matching.Take(most).ToList() : First(matching, filter, most);
             var page = found.Take(query.Limit).ToList();
             var values = page.Select(subject => (IReadOnlyList<object?>)[.. columns.Select(column => column.Read(subject) switch
             {
@@ -84,12 +99,15 @@ public sealed partial class LiteRunStore : IRunStore
             return exact.ToRun();
         var found = idOrPrefix.Length == 0 ? [] : db.Ids(idOrPrefix);
         if (found.Count > 1)
-            throw new TrackingException($"\"{idOrPrefix}\" is the start of {found.Count} runs: {string.Join(", ", found.Take(5))}.");
+            throw new TrackingException($"\"{idOrPrefix}\" is the start of {found.Count} runs: {string.Join(", ", found.Take(5))}{(found.Count > 5 ? ", …" : "")}.") { Next = "give more of the id" };
         return found.Count == 1 ? db.FindById(found[0])!.ToRun() : null;
     });
 
+    /// <summary>One run by its whole id; null when there is none.</summary>
+    public Run? GetExact(string id) => Query(db => db.FindById(id)?.ToRun());
+
     public IReadOnlyList<Point> Points(string id, string metric, long after = long.MinValue) => Query(db =>
-        db.FindById(id, details: false) is { } run ? db.Points(run, metric, after).ToList() : []);
+        db.FindById(id, details: false) is { } run ? db.Points(run, metric, after == long.MinValue ? null : after).ToList() : []);    // the least step is a step, too
 
     public IReadOnlyList<StepRow> Steps(string id, int after = 0) => Query(db =>
     {
@@ -136,14 +154,14 @@ public sealed partial class LiteRunStore : IRunStore
 
     private static double? At(RunDatabase db, RunRecord run, string metric, long step)
     {
-        var there = db.Points(run, metric, step - 1).TakeWhile(point => point.Step == step).ToList();
+        var there = db.Points(run, metric, step == long.MinValue ? null : step - 1).TakeWhile(point => point.Step == step).ToList();
         return there.Count == 0 ? null : there[^1].Value;
     }
 
     /// <summary>Runs a query over a database that has every complete spool line in it. A long backlog is taken in turns, so that others come between.</summary>
     private T Query<T>(Func<RunDatabase, T> query)
     {
-        var (news, all) = ((IReadOnlyList<Spool.News>?)null, false);
+        var (news, all, made) = ((IReadOnlyList<Spool.News>?)null, false, (string?)null);
         for (var patience = Environment.TickCount64 + Patience; ;)
         {
             using var held = Hold(patience);
@@ -171,10 +189,11 @@ public sealed partial class LiteRunStore : IRunStore
         (bool, T?) Once()
         {
             using var db = Open();
-            // A database that someone set aside meanwhile needs what is sealed, too.
-            if (news is null || !db.Complete && !all)
-                (all, news) = (!db.Complete, spool.Look(all: !db.Complete));
-            var done = db.Ingest(news, Environment.TickCount64 + Turn);
+            // A database that someone set aside meanwhile needs everything again, and what is sealed, too.
+            if (news is null || db.Made != made || !db.Complete && !all)
+                (all, made, news) = (!db.Complete, db.Made, spool.Look(all: !db.Complete));
+            news = db.Ingest(news, Environment.TickCount64 + Turn);
+            var done = news.Count == 0;
             var result = done ? query(db) : default;
             PointReads += db.PointReads;
             return (done, result);
@@ -186,19 +205,24 @@ public sealed partial class LiteRunStore : IRunStore
     {
         if (!File.Exists(database))
             throw new TrackingException($"The run store at {folder} cannot be written, and nothing has been taken into {database} yet.");
+        Known();
         using var db = new RunDatabase(database, spool, readOnly: true);
         return query(db);
+    }
+
+    /// <summary>The layout of the database, the present one where there is none yet; throws when a newer tool made it.</summary>
+    private int Known()
+    {
+        var version = File.Exists(database) && new FileInfo(database).Length > 0 ? RunDatabase.Version(database) : RunDatabase.Schema;
+        return version <= RunDatabase.Schema ? version
+            : throw new TrackingException($"{database} was made by a newer memopt (layout {version}; this one knows up to {RunDatabase.Schema}).") { Next = "update the tool, or name another store" };
     }
 
     private RunDatabase Open()
     {
         spool.Create();
-        if (File.Exists(database) && new FileInfo(database).Length > 0 && RunDatabase.Version(database) is var version && version != RunDatabase.Schema)
-        {
-            if (version > RunDatabase.Schema)
-                throw new TrackingException($"{database} was made by a newer memopt (layout {version}; this one knows up to {RunDatabase.Schema}). Update the tool.");
+        if (Known() < RunDatabase.Schema)
             Migration.FromRows(database, spool);
-        }
         return new RunDatabase(database, spool);
     }
 

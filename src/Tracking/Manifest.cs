@@ -25,18 +25,51 @@ internal sealed class Manifest
 
     public long Bytes => Files.Sum(file => file.Bytes);
 
-    /// <summary>The manifest of a folder or of one file, and where the content of each hash lies.</summary>
+    /// <summary>The manifest of a folder or of one file, and where the content of each hash lies; of links what they lead to. Throws <see cref="TrackingException"/> when not all can be read.</summary>
     public static (Manifest Manifest, IReadOnlyDictionary<string, string> Sources) Of(string path)
     {
-        var root = Directory.Exists(path) ? path : Path.GetDirectoryName(Path.GetFullPath(path))!;
-        var sources = new Dictionary<string, string>();
-        var files = (Directory.Exists(path) ? Directory.EnumerateFiles(path, "*", SearchOption.AllDirectories) : [Path.GetFullPath(path)]).Order(StringComparer.Ordinal).Select(file =>
+        try
         {
-            var hash = HashOf(file);
-            sources[hash] = file;
-            return new ArtifactFile(Path.GetRelativePath(root, file).Replace('\\', '/'), hash, new FileInfo(file).Length);
-        }).ToList();
-        return (new(files, JsonSerializer.SerializeToUtf8Bytes(files, json)), sources);
+            var (whole, one) = (Path.GetFullPath(path), !Directory.Exists(path));
+            var (root, sources) = (one ? Path.GetDirectoryName(whole)! : whole, new Dictionary<string, string>());
+            var files = (one ? [whole] : Under(whole, [Real(new(whole)) ?? whole])).Order(StringComparer.Ordinal).Select(file =>
+            {
+                using var stream = File.OpenRead(file);
+                var hash = Convert.ToHexStringLower(SHA256.HashData(stream));
+                sources[hash] = file;
+                return new ArtifactFile(Path.GetRelativePath(root, file).Replace(Path.DirectorySeparatorChar, '/'), hash, stream.Length);
+            }).ToList();
+            return (Of(files), sources);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new TrackingException($"{path} cannot be stored: {e.Message}", e) { Next = "take out of it what cannot be read, or name less" };
+        }
+    }
+
+    /// <summary>All files under a folder. A link to a folder that it is in would have no end.</summary>
+    private static IEnumerable<string> Under(string folder, IReadOnlyList<string> within)
+    {
+        foreach (var file in Directory.EnumerateFiles(folder))
+            yield return file;
+        foreach (var inner in new DirectoryInfo(folder).EnumerateDirectories())
+        {
+            var real = Real(inner) ?? Path.Combine(within[^1], inner.Name);
+            if (within.Contains(real))
+                throw new IOException($"the link {inner.FullName} leads to a folder that it is in.");
+            foreach (var file in Under(inner.FullName, [.. within, real]))
+                yield return file;
+        }
+    }
+
+    /// <summary>Where a link to a folder ends; null when it is none.</summary>
+    private static string? Real(DirectoryInfo folder) => folder.ResolveLinkTarget(returnFinalTarget: true) is { } target ? Path.TrimEndingDirectorySeparator(Path.GetFullPath(target.FullName)) : null;
+
+    /// <summary>The manifest of files whose hashes are known.</summary>
+    public static Manifest Of(IEnumerable<ArtifactFile> files)
+    {
+        var sorted = files.OrderBy(file => file.Path, StringComparer.Ordinal).ToList();
+        return new(sorted, JsonSerializer.SerializeToUtf8Bytes(sorted, json));
     }
 
     /// <summary>Reads one that was stored under <paramref name="hash"/>; throws when its bytes are others.</summary>

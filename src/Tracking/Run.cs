@@ -12,6 +12,8 @@ public sealed record RunStart
     public DateTimeOffset Started { get; init; }
     /// <summary>The whole config as JSON, overrides applied.</summary>
     public required string Config { get; init; }
+    /// <summary>Settings that the command line changed, by name: their values as JSON.</summary>
+    public IReadOnlyDictionary<string, string> Overrides { get; init; } = new Dictionary<string, string>();
     /// <summary>sha256 by role: model, data.train, data.eval, tokenizer, template, config.</summary>
     public IReadOnlyDictionary<string, string> Hashes { get; init; } = new Dictionary<string, string>();
     /// <summary>Git commit of the config's folder, or null outside a repository.</summary>
@@ -30,7 +32,7 @@ public sealed record RunStart
 
 /// <summary>Where a run came from.</summary>
 /// <param name="Id">The other run.</param>
-/// <param name="Kind">How: resume, sweep, fork.</param>
+/// <param name="Kind">How: sweep for a part of one, again for the same training once more, fork for one that starts from its adapter.</param>
 public sealed record RunParent(string Id, string Kind);
 
 /// <summary>One line of the memory ledger: a name, the estimate, and after the run what was measured under the same name.</summary>
@@ -69,7 +71,7 @@ public readonly record struct Point(long Step, double Value, long Time);
 
 /// <summary>A metric of a run in a few numbers, kept as points come in. NaN counts for <see cref="Count"/> and <see cref="Last"/> only.</summary>
 /// <param name="Count">Points.</param>
-/// <param name="Last">Value at the highest step; of several there, the one written last.</param>
+/// <param name="Last">Value at the highest step; of several there, the latest, and of one instant the greatest, as MLflow has it.</param>
 /// <param name="LastStep">That step.</param>
 /// <param name="LastTime">Its time, milliseconds since 1970, UTC.</param>
 /// <param name="Min">Least value, NaN when there is none.</param>
@@ -88,10 +90,11 @@ public sealed record RunEvent(DateTimeOffset Time, int Step, string Kind, string
 
 /// <summary>A file or folder a run left, by content.</summary>
 /// <param name="Name">adapter, checkpoint-000200, …</param>
-/// <param name="Hash">sha256 of the manifest, hex.</param>
+/// <param name="Hash">sha256 of the manifest, hex. Empty takes back what was linked under the name.</param>
 /// <param name="Bytes">Sum of its files.</param>
 /// <param name="Path">Where it lies for use, or null when only in the artifact store.</param>
-public sealed record ArtifactLink(string Name, string Hash, long Bytes, string? Path = null);
+/// <param name="Place">The storage account where it is safe, az://account/container/path; null while it is on this machine only.</param>
+public sealed record ArtifactLink(string Name, string Hash, long Bytes, string? Path = null, string? Place = null);
 
 /// <summary>How a run ended.</summary>
 public sealed record Outcome(RunStatus Status, string? Reason = null)
@@ -106,6 +109,21 @@ public sealed record Run(RunStart Start, RunStatus Status, DateTimeOffset? Ended
 {
     /// <summary>The prefix that tells an evaluation's metrics from a step's.</summary>
     internal const string EvalPrefix = "eval_";
+
+    /// <summary>The prefix of tags that the store and the server of MLflow's interface keep for themselves.</summary>
+    public const string OwnTags = "memopt.";
+
+    /// <summary>The tag that hides a run until it is restored; its value is when.</summary>
+    public const string DeletedTag = OwnTags + "deleted";
+
+    /// <summary>Tags that say who made a run: what a client gave beside the tags, and the tag that MLflow's own clients set.</summary>
+    public const string UserTag = OwnTags + "user", ClientUserTag = "mlflow.user";
+
+    /// <summary>Who made a run with these tags; null when nothing says so.</summary>
+    public static string? UserOf(IReadOnlyDictionary<string, string> tags) => tags.GetValueOrDefault(UserTag) ?? tags.GetValueOrDefault(ClientUserTag);
+
+    /// <summary>Where MLflow's clients find a run's files.</summary>
+    public static string ArtifactUri(string experimentId, string id) => $"mlflow-artifacts:/{experimentId}/{id}/artifacts";
 
     /// <summary>The config's settings by path (adapter.rank), and whatever was added later.</summary>
     public IReadOnlyDictionary<string, string> Params { get; init; } = new Dictionary<string, string>();
@@ -134,6 +152,12 @@ public sealed record RunQuery
     public string? Filter { get; init; }
     public string? Experiment { get; init; }
     public RunStatus? Status { get; init; }
+    /// <summary>Experiments of which it must be in one, as <see cref="RunStart.Experiment"/> names them; null for all.</summary>
+    public IReadOnlyCollection<string>? Experiments { get; init; }
+    /// <summary>Keys of an order, after the filter's own: <c>metrics.loss desc</c>.</summary>
+    public IReadOnlyList<string> Order { get; init; } = [];
+    /// <summary>Whether to find runs that were deleted, themselves or with their experiment; null for all.</summary>
+    public bool? Deleted { get; init; } = false;
     /// <summary>Tags that must all match.</summary>
     public IReadOnlyDictionary<string, string> Tags { get; init; } = new Dictionary<string, string>();
     /// <summary>Values wanted of each run, spelled as in a filter: status, metrics.loss, min(metrics.loss), params.adapter.rank.</summary>

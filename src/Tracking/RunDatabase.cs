@@ -23,20 +23,32 @@ internal sealed class RunDatabase : IDisposable
     private const int Window = 4 << 20;
 
     private readonly LiteDatabase db;
+    private readonly string log;
     private readonly Spool spool;
     private readonly ILiteCollection<BsonDocument> runs, details, points, state;
+    private bool within, undone;
+    private int uncommitted;
 
     public RunDatabase(string file, Spool spool, bool readOnly = false)
     {
         this.spool = spool;
+        log = Path.ChangeExtension(file, null) + "-log" + Path.GetExtension(file);
         db = new LiteDatabase(new ConnectionString { Filename = file, Connection = ConnectionType.Direct, ReadOnly = readOnly });
         (runs, details, points, state) = (db.GetCollection("runs"), db.GetCollection("details"), db.GetCollection("points"), db.GetCollection("state"));
-        if (readOnly || db.UserVersion == Schema)
+        if (readOnly)
+            return;
+        if (db.CheckpointSize != 0)
+            db.CheckpointSize = 0;                                            // by itself LiteDB would not look whether it can: see Checkpoint
+        if (db.UserVersion == Schema)
             return;
         runs.EnsureIndex("id");
         runs.EnsureIndex("at");
+        state.Upsert(new BsonDocument { ["_id"] = "made", ["as"] = Guid.NewGuid().ToString("N") });
         db.UserVersion = Schema;
     }
+
+    /// <summary>Tells this database from one that is made anew; null of earlier ones.</summary>
+    public string? Made => state.FindById("made")?["as"].AsString;
 
     /// <summary>Accesses to the points, for the test that lists do not read them.</summary>
     public int PointReads { get; private set; }
@@ -51,16 +63,17 @@ internal sealed class RunDatabase : IDisposable
     }
 
     /// <summary>
-    /// Takes in what the spools had when they were looked at; false when time ran out before the end. What writers add meanwhile is the next query's: it could come
-    /// faster than it is taken in.
+    /// Takes in what the spools had when they were looked at, and returns what was left of it when time ran out: to begin with that again would cost all the time there
+    /// is once many runs wait. What writers add meanwhile is the next query's: it could come faster than it is taken in.
     /// </summary>
-    public bool Ingest(IReadOnlyList<Spool.News> news, long until)
+    public IReadOnlyList<Spool.News> Ingest(IReadOnlyList<Spool.News> news, long until)
     {
+        var groups = news.GroupBy(one => one.Segment.Run).ToList();
         var sealing = new List<Spool.Segment>();
         var changed = false;
         try
         {
-            foreach (var group in news.GroupBy(one => one.Segment.Run))
+            foreach (var (index, group) in groups.Index())
             {
                 // Looked at before the lines are: once it is gone nothing more comes.
                 var alive = spool.Alive(group.Key);
@@ -72,30 +85,33 @@ internal sealed class RunDatabase : IDisposable
                     var (took, done) = Ingest(record, segment, alive && !segment.Sealed ? length : long.MaxValue, until);
                     changed |= took;
                     if (!done)
-                        return false;
+                        return [.. groups.Skip(index).SelectMany(left => left)];
                 }
                 if (!alive && record.Status == RunStatus.Running && record.StartJson is not null)
                 {
                     record.Status = RunStatus.Interrupted;
+                    Begin();
                     Save(record, details: false);
                     changed = true;
                 }
                 sealing.AddRange(group.Select(one => one.Segment).Where(segment => !segment.Sealed && File.Exists(segment.File) && (!alive || segment.Number < record.Segment)));
-                if (Environment.TickCount64 > until)
-                    return false;
+                if (index + 1 < groups.Count && Environment.TickCount64 > until)
+                    return [.. groups.Skip(index + 1).SelectMany(left => left)];
             }
             if (!Complete)
             {
                 state.Upsert(new BsonDocument { ["_id"] = "complete" });
                 changed = true;
             }
-            return true;
+            return [];
         }
         finally
         {
+            Commit();
             if (changed)
-                db.Checkpoint();                                              // on the disk, before a spool leaves its place
-            Seal(sealing);
+                Checkpoint();                                                 // on the disk, before a spool leaves its place
+            if (!undone)
+                Seal(sealing);
         }
     }
 
@@ -136,18 +152,20 @@ internal sealed class RunDatabase : IDisposable
         record.EndJson = document["end"].IsString ? document["end"].AsString : null;
         record.Artifacts.AddRange(document["artifacts"].AsArray.Select(item => item.AsString));
         record.Events.AddRange(document["events"].AsArray.Select(item => item.AsString));
-        foreach (var (key, value) in document["later"].AsDocument)
+        var later = document["later"];
+        var pairs = later.IsArray ? later.AsArray.Chunk(2).Select(pair => (Key: pair[0].AsString, Value: pair[1])) : later.AsDocument.Select(pair => (pair.Key, pair.Value));    // a document in earlier files
+        foreach (var (key, value) in pairs)
             record.Later[key] = value.IsString ? value.AsString : null;
     }
 
-    public IEnumerable<Point> Points(RunRecord record, string metric, long after = long.MinValue)
+    public IEnumerable<Point> Points(RunRecord record, string metric, long? after = null)
     {
         if (!record.Metrics.TryGetValue(metric, out var known))
             return [];
         PointReads++;
         var sorted = true;
         var all = new List<Point>();
-        foreach (var chunk in points.Find(Query.Between("_id", Key(record, known, 0), Key(record, known, known.Chunks - 1))))
+        foreach (var chunk in Chunks(record, known))
         {
             if (chunk["top"].AsInt64 <= after)
                 continue;
@@ -162,25 +180,42 @@ internal sealed class RunDatabase : IDisposable
         return sorted ? all : all.OrderBy(point => point.Step);
     }
 
+    private IEnumerable<BsonDocument> Chunks(RunRecord record, RunRecord.Metric metric) => points.Find(Query.Between("_id", Key(record, metric, 0), Key(record, metric, metric.Chunks - 1)));
+
     /// <summary>Removes a run.</summary>
     public void Remove(RunRecord record)
     {
         points.DeleteMany(Query.Between("_id", record.Number << 40, ((record.Number + 1) << 40) - 1));
         details.Delete(record.Number);
         runs.Delete(record.Number);
-        db.Checkpoint();
+        Checkpoint();
     }
 
     /// <summary>What does not add up, or null.</summary>
     public string? Fault()
     {
+        // An id that was damaged, or its place in the index, hides a run from all who ask for it.
+        foreach (var id in spool.Segments(all: true).Select(segment => segment.Run).Distinct())
+        {
+            if (FindById(id, details: false) is null && !spool.Alive(id) && spool.Begun(id))
+                return $"run {id} is not in it";
+        }
         foreach (var run in Newest())
         {
+            if (spool.Find(run.Id, 0) is null)
+                return $"it has a run {run.Id}, of which there is no spool";
             Fill(run);
+            if (!run.Agrees())
+                return $"what it says of run {run.Id} is not what the run began and ended with";
             foreach (var (name, metric) in run.Metrics)
             {
-                if (Points(run, name).LongCount() is var count && count != metric.Count)
-                    return $"run {run.Id} has {count} points of {name}, and should have {metric.Count}";
+                var sum = new RunRecord.Metric(metric.Number);
+                foreach (var point in Chunks(run, metric).SelectMany(chunk => Chunk.Unpack(chunk["bin"].AsBinary)))
+                    sum.Add(point);                                           // in the order in which they came: the sums are the same to the bit
+                if (sum.Count != metric.Count)
+                    return $"run {run.Id} has {sum.Count} points of {name}, and should have {metric.Count}";
+                if (sum.Summary != metric.Summary)
+                    return $"run {run.Id} has other points of {name} than were recorded";
             }
         }
         return null;
@@ -239,13 +274,13 @@ internal sealed class RunDatabase : IDisposable
             ["end"] = record.EndJson,
             ["artifacts"] = new BsonArray(record.Artifacts.Select(item => new BsonValue(item))),
             ["events"] = new BsonArray(record.Events.Select(item => new BsonValue(item))),
-            ["later"] = new BsonDocument(record.Later.ToDictionary(item => item.Key, item => new BsonValue(item.Value))),
+            ["later"] = new BsonArray(record.Later.SelectMany(item => new[] { new BsonValue(item.Key), new BsonValue(item.Value) })),    // a LiteDB document does not tell "lr" from "LR"
         });
     }
 
     /// <summary>
-    /// Takes in a segment up to a length, a window at a time, each in one transaction with the offset it reaches: a kill between them repeats nothing. Says whether
-    /// there was anything, and whether it came to the end in time.
+    /// Takes in a segment up to a length, a window at a time, each in one transaction with the offset it reaches: a kill between them repeats nothing. A transaction
+    /// waits for the disk, so short segments share one. Says whether there was anything, and whether it came to the end in time.
     /// </summary>
     private (bool Took, bool Done) Ingest(RunRecord record, Spool.Segment segment, long length, long until)
     {
@@ -265,7 +300,7 @@ internal sealed class RunDatabase : IDisposable
             var whole = buffer.AsSpan(0, held).LastIndexOf((byte)'\n') + 1;
             if (whole > 0)
             {
-                db.BeginTrans();
+                Begin();
                 try
                 {
                     var batch = new Batch(this, record);
@@ -273,13 +308,16 @@ internal sealed class RunDatabase : IDisposable
                     record.Offset += whole;
                     if (record.StartJson is not null)
                         Save(record, batch.Details);
-                    db.Commit();
                 }
                 catch
                 {
+                    (within, undone) = (false, true);
                     db.Rollback();
                     throw;
                 }
+                uncommitted += whole;
+                if (uncommitted >= Window)
+                    Commit();
                 took = true;
                 buffer.AsSpan(whole, held - whole).CopyTo(buffer);
                 held -= whole;
@@ -291,6 +329,33 @@ internal sealed class RunDatabase : IDisposable
             if (held == buffer.Length)
                 Array.Resize(ref buffer, buffer.Length * 2);                  // a line longer than the window
         }
+    }
+
+    private void Begin()
+    {
+        if (!within)
+            db.BeginTrans();
+        within = true;
+    }
+
+    private void Commit()
+    {
+        if (!within)
+            return;
+        (within, uncommitted) = (false, 0);
+        db.Commit();
+        Checkpoint();
+    }
+
+    /// <summary>
+    /// Brings what is committed into the file and onto the disk. LiteDB writes its log on a thread of its own and waits for it without end, also when it died of a full
+    /// disk. So before it waits the log must be as long as it will be; asked for that length, LiteDB throws what the thread met.
+    /// </summary>
+    private void Checkpoint()
+    {
+        while (db.Execute("SELECT $ FROM $database").ToList()[0]["logFileSize"].AsInt64 is var length && File.Exists(log) && new FileInfo(log).Length < length)
+            Thread.Sleep(1);
+        db.Checkpoint();
     }
 
     /// <summary>Reads what there is; a compressed file that ends early or is damaged gives what comes before.</summary>
@@ -380,7 +445,8 @@ internal sealed class RunDatabase : IDisposable
                 case "begin":
                     Flush();
                     record.Begin(json);
-                    database.Cut(record, fromStep);
+                    if (fromStep < int.MaxValue)
+                        database.Cut(record, fromStep);
                     columns.Clear();
                     byName.Clear();
                     break;

@@ -56,7 +56,7 @@ internal sealed class RunRecord
         public void Add(Point point)
         {
             Count++;
-            if (point.Step >= LastStep)
+            if (point.Step > LastStep || (point.Step == LastStep && (point.Time > LastTime || (point.Time == LastTime && !(point.Value < Last)))))
                 (Last, LastStep, LastTime) = (point.Value, point.Step, point.Time);
             if (double.IsNaN(point.Value))
                 return;
@@ -98,6 +98,22 @@ internal sealed class RunRecord
         (EndJson, Status, Ended, Reason) = (json, end.Status, end.Ended.ToUnixTimeMilliseconds(), end.Reason);
     }
 
+    /// <summary>Whether the head is what the details make of it: nothing but this tells of a byte that a disk changed. Needs the details.</summary>
+    public bool Agrees()
+    {
+        if (StartJson is null)
+            return true;
+        var again = new RunRecord { Id = Id, Number = Number, Later = Later };
+        again.Begin(StartJson);
+        if (EndJson is not null)
+            again.End(EndJson);
+        return (again.Experiment, again.Started, again.Ended, again.Reason, again.TotalSteps, again.Commit, again.Parent).Equals((Experiment, Started, Ended, Reason, TotalSteps, Commit, Parent))
+            && (EndJson is null ? Status is RunStatus.Running or RunStatus.Interrupted : again.Status == Status)
+            && Same(again.Params, Params) && Same(again.Tags, Tags) && Same(again.Hashes, Hashes);
+
+        static bool Same(Dictionary<string, string> a, Dictionary<string, string> b) => a.Count == b.Count && a.All(pair => b.TryGetValue(pair.Key, out var value) && value == pair.Value);
+    }
+
     /// <summary>The run as others see it; needs the details.</summary>
     public Run ToRun()
     {
@@ -109,7 +125,7 @@ internal sealed class RunRecord
             Tags = Tags,
             Metrics = Metrics.ToDictionary(metric => metric.Key, metric => metric.Value.Summary),
             Ledger = end is { Ledger.Count: > 0 } ? end.Ledger : start.Ledger,
-            Artifacts = [.. Artifacts.Select(json => JsonSerializer.Deserialize<ArtifactLink>(json, LiteRunStore.Json)!).GroupBy(link => link.Name).Select(group => group.Last())],
+            Artifacts = [.. Artifacts.Select(json => JsonSerializer.Deserialize<ArtifactLink>(json, LiteRunStore.Json)!).GroupBy(link => link.Name).Select(group => group.Last()).Where(link => link.Hash.Length > 0)],
         };
     }
 

@@ -14,9 +14,13 @@ public static partial class Secrets
     /// <summary>A text with tokens, keys, signatures and passwords of addresses replaced.</summary>
     public static string Redact(string text) => Looks().Replace(text, match => match.Groups["keep"].Value + Redacted);
 
+    /// <summary>A text of many lines, source or a diff of it: as <see cref="Redact(string)"/>, and values that lines give to names which say that they are secrets.</summary>
+    public static string RedactLines(string text) => Assigned().Replace(Redact(text), match => Telling().IsMatch(match.Groups["name"].Value) ? match.Groups["keep"].Value + Redacted : match.Value);
+
     internal static RunStart Redact(RunStart start) => start with
     {
         Config = Redact(start.Config),
+        Overrides = start.Overrides.ToDictionary(item => item.Key, item => Redact(item.Key, item.Value)),
         Environment = start.Environment.ToDictionary(item => item.Key, item => Redact(item.Key, item.Value)),
         Tags = start.Tags.ToDictionary(item => item.Key, item => Redact(item.Key, item.Value)),
     };
@@ -24,6 +28,9 @@ public static partial class Secrets
     // Whole words of a name only: "tokenizer" and "tokens" are none.
     [GeneratedRegex(@"(?<![A-Za-z])(token|secret|password|passwd|pwd|credentials?|sas|authorization|(api|access|account|private|secret|signing|encryption)[_.\-]?keys?|connection[_.\-]?string)(?![a-z])", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex Telling();
+
+    [GeneratedRegex(@"^(?<keep>[-+ ]?[ \t]*(export[ \t]+|set[ \t]+|const[ \t]+|let[ \t]+|var[ \t]+|string[ \t]+)?[""']?(?<name>[A-Za-z_][\w.\-]*)[""']?[ \t]*[:=][ \t]*)[^ \t\r\n][^\r\n]*", RegexOptions.ExplicitCapture | RegexOptions.Multiline | RegexOptions.IgnoreCase)]
+    private static partial Regex Assigned();
 
     [GeneratedRegex("""
         (?<keep>://[^/\s:@"']*:)[^@/\s"']+(?=@)

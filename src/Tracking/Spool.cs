@@ -99,6 +99,20 @@ internal sealed partial class Spool(string folder)
             : File.Exists(Path.Combine(closed, name + ".gz")) ? new(run, number, Path.Combine(closed, name + ".gz")) : null;
     }
 
+    /// <summary>Whether a run's record has its first line, and that can be read.</summary>
+    public bool Begun(string run)
+    {
+        try
+        {
+            using var lines = Find(run, 0) is { } segment ? new StreamReader(segment.Read()) : null;
+            return lines?.ReadLine() is { } line && SpoolLine.TryRead(System.Text.Encoding.UTF8.GetBytes(line), out var kind, out _, out _) && kind.SequenceEqual("begin"u8);
+        }
+        catch (Exception e) when (e is InvalidDataException or EndOfStreamException)
+        {
+            return false;
+        }
+    }
+
     /// <summary>Where a run's next segment goes.</summary>
     public string Next(string run)
     {
@@ -174,19 +188,31 @@ internal sealed partial class Spool(string folder)
     /// <summary>Takes the lock that says a run is alive; throws <see cref="IOException"/> when another process has it.</summary>
     public FileStream Live(string run)
     {
-        for (var attempt = 0; ; attempt++)
+        var life = Opened();
+        try
         {
-            try
+            life.SetLength(0);
+            RandomAccess.Write(life.SafeFileHandle, System.Text.Encoding.UTF8.GetBytes(Environment.MachineName), 0);
+            return life;
+        }
+        catch
+        {
+            life.Dispose();                                                   // a run that could not begin must not look alive
+            throw;
+        }
+
+        FileStream Opened()
+        {
+            for (var attempt = 0; ; attempt++)
             {
-                var life = new FileStream(LockFile(run), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-                life.SetLength(0);
-                life.Write(System.Text.Encoding.UTF8.GetBytes(Environment.MachineName));
-                life.Flush();
-                return life;
-            }
-            catch (IOException) when (attempt < 20 && File.Exists(LockFile(run)))
-            {
-                Thread.Sleep(10);                                             // one that only looks holds it for a moment
+                try
+                {
+                    return new FileStream(LockFile(run), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+                }
+                catch (IOException) when (attempt < 100 && File.Exists(LockFile(run)))
+                {
+                    Thread.Sleep(10);                                         // one that only looks, or adds a link, holds it for a moment
+                }
             }
         }
     }

@@ -32,15 +32,21 @@ internal sealed class SpoolWriter : IRunWriter
     /// <param name="clock">Time of points and of the heartbeat.</param>
     /// <param name="write">Puts bytes into the file at a place; a test's disk may be full.</param>
     public SpoolWriter(Spool spool, RunStart start, int fromStep, TimeProvider clock, Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? write = null)
+        : this(spool, start.Id, clock, write, writer => writer.Write("begin", start, fromStep, flush: true))
+    {
+    }
+
+    /// <summary>Adds to a run without changing how it stands.</summary>
+    public SpoolWriter(Spool spool, string run, TimeProvider clock, Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? write = null, Action<SpoolWriter>? begin = null)
     {
         this.clock = clock;
         this.write = write ?? ((handle, bytes, at) => RandomAccess.Write(handle, bytes.Span, at));
-        life = spool.Live(start.Id);
+        life = spool.Live(run);
         try
         {
-            path = spool.Next(start.Id);
+            path = spool.Next(run);
             file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
-            Write("begin", start, fromStep, flush: true);
+            begin?.Invoke(this);
         }
         catch
         {

@@ -21,13 +21,14 @@ public sealed record Imported(IReadOnlyList<string> Runs, int Known, int Artifac
 /// <summary>Looking after a store: check and repair, removal, one file to carry it in.</summary>
 public sealed partial class LiteRunStore
 {
-    private const string About = "memopt-runs.json", Lines = "spool/", Content = "artifacts/";
+    private const string About = "memopt-runs.json", Lines = "spool/", Texts = "logs/", Content = "artifacts/", Sets = "experiments.json";
     private const int Format = 1;
 
     private sealed record Archive(int Format, DateTimeOffset Made, int Runs);
 
     /// <summary>
-    /// Reads everything there is and says what is wrong: lines torn in the midst, sealed segments that cannot be read, points that do not unpack or do not add up.
+    /// Reads everything there is and says what is wrong: lines torn in the midst, sealed segments that cannot be read, points that do not unpack or do not add up, heads
+    /// that are not what the runs began and ended with.
     /// A repair writes damaged spools anew from the database, and a damaged database anew from the spools; what is replaced stays under another name.
     /// </summary>
     public IReadOnlyList<StoreProblem> Check(bool repair)
@@ -40,6 +41,8 @@ public sealed partial class LiteRunStore
             var broken = Broken();
             if (broken is not null)
                 problems.Add(new(database, broken, repair));
+            if (Experiments.Check(repair) is { } experiments)
+                problems.Add(experiments);
             foreach (var run in spool.Segments(all: true).GroupBy(segment => segment.Run))
             {
                 var damaged = run.Select(segment => (segment, Fault: Fault(segment))).Where(one => one.Fault is not null).ToList();
@@ -71,16 +74,21 @@ public sealed partial class LiteRunStore
         spool.Remove(id);
         if (db.FindById(id, details: false) is { } run)
             db.Remove(run);
+        if (Spool.IsId(id) && Directory.Exists(Logs))
+            File.Delete(LogOf(id));
         return true;
     });
 
     /// <summary>
     /// Writes runs, and with <paramref name="artifacts"/> what they link to, into one zip file: a backup, or a parcel for another store. Runs being written go in as
-    /// far as they are; importing a later archive brings the rest. Returns how many runs went in.
+    /// far as they are; importing a later archive brings the rest. Their experiments go along; a backup of all runs has those without runs too. Returns how many runs
+    /// went in.
     /// </summary>
     public int Export(string file, IReadOnlyCollection<string>? ids = null, IArtifactStore? artifacts = null)
     {
-        var runs = Query(db => db.Newest().Select(run => run.Id).Where(id => ids is null || ids.Contains(id)).ToList());
+        var heads = Query(db => db.Newest().Where(run => ids is null || ids.Contains(run.Id)).Select(run => (run.Id, run.Experiment)).ToList());
+        var runs = heads.Select(run => run.Id).ToList();
+        var sets = ids is null ? Experiments.All() : [.. heads.Select(run => run.Experiment).Distinct().Select(Experiments.Of).DistinctBy(experiment => experiment.Id)];
         var links = artifacts is null ? [] : runs.SelectMany(id => Get(id)?.Artifacts ?? []).Select(link => link.Hash).Distinct().ToList();
         return Guard(() =>
         {
@@ -89,6 +97,8 @@ public sealed partial class LiteRunStore
                 using var zip = new ZipArchive(stream, ZipArchiveMode.Create, leaveOpen: true);
                 using (var about = zip.CreateEntry(About).Open())
                     JsonSerializer.Serialize(about, new Archive(Format, clock.GetUtcNow(), runs.Count));
+                using (var entry = zip.CreateEntry(Sets).Open())
+                    JsonSerializer.Serialize(entry, sets);
                 foreach (var id in runs)
                 {
                     using var held = Hold(Environment.TickCount64 + Patience);    // nothing is sealed or removed meanwhile; others come between runs
@@ -98,6 +108,12 @@ public sealed partial class LiteRunStore
                         using var lines = segment.Read();
                         lines.CopyTo(entry);
                     }
+                    if (ReadLog(id) is { } log)
+                    {
+                        using var entry = zip.CreateEntry($"{Texts}{id}.txt", CompressionLevel.Fastest).Open();
+                        using (log)
+                            log.CopyTo(entry);
+                    }
                 }
                 foreach (var hash in links.Where(hash => artifacts!.List().Contains(hash)))
                 {
@@ -106,7 +122,7 @@ public sealed partial class LiteRunStore
                     {
                         artifacts!.Get(hash, temporary);
                         foreach (var path in Directory.EnumerateFiles(temporary, "*", SearchOption.AllDirectories))
-                            zip.CreateEntryFromFile(path, Content + hash + "/" + Path.GetRelativePath(temporary, path).Replace('\\', '/'), CompressionLevel.Fastest);
+                            zip.CreateEntryFromFile(path, Content + hash + "/" + Path.GetRelativePath(temporary, path).Replace(Path.DirectorySeparatorChar, '/'), CompressionLevel.Fastest);
                     }
                     finally
                     {
@@ -120,12 +136,21 @@ public sealed partial class LiteRunStore
 
     /// <summary>
     /// Brings in the runs of an archive, or of another store's folder. What is here already is passed over, so importing twice changes nothing; a run that was here in
-    /// part gets the rest.
+    /// part gets the rest. Experiments keep their ids where these are free.
     /// </summary>
     public Imported Import(string path, IArtifactStore? artifacts = null) => Guard(() =>
     {
+        Query(_ => true);                                                     // a store of a newer version is refused before anything is added
         if (Directory.Exists(path))
-            return new Imported(Take(new Spool(path).Segments(all: true).Select(segment => (segment.Run, segment.Number, (Func<Stream>)(() => segment.Read()))), out var there), there, 0);
+        {
+            if (!Directory.Exists(Path.Combine(path, "spool")))
+                throw new TrackingException($"{path} is no folder of a run store.") { Next = "name the store's own folder, such as .memopt/store" };
+            var (source, other) = (new Spool(path), new LiteRunStore(path));
+            var taken = Take(source.Segments(all: true).Select(segment => (segment.Run, segment.Number, (Func<Stream>)(() => segment.Read()))), out var there);
+            TakeLogs(taken.Select(id => (id, (Func<Stream?>)(() => other.ReadLog(id)))));
+            Experiments.Take(other.Experiments.Read());
+            return new Imported(taken, there, 0);
+        }
         using var zip = Opened(path);
         using (var about = zip.GetEntry(About)?.Open() ?? throw new TrackingException($"{path} is no archive of runs."))
         {
@@ -136,6 +161,9 @@ public sealed partial class LiteRunStore
             .Where(one => one.Parts.Length == 3 && Spool.IsId(one.Parts[0]) && int.TryParse(one.Parts[1], out _))
             .Select(one => (one.Parts[0], int.Parse(one.Parts[1]), (Func<Stream>)one.entry.Open));
         var news = Take(segments, out var known);
+        TakeLogs(news.Select(id => (id, (Func<Stream?>)(() => zip.GetEntry($"{Texts}{id}.txt")?.Open()))));
+        using (var entry = zip.GetEntry(Sets)?.Open())
+            Experiments.Take(entry is null ? [] : JsonSerializer.Deserialize<List<Experiment>>(entry)!);
         var stored = 0;
         foreach (var artifact in zip.Entries.Where(entry => artifacts is not null && entry.FullName.StartsWith(Content, StringComparison.Ordinal)).GroupBy(entry => entry.FullName.Split('/')[1]))
         {
@@ -213,6 +241,19 @@ public sealed partial class LiteRunStore
         }
         known = seen;
         return news;
+    }
+
+    /// <summary>Takes the texts of runs that had news.</summary>
+    private void TakeLogs(IEnumerable<(string Run, Func<Stream?> Open)> logs)
+    {
+        foreach (var (run, open) in logs)
+        {
+            using var text = open();
+            if (text is null)
+                continue;
+            Directory.CreateDirectory(Logs);
+            Spool.Place(LogOf(run), text.CopyTo);
+        }
     }
 
     /// <summary>Whether one stream begins with the other, and which has more.</summary>

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Memopt.Tracking.Tests;
 
 namespace Memopt.Tool.Tests;
@@ -17,7 +18,8 @@ public sealed class ArtifactsTests : IDisposable
         var run = Cli.Run(folder, "run", "--json", "--set", place, "--set", "train.steps=4");
         Assert.True(run.Exit == 0, run.Error);
         Assert.Contains("the key or signature is refused", run.Error);
-        Assert.Contains("The adapter is stored here only.", run.Error);
+        Assert.Contains("NOT in az://devstoreaccount1/artifacts/team/one: ", run.Error);
+        Assert.Equal(3, run.Json["notUploaded"]!.AsArray().Count);           // the adapter and two checkpoints
         var hash = (string)Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["artifacts"]![0]!["hash"]!;
         var refused = Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}", "--json");
         Assert.Equal(1, refused.Exit);
@@ -26,9 +28,13 @@ public sealed class ArtifactsTests : IDisposable
         Environment.SetEnvironmentVariable(variable, azurite.Connection);
         Assert.False((bool)Cli.Run(folder, "artifacts", "ls", "--at", $"{Azurite.Place}", "--json").Json[0]!["uploaded"]!);
         Assert.Contains("not uploaded yet", Cli.Run(folder, "artifacts", "verify", "--at", $"{Azurite.Place}").Output);
-        Assert.Equal(hash, (string?)Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}", "--json").Json["uploaded"]![0]);
+        var synced = Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}", "--json").Json["uploaded"]!.AsArray();
+        Assert.Equal((3, hash), (synced.Count, (string?)synced[0]));
+        var links = Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["artifacts"]!.AsArray();
+        Assert.Equal(["adapter", "checkpoint-00000003", "checkpoint-00000004"], links.Select(link => (string?)link!["name"]).Order());
+        Assert.All(links, link => Assert.Equal($"{Azurite.Place}", (string?)link!["place"]));
         Assert.Contains("0 artifacts uploaded", Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}").Output);
-        Assert.Contains("1 artifacts checked, 0 problems", Cli.Run(folder, "artifacts", "verify", "--at", $"{Azurite.Place}").Output);
+        Assert.Contains("3 artifacts checked, 0 problems", Cli.Run(folder, "artifacts", "verify", "--at", $"{Azurite.Place}").Output);
 
         // Elsewhere, by a config that names the account.
         var elsewhere = Cli.Workshop($$"""{ "tracking": { "artifacts": "{{Azurite.Place}}" } }""");
@@ -37,6 +43,58 @@ public sealed class ArtifactsTests : IDisposable
         var again = Cli.Run(elsewhere, "artifacts", "put", "got", "--json").Json;
         Assert.Equal((hash, 0), ((string)again["hash"]!, (int)again["sent"]!["blocks"]!));
         Assert.Contains("here, uploaded", Cli.Run(elsewhere, "artifacts", "ls").Output);
+
+        // What a run names stays; checkpoints of finished runs may go.
+        var bound = Cli.Run(folder, "artifacts", "rm", hash[..8], "--at", $"{Azurite.Place}");
+        Assert.Equal(1, bound.Exit);
+        Assert.Contains($"is named by run {run.Json["runId"]} (adapter)", bound.Error);
+        var would = Cli.Run(folder, "artifacts", "rm", "--checkpoints", "--dry-run", "--at", $"{Azurite.Place}");
+        Assert.Contains("Would remove 2 artifacts,", would.Output);
+        var gone = Cli.Run(folder, "artifacts", "rm", "--checkpoints", "--at", $"{Azurite.Place}", "--json");
+        Assert.True((bool)gone.Json["applied"]!, gone.Error);
+        Assert.Equal([hash], Cli.Run(folder, "artifacts", "ls", "--at", $"{Azurite.Place}", "--json").Json.AsArray().Select(row => (string?)row!["hash"]));
+        Assert.Contains("0 artifacts uploaded", Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}").Output);
+        Assert.Equal(0, Cli.Run(folder, "artifacts", "rm", hash, "--force", "--at", $"{Azurite.Place}").Exit);
+        Assert.DoesNotContain(Cli.Run(elsewhere, "artifacts", "ls", "--json").Json.AsArray(), row => (bool?)row!["uploaded"] == true);
+        Assert.Empty(Cli.Run(folder, "artifacts", "ls", "--json").Json.AsArray());
+    }
+
+    [Fact]
+    public void A_training_waits_for_the_account_until_it_is_told_to_stop_and_the_next_run_sends()
+    {
+        using var azurite = new Azurite();
+        var folder = Cli.Workshop();
+        Environment.SetEnvironmentVariable(variable, azurite.Connection);
+        string[] run = ["run", "--json", "--set", $"tracking.artifacts={Azurite.Place}", "--set", "train.steps=10"];
+        Thread.Sleep(Azurite.Saving);
+        azurite.Kill();
+        using var process = Cli.Start(folder, run);
+        var lines = new List<string>();
+        // Whichever comes first: the end of a short training, or the first attempt's failure.
+        while (!(lines.Exists(line => line.StartsWith("upload       3 still", StringComparison.Ordinal)) && lines.Exists(line => line.Contains("cannot be reached") && line.Contains("tried again")))
+            && process.StandardError.ReadLine() is { } line)
+            lines.Add(line);
+        Assert.False(process.HasExited, string.Join('\n', lines));
+        Assert.Contains(lines, line => line.StartsWith("step 10 / 10", StringComparison.Ordinal));
+        Process.Start("kill", $"-INT {process.Id}").WaitForExit();
+        var stopped = Cli.Wait(process);
+        Assert.Equal(130, stopped.Exit);
+        Assert.Equal("finished", (string?)stopped.Json["status"]);
+        Assert.Contains("artifacts sync", stopped.Error);
+        Assert.Contains("NOT in az://", stopped.Error);
+
+        azurite.Start();
+        var again = Cli.Run(folder, run);
+        Assert.True((bool)again.Json["upToDate"]!, again.Error);
+        Assert.Empty(again.Json["notUploaded"]!.AsArray());
+        var shown = Cli.Run(folder, "runs", "show", (string)stopped.Json["runId"]!, "--json").Json;
+        Assert.Equal("finished", (string?)shown["status"]);
+        Assert.Contains("adapter", shown["artifacts"]!.AsArray().Select(link => (string?)link!["name"]));
+        Assert.All(shown["artifacts"]!.AsArray(), link => Assert.Equal($"{Azurite.Place}", (string?)link!["place"]));
+        // Checkpoints that checkpoint.keep had removed by then were not sent: of 3, 6, 9 and 10 the last two.
+        Assert.Equal(["adapter", "checkpoint-00000009", "checkpoint-00000010"], shown["artifacts"]!.AsArray().Select(link => (string?)link!["name"]).Order());
+        Assert.Equal(["begins to fail", "sent", "sent", "sent"], shown["events"]!.AsArray().Where(happened => (string?)happened!["kind"] == "upload").Select(happened => (string)happened!["text"]!)
+            .Select(text => text.Contains("cannot be reached") ? "begins to fail" : text.Contains(" is in az://") ? "sent" : text));
     }
 
     [Fact]

@@ -60,6 +60,45 @@ public sealed class BadInputTests
         Refused(Cli.Run(folder, "run", "--json"), expected, kind);
     }
 
+    [Fact]
+    public void A_check_names_the_file_and_where_it_can_the_line()
+    {
+        const string row = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n";
+        var folder = Cli.Workshop(Good);
+        var (config, data) = (Path.Combine(folder, "memopt.json"), Path.Combine(folder, "train.jsonl"));
+        string Check()
+        {
+            var outcome = Cli.Run(folder, "config", "check");
+            Assert.Equal(2, outcome.Exit);
+            return outcome.Error;
+        }
+
+        File.WriteAllText(data, "\n\n");
+        Assert.Contains("train.jsonl: error MEMOPT0007: data there are no rows", Check());
+        File.WriteAllText(data, row + "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n");
+        Assert.Contains("train.jsonl(2,1): error MEMOPT0007: data no token of this row carries loss", Check());
+        File.WriteAllText(data, row + row.Replace("\"b\"", "\"b\u00e9\"") + row, Encoding.Latin1);
+        Assert.Contains("train.jsonl(2,1): error MEMOPT0007: data has bytes that are no character", Check());
+        File.WriteAllText(data, row);
+        File.WriteAllText(config, "{\n  \"tracking\": { \"experiment\": \"caf\u00e9\" } }", Encoding.Latin1);
+        Assert.Contains("memopt.json(2,35): error MEMOPT0001: is not UTF-8 text from here on", Check());
+        File.WriteAllText(config, "{\n  \"tracking\": { \"experiment\": \"\\ud800\" } }");
+        Assert.Contains("memopt.json(2,31): error MEMOPT0001", Check());
+        File.WriteAllText(config, "{ \"train\": { \"steps\": 1 } }");
+        File.Delete(data);
+        Assert.Contains("memopt.json: error MEMOPT0005: data.train", Check());
+    }
+
+    [Fact]
+    public void A_wrong_argument_is_named_without_the_help()
+    {
+        var outcome = Cli.Run(Path.GetTempPath(), "infer", "--max-tokens", "many");
+        Assert.Equal((1, "error: Cannot parse argument 'many' for option '--max-tokens'.\n  next:  dotnet memopt infer --help\n", ""), (outcome.Exit, outcome.Error, outcome.Output));
+        outcome = Cli.Run(Path.GetTempPath(), "gate", "--min-accuracy", "80%");
+        Assert.Equal((1, ""), (outcome.Exit, outcome.Output));
+        Assert.StartsWith("error: --min-accuracy must be a number from 0 to 1", outcome.Error);
+    }
+
     public static TheoryData<string, string> Models => new()
     {
         { "truncated weights", "truncated" }, { "header only", "not a whole safetensors file" }, { "other shapes", "has shape" }, { "missing weights", "holds no weights" },
@@ -139,6 +178,7 @@ public sealed class BadInputTests
         }
         var changed = Cli.Run(folder, "run", "--json", "--set", "adapter.rank=8");
         Refused(changed, "adapter.rank was 4 in the checkpoint, is 8", "pinned");
+        Assert.Matches(@"memopt\.json\(\d+,\d+\): error MEMOPT0008: adapter\.rank was 4", changed.Error);
         Assert.Equal(0, Cli.Run(folder, "run").Exit);
     }
 
@@ -173,6 +213,25 @@ public sealed class BadInputTests
     }
 
     [Fact]
+    public void What_removes_does_not_take_nothing_for_everything()
+    {
+        var folder = Cli.Workshop(Good);
+        Assert.Equal(0, Cli.Run(folder, "artifacts", "put", "train.jsonl").Exit);
+        string[][] unset =
+        [
+            ["artifacts", "rm", ""], ["runs", "gc", "--filter", "", "--apply"], ["runs", "list", "--store", ""], ["run", ""], ["sweep", ""], ["pull", ""], ["infer", ""], ["export", "--adapter", "", "--out", "x"],
+        ];
+        Assert.All(unset, arguments => Refused(Cli.Run(folder, [.. arguments, "--json"]), " is empty.", string.Join(" ", arguments)));
+        Assert.Single(Cli.Run(folder, "artifacts", "ls", "--json").Json.AsArray());
+        foreach (var days in new[] { "-5", "99999999" })
+        {
+            var outcome = Cli.Run(folder, "runs", "gc", $"--older-than={days}", "--apply");
+            Assert.Equal(1, outcome.Exit);
+            Assert.Contains("from 0 to 36500 days", outcome.Error);
+        }
+    }
+
+    [Fact]
     public void A_checkpoint_that_cannot_be_written_is_named()
     {
         var folder = Cli.Workshop(Good);
@@ -186,11 +245,12 @@ public sealed class BadInputTests
     public void Wrong_words_give_a_hint_and_no_trace()
     {
         var folder = Cli.Workshop(Good);
-        foreach (string[] words in new[] { new[] { "rnu" }, ["runs", "show", "nothing"], ["eval", "--data", "nowhere.jsonl"], ["infer", "--ids", "1,x"], ["export", "--out", "x"], ["run", "other.json"], ["eval", "--data", "train.jsonl", "--dtype", "int3"], ["run", "--backend", "/nowhere"] })
+        foreach (string[] words in new[] { new[] { "rnu" }, ["runs", "show", "nothing"], ["eval", "--data", "nowhere.jsonl"], ["infer", "--ids", "1,x"], ["export", "--out", "x"], ["run", "other.json"], ["eval", "--data", "train.jsonl", "--dtype", "int3"], ["run", "--backend", "/nowhere"], ["eval"], ["infer", ""], ["infer", "--adapter", ".", "a"] })
         {
             var outcome = Cli.Run(folder, words);
             Assert.NotEqual(0, outcome.Exit);
             Assert.DoesNotContain("   at ", outcome.Error + outcome.Output);
+            Assert.DoesNotContain("loading", outcome.Error);
             Assert.NotEmpty(outcome.Error);
         }
     }

@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using System.Text;
 using System.Text.Json.Nodes;
+using Memopt.Tool.Views;
+using Spectre.Console;
 
 namespace Memopt.Tool.Tests;
 
@@ -50,6 +52,18 @@ public sealed class DataTests : IDisposable
         Assert.Equal("<|im_start|>user\nWhat part of speech is \"chub\"?<|im_end|>\n<|im_start|>assistant\nnoun<|im_end|>\n", string.Concat(tokens.Select(token => (string?)token!["text"])));
         Assert.Equal("noun<|im_end|>", string.Concat(tokens.Where(token => (bool)token!["trained"]!).Select(token => (string?)token!["text"])));
         Directory.Delete(shop, recursive: true);
+    }
+
+    [Fact]
+    public void Preview_fits_a_narrow_terminal_and_lets_no_row_command_it()
+    {
+        var written = new StringWriter();
+        var console = AnsiConsole.Create(new AnsiConsoleSettings { Ansi = AnsiSupport.No, Out = new AnsiConsoleOutput(written) });
+        console.Profile.Width = 40;
+        new DataView(3, 30, 20, 0, 0, 0, 0, 20, [new(10, 14, 1), new(15, 19, 2)], new(1, 0.5), [new(1, null, [new(1, "a\u001b[31mb\u0007\u009bc\u007f\n", true)])]).Write(console, "3 rows");
+        var lines = written.ToString().Split('\n').Select(line => line.TrimEnd()).ToList();
+        Assert.Contains("«a␛[31mb␇\ufffdc␡⏎", lines);
+        Assert.Equal(["  10 – 14      1   ██████████", "  15 – 19      2   ███████████████████"], lines.Where(line => line.Contains('█')));
     }
 
     [Fact]

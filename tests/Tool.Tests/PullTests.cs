@@ -30,17 +30,26 @@ public sealed class PullTests : IDisposable
     [Fact]
     public void A_run_brings_its_model_and_records_the_commit()
     {
+        var faults = 1;
+        server.Spoil = _ => Interlocked.Decrement(ref faults) >= 0 ? new(FaultKind.Status503) : null;
         var run = Memopt("run", "--json");
         Assert.True(run.Exit == 0, run.Error);
         Assert.Contains($"org/model at {HubServer.Commit}", run.Error);
-        var facts = Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["environment"]!;
+        var shown = Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json;
+        Assert.Contains("503", (string?)Assert.Single(shown["events"]!.AsArray(), happened => (string?)happened!["kind"] == "download")!["text"]);
+        var facts = shown["environment"]!;
         Assert.Equal(("org/model", HubServer.Commit), ((string?)facts["model.source"], (string?)facts["model.commit"]));
         Assert.Equal("sha256:" + server.Files["model.safetensors"].Sha256, (string?)facts["model.files.model.safetensors"]);
+        // Made again it takes that commit, wherever the branch is by now.
+        server.Head = new string('f', 40);
+        var again = Memopt("run", "--from-run", (string)run.Json["runId"]!, "--json");
+        Assert.Contains($"org/model at {HubServer.Commit}", again.Error);
+        Assert.Contains("are those of run", again.Error);
         // It is here now: without the server the same run knows that it is done.
         server.Dispose();
-        var again = Memopt("run", "--json", "--offline");
-        Assert.True(again.Exit == 0, again.Error);
-        Assert.True((bool)again.Json["upToDate"]!);
+        var offline = Memopt("run", "--json", "--offline");
+        Assert.True(offline.Exit == 0, offline.Error);
+        Assert.True((bool)offline.Json["upToDate"]!);
     }
 
     [Fact]

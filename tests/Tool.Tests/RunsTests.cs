@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Memopt.Tracking;
 
 namespace Memopt.Tool.Tests;
 
@@ -53,6 +54,11 @@ public sealed class RunsTests
         Assert.Contains("2 runs brought in, 0 were here", Cli.Run(folder, "runs", "import", "all.zip", "--store", "copy/store").Error);
         Assert.Equal(2, Cli.Run(folder, "runs", "list", "--store", "copy/store", "--json").Json.AsArray().Count);
 
+        // What a training printed goes where its run goes.
+        string Log(string store, string id) => Path.Combine(folder, store, "logs", id + ".txt");
+        Assert.Contains("step 40 / 40  loss", File.ReadAllText(Log(".memopt/store", first)));
+        Assert.Equal(File.ReadAllText(Log(".memopt/store", first)), File.ReadAllText(Log("copy/store", first)));
+
         // Shown first, done when asked: the run, its checkpoints, and the adapter that only it names.
         var would = Cli.Run(folder, "runs", "gc", "--filter", "experiment = 'second'", "--json").Json;
         Assert.False((bool)would["applied"]!);
@@ -61,6 +67,7 @@ public sealed class RunsTests
         Assert.Equal(2, Cli.Run(folder, "runs", "list", "--json").Json.AsArray().Count);
         Assert.Equal(0, Cli.Run(folder, "runs", "gc", "--filter", "experiment = 'second'", "--apply").Exit);
         Assert.Equal(first, (string?)Cli.Run(folder, "runs", "list", "--json").Json.AsArray().Single()!["runId"]);
+        Assert.False(File.Exists(Log(".memopt/store", second)));
         Assert.Empty(Directory.EnumerateFiles(Path.Combine(folder, ".memopt/memopt/checkpoints"), "*", SearchOption.AllDirectories));
         Assert.Single(Directory.EnumerateFiles(Path.Combine(folder, ".memopt/artifacts/manifests")));
     }
@@ -79,5 +86,75 @@ public sealed class RunsTests
         Assert.Equal(40, (int)Cli.Run(folder, "runs", "list", "--json").Json[0]!["step"]!);
     }
 
+    [DiskFact]
+    public void A_disk_that_fills_while_the_store_takes_in_is_told_at_once()
+    {
+        var folder = Directory.CreateTempSubdirectory("memopt").FullName;
+        using (var store = new LiteRunStore(Path.Combine(folder, "store")))
+        {
+            store.Find(new RunQuery());                                       // the database is there, and small
+            using var run = store.Begin(new RunStart { Id = "many", Experiment = "e", Started = DateTimeOffset.UtcNow, Config = "{}" });
+            for (var step = 0; step < 40; step++)
+                run.Append(new MetricRow(step, Enumerable.Range(0, 500).ToDictionary(metric => $"m{metric}", metric => step + metric / 7.0)));
+            run.End(new Memopt.Tracking.Outcome(RunStatus.Finished) { Ended = DateTimeOffset.UtcNow });
+        }
+        // Disks with room for the spool and a part of the database's log; where exactly they end decides which thread meets it.
+        const string disk = """
+            cd "$0"; mkdir -p disk
+            for size in 560 600 620 640 660 720 740 752; do
+                umount disk 2>/dev/null; mount -t tmpfs -o size=${size}k tmpfs disk || exit
+                cp -r store disk/
+                timeout -s KILL 30 dotnet exec "$1" runs list --store disk/store; echo "full: $?"
+            done
+            mount -o remount,size=64m disk
+            dotnet exec "$1" runs list --store disk/store; echo "free: $?"
+            dotnet exec "$1" runs doctor --store disk/store; echo "doctor: $?"
+            """;
+        using var bash = Process.Start(new ProcessStartInfo("unshare", ["--map-root-user", "--mount", "bash", "-c", disk, folder, Cli.Tool]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        var seen = Cli.Wait(bash);
+        Assert.Equal(Enumerable.Repeat("full: 1", 8), seen.Output.Split('\n').Where(line => line.StartsWith("full", StringComparison.Ordinal)));
+        Assert.Contains("cannot be used", seen.Error);
+        Assert.Contains("many", seen.Output);
+        Assert.Contains("free: 0", seen.Output);
+        // Where the disk ended in the midst of LiteDB's own pages the database was made anew from the spools; what is asked for is there either way.
+        Assert.Contains("doctor: 0", seen.Output);
+    }
+
+    [Fact]
+    public void Tail_says_how_a_run_that_did_not_end_well_stands()
+    {
+        var folder = Directory.CreateTempSubdirectory("memopt").FullName;
+        using (var store = new LiteRunStore(Path.Combine(folder, "store")))
+        {
+            store.Begin(new RunStart { Id = "gone", Experiment = "e", Started = DateTimeOffset.UtcNow, Config = "{}" }).Dispose();
+            using var run = store.Begin(new RunStart { Id = "ended", Experiment = "e", Started = DateTimeOffset.UtcNow, Config = "{}" });
+            run.End(new Memopt.Tracking.Outcome(RunStatus.Stopped, "on request") { Ended = DateTimeOffset.UtcNow });
+        }
+        Assert.Contains("run gone was interrupted", Cli.Run(folder, "runs", "tail", "gone", "--store", "store").Error);
+        Assert.Contains("run ended was stopped: on request", Cli.Run(folder, "runs", "tail", "ended", "--store", "store").Error);
+    }
+
     private static string Id(Outcome run) => run.Exit == 0 ? (string)run.Json["runId"]! : throw new InvalidOperationException(run.Error);
+}
+
+/// <summary>A test that mounts a disk of its own, small enough to fill.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+internal sealed class DiskFactAttribute : FactAttribute
+{
+    private static readonly string? missing = CanMount() ? null : "needs Linux and the right to mount a tmpfs in a namespace of its own: unshare --map-root-user --mount";
+
+    public DiskFactAttribute() => Skip = missing;
+
+    private static bool CanMount()
+    {
+        try
+        {
+            using var tried = Process.Start(new ProcessStartInfo("unshare", ["--map-root-user", "--mount", "mount", "-t", "tmpfs", "tmpfs", Path.GetTempPath()]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+            return OperatingSystem.IsLinux() && Cli.Wait(tried).Exit == 0;
+        }
+        catch (System.ComponentModel.Win32Exception)
+        {
+            return false;                                                     // there is no such command
+        }
+    }
 }

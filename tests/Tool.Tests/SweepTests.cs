@@ -43,7 +43,7 @@ public sealed class SweepTests
             process.Kill();
             process.WaitForExit();
         }
-        var before = Runs(folder, "tags.sweep = 'grid' order by run_id");
+        var before = Runs(folder, "tags.sweep = 'grid' order by start_time");
         Assert.Equal(["finished", "finished", "interrupted"], before.Select(run => (string)run["status"]!));
 
         var said = Cli.Run(folder, "sweep", "grid.json", "--json");
@@ -77,7 +77,7 @@ public sealed class SweepTests
         var table = Cli.Run(folder, "sweep", "grid.json");
         Assert.Equal(0, table.Exit);
         Assert.Contains($"best: {said.Json["best"]!["number"]}  train.learningRate=", table.Output);
-        Assert.Equal(5, Runs(folder, "").Count);
+        Assert.Equal(5, Runs(folder).Count);
     }
 
     [Fact]
@@ -103,6 +103,25 @@ public sealed class SweepTests
         var shown = Cli.Run(folder, "runs", "show", (string)said.Json["runId"]!, "--json").Json;
         Assert.Contains("w_q", (string)shown["events"]!.AsArray().Single()!["text"]!);
         Assert.Equal("3", Cli.Run(folder, "runs", "show", (string)said.Json["best"]!["runId"]!, "--json").Json["config"]!["adapter"]!["rank"]!.ToJsonString());
+    }
+
+    [Fact]
+    public void A_place_whose_setting_is_not_pinned_is_judged_anew_when_the_file_changes()
+    {
+        var folder = Workshop("""{ "parameters": { "data.eval": ["eval.jsonl", "ü.jsonl"] } }""", "free.json");
+        File.WriteAllLines(Path.Combine(folder, "ü.jsonl"), File.ReadLines(Path.Combine(folder, "eval.jsonl")).Take(3));
+        double[] Values() => [.. Cli.Run(folder, "sweep", "free.json", "--json").Json["children"]!.AsArray().Select(child => (double)child!["value"]!)];
+        var values = Values();
+        Assert.NotEqual(values[0], values[1]);
+        File.WriteAllText(Path.Combine(folder, "free.json"), """{ "parameters": { "data.eval": ["ü.jsonl", "eval.jsonl"] } }""");
+        Assert.Equal(values.Reverse(), Values());
+
+        // What no run has is no reason to be silent; and names stand as they were written.
+        File.WriteAllText(Path.Combine(folder, "free.json"), """{ "metric": "eval_los", "parameters": { "data.eval": ["ü.jsonl", "eval.jsonl"] } }""");
+        var said = Cli.Run(folder, "sweep", "free.json");
+        Assert.Equal(0, said.Exit);
+        Assert.Matches("best +none: no combination has eval_los as a number; runs have .*eval_loss", said.Error);
+        Assert.Contains("\"ü.jsonl\"", said.Output);
     }
 
     [Fact]
@@ -176,5 +195,5 @@ public sealed class SweepTests
         Assert.Contains(expected, said.Error);
     }
 
-    private static List<JsonNode> Runs(string folder, string filter) => [.. Cli.Run(folder, "runs", "list", "--filter", filter, "--json").Json.AsArray().Select(run => run!)];
+    private static List<JsonNode> Runs(string folder, string? filter = null) => [.. Cli.Run(folder, ["runs", "list", .. filter is null ? [] : new[] { "--filter", filter }, "--json"]).Json.AsArray().Select(run => run!)];
 }

@@ -66,9 +66,10 @@ internal sealed class Azurite : IDisposable
 
     public void Kill()
     {
-        process!.Kill();
-        process.WaitForExit();
-        process.Dispose();
+        process?.Kill();
+        process?.WaitForExit();
+        process?.Dispose();
+        process = null;
     }
 
     public void Dispose()

@@ -18,8 +18,8 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
 
     private LocalArtifacts Local(string name) => new(At(name));
 
-    private BlobArtifacts Remote(string local, string? connection = null, int attempts = 8, Action<TrackingException>? unsent = null, Action<long>? moved = null) =>
-        new(Local(local), Azurite.Place with { ConnectionString = connection ?? azurite.Connection }, attempts) { BlockBytes = block, Unsent = unsent, Moved = moved };
+    private BlobArtifacts Remote(string local, string? connection = null, int attempts = 8, Action<long>? moved = null) =>
+        new(Local(local), Azurite.Place with { ConnectionString = connection ?? azurite.Connection }, attempts) { BlockBytes = block, Moved = moved };
 
     /// <summary>A folder with one file of some size, a small one, an empty one, and one twice.</summary>
     private string Adapter(long bytes, int seed = 1)
@@ -185,7 +185,10 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         Assert.False(Directory.Exists(At("back")));
         Assert.Empty(Local("there").List());
 
-        // As its message says: delete, send again.
+        // As its message says: it is sent again when it is named.
+        Assert.Equal(new Sent(3, file.Bytes), Remote("here").Sync(null, [link.Hash]).Sent);
+        Assert.Empty(Remote("there").Verify(link.Hash));
+        Assert.Empty(Remote("here").Sync(null, [link.Hash]).Hashes);
         blob.Delete();
         Assert.Contains("missing", Assert.Single(Remote("there").Verify(link.Hash)));
         Assert.Equal(3, Remote("here").Push(link.Hash).Blocks);
@@ -214,16 +217,16 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         Told("no container \"artifacts\"", "az storage container create", azurite.Connection);
         Told("cannot be reached", "artifacts sync", azurite.Connection.Replace(new Uri(azurite.Endpoint).Port.ToString(), "1"));
 
-        // What was told instead of thrown goes up later.
+        // What could not be sent goes up later.
         azurite.Container.Create();
         Assert.Contains("not uploaded yet", Assert.Single(Remote("here").Verify(Local("here").List()[0])));
         Assert.Equal(3, Remote("here").Push(Local("here").List()[0]).Blocks);
 
         void Told(string what, string next, string connection)
         {
-            var fault = default(TrackingException);
-            var link = Remote("here", connection, attempts: 2, unsent: told => fault = told).Put("adapter", adapter);
-            Assert.Contains(what, fault!.Message);
+            var fault = Assert.Throws<TrackingException>(() => Remote("here", connection, attempts: 2).Put("adapter", adapter));
+            var link = Local("here").Put("adapter", adapter);
+            Assert.Contains(what, fault.Message);
             Assert.Contains(next, fault.Next);
             Assert.DoesNotContain("sig=", fault.Message + fault.Next);
             Local("here").Get(link.Hash, At(what[..3]));

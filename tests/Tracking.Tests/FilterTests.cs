@@ -48,6 +48,7 @@ public sealed class FilterTests : IDisposable
     // Metrics: numbers only, last value, aggregates, at a step.
     [InlineData("metrics.loss = 2", "a")]
     [InlineData("metric.loss == 2.0", "a")]
+    [InlineData("`metrics`.loss = 2", "a")]
     [InlineData("metrics.loss < 2", "")]
     [InlineData("metrics.loss <= 2", "a")]
     [InlineData("metrics.loss > 1.5e0", "a")]
@@ -102,6 +103,9 @@ public sealed class FilterTests : IDisposable
     [InlineData("attributes.status != 'finished'", "c b")]
     [InlineData("attr.status in ('failed', 'finished')", "b a")]
     [InlineData("status = 'killed'", "c")]
+    [InlineData("status like 'F%'", "b a")]
+    [InlineData("status not ilike 'f%'", "c")]
+    [InlineData("attributes.status LIKE 'KILL%'", "c")]
     [InlineData("status = 'scheduled'", "")]
     [InlineData("run_id = 'a'", "a")]
     [InlineData("run.run_id in ('a','c')", "c a")]
@@ -130,8 +134,8 @@ public sealed class FilterTests : IDisposable
     [InlineData("", "c b a")]
     [InlineData("   ", "c b a")]
     // Order: what is missing last, ties newest first.
-    [InlineData("order by metrics.loss", "a c b")]
-    [InlineData("order by metrics.loss desc", "a c b")]
+    [InlineData("order by metrics.loss", "a b c")]
+    [InlineData("order by metrics.loss desc", "a b c")]
     [InlineData("order by start_time", "a b c")]
     [InlineData("order by start_time asc", "a b c")]
     [InlineData("order by params.adapter.rank desc, run_id", "a b c")]
@@ -188,6 +192,23 @@ public sealed class FilterTests : IDisposable
         Assert.Equal(["a", 2.0, 1.0, 3.0, "16", Day(1), null, "x.jsonl"], page.Values[0]);
         Assert.Throws<QueryException>(() => store.Find(new RunQuery { Columns = ["run_id, status"] }));
     }
+
+    [Fact]
+    public void Ids_that_read_like_numbers_are_ordered_as_texts()
+    {
+        string[] ids = ["1e5", "20", "3e", "3e9"];
+        foreach (var id in ids.Reverse())
+            store.Begin(Start(id, "ids", 4, "{}", [])).Dispose();
+        var found = store.Find(new RunQuery { Filter = "experiment = 'ids' order by run_id", Limit = 2 });
+        Assert.Equal(ids[..2], found.Runs.Select(run => run.Start.Id));
+        Assert.Equal(ids[2..], store.Find(new RunQuery { Filter = "experiment = 'ids' order by run_id", Page = found.Next }).Runs.Select(run => run.Start.Id));
+        Assert.Equal(ids.Reverse(), store.Find(new RunQuery { Filter = "experiment = 'ids' order by attributes.run_id desc" }).Runs.Select(run => run.Start.Id));
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("order by run_id desc")]
+    public void The_greatest_limit_is_none(string filter) => Assert.Equal(3, store.Find(new RunQuery { Filter = filter, Limit = int.MaxValue }).Runs.Count);
 
     [Fact]
     public void Pages_follow_each_other_though_runs_begin_meanwhile()

@@ -22,6 +22,60 @@ public sealed class LiteRunStoreTests : IDisposable
     private static StepRow Row(int step, double loss = 1.5) => new(step, loss, 1e-3, 0.1, 1L << 52, 3.25, 4, 0.5);
 
     [Fact]
+    public void Any_step_of_64_bits_is_kept()
+    {
+        using var store = new LiteRunStore(folder);
+        long[] steps = [long.MinValue, -1, 0, long.MaxValue];
+        using (var run = store.Begin(Start("extremes")))
+        {
+            foreach (var step in steps)
+                run.Append(new MetricRow(step, new Dictionary<string, double> { ["m"] = step }));
+        }
+        Assert.Equal(steps, store.Points("extremes", "m").Select(point => point.Step));
+        Assert.Equal(steps[2..], store.Points("extremes", "m", -1).Select(point => point.Step));
+        Assert.Single(store.Find(new RunQuery { Filter = $"metrics.m@{long.MinValue} < 0" }).Runs);
+        Assert.Empty(store.Check(repair: false));
+    }
+
+    [Fact]
+    public void A_run_that_has_ended_takes_links_and_stays_as_it_ended()
+    {
+        using var store = new LiteRunStore(folder);
+        using (var run = store.Begin(Start("r1")))
+        {
+            run.Append([Row(1), Row(2)]);
+            run.Link(new ArtifactLink("adapter", "ff", 12, "/x"));
+            Assert.Throws<TrackingException>(() => store.Amend("r1"));
+            run.End(new Outcome(RunStatus.Stopped, "asked") { Ended = DateTimeOffset.UnixEpoch });
+        }
+        Assert.Throws<TrackingException>(() => store.Amend("r2"));
+        using (var more = store.Amend("r1"))
+        {
+            more.Link(new ArtifactLink("adapter", "ff", 12, "/x", "az://a/b"));
+            more.Append(new RunEvent(DateTimeOffset.UnixEpoch, 2, "upload", "sent"));
+            more.Tag("seen", "yes");
+            Assert.Equal(RunStatus.Stopped, store.Get("r1")!.Status);
+        }
+        foreach (var from in new[] { folder, Path.Combine(folder, "again") })
+        {
+            using var other = new LiteRunStore(from);
+            if (from != folder)
+            {
+                store.Export(Path.Combine(folder, "one.zip"));
+                other.Import(Path.Combine(folder, "one.zip"));
+            }
+            var back = other.Get("r1")!;
+            Assert.Equal((RunStatus.Stopped, "asked", DateTimeOffset.UnixEpoch, 2), (back.Status, back.Reason, back.Ended!.Value, back.Step));
+            Assert.Equal(("az://a/b", "yes"), (Assert.Single(back.Artifacts).Place, back.Tags["seen"]));
+            Assert.Equal("sent", Assert.Single(other.Events("r1")).Text);
+            Assert.Empty(other.Check(repair: false));
+        }
+        // It goes on as ever.
+        using (store.Begin(Start("r1"), 2))
+            Assert.Equal(RunStatus.Running, store.Get("r1")!.Status);
+    }
+
+    [Fact]
     public void A_run_reads_back_as_it_was_written()
     {
         using var store = new LiteRunStore(folder);
@@ -114,6 +168,43 @@ public sealed class LiteRunStoreTests : IDisposable
         using var store = new LiteRunStore(folder);
         using var run = store.Begin(Start("r1"));
         Assert.Throws<TrackingException>(() => store.Begin(Start("r1")));
+    }
+
+    [Fact]
+    public void Names_that_differ_in_case_alone_are_different_names()
+    {
+        using (var store = new LiteRunStore(folder))
+        {
+            using var run = store.Begin(Start("r1"));
+            foreach (var name in new[] { "lr", "LR", "Lr" })
+            {
+                run.Param(name, "p" + name);
+                run.Tag(name, "t" + name);
+                run.Append(new MetricRow(1, new Dictionary<string, double> { [name] = name[0] }));
+            }
+            run.Tag("Lr", null);
+        }
+        using var again = new LiteRunStore(folder);
+        var back = again.Get("r1")!;
+        Assert.Equal(["pLR", "pLr", "plr"], back.Params.Where(param => param.Value.StartsWith('p')).Select(param => param.Value).Order(StringComparer.Ordinal));
+        Assert.Equal(("tlr", "tLR", false), (back.Tags["lr"], back.Tags["LR"], back.Tags.ContainsKey("Lr")));
+        Assert.Equal(('l', 'L'), ((char)back.Metrics["lr"].Last, (char)back.Metrics["Lr"].Last));
+        Assert.Single(again.Find(new RunQuery { Filter = "params.LR = 'pLR' and tags.lr = 'tlr' and metrics.LR = 76" }).Runs);
+        Assert.Empty(again.Check(repair: false));
+        Assert.Empty(Directory.EnumerateFiles(folder, "*.broken-*"));
+    }
+
+    [Fact]
+    public async Task A_long_backlog_is_taken_in_however_short_the_turns()
+    {
+        using var store = new LiteRunStore(folder) { Turn = -1 };
+        for (var i = 0; i < 30; i++)
+        {
+            using var run = store.Begin(Start($"r{i}"));
+            run.Append([Row(1)]);
+        }
+        Assert.Equal(30, (await Task.Run(() => store.Find(new RunQuery())).WaitAsync(TimeSpan.FromMinutes(1))).Runs.Count);
+        Assert.Empty(Directory.EnumerateFiles(Path.Combine(folder, "spool"), "*.jsonl"));
     }
 
     [Fact]

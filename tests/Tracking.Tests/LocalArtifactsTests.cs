@@ -51,6 +51,76 @@ public sealed class LocalArtifactsTests : IDisposable
     }
 
     [Fact]
+    public void Storing_once_more_mends_what_was_damaged()
+    {
+        var link = Store.Put("one", Sample("one", "1"));
+        var stored = Directory.EnumerateFiles(Path.Combine(folder, "store", "objects"), "*", SearchOption.AllDirectories).First(file => File.ReadAllText(file) == "1");
+        File.WriteAllText(stored, "0");
+        Assert.Single(Store.Verify(link.Hash));
+        Assert.Contains("artifacts put", Assert.Throws<TrackingException>(() => Store.Get(link.Hash, Path.Combine(folder, "back"))).Next);
+        Store.Put("one", Path.Combine(folder, "one"));
+        Assert.Empty(Store.Verify(link.Hash));
+    }
+
+    [Fact]
+    public void Names_of_any_kind_come_back_and_so_does_nothing_at_all()
+    {
+        var from = Directory.CreateDirectory(Path.Combine(folder, "from #1 %2F"));
+        var names = new List<string> { "a b.txt", "数据?.bin", "sub %2F/#ü" };
+        if (!OperatingSystem.IsWindows())
+            names.AddRange(["sub/back\\slash", "new\nline"]);
+        foreach (var name in names)
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(Path.Combine(from.FullName, name))!);
+            File.WriteAllText(Path.Combine(from.FullName, name), name);
+        }
+        var back = Path.Combine(folder, "back");
+        Store.Get(Store.Put("odd", from.FullName).Hash, back);
+        Assert.Equal(names.Order(), Directory.EnumerateFiles(back, "*", SearchOption.AllDirectories).Select(file => Path.GetRelativePath(back, file)).Order());
+        Assert.All(names, name => Assert.Equal(name, File.ReadAllText(Path.Combine(back, name))));
+
+        Store.Get(Store.Put("empty", Directory.CreateDirectory(Path.Combine(folder, "empty")).FullName).Hash, Path.Combine(folder, "nothing"));
+        Assert.Empty(Directory.EnumerateFileSystemEntries(Path.Combine(folder, "nothing")));
+    }
+
+    [Fact]
+    public void Links_are_followed_and_those_that_lead_nowhere_are_named()
+    {
+        if (OperatingSystem.IsWindows())
+            return;                                                           // links need a right of their own there
+        var from = Sample("from", "1");
+        Directory.CreateSymbolicLink(Path.Combine(from, "other"), Sample("elsewhere", "2"));
+        Assert.Equal(["a.txt", "other/a.txt", "other/sub/b.txt", "sub/b.txt"], Store.Files(Store.Put("one", from).Hash).Select(file => file.Path));
+
+        // Two of them: read without looking, each level would have twice as many.
+        var around = new[] { Directory.CreateSymbolicLink(Path.Combine(from, "sub", "up"), ".."), Directory.CreateSymbolicLink(Path.Combine(from, "self"), ".") };
+        Refused("leads to a folder that it is in");
+        foreach (var link in around)
+            link.Delete();
+        File.CreateSymbolicLink(Path.Combine(from, "gone"), "nowhere");
+        Refused("gone");
+
+        void Refused(string why)
+        {
+            var fault = Assert.Throws<TrackingException>(() => Store.Put("one", from));
+            Assert.StartsWith($"{from} cannot be stored", fault.Message);
+            Assert.Contains(why, fault.Message);
+            Assert.Contains("take out", fault.Next);
+        }
+    }
+
+    [Fact]
+    public void What_cannot_be_written_over_is_named_and_nothing_is_left_beside_it()
+    {
+        var link = Store.Put("one", Sample("one", "1"));
+        var back = Path.Combine(folder, "back");
+        Directory.CreateDirectory(Path.Combine(back, "a.txt"));
+        var fault = Assert.Throws<TrackingException>(() => Store.Get(link.Hash, back));
+        Assert.StartsWith($"a.txt cannot be written to {back}", fault.Message);
+        Assert.Equal(["a.txt"], Directory.EnumerateFileSystemEntries(back).Select(Path.GetFileName));
+    }
+
+    [Fact]
     public void A_manifest_cannot_write_outside_its_folder()
     {
         var link = Store.Put("one", Sample("one", "1"));

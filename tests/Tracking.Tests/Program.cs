@@ -2,7 +2,8 @@ namespace Memopt.Tracking.Tests;
 
 /// <summary>
 /// What <see cref="StormTests"/> starts: <c>write STORE RUN STEPS ACKNOWLEDGED</c> or <c>query STORE STOP</c>; and <see cref="BlobArtifactsTests"/>:
-/// <c>push|pull FOLDER CONNECTION HASH BLOCKBYTES PAUSE</c>, with a pause of so many milliseconds after each block.
+/// <c>push|pull FOLDER CONNECTION HASH BLOCKBYTES PAUSE</c>, with a pause of so many milliseconds after each block; and <see cref="BackgroundUploadTests"/>:
+/// <c>upload FOLDER CONNECTION CHECKPOINT</c>, which trains nothing and sends a checkpoint and an adapter; and <see cref="AdapterRegistryTests"/>: <c>register FOLDER CONNECTION NUMBER COUNT</c>.
 /// </summary>
 internal static class Program
 {
@@ -12,6 +13,10 @@ internal static class Program
     {
         if (args[0] is "push" or "pull")
             return Move(args);
+        if (args[0] == "upload")
+            return Upload(args[1], args[2], args[3]);
+        if (args[0] == "register")
+            return AdapterRegistryTests.Register(args[1], args[2], int.Parse(args[3]), int.Parse(args[4]));
         using var store = new LiteRunStore(args[1]);
         return args[0] == "write" ? Write(store, args[2], int.Parse(args[3]), args[4]) : Query(store, args[2]);
     }
@@ -24,6 +29,22 @@ internal static class Program
         else
             artifacts.Pull(args[3]);
         return 0;
+    }
+
+    private static int Upload(string folder, string connection, string checkpoint)
+    {
+        var (local, runs) = (new LocalArtifacts(Path.Combine(folder, "artifacts")), new LiteRunStore(Path.Combine(folder, "store")));
+        using var uploads = new BackgroundUpload(local, Azurite.Place with { ConnectionString = connection }, runs, Console.Error.WriteLine);
+        using (var run = runs.Begin(new RunStart { Id = "r1", Experiment = "e", Started = DateTimeOffset.UtcNow, Config = "{}" }))
+        {
+            using var recording = uploads.Recording("r1", run, () => 1);
+            uploads.Send(Tracking.Upload.Folder("r1", "checkpoint-00000001", checkpoint, BackgroundUploadTests.FilesOf(checkpoint)));
+            var link = local.Put("adapter", Path.Combine(checkpoint, "..", "adapter"));
+            run.Link(link);
+            uploads.Send(new("r1", link));
+            run.End(new Outcome(RunStatus.Finished) { Ended = DateTimeOffset.UtcNow });
+        }
+        return uploads.Finish(TimeSpan.FromMinutes(5), (_, _) => { }, CancellationToken.None).Count;
     }
 
     /// <summary>The value that a metric of a run has at a step.</summary>

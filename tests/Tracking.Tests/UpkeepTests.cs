@@ -10,7 +10,7 @@ public sealed class UpkeepTests : IDisposable
 
     private string At(string name) => Path.Combine(folder, name);
 
-    private static RunStart Start(string id) => new() { Id = id, Experiment = "e", Started = DateTimeOffset.UnixEpoch, Config = "{}" };
+    private static RunStart Start(string id, string experiment = "e") => new() { Id = id, Experiment = experiment, Started = DateTimeOffset.UnixEpoch, Config = "{}" };
 
     private static StepRow Row(int step) => new(step, 1.0 / step, 1e-3, 0.1, 5, 3.25, 4, 0.5);
 
@@ -64,11 +64,25 @@ public sealed class UpkeepTests : IDisposable
     public void A_store_of_a_later_version_is_left_alone()
     {
         Filled("s", 1).Dispose();
+        Filled("other", 1).Dispose();
         using (var db = new LiteDB.LiteDatabase(At("s/runs.db")))
             db.UserVersion = RunDatabase.Schema + 1;
         using var store = new LiteRunStore(At("s"));
+        var before = Content();
+        foreach (var ask in new Action[] { () => store.Find(new RunQuery()), () => store.Check(repair: true), () => store.Import(At("other")) })
+        {
+            var fault = Assert.Throws<TrackingException>(ask);
+            Assert.Contains("newer memopt", fault.Message);
+            Assert.StartsWith("update the tool", fault.Next);
+        }
+        Assert.Equal(before, Content());
+
+        // One that cannot be written is not read either: what its numbers mean is not known. A directory in the lock's place keeps even root from it.
+        File.Delete(At("s/runs.lock"));
+        Directory.CreateDirectory(At("s/runs.lock"));
         Assert.Contains("newer memopt", Assert.Throws<TrackingException>(() => store.Find(new RunQuery())).Message);
-        Assert.Empty(Directory.EnumerateFiles(At("s"), "*.broken-*"));
+
+        string Content() => string.Join('\n', Directory.EnumerateFiles(At("s"), "*", SearchOption.AllDirectories).Order().Select(file => $"{file} {Convert.ToHexString(System.Security.Cryptography.SHA256.HashData(File.ReadAllBytes(file)))}"));
     }
 
     [Fact]
@@ -95,6 +109,52 @@ public sealed class UpkeepTests : IDisposable
         using (var db = new LiteDB.LiteDatabase(At("s/runs.db")))
             db.GetCollection("points").Delete(db.GetCollection("points").FindAll().First()["_id"]);
         Assert.Contains("points of", Assert.Single(store.Check(repair: true)).Text);
+        Whole(store);
+        Assert.Empty(store.Check(repair: false));
+    }
+
+    [Fact]
+    public void A_run_whose_id_was_damaged_in_the_database_is_found_again()
+    {
+        using var store = Filled("s");
+        using (var db = new LiteDB.LiteDatabase(At("s/runs.db")))
+        {
+            var runs = db.GetCollection("runs");
+            var head = runs.FindAll().First(run => run["id"] == "one");
+            head["id"] = "onf";
+            runs.Update(head);
+        }
+        Assert.Contains("one is not in it", Assert.Single(store.Check(repair: false)).Text);
+        store.Check(repair: true);
+        Whole(store);
+        Assert.Equal(2, store.Find(new RunQuery()).Runs.Count);
+    }
+
+    [Theory]
+    [InlineData("began and ended with")]
+    [InlineData("other points of")]
+    public void What_a_disk_changed_in_the_database_is_found(string says)
+    {
+        using var store = Filled("s");
+        using (var db = new LiteDB.LiteDatabase(At("s/runs.db")))
+        {
+            var (collection, field) = says.StartsWith("other", StringComparison.Ordinal) ? ("points", "bin") : ("runs", "head");
+            var documents = db.GetCollection(collection);
+            var document = documents.FindAll().First();
+            var bytes = document[field].AsBinary;
+            if (field == "head")
+            {
+                Assert.Equal((byte)'e', bytes[2]);                            // format, length, experiment
+                bytes[2]++;
+                document[field] = bytes;
+            }
+            else
+            {
+                document[field] = Chunk.Pack([.. Chunk.Unpack(bytes).Select((point, i) => i == 136 ? point with { Value = point.Value * 1.001 } : point)]);
+            }
+            documents.Update(document);
+        }
+        Assert.Contains(says, Assert.Single(store.Check(repair: true)).Text);
         Whole(store);
         Assert.Empty(store.Check(repair: false));
     }
@@ -154,7 +214,46 @@ public sealed class UpkeepTests : IDisposable
         Assert.Empty(to.Import(At("from")).Runs);                             // a folder does as well
         Whole(to);
         File.WriteAllText(At("no.zip"), "text");
+        Assert.Contains("no folder of a run store", Assert.Throws<TrackingException>(() => to.Import(folder)).Message);    // one above the stores
         Assert.Contains("no archive", Assert.Throws<TrackingException>(() => to.Import(At("no.zip"))).Message);
+    }
+
+    [Fact]
+    public void Experiments_go_along_and_leave_those_that_are_there_as_they_are()
+    {
+        using var from = new LiteRunStore(At("from"));
+        from.Begin(Start("one", "words")).Dispose();
+        from.Experiments.Change(from.Experiments.Of("words").Id, words => words with { Name = "Words of today", Tags = new Dictionary<string, string> { ["team"] = "nlp", ["kept"] = "no" } });
+        var empty = from.Experiments.Create("Empty", new Dictionary<string, string>())!;
+        from.Experiments.Change(empty.Id, experiment => experiment with { Deleted = true });
+        Assert.Equal(1, from.Export(At("all.zip")));
+        Assert.Equal(1, from.Export(At("some.zip"), ["one"]));
+
+        using var bare = new LiteRunStore(At("bare"));
+        bare.Import(At("all.zip"));
+        Assert.Equal(from.Experiments.All().Select(Said), bare.Experiments.All().Select(Said));
+        using var parcel = new LiteRunStore(At("parcel"));
+        parcel.Import(At("some.zip"));
+        Assert.DoesNotContain(parcel.Experiments.All(), experiment => experiment.Name == "Empty");
+
+        using var to = new LiteRunStore(At("to"));
+        var mine = to.Experiments.Create("Words of today", new Dictionary<string, string>())!;
+        to.Begin(Start("two", "words")).Dispose();
+        to.Experiments.Change(to.Experiments.Of("words").Id, words => words with { Tags = new Dictionary<string, string> { ["kept"] = "yes" } });
+        var before = to.Experiments.All();
+        to.Import(At("all.zip"));
+        to.Import(At("all.zip"));
+        to.Import(At("from"));
+        var after = to.Experiments.All();
+        Assert.Equal(["Default", "Words of today", "words", "Empty"], after.Select(experiment => experiment.Name));
+        Assert.Equal(before.Select(experiment => experiment.Id), after.Take(3).Select(experiment => experiment.Id));
+        Assert.Equal("nlp", to.Experiments.Of("words").Tags["team"]);
+        Assert.Equal("yes", to.Experiments.Of("words").Tags["kept"]);
+        Assert.Equal(after.Count, after.Select(experiment => experiment.Id).Distinct().Count());
+        Assert.Equal(mine.Id, to.Experiments.Of("Words of today").Id);
+
+        static string Said(Experiment experiment) =>
+            $"{experiment.Id} {experiment.Name} {experiment.Key} {experiment.Deleted} {string.Join(",", experiment.Tags.OrderBy(tag => tag.Key).Select(tag => tag.Key + "=" + tag.Value))}";
     }
 
     [Fact]

@@ -6,10 +6,10 @@ using Spectre.Console;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary><c>artifacts ls|get|put|verify|sync</c>: what trainings left, here and in a storage account.</summary>
+/// <summary><c>artifacts ls|get|put|verify|sync|rm</c>: what trainings left, here and in a storage account.</summary>
 internal static class ArtifactsCommand
 {
-    private const string about = "Its hash, or the start of it.";
+    private const string about = "Its hash, or the start of it; or a registered adapter: NAME@3, NAME@best.";
 
     private sealed record Row(string Hash, int Files, long Bytes, bool Local, bool? Uploaded);
 
@@ -20,15 +20,25 @@ internal static class ArtifactsCommand
 
         public BlobArtifacts Account => Remote ?? throw new UserFault("No storage account is named.", next: "set tracking.artifacts to az://account/container/path, or add --at az://account/container/path");
 
-        /// <summary>The hash that begins so.</summary>
+        /// <summary>The adapters registered among them.</summary>
+        public AdapterRegistry Registry => new(Local.Folder, Remote);
+
+        /// <summary>The hash that begins so, or that of a registered adapter.</summary>
         public string Find(string beginning)
         {
-            var found = All.List().Where(hash => hash.StartsWith(beginning, StringComparison.Ordinal)).ToList();
+            if (beginning.Contains('@') || (!beginning.All(char.IsAsciiHexDigitLower) && AdapterRegistry.IsReference(beginning)))
+            {
+                Storage.Meet(Registry, beginning.Split('@')[0], text => Shell.Progress.WriteLine(text));
+                if (beginning.Contains('@') || Registry.Find(beginning) is not null)
+                    return Registry.Resolve(beginning).Version.Hash;
+            }
+            // Of an empty text, such as a variable that is not set makes, everything is the rest.
+            var found = beginning.Length == 0 ? [] : All.List().Where(hash => hash.StartsWith(beginning, StringComparison.Ordinal)).ToList();
             return found.Count == 1 ? found[0] : throw new UserFault(found.Count == 0 ? $"There is no artifact {beginning}." : $"{found.Count} artifacts begin with {beginning}.", next: "dotnet memopt artifacts ls");
         }
     }
 
-    public static Command Create() => new("artifacts", "Show, fetch, store, check and upload artifacts: adapters by content hash.\n\nExample:\n  dotnet memopt artifacts ls\n  dotnet memopt artifacts sync --at az://account/container/adapters") { List(), Get(), Put(), Verify(), Sync() };
+    public static Command Create() => new("artifacts", "Show, fetch, store, check, upload and remove artifacts: adapters and checkpoints by content hash.\n\nExample:\n  dotnet memopt artifacts ls\n  dotnet memopt artifacts sync --at az://account/container/adapters") { List(), Get(), Put(), Verify(), Sync(), Remove() };
 
     private static Command List()
     {
@@ -64,7 +74,7 @@ internal static class ArtifactsCommand
         var command = new Command("get", "Write an artifact's files into a folder, every hash checked; downloaded first where it is not here.\n\nExample:\n  dotnet memopt artifacts get 3f2a --out adapter") { hash, into, at, json };
         Act(command, json, at, (parsed, places) =>
         {
-            var (found, folder) = (places.Find(parsed.GetValue(hash)!), Path.GetFullPath(parsed.GetValue(into)!));
+            var (found, folder) = (places.Find(parsed.GetValue(hash)!), Full(parsed.GetValue(into)!));
             places.All.Get(found, folder);
             if (parsed.GetValue(json))
                 Shell.Print(new { hash = found, folder, files = places.All.Files(found) });
@@ -82,7 +92,7 @@ internal static class ArtifactsCommand
         var command = new Command("put", "Store a folder or a file by its content, and upload it where a storage account is named; the same content is stored once.\n\nExample:\n  dotnet memopt artifacts put .memopt/memopt/adapter\n  3f2a…") { path, at, json };
         Act(command, json, at, (parsed, places) =>
         {
-            var source = Path.GetFullPath(parsed.GetValue(path)!);
+            var source = Full(parsed.GetValue(path)!);
             if (!File.Exists(source) && !Directory.Exists(source))
                 throw new UserFault("There is nothing to store.", found: $"no file or folder {source}");
             var link = places.Local.Put(Path.GetFileName(source), source);
@@ -122,12 +132,14 @@ internal static class ArtifactsCommand
     {
         var hash = HashesArgument();
         var (at, json) = (AtOption(), Shell.JsonOption());
-        var command = new Command("sync", "Upload what is only here, going on where an earlier upload was cut off. An artifact that is named is sent as far as the account lacks its content.\n\nExample:\n  dotnet memopt artifacts sync\n  1 artifact uploaded, 14 blocks, 52.4 MiB") { hash, at, json };
+        var command = new Command("sync", "Upload what is only here, going on where an earlier upload was cut off. What the account has of an artifact that is named is read, and sent again where it is missing or damaged.\n\nExample:\n  dotnet memopt artifacts sync\n  1 artifact uploaded, 14 blocks, 52.4 MiB") { hash, at, json };
         Act(command, json, at, (parsed, places) =>
         {
             var account = places.Account;
-            var hashes = parsed.GetValue(hash) is { Length: > 0 } named ? named.Select(places.Find).ToList() : places.Local.List().Except(account.Uploaded()).ToList();
-            var sent = hashes.Select(account.Push).Aggregate(new Sent(0, 0), (sum, one) => new(sum.Blocks + one.Blocks, sum.Bytes + one.Bytes));
+            var named = parsed.GetValue(hash) is { Length: > 0 } some ? some.Select(places.Find).ToList() : null;
+            using var runs = Workplace.Known();
+            var (hashes, sent) = account.Sync(runs, named);
+            places.Registry.Sync();
             if (parsed.GetValue(json))
                 Shell.Print(new { uploaded = hashes, sent });
             else
@@ -137,6 +149,73 @@ internal static class ArtifactsCommand
         return command;
     }
 
+    private static Command Remove()
+    {
+        var hash = new Argument<string[]>("artifacts") { Description = about, Arity = ArgumentArity.ZeroOrMore };
+        var checkpoints = new Option<bool>("--checkpoints") { Description = "The uploaded checkpoints of all finished runs of this store." };
+        var force = new Option<bool>("--force") { Description = "Also what a run or the registry names, and while a run is training." };
+        var dry = new Option<bool>("--dry-run") { Description = "Say what would be removed and remove nothing." };
+        var (at, json) = (AtOption(), Shell.JsonOption());
+        var command = new Command("rm", "Remove artifacts, here and in the storage account; content that another artifact has stays. What a run or the registry of adapters names is refused.\n\nExample:\n  dotnet memopt artifacts rm 3f2a --dry-run\n  dotnet memopt artifacts rm --checkpoints") { hash, checkpoints, force, dry, at, json };
+        Act(command, json, at, (parsed, places) =>
+        {
+            using var store = Workplace.Known();
+            var runs = store?.Find(new RunQuery { Limit = int.MaxValue - 1 }).Runs ?? [];
+            var all = places.All.List();
+            Storage.Meet(places.Registry, null, text => Shell.Progress.WriteLine(text));
+            var versions = places.Registry.List().SelectMany(adapter => adapter.Versions.Select(version => (version.Hash, Named: $"{adapter.Name}@{version.Number}"))).ToLookup(one => one.Hash, one => one.Named);
+            var named = parsed.GetValue(hash)!.Select(places.Find).Distinct().ToList();
+            var spare = !parsed.GetValue(checkpoints) ? []
+                : runs.Where(run => run.Status == RunStatus.Finished).SelectMany(run => run.Artifacts).Where(link => link.Name.StartsWith("checkpoint-", StringComparison.Ordinal) && all.Contains(link.Hash)).Select(link => link.Hash).ToHashSet();
+            if (named.Count == 0 && !parsed.GetValue(checkpoints))
+                throw new UserFault("No artifact is named.", next: "name some: dotnet memopt artifacts rm HASH…, or use --checkpoints");
+            var leaving = named.Union(spare).ToList();
+            var contents = all.ToDictionary(one => one, places.All.Files);
+            var kept = contents.Where(one => !leaving.Contains(one.Key)).SelectMany(one => one.Value).Select(file => file.Hash).ToHashSet();
+            var rows = leaving.Select(one => new
+            {
+                hash = one,
+                bytes = contents[one].Sum(file => file.Bytes),
+                freed = contents[one].DistinctBy(file => file.Hash).Where(file => !kept.Contains(file.Hash)).Sum(file => file.Bytes),
+                namedBy = runs.SelectMany(run => run.Artifacts.Where(link => link.Hash == one).Select(link => $"run {run.Start.Id} ({link.Name})")).Concat(versions[one]).ToList(),
+            }).ToList();
+            if (!parsed.GetValue(force))
+            {
+                if (rows.FirstOrDefault(row => row.namedBy.Count > 0 && (!spare.Contains(row.hash) || versions[row.hash].Any())) is { } bound)
+                    throw new UserFault($"Artifact {bound.hash[..12]} is named by {string.Join(", ", bound.namedBy)}.", next: "add --force to remove it all the same; dotnet memopt runs gc removes runs");
+                if (leaving.Count > 0 && runs.FirstOrDefault(run => run.Status == RunStatus.Running) is { } busy)
+                    throw new UserFault($"Run {busy.Start.Id} is training and may be storing what has the same content.", next: "wait for it, or add --force");
+            }
+            if (!parsed.GetValue(dry))
+            {
+                foreach (var row in rows)
+                {
+                    places.All.Delete(row.hash);
+                    foreach (var run in runs.Where(run => run.Status != RunStatus.Running && run.Artifacts.Any(link => link.Hash == row.hash)))
+                    {
+                        using var record = store!.Amend(run.Start.Id);
+                        foreach (var link in run.Artifacts.Where(link => link.Hash == row.hash))
+                            record.Link(link with { Place = null });
+                    }
+                }
+            }
+            if (parsed.GetValue(json))
+            {
+                Shell.Print(new { applied = !parsed.GetValue(dry), artifacts = rows });
+                return 0;
+            }
+            foreach (var row in rows)
+                Shell.Output.WriteLine($"{row.hash[..12]}  {LedgerTable.Size(row.bytes)}{(row.freed < row.bytes ? $", of which {LedgerTable.Size(row.bytes - row.freed)} stays for other artifacts" : "")}  {string.Join(", ", row.namedBy)}");
+            var freed = leaving.SelectMany(one => contents[one]).DistinctBy(file => file.Hash).Where(file => !kept.Contains(file.Hash)).Sum(file => file.Bytes);
+            Console.Out.WriteLine($"{(parsed.GetValue(dry) ? "Would remove" : "Removed")} {rows.Count} {(rows.Count == 1 ? "artifact" : "artifacts")}, {LedgerTable.Size(freed)}, here{(places.Remote is { } account ? $" and in {account.Place}" : "")}.");
+            return 0;
+        });
+        return command;
+    }
+
+    /// <summary>A path that the command line gives; an empty one is what a variable that is not set makes.</summary>
+    private static string Full(string path) => path.Length > 0 ? Path.GetFullPath(path) : throw new UserFault("A path is empty.");
+
     private static Option<string?> AtOption() => new("--at") { Description = "A folder of artifacts, or az://account/container/path, in place of the config's." };
 
     private static Argument<string[]> HashesArgument() => new("artifacts") { Description = about + " All when left out.", Arity = ArgumentArity.ZeroOrMore };
@@ -145,8 +224,8 @@ internal static class ArtifactsCommand
     {
         var place = parsed.GetValue(at);
         var local = place is null || BlobPlace.Is(place) ? Workplace.Artifacts((string?)null) : new LocalArtifacts(place);
-        var remote = place is not null ? BlobPlace.Is(place) ? Workplace.Remote(place, local, stop) : null
-            : File.Exists(Workplace.DefaultConfig) ? Workplace.Remote(RunConfigFile.Read(Workplace.DefaultConfig, [], checkFiles: false), stop) : null;
+        var remote = place is not null ? BlobPlace.Is(place) ? new BlobArtifacts(local, Surroundings.BlobPlace(place)) { Stop = stop } : null
+            : File.Exists(Workplace.DefaultConfig) ? Storage.Remote(RunConfigFile.Read(Workplace.DefaultConfig, [], checkFiles: false), stop) : null;
         return action(parsed, new(local, remote));
     })));
 }

@@ -20,13 +20,13 @@ internal static class DoctorCommand
             IReadOnlyList<BackendCandidate> candidates;
             try
             {
-                backend = Backend.Load(parsed.GetValue(requested), Shell.BackendEnvironment());
+                backend = Backend.Load(parsed.GetValue(requested), Surroundings.BackendEnvironment());
                 candidates = backend.Candidates;
             }
             catch (UserFault e)
             {
                 fault = e;
-                candidates = Backend.Search(parsed.GetValue(requested), Shell.BackendEnvironment());
+                candidates = Backend.Search(parsed.GetValue(requested), Surroundings.BackendEnvironment());
             }
             var facts = new Dictionary<string, string>
             {

@@ -36,7 +36,7 @@ internal static class PlanCommand
         // Without a card the budget, or else the host: the run would be on its CPU, in fp32.
         var device = gpu is not null ? PlanDevice.Of(gpu, config.Model.Dtype) : new PlanDevice("cpu", HostMemory.FreeBytes(), config.Model.Dtype is DType.Bfloat16 or DType.Float16 ? 2 : 4);
         if (config.Memory.BudgetGiB is { } gib)
-            device = device with { FreeBytes = (long)(gib * (1L << 30)), ContextBytes = 0 };   // a budget is for the run's own, as in run
+            device = device.Within(gib);
         if (gpu is not null)
             device = device with { HostBytes = config.Memory.HostBudgetGiB is { } most ? (long)(most * (1L << 30)) : host is not null ? Gpus.Find(host).Bytes : card is null ? HostMemory.FreeBytes() : null };
         var length = Trainer.Data.Batches.Padded(config.Data.MaxLength);
@@ -83,7 +83,7 @@ internal static class PlanCommand
     }
 
     /// <summary>What would fit in place of a plan that does not.</summary>
-    private static UserFault Fault(MemoryPlan plan, IReadOnlyList<Strategy> strategies, PlanDevice device, string where, int length)
+    public static UserFault Fault(MemoryPlan plan, IReadOnlyList<Strategy> strategies, PlanDevice device, string where, int length)
     {
         var single = strategies.Where(s => s.Devices == 1).ToList();
         var (other, smallest) = (single.Where(s => s.Fits).MaxBy(s => s.RelativeSpeed), single.MinBy(s => s.PeakBytes)!);
@@ -105,7 +105,6 @@ internal static class PlanCommand
         var path = Path.GetFullPath(Path.Combine(folder, model));
         if (File.Exists(path))
             return path;
-        using var hub = new ModelHub(Shell.HubSettings(offline));
-        return hub.ConfigAsync(ModelSource.Parse(model, folder), revision, new PullCommand.QuietPull(), stop).GetAwaiter().GetResult().Folder;
+        return PullCommand.BringConfig(ModelSource.Parse(model, folder), revision, offline, stop).Folder;
     }
 }

@@ -31,45 +31,18 @@ internal static class PullCommand
     }
 
     /// <summary>The model, brought here with progress on standard error when it is not here yet.</summary>
-    public static LocalModel Bring(ModelSource source, string? revision, bool offline, CancellationToken stop)
-    {
-        using var hub = new ModelHub(Shell.HubSettings(offline));
-        if (!source.Remote)
-            return hub.PullAsync(source, revision, new QuietPull(), stop).GetAwaiter().GetResult();
-        using var progress = new PullProgress();
-        return hub.PullAsync(source, revision, progress, stop).GetAwaiter().GetResult();
-    }
+    public static LocalModel Bring(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Model(source, revision, stop);
 
     /// <summary>A model's config, tokenizer and template without its weights.</summary>
-    public static LocalModel BringText(ModelSource source, string? revision, bool offline, CancellationToken stop)
-    {
-        using var hub = new ModelHub(Shell.HubSettings(offline));
-        return hub.TextAsync(source, revision, new QuietPull(), stop).GetAwaiter().GetResult();
-    }
+    public static LocalModel BringText(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Text(source, revision, stop);
+
+    /// <summary>A model's config alone.</summary>
+    public static LocalModel BringConfig(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Config(source, revision, stop);
 
     /// <summary>The config with the data sets that its rows come from, brought here like a model.</summary>
-    public static LoadedConfig BringData(LoadedConfig config, bool offline, CancellationToken stop)
-    {
-        var sources = config.Config.Data.Train.List.Concat(config.Config.Data.Eval?.List ?? []).Where(source => source.Remote).Select(source => source.Source).Distinct();
-        return config with { Located = sources.ToDictionary(source => source, source => Bring(HubDataSet.Parse(source), offline, stop)) };
-    }
+    public static LoadedConfig BringData(LoadedConfig config, bool offline, CancellationToken stop) => Supplies(offline).Data(config, stop);
 
-    private static LocalModel Bring(HubDataSet source, bool offline, CancellationToken stop)
-    {
-        using var hub = new ModelHub(Shell.HubSettings(offline));
-        using var progress = new PullProgress();
-        return hub.DataAsync(source, progress, stop).GetAwaiter().GetResult();
-    }
+    private static LocalModel Bring(HubDataSet source, bool offline, CancellationToken stop) => Supplies(offline).Data(source, stop);
 
-    /// <summary>Says nothing: for what is here already or takes no time.</summary>
-    internal sealed class QuietPull : IPullWatcher
-    {
-        public void Note(string text)
-        {
-        }
-
-        public void Advance(string file, long done, long size, long resumed)
-        {
-        }
-    }
+    private static Supplies Supplies(bool offline) => new(Surroundings.HubSettings(offline), () => new PullProgress());
 }

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
+using Memopt.Tool.Commands.Runs;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Memopt.Trainer;
@@ -18,103 +19,84 @@ internal static class RunCommand
         var set = new Option<string[]>("--set") { Description = "Change a setting: --set train.steps=500 (repeatable).", AllowMultipleArgumentsPerToken = false };
         var fromStart = new Option<bool>("--from-start") { Description = "Leave earlier checkpoints aside and train from the first step." };
         var smoke = new Option<bool>("--smoke") { Description = "Try the whole path on the embedded nano model for 20 steps." };
+        var fromRun = new Option<string?>("--from-run") { Description = "Train a recorded run once more, by its id: its settings, with --set on top, into a folder of its own. The config names the store, and the folder that paths are relative to." };
         var noRehearsal = new Option<bool>("--no-rehearsal") { Description = "Begin with the first step: do not try the longest batch, an evaluation and a checkpoint first." };
         var (backend, offline, json) = (Shell.BackendOption(), Shell.OfflineOption(), Shell.JsonOption());
-        var command = new Command("run", "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  .memopt/memopt/adapter") { config, set, fromStart, smoke, noRehearsal, backend, offline, json };
+        var command = new Command("run", "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  .memopt/memopt/adapter") { config, set, fromStart, fromRun, smoke, noRehearsal, backend, offline, json };
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
-            Run(parsed.GetValue(config)!, [.. parsed.GetValue(set) ?? [], .. parsed.GetValue(noRehearsal) ? new[] { "memory.rehearse=false" } : []], parsed.GetValue(fromStart), parsed.GetValue(smoke), parsed.GetValue(backend), parsed.GetValue(offline), parsed.GetValue(json), stop))));
+            Run(parsed.GetValue(config)!, [.. parsed.GetValue(set) ?? [], .. parsed.GetValue(noRehearsal) ? new[] { "memory.rehearse=false" } : []], parsed.GetValue(fromStart),
+                parsed.GetValue(fromRun), parsed.GetValue(smoke), parsed.GetValue(backend), parsed.GetValue(offline), parsed.GetValue(json), stop))));
         return command;
     }
 
-    private static int Run(string file, string[] overrides, bool fromStart, bool smoke, string? requested, bool offline, bool json, CancellationToken stop)
+    private static int Run(string file, string[] overrides, bool fromStart, string? fromRun, bool smoke, string? requested, bool offline, bool json, CancellationToken stop)
     {
         var watcher = new ConsoleWatcher();
         if (smoke)
             overrides = [.. overrides, $"model.source={ModelHub.Nano}", "train.steps=20", "tracking.experiment=smoke"];
-        var result = Train(file, overrides, config => smoke ? Path.Combine(config.Folder, ".memopt", "smoke") : Workplace.Output(config), fromStart || smoke, requested, offline, watcher, parent: null, stop);
+        if (smoke && fromRun is not null)
+            throw new UserFault("--smoke and --from-run are different trainings.", next: "leave one of them out");
+        var again = fromRun is null ? null : Recorded(file, fromRun);
+        var config = again is null ? RunConfigFile.Read(file, overrides) : Settings(file, again, overrides);
+        // The same command, given again, goes on in the same folder.
+        var output = again is not null ? Path.Combine(config.Folder, ".memopt", $"again-{again.Start.Id}{(config.Overrides.Count == 0 ? "" : "-" + config.Hash[..8])}")
+            : smoke ? Path.Combine(config.Folder, ".memopt", "smoke") : Storage.Output(config.File);
+        var result = Train(config, output, fromStart || smoke, requested, offline, watcher, again is null ? null : new RunParent(again.Start.Id, "again"), again, stop);
         if (json)
-            Shell.Print(new { runId = result.RunId, status = result.Status, steps = result.Steps, adapter = result.Adapter, upToDate = result.UpToDate, eval = result.Score });
+            Shell.Print(new { runId = result.RunId, status = result.Status, steps = result.Steps, adapter = result.Adapter, upToDate = result.UpToDate, eval = result.Score, notUploaded = Unsent(result.Unsafe) });
         else
             watcher.Stage(result.Status == RunStatus.Finished ? "finished" : "stopped", $"run {result.RunId}; see it with: dotnet memopt runs show {result.RunId}");
-        return result.Status == RunStatus.Finished ? 0 : 130;
+        return result.Status == RunStatus.Finished && !(stop.IsCancellationRequested && result.Unsafe.Count > 0) ? 0 : 130;
+    }
+
+    private static Run Recorded(string file, string id)
+    {
+        using var store = File.Exists(file) ? Storage.Store(RunConfigFile.Read(file, [], checkFiles: false)) : Workplace.Store((string?)null);
+        var run = RunsCommand.Need(store, id);
+        return run.Start.Tags.GetValueOrDefault("kind") != "sweep" ? run : throw new UserFault($"Run {run.Start.Id} is a sweep.", next: "train a part of it, or all of it: dotnet memopt sweep FILE --from-start");
+    }
+
+    /// <summary>A recorded run's settings, with overrides; paths are relative to the config's folder.</summary>
+    private static LoadedConfig Settings(string file, Run run, string[] overrides)
+    {
+        var config = RunConfigFile.Recorded(Path.Combine(Path.GetDirectoryName(file) ?? "", $"run-{run.Start.Id}"), run.Start.Config, overrides);
+        return RunConfigFile.Flat(config.Config).FirstOrDefault(setting => setting.Value.Contains(Secrets.Redacted, StringComparison.Ordinal)) is not { Key: { } secret } ? config
+            : throw new UserFault($"{secret} had a secret in it, which is not recorded.", found: Secrets.Redacted, next: $"give it again: --set {secret}=…");
     }
 
     /// <summary>Brings what a config names and trains it; going on from the last checkpoint in its folder.</summary>
-    /// <param name="file">The config file.</param>
-    /// <param name="overrides">Settings as <c>a.b=value</c>.</param>
-    /// <param name="place">The folder of checkpoints and result.</param>
+    /// <param name="config">The config, with what the command line changed.</param>
+    /// <param name="output">The folder of checkpoints and result.</param>
     /// <param name="fromStart">Whether checkpoints are left aside.</param>
     /// <param name="requested">The backend asked for, or null.</param>
     /// <param name="offline">Whether no server is asked.</param>
     /// <param name="watcher">Told what passes.</param>
-    /// <param name="parent">The run that this one is a part of, or null.</param>
+    /// <param name="parent">The run that this one came from, or null.</param>
+    /// <param name="again">The run that is made once more, or null; what it took of moving branches and aliases is taken again.</param>
     /// <param name="stop">Ends it after the step.</param>
-    public static Result Train(string file, IReadOnlyList<string> overrides, Func<LoadedConfig, string> place, bool fromStart, string? requested, bool offline, IWatcher watcher, RunParent? parent, CancellationToken stop)
+    public static Result Train(LoadedConfig config, string output, bool fromStart, string? requested, bool offline, IWatcher watcher, RunParent? parent, Run? again, CancellationToken stop)
     {
-        var config = RunConfigFile.Read(file, overrides);
-        watcher.Stage("config", file);
+        using var store = Storage.Store(config);
+        using var log = new RunLog(watcher, store);
+        watcher = log;
+        watcher.Stage("config", config.File);
         foreach (var change in config.Overrides)
             watcher.Stage("", $"{change.Key}  {change.Old} -> {change.New}   (command line)");
-        var model = PullCommand.Bring(ModelSource.Parse(config.Config.Model.Source, config.Folder), config.Config.Model.Revision, offline, stop);
-        if (model.Commit is not null)
-            watcher.Stage("download", $"{model.Source} at {model.Commit}, {model.FetchedBytes / 1048576.0:N1} MiB fetched");
-        config = PullCommand.BringData(config, offline, stop);
-        foreach (var data in config.Located.Values)
-            watcher.Stage("download", $"{data.Source} at {data.Commit}, {data.Files.Count} files, {data.FetchedBytes / 1048576.0:N1} MiB fetched");
-        var output = place(config);
-        using var one = OnlyOne(output);
-        using var store = Workplace.Store(config);
-        var backend = Backend.Load(requested, Shell.BackendEnvironment(config.Folder));
-        foreach (var warning in backend.Warnings)
-            watcher.Stage("warning", warning);
-        if (parent is not null && backend.Kind == "cuda")
-            Cuda.ReleaseCached(backend.Device);                               // what those before it had is free again
-        var (commit, dirty) = Shell.Git(config.Folder);
-        using var stopping = CancellationTokenSource.CreateLinkedTokenSource(stop);
-        return FineTune.Run(new Job
+        return new Session
         {
             Config = config,
-            Model = model.Folder,
             Output = output,
-            Backend = backend,
             Store = store,
-            Artifacts = (IArtifactStore?)Workplace.Remote(config, stopping.Token, fault => watcher.Stage("tracking", $"{fault.Message} The adapter is stored here only. {fault.Next}")) ?? Workplace.Artifacts(config),
             Watcher = watcher,
-            RunId = NewId(),
+            Pulling = told => new PullProgress(told),
+            Backend = requested,
+            Offline = offline,
             FromStart = fromStart,
             Parent = parent,
-            GitCommit = commit,
-            GitDirty = dirty,
-            Environment = new Dictionary<string, string>(model.Files.Select(file => KeyValuePair.Create($"model.files.{file.Path}", file.Hash))
-                .Concat(config.Located.Select(data => KeyValuePair.Create($"data.commit.{data.Key}", data.Value.Commit ?? "none"))).Concat(Shell.Variables()))
-            {
-                ["model.source"] = model.Source,
-                ["model.commit"] = model.Commit ?? "none",
-                ["tool"] = Shell.Version,
-                ["dotnet"] = RuntimeInformation.FrameworkDescription,
-                ["os"] = RuntimeInformation.OSDescription,
-                ["backend"] = backend.Kind,
-                ["libtorch"] = backend.Version ?? "unknown",
-                ["device"] = (backend.Kind == "cuda" ? Cuda.DeviceName() : null) ?? $"{Environment.ProcessorCount} CPU threads",
-                ["host"] = Environment.MachineName,
-            },
-        }, stopping.Token);
+            Again = again,
+        }.Run(stop);
     }
 
-    /// <summary>Sortable by time, unique by chance.</summary>
-    public static string NewId() => DateTime.UtcNow.ToString("yyMMddHHmmss") + Guid.NewGuid().ToString("N")[..6];
-
-    /// <summary>Two processes must not write one run's checkpoints.</summary>
-    public static FileStream OnlyOne(string output)
-    {
-        Directory.CreateDirectory(output);
-        try
-        {
-            return new FileStream(Path.Combine(output, "run.lock"), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-        }
-        catch (IOException e)
-        {
-            throw new UserFault("This config is being trained by another process.", found: e.Message, next: "wait for it, or copy the config under another name");
-        }
-    }
+    /// <summary>What is not in the storage account, for JSON.</summary>
+    public static object Unsent(IEnumerable<Unsafe> left) => left.Select(one => new { runId = one.Upload.Run, name = one.Upload.Link.Name, hash = one.Upload.Link.Hash, why = one.Why, next = one.Next });
 }

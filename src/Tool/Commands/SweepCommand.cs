@@ -4,6 +4,7 @@ using Memopt.Tool.Commands.Runs;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Memopt.Trainer;
+using Memopt.Trainer.Recipes;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;
@@ -46,10 +47,10 @@ internal static class SweepCommand
     {
         var watcher = new ConsoleWatcher();
         var (config, total) = (sweep.Base, sweep.Combinations.Count);
-        var folder = Path.Combine(Workplace.Output(config), $"sweep-{sweep.Name}");
-        using var one = RunCommand.OnlyOne(folder);
-        using var store = Workplace.Store(config);
-        var id = Kept(Path.Combine(folder, "run-id"), RunCommand.NewId());
+        var folder = Path.Combine(Storage.Output(config.File), $"sweep-{sweep.Name}");
+        using var one = Session.OnlyOne(folder, watcher, stop);
+        using var store = Storage.Store(config);
+        var id = Kept(Path.Combine(folder, "run-id"), Session.NewId());
         using var record = store.BeginSteady(new RunStart
         {
             Id = id,
@@ -76,14 +77,20 @@ internal static class SweepCommand
                 record.Append(new RunEvent(DateTimeOffset.UtcNow, child.Number, "failed", $"{combination.Number} ({combination}): {reason}"));
         }
 
+        IReadOnlyList<Unsafe> left = [];
+        using (var uploads = Storage.Uploads(config, store, text => watcher.Stage("upload", text)))
+            left = uploads is null ? [] : Storage.Finish(uploads, config, watcher, stop);
+
         var done = children.Where(child => child.Value is { } value && !double.IsNaN(value));
         var best = sweep.Sweep.Goal == SweepGoal.Minimize ? done.MinBy(child => child.Value) : done.MaxBy(child => child.Value);
+        if (best is null && children.Find(child => child.RunId is not null) is { } trained)
+            watcher.Stage("best", $"none: no combination has {sweep.Sweep.Metric} as a number; runs have {string.Join(", ", store.Get(trained.RunId!)!.Metrics.Keys.Order(StringComparer.Ordinal))}");
         var (stopped, failed) = (children.Count < total, children.Count(child => child.Reason is not null));
         record.Tag("best", best?.RunId);
         var status = stopped ? RunStatus.Stopped : failed == total ? RunStatus.Failed : RunStatus.Finished;
         record.End(new Outcome(status, stopped ? "stopped on request" : failed > 0 ? $"{failed} of {total} failed" : null) { Ended = DateTimeOffset.UtcNow });
         if (json)
-            Shell.Print(new { runId = id, name = sweep.Name, metric = sweep.Sweep.Metric, goal = sweep.Sweep.Goal, total, stopped, best, children });
+            Shell.Print(new { runId = id, name = sweep.Name, metric = sweep.Sweep.Metric, goal = sweep.Sweep.Goal, total, stopped, best, children, notUploaded = RunCommand.Unsent(left) });
         else
             Show(sweep, children, best);
         if (stopped)
@@ -96,20 +103,20 @@ internal static class SweepCommand
             var own = Path.Combine(folder, $"{combination.Number}");
             Directory.CreateDirectory(own);
             var (known, checkpoints) = (Path.Combine(own, "combination"), Path.Combine(own, "checkpoints"));
-            if (!File.Exists(known) || File.ReadAllText(known) != combination.Hash)
+            if (!File.Exists(known) || File.ReadAllText(known) != combination.Identity)
             {
                 // Another combination was here before the sweep file or the config changed; its checkpoints are of no use.
                 if (Directory.Exists(checkpoints))
                     Directory.Delete(checkpoints, recursive: true);
-                File.WriteAllText(known, combination.Hash);
+                File.WriteAllText(known, combination.Identity);
             }
 
             Child Became(string status, string? runId = null, int? steps = null, string? reason = null, bool upToDate = false) => new(combination.Number, runId, status,
                 runId is null ? null : store.Get(runId)?.Metrics.GetValueOrDefault(sweep.Sweep.Metric)?.Last, steps, Parameters(combination), own, reason, upToDate);
             try
             {
-                var result = RunCommand.Train(config.File, [.. combination.Settings.Select(setting => $"{setting.Key}={setting.Value}"), $"tracking.tags.sweep=\"{sweep.Name}\""],
-                    _ => own, fromStart, backend, offline, new ConsoleWatcher(), new RunParent(id, "sweep"), stop);
+                var result = RunCommand.Train(RunConfigFile.Read(config.File, [.. combination.Settings.Select(setting => $"{setting.Key}={setting.Value}"), $"tracking.tags.sweep=\"{sweep.Name}\""]),
+                    own, fromStart, backend, offline, new ConsoleWatcher(), new RunParent(id, "sweep"), again: null, stop);
                 return result.Status == RunStatus.Finished ? Became("finished", result.RunId, result.Steps, upToDate: result.UpToDate) : null;
             }
             catch (Exception e) when (e is OperationCanceledException || stop.IsCancellationRequested)
@@ -133,7 +140,7 @@ internal static class SweepCommand
         table.AddColumn(new TableColumn(Markup.Escape(sweep.Sweep.Metric)).RightAligned()).AddColumn("status").AddColumn("run").AddColumn("");
         foreach (var child in children)
         {
-            table.AddRow([$"{child.Number}", .. child.Parameters.Values.Select(value => Markup.Escape(value?.ToJsonString() ?? "null")), RunsCommand.Brief(child.Value),
+            table.AddRow([$"{child.Number}", .. sweep.Combinations[child.Number - 1].Settings.Select(setting => Markup.Escape(setting.Value)), RunsCommand.Brief(child.Value),
                 RunsCommand.Spelled(child.Status), child.RunId ?? "–", child == best ? "[green]best[/]" : Markup.Escape(child.Reason ?? "")]);
         }
         Shell.Output.Write(table);

@@ -43,8 +43,11 @@ internal sealed class ConsoleWatcher : IWatcher
         if (!last && row.Step != first && sinceLine.Elapsed.TotalSeconds < (Console.IsErrorRedirected ? 5 : 0.2))
             return;
         var left = row.Step == first ? "" : $", {TimeSpan.FromSeconds(training.Elapsed.TotalSeconds / (row.Step - first) * (total - row.Step)):hh\\:mm\\:ss} left";
-        Line($"step {row.Step} / {total}  loss {row.Loss:F4}  lr {row.LearningRate:G3}  norm {row.GradNorm:F3}  {row.TokensPerSecond:N0} tokens/s  {row.MemoryBytes / 1048576.0:N0} MiB{left}", last);
+        Line(StepLine(row, total) + left, last);
     }
+
+    public static string StepLine(StepRow row, int total) =>
+        $"step {row.Step} / {total}  loss {row.Loss:F4}  lr {row.LearningRate:G3}  norm {row.GradNorm:F3}  {row.TokensPerSecond:N0} tokens/s  {row.MemoryBytes / 1048576.0:N0} MiB";
 
     private void Line(string text, bool last)
     {

@@ -15,14 +15,21 @@ internal sealed class PullProgress : IPullWatcher, IDisposable
     private readonly Stopwatch watch = Stopwatch.StartNew();
     private readonly CancellationTokenSource ended = new();
     private readonly Task bars;
+    private readonly Action<string>? told;
     private TimeSpan last;
     private int writing;
 
-    public PullProgress() => bars = Console.IsErrorRedirected ? Task.CompletedTask : Task.Run(BarsAsync);
+    /// <param name="told">Told each note too.</param>
+    public PullProgress(Action<string>? told = null)
+    {
+        this.told = told;
+        bars = Console.IsErrorRedirected ? Task.CompletedTask : Task.Run(BarsAsync);
+    }
 
     public void Note(string text)
     {
         notes.Enqueue(text);
+        told?.Invoke(text);
         if (Console.IsErrorRedirected)
             Notes();
     }

@@ -32,21 +32,26 @@ internal sealed record Filter(Func<Subject, bool> Matches, IReadOnlyList<Filter.
         private sealed record Written(string?[] Keys, long Started, string Id);
     }
 
-    public Place Of(Subject subject) => new([.. Order.Select(key => Sortable(key.Operand.Read(subject)))], subject.Run.Started, subject.Run.Id);
+    /// <summary>The same with more keys of an order.</summary>
+    public Filter Then(IReadOnlyList<string> keys) => keys.Count == 0 ? this : this with { Order = [.. Order, .. keys.SelectMany(FilterParser.Keys)] };
+
+    public Place Of(Subject subject) => new([.. Order.Select(key => Sortable(key.Operand, subject))], subject.Run.Started, subject.Run.Id);
 
     public int Compare(Place a, Place b)
     {
         if (a.Keys.Length != Order.Count || b.Keys.Length != Order.Count)
-            throw new TrackingException("The page belongs to a query with another order.");
+            throw new QueryException(b.ToString(), 0, "the page belongs to a query with another order.");
         for (var i = 0; i < Order.Count; i++)
         {
             var (x, y) = (a.Keys[i], b.Keys[i]);
-            // What is not there comes last, whichever way the order goes; numbers come before texts.
+            // What is not there comes last, whichever way the order goes, and NaN before it; numbers come before texts.
             var order = (x, y) switch
             {
-                (null, null) => 0,
+                (null, null) or (double.NaN, double.NaN) => 0,
                 (null, _) => 1,
                 (_, null) => -1,
+                (double.NaN, _) => 1,
+                (_, double.NaN) => -1,
                 (double m, double n) => Directed(m.CompareTo(n)),
                 (string s, string t) => Directed(string.CompareOrdinal(s, t)),
                 (double, _) => Directed(-1),
@@ -60,11 +65,11 @@ internal sealed record Filter(Func<Subject, bool> Matches, IReadOnlyList<Filter.
         return a.Started != b.Started ? b.Started.CompareTo(a.Started) : string.CompareOrdinal(a.Id, b.Id);
     }
 
-    private static object? Sortable(object? value) => value switch
+    /// <summary>Parameters and tags that are numbers are ordered as such; an id or a commit is a text, though it may read like one: 26112516e4.</summary>
+    private static object? Sortable(Operand operand, Subject subject) => operand.Read(subject) switch
     {
-        double.NaN => null,
-        string text when double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) && !double.IsNaN(number) => number,
+        string text when operand.Kind == OperandKind.Loose && double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) && !double.IsNaN(number) => number,
         string[] several => several.FirstOrDefault(),
-        _ => value,
+        var value => value,
     };
 }

@@ -24,6 +24,9 @@ internal sealed class FilterParser
 {
     private static readonly string[] aggregates = ["min", "max", "mean", "count", "last"];
 
+    /// <summary>What did not end by itself, for which MLflow has one word.</summary>
+    private static readonly RunStatus[] killed = [RunStatus.Stopped, RunStatus.Interrupted];
+
     private readonly string text;
     private int at;
 
@@ -51,6 +54,27 @@ internal sealed class FilterParser
         return operand;
     }
 
+    /// <summary>Reads keys of an order.</summary>
+    public static IReadOnlyList<Filter.Key> Keys(string text)
+    {
+        var parser = new FilterParser(text);
+        var keys = parser.Keys();
+        parser.End("a key of an order is a name with asc or desc");
+        return keys;
+    }
+
+    private List<Filter.Key> Keys()
+    {
+        var keys = new List<Filter.Key>();
+        do
+        {
+            var operand = Operand();
+            keys.Add(new(operand, !Word("asc") && Word("desc")));
+        }
+        while (Symbol(","));
+        return keys;
+    }
+
     private Filter Query()
     {
         Func<Subject, bool> matches = _ => true;
@@ -62,12 +86,7 @@ internal sealed class FilterParser
         {
             if (!Word("by"))
                 throw Wrong("expected \"by\" after \"order\"");
-            do
-            {
-                var operand = Operand();
-                keys.Add(new(operand, !Word("asc") && Word("desc")));
-            }
-            while (Symbol(","));
+            keys.AddRange(Keys());
         }
         End("expected \"and\", \"or\" or \"order by\"");
         return new(matches, keys);
@@ -137,7 +156,12 @@ internal sealed class FilterParser
             Blank();
             if (operand.Kind is OperandKind.Number or OperandKind.Time)
                 throw Wrong("a number has no pattern");
-            var pattern = Pattern(Text() ?? throw Wrong("expected a pattern in quotes"), insensitive);
+            var pattern = Pattern(Text() ?? throw Wrong("expected a pattern in quotes"), insensitive || operand.Kind == OperandKind.Status);
+            if (operand.Kind == OperandKind.Status)
+            {
+                var meant = Enum.GetValues<RunStatus>().Where(status => pattern.IsMatch(Attributes.Spelled(status)) || (killed.Contains(status) && pattern.IsMatch("killed"))).Select(Attributes.Spelled).ToList();
+                return Any(read, value => meant.Contains((string)value) != negated);
+            }
             return Any(read, value => value is string candidate && pattern.IsMatch(candidate) != negated);
         }
         if (negated)
@@ -193,9 +217,8 @@ internal sealed class FilterParser
 
     private string[] Statuses(string text, int where)
     {
-        // MLflow's word for what did not end by itself.
         if (text.Equals("killed", StringComparison.OrdinalIgnoreCase))
-            return [Attributes.Spelled(RunStatus.Stopped), Attributes.Spelled(RunStatus.Interrupted)];
+            return [.. killed.Select(Attributes.Spelled)];
         if (text.Equals("scheduled", StringComparison.OrdinalIgnoreCase))
             return [];
         return Enum.TryParse<RunStatus>(text, ignoreCase: true, out var status) && Enum.IsDefined(status) && !char.IsDigit(text[0]) ? [Attributes.Spelled(status)]
@@ -206,9 +229,10 @@ internal sealed class FilterParser
     {
         Blank();
         var start = at;
-        if (Quoted() is { } alone)
-            return Attribute(alone, start);
-        var word = Name(@"\w");
+        var quoted = Quoted();
+        if (quoted is not null && !(at < text.Length && text[at] == '.'))
+            return Attribute(quoted, start);
+        var word = quoted ?? Name(@"\w");
         if (word.Length == 0)
             throw Wrong(at == text.Length ? "expected a name, but the text ends" : "expected a name such as metrics.loss", start);
         if (aggregates.Contains(word.ToLowerInvariant()) && Symbol("("))
@@ -266,14 +290,14 @@ internal sealed class FilterParser
         var start = at;
         return Key().ToLowerInvariant() switch
         {
-            "name" => Of((run, role) => run.Params.GetValueOrDefault(role)),
-            "digest" => Of((run, role) => run.Hashes.GetValueOrDefault(role)),
-            "context" => Of((run, role) => run.Params.ContainsKey(role) ? role["data.".Length..] : null),
+            "name" => Of(data => data.Name),
+            "digest" => Of(data => data.Digest),
+            "context" => Of(data => data.Context),
             _ => throw Wrong("a dataset has name, digest and context", start),
         };
 
-        static Operand Of(Func<RunRecord, string, string?> read) =>
-            new(OperandKind.Text, subject => new[] { "data.train", "data.eval" }.Select(role => read(subject.Run, role)).OfType<string>().ToArray());
+        static Operand Of(Func<DatasetInput, string?> read) =>
+            new(OperandKind.Text, subject => DatasetInput.Of(subject.Run.Params, subject.Run.Hashes, subject.Run.Tags).Select(read).OfType<string>().ToArray());
     }
 
     private Operand Attribute(string name, int start) => Attributes.Find(name)

@@ -3,7 +3,8 @@ namespace Memopt.Tracking;
 /// <summary>A run as a filter looks at it.</summary>
 /// <param name="Run">Its head.</param>
 /// <param name="At">The last value that a metric has at a step; the only thing that reads points.</param>
-internal sealed record Subject(RunRecord Run, Func<string, long, double?> At);
+/// <param name="ExperimentId">The id of the experiment that runs name so; the only thing that reads experiments.</param>
+internal sealed record Subject(RunRecord Run, Func<string, long, double?> At, Func<string, string> ExperimentId);
 
 /// <summary>What a filter can ask of a run: a number, a text, several texts, or null where the run has no such thing.</summary>
 internal delegate object? Read(Subject subject);
@@ -23,7 +24,7 @@ internal static class Attributes
     {
         ["run_id"] = Text(run => run.Id),
         ["run_name"] = Text(run => run.Tags.GetValueOrDefault("mlflow.runName")),
-        ["user_id"] = Text(run => run.Tags.GetValueOrDefault("mlflow.user")),
+        ["user_id"] = Text(run => Run.UserOf(run.Tags)),
         ["experiment"] = Text(run => run.Experiment),
         ["status"] = new(OperandKind.Status, subject => Spelled(subject.Run.Status)),
         ["reason"] = Text(run => run.Reason),
@@ -34,6 +35,8 @@ internal static class Attributes
         ["duration"] = Number(run => (run.Ended - run.Started) / 1000.0),
         ["step"] = Number(run => run.Metrics.Count == 0 ? 0 : run.Metrics.Values.Max(metric => metric.LastStep)),
         ["total_steps"] = Number(run => run.TotalSteps),
+        ["experiment_id"] = new(OperandKind.Loose, subject => subject.ExperimentId(subject.Run.Experiment)),
+        ["artifact_uri"] = new(OperandKind.Text, subject => Run.ArtifactUri(subject.ExperimentId(subject.Run.Experiment), subject.Run.Id)),
     };
 
     private static readonly Dictionary<string, string> aliases = new(StringComparer.OrdinalIgnoreCase)
@@ -45,9 +48,10 @@ internal static class Attributes
         ["name"] = "run_name",
         ["User"] = "user_id",
         ["experiment_name"] = "experiment",
-        ["experiment_id"] = "experiment",
         ["created"] = "start_time",
         ["started"] = "start_time",
+        ["creation_time"] = "start_time",
+        ["last_update_time"] = "end_time",
         ["Start Time"] = "start_time",
         ["ended"] = "end_time",
         ["commit"] = "git_commit",

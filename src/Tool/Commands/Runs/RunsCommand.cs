@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Text.Json.Nodes;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Memopt.Trainer;
@@ -37,39 +36,18 @@ internal static class RunsCommand
     {
         var id = new Argument<string>("run") { Description = "Id of the run, or the start of it." };
         var (store, json) = (StoreOption(), Shell.JsonOption());
-        var command = new Command("show", "Show one run: config, memory estimated and measured, steps, result.") { id, store, json };
+        var command = new Command("show", "Show one run: config, memory estimated and measured, steps, result.\n\nExample:\n  dotnet memopt runs show 261124") { id, store, json };
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
             using var runs = Workplace.Store(parsed.GetValue(store));
             var run = Need(runs, parsed.GetValue(id)!);
-            var (steps, evals, events) = (runs.Steps(run.Start.Id), runs.Evals(run.Start.Id), runs.Events(run.Start.Id));
+            var steps = runs.Steps(run.Start.Id);
             if (parsed.GetValue(json))
             {
-                Shell.Print(new
-                {
-                    runId = run.Start.Id,
-                    experiment = run.Start.Experiment,
-                    status = run.Status,
-                    reason = run.Reason,
-                    started = run.Start.Started,
-                    ended = run.Ended,
-                    totalSteps = run.Start.TotalSteps,
-                    gitCommit = run.Start.GitCommit,
-                    gitDirty = run.Start.GitDirty,
-                    hashes = run.Start.Hashes,
-                    environment = run.Start.Environment,
-                    parent = run.Start.Parent,
-                    tags = run.Tags,
-                    config = JsonNode.Parse(run.Start.Config),
-                    ledger = run.Ledger,
-                    artifacts = run.Artifacts,
-                    metrics = run.Metrics,
-                    evals = evals.Select(e => new { step = e.Step, values = e.Values }),
-                    events,
-                    steps,
-                });
+                Shell.Print(RunView.Of(run, runs) with { Steps = steps });
                 return 0;
             }
+            var (evals, events) = (runs.Evals(run.Start.Id), runs.Events(run.Start.Id));
             var console = Shell.Output;
             console.MarkupLine($"[bold]run {run.Start.Id}[/]  {Spelled(run.Status)}{(run.Reason is null ? "" : Markup.Escape($" ({run.Reason})"))}");
             var facts = new Grid().AddColumn().AddColumn();
@@ -79,13 +57,19 @@ internal static class RunsCommand
             Fact("commit", run.Start.GitCommit is { } commit ? commit[..Math.Min(12, commit.Length)] + (run.Start.GitDirty ? " (with changes)" : "") : null);
             if (run.Start.Parent is { } parent)
                 Fact("parent", $"{parent.Id} ({parent.Kind})");
+            if (run.Start.Overrides.Count > 0)
+                Fact("set", string.Join("  ", run.Start.Overrides.Select(setting => $"{setting.Key}={setting.Value}")));
+            foreach (var (name, hash) in run.Start.Hashes)
+                Fact($"sha256 {name}", hash[..Math.Min(12, hash.Length)]);
             foreach (var (name, value) in run.Start.Environment)
                 Fact(name, value);
             foreach (var artifact in run.Artifacts)
-                Fact(artifact.Name, $"{artifact.Path} ({LedgerTable.Size(artifact.Bytes)}, {artifact.Hash[..12]})");
+                Fact(artifact.Name, $"{artifact.Path}{(artifact.Path is not null && artifact.Place is not null ? ", " : "")}{artifact.Place} ({LedgerTable.Size(artifact.Bytes)}, {artifact.Hash[..12]})");
             console.Write(facts);
-            console.Write(LedgerTable.Of(run.Ledger, run.Ledger.Any(row => row.Measured is not null)));
-            if (steps.Count > 0)
+            // What a client of MLflow's interface logged has neither plan nor steps of a training.
+            if (run.Ledger.Count > 0)
+                console.Write(LedgerTable.Of(run.Ledger, run.Ledger.Any(row => row.Measured is not null)));
+            if (steps.Count > 0 && run.Start.TotalSteps > 0)
                 console.WriteLine($"steps {steps[0].Step}–{steps[^1].Step} of {run.Start.TotalSteps}, loss {steps[0].Loss:F4} → {steps[^1].Loss:F4}, median {Median(steps):N0} tokens/s");
             foreach (var happened in events)
                 console.WriteLine($"{happened.Time:u}  after step {happened.Step}  {happened.Kind}: {happened.Text}");
@@ -97,20 +81,6 @@ internal static class RunsCommand
         }));
         return command;
     }
-
-    public static object Summary(Run run) => new
-    {
-        runId = run.Start.Id,
-        experiment = run.Start.Experiment,
-        status = run.Status,
-        started = run.Start.Started,
-        ended = run.Ended,
-        step = run.Step,
-        totalSteps = run.Start.TotalSteps,
-        loss = run.Loss,
-        eval = run.Eval,
-        tags = run.Tags,
-    };
 
     public static string Spelled(RunStatus status) => Spelled(status.ToString().ToLowerInvariant());
 

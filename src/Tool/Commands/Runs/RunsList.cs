@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Spectre.Console;
 
@@ -23,10 +24,11 @@ internal static class RunsList
         var page = new Option<string?>("--page") { Description = "The page after, as the one before names it." };
         var experiment = new Option<string?>("--experiment") { Description = "Only this experiment." };
         var status = new Option<RunStatus?>("--status") { Description = "Only runs that stand so." };
+        var deleted = new Option<bool>("--deleted") { Description = "Only runs that a client of MLflow's interface deleted; they are hidden otherwise." };
         var columns = new Option<string[]>("--columns") { Description = "What to show, by the names of filters, comma-separated: run_id,metrics.loss,min(metrics.loss),params.adapter.rank." };
         var csv = new Option<bool>("--csv") { Description = "Print comma-separated values." };
         var command = new Command("list", "List runs, newest first.\n\nExample:\n  dotnet memopt runs list --filter \"tags.team = 'nlp' and metrics.eval_loss < 0.5 order by metrics.eval_loss\" --limit 5")
-            { filter, store, experiment, status, columns, limit, page, json, csv };
+            { filter, store, experiment, status, deleted, columns, limit, page, json, csv };
         command.Aliases.Add("search");
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
@@ -38,12 +40,13 @@ internal static class RunsList
                 Filter = parsed.GetValue(filter),
                 Experiment = parsed.GetValue(experiment),
                 Status = parsed.GetValue(status),
+                Deleted = parsed.GetValue(deleted),
                 Columns = shown,
                 Limit = parsed.GetValue(limit),
                 Page = parsed.GetValue(page),
             });
             if (parsed.GetValue(json))
-                Shell.Print(asked.Count == 0 ? found.Runs.Select(RunsCommand.Summary) : found.Values.Select(row => (object)shown.Zip(row).ToDictionary(cell => cell.First, cell => cell.Second)));
+                Shell.Print(asked.Count == 0 ? found.Runs.Select(RunSummary.Of) : found.Values.Select(row => (object)shown.Zip(row).ToDictionary(cell => cell.First, cell => cell.Second)));
             else if (parsed.GetValue(csv))
                 Csv(shown, found.Values);
             else

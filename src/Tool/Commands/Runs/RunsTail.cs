@@ -49,7 +49,7 @@ internal static class RunsTail
             (events, first) = (happened.Count, false);
             if (!follow || run.Status != RunStatus.Running)
             {
-                Shell.Progress.WriteLine($"run {run.Start.Id} {(run.Status == RunStatus.Running ? "is" : "has")} {run.Status.ToString().ToLowerInvariant()}{(run.Reason is null ? "" : $": {run.Reason}")}");
+                Shell.Progress.WriteLine($"run {run.Start.Id} {(run.Status is RunStatus.Finished or RunStatus.Failed ? "has" : run.Status == RunStatus.Running ? "is" : "was")} {run.Status.ToString().ToLowerInvariant()}{(run.Reason is null ? "" : $": {run.Reason}")}");
                 return;
             }
             if (stop.WaitHandle.WaitOne(TimeSpan.FromSeconds(1)))

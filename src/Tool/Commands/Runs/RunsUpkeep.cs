@@ -88,39 +88,56 @@ internal static class RunsUpkeep
     public static Command Collect()
     {
         var filter = new Option<string?>("--filter") { Description = "Runs to remove, as in runs list; without --filter and --older-than none are." };
+        filter.Validators.Add(result =>
+        {
+            if (result.Tokens.Any(token => string.IsNullOrWhiteSpace(token.Value)))
+                result.AddError("--filter is empty.");
+        });
         var older = new Option<int?>("--older-than") { Description = "Only runs that began more than so many days ago." };
+        older.Validators.Add(result =>
+        {
+            if (result.Tokens.Count > 0 && int.TryParse(result.Tokens[0].Value, out var days) && days is < 0 or > 36_500)
+                result.AddError("--older-than must be from 0 to 36500 days.");
+        });
         var apply = new Option<bool>("--apply") { Description = "Do it; without, it is only shown." };
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
-        var command = new Command("gc", "Remove runs, their checkpoints, and artifacts that no run names. Shows what it would do unless --apply is given.\n\nExample:\n  dotnet memopt runs gc --filter \"status in ('failed', 'interrupted')\" --older-than 30") { filter, older, apply, store, json };
+        var command = new Command("gc", "Remove runs, their checkpoints, their versions of registered adapters unless an alias of yours means them, and artifacts that nothing names. Shows what it would do unless --apply is given.\n\nExample:\n  dotnet memopt runs gc --filter \"status in ('failed', 'interrupted')\" --older-than 30") { filter, older, apply, store, json };
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
             using var runs = Workplace.Store(parsed.GetValue(store));
             var (artifacts, really) = (Workplace.Artifacts(parsed.GetValue(store)), parsed.GetValue(apply));
-            var all = runs.Find(new RunQuery { Limit = int.MaxValue - 1 }).Runs;
+            var all = runs.Find(new RunQuery { Limit = int.MaxValue - 1, Deleted = null }).Runs;
             var before = parsed.GetValue(older) is { } days ? DateTimeOffset.UtcNow.AddDays(-days) : (DateTimeOffset?)null;
             var leaving = parsed.GetValue(filter) is null && before is null ? []
-                : runs.Find(new RunQuery { Filter = parsed.GetValue(filter), Limit = int.MaxValue - 1 }).Runs.Where(run => run.Status != RunStatus.Running && (before is null || run.Start.Started < before)).ToList();
+                : runs.Find(new RunQuery { Filter = parsed.GetValue(filter), Limit = int.MaxValue - 1, Deleted = null }).Runs.Where(run => run.Status != RunStatus.Running && (before is null || run.Start.Started < before)).ToList();
             var gone = leaving.Select(run => run.Start.Id).ToHashSet();
             var checkpoints = Checkpoints(parsed.GetValue(store), gone).ToList();
             // A run that trains may have stored what it has not linked to yet.
             var busy = all.Any(run => run.Status == RunStatus.Running);
-            var named = all.Where(run => !gone.Contains(run.Start.Id)).SelectMany(run => run.Artifacts).Select(link => link.Hash).ToHashSet();
+            // A version goes with its run, unless somebody gave it an alias.
+            var registry = new AdapterRegistry(artifacts.Folder);
+            var versions = registry.List().SelectMany(adapter => adapter.Versions.Select(version => (adapter.Name, Version: version, Leaves: version.Run is not null && gone.Contains(version.Run) && !adapter.Named(version)))).ToList();
+            var unnamed = versions.Where(version => version.Leaves).Select(version => (version.Name, version.Version.Number)).ToList();
+            var named = all.Where(run => !gone.Contains(run.Start.Id)).SelectMany(run => run.Artifacts).Select(link => link.Hash)
+                .Concat(versions.Where(version => !version.Leaves).Select(version => version.Version.Hash)).ToHashSet();
             var orphans = busy ? [] : artifacts.List().Where(hash => !named.Contains(hash)).ToList();
             if (really)
             {
                 // What a run left before the run itself: after a kill it is found again.
                 checkpoints.ForEach(folder => Directory.Delete(folder, recursive: true));
+                unnamed.ForEach(version => registry.Remove(version.Name, version.Number));
                 leaving.ForEach(run => runs.Remove(run.Start.Id));
                 orphans.ForEach(artifacts.Delete);
             }
             if (parsed.GetValue(json))
             {
-                Shell.Print(new { applied = really, runs = gone, checkpoints, artifacts = orphans });
+                Shell.Print(new { applied = really, runs = gone, checkpoints, versions = unnamed.Select(version => $"{version.Name}@{version.Number}"), artifacts = orphans });
                 return 0;
             }
             foreach (var run in leaving)
                 Shell.Output.WriteLine($"run         {run.Start.Id}  {run.Start.Started:yyyy-MM-dd}  {run.Status.ToString().ToLowerInvariant()}  {run.Start.Experiment}");
             checkpoints.ForEach(folder => Shell.Output.WriteLine($"checkpoint  {folder}"));
+            unnamed.ForEach(version => Shell.Output.WriteLine($"adapter     {version.Name}@{version.Number}"));
             orphans.ForEach(hash => Shell.Output.WriteLine($"artifact    {hash}"));
             Shell.Progress.WriteLine($"{(really ? "Removed" : "Would remove")} {leaving.Count} runs, {checkpoints.Count} checkpoints, {orphans.Count} artifacts{(busy ? " (artifacts wait: a run is training)" : "")}{(really || leaving.Count + orphans.Count == 0 ? "." : "; add --apply to do it.")}");
             return 0;
