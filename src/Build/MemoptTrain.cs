@@ -1,0 +1,51 @@
+using System;
+using System.IO;
+using System.Linq;
+using System.Security.Cryptography;
+using System.Text;
+using Microsoft.Build.Framework;
+
+namespace Memopt.Build;
+
+/// <summary>Trains a config with <c>memopt run</c> and writes down from what it was trained and what came of it.</summary>
+public sealed class MemoptTrain : MemoptTool
+{
+    /// <summary>As of <see cref="MemoptCheck"/>.</summary>
+    [Required]
+    public string Notes { get; set; } = "";
+
+    /// <summary>As of <see cref="MemoptCheck"/>.</summary>
+    [Required]
+    public string Adapter { get; set; } = "";
+
+    public override bool Execute()
+    {
+        // Read before, since a check may write them again meanwhile.
+        var inputs = File.ReadAllText(Notes + ".inputs");
+        if (!base.Execute())
+            return false;
+        Directory.CreateDirectory(Path.GetDirectoryName(Notes)!);             // cleaned meanwhile
+        using var one = Locked(Notes + ".lock");
+        File.WriteAllText(Notes + ".trained", inputs + Left(Adapter));
+        return true;
+    }
+
+    /// <summary>What lies in a folder, a line for each file: a hash of its length, its beginning and its end, which for weights is as good as one of all of it and costs nothing.</summary>
+    internal static string Left(string folder) => !Directory.Exists(folder) ? "" : string.Concat(Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).OrderBy(file => file, StringComparer.Ordinal).Select(file =>
+    {
+        using var stream = File.OpenRead(file);
+        var ends = new byte[2 * 65536];
+        Fill(0);
+        stream.Position = Math.Max(0, stream.Length - 65536);
+        Fill(65536);
+        using var sha = SHA256.Create();
+        var hash = sha.ComputeHash([.. Encoding.ASCII.GetBytes($"{stream.Length} "), .. ends]);
+        return $"{BitConverter.ToString(hash).Replace("-", "").ToLowerInvariant()} {file.Substring(folder.Length).TrimStart('/', '\\')}\n";
+
+        void Fill(int at)
+        {
+            for (int read, end = at + 65536; at < end && (read = stream.Read(ends, at, end - at)) > 0;)
+                at += read;
+        }
+    }));
+}

@@ -1,0 +1,115 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Microsoft.Build.Logging.StructuredLogger;
+
+namespace Memopt.Build.Tests;
+
+/// <summary>What a user has: the packages in a local feed and the templates installed, and nothing else of the repository. Packed once for all tests.</summary>
+public sealed class Packages : IDisposable
+{
+    public const string Collection = "packages";
+
+    private readonly string folder = Directory.CreateTempSubdirectory("memopt packages ").FullName;
+
+    public Packages()
+    {
+        Feed = Path.Combine(folder, "feed");
+        Hive = Path.Combine(folder, "hive");
+        Run(Repository, fails: false, "pack", "Tool.sln", "-c", "Release", "-o", Feed, $"-p:Version={Version}", $"-p:ArtifactsPath={Path.Combine(folder, "artifacts")}");
+        File.WriteAllText(Path.Combine(folder, "NuGet.config"), $"<configuration><packageSources><add key=\"local\" value=\"{Feed}\" /></packageSources></configuration>");
+        Run(folder, fails: false, "new", "install", Path.Combine(Feed, $"Memopt.Templates.{Version}.nupkg"), "--debug:custom-hive", Hive);
+    }
+
+    public static string Repository { get; } = Above(AppContext.BaseDirectory);
+
+    public string Feed { get; }
+
+    public string Hive { get; }
+
+    public string Version { get; } = "0.1.0-test." + DateTime.UtcNow.Ticks;
+
+    /// <summary>A new empty folder below the one whose NuGet.config names the feed.</summary>
+    public string Empty(string name)
+    {
+        var path = Path.Combine(folder, Guid.NewGuid().ToString("N")[..6], name);
+        Directory.CreateDirectory(path);
+        return path;
+    }
+
+    /// <summary>Creates a project or an item from a template; gives its folder.</summary>
+    public string New(string folder, string template, string name, params string[] arguments)
+    {
+        Run(folder, fails: false, ["new", template, "-n", name, "--debug:custom-hive", Hive, .. arguments]);
+        return Path.Combine(folder, name);
+    }
+
+    /// <summary>Runs dotnet and gives what it printed; its exit code must be 0.</summary>
+    public static string Dotnet(string folder, params string[] arguments) => Run(folder, fails: false, arguments);
+
+    /// <summary>Runs dotnet where it has to fail.</summary>
+    public static string Fails(string folder, params string[] arguments) => Run(folder, fails: true, arguments);
+
+    /// <summary>Starts dotnet as a user's shell would.</summary>
+    public static Process Start(string folder, params string[] arguments) => Start("dotnet", folder, arguments);
+
+    /// <summary>Starts a build as a script does in the background, where an interrupt is ignored, and on a node of its own, as the second project of a parallel build is.</summary>
+    public static Process StartBehind(string folder) => Start("sh", folder, ["-c", "trap '' INT; MSBUILDNOINPROCNODE=1 exec dotnet build"]);
+
+    private static Process Start(string program, string folder, string[] arguments)
+    {
+        var start = new ProcessStartInfo(program, arguments) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        start.Environment["DOTNET_NOLOGO"] = "1";
+        start.Environment["OMP_NUM_THREADS"] = "1";                          // tests run side by side
+        // A node that stayed would keep the test's pipes open.
+        start.Environment["MSBUILDDISABLENODEREUSE"] = "1";
+        // The SDK that runs the tests hands these on; the user's shell has none of them.
+        foreach (var name in start.Environment.Keys.Where(key => (key.StartsWith("MSBUILD", StringComparison.OrdinalIgnoreCase) && key != "MSBUILDDISABLENODEREUSE") || key.StartsWith("VSTEST", StringComparison.OrdinalIgnoreCase)).ToList())
+            start.Environment.Remove(name);
+        return Process.Start(start)!;
+    }
+
+    /// <summary>How a build's targets of a name went, by its binary log: whether each ran or was skipped as up to date.</summary>
+    public static IReadOnlyList<bool> Ran(string binlog, string target)
+    {
+        var build = BinaryLog.ReadBuild(binlog);
+        return [.. build.FindChildrenRecursive<Target>(found => found.Name == target)
+            .Select(found => !found.FindChildrenRecursive<Message>(message => message.Text.StartsWith("Skipping target", StringComparison.Ordinal)).Any() && found.FindChildrenRecursive<Microsoft.Build.Logging.StructuredLogger.Task>().Any())];
+    }
+
+    public void Dispose()
+    {
+        Directory.Delete(folder, recursive: true);
+        var cache = Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
+        foreach (var package in Directory.EnumerateDirectories(cache, "memopt*").Select(package => Path.Combine(package, Version)).Where(Directory.Exists))
+            Directory.Delete(package, recursive: true);
+    }
+
+    private static string Run(string folder, bool fails, params string[] arguments)
+    {
+        using var process = Start(folder, arguments);
+        var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
+        Assert.True(process.WaitForExit(600_000), $"dotnet {string.Join(' ', arguments)} did not end");
+        process.WaitForExit();
+        Assert.True(fails == (process.ExitCode != 0), $"dotnet {string.Join(' ', arguments)} exit {process.ExitCode}\n{output.Result}\n{error.Result}");
+        return output.Result;
+    }
+
+    private static string Above(string folder)
+    {
+        while (!File.Exists(Path.Combine(folder, "Tool.sln")))
+            folder = Path.GetDirectoryName(folder) ?? throw new DirectoryNotFoundException("Tool.sln is not above the tests");
+        return folder;
+    }
+}
+
+[CollectionDefinition(Packages.Collection)]
+public sealed class PackagesCollection : ICollectionFixture<Packages>;
+
+/// <summary>Signals as a shell sends them.</summary>
+internal static partial class Signals
+{
+    public const int Interrupt = 2;
+
+    [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)]
+    public static partial int Send(int pid, int signal);
+}
