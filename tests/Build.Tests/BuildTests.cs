@@ -154,15 +154,15 @@ public sealed class BuildTests(Packages packages)
     public void A_cancelled_build_leaves_a_checkpoint_and_no_process()
     {
         // In a folder whose name holds all that a build may take for something else.
-        var project = Small(packages.Empty("a;b #1 100% ünï 中"), "My Tune", steps: 400);
+        var project = Small(packages.Empty("a;b #1 100% ünï 中"), "My Tune", steps: 100_000);
         using (var build = Packages.Start(project, "build"))
         {
             var output = build.StandardOutput.ReadToEndAsync();
             var checkpoints = Path.Combine(project, ".memopt", "memopt", "checkpoints");
             for (var waited = Stopwatch.StartNew(); Tools(project).Count == 0 || !Spools(project); Thread.Sleep(50))
-                Assert.True(waited.Elapsed.TotalSeconds < 300 && !build.HasExited, "training did not begin");
+                Assert.True(waited.Elapsed.TotalMinutes < 10 && !build.HasExited, "training did not begin");
             Assert.Equal(0, Signals.Send(build.Id, Signals.Interrupt));
-            Assert.True(build.WaitForExit(120_000), "the build goes on");
+            Assert.True(build.WaitForExit(600_000), "the build goes on");
             Assert.NotEqual(0, build.ExitCode);
             Assert.Empty(Tools(project));
             Assert.True(Directory.EnumerateDirectories(checkpoints, "step-*").Any(), output.Result);
@@ -173,13 +173,13 @@ public sealed class BuildTests(Packages packages)
         using var third = Packages.StartBehind(project);
         Told(third, "is being trained by another process");
         second.Kill();
-        Assert.True(second.WaitForExit(120_000));
+        Assert.True(second.WaitForExit(600_000));
         Told(third, "goes on after step");
         // A build that is killed leaves no process either, nor does its node.
         third.Kill();
-        Assert.True(third.WaitForExit(120_000));
+        Assert.True(third.WaitForExit(600_000));
         for (var waited = Stopwatch.StartNew(); Tools(project).Count > 0; Thread.Sleep(50))
-            Assert.True(waited.Elapsed.TotalSeconds < 60, "training goes on without its build");
+            Assert.True(waited.Elapsed.TotalMinutes < 10, "training goes on without its build");
 
         static void Told(Process build, string text)
         {

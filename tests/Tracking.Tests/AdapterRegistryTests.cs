@@ -114,7 +114,7 @@ public sealed class AdapterRegistryTests : IDisposable
         }
 
         // A machine that cannot reach the account goes on with what it knows.
-        var away = Registry("machine0", Account("machine0", azurite.Connection.Replace($":{new Uri(azurite.Endpoint).Port}/", ":1/")));
+        var away = Registry("machine0", Account("machine0", azurite.ConnectionAt(1)));
         Assert.True(Assert.Throws<TrackingException>(() => away.Sync()).Passing);
         Assert.Equal(26, away.Resolve("tone@production").Version.Number);
     }
@@ -137,7 +137,8 @@ public sealed class AdapterRegistryTests : IDisposable
     private static void End(Process process)
     {
         var wrong = process.StandardError.ReadToEnd();
-        Assert.True(process.WaitForExit(120_000) && process.ExitCode == 0, wrong);
+        Wait.Ended(process);
+        Assert.True(process.ExitCode == 0, wrong);
         process.Dispose();
     }
 

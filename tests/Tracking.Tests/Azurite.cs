@@ -1,12 +1,13 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
+using System.Text.RegularExpressions;
 using Azure.Storage.Blobs;
 
 namespace Memopt.Tracking.Tests;
 
 /// <summary>Azure's own test server in a process that can be killed and started again over the same data. It saves what it knows every five seconds.</summary>
-internal sealed class Azurite : IDisposable
+internal sealed partial class Azurite : IDisposable
 {
     private const string key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";    // the one that all test servers have
     private readonly string data = Directory.CreateTempSubdirectory("azurite").FullName;
@@ -20,12 +21,11 @@ internal sealed class Azurite : IDisposable
         Container.Create();
     }
 
-    /// <summary>Longer than the server takes to save.</summary>
-    public static TimeSpan Saving { get; } = TimeSpan.FromSeconds(6.5);
-
     public static BlobPlace Place { get; } = BlobPlace.Parse("az://devstoreaccount1/artifacts/team/one");
 
-    public string Endpoint => $"http://127.0.0.1:{port}/devstoreaccount1";
+    public int Port => port;
+
+    public string Endpoint => EndpointAt(port);
 
     public string Connection => ConnectionWith(key);
 
@@ -43,6 +43,26 @@ internal sealed class Azurite : IDisposable
 
     public string ConnectionWith(string secret) => $"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={secret};BlobEndpoint={Endpoint};";
 
+    /// <summary>The connection by way of another port, where something stands before the server or nothing is.</summary>
+    public string ConnectionAt(int other) => $"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key};BlobEndpoint={EndpointAt(other)};";
+
+    private static string EndpointAt(int port) => $"http://127.0.0.1:{port}/devstoreaccount1";
+
+    /// <summary>Waits until the server has saved what it acknowledged so far, which a kill then does not take: a mark made now, and where each block lies.</summary>
+    public void Saved()
+    {
+        var mark = Guid.NewGuid().ToString("N");
+        Container.SetMetadata(new Dictionary<string, string> { ["saved"] = mark });
+        Wait.Until(() =>
+        {
+            var (blobs, extents) = (File.ReadAllText(Path.Combine(data, "__azurite_db_blob__.json")), File.ReadAllText(Path.Combine(data, "__azurite_db_blob_extent__.json")));
+            return blobs.Contains(mark, StringComparison.Ordinal) && Extents().Matches(blobs).All(extent => extents.Contains(extent.Groups[1].Value, StringComparison.Ordinal));
+        });
+    }
+
+    [GeneratedRegex("\"persistency\":\\{\"id\":\"([0-9a-f-]{36})\"")]
+    private static partial Regex Extents();
+
     public void Start()
     {
         var program = Path.Combine(Root(), "tests", "oracles", "node_modules", "azurite", "dist", "src", "blob", "main.js");
@@ -58,7 +78,7 @@ internal sealed class Azurite : IDisposable
         };
         process.BeginOutputReadLine();
         process.BeginErrorReadLine();
-        if (ready.Wait(TimeSpan.FromSeconds(60)))
+        if (ready.Wait(Wait.Patience))
             return;
         Dispose();
         Assert.Fail("Azurite does not start");

@@ -44,12 +44,6 @@ public sealed class BackgroundUploadTests : IDisposable
 
     private List<string> Events(string run) => [.. runs.Events(run).Where(happened => happened.Kind == "upload").Select(happened => happened.Text)];
 
-    private static void Until(Func<bool> condition)
-    {
-        for (var end = Environment.TickCount64 + 60_000; !condition(); Thread.Sleep(10))
-            Assert.True(Environment.TickCount64 < end, "did not come about within a minute");
-    }
-
     [Fact]
     public void A_server_that_goes_away_and_comes_back_loses_nothing()
     {
@@ -60,11 +54,11 @@ public sealed class BackgroundUploadTests : IDisposable
             using var recording = uploads.Recording("r1", run, () => step);
             run.Append([Step(step)]);
             uploads.Send(Sending("r1", 1, Checkpoint(1)));
-            Until(() => runs.Get("r1")!.Artifacts.Any(link => link.Name == "checkpoint-1" && link.Place == Azurite.Place.ToString()));
-            Thread.Sleep(Azurite.Saving);                                     // what a killed server has not saved is not its client's to know
+            Wait.Until(() => runs.Get("r1")!.Artifacts.Any(link => link.Name == "checkpoint-1" && link.Place == Azurite.Place.ToString()));
+            azurite.Saved();                                                  // what a killed server has not saved is not its client's to know
             azurite.Kill();
             uploads.Send(Sending("r1", 2, Checkpoint(2)));
-            Until(() => Events("r1").Any(text => text.Contains("cannot be reached")));
+            Wait.Until(() => Events("r1").Any(text => text.Contains("cannot be reached")));
             while (step < 20)
                 run.Append([Step(++step)]);
             Directory.CreateDirectory(Path.Combine(folder, "adapter"));
@@ -80,7 +74,7 @@ public sealed class BackgroundUploadTests : IDisposable
             Thread.Sleep(1000);
             azurite.Start();
         });
-        Assert.Empty(uploads.Finish(TimeSpan.FromMinutes(1), (_, _) => { }, CancellationToken.None));
+        Assert.Empty(uploads.Finish(Wait.Patience, (_, _) => { }, CancellationToken.None));
         coming.Wait();
 
         var ended = runs.Get("r1")!;
@@ -111,13 +105,13 @@ public sealed class BackgroundUploadTests : IDisposable
                 Interlocked.Increment(ref accepted);
             }
         });
-        using (var uploads = Uploads(azurite.Connection.Replace($":{new Uri(azurite.Endpoint).Port}/", $":{((IPEndPoint)hanging.LocalEndpoint).Port}/")))
+        using (var uploads = Uploads(azurite.ConnectionAt(((IPEndPoint)hanging.LocalEndpoint).Port)))
         {
             using var run = Begin("r1");
             using (uploads.Recording("r1", run, () => 0))
             {
                 uploads.Send(Sending("r1", 1, Checkpoint(1)));
-                Until(() => accepted > 0);
+                Wait.Until(() => accepted > 0);
                 // A request hangs from here on. Steps, checkpoints and the end of the run come all the same.
                 for (var step = 2; step <= 200; step++)
                 {
@@ -139,7 +133,7 @@ public sealed class BackgroundUploadTests : IDisposable
         }
         // The next process sends what was left.
         using (var next = Uploads())
-            Assert.Empty(next.Finish(TimeSpan.FromMinutes(1), (_, _) => { }, CancellationToken.None));
+            Assert.Empty(next.Finish(Wait.Patience, (_, _) => { }, CancellationToken.None));
         Assert.Equal(["checkpoint-1", "checkpoint-10", "checkpoint-200"], runs.Get("r1")!.Artifacts.Select(link => link.Name).Order(StringComparer.Ordinal));
         Assert.Equal(3, Far().Uploaded().Count);
     }
@@ -147,7 +141,7 @@ public sealed class BackgroundUploadTests : IDisposable
     [Fact]
     public void Newest_first_and_what_is_gone_or_replaced_not_at_all()
     {
-        var away = azurite.Connection.Replace($":{new Uri(azurite.Endpoint).Port}/", ":1/");
+        var away = azurite.ConnectionAt(1);
         using (Begin("r1"))
         {
         }
@@ -160,7 +154,7 @@ public sealed class BackgroundUploadTests : IDisposable
         Directory.Delete(Path.Combine(folder, "checkpoints", "step-1"), recursive: true);
         File.WriteAllText(Path.Combine(folder, "checkpoints", "step-3", "manifest.json"), "{\"step\": 9}");
         using (var uploads = Uploads())
-            Assert.Empty(uploads.Finish(TimeSpan.FromMinutes(1), (_, _) => { }, CancellationToken.None));
+            Assert.Empty(uploads.Finish(Wait.Patience, (_, _) => { }, CancellationToken.None));
         Assert.Equal(["checkpoint-4", "checkpoint-2"], Events("r1").Where(text => text.Contains(" is in ")).Select(text => text.Split(' ')[0]));
         Assert.Empty(local.Notes(Azurite.Place));
     }
@@ -198,11 +192,14 @@ public sealed class BackgroundUploadTests : IDisposable
         var checkpoint = Checkpoint(1, 24 << 20);
         Directory.CreateDirectory(Path.Combine(folder, "checkpoints", "adapter"));
         File.WriteAllBytes(Path.Combine(folder, "checkpoints", "adapter", "adapter_model.safetensors"), new byte[8 << 20]);
-        using (var client = Process.Start(new ProcessStartInfo("dotnet", ["exec", typeof(BackgroundUploadTests).Assembly.Location, "upload", folder, azurite.Connection, checkpoint]))!)
+        // Both are 32 MiB in blocks of four, four at a time: some of them arrive whole, and not all.
+        using (var dam = new Dam(azurite.Port, 20 << 20))
+        using (var client = Process.Start(new ProcessStartInfo("dotnet", ["exec", typeof(BackgroundUploadTests).Assembly.Location, "upload", folder, azurite.ConnectionAt(dam.Port), checkpoint]))!)
         {
-            Until(() => azurite.Blocks > 0 || client.HasExited);
+            Wait.Until(() => azurite.Blocks > 0 || client.HasExited);
+            Assert.False(client.HasExited);
             client.Kill();
-            client.WaitForExit();
+            Wait.Ended(client);
         }
         Assert.NotEmpty(local.Notes(Azurite.Place));
         var far = new BlobArtifacts(local, Azurite.Place with { ConnectionString = azurite.Connection });

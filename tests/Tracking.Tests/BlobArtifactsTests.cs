@@ -54,8 +54,8 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         return Convert.ToHexString(SHA256.HashData(stream));
     }
 
-    private Process Start(string verb, string local, string hash, int size, int pause) =>
-        Process.Start(new ProcessStartInfo("dotnet", ["exec", typeof(BlobArtifactsTests).Assembly.Location, verb, At(local), azurite.Connection, hash, $"{size}", $"{pause}"]) { RedirectStandardError = true })!;
+    private Process Start(string verb, string local, Dam dam, string hash, int size) =>
+        Process.Start(new ProcessStartInfo("dotnet", ["exec", typeof(BlobArtifactsTests).Assembly.Location, verb, At(local), azurite.ConnectionAt(dam.Port), hash, $"{size}"]) { RedirectStandardError = true })!;
 
     [Fact]
     public void Comes_back_as_it_went_up_and_goes_up_once()
@@ -89,22 +89,24 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     [Fact]
     public void Goes_on_where_kills_of_client_and_server_cut_it_off()
     {
-        var (bytes, size, pause, clients, servers) = full ? (2L << 30, 4 << 20, 1, 10, 10) : (24L << 20, block, 10, 2, 1);
+        var (bytes, size, clients, servers) = full ? (2L << 30, 4 << 20, 10, 10) : (24L << 20, 64 << 10, 2, 1);
         var adapter = Adapter(bytes);
         var hash = Local("here").Put("adapter", adapter).Hash;
         var needed = (int)(bytes / size) + 1;
         var watch = Stopwatch.StartNew();
-        var client = Start("push", "here", hash, size, pause);
+        // It cannot end before the last kill, nor come nearer to its end than the next one allows.
+        var share = bytes / (clients + servers + 1);
+        using var dam = new Dam(azurite.Port, share);
+        var client = Start("push", "here", dam, hash, size);
         for (var kill = 1; kill <= clients + servers; kill++)
         {
-            while (azurite.Blocks < needed * kill / (clients + servers + 1) && !client.HasExited)
-                Thread.Sleep(1);
+            Wait.Until(() => dam.Full || client.HasExited);
             Assert.False(client.HasExited, "the upload ended before it could be killed");
             if (kill % (clients + servers) % ((clients + servers) / servers) == 0)
             {
                 // The client stands still meanwhile, for the server forgets what it has not saved.
                 Signal(client, "STOP");
-                Thread.Sleep(Azurite.Saving);
+                azurite.Saved();
                 azurite.Kill();
                 azurite.Start();
                 Signal(client, "CONT");
@@ -112,12 +114,13 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
             else
             {
                 client.Kill();
-                client.WaitForExit();
-                client = Start("push", "here", hash, size, pause);
+                Wait.Ended(client);
+                client = Start("push", "here", dam, hash, size);
             }
+            dam.Let(kill < clients + servers ? share : long.MaxValue);
         }
         var wrong = client.StandardError.ReadToEndAsync();
-        Assert.True(client.WaitForExit(600_000), "the upload did not end");
+        Wait.Ended(client);
         Assert.True(client.ExitCode == 0, wrong.Result);
         output.WriteLine($"{bytes >> 20} MiB, {clients} kills of the client, {servers} of the server: {azurite.Blocks} blocks sent of {needed} needed, {(double)azurite.Blocks / needed:F3} ×, {watch.Elapsed.TotalSeconds:F0} s");
         // A killed server does not log what it was just being sent: up to four blocks.
@@ -134,12 +137,13 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         var adapter = Adapter(20L << 20);
         var hash = Remote("here").Put("adapter", adapter).Hash;
         var part = Local("there").Object(Local("here").Files(hash).MaxBy(file => file.Bytes)!.Hash) + ".part";
-        using (var client = Start("pull", "there", hash, block, 20))
+        using (var dam = new Dam(azurite.Port, 12 << 20))
+        using (var client = Start("pull", "there", dam, hash, block))
         {
-            while (!(new FileInfo(part) is { Exists: true } file && file.Length > 8 << 20) && !client.HasExited)
-                Thread.Sleep(1);
+            Wait.Until(() => (new FileInfo(part) is { Exists: true } file && file.Length > 8 << 20) || client.HasExited);
+            Assert.False(client.HasExited);
             client.Kill();
-            client.WaitForExit();
+            Wait.Ended(client);
         }
         var had = new FileInfo(part).Length;
         Assert.InRange(had, 8 << 20, (20 << 20) - 1);
@@ -215,7 +219,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         Told("expired at", "AZURE_STORAGE_SAS_TOKEN", $"BlobEndpoint={azurite.Endpoint};SharedAccessSignature={sas}");
         azurite.Container.Delete();
         Told("no container \"artifacts\"", "az storage container create", azurite.Connection);
-        Told("cannot be reached", "artifacts sync", azurite.Connection.Replace(new Uri(azurite.Endpoint).Port.ToString(), "1"));
+        Told("cannot be reached", "artifacts sync", azurite.ConnectionAt(1));
 
         // What could not be sent goes up later.
         azurite.Container.Create();

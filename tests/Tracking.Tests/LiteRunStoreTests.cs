@@ -203,7 +203,7 @@ public sealed class LiteRunStoreTests : IDisposable
             using var run = store.Begin(Start($"r{i}"));
             run.Append([Row(1)]);
         }
-        Assert.Equal(30, (await Task.Run(() => store.Find(new RunQuery())).WaitAsync(TimeSpan.FromMinutes(1))).Runs.Count);
+        Assert.Equal(30, (await Task.Run(() => store.Find(new RunQuery())).WaitAsync(Wait.Patience)).Runs.Count);
         Assert.Empty(Directory.EnumerateFiles(Path.Combine(folder, "spool"), "*.jsonl"));
     }
 

@@ -2,12 +2,15 @@ namespace Memopt.Tracking.Tests;
 
 /// <summary>
 /// What <see cref="StormTests"/> starts: <c>write STORE RUN STEPS ACKNOWLEDGED</c> or <c>query STORE STOP</c>; and <see cref="BlobArtifactsTests"/>:
-/// <c>push|pull FOLDER CONNECTION HASH BLOCKBYTES PAUSE</c>, with a pause of so many milliseconds after each block; and <see cref="BackgroundUploadTests"/>:
+/// <c>push|pull FOLDER CONNECTION HASH BLOCKBYTES</c>; and <see cref="BackgroundUploadTests"/>:
 /// <c>upload FOLDER CONNECTION CHECKPOINT</c>, which trains nothing and sends a checkpoint and an adapter; and <see cref="AdapterRegistryTests"/>: <c>register FOLDER CONNECTION NUMBER COUNT</c>.
 /// </summary>
 internal static class Program
 {
     public const int Metrics = 10;
+
+    /// <summary>What a reader says once it is at work.</summary>
+    public const string Asking = "asking";
 
     private static int Main(string[] args)
     {
@@ -23,7 +26,7 @@ internal static class Program
 
     private static int Move(string[] args)
     {
-        var artifacts = new BlobArtifacts(new LocalArtifacts(args[1]), Azurite.Place with { ConnectionString = args[2] }) { BlockBytes = int.Parse(args[4]), Moved = _ => Thread.Sleep(int.Parse(args[5])) };
+        var artifacts = new BlobArtifacts(new LocalArtifacts(args[1]), Azurite.Place with { ConnectionString = args[2] }) { BlockBytes = int.Parse(args[4]) };
         if (args[0] == "push")
             artifacts.Push(args[3]);
         else
@@ -82,6 +85,8 @@ internal static class Program
         var asked = 0;
         for (var random = new Random(asked); !File.Exists(stop); asked++)
         {
+            if (asked == 1)
+                Console.WriteLine(Asking);
             foreach (var run in store.Find(new RunQuery { Filter = "metrics.m0 > 0 order by metrics.m1" }).Runs.Take(2))
             {
                 var curve = store.Points(run.Start.Id, $"m{random.Next(Metrics)}");
