@@ -147,11 +147,13 @@ internal sealed class HubHttp : IDisposable
     }
 
     /// <summary>Whether another attempt may do better.</summary>
-    public static bool Passes(Exception e) => e is PassingFault or HttpRequestException or IOException or InvalidDataException or TimeoutRejectedException or BrokenCircuitException;
+    public static bool Passes(Exception e) => e is PassingFault or HttpRequestException or IOException or InvalidDataException or TimeoutRejectedException or BrokenCircuitException
+        or OperationCanceledException { InnerException: TimeoutException };    // no connection within ConnectTimeout: nobody has cancelled
 
     public static string Reason(Exception e) => e switch
     {
         TimeoutRejectedException => "no answer in time",
+        OperationCanceledException { InnerException: TimeoutException } => "no connection in time",
         BrokenCircuitException => "too many attempts failed; the host is left alone for a while",
         { InnerException: { } inner } when e is HttpRequestException => inner.Message,
         _ => e.Message,

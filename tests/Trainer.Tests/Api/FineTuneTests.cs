@@ -130,7 +130,7 @@ public sealed class FineTuneTests : IDisposable
                 return;
             second = workshop.FineTune.RunAsync(stop.Token);
             stop.Cancel();
-            ended = ((IAsyncResult)second).AsyncWaitHandle.WaitOne(TimeSpan.FromSeconds(30));
+            ended = ((IAsyncResult)second).AsyncWaitHandle.WaitOne(TimeSpan.FromMinutes(5));
         }).RunAsync();
         Assert.True(ended && second!.IsCanceled);
     }
@@ -140,7 +140,7 @@ public sealed class FineTuneTests : IDisposable
     {
         using var generator = TextGenerator.Load(TestBackend.Nano);
         var answers = new List<string>();
-        await workshop.FineTune.With("train.steps", 3).OnStep(_ => answers.Add(generator.GetResponseAsync("noun?", new() { MaxOutputTokens = 8 }).Result.Text)).RunAsync().WaitAsync(TimeSpan.FromMinutes(2));
+        await workshop.FineTune.With("train.steps", 3).OnStep(_ => answers.Add(generator.GetResponseAsync("noun?", new() { MaxOutputTokens = 8 }).Result.Text)).RunAsync().WaitAsync(TimeSpan.FromMinutes(10));
         Assert.Equal(3, answers.Count);
         Assert.Single(answers.Distinct());
     }

@@ -86,14 +86,21 @@ public sealed class TextGeneratorTests : IDisposable
             }
         });
         Assert.Equal(expected, (await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 12 })).Text);
-        await foreach (var _ in generator.GetStreamingResponseAsync(Question, long_))
-            break;
-        var watch = System.Diagnostics.Stopwatch.StartNew();
-        Assert.Equal(expected, (await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 12 })).Text);
-        var quick = watch.Elapsed;
+        // One that is left and made to its end takes longer than the whole one does below, every time; what the machine does beside it delays not every time.
+        var quick = TimeSpan.MaxValue;
+        var watch = new System.Diagnostics.Stopwatch();
+        for (var round = 0; round < 5; round++)
+        {
+            await foreach (var _ in generator.GetStreamingResponseAsync(Question, long_))
+                break;
+            watch.Restart();
+            Assert.Equal(expected, (await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 12 })).Text);
+            quick = watch.Elapsed < quick ? watch.Elapsed : quick;
+        }
         watch.Restart();
-        await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 300, Temperature = 2, Seed = 3 });
+        var whole = await generator.GetResponseAsync(Question, long_);
         Assert.True(quick < watch.Elapsed, "the answer that nobody waits for was made to its end");
+        Assert.True(whole.Usage!.OutputTokenCount > 3 * 12, $"{whole.Usage.OutputTokenCount} tokens");
     }
 
     [Fact]

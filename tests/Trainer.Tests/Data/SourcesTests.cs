@@ -283,16 +283,15 @@ public sealed class SourcesTests : IDisposable
     [Fact]
     public void A_change_of_the_same_size_is_seen()
     {
-        // Written just now, the time of change may not tell: then the content is asked again.
-        Write("a.jsonl", Texts(1000));
+        // Written just now (here: later than now, however long it takes), the time of change may not tell: then the content is asked again, not its ends alone.
+        var time = DateTime.UtcNow.AddHours(1);
+        File.SetLastWriteTimeUtc(Write("a.jsonl", Texts(8000)), time);
         const string Data = """{ "train": "a.jsonl" }""";
-        var before = Load(Data, chunkBytes: 5000)!;
-        var time = File.GetLastWriteTimeUtc(Path.Combine(folder, "a.jsonl"));
-        Write("a.jsonl", Texts(1000).Replace("row 500 ", "raw 500 "));
-        File.SetLastWriteTimeUtc(Path.Combine(folder, "a.jsonl"), time);
-        var after = Load(Data, chunkBytes: 5000)!;
+        var before = Load(Data, chunkBytes: 50_000)!;
+        File.SetLastWriteTimeUtc(Write("a.jsonl", Texts(8000).Replace("row 4000 ", "raw 4000 ")), time);
+        var after = Load(Data, chunkBytes: 50_000)!;
         Assert.NotEqual(before.Hash, after.Hash);
-        Assert.StartsWith("raw 500", Text(after.Rows[500]));
+        Assert.StartsWith("raw 4000", Text(after.Rows[4000]));
     }
 
     [Fact]

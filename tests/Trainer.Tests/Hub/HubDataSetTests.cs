@@ -114,7 +114,7 @@ public sealed class HubDataSetTests
         static IReadOnlyList<string> Choose(string glob) => HubDataSet.Parse("hf:o/n").Choose([new string('a', 120) + ".csv"], $"---\nconfigs:\n- config_name: a\n  data_files: '{glob}'\n---\n");
         var clock = System.Diagnostics.Stopwatch.StartNew();
         Assert.Empty(Choose(string.Concat(Enumerable.Repeat("*a", 30)) + "b"));
-        Assert.True(clock.Elapsed.TotalSeconds < 10, $"{clock.Elapsed}");
+        Assert.True(clock.Elapsed.TotalMinutes < 2, $"{clock.Elapsed}");     // tried one by one the ways to match take years
         Assert.Equal("[z-a].csv", Assert.Throws<UserFault>(() => Choose("[z-a].csv")).Found);
     }
 

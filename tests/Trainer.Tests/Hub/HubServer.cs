@@ -84,8 +84,8 @@ internal sealed class HubServer : IDisposable
     /// <summary>Token that the hub asks for.</summary>
     public string? Token { get; set; }
 
-    /// <summary>Bytes a second for each connection.</summary>
-    public long? Rate { get; set; }
+    /// <summary>Waited for before each answer with bytes of a file.</summary>
+    public Func<HubRequest, Task> Gate { get; set; } = _ => Task.CompletedTask;
 
     public bool ETags { get; set; } = true;
 
@@ -234,6 +234,7 @@ internal sealed class HubServer : IDisposable
 
     private async Task FileAsync(HubRequest request, Served file, string? etag, Connection to)
     {
+        await Gate(request);
         var fault = Spoil(request);
         if (fault is not null)
             Interlocked.Increment(ref faults);
@@ -267,7 +268,7 @@ internal sealed class HubServer : IDisposable
         };
         for (var at = from; at < cut;)
         {
-            var count = (int)Math.Min(Rate is null ? 256 << 10 : 32 << 10, cut - at);
+            var count = (int)Math.Min(256 << 10, cut - at);
             ReadOnlyMemory<byte> piece = file.Bytes.AsMemory((int)at, count);
             if (fault?.Kind == FaultKind.Corrupt && fault.Cut >= at && fault.Cut < at + count)
             {
@@ -275,11 +276,9 @@ internal sealed class HubServer : IDisposable
                 spoilt[fault.Cut - at] ^= 1;
                 piece = spoilt;
             }
+            Interlocked.Add(ref sent, count);                                  // before: who has the last byte may look at once
             await to.SendAsync(piece);
-            Interlocked.Add(ref sent, count);
             at += count;
-            if (Rate is { } rate)
-                await Task.Delay(TimeSpan.FromSeconds(count / (double)rate), stop.Token);
         }
         switch (fault?.Kind)
         {

@@ -174,7 +174,7 @@ public sealed class SourceTests
         bench.Server.Token = "ms-secret";
         bench.Settings = bench.Settings with { ModelScopeToken = "ms-secret", Token = "hf_other" };
         var left = 8;
-        bench.Server.Spoil = request => request.Query.Contains(".safetensors") && Interlocked.Decrement(ref left) is >= 0 and < 6 ? new(FaultKind.Reset, Cut: 1000 * left) : null;
+        bench.Server.Spoil = request => request.Query.Contains(".safetensors") && Interlocked.Decrement(ref left) is >= 0 and < 6 and var n ? new(FaultKind.Reset, Cut: 1000 * n) : null;
         var model = await bench.PullAsync("modelscope:org/model");
         bench.Same(model);
         Assert.Equal(6, bench.Server.Faults);

@@ -18,8 +18,14 @@ internal sealed class Workbench : IPullWatcher, IDisposable
             OwnCache = Path.Combine(Root, "own"),
             Program = Root,
             PartBytes = 64 << 10,
+            // A thread that gets no time is no stall: only tests of stalls have a limit that is ever reached.
+            Stall = Patience,
+            Answer = Patience,
         };
     }
+
+    /// <summary>The longest limit that can be set: minutes at the fastest clock.</summary>
+    public static TimeSpan Patience { get; } = TimeSpan.FromDays(1);
 
     public string Root { get; } = Directory.CreateTempSubdirectory("memopt-hub").FullName;
 
@@ -28,6 +34,8 @@ internal sealed class Workbench : IPullWatcher, IDisposable
     public HubSettings Settings { get; set; }
 
     public ConcurrentQueue<string> Notes { get; } = new();
+
+    public Action<string> Noted { get; set; } = _ => { };
 
     /// <summary>File, bytes so far, size, bytes resumed.</summary>
     public Action<string, long, long, long> Advanced { get; set; } = (_, _, _, _) => { };
@@ -50,7 +58,11 @@ internal sealed class Workbench : IPullWatcher, IDisposable
         Assert.Empty(Directory.EnumerateFiles(Root, "*.part", SearchOption.AllDirectories));
     }
 
-    public void Note(string text) => Notes.Enqueue(text);
+    public void Note(string text)
+    {
+        Notes.Enqueue(text);
+        Noted(text);
+    }
 
     public void Advance(string file, long done, long size, long resumed) => Advanced(file, done, size, resumed);
 

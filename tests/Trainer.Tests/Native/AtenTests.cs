@@ -114,7 +114,7 @@ public sealed class AtenTests
     public void Ten_thousand_calls_keep_no_memory()
     {
         using var outer = NewDisposeScope();
-        var (q, k, v) = (randn(1, 2, 64, 64), randn(1, 2, 64, 64), randn(1, 2, 64, 64));
+        var (q, k, v) = (randn(1, 8, 64, 64), randn(1, 8, 64, 64), randn(1, 8, 64, 64));
         void Calls(int count)
         {
             for (var i = 0; i < count; i++)
@@ -128,8 +128,8 @@ public sealed class AtenTests
         Calls(500);
         var before = HostMemory.ResidentBytes();
         Calls(10_000);
-        // One kept result a call would be 10,000 × 32 KiB = 312 MiB.
-        Assert.InRange(HostMemory.ResidentBytes() - before, long.MinValue, 64L << 20);
+        // One kept result a call would be 10,000 × 128 KiB = 1250 MiB; garbage of .NET may wait for its collection.
+        Assert.InRange(HostMemory.ResidentBytes() - before, long.MinValue, 400L << 20);
     }
 
     [Fact]
