@@ -87,6 +87,9 @@ internal sealed class HubServer : IDisposable
     /// <summary>Bytes a second for each connection.</summary>
     public long? Rate { get; set; }
 
+    /// <summary>Bytes of files, of all that it sends, after which it holds still until there may be more.</summary>
+    public long Most { get; set; } = long.MaxValue;
+
     public bool ETags { get; set; } = true;
 
     public string Head { get; set; } = Commit;
@@ -275,6 +278,8 @@ internal sealed class HubServer : IDisposable
                 spoilt[fault.Cut - at] ^= 1;
                 piece = spoilt;
             }
+            while (Sent >= Most)
+                await Task.Delay(5, stop.Token);
             await to.SendAsync(piece);
             Interlocked.Add(ref sent, count);
             at += count;
