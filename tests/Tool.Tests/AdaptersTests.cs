@@ -99,8 +99,7 @@ public sealed class AdaptersTests : IDisposable
         Good(two, "eval", "--adapter", "tone@1", "--data", "eval.jsonl", "--max-length", "64");
 
         // Without the account a registration is kept here and said to be; sync shares it.
-        Thread.Sleep(Azurite.Saving);
-        azurite.Kill();
+        azurite.Stop();
         var alone = Cli.Run(one, "adapters", "alias", "tone@1", "tested");
         Assert.Equal(1, alone.Exit);
         Assert.Contains("changed on this machine only", alone.Error);

@@ -66,8 +66,7 @@ public sealed class ArtifactsTests : IDisposable
         var folder = Cli.Workshop();
         Environment.SetEnvironmentVariable(variable, azurite.Connection);
         string[] run = ["run", "--json", "--set", $"tracking.artifacts={Azurite.Place}", "--set", "train.steps=10"];
-        Thread.Sleep(Azurite.Saving);
-        azurite.Kill();
+        azurite.Stop();
         using var process = Cli.Start(folder, run);
         var lines = new List<string>();
         // Whichever comes first: the end of a short training, or the first attempt's failure.
@@ -76,7 +75,7 @@ public sealed class ArtifactsTests : IDisposable
             lines.Add(line);
         Assert.False(process.HasExited, string.Join('\n', lines));
         Assert.Contains(lines, line => line.StartsWith("step 10 / 10", StringComparison.Ordinal));
-        Process.Start("kill", $"-INT {process.Id}").WaitForExit();
+        Cli.Interrupt(process);
         var stopped = Cli.Wait(process);
         Assert.Equal(130, stopped.Exit);
         Assert.Equal("finished", (string?)stopped.Json["status"]);

@@ -168,14 +168,7 @@ public sealed class BadInputTests
     public void A_pinned_setting_that_changed_is_refused_with_both_values()
     {
         var folder = Cli.Workshop();
-        using (var process = Cli.Start(folder, "run"))
-        {
-            var error = process.StandardError.ReadToEndAsync();
-            while (!Directory.Exists(Path.Combine(folder, ".memopt/memopt/checkpoints")) || !Directory.EnumerateDirectories(Path.Combine(folder, ".memopt/memopt/checkpoints"), "step-*").Any())
-                Thread.Sleep(20);
-            process.Kill();
-            process.WaitForExit();
-        }
+        KilledAfter(1, folder);
         var changed = Cli.Run(folder, "run", "--json", "--set", "adapter.rank=8");
         Refused(changed, "adapter.rank was 4 in the checkpoint, is 8", "pinned");
         Assert.Matches(@"memopt\.json\(\d+,\d+\): error MEMOPT0008: adapter\.rank was 4", changed.Error);
@@ -186,14 +179,7 @@ public sealed class BadInputTests
     public void A_corrupt_checkpoint_is_passed_over_for_the_one_before()
     {
         var folder = Cli.Workshop();
-        using (var process = Cli.Start(folder, "run"))
-        {
-            var error = process.StandardError.ReadToEndAsync();
-            while (!Directory.Exists(Path.Combine(folder, ".memopt/memopt/checkpoints")) || Directory.EnumerateDirectories(Path.Combine(folder, ".memopt/memopt/checkpoints"), "step-*").Count() < 2)
-                Thread.Sleep(20);
-            process.Kill();
-            process.WaitForExit();
-        }
+        KilledAfter(2, folder);
         var newest = Directory.EnumerateDirectories(Path.Combine(folder, ".memopt/memopt/checkpoints"), "step-*").Order().Last();
         var state = Path.Combine(newest, "state.safetensors");
         var bytes = File.ReadAllBytes(state);
@@ -253,6 +239,20 @@ public sealed class BadInputTests
             Assert.DoesNotContain("loading", outcome.Error);
             Assert.NotEmpty(outcome.Error);
         }
+    }
+
+    /// <summary>A run that is killed when it has left so many checkpoints, and before its end.</summary>
+    private static void KilledAfter(int checkpoints, string folder)
+    {
+        var end = Cli.Endless(folder);
+        using var process = Cli.Start(folder, "run");
+        var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
+        var place = Path.Combine(folder, ".memopt/memopt/checkpoints");
+        while (!Directory.Exists(place) || Directory.EnumerateDirectories(place, "step-*").Count() < checkpoints)
+            Assert.False(process.WaitForExit(20), process.HasExited ? error.Result : "");
+        process.Kill();
+        process.WaitForExit();
+        end();
     }
 
     private static void Refused(Outcome outcome, string expected, string kind)

@@ -31,12 +31,34 @@ internal static class Cli
         return Wait(process);
     }
 
+    /// <summary>Longer than anything takes that ends, on a machine however slow; where all is well nothing waits for it.</summary>
+    public static TimeSpan Patience { get; } = TimeSpan.FromMinutes(20);
+
     public static Outcome Wait(Process process)
     {
         var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
-        Assert.True(process.WaitForExit(240_000), "the tool did not end");
+        if (!process.WaitForExit(Patience))
+        {
+            process.Kill(entireProcessTree: true);
+            Assert.Fail($"the tool did not end: {error.Result}");
+        }
         process.WaitForExit();
         return new(process.ExitCode, output.Result, error.Result);
+    }
+
+    /// <summary>Waits until a process that goes on has said a line with this in it.</summary>
+    public static void Await(Process process, string text)
+    {
+        var said = new List<string>();
+        while (said is [] || !said[^1].Contains(text, StringComparison.Ordinal))
+            said.Add(process.StandardError.ReadLine() ?? throw new InvalidOperationException($"it ended and never said \"{text}\":\n{string.Join('\n', said)}"));
+    }
+
+    /// <summary>Ctrl+C, so many times at once.</summary>
+    public static void Interrupt(Process process, int times = 1)
+    {
+        using var shell = Process.Start("sh", ["-c", string.Concat(Enumerable.Repeat($"kill -INT {process.Id}; ", times))]);
+        shell.WaitForExit();
     }
 
     /// <summary>A new folder with a small fine-tune of the embedded model in it; 40 steps of 6 rows in three micro-batches.</summary>
@@ -56,6 +78,18 @@ internal static class Cli
             }
             """);
         return folder;
+    }
+
+    /// <summary>
+    /// Gives a workshop more rows to evaluate on than are done while a test waits: its runs make their steps, and then judge until they are stopped or killed,
+    /// whenever that comes. Gives what puts the few rows back.
+    /// </summary>
+    public static Action Endless(string folder)
+    {
+        var path = Path.Combine(folder, "eval.jsonl");
+        var few = File.ReadAllLines(path);
+        File.WriteAllLines(path, Enumerable.Repeat(few, 7_000).SelectMany(rows => rows));
+        return () => File.WriteAllLines(path, few);
     }
 
     private static string Above(string folder)

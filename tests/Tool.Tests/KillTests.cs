@@ -44,14 +44,13 @@ public sealed class KillTests
     public void An_interrupt_leaves_a_checkpoint_and_the_run_goes_on()
     {
         var folder = Cli.Workshop();
+        var end = Cli.Endless(folder);
         using var process = Cli.Start(folder, "run");
-        while (process.StandardError.ReadLine() is { } line && !line.StartsWith("step", StringComparison.Ordinal))
-        {
-        }
+        Cli.Await(process, "step 1 / ");
         // A shell sends one to every process of the terminal, a cancelled build another.
-        for (var signal = 0; signal < 3; signal++)
-            Process.Start("kill", $"-INT {process.Id}").WaitForExit();
+        Cli.Interrupt(process, times: 3);
         var stopped = Cli.Wait(process);
+        end();
         Assert.Equal(130, stopped.Exit);
         Assert.Contains("run again to go on", stopped.Error);
         Assert.Equal("stopped", (string?)Cli.Run(folder, "runs", "list", "--json").Json[0]!["status"]);

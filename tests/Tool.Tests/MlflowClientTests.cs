@@ -63,7 +63,7 @@ public sealed class MlflowClientTests
                 // The server is gone.
             }
         })).ToList();
-        while (acknowledged.Any(count => count < 200))
+        while (acknowledged.Any(count => count < 200) && !clients.Exists(client => client.IsCompleted))
             await Task.Delay(5);
         server.Kill();
         await Task.WhenAll(clients);

@@ -15,7 +15,7 @@ internal sealed record Answer(int Status, JsonNode? Body)
 /// <summary><c>dotnet memopt ui</c> as a process over a store in a new folder, asked through its socket.</summary>
 public sealed class MlflowServer : IDisposable
 {
-    private readonly HttpClient http = new();
+    private readonly HttpClient http = new() { Timeout = Cli.Patience };
     private readonly string[] arguments;
     private Process process = null!;
 
@@ -45,6 +45,7 @@ public sealed class MlflowServer : IDisposable
                 break;
         }
         Assert.True(json.Length > 0, "the server did not begin");
+        _ = process.StandardError.ReadToEndAsync();                           // what nobody reads would hold it up in the end
         Url = ((string)JsonNode.Parse(json.ToString())!["url"]!).Split("/?")[0].TrimEnd('/');
     }
 

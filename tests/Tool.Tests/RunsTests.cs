@@ -14,9 +14,7 @@ public sealed class RunsTests
         var tail = default(Outcome);
         using (var training = Cli.Start(folder, "run", "--from-start", "--json", "--set", "train.learningRate=2e-3", "--set", "tracking.experiment=second"))
         {
-            while (training.StandardError.ReadLine() is { } line && !line.StartsWith("step", StringComparison.Ordinal))
-            {
-            }
+            Cli.Await(training, "step 1 / ");
             using var follow = Cli.Start(folder, "runs", "tail", "-f", "-n", "1", "--metrics", "loss,eval_loss");
             Assert.Equal(0, Cli.Wait(training).Exit);
             tail = Cli.Wait(follow);
@@ -104,7 +102,7 @@ public sealed class RunsTests
             for size in 560 600 620 640 660 720 740 752; do
                 umount disk 2>/dev/null; mount -t tmpfs -o size=${size}k tmpfs disk || exit
                 cp -r store disk/
-                timeout -s KILL 30 dotnet exec "$1" runs list --store disk/store; echo "full: $?"
+                timeout -s KILL 600 dotnet exec "$1" runs list --store disk/store; echo "full: $?"
             done
             mount -o remount,size=64m disk
             dotnet exec "$1" runs list --store disk/store; echo "free: $?"

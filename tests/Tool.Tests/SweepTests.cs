@@ -32,17 +32,24 @@ public sealed class SweepTests
     public void A_killed_sweep_goes_on_where_it_was_and_names_the_best()
     {
         var folder = Workshop();
+        var third = Directory.CreateDirectory(Path.Combine(folder, ".memopt", "memopt", "sweep-grid", "3")).FullName;
+        var end = () => { };
         using (var process = Cli.Start(folder, "sweep", "grid.json"))
         {
-            var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
-            var checkpoint = Path.Combine(folder, ".memopt", "memopt", "sweep-grid", "3", "checkpoints");
-            while (!Directory.Exists(checkpoint) || !Directory.EnumerateDirectories(checkpoint, "step-*").Any(step => !step.Contains("staged")))
+            // The third waits for its folder with its rows still unread; they are made such that it does not end before the kill.
+            using (new FileStream(Path.Combine(third, "run.lock"), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None))
             {
-                Assert.False(process.WaitForExit(5), error.IsCompleted ? error.Result : "it ended before the kill");
+                Cli.Await(process, "waiting  ");
+                end = Cli.Endless(folder);
             }
+            var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
+            var checkpoint = Path.Combine(third, "checkpoints");
+            while (!Directory.Exists(checkpoint) || !Directory.EnumerateDirectories(checkpoint, "step-*").Any())
+                Assert.False(process.WaitForExit(5), process.HasExited ? error.Result : "");
             process.Kill();
             process.WaitForExit();
         }
+        end();
         var before = Runs(folder, "tags.sweep = 'grid' order by start_time");
         Assert.Equal(["finished", "finished", "interrupted"], before.Select(run => (string)run["status"]!));
 
@@ -84,12 +91,12 @@ public sealed class SweepTests
     public void An_interrupt_says_how_to_go_on_and_a_changed_file_trains_what_is_new()
     {
         var folder = Workshop();
+        var end = Cli.Endless(folder);
         using var process = Cli.Start(folder, "sweep", "grid.json");
-        while (process.StandardError.ReadLine() is { } line && !line.StartsWith("step", StringComparison.Ordinal))
-        {
-        }
-        Process.Start("kill", $"-INT {process.Id}").WaitForExit();
+        Cli.Await(process, "step 1 / ");
+        Cli.Interrupt(process);
         var stopped = Cli.Wait(process);
+        end();
         Assert.Equal(130, stopped.Exit);
         Assert.Contains("go on with: dotnet memopt sweep grid.json", stopped.Error);
 

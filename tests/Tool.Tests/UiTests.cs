@@ -204,8 +204,8 @@ public sealed class UiTests : IDisposable
         Assert.Contains("--host takes an address", nowhere.Error);
         var json = JsonNode.Parse(Serve("--json"))!;
         Assert.Equal($"http://127.0.0.1:{(int)json["port"]!}/", (string?)json["url"]);
-        Interrupt(started[0]);
-        Assert.True(started[0].WaitForExit(10_000));
+        Cli.Interrupt(started[0]);
+        Assert.True(started[0].WaitForExit(Cli.Patience));
         Assert.Equal(0, started[0].ExitCode);
     }
 
@@ -224,11 +224,10 @@ public sealed class UiTests : IDisposable
         }
         using (var failed = store.Begin(new RunStart { Id = "failed", Experiment = new string('x', 200), Started = DateTimeOffset.UtcNow, Config = "{}" }))
             failed.End(new Tracking.Outcome(RunStatus.Failed, "out of memory") { Ended = DateTimeOffset.UtcNow });
-        var training = Keep(Cli.Start(workshop, "run", "--from-start", "--set", "train.epochs=2000"));
+        // So many that it does not end by itself, however long the page is looked at.
+        var training = Keep(Cli.Start(workshop, "run", "--from-start", "--set", "train.epochs=100000"));
         _ = training.StandardOutput.ReadToEndAsync();
-        while (training.StandardError.ReadLine() is { } line && !line.StartsWith("step", StringComparison.Ordinal))
-        {
-        }
+        Cli.Await(training, "step 1 / ");
         _ = training.StandardError.ReadToEndAsync();
         var running = store.Find(new RunQuery { Status = RunStatus.Running }).Runs.Single().Start.Id;
 
@@ -238,7 +237,7 @@ public sealed class UiTests : IDisposable
         while (browser.StandardOutput.ReadLine() is { } said)
         {
             if (said == "stop it")
-                Interrupt(training);
+                Cli.Interrupt(training);
             last = said;
         }
         browser.WaitForExit();
@@ -295,11 +294,5 @@ public sealed class UiTests : IDisposable
         foreach (var line in text.Split("\r\n"))
             whole.Append(int.TryParse(line, System.Globalization.NumberStyles.HexNumber, null, out _) ? "" : line);
         return whole.ToString();
-    }
-
-    private static void Interrupt(Process process)
-    {
-        using var kill = Process.Start("kill", ["-INT", $"{process.Id}"]);
-        kill.WaitForExit();
     }
 }

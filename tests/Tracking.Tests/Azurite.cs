@@ -11,6 +11,7 @@ internal sealed partial class Azurite : IDisposable
 {
     private const string key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";    // the one that all test servers have
     private readonly string data = Directory.CreateTempSubdirectory("azurite").FullName;
+    private static int next = Random.Shared.Next();
     private readonly int port = FreePort();
     private readonly List<string> log = [];
     private Process? process;
@@ -68,20 +69,35 @@ internal sealed partial class Azurite : IDisposable
         var program = Path.Combine(Root(), "tests", "oracles", "node_modules", "azurite", "dist", "src", "blob", "main.js");
         Assert.True(File.Exists(program), "Azurite is not installed: run 'npm ci --ignore-scripts' in tests/oracles.");
         process = Process.Start(new ProcessStartInfo("node", [program, "--blobHost", "127.0.0.1", "--blobPort", $"{port}", "--location", data, "--disableTelemetry"]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
-        var ready = new ManualResetEventSlim();
+        var begun = 0;
+        lock (log)
+            begun = log.Count;
         process.OutputDataReceived += (_, line) =>
         {
             lock (log)
+            {
                 log.Add(line.Data ?? "");
-            if (line.Data?.Contains("successfully listens", StringComparison.Ordinal) == true)
-                ready.Set();
+                Monitor.PulseAll(log);
+            }
         };
         process.BeginOutputReadLine();
         process.BeginErrorReadLine();
-        if (ready.Wait(Wait.Patience))
+        if (Says("successfully listens", begun))
             return;
         Dispose();
         Assert.Fail("Azurite does not start");
+    }
+
+    /// <summary>Ends it in its own way, with all that it knows saved.</summary>
+    public void Stop()
+    {
+        var begun = 0;
+        lock (log)
+            begun = log.Count;
+        using (var kill = Process.Start("kill", ["-TERM", $"{process!.Id}"]))
+            kill.WaitForExit();
+        Says("successfully closed", begun);
+        Kill();
     }
 
     public void Kill()
@@ -98,11 +114,37 @@ internal sealed partial class Azurite : IDisposable
         Directory.Delete(data, recursive: true);
     }
 
+    /// <summary>Waits for a line of its log, from one on; false when it ends without.</summary>
+    private bool Says(string text, int from)
+    {
+        lock (log)
+        {
+            for (var until = Environment.TickCount64 + (long)Wait.Patience.TotalMilliseconds; !log.Skip(from).Any(line => line.Contains(text, StringComparison.Ordinal)); Monitor.Wait(log, 100))
+            {
+                if (process!.HasExited || Environment.TickCount64 > until)
+                    return false;
+            }
+            return true;
+        }
+    }
+
+    /// <summary>A port that is free, of those that a system gives to nobody who takes any: it is still free when the server starts again.</summary>
     private static int FreePort()
     {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
+        while (true)
+        {
+            var port = 15_000 + (int)((uint)Interlocked.Increment(ref next) % 15_000);
+            try
+            {
+                using var listener = new TcpListener(IPAddress.Loopback, port);
+                listener.Start();
+                return port;
+            }
+            catch (SocketException)
+            {
+                // Somebody has it.
+            }
+        }
     }
 
     private static string Root()

@@ -87,6 +87,9 @@ internal sealed class HubServer : IDisposable
     /// <summary>Waited for before each answer with bytes of a file.</summary>
     public Func<HubRequest, Task> Gate { get; set; } = _ => Task.CompletedTask;
 
+    /// <summary>Bytes of files, of all that it sends, after which it holds still until there may be more.</summary>
+    public long Most { get; set; } = long.MaxValue;
+
     public bool ETags { get; set; } = true;
 
     public string Head { get; set; } = Commit;
@@ -276,6 +279,8 @@ internal sealed class HubServer : IDisposable
                 spoilt[fault.Cut - at] ^= 1;
                 piece = spoilt;
             }
+            while (Sent >= Most)
+                await Task.Delay(5, stop.Token);
             Interlocked.Add(ref sent, count);                                  // before: who has the last byte may look at once
             await to.SendAsync(piece);
             at += count;
