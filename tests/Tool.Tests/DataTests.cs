@@ -175,12 +175,12 @@ public sealed class DataTests : IDisposable
     [Fact]
     public void An_interrupt_ends_tokenizing_and_keeps_what_is_done()
     {
-        var file = Large(20);
+        var file = Large(60);                                                 // seconds of work after its first part
         using var process = Cli.Start(folder, "data", "preview", file, "--json");
         var shards = Path.Combine(folder, ".memopt/data/shards");
-        while (!process.HasExited && (!Directory.Exists(shards) || Directory.GetFiles(shards, "*", SearchOption.AllDirectories).Length == 0))
+        while (!process.HasExited && (!Directory.Exists(shards) || Directory.GetFiles(shards, "*", SearchOption.AllDirectories).All(path => path.EndsWith(".part", StringComparison.Ordinal))))
             Thread.Sleep(10);
-        Process.Start("kill", $"-INT {process.Id}").WaitForExit();
+        Cli.Interrupt(process);
         Assert.Equal(130, Cli.Wait(process).Exit);
         Assert.Contains("by an earlier run", Cli.Run(folder, "data", "preview", file, "--json").Error);
     }

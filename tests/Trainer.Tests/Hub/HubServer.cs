@@ -84,6 +84,9 @@ internal sealed class HubServer : IDisposable
     /// <summary>Token that the hub asks for.</summary>
     public string? Token { get; set; }
 
+    /// <summary>Bytes a second for each connection.</summary>
+    public long? Rate { get; set; }
+
     /// <summary>Waited for before each answer with bytes of a file.</summary>
     public Func<HubRequest, Task> Gate { get; set; } = _ => Task.CompletedTask;
 
@@ -271,7 +274,7 @@ internal sealed class HubServer : IDisposable
         };
         for (var at = from; at < cut;)
         {
-            var count = (int)Math.Min(256 << 10, cut - at);
+            var count = (int)Math.Min(Rate is null ? 256 << 10 : 32 << 10, cut - at);
             ReadOnlyMemory<byte> piece = file.Bytes.AsMemory((int)at, count);
             if (fault?.Kind == FaultKind.Corrupt && fault.Cut >= at && fault.Cut < at + count)
             {
@@ -284,6 +287,8 @@ internal sealed class HubServer : IDisposable
             Interlocked.Add(ref sent, count);                                  // before: who has the last byte may look at once
             await to.SendAsync(piece);
             at += count;
+            if (Rate is { } rate)
+                await Task.Delay(TimeSpan.FromSeconds(count / (double)rate), stop.Token);
         }
         switch (fault?.Kind)
         {
