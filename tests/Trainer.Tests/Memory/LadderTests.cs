@@ -84,7 +84,7 @@ public sealed class LadderTests
     {
         private readonly string folder = Directory.CreateTempSubdirectory("memopt ladder").FullName;
         private readonly List<double> losses = [];
-        private long seen, peak, start;
+        private long seen, peak, last, start;
         private int step = 1;
         private bool refused, ready;
         private Queue<int> refusals = [];
@@ -131,7 +131,7 @@ public sealed class LadderTests
                 MemoryLimit = Allowed,
             }, CancellationToken.None);
             Assert.Equal(RunStatus.Finished, result.Status);
-            return (losses, store.Events("a"), File.ReadAllBytes(Path.Combine(result.Adapter!, "adapter_model.safetensors")), peak - start, seen - start);
+            return (losses, store.Events("a"), File.ReadAllBytes(Path.Combine(result.Adapter!, "adapter_model.safetensors")), peak - start, last - start);
         }
 
         public void Stage(string name, string text) => ready |= name == "training";
@@ -147,7 +147,7 @@ public sealed class LadderTests
         public void Step(StepRow row, int total)
         {
             losses.Add(row.Loss);
-            (step, seen) = (row.Step + 1, 0);
+            (step, last, seen) = (row.Step + 1, seen, 0);
             while (refusals.TryPeek(out var next) && next < step)
                 refusals.Dequeue();
         }
