@@ -58,8 +58,8 @@ public sealed class BlobArtifacts : IArtifactStore
     /// <summary>Ends transfers.</summary>
     public CancellationToken Stop { get; init; }
 
-    /// <summary>Bytes of a block, and of a range asked for at once (MD5 of a range ends at 4 MiB); files too large for 50,000 such blocks have larger ones.</summary>
-    internal int BlockBytes { get; init; } = 4 << 20;
+    /// <summary>Bytes of a block, and of a range asked for at once (MD5 of a range ends at 4 MiB); a kill costs four of them at most. Files too large for 50,000 such blocks have larger ones.</summary>
+    internal int BlockBytes { get; init; } = 2 << 20;
 
     /// <summary>The storage account and the folder in it.</summary>
     public BlobPlace Place => place;

@@ -192,7 +192,7 @@ public sealed class BackgroundUploadTests : IDisposable
         var checkpoint = Checkpoint(1, 24 << 20);
         Directory.CreateDirectory(Path.Combine(folder, "checkpoints", "adapter"));
         File.WriteAllBytes(Path.Combine(folder, "checkpoints", "adapter", "adapter_model.safetensors"), new byte[8 << 20]);
-        // Both are 32 MiB in blocks of four, four at a time: some of them arrive whole, and not all.
+        // Both are 32 MiB in blocks of two, four at a time: some of them arrive whole, and not all.
         using (var dam = new Dam(azurite.Port, 20 << 20))
         using (var client = Process.Start(new ProcessStartInfo("dotnet", ["exec", typeof(BackgroundUploadTests).Assembly.Location, "upload", folder, azurite.ConnectionAt(dam.Port), checkpoint]))!)
         {

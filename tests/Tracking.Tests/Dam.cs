@@ -33,6 +33,16 @@ internal sealed class Dam : IDisposable
         }
     }
 
+    /// <summary>Bytes that went through, in both directions.</summary>
+    public long Passed
+    {
+        get
+        {
+            lock (gate)
+                return passed;
+        }
+    }
+
     /// <summary>Lets more through.</summary>
     public void Let(long bytes)
     {

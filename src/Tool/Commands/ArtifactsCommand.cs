@@ -132,7 +132,7 @@ internal static class ArtifactsCommand
     {
         var hash = HashesArgument();
         var (at, json) = (AtOption(), Shell.JsonOption());
-        var command = new Command("sync", "Upload what is only here, going on where an earlier upload was cut off. What the account has of an artifact that is named is read, and sent again where it is missing or damaged.\n\nExample:\n  dotnet memopt artifacts sync\n  1 artifact uploaded, 14 blocks, 52.4 MiB") { hash, at, json };
+        var command = new Command("sync", "Upload what is only here, going on where an earlier upload was cut off. What the account has of an artifact that is named is read, and sent again where it is missing or damaged.\n\nExample:\n  dotnet memopt artifacts sync\n  1 artifact uploaded, 27 blocks, 52.4 MiB") { hash, at, json };
         Act(command, json, at, (parsed, places) =>
         {
             var account = places.Account;
