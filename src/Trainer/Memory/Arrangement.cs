@@ -10,7 +10,9 @@ namespace Memopt.Trainer.Memory;
 /// <param name="sampling">Whether it is to be read.</param>
 /// <param name="stream">What streams layers already, if anything does.</param>
 /// <param name="newStream">Makes it when a rung asks for the first.</param>
-public sealed class Arrangement(Decoder model, Action optimizerToHost, Meter meter, Func<bool> sampling, LayerStream? stream, Func<LayerStream> newStream) : IDisposable
+/// <param name="rows">Measures what moves.</param>
+public sealed class Arrangement(Decoder model, Action optimizerToHost, Meter meter, Func<bool> sampling, LayerStream? stream, Func<LayerStream> newStream,
+    MeasuredRows? rows = null) : IDisposable
 {
     private LayerStream? stream = stream;
     private HostKeeper? keeper;
@@ -20,13 +22,23 @@ public sealed class Arrangement(Decoder model, Action optimizerToHost, Meter met
     {
         model.RunLayer = (layer, x, pass) => layer.forward(x, pass);
         if (rung.StreamLayers > 0)
+        {
+            using var moving = rows?.Row(MemoryPlan.Weights);
             (stream ??= newStream()).Extend(model, rung.StreamLayers);
+        }
         if (rung.OffloadOptimizer)
             optimizerToHost();
         if (rung.Recompute)
             Recompute.Attach(model, rung.Keeps, rung.OffloadActivations ? keeper ??= new() : null);
         stream?.Attach(model);
         Measure();
+    }
+
+    /// <summary>Tells the measured rows what lies on the host.</summary>
+    public void MeasureHost(MeasuredRows measured)
+    {
+        measured.Set(MemoryPlan.HostActivations, keeper?.PeakBytes ?? 0);
+        measured.Set(MemoryPlan.HostWeights, stream?.Bytes ?? 0);
     }
 
     public void Dispose()

@@ -23,15 +23,17 @@ public sealed class LayerStream : IDisposable
     private readonly FileStream? file;
     private readonly Pieces? pieces;
     private readonly int layers;
+    private readonly MeasuredRows? rows;
     private long slotBytes;
     private bool disposed;
 
     /// <param name="layers">Of the model.</param>
     /// <param name="device">Where they are computed.</param>
     /// <param name="spill">A file for the weights, made and removed here; null keeps them in host memory.</param>
-    public LayerStream(int layers, Device device, string? spill = null)
+    /// <param name="rows">Measures the slots.</param>
+    public LayerStream(int layers, Device device, string? spill = null, MeasuredRows? rows = null)
     {
-        (this.layers, this.device) = (layers, device);
+        (this.layers, this.device, this.rows) = (layers, device, rows);
         if (device.type == DeviceType.CUDA)
             (copies, queued) = (new(), new());
         for (var i = 0; i < Slots; i++)
@@ -45,6 +47,9 @@ public sealed class LayerStream : IDisposable
 
     /// <summary>Layers that are streamed.</summary>
     public int Count => streamed.Count;
+
+    /// <summary>Bytes of the buffers, or of the file, that hold their weights.</summary>
+    public long Bytes => streamed.Sum(layer => layer.Bytes);
 
     /// <summary>Which layers of a model are streamed when so many are: spread evenly, so that each copy has the time of the layers between.</summary>
     public static IEnumerable<int> Chosen(int layers, int count) =>
@@ -208,10 +213,13 @@ public sealed class LayerStream : IDisposable
                 slot.Room = null;
             }
         }
-        foreach (var slot in slots)
+        using (slots.Any(slot => slot.Room is null) ? rows?.Row(Plan.MemoryPlan.Slots) : null)
         {
-            slot.Room ??= empty([slotBytes], uint8, device).DetachFromDisposeScope();
-            slot.Holds = -1;
+            foreach (var slot in slots)
+            {
+                slot.Room ??= empty([slotBytes], uint8, device).DetachFromDisposeScope();
+                slot.Holds = -1;
+            }
         }
         for (var i = 0; i < Count; i++)
         {

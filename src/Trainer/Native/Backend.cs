@@ -268,22 +268,24 @@ public sealed class Backend
         }
     }
 
-    /// <summary>The library's own version; where the folder states the same with a suffix (PyTorch's version.py, libtorch's build-version), that.</summary>
-    internal static string VersionOf(string folder, Version loaded)
+    /// <summary>The library's own version; where the folder states the same with a suffix, that.</summary>
+    internal static string VersionOf(string folder, Version loaded) =>
+        Stated(folder) is { } stated && stated.Split('+')[0] == loaded.ToString() ? stated : loaded.ToString();
+
+    /// <summary>The version that a libtorch folder states: PyTorch in version.py, libtorch in build-version. Null where neither is.</summary>
+    private static string? Stated(string folder)
     {
         var top = Path.Combine(folder, "..");
-        var stated = File.Exists(Path.Combine(top, "version.py"))
-            ? File.ReadLines(Path.Combine(top, "version.py")).FirstOrDefault(line => line.StartsWith("__version__", StringComparison.Ordinal))?.Split('\'', '"').ElementAtOrDefault(1)
+        return File.Exists(Path.Combine(top, "version.py"))
+            ? File.ReadLines(Path.Combine(top, "version.py"))
+                .FirstOrDefault(line => line.StartsWith("__version__", StringComparison.Ordinal))?.Split('\'', '"').ElementAtOrDefault(1)
             : File.Exists(Path.Combine(top, "build-version")) ? File.ReadAllText(Path.Combine(top, "build-version")).Trim() : null;
-        return stated is not null && stated.Split('+')[0] == loaded.ToString() ? stated : loaded.ToString();
     }
 
     private static bool LoadLibraries(string folder, string kind, string cache)
     {
-        // Segments that grow leave no gaps of odd sizes between batches: what is reserved stays close to what is used. Read once, when libtorch is loaded.
-        // Whoever sets either of its names knows better.
-        if (kind == "cuda" && OperatingSystem.IsLinux() && getenv("PYTORCH_CUDA_ALLOC_CONF") == 0)
-            _ = setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True", 0);
+        if (kind == "cuda")
+            AllocatorSettings.Apply(System.Version.TryParse(Stated(folder)?.Split('+')[0], out var version) ? version : null);
         foreach (var name in new[] { "c10", "torch_cpu", "c10_cuda", "torch_cuda", "torch" })
         {
             var file = Path.Combine(folder, Library(name));
@@ -316,15 +318,6 @@ public sealed class Backend
         }
         return patched;
     }
-
-    // .NET's own variables do not reach native code.
-    [DllImport("libc")]
-    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int setenv([MarshalAs(UnmanagedType.LPUTF8Str)] string name, [MarshalAs(UnmanagedType.LPUTF8Str)] string value, int overwrite);
-
-    [DllImport("libc")]
-    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern nint getenv([MarshalAs(UnmanagedType.LPUTF8Str)] string name);
 
     /// <summary>Product, gradient and bf16 against results worked out by hand.</summary>
     private static void SelfTest(string kind)

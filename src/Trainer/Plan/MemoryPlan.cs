@@ -33,9 +33,12 @@ public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes, 
 public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool Fits)
 {
     /// <summary>Rows' names, shared with the meter.</summary>
-    public const string Context = "CUDA context", Weights = "weights", Slots = "streaming slots", Scratch = "expanded weight", Adapters = "adapters", Gradients = "gradients", Optimizer = "optimizer",
+    public const string Context = "CUDA context", Weights = "weights", Slots = "streaming slots", Scratch = "expanded weight", TrainedWeights = "trained weights", Adapters = "adapters", Gradients = "gradients", Optimizer = "optimizer",
         Activations = "activations", WorkingSet = "working set", Evaluation = "evaluation", Gaps = "rounding and gaps", HostActivations = "activations on the host", HostOptimizer = "optimizer on the host",
         HostWeights = "streamed weights", Staging = "staging buffers";
+
+    /// <summary>The row of the weights that are trained: the model's own, or the adapters.</summary>
+    public static string TrainedRow(AdapterKind kind) => kind == AdapterKind.None ? TrainedWeights : Adapters;
 
     /// <summary>Trained weights that an optimizer on the host works on at once; two pieces of value and moments are on the device.</summary>
     public const long OptimizerPiece = 8 << 20;
@@ -69,7 +72,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
     public long KeptOnHost { get; init; }
 
     /// <summary>Device bytes that stay between steps.</summary>
-    public long Resting => Rows.Where(row => row.Place == "device" && row.Name is Context or Weights or Slots or Scratch or Adapters or Gradients or Optimizer).Sum(row => row.Bytes);
+    public long Resting => Rows.Where(row => row.Place == "device" && row.Name is Context or Weights or Slots or Scratch or TrainedWeights or Adapters or Gradients or Optimizer).Sum(row => row.Bytes);
 
     /// <summary>The fastest rung that fits; where none does, the smallest.</summary>
     /// <param name="config">The run's settings; what is written in them is kept as written.</param>
@@ -135,14 +138,18 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         var ledger = new List<LedgerRow>();
         if (device.ContextBytes > 0)
             ledger.Add(Row(Context, device.ContextBytes, "the driver's and libtorch's own"));
-        ledger.Add(Row(Weights, weightBytes, full ? "all weights are trained: see adapters"
-            : $"{others:N0} × {c} B + {linearWeights:N0} × " + (!qlora ? $"{c} B" : config.Quantization.DoubleQuant ? "4.127 bit" : "4.5 bit") + (streamed > 0 ? $" − {rung.StreamLayers} layers × {layerBytes:N0} B" : "")));
+        if (!full)
+        {
+            var bytes = !qlora ? $"{c} B" : config.Quantization.DoubleQuant ? "4.127 bit" : "4.5 bit";
+            ledger.Add(Row(Weights, weightBytes, $"{others:N0} × {c} B + {linearWeights:N0} × {bytes}"
+                + (streamed > 0 ? $" − {rung.StreamLayers} layers × {layerBytes:N0} B" : "")));
+        }
         if (streamed > 0)
             ledger.Add(Row(Slots, 2 * layerBytes, "room for two layers' weights"));
         if (qlora && cuda)
             ledger.Add(Row(Scratch, widest * c, $"{widest:N0} × {c} B, one at a time"));
         var values = count * (c < 4 || (rung.OffloadOptimizer && cuda) ? c : 0) + (rung.OffloadOptimizer ? 0 : count * 4);
-        ledger.Add(Row(Adapters, values, (full ? "" : $"{adapted.Count} modules, rank {rank}: ") + $"{count:N0} trained weights × " + (rung.OffloadOptimizer ? $"{c} B" : $"4 B{(c < 4 ? $" and a copy in {c} B" : "")}")));
+        ledger.Add(Row(TrainedRow(config.Adapter.Kind), values, (full ? "" : $"{adapted.Count} modules, rank {rank}: ") + $"{count:N0} trained weights × " + (rung.OffloadOptimizer ? $"{c} B" : $"4 B{(c < 4 ? $" and a copy in {c} B" : "")}")));
         ledger.Add(Row(Gradients, count * 4, $"{count:N0} × 4 B"));
         ledger.Add(rung.OffloadOptimizer ? Row(Optimizer, 24 * Math.Min(count, OptimizerPiece), $"two pieces of {Math.Min(count, OptimizerPiece):N0} × 3 × 4 B") : Row(Optimizer, count * 8, $"{count:N0} × 2 moments × 4 B"));
         ledger.Add(Row(Activations, activations, !rung.Recompute ? $"{spec.Layers} layers × {input + layer:N0} B for {tokens:N0} tokens"

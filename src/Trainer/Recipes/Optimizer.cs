@@ -1,6 +1,8 @@
 using Memopt.Trainer.Kernels;
+using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
+using Memopt.Trainer.Plan;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -19,6 +21,7 @@ public sealed class Optimizer : IDisposable
     private readonly ScalarType compute;
     private readonly Tensor gradient;
     private readonly Tensor? scratch;
+    private readonly MeasuredRows? rows;
     private Tensor value, mean, square;
     private Tensor? copy;
     private HostArrays? host;
@@ -28,9 +31,11 @@ public sealed class Optimizer : IDisposable
     /// <param name="device">Where the gradient lies and the arithmetic is done.</param>
     /// <param name="compute">Type of the activations; a copy in it is kept beside the values where they do not serve themselves.</param>
     /// <param name="onHost">Whether values and moments lie on the host from the beginning.</param>
-    public Optimizer(IReadOnlyList<Parameter> trained, TrainConfig config, Device device, ScalarType compute = ScalarType.Float32, bool onHost = false)
+    /// <param name="rows">Measures what it allocates.</param>
+    public Optimizer(IReadOnlyList<Parameter> trained, TrainConfig config, Device device, ScalarType compute = ScalarType.Float32, bool onHost = false,
+        MeasuredRows? rows = null)
     {
-        (this.config, this.trained, this.device, this.compute) = (config, trained, device, compute);
+        (this.config, this.trained, this.device, this.compute, this.rows) = (config, trained, device, compute, rows);
         using var scope = NewDisposeScope();
         using var off = no_grad();
         shapes = [.. trained.Select(p => p.Value.shape)];
@@ -38,19 +43,25 @@ public sealed class Optimizer : IDisposable
         var place = onHost ? CPU : device;
 
         // The values first: what they were copied from is free again before there is room for the rest.
-        value = empty([Count], float32, place).DetachFromDisposeScope();
-        foreach (var (parameter, slice) in trained.Zip(Slices(value)))
-            parameter.MoveTo(slice);
+        using (rows?.Row(rows.Trained, MemoryPlan.HostOptimizer))
+        {
+            value = empty([Count], float32, place).DetachFromDisposeScope();
+            foreach (var (parameter, slice) in trained.Zip(Slices(value)))
+                parameter.MoveTo(slice);
+        }
         if (device.type == DeviceType.CUDA)
             Cuda.ReleaseCached(device);
-        gradient = zeros([Count], float32, device).DetachFromDisposeScope();
-        mean = zeros([Count], float32, place).DetachFromDisposeScope();
-        square = zeros([Count], float32, place).DetachFromDisposeScope();
-        scratch = device.type == DeviceType.CUDA ? AdamW.Scratch(device).DetachFromDisposeScope() : null;
-        if (onHost)
-            host = new([value, mean, square], device);
-        MakeCopy();
-        host?.MakeRoom();
+        using (rows?.Row(MemoryPlan.Gradients))
+            gradient = zeros([Count], float32, device).DetachFromDisposeScope();
+        using (rows?.Row(MemoryPlan.Optimizer, MemoryPlan.HostOptimizer))
+        {
+            mean = zeros([Count], float32, place).DetachFromDisposeScope();
+            square = zeros([Count], float32, place).DetachFromDisposeScope();
+            scratch = device.type == DeviceType.CUDA ? AdamW.Scratch(device).DetachFromDisposeScope() : null;
+            if (onHost)
+                host = new([value, mean, square], device);
+        }
+        MakeCopies();
     }
 
     /// <summary>Trained weights.</summary>
@@ -69,21 +80,29 @@ public sealed class Optimizer : IDisposable
         using var off = no_grad();
         if (host is not null)
         {
-            MakeCopy();                                                       // what an earlier call lacked the memory for
-            host.MakeRoom();
+            MakeCopies();                                                     // an earlier call lacked the memory
             return;
         }
         // All three, and pinned, before anything is let go of: a host without room leaves everything as it was.
-        Tensor[] arrays = [value, mean, square], moved = [.. arrays.Select(array => array.cpu())];
-        var made = new HostArrays(moved, device);
-        foreach (var (parameter, slice) in trained.Zip(Slices(moved[0])))
-            parameter.MoveTo(slice);                                          // the same values again
-        foreach (var array in arrays)
-            array.Dispose();
+        Tensor[] moved;
+        using (rows?.Row(null, MemoryPlan.HostOptimizer))
+        {
+            moved = [value.cpu(), mean.cpu(), square.cpu()];
+            host = new HostArrays(moved, device);
+        }
+        using (rows?.Row(rows.Trained))
+        {
+            foreach (var (parameter, slice) in trained.Zip(Slices(moved[0])))
+                parameter.MoveTo(slice);                                      // the same values again
+            value.Dispose();
+        }
+        using (rows?.Row(MemoryPlan.Optimizer))
+        {
+            mean.Dispose();
+            square.Dispose();
+        }
         (value, mean, square) = (moved[0].DetachFromDisposeScope(), moved[1].DetachFromDisposeScope(), moved[2].DetachFromDisposeScope());
-        host = made;
-        MakeCopy();
-        host.MakeRoom();
+        MakeCopies();
     }
 
     /// <summary>Called when the state was read from a checkpoint.</summary>
@@ -122,6 +141,17 @@ public sealed class Optimizer : IDisposable
         host?.Dispose();
         foreach (var tensor in new[] { value, gradient, mean, square, copy, scratch })
             tensor?.Dispose();
+    }
+
+    /// <summary>What serves values on the host: their copy on the device, and the memory for the pieces that a step works on.</summary>
+    private void MakeCopies()
+    {
+        using (rows?.Row(rows.Trained))
+            MakeCopy();
+        if (host is null)
+            return;
+        using (rows?.Row(MemoryPlan.Optimizer))
+            host.MakeRoom();
     }
 
     /// <summary>The copy that products read, and every parameter's slices.</summary>
@@ -163,7 +193,7 @@ public sealed class Optimizer : IDisposable
             (this.arrays, this.device) = (arrays, device);
             if (device.type != DeviceType.CUDA)
                 return;
-            piece = Math.Min(arrays[0].numel(), Plan.MemoryPlan.OptimizerPiece);
+            piece = Math.Min(arrays[0].numel(), MemoryPlan.OptimizerPiece);
             var pinned = 0;
             try
             {

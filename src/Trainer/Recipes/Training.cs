@@ -28,49 +28,41 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
     public Result Run(IReadOnlyList<MemoryPlan> plans, MemoryPlan start, CancellationToken stop)
     {
         using var recording = job.Uploads?.Recording(earlier.RunId, record, () => step);
-        var measured = new Dictionary<string, long>();
         var used = cuda ? Cuda.UsedBytes : (Func<long>?)null;
         var empty = new Meter(used).Now();
         // On a GPU the meter reads what all programs have: there a budget is the plan's to keep, and the allocator's to refuse.
         var limit = job.MemoryLimit ?? (!cuda && config.Memory.BudgetGiB is { } gib ? () => (long)(gib * (1L << 30)) : null);
         var meter = new Meter(used, limit is null ? null : () => empty + limit());
-        var before = meter.Sample();
-        long Since(string name)
-        {
-            var now = meter.Sample();
-            measured[name] = Math.Max(0, now - before);
-            return before = now;
-        }
+        meter.Sample();
+        var rows = new MeasuredRows(config.Adapter.Kind, Taken, cuda ? Meter.HostBytes : null);
 
-        LayerStream Stream(bool spill) => new(inputs.Spec.Layers, job.Backend.Device, spill || !cuda ? Path.Combine(job.Output, "streamed.weights") : null);
+        LayerStream Stream(bool spill) => new(inputs.Spec.Layers, job.Backend.Device, spill || !cuda ? Path.Combine(job.Output, "streamed.weights") : null, rows);
         // In a file from the beginning if the ladder may come to where the host is too small: what streams is not moved again.
         var spill = plans.Any(plan => plan.Spills);
         using var stream = start.Rung.StreamLayers > 0 ? Stream(start.Spills) : null;
         var streamed = stream is null ? [] : LayerStream.Chosen(inputs.Spec.Layers, start.Rung.StreamLayers).ToHashSet();
-        using var model = FineTune.LoadModel(job.Model, inputs.Spec, config, inputs.Type, job.Backend.Device, (done, total) => job.Watcher.Progress("loading", done, total),
-            layer =>
-            {
-                if (streamed.Contains(layer.Index))
-                    stream!.Add(layer);
-            });
-        if (cuda)
-            Cuda.ReleaseCached(model.Device);
-        Since(MemoryPlan.Weights);
+        using var model = Load(rows, layer =>
+        {
+            if (streamed.Contains(layer.Index))
+                stream!.Add(layer);
+        });
+        meter.Sample();
         var (alpha, rslora, biases) = (config.Adapter.Alpha, config.Adapter.UseRslora, config.Adapter.Biases);
-        if (job.Config.From is { } from)
-            (_, alpha, rslora, _, biases) = AdapterFiles.Load(from, model, config.Adapter.Dropout);
-        else if (config.Adapter.Kind != AdapterKind.None)
-            AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
+        using (rows.Row(rows.Trained))
+        {
+            if (job.Config.From is { } from)
+                (_, alpha, rslora, _, biases) = AdapterFiles.Load(from, model, config.Adapter.Dropout);
+            else if (config.Adapter.Kind != AdapterKind.None)
+                AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
+        }
         var sampling = false;
         var trained = AdapterPass.Trained(model, config.Adapter.Kind, biases);
-        using var optimizer = new Optimizer(trained, config.Train, model.Device, inputs.Type, start.Rung.OffloadOptimizer);
-        using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => sampling, stream, () => Stream(spill));
+        using var optimizer = new Optimizer(trained, config.Train, model.Device, inputs.Type, start.Rung.OffloadOptimizer, rows);
+        using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => sampling, stream, () => Stream(spill), rows);
         arrangement.Take(start.Rung);
         using var scale = inputs.Type == float16 ? new LossScale() : null;
         IReadOnlyList<(string, Tensor)> State() => scale is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scale.State)];
-        var states = Since("states");                                         // weights trained, gradients, two moments: equal parts
-        foreach (var (name, parts) in new[] { (MemoryPlan.Adapters, 1), (MemoryPlan.Gradients, 1), (MemoryPlan.Optimizer, 2) })
-            measured[name] = measured["states"] * parts / 4;
+        meter.Sample();
         if (earlier.Checkpoint is { } checkpoint)
         {
             CheckpointFolder.Load(checkpoint, State());
@@ -105,10 +97,11 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         }
         if (saved != step || earlier.Checkpoint is null)
             Save(step);
-        measured[MemoryPlan.Activations] = stepper.Activations;
-        measured[MemoryPlan.WorkingSet] = Math.Max(0, meter.RunPeak - states - stepper.Activations);
+        rows.Set(MemoryPlan.Activations, stepper.Activations);
+        rows.Set(MemoryPlan.WorkingSet, stepper.WorkingSet);
+        arrangement.MeasureHost(rows);
         // Where nothing was trained the record keeps what was measured when it was.
-        IReadOnlyList<LedgerRow> ledger = step == begun ? [] : [.. ladder.Plan.Rows.Select(row => row with { Measured = measured.TryGetValue(row.Name, out var bytes) ? bytes : null })];
+        IReadOnlyList<LedgerRow> ledger = step == begun ? [] : [.. ladder.Plan.Rows.Select(rows.Fill)];
         if (ledger.Count > 0)
             job.Watcher.Ledger(ledger, measured: true);
         if (step < batches.TotalSteps)
@@ -118,8 +111,8 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         IReadOnlyDictionary<string, double> values = new Dictionary<string, double>();
         try
         {
-            if (inputs.Eval is { } rows)
-                (score, values) = Evaluate(model, rows, ladder, calm, stop);
+            if (inputs.Eval is { } eval)
+                (score, values) = Evaluate(model, eval, ladder, calm, stop);
         }
         catch (OperationCanceledException) when (stop.IsCancellationRequested)
         {
@@ -165,9 +158,19 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         void Release()
         {
             stepper.Forget();
+            stepper.Remeasure();
+            sampling = true;
             calm.Collect();
             if (cuda)
                 Cuda.ReleaseCached(model.Device);
+        }
+
+        // Cached memory belongs to no row.
+        long Taken()
+        {
+            if (cuda)
+                Cuda.ReleaseCached(job.Backend.Device);
+            return meter.Now();
         }
 
         // What is free, and what the run has already; within the limits that were set.
@@ -201,6 +204,16 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
             });
             calm.Collect();                                                   // an evaluation has a calm of its own, which ended ours
         }
+    }
+
+    private Decoder Load(MeasuredRows rows, Action<DecoderLayer> built)
+    {
+        using var row = rows.Row(config.Adapter.Kind == AdapterKind.None ? rows.Trained : MemoryPlan.Weights);
+        var model = FineTune.LoadModel(job.Model, inputs.Spec, config, inputs.Type, job.Backend.Device,
+            (done, total) => job.Watcher.Progress("loading", done, total), built, rows);
+        using (rows.Row(MemoryPlan.Scratch))
+            model.Linears().Select(slot => slot.Linear).OfType<Nf4Linear>().FirstOrDefault()?.AllocateScratch();
+        return model;
     }
 
     private (Score Score, IReadOnlyDictionary<string, double> Values) Evaluate(Decoder model, Dataset eval, Ladder ladder, Calm calm, CancellationToken stop)
