@@ -272,6 +272,9 @@ public sealed class Nf4Scratch : IDisposable
         return y;
     }
 
+    /// <summary>Bytes that it holds.</summary>
+    public long Bytes => room is null ? 0 : room.numel() * room.element_size();
+
     /// <summary>Allocates the memory for an expanded weight. False where weights are expanded without it: on a CPU.</summary>
     public bool Allocate(Device device, ScalarType type)
     {

@@ -10,9 +10,7 @@ namespace Memopt.Trainer.Memory;
 /// <param name="sampling">Whether it is to be read.</param>
 /// <param name="stream">What streams layers already, if anything does.</param>
 /// <param name="newStream">Makes it when a rung asks for the first.</param>
-/// <param name="rows">Measures what moves.</param>
-public sealed class Arrangement(Decoder model, Action optimizerToHost, Meter meter, Func<bool> sampling, LayerStream? stream, Func<LayerStream> newStream,
-    MeasuredRows? rows = null) : IDisposable
+public sealed class Arrangement(Decoder model, Action optimizerToHost, Meter meter, Func<bool> sampling, LayerStream? stream, Func<LayerStream> newStream) : IDisposable
 {
     private LayerStream? stream = stream;
     private HostKeeper? keeper;
@@ -22,10 +20,7 @@ public sealed class Arrangement(Decoder model, Action optimizerToHost, Meter met
     {
         model.RunLayer = (layer, x, pass) => layer.forward(x, pass);
         if (rung.StreamLayers > 0)
-        {
-            using var moving = rows?.Row(MemoryPlan.Weights);
             (stream ??= newStream()).Extend(model, rung.StreamLayers);
-        }
         if (rung.OffloadOptimizer)
             optimizerToHost();
         if (rung.Recompute)
@@ -34,11 +29,13 @@ public sealed class Arrangement(Decoder model, Action optimizerToHost, Meter met
         Measure();
     }
 
-    /// <summary>Tells the measured rows what lies on the host.</summary>
-    public void MeasureHost(MeasuredRows measured)
+    /// <summary>Adds the bytes of what streams and of what it keeps on the host.</summary>
+    public void Measure(MeasuredRows rows)
     {
-        measured.Set(MemoryPlan.HostActivations, keeper?.PeakBytes ?? 0);
-        measured.Set(MemoryPlan.HostWeights, stream?.Bytes ?? 0);
+        rows.Add(MemoryPlan.HostActivations, keeper?.PeakBytes ?? 0);
+        rows.Add(MemoryPlan.HostWeights, stream?.Bytes ?? 0);
+        rows.Add(MemoryPlan.Slots, stream?.SlotBytes ?? 0);
+        rows.Add(MemoryPlan.Weights, -stream?.ViewBytes ?? 0);                // views of the slots
     }
 
     public void Dispose()

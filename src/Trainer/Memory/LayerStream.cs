@@ -23,17 +23,15 @@ public sealed class LayerStream : IDisposable
     private readonly FileStream? file;
     private readonly Pieces? pieces;
     private readonly int layers;
-    private readonly MeasuredRows? rows;
     private long slotBytes;
     private bool disposed;
 
     /// <param name="layers">Of the model.</param>
     /// <param name="device">Where they are computed.</param>
     /// <param name="spill">A file for the weights, made and removed here; null keeps them in host memory.</param>
-    /// <param name="rows">Measures the slots.</param>
-    public LayerStream(int layers, Device device, string? spill = null, MeasuredRows? rows = null)
+    public LayerStream(int layers, Device device, string? spill = null)
     {
-        (this.layers, this.device, this.rows) = (layers, device, rows);
+        (this.layers, this.device) = (layers, device);
         if (device.type == DeviceType.CUDA)
             (copies, queued) = (new(), new());
         for (var i = 0; i < Slots; i++)
@@ -50,6 +48,12 @@ public sealed class LayerStream : IDisposable
 
     /// <summary>Bytes of the buffers, or of the file, that hold their weights.</summary>
     public long Bytes => streamed.Sum(layer => layer.Bytes);
+
+    /// <summary>Bytes of their tensors, which are views of the slots.</summary>
+    public long ViewBytes => streamed.Sum(layer => layer.Parts.Sum(part => part.Bytes));
+
+    /// <summary>Bytes of the slots on the device.</summary>
+    public long SlotBytes => slots.Sum(slot => slot.Room?.numel() ?? 0);
 
     /// <summary>Which layers of a model are streamed when so many are: spread evenly, so that each copy has the time of the layers between.</summary>
     public static IEnumerable<int> Chosen(int layers, int count) =>
@@ -213,13 +217,10 @@ public sealed class LayerStream : IDisposable
                 slot.Room = null;
             }
         }
-        using (slots.Any(slot => slot.Room is null) ? rows?.Row(Plan.MemoryPlan.Slots) : null)
+        foreach (var slot in slots)
         {
-            foreach (var slot in slots)
-            {
-                slot.Room ??= empty([slotBytes], uint8, device).DetachFromDisposeScope();
-                slot.Holds = -1;
-            }
+            slot.Room ??= empty([slotBytes], uint8, device).DetachFromDisposeScope();
+            slot.Holds = -1;
         }
         for (var i = 0; i < Count; i++)
         {

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
-using Memopt.Trainer.Native;
 
 namespace Memopt.Trainer.Memory;
 
@@ -39,9 +38,6 @@ public sealed class Meter(Func<long>? device = null, Func<long?>? limit = null)
     }
 
     public void Reset() => Peak = 0;
-
-    /// <summary>Bytes that the C library's heap and pinned memory have in use on the host of a GPU.</summary>
-    public static long HostBytes() => Heap() + Cuda.PinnedBytes;
 
     private static long Heap()
     {

@@ -106,20 +106,10 @@ public static unsafe partial class Cuda
     {
         UseContext();
         Check(cuMemHostAlloc(out var address, (nuint)bytes, 0), "cuMemHostAlloc");
-        pinned[address] = bytes;
         return address;
     }
 
-    internal static void FreePinned(nint address)
-    {
-        _ = cuMemFreeHost(address);
-        pinned.TryRemove(address, out _);
-    }
-
-    /// <summary>Bytes of host memory from <see cref="AllocatePinned"/> that are not freed yet.</summary>
-    public static long PinnedBytes => pinned.Values.Sum();
-
-    private static readonly System.Collections.Concurrent.ConcurrentDictionary<nint, long> pinned = [];
+    internal static void FreePinned(nint address) => _ = cuMemFreeHost(address);
 
     /// <summary>Pins host memory that is there already, so that copies to and from it need no help of the host; until <see cref="Unpin"/>.</summary>
     internal static void Pin(nint address, long bytes)

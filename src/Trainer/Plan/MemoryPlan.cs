@@ -72,7 +72,10 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
     public long KeptOnHost { get; init; }
 
     /// <summary>Device bytes that stay between steps.</summary>
-    public long Resting => Rows.Where(row => row.Place == "device" && row.Name is Context or Weights or Slots or Scratch or TrainedWeights or Adapters or Gradients or Optimizer).Sum(row => row.Bytes);
+    public long Resting => Rows.Where(row => row.Place == "device" && Rests(row.Name)).Sum(row => row.Bytes);
+
+    /// <summary>Whether a row's bytes stay on the device between steps.</summary>
+    public static bool Rests(string row) => row is Context or Weights or Slots or Scratch or TrainedWeights or Adapters or Gradients or Optimizer;
 
     /// <summary>The fastest rung that fits; where none does, the smallest.</summary>
     /// <param name="config">The run's settings; what is written in them is kept as written.</param>

@@ -127,17 +127,12 @@ public static class FineTune
     }
 
     /// <summary>Loads a model with its frozen linears in 4 bits when the adapter is QLoRA's.</summary>
-    public static Decoder LoadModel(string folder, ModelSpec spec, RunConfig config, ScalarType type, Device device, Action<int, int>? progress = null, Action<DecoderLayer>? built = null,
-        MeasuredRows? rows = null)
+    public static Decoder LoadModel(string folder, ModelSpec spec, RunConfig config, ScalarType type, Device device, Action<int, int>? progress = null, Action<DecoderLayer>? built = null)
     {
         var total = spec.Tensors.Count;
         var compute = config.Quantization.ComputeType switch { DType.Float32 => float32, DType.Bfloat16 => bfloat16, DType.Float16 => float16, _ => type };
-        WeightStream Open() => new(folder, spec, type, device, module => config.Adapter.Kind == AdapterKind.Qlora && module != "lm_head",
+        using var weights = new WeightStream(folder, spec, type, device, module => config.Adapter.Kind == AdapterKind.Qlora && module != "lm_head",
             config.Quantization, compute, progress is null ? null : new Reporter(done => progress(done, total)), built);
-        WeightStream opened;
-        using (rows?.Row(null, MemoryPlan.Staging))
-            opened = Open();
-        using var weights = opened;
         return new Decoder(spec, weights, type, device);
     }
 

@@ -21,7 +21,6 @@ public sealed class Optimizer : IDisposable
     private readonly ScalarType compute;
     private readonly Tensor gradient;
     private readonly Tensor? scratch;
-    private readonly MeasuredRows? rows;
     private Tensor value, mean, square;
     private Tensor? copy;
     private HostArrays? host;
@@ -31,11 +30,9 @@ public sealed class Optimizer : IDisposable
     /// <param name="device">Where the gradient lies and the arithmetic is done.</param>
     /// <param name="compute">Type of the activations; a copy in it is kept beside the values where they do not serve themselves.</param>
     /// <param name="onHost">Whether values and moments lie on the host from the beginning.</param>
-    /// <param name="rows">Measures what it allocates.</param>
-    public Optimizer(IReadOnlyList<Parameter> trained, TrainConfig config, Device device, ScalarType compute = ScalarType.Float32, bool onHost = false,
-        MeasuredRows? rows = null)
+    public Optimizer(IReadOnlyList<Parameter> trained, TrainConfig config, Device device, ScalarType compute = ScalarType.Float32, bool onHost = false)
     {
-        (this.config, this.trained, this.device, this.compute, this.rows) = (config, trained, device, compute, rows);
+        (this.config, this.trained, this.device, this.compute) = (config, trained, device, compute);
         using var scope = NewDisposeScope();
         using var off = no_grad();
         shapes = [.. trained.Select(p => p.Value.shape)];
@@ -43,25 +40,19 @@ public sealed class Optimizer : IDisposable
         var place = onHost ? CPU : device;
 
         // The values first: what they were copied from is free again before there is room for the rest.
-        using (rows?.Row(rows.Trained, MemoryPlan.HostOptimizer))
-        {
-            value = empty([Count], float32, place).DetachFromDisposeScope();
-            foreach (var (parameter, slice) in trained.Zip(Slices(value)))
-                parameter.MoveTo(slice);
-        }
+        value = empty([Count], float32, place).DetachFromDisposeScope();
+        foreach (var (parameter, slice) in trained.Zip(Slices(value)))
+            parameter.MoveTo(slice);
         if (device.type == DeviceType.CUDA)
             Cuda.ReleaseCached(device);
-        using (rows?.Row(MemoryPlan.Gradients))
-            gradient = zeros([Count], float32, device).DetachFromDisposeScope();
-        using (rows?.Row(MemoryPlan.Optimizer, MemoryPlan.HostOptimizer))
-        {
-            mean = zeros([Count], float32, place).DetachFromDisposeScope();
-            square = zeros([Count], float32, place).DetachFromDisposeScope();
-            scratch = device.type == DeviceType.CUDA ? AdamW.Scratch(device).DetachFromDisposeScope() : null;
-            if (onHost)
-                host = new([value, mean, square], device);
-        }
-        MakeCopies();
+        gradient = zeros([Count], float32, device).DetachFromDisposeScope();
+        mean = zeros([Count], float32, place).DetachFromDisposeScope();
+        square = zeros([Count], float32, place).DetachFromDisposeScope();
+        scratch = device.type == DeviceType.CUDA ? AdamW.Scratch(device).DetachFromDisposeScope() : null;
+        if (onHost)
+            host = new([value, mean, square], device);
+        MakeCopy();
+        host?.MakeRoom();
     }
 
     /// <summary>Trained weights.</summary>
@@ -80,29 +71,35 @@ public sealed class Optimizer : IDisposable
         using var off = no_grad();
         if (host is not null)
         {
-            MakeCopies();                                                     // an earlier call lacked the memory
+            MakeCopy();                                                       // what an earlier call lacked the memory for
+            host.MakeRoom();
             return;
         }
         // All three, and pinned, before anything is let go of: a host without room leaves everything as it was.
-        Tensor[] moved;
-        using (rows?.Row(null, MemoryPlan.HostOptimizer))
-        {
-            moved = [value.cpu(), mean.cpu(), square.cpu()];
-            host = new HostArrays(moved, device);
-        }
-        using (rows?.Row(rows.Trained))
-        {
-            foreach (var (parameter, slice) in trained.Zip(Slices(moved[0])))
-                parameter.MoveTo(slice);                                      // the same values again
-            value.Dispose();
-        }
-        using (rows?.Row(MemoryPlan.Optimizer))
-        {
-            mean.Dispose();
-            square.Dispose();
-        }
+        Tensor[] arrays = [value, mean, square], moved = [.. arrays.Select(array => array.cpu())];
+        var made = new HostArrays(moved, device);
+        foreach (var (parameter, slice) in trained.Zip(Slices(moved[0])))
+            parameter.MoveTo(slice);                                          // the same values again
+        foreach (var array in arrays)
+            array.Dispose();
         (value, mean, square) = (moved[0].DetachFromDisposeScope(), moved[1].DetachFromDisposeScope(), moved[2].DetachFromDisposeScope());
-        MakeCopies();
+        host = made;
+        MakeCopy();
+        host.MakeRoom();
+    }
+
+    /// <summary>Adds the bytes of its arrays.</summary>
+    public void Measure(MeasuredRows rows, AdapterKind kind)
+    {
+        var trained = MemoryPlan.TrainedRow(kind);
+        var onHost = OnHost && device.type != DeviceType.CPU;
+        rows.Add(onHost ? MemoryPlan.HostOptimizer : trained, Bytes(value));
+        rows.Add(onHost ? MemoryPlan.HostOptimizer : MemoryPlan.Optimizer, Bytes(mean) + Bytes(square));
+        rows.Add(trained, copy is null ? 0 : Bytes(copy));
+        rows.Add(MemoryPlan.Gradients, Bytes(gradient));
+        rows.Add(MemoryPlan.Optimizer, (scratch is null ? 0 : Bytes(scratch)) + (host?.Rooms.Sum(Bytes) ?? 0));
+
+        static long Bytes(Tensor tensor) => tensor.numel() * tensor.element_size();
     }
 
     /// <summary>Called when the state was read from a checkpoint.</summary>
@@ -141,17 +138,6 @@ public sealed class Optimizer : IDisposable
         host?.Dispose();
         foreach (var tensor in new[] { value, gradient, mean, square, copy, scratch })
             tensor?.Dispose();
-    }
-
-    /// <summary>What serves values on the host: their copy on the device, and the memory for the pieces that a step works on.</summary>
-    private void MakeCopies()
-    {
-        using (rows?.Row(rows.Trained))
-            MakeCopy();
-        if (host is null)
-            return;
-        using (rows?.Row(MemoryPlan.Optimizer))
-            host.MakeRoom();
     }
 
     /// <summary>The copy that products read, and every parameter's slices.</summary>
@@ -222,6 +208,9 @@ public sealed class Optimizer : IDisposable
             }
         }
 
+        /// <summary>The device memory for the pieces.</summary>
+        public IEnumerable<Tensor> Rooms => rooms.SelectMany(room => room);
+
         public void ForEach(Action<Tensor[], long, long> step)
         {
             MakeRoom();
@@ -258,7 +247,7 @@ public sealed class Optimizer : IDisposable
             computed?.Dispose();
             foreach (var @event in arrived.Concat(left))
                 @event.Dispose();
-            foreach (var room in rooms.SelectMany(room => room))
+            foreach (var room in Rooms)
                 room.Dispose();
             foreach (var array in incoming is null ? [] : arrays)
                 Cuda.Unpin(Aten.DataPointer(array));

@@ -34,31 +34,32 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         var limit = job.MemoryLimit ?? (!cuda && config.Memory.BudgetGiB is { } gib ? () => (long)(gib * (1L << 30)) : null);
         var meter = new Meter(used, limit is null ? null : () => empty + limit());
         meter.Sample();
-        var rows = new MeasuredRows(config.Adapter.Kind, Taken, cuda ? Meter.HostBytes : null);
 
-        LayerStream Stream(bool spill) => new(inputs.Spec.Layers, job.Backend.Device, spill || !cuda ? Path.Combine(job.Output, "streamed.weights") : null, rows);
+        LayerStream Stream(bool spill) => new(inputs.Spec.Layers, job.Backend.Device, spill || !cuda ? Path.Combine(job.Output, "streamed.weights") : null);
         // In a file from the beginning if the ladder may come to where the host is too small: what streams is not moved again.
         var spill = plans.Any(plan => plan.Spills);
         using var stream = start.Rung.StreamLayers > 0 ? Stream(start.Spills) : null;
         var streamed = stream is null ? [] : LayerStream.Chosen(inputs.Spec.Layers, start.Rung.StreamLayers).ToHashSet();
-        using var model = Load(rows, layer =>
-        {
-            if (streamed.Contains(layer.Index))
-                stream!.Add(layer);
-        });
+        using var model = FineTune.LoadModel(job.Model, inputs.Spec, config, inputs.Type, job.Backend.Device, (done, total) => job.Watcher.Progress("loading", done, total),
+            layer =>
+            {
+                if (streamed.Contains(layer.Index))
+                    stream!.Add(layer);
+            });
+        if (cuda)
+            Cuda.ReleaseCached(model.Device);
         meter.Sample();
         var (alpha, rslora, biases) = (config.Adapter.Alpha, config.Adapter.UseRslora, config.Adapter.Biases);
-        using (rows.Row(rows.Trained))
-        {
-            if (job.Config.From is { } from)
-                (_, alpha, rslora, _, biases) = AdapterFiles.Load(from, model, config.Adapter.Dropout);
-            else if (config.Adapter.Kind != AdapterKind.None)
-                AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
-        }
+        var expanding = model.Linears().Select(slot => slot.Linear).OfType<Nf4Linear>().FirstOrDefault();
+        expanding?.AllocateScratch();
+        if (job.Config.From is { } from)
+            (_, alpha, rslora, _, biases) = AdapterFiles.Load(from, model, config.Adapter.Dropout);
+        else if (config.Adapter.Kind != AdapterKind.None)
+            AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
         var sampling = false;
         var trained = AdapterPass.Trained(model, config.Adapter.Kind, biases);
-        using var optimizer = new Optimizer(trained, config.Train, model.Device, inputs.Type, start.Rung.OffloadOptimizer, rows);
-        using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => sampling, stream, () => Stream(spill), rows);
+        using var optimizer = new Optimizer(trained, config.Train, model.Device, inputs.Type, start.Rung.OffloadOptimizer);
+        using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => sampling, stream, () => Stream(spill));
         arrangement.Take(start.Rung);
         using var scale = inputs.Type == float16 ? new LossScale() : null;
         IReadOnlyList<(string, Tensor)> State() => scale is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scale.State)];
@@ -97,11 +98,8 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         }
         if (saved != step || earlier.Checkpoint is null)
             Save(step);
-        rows.Set(MemoryPlan.Activations, stepper.Activations);
-        rows.Set(MemoryPlan.WorkingSet, stepper.WorkingSet);
-        arrangement.MeasureHost(rows);
         // Where nothing was trained the record keeps what was measured when it was.
-        IReadOnlyList<LedgerRow> ledger = step == begun ? [] : [.. ladder.Plan.Rows.Select(rows.Fill)];
+        var ledger = step == begun ? [] : Measured();
         if (ledger.Count > 0)
             job.Watcher.Ledger(ledger, measured: true);
         if (step < batches.TotalSteps)
@@ -165,12 +163,22 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
                 Cuda.ReleaseCached(model.Device);
         }
 
-        // Cached memory belongs to no row.
-        long Taken()
+        IReadOnlyList<LedgerRow> Measured()
         {
+            var rows = new MeasuredRows();
+            rows.Add(MemoryPlan.Weights, model.FrozenBytes);
+            rows.Add(MemoryPlan.Scratch, expanding?.ScratchBytes ?? 0);
+            optimizer.Measure(rows, config.Adapter.Kind);
+            arrangement.Measure(rows);
             if (cuda)
-                Cuda.ReleaseCached(job.Backend.Device);
-            return meter.Now();
+            {
+                rows.Add(MemoryPlan.Staging, Staging.Bytes);
+                Cuda.ReleaseCached(model.Device);
+                rows.Add(MemoryPlan.Gaps, Math.Max(0, meter.Now() - empty - rows.Resting));
+            }
+            rows.Add(MemoryPlan.Activations, stepper.Activations);
+            rows.Add(MemoryPlan.WorkingSet, stepper.WorkingSet);
+            return rows.Fill(ladder.Plan.Rows);
         }
 
         // What is free, and what the run has already; within the limits that were set.
@@ -204,16 +212,6 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
             });
             calm.Collect();                                                   // an evaluation has a calm of its own, which ended ours
         }
-    }
-
-    private Decoder Load(MeasuredRows rows, Action<DecoderLayer> built)
-    {
-        using var row = rows.Row(config.Adapter.Kind == AdapterKind.None ? rows.Trained : MemoryPlan.Weights);
-        var model = FineTune.LoadModel(job.Model, inputs.Spec, config, inputs.Type, job.Backend.Device,
-            (done, total) => job.Watcher.Progress("loading", done, total), built, rows);
-        using (rows.Row(MemoryPlan.Scratch))
-            model.Linears().Select(slot => slot.Linear).OfType<Nf4Linear>().FirstOrDefault()?.AllocateScratch();
-        return model;
     }
 
     private (Score Score, IReadOnlyDictionary<string, double> Values) Evaluate(Decoder model, Dataset eval, Ladder ladder, Calm calm, CancellationToken stop)

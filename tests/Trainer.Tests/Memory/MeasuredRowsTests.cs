@@ -9,7 +9,9 @@ namespace Memopt.Trainer.Tests.Memory;
 public sealed class MeasuredRowsTests
 {
     private const int Rank = 256;
-    private const long Megabyte = 1 << 20;
+
+    // The norm's partial sums, which the plan does not count.
+    private const long Scratch = 1 << 16;
 
     private static readonly Shape small = new(256, 704, 4, 8, 4, 4096), large = new(768, 2048, 12, 12, 4, 4096);
 
@@ -18,8 +20,7 @@ public sealed class MeasuredRowsTests
     {
         var run = new RandomRun(small, Adapter(kind), """ "batchSize": 2, "steps": 2, "learningRate": 1e-4 """) { Rows = 4, Length = 64 };
         run.Run(Backend.Load(null, TestBackend.Environment) is { Kind: "cpu" } cpu ? cpu : Backend.Load("cpu", TestBackend.Environment));
-        // The heap's other users, the compiler above all, take and free some memory meanwhile.
-        Check(run, Expected(small, kind, 4, onHost: false), 3 * Megabyte);
+        Check(run, Expected(small, kind, 4, onHost: false));
     }
 
     [GpuTheory, InlineData("lora", false), InlineData("qlora", false), InlineData("none", false), InlineData("none", true), InlineData("lora", true)]
@@ -29,8 +30,7 @@ public sealed class MeasuredRowsTests
         var memory = $$""" "memory": { "offloadOptimizer": {{(onHost ? "true" : "false")}}, "streamLayers": 0 } """;
         var run = new RandomRun(large, Adapter(kind), """ "batchSize": 4, "steps": 2, "learningRate": 1e-4 """, memory);
         run.Run(Backend.Load(null, TestBackend.Environment));
-        // The allocator maps segments of 20 MiB.
-        Check(run, Expected(large, kind, 2, onHost), 42 * Megabyte);
+        Check(run, Expected(large, kind, 2, onHost));
     }
 
     private static string Adapter(string kind) => $$""" "kind": "{{kind}}", "rank": {{(kind == "none" ? 16 : Rank)}} """;
@@ -59,12 +59,12 @@ public sealed class MeasuredRowsTests
         yield return (MemoryPlan.Staging, 128 << 20);
     }
 
-    private static void Check(RandomRun run, IEnumerable<(string Row, long Bytes)> expected, long tolerance)
+    private static void Check(RandomRun run, IEnumerable<(string Row, long Bytes)> expected)
     {
         foreach (var (name, bytes) in expected)
         {
             var row = Assert.Single(run.Measured, row => row.Name == name);
-            Assert.True(row.Measured is { } measured && Math.Abs(measured - bytes) <= tolerance + bytes / 100,
+            Assert.True(row.Measured is { } measured && Math.Abs(measured - bytes) <= Scratch,
                 $"{name}: {bytes:N0} bytes by hand, measured {row.Measured:N0}, planned {row.Bytes:N0}\n"
                 + string.Join('\n', run.Measured.Select(other => $"  {other.Name}: {other.Bytes:N0}, measured {other.Measured:N0}")));
         }
