@@ -76,9 +76,15 @@ public static partial class RunConfigFile
         if (reading.Problems.Count == 0)
             reading.Contradictions(config, Path.GetDirectoryName(Path.GetFullPath(path))!, checkFiles);
         reading.Throw("dotnet memopt config schema   (lists every setting)");
-        return new LoadedConfig(config, path, Path.GetDirectoryName(Path.GetFullPath(path))!, Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true }),
-            Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString()))), changed);
+        return new LoadedConfig(config, path, Path.GetDirectoryName(Path.GetFullPath(path))!, Json(config), HashOf(config), changed);
     }
+
+    /// <summary>The same config with other settings, as if they were written in it.</summary>
+    internal static LoadedConfig With(LoadedConfig loaded, RunConfig config) => loaded with { Config = config, Json = Json(config), Hash = HashOf(config) };
+
+    private static string Json(RunConfig config) => Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true });
+
+    private static string HashOf(RunConfig config) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString())));
 
     /// <summary>A problem of a setting that shows only when the config is put to use, at its place in the file.</summary>
     public static Problem At(LoadedConfig config, string path, string message, string code)
@@ -143,6 +149,8 @@ public static partial class RunConfigFile
         bool flag => flag,
         int number => number,
         double number => number == Math.Floor(number) && Math.Abs(number) < 1e15 ? (JsonNode)(long)number : number,
+        // The order of patterns decides which one counts; that of labels decides nothing.
+        IReadOnlyDictionary<string, int> or IReadOnlyDictionary<string, double> => new JsonObject(((IDictionary)value).Keys.Cast<string>().Select(key => KeyValuePair.Create(key, Node(((IDictionary)value)[key])))),
         IDictionary map => new JsonObject(map.Keys.Cast<string>().Order(StringComparer.Ordinal).Select(key => KeyValuePair.Create(key, Node(map[key])))),
         IEnumerable list => new JsonArray([.. list.Cast<object>().Select(Node)]),
         _ => throw new InvalidOperationException($"no JSON for {value.GetType()}"),
@@ -414,6 +422,13 @@ public static partial class RunConfigFile
                 Against("train.betas", "must be two numbers from 0 to below 1");
             if (config.Adapter.Kind == AdapterKind.None && config.Adapter.From is not null)
                 Against("adapter.from", "needs adapter.kind lora or qlora");
+            void Patterns(string path, IEnumerable<string> keys)
+            {
+                foreach (var (key, problem) in keys.Select(key => (key, ModulePattern.Problem(key))).Where(pair => pair.Item2 is not null))
+                    Locate($"{path}/{key}", $"{problem}", "MEMOPT0004");
+            }
+            Patterns("adapter/rankPattern", config.Adapter.RankPattern.Keys);
+            Patterns("adapter/alphaPattern", config.Adapter.AlphaPattern.Keys);
             if (config.Memory.OffloadActivations == true && (config.Memory.Recompute == false || (config.Memory.Strategy == MemoryStrategy.Manual && config.Memory.Recompute != true)))
                 Against("memory.offloadActivations", "needs memory.recompute = true");
             if (config.Memory.StreamLayers > 0 && config.Adapter.Kind == AdapterKind.None)

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Memopt.Tool.Views;
+using Memopt.Tracking;
 using Memopt.Trainer;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Hub;
@@ -76,6 +77,18 @@ internal static class ConfigCheck
         catch (UserFault fault)
         {
             return ([RunConfigFile.At(config, "model.source", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0009")], null);
+        }
+        try
+        {
+            config = StartingAdapter.Settle(Storage.Start(config, offline, (_, _) => { }, stop), spec);
+        }
+        catch (UserFault fault)
+        {
+            return ([.. fault.Problems.DefaultIfEmpty(RunConfigFile.At(config, "adapter.from", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0005"))], null);
+        }
+        catch (TrackingException fault)
+        {
+            return ([RunConfigFile.At(config, "adapter.from", $"cannot be looked at, so that data and memory are not checked: {fault.Message}", "MEMOPT0009") with { Warning = true }], null);
         }
         var problems = Dataset.Sample(config, new ModelText(model.Folder, Trainer.Recipes.FineTune.EndOfTurn(spec)), Sampled).ToList();
         var (device, where) = Device(config, card, budget);
