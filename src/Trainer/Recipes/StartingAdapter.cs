@@ -50,16 +50,14 @@ public static class StartingAdapter
         var names = spec.AllLinears.Select(linear => linear.Name).ToList();
         var adapted = names.Where(adapter.Targets.Cover).ToList();
         var known = string.Join(", ", names.Select(name => name[(name.LastIndexOf('.') + 1)..]).Distinct());
-        IEnumerable<Problem> Idle(string setting, IEnumerable<string> keys, Func<string, bool> fits, string place) =>
-            keys.Where(key => !fits(key)).Select(key => RunConfigFile.At(config, place.Replace("KEY", key), $"{setting}: \"{key}\" fits no module", "MEMOPT0006"));
-        bool Pattern(string key) => adapted.Any(module => ModulePattern.Fits(key, module));
-        var problems = Idle("adapter.targets", adapter.Targets.Names, target => names.Any(name => Targets.Matches(name, target)), "adapter.targets")
-            .Concat(Idle("adapter.rankPattern", adapter.RankPattern.Keys, Pattern, "adapter/rankPattern/KEY"))
-            .Concat(Idle("adapter.alphaPattern", adapter.AlphaPattern.Keys, Pattern, "adapter/alphaPattern/KEY")).ToList();
+        IEnumerable<Problem> Patterns(string setting, IEnumerable<string> keys) => keys.Where(key => !adapted.Any(module => ModulePattern.Fits(key, module)))
+            .Select(key => RunConfigFile.At(config, $"adapter/{setting}/{key}", $"fits no module that gets an adapter: {known}", "MEMOPT0006"));
+        var problems = adapter.Targets.Names.Where(target => !names.Any(name => Targets.Matches(name, target)))
+            .Select(target => RunConfigFile.At(config, "adapter.targets", $"names \"{target}\", which is no linear of the model: {known}", "MEMOPT0006"))
+            .Concat(Patterns("rankPattern", adapter.RankPattern.Keys)).Concat(Patterns("alphaPattern", adapter.AlphaPattern.Keys)).ToList();
         if (problems.Count > 0)
         {
-            throw new UserFault("Names in adapter fit no module that gets an adapter.", found: string.Join("; ", problems.Select(problem => problem.Message)),
-                next: $"name modules of the model, {known}, or \"all-linear\"; keys of a pattern are regular expressions for the end of a module's name")
+            throw new UserFault($"{config.File} names modules that the model has not.", next: "a key of a pattern is a regular expression for a module's name or the end of it; docs/models.md has examples")
             { Problems = problems };
         }
     }

@@ -19,8 +19,9 @@ internal static class PeftKeys
     /// <summary>What is wrong, a sentence for each key.</summary>
     public static IReadOnlyList<string> Problems(IReadOnlyDictionary<string, JsonElement> config)
     {
-        var problems = needed.Where(key => !config.ContainsKey(key)).Select(key => $"{key} is missing").ToList();
-        foreach (var (key, value) in config)
+        var missing = needed.Where(key => !config.TryGetValue(key, out var value) || Null(value)).ToList();
+        var problems = missing.Select(key => $"{key} is missing{(config.ContainsKey(key) ? ": it is null" : "")}").ToList();
+        foreach (var (key, value) in config.Where(entry => !missing.Contains(entry.Key)))
         {
             if (rules.TryGetValue(key, out var rule))
             {
