@@ -5,12 +5,14 @@ using System.Text.RegularExpressions;
 namespace Memopt.Trainer;
 
 /// <summary>
-/// A key of <c>rank_pattern</c> or <c>alpha_pattern</c>: a regular expression that fits a module's whole name, or its end after a dot. It is
-/// PEFT's rule, <c>re.match(rf"(.*\.)?({key})$", module)</c>; of several keys that fit, the first counts.
+/// A key of <c>rank_pattern</c> or <c>alpha_pattern</c>: a regular expression that fits a module's whole name, or its end after
+/// a dot. It is PEFT's rule, <c>re.match(rf"(.*\.)?({key})$", module)</c>; of several keys that fit, the first counts.
 /// </summary>
 internal static partial class ModulePattern
 {
-    /// <summary>Longest key, in characters, and most keys of one map. Keys come from strangers, and each is tried on each module.</summary>
+    /// <summary>
+    /// Longest key, in characters, and most keys of one map. Keys come from strangers, and each is tried on each module.
+    /// </summary>
     public const int Longest = 500, Most = 5_000;
 
     private static readonly TimeSpan patience = TimeSpan.FromSeconds(1);
@@ -24,7 +26,8 @@ internal static partial class ModulePattern
     {
         if (patterns.Count == 0)
             return otherwise;
-        var key = found.GetOrCreateValue(patterns).GetOrAdd(module, _ => patterns.Keys.FirstOrDefault(key => Fits(key, module)) ?? "");
+        var key = found.GetOrCreateValue(patterns)
+            .GetOrAdd(module, _ => patterns.Keys.FirstOrDefault(key => Fits(key, module)) ?? "");
         return key.Length > 0 ? patterns[key] : otherwise;
     }
 
@@ -59,16 +62,17 @@ internal static partial class ModulePattern
             Fits(key, "model.layers.0.self_attn.q_proj");
             return null;
         }
-        catch (Exception e) when (e is ArgumentException or NotSupportedException or RegexMatchTimeoutException or InsufficientExecutionStackException)
+        catch (Exception e) when (e is ArgumentException or NotSupportedException or RegexMatchTimeoutException
+            or InsufficientExecutionStackException)
         {
             return $"is not a regular expression that can be used: {e.Message}";
         }
     }
 
-    // Most keys are names, which need no regular expression. One that is takes time in proportion to a module's name, whatever it is: look-around and
-    // back-references are refused.
-    private static Regex? Compiled(string key) =>
-        Name().IsMatch(key) ? null : new($@"(.*\.)?({key.Replace("(?P<", "(?<")})$", RegexOptions.NonBacktracking | RegexOptions.CultureInvariant, patience);
+    // Most keys are names, which need no regular expression. An expression takes time in proportion to a module's name, whatever
+    // it is: look-around and back-references are refused.
+    private static Regex? Compiled(string key) => Name().IsMatch(key) ? null
+        : new($@"(.*\.)?({key.Replace("(?P<", "(?<")})$", RegexOptions.NonBacktracking | RegexOptions.CultureInvariant, patience);
 
     [GeneratedRegex(@"^(\w|\\?\.)+\z", RegexOptions.CultureInvariant)]
     private static partial Regex Name();

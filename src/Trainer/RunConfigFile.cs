@@ -80,11 +80,14 @@ public static partial class RunConfigFile
     }
 
     /// <summary>The same config with other settings, as if they were written in it.</summary>
-    internal static LoadedConfig With(LoadedConfig loaded, RunConfig config) => loaded with { Config = config, Json = Json(config), Hash = HashOf(config) };
+    internal static LoadedConfig With(LoadedConfig loaded, RunConfig config) =>
+        loaded with { Config = config, Json = Json(config), Hash = HashOf(config) };
 
-    private static string Json(RunConfig config) => Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true });
+    private static string Json(RunConfig config) =>
+        Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true });
 
-    private static string HashOf(RunConfig config) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString())));
+    private static string HashOf(RunConfig config) =>
+        Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString())));
 
     /// <summary>A problem of a setting that shows only when the config is put to use, at its place in the file.</summary>
     public static Problem At(LoadedConfig config, string path, string message, string code)
@@ -150,7 +153,8 @@ public static partial class RunConfigFile
         int number => number,
         double number => number == Math.Floor(number) && Math.Abs(number) < 1e15 ? (JsonNode)(long)number : number,
         // The order of patterns decides which one counts; that of labels decides nothing.
-        IReadOnlyDictionary<string, int> or IReadOnlyDictionary<string, double> => new JsonObject(((IDictionary)value).Keys.Cast<string>().Select(key => KeyValuePair.Create(key, Node(((IDictionary)value)[key])))),
+        IReadOnlyDictionary<string, int> ranks => new JsonObject(ranks.Select(pair => KeyValuePair.Create(pair.Key, Node(pair.Value)))),
+        IReadOnlyDictionary<string, double> alphas => new JsonObject(alphas.Select(pair => KeyValuePair.Create(pair.Key, Node(pair.Value)))),
         IDictionary map => new JsonObject(map.Keys.Cast<string>().Order(StringComparer.Ordinal).Select(key => KeyValuePair.Create(key, Node(map[key])))),
         IEnumerable list => new JsonArray([.. list.Cast<object>().Select(Node)]),
         _ => throw new InvalidOperationException($"no JSON for {value.GetType()}"),
@@ -424,8 +428,11 @@ public static partial class RunConfigFile
                 Against("adapter.from", "needs adapter.kind lora or qlora");
             void Patterns(string path, IEnumerable<string> keys)
             {
-                foreach (var (key, problem) in keys.Select(key => (key, ModulePattern.Problem(key))).Where(pair => pair.Item2 is not null))
-                    Locate($"{path}/{key}", $"{problem}", "MEMOPT0004");
+                foreach (var key in keys)
+                {
+                    if (ModulePattern.Problem(key) is { } problem)
+                        Locate($"{path}/{key}", problem, "MEMOPT0004");
+                }
             }
             Patterns("adapter/rankPattern", config.Adapter.RankPattern.Keys);
             Patterns("adapter/alphaPattern", config.Adapter.AlphaPattern.Keys);

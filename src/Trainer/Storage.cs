@@ -70,7 +70,10 @@ public static class Storage
         }
     }
 
-    /// <summary>The config with the adapter that it starts from located, brought here first where it is registered elsewhere; one that another config is still to make is left.</summary>
+    /// <summary>
+    /// The config with the adapter that it starts from located, brought here first where it is registered elsewhere. One that
+    /// another config is still to make is left.
+    /// </summary>
     public static LoadedConfig Start(LoadedConfig config, bool offline, Action<string, string> report, CancellationToken stop) =>
         config.Config.Adapter.From is not { } from || (!Directory.Exists(config.Full(from)) && Maker(config.Full(from)) is not null) ? config
             : config with { From = Adapter(from, config, offline, report, stop).Folder };

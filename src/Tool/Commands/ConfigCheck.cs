@@ -84,11 +84,13 @@ internal static class ConfigCheck
         }
         catch (UserFault fault)
         {
-            return ([.. fault.Problems.DefaultIfEmpty(RunConfigFile.At(config, "adapter.from", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0005"))], null);
+            var whole = RunConfigFile.At(config, "adapter.from", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0005");
+            return ([.. fault.Problems.DefaultIfEmpty(whole)], null);
         }
         catch (TrackingException fault)
         {
-            return ([RunConfigFile.At(config, "adapter.from", $"cannot be looked at, so that data and memory are not checked: {fault.Message}", "MEMOPT0009") with { Warning = true }], null);
+            var why = $"cannot be looked at, so that data and memory are not checked: {fault.Message}";
+            return ([RunConfigFile.At(config, "adapter.from", why, "MEMOPT0009") with { Warning = true }], null);
         }
         var problems = Dataset.Sample(config, new ModelText(model.Folder, Trainer.Recipes.FineTune.EndOfTurn(spec)), Sampled).ToList();
         var (device, where) = Device(config, card, budget);

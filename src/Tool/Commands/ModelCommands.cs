@@ -23,8 +23,14 @@ internal sealed class ModelOptions
     public Option<string?> Revision { get; } = new("--revision") { Description = "Branch, tag or commit of a downloaded model." };
     public Option<bool> Offline { get; } = Shell.OfflineOption();
     public Option<string?> Adapter { get; } = new("--adapter") { Description = "Adapter folder in PEFT's layout, or a registered adapter: NAME, NAME@best, NAME@3." };
-    public Option<string?> Quantize { get; } = new("--quantize") { Description = "Keep the base in 4 bits, nf4 or fp4, or none; as it was trained when left out." };
-    public Option<string?> Dtype { get; } = new("--dtype") { Description = "Compute type: auto, float32 or bfloat16; as it was trained when left out." };
+    public Option<string?> Quantize { get; } = new("--quantize")
+    {
+        Description = "Keep the base in 4 bits, nf4 or fp4, or none; as the adapter was trained when left out.",
+    };
+    public Option<string?> Dtype { get; } = new("--dtype")
+    {
+        Description = "Compute type: auto, float32 or bfloat16; as the adapter was trained when left out.",
+    };
     public Option<string?> Backend { get; } = Shell.BackendOption();
 
     public void AddTo(Command command)
@@ -51,8 +57,8 @@ internal sealed class ModelOptions
     public LoadedConfig? Trained(ParseResult parsed) => trained ??= parsed.GetValue(Config) is { } file ? RunConfigFile.Read(file, [], checkFiles: false) : null;
 
     /// <summary>
-    /// Loads the model and its adapter. The base is kept as it was when the adapter was trained, which a config says, or else the adapter itself, unless
-    /// --quantize and --dtype say otherwise. Gives the settings that it comes to.
+    /// Loads the model and its adapter. The base is kept as it was when the adapter was trained, which a config says, or else the
+    /// adapter itself, unless --quantize and --dtype say otherwise. Gives the settings that the adapter was trained under.
     /// </summary>
     public (Decoder Model, RunConfig Settings, bool Adapted) Load(ParseResult parsed)
     {
@@ -60,25 +66,35 @@ internal sealed class ModelOptions
         var spec = ModelSpec.Read(folder);
         var adapter = !Full(parsed) && AdapterFolder(parsed) is { } named ? PeftAdapter.Read(named, spec) : null;    // before all that takes long
         var trained = Trained(parsed) is { } config ? BaseForm.Of(config.Config) : adapter?.Form;
-        var code = parsed.GetValue(Quantize) is { } quantize and not "none" ? Choice<QuantType>("--quantize", quantize, "none") : (QuantType?)null;
-        var form = BaseForm.Asked(trained, code, unquantized: parsed.GetValue(Quantize) == "none", Choice<DType>("--dtype", parsed.GetValue(Dtype) ?? "auto"));
+        var quantize = parsed.GetValue(Quantize);
+        var code = quantize is null or "none" ? (QuantType?)null : Choice<QuantType>("--quantize", quantize, "none");
+        var dtype = Choice<DType>("--dtype", parsed.GetValue(Dtype) ?? "auto");
+        var form = BaseForm.Asked(trained, code, unquantized: quantize == "none", dtype);
         var backend = Trainer.Native.Backend.Load(parsed.GetValue(Backend), Surroundings.BackendEnvironment());
         var watcher = new ConsoleWatcher();
         foreach (var note in adapter?.Notes ?? [])
             watcher.Stage("adapter", note);
         if (form.Quantized && code is null)
-            watcher.Stage("base", $"{form}, as it was trained; --quantize none keeps it unquantized");
-        var settings = form.Into(new() { Adapter = adapter?.Config ?? new(), Model = new() { Source = Source(parsed) } });
-        var model = Trainer.Recipes.FineTune.LoadModel(folder, spec, settings, Trainer.Recipes.FineTune.ComputeType(form.Dtype, backend), backend.Device,
+            watcher.Stage("base", $"{form}, as the adapter was trained; --quantize none keeps it unquantized");
+        var settings = new RunConfig { Adapter = adapter?.Config ?? new(), Model = new() { Source = Source(parsed) } };
+        var model = Trainer.Recipes.FineTune.LoadModel(folder, spec, form.Into(settings), Trainer.Recipes.FineTune.ComputeType(form.Dtype, backend), backend.Device,
             (done, total) => watcher.Progress("loading", done, total));
         if (adapter is not null)
             AdapterFiles.Load(adapter.Folder, model, dropout: 0);
-        return (model, settings, adapter is not null);
+        return (model, (trained ?? form).Into(settings), adapter is not null);
     }
 
-    /// <summary>Rows that the training of a config evaluated at once: an evaluation by it then adds up in the same order. Null when that is not known.</summary>
-    public int? MicroBatch(ParseResult parsed) => Trained(parsed) is { } config
-        ? new CheckpointFolder(Path.Combine(Storage.Output(config.File), "checkpoints"), config.Config.Checkpoint.Keep).Said()?.MicroBatch : null;
+    /// <summary>
+    /// Rows that the training of a config evaluated at once, so that an evaluation by it adds up in the same order; null when that
+    /// is not known.
+    /// </summary>
+    public int? MicroBatch(ParseResult parsed)
+    {
+        if (Trained(parsed) is not { } config)
+            return null;
+        var checkpoints = Path.Combine(Storage.Output(config.File), "checkpoints");
+        return new CheckpointFolder(checkpoints, config.Config.Checkpoint.Keep).Said()?.MicroBatch;
+    }
 
     private static T Choice<T>(string option, string value, params string[] also) where T : struct, Enum => Enum.TryParse<T>(value, ignoreCase: true, out var found) && Enum.IsDefined(found) ? found
         : throw new UserFault($"{option} \"{value}\" is not known.", found: value, next: $"use one of {string.Join(", ", also.Concat(Enum.GetNames<T>())).ToLowerInvariant()}");
@@ -92,7 +108,7 @@ internal static class EvalCommand
         var model = new ModelOptions();
         var data = new Option<string?>("--data") { Description = "File, folder, glob or hf:org/name, as data.eval; with --config its own evaluation data when left out." };
         var length = new Option<int?>("--max-length") { Description = $"Longest row, tokens; that of the config, else {new DataConfig().MaxLength}." };
-        var batch = new Option<int?>("--batch") { Description = "Rows at once; as many as the training of the config took, else 8." };
+        var batch = new Option<int?>("--batch") { Description = "Rows at once; as many as the config's training, else 8." };
         var json = Shell.JsonOption();
         var command = new Command("eval", "Measure loss, perplexity and exact-match accuracy of greedy answers.\n\nExample:\n  dotnet memopt eval --model embedded:nano --adapter .memopt/memopt/adapter --data data/eval.jsonl\n  dotnet memopt eval --config memopt.json") { data, length, batch, json };
         model.AddTo(command);
@@ -106,7 +122,8 @@ internal static class EvalCommand
             using (loaded)
             {
                 var watcher = new ConsoleWatcher();
-                var score = Evaluation.Run(loaded, rows.Rows, Math.Max(1, parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8), new Progress(done => watcher.Progress("evaluation", done, rows.Rows.Count)), stop);
+                var atOnce = Math.Max(1, parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8);
+                var score = Evaluation.Run(loaded, rows.Rows, atOnce, new Progress(done => watcher.Progress("evaluation", done, rows.Rows.Count)), stop);
                 if (parsed.GetValue(json))
                     Shell.Print(score);
                 else

@@ -14,7 +14,9 @@ public static class AdapterPass
     public static IReadOnlyList<LoraLinear> Attach(Decoder model, AdapterConfig config, int seed)
     {
         using var generator = new Generator((ulong)seed);
-        return Attach(model, module => config.Targets.Cover(module) ? new ModuleAdapter(config.RankOf(module), config.ScaleOf(module)) : null, config.Dropout, generator);
+        ModuleAdapter? Of(string module) =>
+            config.Targets.Cover(module) ? new(config.RankOf(module), config.ScaleOf(module)) : null;
+        return Attach(model, Of, config.Dropout, generator);
     }
 
     /// <summary>Attaches an adapter to every module that <paramref name="choose"/> gives one.</summary>

@@ -49,12 +49,13 @@ public sealed class CheckpointFolder(string folder, int keep)
         return null;
     }
 
-    /// <summary>What the newest checkpoint says of itself, its other files unread; null when there is none that can be read.</summary>
+    /// <summary>What the newest checkpoint says of itself, its other files unread; null when none can be read.</summary>
     public CheckpointManifest? Said()
     {
         try
         {
-            return Steps().LastOrDefault() is { } path ? JsonSerializer.Deserialize<CheckpointManifest>(File.ReadAllBytes(Path.Combine(path, Manifest)), json) : null;
+            return Steps().LastOrDefault() is not { } path ? null
+                : JsonSerializer.Deserialize<CheckpointManifest>(File.ReadAllBytes(Path.Combine(path, Manifest)), json);
         }
         catch (Exception e) when (e is IOException or JsonException or UnauthorizedAccessException)
         {

@@ -128,9 +128,10 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         var (sums, rest) = device.FusedAttention ? (4 * tokens * q * parts, tokens * (3 * q + (spec.FusedQkv ? q + 2 * kv : 0)) * c) : (0, tokens * q * 8 * c);
         var attention = sums > left / 2 ? sums + Math.Max(0, rest - left) : Math.Max(0, sums + rest - left);
         var working = Math.Max(head, passing + Math.Max(tokens * m * c + 2 * input, 3 * input + attention));
-        // An evaluation keeps nothing: it matters where its rows are longer. Its micro-batch is the run's, or all its rows where those are fewer.
+        // An evaluation keeps nothing: it matters where its rows are longer. Its micro-batch is the run's, or all its rows where
+        // those are fewer.
         var atOnce = (long)Math.Min(rung.MicroBatch, judged ?? rung.MicroBatch) * evaluated;
-        var evaluation = Math.Max(0, LayerBytes(spec, atOnce, device, config.Adapter) + atOnce * (m + 3 * h) * c + Math.Min(atOnce, rows) * spec.VocabSize * (c + (cuda ? 0 : 8)) - activations - working);
+        var evaluation = Math.Max(0, LayerBytes(spec, atOnce, device, config.Adapter) + atOnce * (m + 3 * h) * c + Math.Min(atOnce, ChunkRows(spec.VocabSize, c)) * spec.VocabSize * (c + (cuda ? 0 : 8)) - activations - working);
 
         LedgerRow Row(string name, long bytes, string why, string place = "device") => new(name, bytes, place, why);
         var ledger = new List<LedgerRow>();

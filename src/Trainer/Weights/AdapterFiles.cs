@@ -30,7 +30,8 @@ public static class AdapterFiles
         var biased = biases switch { BiasMode.All => linears, BiasMode.LoraOnly => linears.Where(l => l is LoraLinear), _ => [] };
         tensors.AddRange(biased.Where(linear => linear.bias is not null).Select(linear => (PeftAdapter.Prefix + linear.bias!.Name, linear.bias.Value)));
         tensors.Sort((a, b) => string.CompareOrdinal(a.Item1, b.Item1));
-        SafeTensors.Write(Path.Combine(folder, PeftAdapter.WeightsFile), tensors, new Dictionary<string, string>([KeyValuePair.Create("format", "pt"), BaseForm.Of(settings).Write()]));
+        var metadata = new Dictionary<string, string>([KeyValuePair.Create("format", "pt"), BaseForm.Of(settings).Write()]);
+        SafeTensors.Write(Path.Combine(folder, PeftAdapter.WeightsFile), tensors, metadata);
 
         // The most frequent rank and alpha are the folder's; modules that differ are listed as patterns.
         static double Alpha(LoraLinear lora, bool rslora) => lora.Scale * (rslora ? Math.Sqrt(lora.Rank) : lora.Rank);
@@ -82,11 +83,14 @@ public static class AdapterFiles
         Tensor Finite(string key)
         {
             var tensor = file.Read(key).to(float32);
-            return tensor.isfinite().all().item<bool>() ? tensor : throw new UserFault($"The adapter in {folder} holds numbers that are not finite.", found: key, next: "use a checkpoint from before its training diverged");
+            return tensor.isfinite().all().item<bool>() ? tensor
+                : throw new UserFault($"The adapter in {folder} holds numbers that are not finite.", found: key,
+                    next: "use a checkpoint from before its training diverged");
         }
         using var generator = new Generator(0);
-        AdapterPass.Attach(model, module => adapter.Pairs.TryGetValue(module, out var pair)
-            ? new ModuleAdapter(adapter.Config.RankOf(module), adapter.Config.ScaleOf(module), Finite(pair.A), Finite(pair.B)) : null, dropout ?? adapter.Config.Dropout, generator);
+        ModuleAdapter? Of(string module) => adapter.Pairs.TryGetValue(module, out var pair)
+            ? new(adapter.Config.RankOf(module), adapter.Config.ScaleOf(module), Finite(pair.A), Finite(pair.B)) : null;
+        AdapterPass.Attach(model, Of, dropout ?? adapter.Config.Dropout, generator);
         var linears = model.Linears().ToDictionary(slot => slot.Linear.Name, slot => slot.Linear);
         foreach (var (module, key) in adapter.Biases)
             linears[module].bias!.Value.copy_(Finite(key));

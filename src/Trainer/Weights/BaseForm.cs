@@ -3,7 +3,10 @@ using System.Text.Json.Nodes;
 
 namespace Memopt.Trainer.Weights;
 
-/// <summary>How the base of an adapter is loaded: an adapter means one thing over the weights that it was trained over, and another over weights of other rounding.</summary>
+/// <summary>
+/// How the base of an adapter is loaded. An adapter means one thing over the weights that it was trained over, and another over
+/// weights of other rounding.
+/// </summary>
 /// <param name="Quantized">Whether the frozen linears are kept in 4 bits.</param>
 /// <param name="Quantization">How.</param>
 /// <param name="Dtype">Compute type.</param>
@@ -13,7 +16,8 @@ public sealed record BaseForm(bool Quantized, QuantizationConfig Quantization, D
     private const string Key = "memopt_base";
 
     /// <summary>As a config trains.</summary>
-    public static BaseForm Of(RunConfig config) => new(config.Adapter.Kind == AdapterKind.Qlora, config.Quantization, config.Model.Dtype);
+    public static BaseForm Of(RunConfig config) =>
+        new(config.Adapter.Kind == AdapterKind.Qlora, config.Quantization, config.Model.Dtype);
 
     /// <summary>As somebody asks for it: what is not said is as it was trained, or where that is not known as it comes.</summary>
     /// <param name="trained">As it was trained; null when that is not known.</param>
@@ -23,8 +27,8 @@ public sealed record BaseForm(bool Quantized, QuantizationConfig Quantization, D
     public static BaseForm Asked(BaseForm? trained, QuantType? quantize, bool unquantized, DType dtype)
     {
         var form = trained ?? new(false, new(), DType.Auto);
-        return new(quantize is not null || (form.Quantized && !unquantized), quantize is { } code ? form.Quantization with { Type = code } : form.Quantization,
-            dtype == DType.Auto ? form.Dtype : dtype);
+        return new(quantize is not null || (form.Quantized && !unquantized),
+            form.Quantization with { Type = quantize ?? form.Quantization.Type }, dtype == DType.Auto ? form.Dtype : dtype);
     }
 
     /// <summary>Settings under which a base is loaded so.</summary>
@@ -36,7 +40,8 @@ public sealed record BaseForm(bool Quantized, QuantizationConfig Quantization, D
     };
 
     /// <summary>In words, for people.</summary>
-    public override string ToString() => $"{(Quantized ? $"in 4 bits ({RunConfigFile.Spelling(Quantization.Type)})" : "unquantized")}, dtype {RunConfigFile.Spelling(Dtype)}";
+    public override string ToString() => (Quantized ? $"in 4 bits ({RunConfigFile.Spelling(Quantization.Type)})" : "unquantized")
+        + $", dtype {RunConfigFile.Spelling(Dtype)}";
 
     /// <summary>What an adapter's file says of its base; null when it says nothing.</summary>
     internal static BaseForm? Read(IReadOnlyDictionary<string, string> metadata, string file)
@@ -46,11 +51,19 @@ public sealed record BaseForm(bool Quantized, QuantizationConfig Quantization, D
         try
         {
             var said = JsonNode.Parse(text)!;
-            return new((bool)said["quantized"]!, new() { Type = Choice<QuantType>(said["type"]), DoubleQuant = (bool)said["doubleQuant"]!, ComputeType = Choice<DType>(said["computeType"]) }, Choice<DType>(said["dtype"]));
+            var quantization = new QuantizationConfig
+            {
+                Type = Choice<QuantType>(said["type"]),
+                DoubleQuant = (bool)said["doubleQuant"]!,
+                ComputeType = Choice<DType>(said["computeType"]),
+            };
+            return new((bool)said["quantized"]!, quantization, Choice<DType>(said["dtype"]));
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException or FormatException or ArgumentException)
+        catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException or FormatException
+            or ArgumentException)
         {
-            throw new UserFault($"{file} says in a way that cannot be read how its base was loaded.", found: text.Length > 200 ? text[..200] + "…" : text, next: "use the file as it was written", inner: e);
+            throw new UserFault($"{file} says in a way that cannot be read how its base was loaded.",
+                found: text.Length > 200 ? text[..200] + "…" : text, next: "use the file as it was written", inner: e);
         }
     }
 
@@ -64,6 +77,7 @@ public sealed record BaseForm(bool Quantized, QuantizationConfig Quantization, D
         ["dtype"] = RunConfigFile.Spelling(Dtype),
     }.ToJsonString());
 
-    private static T Choice<T>(JsonNode? name) where T : struct, Enum => Enum.GetValues<T>().Cast<T?>().FirstOrDefault(value => RunConfigFile.Spelling(value!) == (string?)name)
+    private static T Choice<T>(JsonNode? name) where T : struct, Enum =>
+        Enum.GetValues<T>().Cast<T?>().FirstOrDefault(value => RunConfigFile.Spelling(value!) == (string?)name)
         ?? throw new FormatException($"\"{name}\" is none of {string.Join(", ", Enum.GetNames<T>())}");
 }

@@ -45,7 +45,10 @@ public static class MergedModel
         }
     }
 
-    /// <summary>What goes along with the weights, as paths within the folder: its texts and its named chat templates. An index goes only with the shards that it names.</summary>
+    /// <summary>
+    /// What goes along with the weights, as paths within the folder: its texts and its named chat templates. An index goes only
+    /// with the shards that it names.
+    /// </summary>
     private static IEnumerable<string> Beside(string source)
     {
         var templates = Path.Combine(source, ModelLayout.Templates);
