@@ -76,9 +76,18 @@ public static partial class RunConfigFile
         if (reading.Problems.Count == 0)
             reading.Contradictions(config, Path.GetDirectoryName(Path.GetFullPath(path))!, checkFiles);
         reading.Throw("dotnet memopt config schema   (lists every setting)");
-        return new LoadedConfig(config, path, Path.GetDirectoryName(Path.GetFullPath(path))!, Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true }),
-            Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString()))), changed);
+        return new LoadedConfig(config, path, Path.GetDirectoryName(Path.GetFullPath(path))!, Json(config), HashOf(config), changed);
     }
+
+    /// <summary>The same config with other settings, as if they were written in it.</summary>
+    internal static LoadedConfig With(LoadedConfig loaded, RunConfig config) =>
+        loaded with { Config = config, Json = Json(config), Hash = HashOf(config) };
+
+    private static string Json(RunConfig config) =>
+        Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true });
+
+    private static string HashOf(RunConfig config) =>
+        Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString())));
 
     /// <summary>A problem of a setting that shows only when the config is put to use, at its place in the file.</summary>
     public static Problem At(LoadedConfig config, string path, string message, string code)
@@ -143,6 +152,9 @@ public static partial class RunConfigFile
         bool flag => flag,
         int number => number,
         double number => number == Math.Floor(number) && Math.Abs(number) < 1e15 ? (JsonNode)(long)number : number,
+        // The order of patterns decides which one counts; that of labels decides nothing.
+        IReadOnlyDictionary<string, int> ranks => new JsonObject(ranks.Select(pair => KeyValuePair.Create(pair.Key, Node(pair.Value)))),
+        IReadOnlyDictionary<string, double> alphas => new JsonObject(alphas.Select(pair => KeyValuePair.Create(pair.Key, Node(pair.Value)))),
         IDictionary map => new JsonObject(map.Keys.Cast<string>().Order(StringComparer.Ordinal).Select(key => KeyValuePair.Create(key, Node(map[key])))),
         IEnumerable list => new JsonArray([.. list.Cast<object>().Select(Node)]),
         _ => throw new InvalidOperationException($"no JSON for {value.GetType()}"),
@@ -414,6 +426,16 @@ public static partial class RunConfigFile
                 Against("train.betas", "must be two numbers from 0 to below 1");
             if (config.Adapter.Kind == AdapterKind.None && config.Adapter.From is not null)
                 Against("adapter.from", "needs adapter.kind lora or qlora");
+            void Patterns(string path, IEnumerable<string> keys)
+            {
+                foreach (var key in keys)
+                {
+                    if (ModulePattern.Problem(key) is { } problem)
+                        Locate($"{path}/{key}", problem, "MEMOPT0004");
+                }
+            }
+            Patterns("adapter/rankPattern", config.Adapter.RankPattern.Keys);
+            Patterns("adapter/alphaPattern", config.Adapter.AlphaPattern.Keys);
             if (config.Memory.OffloadActivations == true && (config.Memory.Recompute == false || (config.Memory.Strategy == MemoryStrategy.Manual && config.Memory.Recompute != true)))
                 Against("memory.offloadActivations", "needs memory.recompute = true");
             if (config.Memory.StreamLayers > 0 && config.Adapter.Kind == AdapterKind.None)

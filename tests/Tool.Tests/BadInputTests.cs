@@ -30,6 +30,8 @@ public sealed class BadInputTests
         { "steps and epochs", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 8, \"epochs\": 3 } }", "keep one" },
         { "bad betas", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"betas\": [0.9] } }", "two numbers" },
         { "targets that match nothing", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"targets\": [\"w_q\"] } }", "w_q" },
+        { "pattern that fits nothing", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"rankPattern\": { \"nosuch_proj\": 2 } } }", "nosuch_proj" },
+        { "pattern of no expression", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"alphaPattern\": { \"(q_proj\": 2 } } }", "not a regular expression" },
         { "no memory", "{ \"data\": { \"train\": \"train.jsonl\" }, \"memory\": { \"budgetGiB\": 0.001 } }", "does not fit" },
         { "adapter folder without adapter", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"from\": \".\" } }", "adapter_config.json" },
         { "a loss that is no number", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 5, \"batchSize\": 2, \"epsilon\": 0 } }", "no longer a number" },

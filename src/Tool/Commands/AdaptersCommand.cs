@@ -174,7 +174,7 @@ internal static class AdaptersCommand
     {
         if (Directory.Exists(text))
         {
-            Trainer.Weights.AdapterFiles.Check(Path.GetFullPath(text));
+            Trainer.Weights.PeftAdapter.Described(Path.GetFullPath(text));
             return (place.Local.Put("adapter", Path.GetFullPath(text)), null);
         }
         using (var store = Workplace.Known())

@@ -57,7 +57,11 @@ internal static class BuildInputs
     private static IEnumerable<string> Folders(LoadedConfig config)
     {
         if (Model(config) is { Kind: SourceKind.Folder } model)                // the embedded model is the tool's version
+        {
             yield return model.Name;
+            if (Path.Combine(model.Name, ModelLayout.Templates) is var templates && Directory.Exists(templates))
+                yield return templates;
+        }
         if (config.From is { } from && Directory.Exists(from))
             yield return from;
     }

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Memopt.Tool.Views;
+using Memopt.Tracking;
 using Memopt.Trainer;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Hub;
@@ -76,6 +77,20 @@ internal static class ConfigCheck
         catch (UserFault fault)
         {
             return ([RunConfigFile.At(config, "model.source", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0009")], null);
+        }
+        try
+        {
+            config = StartingAdapter.Settle(Storage.Start(config, offline, (_, _) => { }, stop), spec);
+        }
+        catch (UserFault fault)
+        {
+            var whole = RunConfigFile.At(config, "adapter.from", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0005");
+            return ([.. fault.Problems.DefaultIfEmpty(whole)], null);
+        }
+        catch (TrackingException fault)
+        {
+            var why = $"cannot be looked at, so that data and memory are not checked: {fault.Message}";
+            return ([RunConfigFile.At(config, "adapter.from", why, "MEMOPT0009") with { Warning = true }], null);
         }
         var problems = Dataset.Sample(config, new ModelText(model.Folder, Trainer.Recipes.FineTune.EndOfTurn(spec)), Sampled).ToList();
         var (device, where) = Device(config, card, budget);

@@ -4,6 +4,7 @@ using Memopt.Trainer;
 using Memopt.Trainer.Hub;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Recipes;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;
@@ -32,6 +33,8 @@ internal static class PlanCommand
         var written = file is not null || File.Exists(Workplace.DefaultConfig) ? RunConfigFile.Read(file ?? Workplace.DefaultConfig, overrides, checkFiles: false) : RunConfigFile.Default(overrides);
         var config = written.Config;
         var spec = ModelSpec.Read(Located(model ?? config.Model.Source, model is null ? written.Folder : Directory.GetCurrentDirectory(), config.Model.Revision, offline, stop));
+        static void Tell(string stage, string text) => new ConsoleWatcher().Stage(stage, text);
+        config = StartingAdapter.Settle(Storage.Start(written, offline, Tell, stop), spec, text => Tell("adapter", text)).Config;
         var gpu = card is not null ? Gpus.Find(card) : Cuda.TotalBytes() is { } bytes && Cuda.DeviceName() is { } name ? new Gpu(name, (int)(bytes >> 20), Cuda.Capability() >= 80) : null;
         // Without a card the budget, or else the host: the run would be on its CPU, in fp32.
         var device = gpu is not null ? PlanDevice.Of(gpu, config.Model.Dtype) : new PlanDevice("cpu", HostMemory.FreeBytes(), config.Model.Dtype is DType.Bfloat16 or DType.Float16 ? 2 : 4);

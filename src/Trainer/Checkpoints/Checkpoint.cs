@@ -49,6 +49,20 @@ public sealed class CheckpointFolder(string folder, int keep)
         return null;
     }
 
+    /// <summary>What the newest checkpoint says of itself, its other files unread; null when none can be read.</summary>
+    public CheckpointManifest? Said()
+    {
+        try
+        {
+            return Steps().LastOrDefault() is not { } path ? null
+                : JsonSerializer.Deserialize<CheckpointManifest>(File.ReadAllBytes(Path.Combine(path, Manifest)), json);
+        }
+        catch (Exception e) when (e is IOException or JsonException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+
     /// <summary>Writes a checkpoint and removes those beyond the last <c>keep</c>. Returns where it is and what is in it.</summary>
     public (string Path, IReadOnlyList<ArtifactFile> Files) Save(int step, string runId, string config, IReadOnlyDictionary<string, string> hashes, IReadOnlyList<(string, Tensor)> state, int microBatch)
     {

@@ -10,20 +10,20 @@ public sealed record RenderedChat(string Text, IReadOnlyList<(int Start, int End
 /// <summary>The model's own way to write a chat as text.</summary>
 public sealed class ChatTemplate
 {
-    private readonly IReadOnlyList<Statement> template;
+    private readonly IReadOnlyList<Statement>? template;
     private readonly IReadOnlyList<Statement>? withTools;
     private readonly string name;
     private readonly IReadOnlyDictionary<string, string> specialTokens;
     private readonly TimeProvider clock;
 
-    private ChatTemplate(string source, string? toolSource, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock)
+    private ChatTemplate(string? source, string? toolSource, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock)
     {
         this.name = name;
         this.specialTokens = specialTokens;
         this.clock = clock ?? TimeProvider.System;
         try
         {
-            template = Parser.Read(source);
+            template = source is null ? null : Parser.Read(source);
             withTools = toolSource is null ? null : Parser.Read(toolSource);
         }
         catch (JinjaException error)
@@ -33,8 +33,9 @@ public sealed class ChatTemplate
     }
 
     /// <summary>
-    /// Reads <c>chat_template.jinja</c>, or the template in <c>tokenizer_config.json</c>; null when the model has none. Of
-    /// several templates the one named default is taken, and tool_use for chats with tools.
+    /// Reads <c>chat_template.jinja</c> and <c>additional_chat_templates/tool_use.jinja</c>, or where there is neither the templates in
+    /// <c>tokenizer_config.json</c>; null when the model has none. As in transformers, of several templates the one named default is taken, and
+    /// tool_use for chats with tools.
     /// </summary>
     public static ChatTemplate? Load(string modelFolder, TimeProvider? clock = null) =>
         Source(modelFolder) is var (source, tools, file) ? new(source, tools, file, TokenizerConfig.Read(modelFolder).SpecialTokens, clock) : null;
@@ -42,18 +43,19 @@ public sealed class ChatTemplate
     /// <summary>The text of a model's template, with that for tools behind it; null when it has none.</summary>
     internal static string? SourceOf(string modelFolder) => Source(modelFolder) is var (source, tools, _) ? source + tools : null;
 
-    private static (string Source, string? Tools, string File)? Source(string modelFolder)
+    private static (string? Source, string? Tools, string File)? Source(string modelFolder)
     {
-        var file = Path.Combine(modelFolder, "chat_template.jinja");
-        if (File.Exists(file))
+        string? Written(string name) => File.Exists(ModelLayout.In(modelFolder, name)) ? File.ReadAllText(ModelLayout.In(modelFolder, name)) : null;
+        var (source, tools, file) = (Written(ModelLayout.Template), Written(ModelLayout.ToolTemplate), ModelLayout.Template);
+        if (source is null && tools is null)
         {
-            var tools = Path.Combine(modelFolder, "additional_chat_templates", "tool_use.jinja");
-            return (File.ReadAllText(file), File.Exists(tools) ? File.ReadAllText(tools) : null, file);
+            var config = TokenizerConfig.Read(modelFolder).ChatTemplate;
+            string? Named(string name) => Text((config as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => Text(entry["name"]) == name)?["template"]);
+            (source, tools, file) = (Text(config) ?? Named("default"), Named("tool_use"), ModelLayout.TokenizerConfig);
         }
-        var written = TokenizerConfig.Read(modelFolder).ChatTemplate;
-        string? Named(string name) => (written as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => (string?)entry["name"] == name)?["template"]?.GetValue<string>();
-        var source = written is JsonValue value && value.TryGetValue<string>(out var text) ? text : Named("default");
-        return source is null ? null : (source, Named("tool_use"), Path.Combine(modelFolder, "tokenizer_config.json"));
+        return source is null && tools is null ? null : (source, tools, ModelLayout.In(modelFolder, source is null && file == ModelLayout.Template ? ModelLayout.ToolTemplate : file));
+
+        static string? Text(JsonNode? node) => node is JsonValue value && value.TryGetValue<string>(out var text) ? text : null;
     }
 
     /// <summary>A template from its source.</summary>
@@ -83,7 +85,9 @@ public sealed class ChatTemplate
         globals.Add(("add_generation_prompt", addGenerationPrompt));
         try
         {
-            var (text, generated) = Interpreter.Run(variables?["tools"] is null ? template : withTools ?? template, globals);
+            var chosen = (variables?["tools"] is null ? template : withTools ?? template) ?? throw new UserFault($"{name} has a chat template for chats with tools only.",
+                next: "use a model with chat_template.jinja, or give every row its tools");
+            var (text, generated) = Interpreter.Run(chosen, globals);
             return new(text, generated);
         }
         catch (JinjaException error)

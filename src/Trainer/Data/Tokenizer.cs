@@ -50,7 +50,7 @@ public sealed class Tokenizer
     /// <summary>Reads <c>tokenizer.json</c> and, when there is one, <c>tokenizer_config.json</c>.</summary>
     public static Tokenizer Load(string modelFolder)
     {
-        var file = Path.Combine(modelFolder, "tokenizer.json");
+        var file = Path.Combine(modelFolder, ModelLayout.Tokenizer);
         if (!File.Exists(file)) throw new UserFault($"No tokenizer.json in {modelFolder}.", next: "name a folder of a model with its tokenizer, or train on rows of input_ids");
         try
         {

@@ -5,14 +5,7 @@ namespace Memopt.Trainer.Hub;
 /// <summary>Which files of a model are needed, and which names are safe to write.</summary>
 internal static class ModelFiles
 {
-    public const string Config = "config.json", Generation = "generation_config.json", Index = "model.safetensors.index.json", Weights = "model.safetensors", Card = "README.md";
-
-    /// <summary>Everything but the weights; only text, never code and never pickle.</summary>
-    public static IReadOnlyList<string> Small { get; } =
-    [
-        Config, Generation, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-        "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", Index,
-    ];
+    public const string Card = "README.md";
 
     /// <summary>The shards that an index names.</summary>
     public static IReadOnlyList<string> Shards(byte[] index)
@@ -24,15 +17,17 @@ internal static class ModelFiles
         }
         catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException)
         {
-            throw new UserFault($"{Index} is not an index of safetensors.", found: e.Message.Split('\n')[0]);
+            throw new UserFault($"{ModelLayout.Index} is not an index of safetensors.", found: e.Message.Split('\n')[0]);
         }
     }
 
     /// <summary>Weights files still missing from a folder; config.json first when that is.</summary>
     public static IReadOnlyList<string> Missing(string folder)
     {
-        IReadOnlyList<string> needed = IsHere(Path.Combine(folder, Index)) ? Shards(File.ReadAllBytes(Path.Combine(folder, Index))) : [Weights];
-        return [.. needed.Prepend(Config).Where(name => !IsHere(Path.Combine(folder, name)))];
+        var needed = ModelLayout.WeightFiles(Here, () => Shards(File.ReadAllBytes(Path.Combine(folder, ModelLayout.Index))));
+        return [.. needed.Prepend(ModelLayout.Config).Where(name => !Here(name))];
+
+        bool Here(string name) => IsHere(ModelLayout.In(folder, name));
     }
 
     /// <summary>Whether a file is there and, when it is a link, also what it points to.</summary>

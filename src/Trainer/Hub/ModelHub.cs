@@ -98,8 +98,8 @@ public sealed class ModelHub : IDisposable
         {
             // A commit never changes, so a whole snapshot of it needs no server.
             var commit = cache.Commit(wanted);
-            var missing = commit is null ? ["everything"] : ModelFiles.Missing(cache.Snapshot(commit)).Where(name => parts == Parts.All || name == ModelFiles.Config);
-            if (!missing.Any() && (settings.Offline || parts == Parts.Config || ModelFiles.IsHere(Path.Combine(cache.Snapshot(commit!), "tokenizer.json"))))
+            var missing = commit is null ? ["everything"] : ModelFiles.Missing(cache.Snapshot(commit)).Where(name => parts == Parts.All || name == ModelLayout.Config);
+            if (!missing.Any() && (settings.Offline || parts == Parts.Config || Whole(cache, commit!, parts) || Whole(cache, commit!, Parts.All)))
                 return Here(source.ToString(), cache, commit!);
             if (settings.Offline)
             {
@@ -109,19 +109,49 @@ public sealed class ModelHub : IDisposable
         }
 
         var model = await remote.ListAsync(wanted, stop).ConfigureAwait(false);
-        var names = parts == Parts.Config ? [ModelFiles.Config, ModelFiles.Generation] : ModelFiles.Small;
-        var small = names.Where(model.Files.ContainsKey).Select(name => model.Files[name]).ToList();
-        if (small.All(file => file.Path != ModelFiles.Config))
+        var small = model.Files.Values.Where(file => parts == Parts.Config ? file.Path is ModelLayout.Config or ModelLayout.Generation : ModelLayout.IsSmall(file.Path)).ToList();
+        if (small.All(file => file.Path != ModelLayout.Config))
             throw new UserFault($"{source} is not a model that can be trained.", found: $"no config.json among {model.Files.Count} files", next: "name a model of transformers' layout");
         var (fetched, resumed) = await FilesAsync(cache, model.Commit, small, watcher, stop).ConfigureAwait(false);
         if (parts == Parts.All)
         {
-            var (got, had) = await FilesAsync(cache, model.Commit, Weights(source, model, cache), watcher, stop).ConfigureAwait(false);
-            (fetched, resumed) = (fetched + got, resumed + had);
+            async Task Also(IReadOnlyList<RemoteFile> files)
+            {
+                var (got, had) = await FilesAsync(cache, model.Commit, files, watcher, stop).ConfigureAwait(false);
+                (fetched, resumed) = (fetched + got, resumed + had);
+                small.AddRange(files);
+            }
+            if (!model.Files.ContainsKey(ModelLayout.Weights) && model.Files.TryGetValue(ModelLayout.Index, out var index))
+                await Also([index]).ConfigureAwait(false);
+            await Also(Weights(source, model, cache)).ConfigureAwait(false);
         }
+        if (parts != Parts.Config)
+            Mark(cache, model.Commit, parts, [.. small.Select(file => file.Path)]);
         cache.Remember(wanted, model.Commit);
         return Here(source.ToString(), cache, model.Commit) with { FetchedBytes = fetched, ResumedBytes = resumed };
     }
+
+    /// <summary>
+    /// Whether a pull of this version has brought all of a commit. A snapshot that another version or another program made may lack files that are
+    /// read here, such as a chat template: its server is asked.
+    /// </summary>
+    private static bool Whole(ModelCache cache, string commit, Parts parts) =>
+        cache.Chosen(commit, MarkOf(parts)) is { } names && names.All(name => ModelFiles.IsHere(ModelLayout.In(cache.Snapshot(commit), name)));
+
+    private static void Mark(ModelCache cache, string commit, Parts parts, IReadOnlyList<string> names)
+    {
+        try
+        {
+            if (!Whole(cache, commit, parts))
+                cache.Choose(commit, MarkOf(parts), names);
+        }
+        catch (Exception e) when (e is UnauthorizedAccessException or IOException)
+        {
+            // A cache that is only read: the mark saves a request, no more.
+        }
+    }
+
+    private static string MarkOf(Parts parts) => $"{parts} of {string.Join(' ', ModelLayout.Small)}";
 
     /// <summary>Files of a commit, several at once: whole in the cache when this returns. Gives bytes fetched and bytes found from before.</summary>
     private async Task<(long Fetched, long Resumed)> FilesAsync(ModelCache cache, string commit, IReadOnlyList<RemoteFile> files, IPullWatcher watcher, CancellationToken stop)
@@ -153,8 +183,7 @@ public sealed class ModelHub : IDisposable
 
     private static IReadOnlyList<RemoteFile> Weights(ModelSource source, RemoteModel model, ModelCache cache)
     {
-        var index = Path.Combine(cache.Snapshot(model.Commit), ModelFiles.Index);
-        IReadOnlyList<string> names = model.Files.ContainsKey(ModelFiles.Index) ? ModelFiles.Shards(File.ReadAllBytes(index)) : [ModelFiles.Weights];
+        var names = ModelLayout.WeightFiles(model.Files.ContainsKey, () => ModelFiles.Shards(File.ReadAllBytes(Path.Combine(cache.Snapshot(model.Commit), ModelLayout.Index))));
         var absent = names.Where(name => !model.Files.ContainsKey(name)).ToList();
         if (absent.Count == 0)
             return [.. names.Select(name => model.Files[name])];

@@ -23,14 +23,18 @@ internal sealed class WebFolder(Uri folder, string cacheFolder, Login? login, Hu
             if (await FindAsync(name, stop).ConfigureAwait(false) is { } file)
                 files[name] = file;
         }
-        foreach (var name in ModelFiles.Small)
+        foreach (var name in ModelLayout.Small.Append(ModelLayout.Weights))
             await Look(name).ConfigureAwait(false);
-        if (!files.ContainsKey(ModelFiles.Config))
+        if (!files.ContainsKey(ModelLayout.Config))
             throw new UserFault($"There is no model at {Address("").GetLeftPart(UriPartial.Path)}.", found: "no config.json there", next: "name the address of the folder that holds config.json");
-        var shards = files.TryGetValue(ModelFiles.Index, out var index) && await http.DocumentAsync(index.Url, login, stop).ConfigureAwait(false) is { } document
-            ? ModelFiles.Shards(document.Body) : [ModelFiles.Weights];
-        foreach (var name in shards)
-            await Look(name).ConfigureAwait(false);
+        // The index is asked for only where it would be read.
+        if (!files.ContainsKey(ModelLayout.Weights))
+            await Look(ModelLayout.Index).ConfigureAwait(false);
+        if (files.TryGetValue(ModelLayout.Index, out var index) && await http.DocumentAsync(index.Url, login, stop).ConfigureAwait(false) is { } document)
+        {
+            foreach (var name in ModelFiles.Shards(document.Body))
+                await Look(name).ConfigureAwait(false);
+        }
         // A named revision is a name made of contents: it holds only while the server has just that.
         var commit = ContentName.Of(files.Values);
         return revision == DefaultRevision || revision == commit ? new(commit, files)

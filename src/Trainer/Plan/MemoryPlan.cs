@@ -83,21 +83,22 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
     /// <param name="device">Where it runs.</param>
     /// <param name="longest">Tokens of the longest sequence.</param>
     /// <param name="evaluated">Of the longest one in an evaluation.</param>
-    public static MemoryPlan For(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0)
+    /// <param name="judged">Sequences of an evaluation; null when that is not known.</param>
+    public static MemoryPlan For(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0, int? judged = null)
     {
-        var ladder = Ladder(config, spec, device, longest, evaluated);
+        var ladder = Ladder(config, spec, device, longest, evaluated, judged);
         return ladder.FirstOrDefault(plan => plan.Fits) ?? ladder.MinBy(plan => plan.PeakBytes)!;
     }
 
     /// <summary>Every rung that the settings allow, the fastest first.</summary>
-    public static IReadOnlyList<MemoryPlan> Ladder(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0) =>
-        [.. Rung.All(config, spec, device).Select(rung => Count(config, spec, device, longest, rung, evaluated))
+    public static IReadOnlyList<MemoryPlan> Ladder(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0, int? judged = null) =>
+        [.. Rung.All(config, spec, device).Select(rung => Count(config, spec, device, longest, rung, evaluated, judged))
             .OrderBy(plan => Cost.Seconds(spec, config.Adapter.Kind, plan, device, longest, config.Train.BatchSize)).ThenBy(plan => plan.PeakBytes)];
 
     /// <summary>Whether a plan fits into so many bytes of device memory, with a margin.</summary>
     public static bool FitsInto(long peak, long? budget) => budget is null || peak <= budget * (1 - Margin);
 
-    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Rung rung, int evaluated = 0)
+    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Rung rung, int evaluated = 0, int? judged = null)
     {
         var (c, cuda) = (device.ComputeBytes, device.Kind == "cuda");
         var (linears, qlora, full) = (spec.Linears, config.Adapter.Kind == AdapterKind.Qlora, config.Adapter.Kind == AdapterKind.None);
@@ -133,9 +134,10 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         var (sums, rest) = device.FusedAttention ? (4 * tokens * q * parts, tokens * (3 * q + (spec.FusedQkv ? q + 2 * kv : 0)) * c) : (0, tokens * q * 8 * c);
         var attention = sums > left / 2 ? sums + Math.Max(0, rest - left) : Math.Max(0, sums + rest - left);
         var working = Math.Max(head, passing + Math.Max(tokens * m * c + 2 * input, 3 * input + attention));
-        // An evaluation keeps nothing: it matters where its rows are longer.
-        var judged = (long)rung.MicroBatch * evaluated;
-        var evaluation = Math.Max(0, LayerBytes(spec, judged, device, config.Adapter) + judged * (m + 3 * h) * c + Math.Min(judged, rows) * spec.VocabSize * (c + (cuda ? 0 : 8)) - activations - working);
+        // An evaluation keeps nothing: it matters where its rows are longer. Its micro-batch is the run's, or all its rows where
+        // those are fewer.
+        var atOnce = (long)Math.Min(rung.MicroBatch, judged ?? rung.MicroBatch) * evaluated;
+        var evaluation = Math.Max(0, LayerBytes(spec, atOnce, device, config.Adapter) + atOnce * (m + 3 * h) * c + Math.Min(atOnce, ChunkRows(spec.VocabSize, c)) * spec.VocabSize * (c + (cuda ? 0 : 8)) - activations - working);
 
         LedgerRow Row(string name, long bytes, string why, string place = "device") => new(name, bytes, place, why);
         var ledger = new List<LedgerRow>();

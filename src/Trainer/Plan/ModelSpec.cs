@@ -76,7 +76,7 @@ public sealed record ModelSpec
     /// <summary>Reads a config.json (or the one in a folder). All problems are in one fault.</summary>
     public static ModelSpec Read(string path)
     {
-        var file = Directory.Exists(path) ? Path.Combine(path, "config.json") : path;
+        var file = Directory.Exists(path) ? Path.Combine(path, ModelLayout.Config) : path;
         if (!File.Exists(file))
             throw new UserFault($"{file} is missing.", found: Directory.Exists(path) ? "the folder, without a config.json" : "no such folder", next: "name a folder that holds config.json and the weights");
         JsonElement root;
@@ -90,7 +90,7 @@ public sealed record ModelSpec
         }
         if (root.ValueKind != JsonValueKind.Object)
             throw new UserFault($"{file} is not a model's config.", found: root.ValueKind.ToString());
-        var generation = Path.Combine(Path.GetDirectoryName(file)!, "generation_config.json");
+        var generation = Path.Combine(Path.GetDirectoryName(file)!, ModelLayout.Generation);
         JsonElement? more = null;
         try
         {
@@ -138,6 +138,9 @@ public sealed record ModelSpec
 
     /// <summary>The linears of the layers, in the order they are run; the head is not among them.</summary>
     public IReadOnlyList<LinearSpec> Linears => [.. Enumerable.Range(0, Layers).SelectMany(LayerLinears)];
+
+    /// <summary>Every linear that an adapter may lie around: those of the layers and the head.</summary>
+    public IReadOnlyList<LinearSpec> AllLinears => [.. Linears, new("lm_head", HiddenSize, VocabSize, false)];
 
     /// <summary>Weights in all, a tied head counted once.</summary>
     public long Parameters => Tensors.Sum(tensor => tensor.Shape.Aggregate(1L, (a, b) => a * b));

@@ -21,11 +21,13 @@ public static class FineTune
     public static Result Run(Job job, CancellationToken stop)
     {
         using var scope = NewDisposeScope();
+        var spec = ModelSpec.Read(job.Model);
+        job = job with { Config = StartingAdapter.Settle(job.Config, spec, text => job.Watcher.Stage("adapter", text)) };
         var config = job.Config.Config;
-        var inputs = Inputs.Read(job, stop);
+        var inputs = Inputs.Read(job, spec, stop);
         var earlier = new Earlier(job);
         var device = PlanDevice(job.Backend, inputs.Type, config.Memory);
-        var plans = MemoryPlan.Ladder(config, inputs.Spec, device, inputs.Longest, inputs.LongestEval);
+        var plans = MemoryPlan.Ladder(config, inputs.Spec, device, inputs.Longest, inputs.LongestEval, inputs.Eval?.Rows.Count);
         var plan = Choose(job, plans, device, earlier.MicroBatch ?? PlannedBefore(job.Again));
         var batches = new Batches(inputs.Rows.Rows, config.Data, config.Train, plan.Rung.MicroBatch);
         var hashes = inputs.Hashes(job);

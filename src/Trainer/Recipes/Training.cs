@@ -49,15 +49,14 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         if (cuda)
             Cuda.ReleaseCached(model.Device);
         meter.Sample();
-        var (alpha, rslora, biases) = (config.Adapter.Alpha, config.Adapter.UseRslora, config.Adapter.Biases);
         var expanding = model.Linears().Select(slot => slot.Linear).OfType<Nf4Linear>().FirstOrDefault();
         expanding?.AllocateScratch();
         if (job.Config.From is { } from)
-            (_, alpha, rslora, _, biases) = AdapterFiles.Load(from, model, config.Adapter.Dropout);
+            AdapterFiles.Load(from, model, config.Adapter.Dropout);
         else if (config.Adapter.Kind != AdapterKind.None)
             AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
         var sampling = false;
-        var trained = AdapterPass.Trained(model, config.Adapter.Kind, biases);
+        var trained = AdapterPass.Trained(model, config.Adapter.Kind, config.Adapter.Biases);
         using var optimizer = new Optimizer(trained, config.Train, model.Device, inputs.Type, start.Rung.OffloadOptimizer);
         using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => sampling, stream, () => Stream(spill));
         arrangement.Take(start.Rung);
@@ -122,7 +121,7 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
             if (config.Adapter.Kind == AdapterKind.None)
                 MergedModel.Save(staged, job.Model, model);
             else
-                AdapterFiles.Save(staged, model, alpha, rslora, config.Adapter.Dropout, biases, config.Model.Source);
+                AdapterFiles.Save(staged, model, config);
             return true;
         });
         Directory.Move(staged, Emptied(job.AdapterFolder));

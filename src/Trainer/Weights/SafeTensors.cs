@@ -16,16 +16,17 @@ public sealed class SafeTensors : IDisposable
 {
     private static readonly Dictionary<string, (ScalarType Type, int Bytes)> types = new()
     {
-        ["F64"] = (float64, 8),
-        ["F32"] = (float32, 4),
-        ["F16"] = (float16, 2),
-        ["BF16"] = (bfloat16, 2),
-        ["I64"] = (int64, 8),
-        ["I32"] = (int32, 4),
-        ["I16"] = (int16, 2),
-        ["I8"] = (int8, 1),
-        ["U8"] = (uint8, 1),
-        ["BOOL"] = (@bool, 1),
+        // Not torch.float64 and its like: a header is read where libtorch is not loaded.
+        ["F64"] = (ScalarType.Float64, 8),
+        ["F32"] = (ScalarType.Float32, 4),
+        ["F16"] = (ScalarType.Float16, 2),
+        ["BF16"] = (ScalarType.BFloat16, 2),
+        ["I64"] = (ScalarType.Int64, 8),
+        ["I32"] = (ScalarType.Int32, 4),
+        ["I16"] = (ScalarType.Int16, 2),
+        ["I8"] = (ScalarType.Int8, 1),
+        ["U8"] = (ScalarType.Byte, 1),
+        ["BOOL"] = (ScalarType.Bool, 1),
     };
 
     private const int WriteBytes = 32 << 20;
@@ -33,12 +34,15 @@ public sealed class SafeTensors : IDisposable
     private readonly SafeFileHandle handle;
     private readonly long data;
 
-    private SafeTensors(string file, SafeFileHandle handle, long data, IReadOnlyDictionary<string, StoredTensor> tensors) =>
-        (File, this.handle, this.data, Tensors) = (file, handle, data, tensors);
+    private SafeTensors(string file, SafeFileHandle handle, long data, IReadOnlyDictionary<string, StoredTensor> tensors, IReadOnlyDictionary<string, string> metadata) =>
+        (File, this.handle, this.data, Tensors, Metadata) = (file, handle, data, tensors, metadata);
 
     public string File { get; }
 
     public IReadOnlyDictionary<string, StoredTensor> Tensors { get; }
+
+    /// <summary>What the header's __metadata__ says.</summary>
+    public IReadOnlyDictionary<string, string> Metadata { get; }
 
     /// <summary>Opens a file and checks that every tensor lies within it; a truncated or malformed one is a fault that says how.</summary>
     public static SafeTensors Open(string file)
@@ -59,7 +63,8 @@ public sealed class SafeTensors : IDisposable
             var text = new byte[length];
             for (var at = 0; at < text.Length;)
                 at += RandomAccess.Read(handle, text.AsSpan(at), 8 + at) is > 0 and var read ? read : throw Broken("truncated while it was read");
-            return new SafeTensors(file, handle, 8 + length, Header(text, size - 8 - length));
+            var metadata = new Dictionary<string, string>();
+            return new SafeTensors(file, handle, 8 + length, Header(text, size - 8 - length, metadata), metadata);
         }
         catch
         {
@@ -67,7 +72,7 @@ public sealed class SafeTensors : IDisposable
             throw;
         }
 
-        Dictionary<string, StoredTensor> Header(byte[] text, long available)
+        Dictionary<string, StoredTensor> Header(byte[] text, long available, Dictionary<string, string> metadata)
         {
             try
             {
@@ -75,7 +80,11 @@ public sealed class SafeTensors : IDisposable
                 foreach (var (name, node) in JsonNode.Parse(Encoding.UTF8.GetString(text))!.AsObject())
                 {
                     if (name == "__metadata__")
+                    {
+                        foreach (var (key, value) in node!.AsObject())
+                            metadata[key] = (string)value!;
                         continue;
+                    }
                     var type = (string)node!["dtype"]!;
                     var shape = node["shape"]!.AsArray().Select(n => (long)n!).ToArray();
                     var (from, to) = ((long)node["data_offsets"]![0]!, (long)node["data_offsets"]![1]!);

@@ -12,7 +12,7 @@ internal sealed record TokenizerConfig(IReadOnlyDictionary<string, string> Speci
     {
         var named = new Dictionary<string, string>();
         JsonNode? template = null;
-        foreach (var name in (string[])["special_tokens_map.json", "tokenizer_config.json"])
+        foreach (var name in (string[])[ModelLayout.SpecialTokens, ModelLayout.TokenizerConfig])
         {
             var file = Path.Combine(modelFolder, name);
             if (!File.Exists(file)) continue;
