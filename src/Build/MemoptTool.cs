@@ -215,7 +215,7 @@ public class MemoptTool : ToolTask
     private string? Restored(string version)
     {
         // `dotnet tool restore` leaves a tool that it has once restored where that was, for a project that keeps its packages elsewhere too.
-        var user = Environment.GetEnvironmentVariable("NUGET_PACKAGES") is { Length: > 0 } set ? set : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
+        var user = Environment.GetEnvironmentVariable("NUGET_PACKAGES") is { Length: > 0 } set ? set : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify), ".nuget", "packages");
         // NuGet writes this file last.
         return PackageFolders.Append(user).Select(folder => Path.Combine(folder, "memopt", version.ToLowerInvariant())).Where(package => File.Exists(Path.Combine(package, ".nupkg.metadata")))
             .SelectMany(package => Directory.EnumerateFiles(Path.Combine(package, "tools"), "memopt.dll", SearchOption.AllDirectories)).FirstOrDefault();

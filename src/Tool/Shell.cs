@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.CommandLine.Parsing;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using System.Text.Encodings.Web;
@@ -59,7 +58,7 @@ internal static class Shell
         },
     };
 
-    /// <summary>Exit codes: 0 done, 1 failed, 2 bad input or configuration, 130 stopped on request.</summary>
+    /// <summary>Exit codes: 0 done, 1 failed, 2 bad configuration, data, model or arguments, 130 stopped on request.</summary>
     public static int Guard(bool json, Func<int> action)
     {
         try
@@ -68,15 +67,15 @@ internal static class Shell
         }
         catch (UserFault fault)
         {
-            return Report(json, fault, fault.Problems.Count > 0 ? 2 : 1);
+            return Report(json, fault);
         }
         catch (QueryException e)
         {
-            return Report(json, new UserFault(e.Message, next: "docs/tracking.md has the language; the simplest filter is \"metrics.loss < 1\""), 2);
+            return Report(json, new UserFault(e.Message, next: "docs/tracking.md has the language; the simplest filter is \"metrics.loss < 1\""));
         }
         catch (TrackingException e)
         {
-            return Report(json, new UserFault(e.Message, next: e.Next ?? "check tracking.store and tracking.artifacts"), 1);
+            return Report(json, new UserFault(e.Message, next: e.Next ?? "check tracking.store and tracking.artifacts") { Failed = e.Failed });
         }
         catch (OperationCanceledException)
         {
@@ -84,23 +83,29 @@ internal static class Shell
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            return Report(json, new UserFault(e.Message), 1);
+            return Report(json, new UserFault(e.Message) { Failed = true });
         }
         catch (Exception e) when (Environment.GetEnvironmentVariable("MEMOPT_TRACE") is null)
         {
             var message = e is ExternalException or InvalidOperationException ? e.Message.Split('\n')[0] : $"{e.GetType().Name}: {e.Message.Split('\n')[0]}";
-            return Report(json, new UserFault("Something went wrong that should not have.", found: message, next: "run again with MEMOPT_TRACE=1 and report what it prints"), 1);
+            return Report(json, new UserFault("Something went wrong that should not have.", found: message, next: "run again with MEMOPT_TRACE=1 and report what it prints") { Failed = true });
         }
     }
 
     public static void Print<T>(T value) => Console.Out.WriteLine(JsonSerializer.Serialize(value, Json));
 
-    /// <summary>How a command is called, behind the tool's name: <c>config check</c>.</summary>
-    public static string Verb(CommandResult command) => command.Parent is CommandResult { Parent: not null } above ? $"{Verb(above)} {command.Command.Name}" : command.Command.Name;
+    /// <summary>The exit code of a command that is done: 1 in place of 0 when its result could not be written to standard output, which standard error then says.</summary>
+    public static int Ended(int code)
+    {
+        if (code != 0 || StandardStream.Output.Fault is not { } why)
+            return code;
+        Console.Error.WriteLine($"error: The result cannot be written to standard output: {why}");
+        return 1;
+    }
 
     public static Option<bool> OfflineOption() => new("--offline") { Description = "Take models from the cache and ask no server." };
 
-    private static int Report(bool json, UserFault fault, int code)
+    private static int Report(bool json, UserFault fault)
     {
         if (json)
         {
@@ -115,7 +120,7 @@ internal static class Shell
             Console.Error.WriteLine($"  found: {fault.Found}");
         if (fault.Next is not null)
             Console.Error.WriteLine($"  next:  {fault.Next}");
-        return code;
+        return fault.Failed ? 1 : 2;
     }
 
     private static IAnsiConsole Wide(bool redirected, IAnsiConsole console)

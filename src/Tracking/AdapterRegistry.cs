@@ -72,7 +72,7 @@ public sealed record RegisteredAdapter(string Name, IReadOnlyList<AdapterVersion
 
     /// <summary>What tells the best version: <c>min</c> or <c>max</c> of a metric. Throws when it is written otherwise.</summary>
     public static (bool Least, string Metric) Rule(string best) => AdapterRegistry.RuleForm().Match(best) is { Success: true } match ? (match.Groups["which"].Value == "min", match.Groups["metric"].Value)
-        : throw new TrackingException($"\"{best}\" does not say what is best: write min(eval_loss) or max(eval_accuracy).");
+        : throw new TrackingException($"\"{best}\" does not say what is best: write min(eval_loss) or max(eval_accuracy).") { Failed = false };
 
     // By the newest version's rule, and of equals the newer.
     private static AdapterVersion? BestOf(IReadOnlyList<AdapterVersion> versions)
@@ -135,12 +135,12 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
         var match = Reference().Match(reference);
         var (name, which) = (match.Groups["name"].Value, match.Groups["which"] is { Success: true, Value: var written } ? written : RegisteredAdapter.Latest);
         if (!match.Success || Find(name) is not { } adapter)
-            throw new TrackingException($"There is no adapter \"{reference}\": neither a folder nor a registered name.") { Next = "dotnet memopt adapters ls" };
+            throw new TrackingException($"There is no adapter \"{reference}\": neither a folder nor a registered name.") { Failed = false, Next = "dotnet memopt adapters ls" };
         var number = int.TryParse(which, NumberStyles.None, CultureInfo.InvariantCulture, out var asked) ? asked : adapter.Aliases.GetValueOrDefault(which);
         if (adapter.Versions.FirstOrDefault(version => version.Number == number) is { } version)
             return (name, version);
         var (numbers, aliases) = (string.Join(", ", adapter.Versions.Select(version => version.Number)), string.Join(", ", adapter.Aliases.Keys));
-        throw new TrackingException($"{name} has no version \"{which}\": there {(adapter.Versions.Count == 1 ? "is" : "are")} {numbers}, and {aliases}.") { Next = $"dotnet memopt adapters show {name}" };
+        throw new TrackingException($"{name} has no version \"{which}\": there {(adapter.Versions.Count == 1 ? "is" : "are")} {numbers}, and {aliases}.") { Failed = false, Next = $"dotnet memopt adapters show {name}" };
     }
 
     /// <summary>Registers content as a name's next version, here. The same content of the same run is the same version; one that was removed comes back only when that is asked for.</summary>
@@ -168,15 +168,15 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
     public void Alias(string name, string alias, int? number)
     {
         if (alias is RegisteredAdapter.Latest or RegisteredAdapter.Best)
-            throw new TrackingException($"\"{alias}\" is set by itself.") { Next = "choose another alias, such as production" };
+            throw new TrackingException($"\"{alias}\" is set by itself.") { Failed = false, Next = "choose another alias, such as production" };
         if (!Name().IsMatch(alias) || alias.All(char.IsAsciiDigit))
-            throw new TrackingException($"\"{alias}\" cannot be an alias: letters, digits, . _ and -, not digits only.") { Next = "choose another alias, such as production" };
+            throw new TrackingException($"\"{alias}\" cannot be an alias: letters, digits, . _ and -, not digits only.") { Failed = false, Next = "choose another alias, such as production" };
         var now = DateTimeOffset.UtcNow;
         Change(name, adapter =>
         {
             var version = number is null ? null : Need(adapter, number.Value);
             if (version is null && !adapter.Aliases.ContainsKey(alias))
-                throw new TrackingException($"{name} has no alias \"{alias}\".") { Next = $"dotnet memopt adapters show {name}" };
+                throw new TrackingException($"{name} has no alias \"{alias}\".") { Failed = false, Next = $"dotnet memopt adapters show {name}" };
             return adapter with { History = [.. adapter.History, new(now, alias, version?.Hash, version?.Run, Environment.MachineName)] };
         });
     }
@@ -223,7 +223,7 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
     }
 
     private static AdapterVersion Need(RegisteredAdapter adapter, int number) => adapter.Versions.FirstOrDefault(version => version.Number == number)
-        ?? throw new TrackingException($"{adapter.Name} has no version {number}.") { Next = $"dotnet memopt adapters show {adapter.Name}" };
+        ?? throw new TrackingException($"{adapter.Name} has no version {number}.") { Failed = false, Next = $"dotnet memopt adapters show {adapter.Name}" };
 
     private List<string> Names() => Directory.Exists(Registry) ? [.. Directory.EnumerateFiles(Registry, "*.json").Select(file => Path.GetFileNameWithoutExtension(file))] : [];
 
@@ -247,7 +247,7 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
     private RegisteredAdapter Change(string name, Func<RegisteredAdapter, RegisteredAdapter> change) => Guard(() =>
     {
         if (!Name().IsMatch(name))
-            throw new TrackingException($"\"{name}\" cannot be an adapter's name: letters, digits, . _ and -.") { Next = "choose another name" };
+            throw new TrackingException($"\"{name}\" cannot be an adapter's name: letters, digits, . _ and -.") { Failed = false, Next = "choose another name" };
         Directory.CreateDirectory(Registry);
         using var alone = Hold(Path.Combine(Registry, name + ".lock"));
         var before = Read(name);

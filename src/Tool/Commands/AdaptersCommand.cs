@@ -143,7 +143,7 @@ internal static class AdaptersCommand
             var number = parts.Length == 1 ? (int?)null : int.TryParse(parts[1], out var one) ? one : throw new UserFault($"{parts[1]} is no version's number.", next: $"dotnet memopt adapters alias {parts[0]} {parts[1]} --remove takes the alias away");
             var meant = found.Aliases.Where(alias => alias.Key is not (RegisteredAdapter.Latest or RegisteredAdapter.Best) && (number is null || alias.Value == number)).Select(alias => alias.Key).ToList();
             if (meant.Count > 0 && !parsed.GetValue(force))
-                throw new UserFault($"{reference} is what {string.Join(", ", meant)} means.", next: "add --force, or move the alias first: dotnet memopt adapters alias");
+                throw new UserFault($"{reference} is what {string.Join(", ", meant)} means.", next: "add --force, or move the alias first: dotnet memopt adapters alias") { Failed = true };
             place.Registry.Remove(parts[0], number);
             Share(place.Registry, parts[0]);
             var removed = found.Versions.Where(version => number is null || version.Number == number).ToList();
@@ -165,7 +165,7 @@ internal static class AdaptersCommand
         }
         catch (TrackingException e)
         {
-            throw new UserFault($"{e.Message} The registry was changed on this machine only.", next: $"{(e.Passing ? "" : e.Next + "; then: ")}dotnet memopt artifacts sync", inner: e);
+            throw new UserFault($"{e.Message} The registry was changed on this machine only.", next: $"{(e.Passing ? "" : e.Next + "; then: ")}dotnet memopt artifacts sync", inner: e) { Failed = true };
         }
     }
 

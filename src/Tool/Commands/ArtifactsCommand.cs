@@ -182,9 +182,9 @@ internal static class ArtifactsCommand
             if (!parsed.GetValue(force))
             {
                 if (rows.FirstOrDefault(row => row.namedBy.Count > 0 && (!spare.Contains(row.hash) || versions[row.hash].Any())) is { } bound)
-                    throw new UserFault($"Artifact {bound.hash[..12]} is named by {string.Join(", ", bound.namedBy)}.", next: "add --force to remove it all the same; dotnet memopt runs gc removes runs");
+                    throw new UserFault($"Artifact {bound.hash[..12]} is named by {string.Join(", ", bound.namedBy)}.", next: "add --force to remove it all the same; dotnet memopt runs gc removes runs") { Failed = true };
                 if (leaving.Count > 0 && runs.FirstOrDefault(run => run.Status == RunStatus.Running) is { } busy)
-                    throw new UserFault($"Run {busy.Start.Id} is training and may be storing what has the same content.", next: "wait for it, or add --force");
+                    throw new UserFault($"Run {busy.Start.Id} is training and may be storing what has the same content.", next: "wait for it, or add --force") { Failed = true };
             }
             if (!parsed.GetValue(dry))
             {

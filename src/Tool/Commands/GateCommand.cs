@@ -28,7 +28,7 @@ internal static class GateCommand
             if (problems.Count > 0)
             {
                 throw new UserFault($"Run {run.Start.Id} does not pass.", next: $"dotnet memopt runs show {run.Start.Id}")
-                { Problems = [.. problems.Select(problem => new Problem("", problem.Text, config.File, Code: problem.Code))] };
+                { Failed = true, Problems = [.. problems.Select(problem => new Problem("", problem.Text, config.File, Code: problem.Code))] };
             }
             if (parsed.GetValue(json))
                 Shell.Print(new { runId = run.Start.Id, passed = true, eval = run.Eval });
@@ -43,7 +43,7 @@ internal static class GateCommand
     {
         var last = new CheckpointFolder(Path.Combine(Storage.Output(config.File), "checkpoints"), config.Config.Checkpoint.Keep).Latest();
         return last is { } found && store.Get(found.Manifest.RunId) is { Status: RunStatus.Finished } run ? run
-            : throw new UserFault($"{config.File} has not been trained to its end.", found: last is null ? "no checkpoint" : $"a checkpoint of step {last.Value.Manifest.Step}", next: $"dotnet memopt run {config.File}");
+            : throw new UserFault($"{config.File} has not been trained to its end.", found: last is null ? "no checkpoint" : $"a checkpoint of step {last.Value.Manifest.Step}", next: $"dotnet memopt run {config.File}") { Failed = true };
     }
 
     private static List<(string Code, string Text)> Look(LoadedConfig config, LiteRunStore store, Run run, Bounds bounds)

@@ -93,7 +93,8 @@ internal static class PlanCommand
                 : $"{other.Name} would fit: {LedgerTable.Size(other.PeakBytes)}",
             next: other is not null ? $"set adapter.kind = {(other.Name.StartsWith("QLoRA", StringComparison.Ordinal) ? "qlora" : other.Name.StartsWith("LoRA", StringComparison.Ordinal) ? "lora" : "none")} and leave memory's settings out"
                 : smallest.MaxSequence > 1 ? $"set data.maxLength to at most {smallest.MaxSequence} with adapter.kind = qlora, or take a larger card"
-                : $"take a card with {LedgerTable.Size(smallest.PeakBytes)} or more (--gpu), or a smaller model");
+                : $"take a card with {LedgerTable.Size(smallest.PeakBytes)} or more (--gpu), or a smaller model")
+        { Failed = true };
     }
 
     private static string Chosen(RunConfig config, MemoryPlan plan) =>

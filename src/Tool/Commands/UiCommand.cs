@@ -55,7 +55,7 @@ internal static class UiCommand
         }
         catch (Exception e) when (e is IOException or SocketException)
         {
-            throw new UserFault($"{options.Address}:{options.Port} cannot be listened on.", found: (e.InnerException ?? e).Message, next: "dotnet memopt ui --port 0 takes a port that is free");
+            throw new UserFault($"{options.Address}:{options.Port} cannot be listened on.", found: (e.InnerException ?? e).Message, next: "dotnet memopt ui --port 0 takes a port that is free") { Failed = true };
         }
         var port = new Uri(app.Urls.First()).Port;
         // 0.0.0.0 is no address that one could open.

@@ -189,7 +189,7 @@ public sealed record Session
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
-                throw new UserFault($"{output} cannot be written.", found: e.Message, next: "run from a folder that can be written; checkpoints and the result go beside the config");
+                throw new UserFault($"{output} cannot be written.", found: e.Message, next: "run from a folder that can be written; checkpoints and the result go beside the config") { Failed = true };
             }
         }
     }

@@ -19,7 +19,7 @@ internal static class RunsTail
         {
             using var runs = Workplace.Store(parsed.GetValue(store));
             var chosen = parsed.GetValue(id) is { } given ? RunsCommand.Need(runs, given)
-                : runs.Find(new RunQuery { Limit = 1 }).Runs is [var newest] ? newest : throw new UserFault("There is no run yet.", next: "dotnet memopt run");
+                : runs.Find(new RunQuery { Limit = 1 }).Runs is [var newest] ? newest : throw new UserFault("There is no run yet.", next: "dotnet memopt run") { Failed = true };
             Follow(runs, chosen, parsed.GetValue(follow), parsed.GetValue(lines), (parsed.GetValue(metrics) ?? []).SelectMany(RunsList.Apart).ToHashSet(), parsed.GetValue(json), stop);
             return 0;
         })));
@@ -54,7 +54,7 @@ internal static class RunsTail
             }
             if (stop.WaitHandle.WaitOne(TimeSpan.FromSeconds(1)))
                 return;
-            run = runs.Get(run.Start.Id) ?? throw new UserFault($"Run {run.Start.Id} was removed.");
+            run = runs.Get(run.Start.Id) ?? throw new UserFault($"Run {run.Start.Id} was removed.") { Failed = true };
             if (run.Step < seen)
                 seen = run.Step;                                              // it went on from an earlier step
         }
