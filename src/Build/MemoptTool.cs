@@ -156,13 +156,19 @@ public class MemoptTool : ToolTask
         }
         if (fault.Match(singleLine) is { Success: true } part)
             faults.Add(part.Groups["label"].Success ? $"({part.Groups["label"].Value}: {part.Groups["text"].Value})" : part.Groups["text"].Value);
-        var now = new[] { "waiting ", "resume ", "done " }.Any(stage => singleLine.StartsWith(stage, StringComparison.Ordinal));
+        Said(singleLine);
+        var now = new[] { "waiting ", "resume ", "done ", "stopping ", "finished " }.Any(stage => singleLine.StartsWith(stage, StringComparison.Ordinal));
         if (singleLine.StartsWith("step ", StringComparison.Ordinal) && sinceProgress.Elapsed.TotalSeconds >= ProgressEvery)
         {
             now = true;
             sinceProgress.Restart();
         }
         Log.LogMessage(now ? MessageImportance.High : messageImportance, now ? $"memopt: {singleLine}" : singleLine);
+    }
+
+    /// <summary>Told of each line that the tool prints and that is no problem.</summary>
+    protected virtual void Said(string line)
+    {
     }
 
     protected override bool HandleTaskExecutionErrors()

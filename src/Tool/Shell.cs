@@ -1,5 +1,8 @@
 using System.CommandLine;
+using System.CommandLine.Completions;
+using System.CommandLine.Parsing;
 using System.Globalization;
+using System.Numerics;
 using System.Runtime.InteropServices;
 using System.Text.Encodings.Web;
 using System.Text.Json;
@@ -42,24 +45,41 @@ internal static class Shell
 
     public static Option<bool> JsonOption() => new("--json") { Description = "Print the result as JSON on standard output." };
 
-    public static Option<string?> BackendOption() => new("--backend") { Description = "cpu, cuda, or a folder that holds libtorch." };
+    public static Option<string?> BackendOption() => new("--backend") { Description = "cpu, cuda, or a folder that holds libtorch.", CompletionSources = { "cpu", "cuda" } };
+
+    /// <summary>An option that changes a setting.</summary>
+    public static Option<string[]> SetOption(string description)
+    {
+        var option = new Option<string[]>("--set") { Description = description, AllowMultipleArgumentsPerToken = false };
+        option.CompletionSources.Add(_ => RunConfigFile.Names().Select(setting => new CompletionItem($"{setting}=")));
+        return option;
+    }
 
     /// <summary>A number within bounds.</summary>
     /// <param name="name">Of the option.</param>
     /// <param name="description">What it is for.</param>
     /// <param name="wanted">What it must be, in words.</param>
     /// <param name="allowed">What it must be.</param>
-    public static Option<double?> NumberOption(string name, string description, string wanted, Func<double, bool> allowed) => new(name)
+    public static Option<T?> NumberOption<T>(string name, string description, string wanted, Func<T, bool> allowed) where T : struct, INumber<T> =>
+        new(name) { Description = description, CustomParser = given => Number(given, name, wanted, allowed) };
+
+    /// <summary>The same with a value of its own where it is left out.</summary>
+    /// <param name="name">Of the option.</param>
+    /// <param name="description">What it is for.</param>
+    /// <param name="standard">Where it is left out.</param>
+    /// <param name="wanted">What it must be, in words.</param>
+    /// <param name="allowed">What it must be.</param>
+    public static Option<T> NumberOption<T>(string name, string description, T standard, string wanted, Func<T, bool> allowed) where T : struct, INumber<T> =>
+        new(name) { Description = description, DefaultValueFactory = _ => standard, CustomParser = given => Number(given, name, wanted, allowed) ?? standard };
+
+    private static T? Number<T>(ArgumentResult given, string name, string wanted, Func<T, bool> allowed) where T : struct, INumber<T>
     {
-        Description = description,
-        CustomParser = given =>
-        {
-            if (double.TryParse(given.Tokens[0].Value, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) && allowed(number))
-                return number;
-            given.AddError($"{name} must be {wanted}, found \"{given.Tokens[0].Value}\"");
-            return null;
-        },
-    };
+        var style = typeof(T) == typeof(double) ? NumberStyles.Float : NumberStyles.AllowLeadingSign;
+        if (T.TryParse(given.Tokens[0].Value, style, CultureInfo.InvariantCulture, out var number) && allowed(number))
+            return number;
+        given.AddError($"{name} must be {wanted}, found \"{given.Tokens[0].Value}\"");
+        return null;
+    }
 
     /// <summary>Exit codes: 0 done, 1 failed, 2 bad configuration, data, model or arguments, 130 stopped on request.</summary>
     public static int Guard(bool json, Func<int> action)

@@ -12,6 +12,9 @@ internal static class Workplace
     /// <summary>The nearest memopt.json, as a path from the current folder; null when no folder has one. See <see cref="Above"/>.</summary>
     public static string? ConfigFile => Above(DefaultConfig) is { } folder ? From(folder, DefaultConfig) : null;
 
+    /// <summary>The config that a command means which names none: the nearest memopt.json, or the one in this folder that is missing.</summary>
+    public static string Config => ConfigFile ?? DefaultConfig;
+
     /// <summary>The nearest folder with a config or a store; the current one when there is none.</summary>
     private static string Project => Above(DefaultConfig, new TrackingConfig().Store) ?? Environment.CurrentDirectory;
 
@@ -66,6 +69,8 @@ internal static class Workplace
     {
         // A folder needs no config, which may be one that cannot be read.
         var folder = Path.GetFullPath(adapter);
+        if (!Directory.Exists(folder) && Storage.Maker(folder) is { } maker)
+            return Result(maker);
         return Directory.Exists(folder) || !AdapterRegistry.IsReference(adapter) ? folder
             : Storage.Adapter(adapter, Here() ?? RunConfigFile.Default([]), offline, (stage, text) => Shell.Progress.MarkupLineInterpolated($"[bold]{stage,-12}[/] {text}"), CancellationToken.None).Folder;
     }
@@ -77,6 +82,15 @@ internal static class Workplace
         return create || Directory.Exists(folder) || named is null && Here() is not null ? new LiteRunStore(folder)
             : throw new UserFault("There is no run store here.", found: $"no folder {folder}{(named is null ? ", nor a store or memopt.json in a folder above" : "")}",
                 next: "name one with --store, or train first: dotnet memopt run");
+    }
+
+    /// <summary>The folder of what a config's training left.</summary>
+    /// <exception cref="UserFault">It has not been trained.</exception>
+    public static string Result(string config)
+    {
+        var folder = Path.Combine(Storage.Output(config), "adapter");
+        return Directory.Exists(folder) ? folder
+            : throw new UserFault($"{config} is not trained yet.", found: $"no folder {folder}", next: $"dotnet memopt run {config}") { Failed = true };
     }
 
     private static string From(string folder, string file) => Path.GetRelativePath(Environment.CurrentDirectory, Path.Combine(folder, file));

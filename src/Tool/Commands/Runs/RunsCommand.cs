@@ -29,7 +29,7 @@ internal static class RunsCommand
     public static Run Need(LiteRunStore runs, string? id)
     {
         var named = id is null ? null : id == Latest ? runs.GetExact(id) : runs.Get(id) ?? throw new UserFault($"There is no run {id}.", next: "dotnet memopt runs list");
-        return named ?? (runs.Find(new RunQuery { Limit = 1 }).Runs is [var newest] ? newest : throw new UserFault("There is no run yet.", next: "dotnet memopt run"));
+        return named ?? (runs.Find(new RunQuery { Limit = 1 }).Runs is [var newest] ? newest : throw new UserFault("There is no run yet.", next: "dotnet memopt run") { Failed = true });
     }
 
     /// <summary>A value in few characters.</summary>

@@ -18,12 +18,7 @@ internal static class RunsList
     {
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var filter = new Option<string?>("--filter") { Description = "Condition, order, or both: \"metrics.eval_loss < 0.5 and params.adapter.rank = 16 order by metrics.eval_loss\" (docs/tracking.md)." };
-        var limit = new Option<int>("--limit") { Description = "How many.", DefaultValueFactory = _ => 50 };
-        limit.Validators.Add(result =>
-        {
-            if (result.Tokens.Count > 0 && int.TryParse(result.Tokens[0].Value, out var many) && many < 1)
-                result.AddError("--limit must be at least 1.");
-        });
+        var limit = Shell.NumberOption("--limit", "How many.", 50, "at least 1", number => number >= 1);
         var page = new Option<string?>("--page") { Description = "The page after, as the one before names it." };
         var experiment = new Option<string?>("--experiment") { Description = "Only this experiment." };
         var status = new Option<RunStatus?>("--status") { Description = "Only runs that stand so." };

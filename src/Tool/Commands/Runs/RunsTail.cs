@@ -11,7 +11,9 @@ internal static class RunsTail
     public static Command Create()
     {
         var id = RunsCommand.RunArgument();
-        var (follow, lines) = (new Option<bool>("--follow", "-f") { Description = "Go on until the run ends." }, new Option<int>("--lines", "-n") { Description = "Steps to begin with.", DefaultValueFactory = _ => 10 });
+        var follow = new Option<bool>("--follow", "-f") { Description = "Go on until the run ends." };
+        var lines = Shell.NumberOption("--lines", "Steps to begin with.", 10, "0 or more", number => number >= 0);
+        lines.Aliases.Add("-n");
         var metrics = new Option<string[]>("--metrics") { Description = "Only these, comma-separated." };
         var (store, json) = (RunsCommand.StoreOption(), new Option<bool>("--json") { Description = "Print a JSON object a line." });
         var command = new Command("tail", "The last values of a run; -f goes on while it trains.\n\nExample:\n  dotnet memopt runs tail -f") { id, follow, lines, metrics, store, json };
