@@ -99,7 +99,7 @@ internal static class PlanCommand
         return (device with { HostBytes = there is null || most < there ? most ?? there : there }, gpu.Name);
     }
 
-    private static FittedTable Table(IReadOnlyList<Strategy> strategies)
+    internal static FittedTable Table(IReadOnlyList<Strategy> strategies)
     {
         var table = new FittedTable("--json").AddColumn("strategy").AddColumn("peak", right: true).AddColumn("", rank: 1)
             .AddColumn("speed", right: true).AddColumn("longest sequence", right: true).AddColumn("largest micro-batch", right: true);
