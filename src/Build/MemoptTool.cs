@@ -156,13 +156,19 @@ public class MemoptTool : ToolTask
         }
         if (fault.Match(singleLine) is { Success: true } part)
             faults.Add(part.Groups["label"].Success ? $"({part.Groups["label"].Value}: {part.Groups["text"].Value})" : part.Groups["text"].Value);
-        var now = new[] { "waiting ", "resume ", "done " }.Any(stage => singleLine.StartsWith(stage, StringComparison.Ordinal));
+        Said(singleLine);
+        var now = new[] { "waiting ", "resume ", "done ", "stopping ", "finished " }.Any(stage => singleLine.StartsWith(stage, StringComparison.Ordinal));
         if (singleLine.StartsWith("step ", StringComparison.Ordinal) && sinceProgress.Elapsed.TotalSeconds >= ProgressEvery)
         {
             now = true;
             sinceProgress.Restart();
         }
         Log.LogMessage(now ? MessageImportance.High : messageImportance, now ? $"memopt: {singleLine}" : singleLine);
+    }
+
+    /// <summary>Told of each line that the tool prints and that is no problem.</summary>
+    protected virtual void Said(string line)
+    {
     }
 
     protected override bool HandleTaskExecutionErrors()
@@ -215,7 +221,7 @@ public class MemoptTool : ToolTask
     private string? Restored(string version)
     {
         // `dotnet tool restore` leaves a tool that it has once restored where that was, for a project that keeps its packages elsewhere too.
-        var user = Environment.GetEnvironmentVariable("NUGET_PACKAGES") is { Length: > 0 } set ? set : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
+        var user = Environment.GetEnvironmentVariable("NUGET_PACKAGES") is { Length: > 0 } set ? set : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify), ".nuget", "packages");
         // NuGet writes this file last.
         return PackageFolders.Append(user).Select(folder => Path.Combine(folder, "memopt", version.ToLowerInvariant())).Where(package => File.Exists(Path.Combine(package, ".nupkg.metadata")))
             .SelectMany(package => Directory.EnumerateFiles(Path.Combine(package, "tools"), "memopt.dll", SearchOption.AllDirectories)).FirstOrDefault();

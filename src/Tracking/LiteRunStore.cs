@@ -47,7 +47,7 @@ public sealed partial class LiteRunStore : IRunStore
     public IRunWriter Begin(RunStart start, int fromStep = 0)
     {
         if (!Spool.IsId(start.Id))
-            throw new TrackingException($"\"{start.Id}\" cannot be a run's id: letters, digits, - and _ only, 128 at most.");
+            throw new TrackingException($"\"{start.Id}\" cannot be a run's id: letters, digits, - and _ only, 128 at most.") { Failed = false };
         return Guard(() =>
         {
             spool.Create();
@@ -56,7 +56,7 @@ public sealed partial class LiteRunStore : IRunStore
     }
 
     public IRunWriter Amend(string id) => Guard(() => Spool.IsId(id) && spool.Find(id, 0) is not null ? new SpoolWriter(spool, id, clock, Disk)
-        : throw new TrackingException($"There is no run {id} in {folder}."));
+        : throw new TrackingException($"There is no run {id} in {folder}.") { Failed = false });
 
     public RunPage Find(RunQuery query)
     {
@@ -99,7 +99,7 @@ public sealed partial class LiteRunStore : IRunStore
             return exact.ToRun();
         var found = idOrPrefix.Length == 0 ? [] : db.Ids(idOrPrefix);
         if (found.Count > 1)
-            throw new TrackingException($"\"{idOrPrefix}\" is the start of {found.Count} runs: {string.Join(", ", found.Take(5))}{(found.Count > 5 ? ", …" : "")}.") { Next = "give more of the id" };
+            throw new TrackingException($"\"{idOrPrefix}\" is the start of {found.Count} runs: {string.Join(", ", found.Take(5))}{(found.Count > 5 ? ", …" : "")}.") { Failed = false, Next = "give more of the id" };
         return found.Count == 1 ? db.FindById(found[0])!.ToRun() : null;
     });
 
@@ -215,7 +215,7 @@ public sealed partial class LiteRunStore : IRunStore
     {
         var version = File.Exists(database) && new FileInfo(database).Length > 0 ? RunDatabase.Version(database) : RunDatabase.Schema;
         return version <= RunDatabase.Schema ? version
-            : throw new TrackingException($"{database} was made by a newer memopt (layout {version}; this one knows up to {RunDatabase.Schema}).") { Next = "update the tool, or name another store" };
+            : throw new TrackingException($"{database} was made by a newer memopt (layout {version}; this one knows up to {RunDatabase.Schema}).") { Failed = false, Next = "update the tool, or name another store" };
     }
 
     private RunDatabase Open()

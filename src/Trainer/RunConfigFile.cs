@@ -166,7 +166,7 @@ public static partial class RunConfigFile
         var name = cut < 0 ? item : item[..cut];
         if (cut < 0 || Find(name) is not { } setting)
         {
-            reading.Problem($"--set {item}", cut < 0 ? "needs key=value" : $"names no setting{Reading.Like(name, Names())}", 0, 0, "MEMOPT0002");
+            reading.Problem($"--set {item}", cut < 0 ? "needs key=value" : $"names no setting{Reading.Like(name, Names(), Near.Setting(name))}", 0, 0, "MEMOPT0002");
             return config;
         }
         var parts = name.Split('.', 3);
@@ -186,8 +186,8 @@ public static partial class RunConfigFile
         return (RunConfig)With(config, section, With(old, setting, parsed));
     }
 
-    /// <summary>Every setting's name.</summary>
-    private static IEnumerable<string> Names() => Settings(typeof(RunConfig)).SelectMany(section => Settings(section.PropertyType).Select(setting => $"{Key(section)}.{Key(setting)}"));
+    /// <summary>Every setting's name, <c>section.setting</c>.</summary>
+    public static IEnumerable<string> Names() => Settings(typeof(RunConfig)).SelectMany(section => Settings(section.PropertyType).Select(setting => $"{Key(section)}.{Key(setting)}"));
 
     /// <summary>The setting of a name; a third part is a key of a map.</summary>
     private static PropertyInfo? Find(string name)
@@ -318,7 +318,7 @@ public static partial class RunConfigFile
                 if (!settings.TryGetValue(name, out var property))
                 {
                     if (path.Length > 0 || name != "$schema")
-                        At(ref reader, full, $"is not a setting{Like(name, settings.Keys)}", "MEMOPT0002");
+                        At(ref reader, full, $"is not a setting{Like(name, settings.Keys, Near.Setting(name)?.Split('=')[0])}", "MEMOPT0002");
                     reader.Read();
                     reader.Skip();
                     continue;
@@ -544,12 +544,9 @@ public static partial class RunConfigFile
             return source;
         }
 
-        /// <summary>" (did you mean …?)" for a near name.</summary>
-        public static string Like(string name, IEnumerable<string> known)
-        {
-            var best = known.Select(candidate => (candidate, Distance(name.ToLowerInvariant(), candidate.ToLowerInvariant()))).OrderBy(pair => pair.Item2).FirstOrDefault();
-            return best.candidate is not null && best.Item2 <= Math.Max(2, name.Length / 3) ? $" (did you mean {best.candidate}?)" : "";
-        }
+        /// <summary>" (did you mean …?)" for a near name, or else for <paramref name="otherwise"/>.</summary>
+        public static string Like(string name, IEnumerable<string> known, string? otherwise = null) =>
+            (Near.Of(name, known) ?? otherwise) is { } near ? $" (did you mean {near}?)" : "";
 
         private void At(ref Utf8JsonReader reader, string path, string message, string code, bool located = true)
         {
@@ -610,22 +607,6 @@ public static partial class RunConfigFile
             {
                 return null;
             }
-        }
-
-        private static int Distance(string a, string b)
-        {
-            var row = Enumerable.Range(0, b.Length + 1).ToArray();
-            for (var i = 1; i <= a.Length; i++)
-            {
-                var (previous, diagonal) = (i, i - 1);
-                for (var j = 1; j <= b.Length; j++)
-                {
-                    var next = Math.Min(Math.Min(row[j] + 1, previous + 1), diagonal + (a[i - 1] == b[j - 1] ? 0 : 1));
-                    (diagonal, row[j - 1], previous) = (row[j], previous, next);
-                }
-                row[b.Length] = previous;
-            }
-            return row[b.Length];
         }
     }
 }

@@ -88,7 +88,7 @@ public static class Storage
     {
         var folder = config.Full(adapter);
         if (!Directory.Exists(folder) && Maker(folder) is { } maker)
-            throw new UserFault($"adapter.from is the result of {maker}, which has not been trained.", next: $"dotnet memopt run {maker}");
+            throw new UserFault($"adapter.from is the result of {maker}, which has not been trained.", next: $"dotnet memopt run {maker}") { Failed = true };
         if (Directory.Exists(folder) || !AdapterRegistry.IsReference(adapter))
             return (folder, null, null);
         var local = Artifacts(config);

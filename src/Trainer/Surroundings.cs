@@ -1,6 +1,7 @@
 using System.Collections;
 using System.ComponentModel;
 using System.Diagnostics;
+using System.Text.RegularExpressions;
 using Memopt.Tracking;
 using Memopt.Trainer.Hub;
 using Memopt.Trainer.Native;
@@ -8,7 +9,7 @@ using Memopt.Trainer.Native;
 namespace Memopt.Trainer;
 
 /// <summary>What the process was started in: its variables and the folder's repository. Nothing else in this assembly reads them; below, all is given.</summary>
-public static class Surroundings
+public static partial class Surroundings
 {
     /// <summary>Where models come from and are kept, by the variables that Hugging Face's, ModelScope's and Azure's own tools read.</summary>
     /// <param name="offline">Asks no server.</param>
@@ -35,7 +36,7 @@ public static class Surroundings
 
     /// <summary>Where libtorch may be.</summary>
     /// <param name="project">Folder whose restored packages come first; null is the current one.</param>
-    public static BackendEnvironment BackendEnvironment(string? project = null) => new(Variable("MEMOPT_LIBTORCH"),
+    public static BackendEnvironment BackendEnvironment(string? project = null) => new(Place("MEMOPT_LIBTORCH"),
         Variable("NUGET_PACKAGES") ?? Path.Combine(Home, ".nuget", "packages"), project ?? Directory.GetCurrentDirectory(), Path.Combine(Cache, "memopt"));
 
     /// <summary>A storage account's place with what logs in there.</summary>
@@ -56,15 +57,33 @@ public static class Surroundings
         return (commit, commit is not null && !string.IsNullOrEmpty(Run("git", folder, "status", "--porcelain", "--untracked-files=no")));
     }
 
-    private static string Home => Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
+    /// <summary>HOME, or where that is unset or empty the folder that the system's list of users names; it need not exist.</summary>
+    private static string Home => Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify);
 
     private static string Cache => Place("XDG_CACHE_HOME") ?? Path.Combine(Home, ".cache");
 
     /// <summary>The first of some variables that says something.</summary>
     private static string? Variable(params string[] names) => names.Select(Environment.GetEnvironmentVariable).FirstOrDefault(value => !string.IsNullOrWhiteSpace(value));
 
-    /// <summary>A path of a variable. Files of variables, which no shell has read, may begin with the home folder's mark; Python's client takes it too.</summary>
-    private static string? Place(params string[] names) => Variable(names) is { } path && (path == "~" || path.StartsWith("~/", StringComparison.Ordinal)) ? Home + path[1..] : Variable(names);
+    /// <summary>
+    /// A path of a variable, with ~, ~user, $NAME and ${NAME} expanded as huggingface_hub does (expanduser, then expandvars): a file of variables has been read by no
+    /// shell. What is not known stays as it is.
+    /// </summary>
+    private static string? Place(params string[] names)
+    {
+        if (Variable(names) is not { } path)
+            return null;
+        var name = path.Split('/')[0];
+        if (name.StartsWith('~') && (name.Length == 1 ? Home : HomeOf(name[1..])) is { } home)
+            path = home.TrimEnd('/') + path[name.Length..];
+        return NamedVariable().Replace(path, match => Environment.GetEnvironmentVariable(match.Groups["name"].Value) ?? match.Value);
+    }
+
+    private static string? HomeOf(string user) => !File.Exists("/etc/passwd") ? null
+        : File.ReadLines("/etc/passwd").Select(line => line.Split(':')).FirstOrDefault(fields => fields.Length > 5 && fields[0] == user)?[5];
+
+    [GeneratedRegex(@"\$(?:(?<name>[A-Za-z0-9_]+)|\{(?<name>[^}]*)\})")]
+    private static partial Regex NamedVariable();
 
     private static async ValueTask<string> AzureTokenAsync(CancellationToken stop)
     {
@@ -74,7 +93,7 @@ public static class Surroundings
         }
         catch (TrackingException e)
         {
-            throw new UserFault("Azure storage needs a login.", found: e.Message, next: "az login, or set AZURE_STORAGE_SAS_TOKEN; a public container is read by its https:// address", inner: e);
+            throw new UserFault("Azure storage needs a login.", found: e.Message, next: "az login, or set AZURE_STORAGE_SAS_TOKEN; a public container is read by its https:// address", inner: e) { Failed = true };
         }
     }
 

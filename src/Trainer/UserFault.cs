@@ -10,6 +10,12 @@ public sealed class UserFault(string what, string? found = null, string? next = 
     /// <summary>A command that mends it or shows more.</summary>
     public string? Next { get; } = next;
 
+    /// <summary>
+    /// Whether what was asked for was in order and could not be done all the same: a server that does not answer, a full disk, too little memory (exit code 1). Otherwise
+    /// the config, the data, the model or the arguments are what has to be mended (exit code 2).
+    /// </summary>
+    public bool Failed { get; init; }
+
     /// <summary>Every problem behind the fault, when there are several (a config file's, say).</summary>
     public IReadOnlyList<Problem> Problems { get; init; } = [];
 

@@ -59,7 +59,19 @@ public sealed class BadInputTests
     {
         var folder = Cli.Workshop(Good);
         File.WriteAllText(Path.Combine(folder, "train.jsonl"), text);
-        Refused(Cli.Run(folder, "run", "--json"), expected, kind);
+        var outcome = Cli.Run(folder, "run", "--json");
+        Refused(outcome, expected, kind);
+        Assert.Equal(2, outcome.Exit);
+    }
+
+    [Fact]
+    public void A_table_whose_head_names_a_column_twice_is_bad_data()
+    {
+        var folder = Cli.Workshop(Good);
+        File.WriteAllText(Path.Combine(folder, "twice.csv"), "prompt,prompt,completion\na,b,c\n");
+        var outcome = Cli.Run(folder, "run", "--json", "--set", "data.train=twice.csv");
+        Refused(outcome, "'prompt' found 2 times", "a column twice");
+        Assert.Equal(2, outcome.Exit);
     }
 
     [Fact]
@@ -95,9 +107,9 @@ public sealed class BadInputTests
     public void A_wrong_argument_is_named_without_the_help()
     {
         var outcome = Cli.Run(Path.GetTempPath(), "infer", "--max-tokens", "many");
-        Assert.Equal((1, "error: Cannot parse argument 'many' for option '--max-tokens'.\n  next:  dotnet memopt infer --help\n", ""), (outcome.Exit, outcome.Error, outcome.Output));
+        Assert.Equal((2, "error: --max-tokens must be a whole number, 1 or more, found \"many\".\n  next:  dotnet memopt infer --help\n", ""), (outcome.Exit, outcome.Error, outcome.Output));
         outcome = Cli.Run(Path.GetTempPath(), "gate", "--min-accuracy", "80%");
-        Assert.Equal((1, ""), (outcome.Exit, outcome.Output));
+        Assert.Equal((2, ""), (outcome.Exit, outcome.Output));
         Assert.StartsWith("error: --min-accuracy must be a number from 0 to 1", outcome.Error);
     }
 
@@ -214,7 +226,7 @@ public sealed class BadInputTests
         foreach (var days in new[] { "-5", "99999999" })
         {
             var outcome = Cli.Run(folder, "runs", "gc", $"--older-than={days}", "--apply");
-            Assert.Equal(1, outcome.Exit);
+            Assert.Equal(2, outcome.Exit);
             Assert.Contains("from 0 to 36500 days", outcome.Error);
         }
     }

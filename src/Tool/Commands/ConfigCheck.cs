@@ -23,9 +23,9 @@ internal static class ConfigCheck
 
     public static Command Create()
     {
-        var (file, set, json) = (ConfigCommand.FileArgument(), new Option<string[]>("--set") { Description = "Change a setting first." }, Shell.JsonOption());
+        var (file, set, json) = (ConfigCommand.FileArgument(), Shell.SetOption("Change a setting first."), Shell.JsonOption());
         var gpu = new Option<string?>("--gpu") { Description = "The card it is to train on (\"RTX 4090\", 24GiB): a plan that does not fit is a warning." };
-        var budget = Shell.NumberOption("--budget", "GiB it may take: a plan that does not fit is an error.", "a number of GiB above 0", number => number > 0);
+        var budget = Shell.NumberOption<double>("--budget", "GiB it may take: a plan that does not fit is an error.", "a number of GiB above 0", number => number is > 0 and < 1e6);
         var inputs = new Option<string?>("--inputs") { Description = "Write what the result depends on to this file, by content; only when that changes it." };
         var watch = new Option<string?>("--watch") { Description = "Write the files and folders (those with / at the end) behind it to this file." };
         var offline = Shell.OfflineOption();

@@ -26,10 +26,12 @@ internal sealed class ModelOptions
     public Option<string?> Quantize { get; } = new("--quantize")
     {
         Description = "Keep the base in 4 bits, nf4 or fp4, or none; as the adapter was trained when left out.",
+        CompletionSources = { "nf4", "fp4", "none" },
     };
     public Option<string?> Dtype { get; } = new("--dtype")
     {
         Description = "Compute type: auto, float32 or bfloat16; as the adapter was trained when left out.",
+        CompletionSources = { "auto", "float32", "bfloat16" },
     };
     public Option<string?> Backend { get; } = Shell.BackendOption();
 
@@ -48,7 +50,7 @@ internal sealed class ModelOptions
     public string Source(ParseResult parsed) => Trained(parsed)?.Config.Model.Source ?? parsed.GetValue(Model)!;
 
     /// <summary>The adapter's folder, or null when none is named; brings a registered one here first. Of a full fine-tune it holds the model.</summary>
-    public string? AdapterFolder(ParseResult parsed) => adapterFolder ??= Trained(parsed) is { } config ? Path.Combine(Storage.Output(config.File), "adapter")
+    public string? AdapterFolder(ParseResult parsed) => adapterFolder ??= Trained(parsed) is { } config ? Workplace.Result(config.File)
         : parsed.GetValue(Adapter) is { } named ? Workplace.Adapter(named, parsed.GetValue(Offline)) : null;
 
     private bool Full(ParseResult parsed) => Trained(parsed)?.Config.Adapter.Kind == AdapterKind.None;
@@ -107,8 +109,9 @@ internal static class EvalCommand
     {
         var model = new ModelOptions();
         var data = new Option<string?>("--data") { Description = "File, folder, glob or hf:org/name, as data.eval; with --config its own evaluation data when left out." };
-        var length = new Option<int?>("--max-length") { Description = $"Longest row, tokens; that of the config, else {new DataConfig().MaxLength}." };
-        var batch = new Option<int?>("--batch") { Description = "Rows at once; as many as the config's training, else 8." };
+        var length = Shell.NumberOption<int>("--max-length", $"Longest row, tokens; that of the config, else {new DataConfig().MaxLength}.",
+            "1 or more", number => number > 0);
+        var batch = Shell.NumberOption<int>("--batch", "Rows at once; as many as the config's training, else 8.", "1 or more", number => number > 0);
         var json = Shell.JsonOption();
         var command = new Command("eval", "Measure loss, perplexity and exact-match accuracy of greedy answers.\n\nExample:\n  dotnet memopt eval --model embedded:nano --adapter .memopt/memopt/adapter --data data/eval.jsonl\n  dotnet memopt eval --config memopt.json") { data, length, batch, json };
         model.AddTo(command);
@@ -122,7 +125,7 @@ internal static class EvalCommand
             using (loaded)
             {
                 var watcher = new ConsoleWatcher();
-                var atOnce = Math.Max(1, parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8);
+                var atOnce = parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8;
                 var score = Evaluation.Run(loaded, rows.Rows, atOnce, new Progress(done => watcher.Progress("evaluation", done, rows.Rows.Count)), stop);
                 if (parsed.GetValue(json))
                     Shell.Print(score);
@@ -162,9 +165,9 @@ internal static class InferCommand
         var prompt = new Argument<string?>("prompt") { Description = "A user's turn; standard input when left out.", Arity = ArgumentArity.ZeroOrOne };
         var raw = new Option<bool>("--raw") { Description = "Continue the text as it is, without the chat template." };
         var ids = new Option<string?>("--ids") { Description = "Token ids to continue, separated by commas, in place of a prompt." };
-        var max = new Option<int>("--max-tokens") { Description = "At most so many new tokens.", DefaultValueFactory = _ => 256 };
-        var temperature = new Option<double>("--temperature") { Description = "0 is greedy." };
-        var topP = new Option<double>("--top-p") { Description = "Sample from the likeliest tokens of this share.", DefaultValueFactory = _ => 1 };
+        var max = Shell.NumberOption("--max-tokens", "At most so many new tokens.", 256, "a whole number, 1 or more", number => number > 0);
+        var temperature = Shell.NumberOption("--temperature", "0 is greedy.", 0.0, "a number from 0 to 100", number => number is >= 0 and <= 100);
+        var topP = Shell.NumberOption("--top-p", "Sample from the likeliest tokens of this share.", 1.0, "a number above 0, at most 1", number => number is > 0 and <= 1);
         var seed = new Option<int>("--seed") { Description = "Seed of the sampling.", DefaultValueFactory = _ => 42 };
         var ignore = new Option<bool>("--ignore-eos") { Description = "Do not stop at the end of the answer." };
         var json = Shell.JsonOption();

@@ -14,12 +14,7 @@ internal static class UiCommand
 {
     public static Command Create()
     {
-        var port = new Option<int>("--port") { Description = "Port to listen on; 0 takes any that is free.", DefaultValueFactory = _ => 5080 };
-        port.Validators.Add(result =>
-        {
-            if (result.Tokens.Count > 0 && int.TryParse(result.Tokens[0].Value, out var number) && number is < 0 or > 65535)
-                result.AddError("--port must be from 0 to 65535.");
-        });
+        var port = Shell.NumberOption("--port", "Port to listen on; 0 takes any that is free.", 5080, "from 0 to 65535", number => number is >= 0 and <= 65535);
         var host = new Option<string>("--host") { Description = "Address to listen on, such as 0.0.0.0 for all; whoever is not on this machine needs the token.", DefaultValueFactory = _ => "localhost" };
         var token = new Option<string?>("--token") { Description = "What a caller must show; made up and printed when needed and left out." };
         var open = new Option<bool>("--open") { Description = "Open the page in the browser." };
@@ -55,7 +50,7 @@ internal static class UiCommand
         }
         catch (Exception e) when (e is IOException or SocketException)
         {
-            throw new UserFault($"{options.Address}:{options.Port} cannot be listened on.", found: (e.InnerException ?? e).Message, next: "dotnet memopt ui --port 0 takes a port that is free");
+            throw new UserFault($"{options.Address}:{options.Port} cannot be listened on.", found: (e.InnerException ?? e).Message, next: "dotnet memopt ui --port 0 takes a port that is free") { Failed = true };
         }
         var port = new Uri(app.Urls.First()).Port;
         // 0.0.0.0 is no address that one could open.

@@ -36,7 +36,7 @@ public sealed partial record HubDataSet(string Id, string? Revision, string? Pat
             return Matching(rows, Path);
         var configuration = Chosen(card is null ? [] : DataCard.Configurations(card, ToString()));
         var splits = configuration.Splits is { } named
-            ? named.ToDictionary(split => split.Key, split => (IReadOnlyList<string>)[.. split.Value.SelectMany(path => Matching(rows, configuration.Folder + path)).Distinct()])
+            ? named.ToDictionary(split => split.Key, split => (IReadOnlyList<string>)[.. split.Value.SelectMany(path => Matching(rows, path, configuration.Folder)).Distinct()])
             : DataSplits.ByName(rows.Where(file => file.StartsWith(configuration.Folder, StringComparison.Ordinal)).Select(file => file[configuration.Folder.Length..]))
                 .ToDictionary(split => split.Key, split => (IReadOnlyList<string>)[.. split.Value.Select(file => configuration.Folder + file)]);
         if (splits.Count == 0)
@@ -64,10 +64,12 @@ public sealed partial record HubDataSet(string Id, string? Revision, string? Pat
             next: all.Count == 0 ? $"name its files, hf:{Id}/{Configuration}/*" : $"name one of them, {Named(all[0].Name, Split)}");
     }
 
-    private static IReadOnlyList<string> Matching(IReadOnlyList<string> files, string path)
+    /// <summary>The files in a folder whose path from there matches a pattern, or that lie below it; the folder's own name is no pattern.</summary>
+    private static IReadOnlyList<string> Matching(IReadOnlyList<string> files, string path, string folder = "")
     {
         var wanted = Glob.Of(path);
-        return [.. files.Where(file => wanted.IsMatch(file) || file.StartsWith(path.TrimEnd('/') + "/", StringComparison.Ordinal))];
+        return [.. files.Where(file => file.StartsWith(folder, StringComparison.Ordinal)
+            && (wanted.IsMatch(file[folder.Length..]) || file.AsSpan(folder.Length).StartsWith(path.TrimEnd('/') + "/", StringComparison.Ordinal)))];
     }
 
     private string Named(string? configuration, string? split) => $"hf:{Id}{(configuration is null && split is null ? "" : $":{configuration}")}{(split is null ? "" : $":{split}")}";

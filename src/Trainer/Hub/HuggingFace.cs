@@ -22,7 +22,7 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http,
         }
         catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException or FormatException)
         {
-            throw new UserFault($"{settings.Endpoint.Host} does not answer as a model hub.", found: e.Message.Split('\n')[0], next: "check HF_ENDPOINT", inner: e);
+            throw new UserFault($"{settings.Endpoint.Host} does not answer as a model hub.", found: e.Message.Split('\n')[0], next: "check HF_ENDPOINT", inner: e) { Failed = true };
         }
     }
 

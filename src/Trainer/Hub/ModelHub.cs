@@ -52,7 +52,7 @@ public sealed class ModelHub : IDisposable
             && all.All(name => ModelFiles.IsHere(Path.Combine(cache.Snapshot(known), name))))
             return Only(known, all);
         if (settings.Offline)
-            throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: cache.Folder, next: $"dotnet memopt pull {source}   (without --offline)");
+            throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: cache.Folder, next: $"dotnet memopt pull {source}   (without --offline)") { Failed = true };
         var listed = await remote.ListAsync(wanted, stop).ConfigureAwait(false);
         var card = source.Path is null ? listed.Files.GetValueOrDefault(ModelFiles.Card) : null;
         var (read, _) = await FilesAsync(cache, listed.Commit, card is null ? [] : [card], watcher, stop).ConfigureAwait(false);
@@ -104,7 +104,7 @@ public sealed class ModelHub : IDisposable
             if (settings.Offline)
             {
                 throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: $"missing in {cache.Folder}: {string.Join(", ", missing.Take(5))}",
-                    next: $"dotnet memopt pull {source}{(revision is null ? "" : $" --revision {revision}")}   (without --offline)");
+                    next: $"dotnet memopt pull {source}{(revision is null ? "" : $" --revision {revision}")}   (without --offline)") { Failed = true };
             }
         }
 
@@ -176,7 +176,7 @@ public sealed class ModelHub : IDisposable
         }
         catch (Exception e) when (e is UnauthorizedAccessException or IOException { HResult: readOnlyFileSystem })
         {
-            throw new UserFault($"The cache {cache.Root} cannot be written.", e.Message, "set HF_HOME (XDG_CACHE_HOME for what is not from the Hugging Face Hub) to a folder that can be, or mend its rights", e);
+            throw new UserFault($"The cache {cache.Root} cannot be written.", e.Message, "set HF_HOME (XDG_CACHE_HOME for what is not from the Hugging Face Hub) to a folder that can be, or mend its rights", e) { Failed = true };
         }
         return (fetched, resumed);
     }
@@ -252,7 +252,7 @@ public sealed class ModelHub : IDisposable
             // Nothing tells which bytes are wrong, so all of them go.
             File.Delete(path);
             watcher.Note($"{file.Path}: the bytes are not those that the hub promises; fetching it again");
-            return !again ? (fetched, resumed) : throw new UserFault($"{file.Path} arrives damaged.", found: $"{hash}, the hub says {file.Hash}", next: "try another network or mirror (HF_ENDPOINT)");
+            return !again ? (fetched, resumed) : throw new UserFault($"{file.Path} arrives damaged.", found: $"{hash}, the hub says {file.Hash}", next: "try another network or mirror (HF_ENDPOINT)") { Failed = true };
         }
         if (Digest.OfBlobName(file.Blob) is null)
             cache.Note(file.Blob, hash.Algorithm == "sha256" ? hash : await Digest.ComputeAsync("sha256", path, stop).ConfigureAwait(false));
@@ -270,7 +270,7 @@ public sealed class ModelHub : IDisposable
         if (needed > 0 && needed + spare > free)
         {
             throw new UserFault("The download does not fit on the disk.", found: $"{needed / 1048576.0:N0} MiB to fetch, {free / 1048576.0:N0} MiB free in {cache.Root}",
-                next: "dotnet memopt cache ls shows what could go (cache rm), or set HF_HOME to a larger disk");
+                next: "dotnet memopt cache ls shows what could go (cache rm), or set HF_HOME to a larger disk") { Failed = true };
         }
     }
 

@@ -34,7 +34,7 @@ internal sealed class ModelScope(string id, HubSettings settings, HubHttp http) 
         }
         catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException)
         {
-            throw new UserFault("ModelScope's answer is not understood.", found: e.Message.Split('\n')[0], next: "check the model's name", inner: e);
+            throw new UserFault("ModelScope's answer is not understood.", found: e.Message.Split('\n')[0], next: "check the model's name", inner: e) { Failed = true };
         }
     }
 }

@@ -266,7 +266,7 @@ public sealed class LayerStream : IDisposable
         }
         catch (IOException e)
         {
-            throw new UserFault($"The streamed weights cannot be written to {file!.Name}.", found: e.Message, next: "free some space there, or give the run more host memory (memory.hostBudgetGiB)", inner: e);
+            throw new UserFault($"The streamed weights cannot be written to {file!.Name}.", found: e.Message, next: "free some space there, or give the run more host memory (memory.hostBudgetGiB)", inner: e) { Failed = true };
         }
     }
 

@@ -146,7 +146,8 @@ public sealed class Backend
         throw new UserFault(requested is null ? "libtorch was not found." : $"No libtorch for --backend {requested} was found.",
             found: failures.Count > 0 ? string.Join("; ", failures) : string.Join("; ", candidates.Select(c => $"{c.Source}: {c.Why}")),
             next: requested == "cuda" ? "MEMOPT_LIBTORCH=/path/to/torch/lib dotnet memopt doctor --backend cuda   (the lib folder of a PyTorch or libtorch built with CUDA)"
-                : $"dotnet add package libtorch-cpu-{RuntimeId} --version {BuiltFor}.0   (or set MEMOPT_LIBTORCH to a folder that holds libtorch; see: dotnet memopt doctor)");
+                : $"dotnet add package libtorch-cpu-{RuntimeId} --version {BuiltFor}.0   (or set MEMOPT_LIBTORCH to a folder that holds libtorch; see: dotnet memopt doctor)")
+        { Failed = requested is null or "cpu" or "cuda" };
     }
 
     private static IEnumerable<string> Doubts(BackendCandidate chosen, string version, string? requested, BackendEnvironment environment)
@@ -331,6 +332,6 @@ public sealed class Backend
         var narrow = tensor(new float[] { 1, 2 }, device: device).to(bfloat16);
         var got = product.detach().cpu().data<float>().Concat(a.grad!.cpu().data<float>()).Append(narrow.mul(narrow).sum().to(float32).cpu().item<float>()).ToArray();
         if (!got.SequenceEqual(expected))
-            throw new UserFault("libtorch computes wrong results.", found: string.Join(", ", got), next: "dotnet memopt doctor");
+            throw new UserFault("libtorch computes wrong results.", found: string.Join(", ", got), next: "dotnet memopt doctor") { Failed = true };
     }
 }
