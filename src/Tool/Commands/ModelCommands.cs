@@ -98,8 +98,10 @@ internal sealed class ModelOptions
         return new CheckpointFolder(checkpoints, config.Config.Checkpoint.Keep).Said()?.MicroBatch;
     }
 
-    private static T Choice<T>(string option, string value, params string[] also) where T : struct, Enum => Enum.TryParse<T>(value, ignoreCase: true, out var found) && Enum.IsDefined(found) ? found
-        : throw new UserFault($"{option} \"{value}\" is not known.", found: value, next: $"use one of {string.Join(", ", also.Concat(Enum.GetNames<T>())).ToLowerInvariant()}");
+    private static T Choice<T>(string option, string value, params string[] also) where T : struct, Enum =>
+        RunConfigFile.Names(typeof(T)).GetValueOrDefault(value.ToLowerInvariant()) is T found ? found
+        : throw new UserFault($"{option} \"{value}\" is not known.", found: value,
+            next: $"use one of {string.Join(", ", also.Concat(Enum.GetNames<T>())).ToLowerInvariant()}");
 }
 
 /// <summary><c>eval</c>: loss, perplexity and exact-match accuracy over a data file.</summary>

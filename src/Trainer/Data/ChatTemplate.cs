@@ -12,13 +12,13 @@ public sealed class ChatTemplate
 {
     private readonly IReadOnlyList<Statement>? template;
     private readonly IReadOnlyList<Statement>? withTools;
-    private readonly string name;
+    private readonly string name, text;
     private readonly IReadOnlyDictionary<string, string> specialTokens;
     private readonly TimeProvider clock;
 
     private ChatTemplate(string? source, string? toolSource, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock)
     {
-        this.name = name;
+        (this.name, text) = (name, source + toolSource);
         this.specialTokens = specialTokens;
         this.clock = clock ?? TimeProvider.System;
         try
@@ -61,6 +61,9 @@ public sealed class ChatTemplate
     /// <summary>A template from its source.</summary>
     public static ChatTemplate Parse(string source, IReadOnlyDictionary<string, string>? specialTokens = null, TimeProvider? clock = null) =>
         new(source, null, "text", specialTokens ?? new Dictionary<string, string>(), clock);
+
+    /// <summary>Whether a name stands anywhere in the template: a key that does not is not written.</summary>
+    internal bool Mentions(string key) => text.Contains(key, StringComparison.Ordinal);
 
     /// <summary>The text of a chat.</summary>
     /// <param name="messages">Objects with at least <c>role</c> and <c>content</c>.</param>

@@ -22,12 +22,11 @@ internal static class RowFile
     public static IEnumerable<Chunk> Read(DataFile file, int chunkBytes = ChunkBytes, Action<long>? at = null)
     {
         var builder = new ChunkBuilder(chunkBytes);
-        using var chunks = (Format(file) switch
+        using var chunks = (file.Format switch
         {
-            DataFormat.Jsonl => Lines(file, builder, at),
-            DataFormat.Json => JsonRows.Read(file, builder, at),
             DataFormat.Csv or DataFormat.Tsv => CsvRows.Read(file, builder, at),
-            _ => ParquetRows.Read(file, builder, at),
+            DataFormat.Parquet => ParquetRows.Read(file, builder, at),
+            _ => Json(file, builder, at),
         }).GetEnumerator();
         while (true)
         {
@@ -50,30 +49,48 @@ internal static class RowFile
             yield return builder.Take();
     }
 
-    /// <summary>The format that a file really has: what is called .json is as often JSON Lines.</summary>
-    private static DataFormat Format(DataFile file)
+    // An iterator, so that the layout too is looked at where faults of the file are caught.
+    private static IEnumerable<Chunk> Json(DataFile file, ChunkBuilder builder, Action<long>? at)
     {
-        if (file.Format != DataFormat.Json)
-            return file.Format;
+        var layout = Layout(file);
+        foreach (var chunk in layout == JsonLayout.Lines ? Lines(file, builder, at) : JsonRows.Read(file, layout == JsonLayout.Objects, builder, at))
+            yield return chunk;
+    }
+
+    /// <summary>How the rows of a file of JSON stand in it.</summary>
+    private enum JsonLayout { Lines, List, Objects }
+
+    /// <summary>How they really stand: what is called .json is as often JSON Lines, and what is called .jsonl is at times a list, or objects over several lines (jq's).</summary>
+    private static JsonLayout Layout(DataFile file)
+    {
+        var named = file.Format == DataFormat.Json ? JsonLayout.List : JsonLayout.Lines;
         using var stream = file.Open();
         var buffer = new byte[LongestPeek];
         var text = buffer.AsSpan(0, stream.ReadAtLeast(buffer, buffer.Length, throwOnEndOfStream: false));
         var whole = text.Length < LongestPeek;
         text = text[(text.StartsWith(Encoding.UTF8.Preamble) ? 3 : 0)..].TrimStart(" \t\r\n"u8);
         if (text.Length == 0 || text[0] != (byte)'{')
-            return DataFormat.Json;
-        var end = text.IndexOf((byte)'\n');
-        if (end < 0 && !whole)
-            return DataFormat.Json;
+            return text.Length > 0 && text[0] == (byte)'[' ? JsonLayout.List : named;
+        if (FirstObject(text, whole) is not var (first, length))
+            return named;
+        // A first object is a row, unless no other follows and it holds the rows.
+        if (!text[length..].TrimStart(" \t\r\n"u8).StartsWith("{"u8) && !RowReader.IsRow(first) && (named == JsonLayout.List || first.Any(pair => pair.Value is JsonArray { Count: > 0 } list && list[0] is JsonObject)))
+            return JsonLayout.List;
+        var line = text.IndexOf((byte)'\n') is >= 0 and var end ? text[..end] : text;
+        return length >= line.TrimEnd(" \t\r"u8).Length && length <= line.Length ? JsonLayout.Lines : JsonLayout.Objects;
+    }
+
+    /// <summary>The object that a text begins with, and its bytes; null when it is none, or does not end here.</summary>
+    private static (JsonObject Object, int Length)? FirstObject(ReadOnlySpan<byte> text, bool whole)
+    {
         try
         {
-            // A first line that is an object is a row, unless it is all there is and holds the rows.
-            var first = JsonNode.Parse(end < 0 ? text : text[..end]) as JsonObject;
-            return first is not null && (end >= 0 && text[end..].Trim(" \t\r\n"u8).Length > 0 || RowReader.IsRow(first)) ? DataFormat.Jsonl : DataFormat.Json;
+            var reader = new Utf8JsonReader(text, whole, new JsonReaderState(new() { AllowMultipleValues = true }));
+            return reader.Read() && reader.TrySkip() && JsonNode.Parse(text[..(int)reader.BytesConsumed]) is JsonObject { Count: > 0 } found ? (found, (int)reader.BytesConsumed) : null;
         }
-        catch (JsonException)
+        catch (Exception error) when (error is JsonException or ArgumentException)
         {
-            return DataFormat.Json;
+            return null;   // no JSON, or a key twice
         }
     }
 
