@@ -77,7 +77,7 @@ internal static class ConfigCheck
         {
             return ([RunConfigFile.At(config, "model.source", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0009")], null);
         }
-        var problems = Dataset.Sample(config, new ModelText(model.Folder, Trainer.Recipes.FineTune.EndOfTurn(spec)), Sampled).ToList();
+        var problems = Dataset.Sample(config, new ModelText(model.Folder, Trainer.Recipes.FineTune.EndOfTurn(spec), stop: stop), Sampled).ToList();
         var (device, where) = Device(config, card, budget);
         if (device is null)
             return (problems, null);

@@ -40,13 +40,13 @@ public static class Adapters
         var file = Path.Combine(AdapterFiles.Check(folder), "adapter_config.json");
         try
         {
-            var config = JsonNode.Parse(File.ReadAllBytes(file)) as JsonObject ?? throw new JsonException("not an object");
+            var config = JsonNode.Parse(UntrustedFile.ReadAllBytes(file, UntrustedFile.Settings)) as JsonObject ?? throw new JsonException("not an object");
             model ??= (string?)config["base_model_name_or_path"] ?? throw new UserFault($"{file} does not name its base model.", next: "name it: Adapters.Load(folder, model)");
             // A base in a folder was written down relative to the config, whose results lie in .memopt/NAME/adapter.
             var near = Path.GetFullPath(Path.Combine(folder, "..", "..", "..", model));
             return new(folder, !Directory.Exists(model) && Directory.Exists(near) ? near : model, (string?)config["revision"], (int)config["r"]!, (double)config["lora_alpha"]!);
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or ArgumentNullException)
+        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or ArgumentException)
         {
             throw new UserFault($"{file} cannot be read.", found: e.Message, inner: e);
         }

@@ -48,7 +48,7 @@ public sealed class ChatTemplate
         if (File.Exists(file))
         {
             var tools = Path.Combine(modelFolder, "additional_chat_templates", "tool_use.jinja");
-            return (File.ReadAllText(file), File.Exists(tools) ? File.ReadAllText(tools) : null, file);
+            return (UntrustedFile.ReadAllText(file, UntrustedFile.Text), File.Exists(tools) ? UntrustedFile.ReadAllText(tools, UntrustedFile.Text) : null, file);
         }
         var written = TokenizerConfig.Read(modelFolder).ChatTemplate;
         string? Named(string name) => (written as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => (string?)entry["name"] == name)?["template"]?.GetValue<string>();

@@ -14,13 +14,31 @@ internal static class ModelFiles
         "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", Index,
     ];
 
+    /// <summary>Refuses a size that no such file has, before the first byte is asked for.</summary>
+    public static void CheckSize(string path, long size)
+    {
+        long most = path switch
+        {
+            "tokenizer.json" or "tokenizer.model" or "vocab.json" or "merges.txt" => UntrustedFile.Tokenizer,
+            "chat_template.jinja" => UntrustedFile.Text,
+            Index => UntrustedFile.Index,
+            _ when Small.Contains(path) || path == Card => UntrustedFile.Settings,
+            _ => 1L << 44,
+        };
+        if (size < 0 || size > most)
+            throw new UserFault($"The server lists {path} with a size that it cannot have.", found: $"{size:N0} bytes, at most {most:N0}", next: "docs/security.md lists the limits; use another source");
+    }
+
+    private const int MostShards = 10_000;
+
     /// <summary>The shards that an index names.</summary>
     public static IReadOnlyList<string> Shards(byte[] index)
     {
         try
         {
             using var json = JsonDocument.Parse(index);
-            return [.. json.RootElement.GetProperty("weight_map").EnumerateObject().Select(entry => Safe(entry.Value.GetString() ?? "")).Distinct().Order(StringComparer.Ordinal)];
+            string[] shards = [.. json.RootElement.GetProperty("weight_map").EnumerateObject().Select(entry => Safe(entry.Value.GetString() ?? "")).Distinct().Order(StringComparer.Ordinal)];
+            return shards.Length <= MostShards ? shards : throw new InvalidOperationException($"{shards.Length:N0} files, at most {MostShards:N0}");
         }
         catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException)
         {
@@ -31,7 +49,7 @@ internal static class ModelFiles
     /// <summary>Weights files still missing from a folder; config.json first when that is.</summary>
     public static IReadOnlyList<string> Missing(string folder)
     {
-        IReadOnlyList<string> needed = IsHere(Path.Combine(folder, Index)) ? Shards(File.ReadAllBytes(Path.Combine(folder, Index))) : [Weights];
+        IReadOnlyList<string> needed = IsHere(Path.Combine(folder, Index)) ? Shards(UntrustedFile.ReadAllBytes(Path.Combine(folder, Index), UntrustedFile.Index)) : [Weights];
         return [.. needed.Prepend(Config).Where(name => !IsHere(Path.Combine(folder, name)))];
     }
 

@@ -88,11 +88,11 @@ public static class AdapterFiles
         AdapterInfo info;
         try
         {
-            config = JsonNode.Parse(File.ReadAllText(configFile))!;
+            config = JsonNode.Parse(UntrustedFile.ReadAllBytes(configFile, UntrustedFile.Settings))!;
             info = new((int)config["r"]!, (double)config["lora_alpha"]!, (bool?)config["use_rslora"] ?? false, dropout ?? (double?)config["lora_dropout"] ?? 0,
                 (string?)config["bias"] switch { null or "none" => BiasMode.None, "all" => BiasMode.All, "lora_only" => BiasMode.LoraOnly, var other => throw new FormatException($"bias \"{other}\"") });
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException or FormatException)
+        catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException or FormatException or /* a key that stands there twice */ ArgumentException)
         {
             throw new UserFault($"{configFile} cannot be read.", found: e.Message, inner: e);
         }
