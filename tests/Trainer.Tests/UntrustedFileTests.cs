@@ -50,7 +50,7 @@ public sealed partial class UntrustedFileTests : IDisposable
             case "chat_template.jinja": ChatTemplate.Load(folder); break;
             case "model.safetensors": SafeTensors.Open(path).Dispose(); break;
             case "model.safetensors.index.json": WeightStream.Files(folder); break;
-            case "adapter_config.json": Adapters.Load(folder); break;
+            case "adapter_config.json": global::Memopt.Adapters.Load(folder); break;
             case "memopt.json": RunConfigFile.Read(path, []); break;
             case "rows.jsonl": Assert.Empty(RowFile.Read(new(path, DataFormat.Jsonl, null))); break;
             case "rows.parquet": Assert.Empty(RowFile.Read(new(path, DataFormat.Parquet, null))); break;

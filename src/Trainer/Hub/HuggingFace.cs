@@ -37,7 +37,7 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http,
         // From here on everything is asked of the commit, so that a push in between changes nothing.
         for (var page = $"api/{kind.Kind}/{id}/tree/{commit}?recursive=true&expand=false"; page is not null;)
         {
-            if (!asked.Add(page) || asked.Count > MostPages || files.Count > MostFiles)
+            if (!asked.Add(new Uri(settings.Endpoint, page).PathAndQuery) || asked.Count > MostPages || files.Count > MostFiles)
             {
                 throw new UserFault($"{settings.Endpoint.Host} lists files without end.", found: $"{files.Count:N0} files on {asked.Count:N0} pages",
                     next: $"at most {MostFiles:N0} files are listed; use another source");

@@ -66,7 +66,7 @@ public sealed record ModelSpec
     private static readonly string[] ropes = ["default", "linear", "llama3", "yarn", "dynamic"];
 
     // Several times what the largest known models have; within them, every count of bytes fits into 64 bits.
-    private const int MostLayers = 10_000, MostWidth = 1 << 17, MostInner = 1 << 20, MostHeads = 4_096, MostWords = 1 << 24, MostPositions = 1 << 24;
+    private const int MostLayers = 1_000, MostWidth = 1 << 17, MostInner = 1 << 20, MostHeads = 4_096, MostWords = 1 << 24, MostPositions = 1 << 24;
 
     // Settings that would change the arithmetic in a way that is not known here, unless they have the harmless value.
     private static readonly (string Key, string Harmless)[] foreign =
@@ -368,8 +368,10 @@ public sealed record ModelSpec
         public int Int(string key, int most, int? otherwise = null)
         {
             var value = Number(key) ?? otherwise;
-            if (value is null)
+            if (value is null && Raw(key) is null or "null")
                 Problem(key, "is missing");
+            else if (value is null)
+                return 1;                                                      // told already
             else if (value < 1 || value > most || value != Math.Floor(value.Value))
                 Problem(key, $"is {value.Value.ToString(CultureInfo.InvariantCulture)}, which must be a whole number from 1 to {most:N0}");
             else

@@ -64,16 +64,16 @@ public sealed class HostileTokenizerTests : IDisposable
     [Fact]
     public void A_pattern_that_looks_around_and_goes_back_ends_with_a_fault_that_shows_it()
     {
-        var regex = new CodePointRegex(@"(a|a)*b(?!\S)", TimeSpan.FromMilliseconds(50));
+        var regex = new CodePointRegex(@"(\w+)+(?=!)", TimeSpan.FromMilliseconds(50));
         var fault = Assert.Throws<UserFault>(() => regex.Matches(new string('a', 60), null));
         Assert.Contains("takes too long", fault.Message);
-        Assert.Contains(@"(a|a)*b(?!\S)", fault.Found);
+        Assert.Contains(@"(\w+)+(?=!)", fault.Found);
     }
 
     [Fact]
     public void Many_matches_that_each_are_quick_enough_end_at_the_budget()
     {
-        var regex = new CodePointRegex(@"a(?=.*b)|a", TimeSpan.FromMinutes(1));
+        var regex = new CodePointRegex(@"\w(?=\w*!)|\w", TimeSpan.FromMinutes(1));
         var budget = new Budget("x", TimeSpan.FromMilliseconds(50), long.MaxValue);
         Assert.Throws<UserFault>(() => regex.Matches(new string('a', 200_000), budget));
     }
@@ -109,11 +109,12 @@ public sealed class HostileTokenizerTests : IDisposable
     [Fact]
     public void A_template_of_more_tokens_than_a_text_has_is_refused()
     {
-        var ids = string.Join(",", Enumerable.Repeat("1", 2_000));
-        Assert.Contains("more than 1000 tokens", Load("post_processor", $$"""
+        const string template = """
             {"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"pair":[],
-             "special_tokens":{"x":{"id":"x","ids":[{{ids}}],"tokens":["x"]} } }
-            """).Message);
+             "special_tokens":{"x":{"id":"x","ids":[IDS],"tokens":["x"]}}}
+            """;
+        var part = template.Replace("IDS", string.Join(",", Enumerable.Repeat("1", 2_000)));
+        Assert.Contains("more than 1000 tokens", Load("post_processor", part).Message);
     }
 
     // By WordPiece's definition: the longest word of the vocabulary each time.

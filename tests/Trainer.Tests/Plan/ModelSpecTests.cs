@@ -43,9 +43,9 @@ public sealed class ModelSpecTests
     }
 
     [Theory]
-    [InlineData("num_hidden_layers", "10000000", "10,000")]
-    [InlineData("num_hidden_layers", "1000000000", "10,000")]
-    [InlineData("num_hidden_layers", "1e300", "10,000")]
+    [InlineData("num_hidden_layers", "10000000", "1 to 1,000")]
+    [InlineData("num_hidden_layers", "1000000000", "1 to 1,000")]
+    [InlineData("num_hidden_layers", "1e300", "1 to 1,000")]
     [InlineData("num_hidden_layers", "1e999", "must be a number")]
     [InlineData("hidden_size", "1073741824", "131,072")]
     [InlineData("intermediate_size", "2147483647", "1,048,576")]
@@ -57,19 +57,18 @@ public sealed class ModelSpecTests
     public void A_size_that_no_model_has_is_refused_with_its_limit(string key, string value, string limit)
     {
         var fault = Assert.Throws<UserFault>(() => Read("{" + string.Join(",", Sizes(key).Append($"\"{key}\": {value}")) + "}"));
-        var problem = Assert.Single(fault.Problems, problem => problem.Path == key);
-        Assert.Contains(limit, problem.Message);
+        Assert.Contains(fault.Problems, problem => problem.Path == key && problem.Message.Contains(limit));
     }
 
     [Fact]
     public void Plans_of_the_largest_sizes_that_are_taken_count_without_overflow()
     {
         var spec = Read("""
-            { "model_type": "llama", "hidden_size": 131072, "intermediate_size": 1048576, "num_hidden_layers": 10000, "num_attention_heads": 1024,
+            { "model_type": "llama", "hidden_size": 131072, "intermediate_size": 1048576, "num_hidden_layers": 1000, "num_attention_heads": 1024,
               "head_dim": 128, "vocab_size": 16777216, "max_position_embeddings": 16777216 }
             """);
-        // 10,000 layers of 4 · 2^34 + 3 · 2^37 weights and two norms; two tables of 2^41; one norm.
-        Assert.Equal(10_000 * (4 * (1L << 34) + 3 * (1L << 37) + 2 * 131_072) + 2 * (1L << 41) + 131_072, spec.Parameters);
+        // 1,000 layers of 4 · 2^34 + 3 · 2^37 weights and two norms; two tables of 2^41; one norm.
+        Assert.Equal(1_000 * (4 * (1L << 34) + 3 * (1L << 37) + 2 * 131_072) + 2 * (1L << 41) + 131_072, spec.Parameters);
         foreach (var device in (PlanDevice[])[new("cpu", 1L << 34, 4), new("cuda", 1L << 37, 2, HostBytes: 1L << 37) { FusedAttention = true }])
         {
             var all = Strategies.Of(new RunConfig(), spec, device, 2048);
