@@ -54,7 +54,7 @@ public static partial class RunConfigFile
             throw new UserFault($"{path} is missing.", found: $"no such file in {Path.GetDirectoryName(Path.GetFullPath(path))}",
                 next: "dotnet new memopt-qlora -n MyTune   (or name a config: dotnet memopt run my.json)");
         }
-        return Read(path, File.ReadAllBytes(path), overrides, checkFiles);
+        return Read(path, UntrustedFile.ReadAllBytes(path, UntrustedFile.Settings), overrides, checkFiles);
     }
 
     /// <summary>The defaults with overrides, where there is no file.</summary>
@@ -94,7 +94,7 @@ public static partial class RunConfigFile
     {
         if (!File.Exists(config.File))
             return new(path, message, Code: code);                             // a config made in code
-        var reading = new Reading(config.File) { Text = File.ReadAllBytes(config.File) };
+        var reading = new Reading(config.File) { Text = UntrustedFile.ReadAllBytes(config.File, UntrustedFile.Settings) };
         reading.Locate(path, message, code);
         return reading.Problems[0] with { File = config.File };
     }

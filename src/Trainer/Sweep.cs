@@ -124,7 +124,7 @@ public static partial class RunConfigFile
             throw new UserFault($"{path} is missing.", found: $"no such file in {Path.GetDirectoryName(Path.GetFullPath(path))}", next: "docs/sweeps.md shows one");
         const string next = "docs/sweeps.md has what a sweep file may say";
         var reading = new Reading(path);
-        var sweep = reading.Root(File.ReadAllBytes(path), new Sweep());
+        var sweep = reading.Root(UntrustedFile.ReadAllBytes(path, UntrustedFile.Settings), new Sweep());
         var file = Path.Combine(Path.GetDirectoryName(path) ?? "", sweep.Config);
         var parameters = sweep.Parameters.List;
         if (reading.Problems.Count == 0)

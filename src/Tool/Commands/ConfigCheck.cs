@@ -92,7 +92,7 @@ internal static class ConfigCheck
             var why = $"cannot be looked at, so that data and memory are not checked: {fault.Message}";
             return ([RunConfigFile.At(config, "adapter.from", why, "MEMOPT0009") with { Warning = true }], null);
         }
-        var problems = Dataset.Sample(config, new ModelText(model.Folder, Trainer.Recipes.FineTune.EndOfTurn(spec)), Sampled).ToList();
+        var problems = Dataset.Sample(config, new ModelText(model.Folder, Trainer.Recipes.FineTune.EndOfTurn(spec), stop: stop), Sampled).ToList();
         var (device, where) = Device(config, card, budget);
         if (device is null)
             return (problems, null);

@@ -31,7 +31,7 @@ internal static class DataCommand
             var source = ModelSource.Parse(parsed.GetValue(model) ?? config.Config.Model.Source, parsed.GetValue(model) is null ? config.Folder : Directory.GetCurrentDirectory());
             var folder = PullCommand.BringText(source, parsed.GetValue(model) is null ? config.Config.Model.Revision : null, parsed.GetValue(offline), stop).Folder;
             config = PullCommand.BringData(config, parsed.GetValue(offline), stop);
-            var text = new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(ModelSpec.Read(folder)));
+            var text = new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(ModelSpec.Read(folder)), stop: stop);
             var count = parsed.GetValue(rows);
             if (Dataset.Pairs(config, text, Math.Max(1, count)) is { Count: > 0 } pairs)
             {

@@ -122,7 +122,7 @@ internal static class EvalCommand
             var (config, role) = Data(model.Trained(parsed), parsed.GetValue(data), parsed.GetValue(length));
             var folder = model.Folder(parsed, stop);
             var spec = ModelSpec.Read(folder);
-            var rows = Dataset.Load(PullCommand.BringData(config, parsed.GetValue(model.Offline), stop), new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(spec)), role, stop: stop)!;
+            var rows = Dataset.Load(PullCommand.BringData(config, parsed.GetValue(model.Offline), stop), new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(spec), stop: stop), role, stop: stop)!;
             var (loaded, _, _) = model.Load(parsed);
             using (loaded)
             {
@@ -179,7 +179,7 @@ internal static class InferCommand
         {
             var folder = model.Folder(parsed, stop);
             var spec = ModelSpec.Read(folder);
-            var tokenizer = File.Exists(Path.Combine(folder, "tokenizer.json")) || parsed.GetValue(ids) is null ? Tokenizer.Load(folder) : null;
+            var tokenizer = File.Exists(Path.Combine(folder, "tokenizer.json")) || parsed.GetValue(ids) is null ? Tokenizer.Load(folder, stop) : null;
             var input = Prompt(parsed.GetValue(ids), spec, tokenizer, () => parsed.GetValue(prompt) ?? Console.In.ReadToEnd(), parsed.GetValue(raw) ? null : ChatTemplate.Load(folder));
             var (loaded, _, _) = model.Load(parsed);
             using (loaded)

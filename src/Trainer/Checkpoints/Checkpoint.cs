@@ -35,7 +35,7 @@ public sealed class CheckpointFolder(string folder, int keep)
         {
             try
             {
-                var manifest = JsonSerializer.Deserialize<CheckpointManifest>(File.ReadAllBytes(Path.Combine(path, Manifest)), json)
+                var manifest = JsonSerializer.Deserialize<CheckpointManifest>(UntrustedFile.ReadAllBytes(Path.Combine(path, Manifest), UntrustedFile.Settings), json)
                     ?? throw new JsonException("empty");
                 foreach (var (file, hash) in manifest.Files)
                 {
@@ -44,7 +44,7 @@ public sealed class CheckpointFolder(string folder, int keep)
                 }
                 return (manifest, path);
             }
-            catch (Exception e) when (e is IOException or JsonException or InvalidDataException or UnauthorizedAccessException)
+            catch (Exception e) when (e is IOException or JsonException or InvalidDataException or UnauthorizedAccessException or UserFault)
             {
                 passedOver?.Invoke($"checkpoint {path} is not whole ({e.Message}); using the one before");
             }
@@ -118,6 +118,7 @@ public sealed class CheckpointFolder(string folder, int keep)
 
     private static string Hash(string file)
     {
+        UntrustedFile.Check(file);
         using var stream = File.OpenRead(file);
         return Convert.ToHexStringLower(SHA256.HashData(stream));
     }

@@ -45,7 +45,7 @@ public sealed class ChatTemplate
 
     private static (string? Source, string? Tools, string File)? Source(string modelFolder)
     {
-        string? Written(string name) => File.Exists(ModelLayout.In(modelFolder, name)) ? File.ReadAllText(ModelLayout.In(modelFolder, name)) : null;
+        string? Written(string name) => File.Exists(ModelLayout.In(modelFolder, name)) ? UntrustedFile.ReadAllText(ModelLayout.In(modelFolder, name), UntrustedFile.Text) : null;
         var (source, tools, file) = (Written(ModelLayout.Template), Written(ModelLayout.ToolTemplate), ModelLayout.Template);
         if (source is null && tools is null)
         {

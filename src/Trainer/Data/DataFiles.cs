@@ -18,6 +18,7 @@ internal sealed record DataFile(string Path, DataFormat Format, string? Compress
     /// <summary>Its bytes in order, decompressed. Told how far it is in the bytes that are stored.</summary>
     public Stream Open(Action<long>? at = null)
     {
+        UntrustedFile.Check(Path);
         var stored = new FileStream(Path, new FileStreamOptions { Options = FileOptions.SequentialScan, BufferSize = 1 << 16 });
         Stream counted = at is null ? stored : new CountedStream(stored, at);
         return Compression switch

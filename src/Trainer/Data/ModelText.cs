@@ -14,7 +14,7 @@ public sealed class ModelText
     public static IEnumerable<KeyValuePair<string, string>> Hashes(string modelFolder)
     {
         static string Of(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
-        var parts = ModelLayout.Text.Take(3).Where(name => File.Exists(Path.Combine(modelFolder, name))).Select(name => $"{name}\n{File.ReadAllText(Path.Combine(modelFolder, name))}").ToList();
+        var parts = ModelLayout.Text.Take(3).Where(name => File.Exists(Path.Combine(modelFolder, name))).Select(name => $"{name}\n{UntrustedFile.ReadAllText(Path.Combine(modelFolder, name), UntrustedFile.Tokenizer)}").ToList();
         if (parts.Count > 0)
             yield return KeyValuePair.Create("tokenizer", Of(string.Join('\n', parts)));
         if (ChatTemplate.SourceOf(modelFolder) is { } template)
@@ -22,8 +22,8 @@ public sealed class ModelText
     }
 
     /// <summary>Of a model's folder.</summary>
-    public ModelText(string modelFolder, IReadOnlySet<int> endOfTurn, TimeProvider? clock = null)
-        : this(() => Tokenizer.Load(modelFolder), () => ChatTemplate.Load(modelFolder, clock), endOfTurn) =>
+    public ModelText(string modelFolder, IReadOnlySet<int> endOfTurn, TimeProvider? clock = null, CancellationToken stop = default)
+        : this(() => Tokenizer.Load(modelFolder, stop), () => ChatTemplate.Load(modelFolder, clock), endOfTurn) =>
         hash = new(() => HashOf(modelFolder, endOfTurn, clock ?? TimeProvider.System));
 
     /// <summary>Of parts that have no name; what is made with them is not cached.</summary>
@@ -48,7 +48,7 @@ public sealed class ModelText
         var dated = false;
         foreach (var name in ModelLayout.Text.Where(name => File.Exists(ModelLayout.In(folder, name))))
         {
-            var bytes = File.ReadAllBytes(ModelLayout.In(folder, name));
+            var bytes = UntrustedFile.ReadAllBytes(ModelLayout.In(folder, name), UntrustedFile.Tokenizer);
             sha.AppendData(Encoding.UTF8.GetBytes($"{name} {bytes.Length}\n"));
             sha.AppendData(bytes);
             dated |= bytes.AsSpan().IndexOf("strftime_now"u8) >= 0;

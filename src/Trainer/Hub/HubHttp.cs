@@ -54,6 +54,7 @@ internal sealed record HubAnswer(HttpResponseMessage Message, Uri Url, string? L
 /// <summary>HTTP as the downloads need it: retries with jitter, a limit on every attempt, a circuit breaker for each host, and tokens that stay at home.</summary>
 internal sealed class HubHttp : IDisposable
 {
+    private const int LargestDocument = 32 << 20;
     private static readonly TimeSpan longestWait = TimeSpan.FromMinutes(2);
     private readonly ConcurrentDictionary<string, ResiliencePipeline> hosts = new();
     private readonly HttpMessageInvoker invoker;
@@ -119,6 +120,8 @@ internal sealed class HubHttp : IDisposable
                 var next = new Uri(url, location);
                 if (url.Scheme == Uri.UriSchemeHttps && next.Scheme != Uri.UriSchemeHttps)
                     throw new UserFault($"{url.Host} redirects to an address without encryption.", found: $"{next.Scheme}://{next.Host}", next: "use another source") { Failed = true };
+                if (next.Scheme != Uri.UriSchemeHttps && next.Scheme != Uri.UriSchemeHttp)
+                    throw new UserFault($"{url.Host} redirects to what is no web address.", found: next.Scheme, next: "use another source") { Failed = true };
                 url = next;
                 continue;
             }
@@ -163,12 +166,16 @@ internal sealed class HubHttp : IDisposable
 
     private static async Task<byte[]> Body(HubAnswer answer, CancellationToken stop)
     {
-        const int largest = 64 << 20;
-        if (answer.Message.Content.Headers.ContentLength > largest)
-            throw new UserFault($"{answer.Url.Host} answers a question with a file.", found: $"{answer.Message.Content.Headers.ContentLength:N0} bytes") { Failed = true };
+        // What the server says of the length counts for nothing: it may say none, and what it compressed may be far longer.
         using var body = await answer.BodyAsync(stop).ConfigureAwait(false);
         using var whole = new MemoryStream();
-        await body.CopyToAsync(whole, stop).ConfigureAwait(false);
+        var buffer = new byte[64 << 10];
+        for (int count; (count = await body.ReadAsync(buffer, stop).ConfigureAwait(false)) > 0;)
+        {
+            if (whole.Length + count > LargestDocument)
+                throw new UserFault($"{answer.Url.Host} answers a question with more than an answer can be.", found: $"more than {LargestDocument >> 20} MiB", next: "use another source") { Failed = true };
+            whole.Write(buffer, 0, count);
+        }
         return whole.ToArray();
     }
 

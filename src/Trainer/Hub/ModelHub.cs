@@ -56,7 +56,7 @@ public sealed class ModelHub : IDisposable
         var listed = await remote.ListAsync(wanted, stop).ConfigureAwait(false);
         var card = source.Path is null ? listed.Files.GetValueOrDefault(ModelFiles.Card) : null;
         var (read, _) = await FilesAsync(cache, listed.Commit, card is null ? [] : [card], watcher, stop).ConfigureAwait(false);
-        var names = source.Choose(listed.Files.Keys, card is null ? null : await File.ReadAllTextAsync(Path.Combine(cache.Snapshot(listed.Commit), card.Path), stop).ConfigureAwait(false));
+        var names = source.Choose(listed.Files.Keys, card is null ? null : UntrustedFile.ReadAllText(Path.Combine(cache.Snapshot(listed.Commit), card.Path), UntrustedFile.Settings));
         if (names.Count == 0)
         {
             throw new UserFault($"{source} has no files of rows{(source.Path is null ? "" : " there")}.", found: $"{listed.Files.Count} files: {string.Join(", ", listed.Files.Keys.Order(StringComparer.Ordinal).Take(8))}",
@@ -158,7 +158,10 @@ public sealed class ModelHub : IDisposable
     {
         ModelFiles.SafePart(commit);
         foreach (var file in files)
+        {
             ModelFiles.SafePart(file.Blob);
+            ModelFiles.CheckSize(file.Path, file.Size);
+        }
         long fetched = 0, resumed = 0;
         try
         {
@@ -183,7 +186,7 @@ public sealed class ModelHub : IDisposable
 
     private static IReadOnlyList<RemoteFile> Weights(ModelSource source, RemoteModel model, ModelCache cache)
     {
-        var names = ModelLayout.WeightFiles(model.Files.ContainsKey, () => ModelFiles.Shards(File.ReadAllBytes(Path.Combine(cache.Snapshot(model.Commit), ModelLayout.Index))));
+        var names = ModelLayout.WeightFiles(model.Files.ContainsKey, () => ModelFiles.Shards(UntrustedFile.ReadAllBytes(Path.Combine(cache.Snapshot(model.Commit), ModelLayout.Index), UntrustedFile.Index)));
         var absent = names.Where(name => !model.Files.ContainsKey(name)).ToList();
         if (absent.Count == 0)
             return [.. names.Select(name => model.Files[name])];

@@ -58,9 +58,15 @@ internal sealed class WebFolder(Uri folder, string cacheFolder, Login? login, Hu
             var version = etag ?? headers.LastModified?.ToString("O");
             var blob = $"web-{ContentName.Of($"{url.GetLeftPart(UriPartial.Path)}\n{version}\n{size}")}";
             var md5 = answer.Header("x-ms-blob-content-md5") ?? (answer.Status == HttpStatusCode.OK && headers.ContentMD5 is { } whole ? Convert.ToBase64String(whole) : null);
-            found = new(name, url, size, blob, md5 is null ? null : new("md5", Convert.ToHexStringLower(Convert.FromBase64String(md5))), etag, Resumable: etag is not null, login);
+            found = new(name, url, size, blob, Md5(md5), etag, Resumable: etag is not null, login);
         }, stop).ConfigureAwait(false);
         return found;
+    }
+
+    private static Digest? Md5(string? text)
+    {
+        Span<byte> hash = stackalloc byte[16];
+        return text is not null && Convert.TryFromBase64String(text, hash, out var count) && count == hash.Length ? new("md5", Convert.ToHexStringLower(hash)) : null;
     }
 
     private Uri Address(string name) => new UriBuilder(folder) { Path = folder.AbsolutePath.TrimEnd('/') + "/" + string.Join('/', ModelFiles.Safe(name is "" ? "config.json" : name).Split('/').Select(Uri.EscapeDataString)) }.Uri;

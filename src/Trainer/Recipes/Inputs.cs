@@ -46,7 +46,7 @@ internal sealed record Inputs(ModelSpec Spec, ScalarType Type, Dataset Rows, Dat
     {
         var stage = role == DataRole.Train ? "data" : "evaluation data";
         var reports = new DataReports(text => job.Watcher.Stage(stage, text), (done, total) => job.Watcher.Progress("tokenizing, MiB", done >> 20, total >> 20));
-        var data = Dataset.Load(job.Config, new ModelText(job.Model, FineTune.EndOfTurn(spec)), role, reports, stop);
+        var data = Dataset.Load(job.Config, new ModelText(job.Model, FineTune.EndOfTurn(spec), stop: stop), role, reports, stop);
         data?.Within(spec.VocabSize);
         if (data is not null)
             job.Watcher.Stage(stage, data.Summary(job.Config.Config.Data));
@@ -61,6 +61,7 @@ internal sealed record Inputs(ModelSpec Spec, ScalarType Type, Dataset Rows, Dat
         foreach (var file in files)
         {
             sha.AppendData(Encoding.UTF8.GetBytes(file));
+            UntrustedFile.Check(Path.Combine(folder, file));
             using var stream = File.OpenRead(Path.Combine(folder, file));
             for (int count; (count = stream.Read(buffer)) > 0;)
                 sha.AppendData(buffer, 0, count);

@@ -219,7 +219,7 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         var values = new Dictionary<string, double> { ["loss"] = score.Loss, ["perplexity"] = score.Perplexity, ["accuracy"] = score.Accuracy, ["tokens"] = score.Tokens };
         if (job.Metrics.Count > 0)
         {
-            var text = new ModelText(job.Model, FineTune.EndOfTurn(inputs.Spec));
+            var text = new ModelText(job.Model, FineTune.EndOfTurn(inputs.Spec), stop: stop);
             var answers = ladder.Hold("the answers to the evaluation rows", () => Evaluation.Answers(model, text, eval.Rows).Select((answer, at) =>
             {
                 stop.ThrowIfCancellationRequested();

@@ -209,7 +209,7 @@ public sealed class PeftAdapter
         {
             if (new FileInfo(file).Length is > MostBytes and var length)
                 throw new JsonException($"it has {length:N0} bytes, more than {MostBytes:N0}");
-            using var json = JsonDocument.Parse(File.ReadAllBytes(file));
+            using var json = JsonDocument.Parse(UntrustedFile.ReadAllBytes(file, UntrustedFile.Settings));
             if (json.RootElement.ValueKind != JsonValueKind.Object)
                 throw new JsonException("it is no object");
             var config = Entries(json.RootElement.Clone());

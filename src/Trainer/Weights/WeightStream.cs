@@ -118,9 +118,9 @@ public sealed class WeightStream : IParts, IDisposable
         }
         try
         {
-            return [.. JsonNode.Parse(File.ReadAllText(index))!["weight_map"]!.AsObject().Select(pair => (pair.Key, Shard((string)pair.Value!)))];
+            return [.. JsonNode.Parse(UntrustedFile.ReadAllBytes(index, UntrustedFile.Index))!["weight_map"]!.AsObject().Select(pair => (pair.Key, Shard((string)pair.Value!)))];
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException)
+        catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException or ArgumentException)
         {
             throw new UserFault($"{index} is not a weight index.", found: e.Message, next: "download the file again");
         }

@@ -13,13 +13,14 @@ internal static class CsvRows
     public static IEnumerable<Chunk> Read(DataFile file, ChunkBuilder builder, Action<long>? at)
     {
         var separator = file.Format == DataFormat.Tsv ? '\t' : Separator(file);
-        using var text = new StreamReader(file.Open(at), strict, detectEncodingFromByteOrderMarks: true, 1 << 16);
+        using var text = new BoundedText(file, at);
         using var reader = Guarded(file, () => Sep.New(separator).Reader(options => options with { Unescape = true, DisableColCountCheck = true }).From(text));
         var names = reader.Header.ColNames.Select(name => JsonEncodedText.Encode(Bare(name), JsonText.Encoder)).ToArray();
         var json = new ArrayBufferWriter<byte>();
         using var writer = new Utf8JsonWriter(json, JsonText.Plain);
         while (Guarded(file, reader.MoveNext))
         {
+            text.SinceRow = 0;
             Add(reader.Current);
             if (builder.Full)
                 yield return builder.Take();
@@ -50,6 +51,32 @@ internal static class CsvRows
         }
     }
 
+    /// <summary>The text of a file, up to a length without the end of a row: an open quote would gather all of it.</summary>
+    private sealed class BoundedText(DataFile file, Action<long>? at) : StreamReader(file.Open(at), strict, detectEncodingFromByteOrderMarks: true, 1 << 16)
+    {
+        /// <summary>Characters read since a row ended.</summary>
+        public int SinceRow { get; set; }
+
+        public override int Read(Span<char> buffer)
+        {
+            var count = base.Read(buffer);
+            if ((SinceRow += count) <= RowFile.LongestRow) return count;
+            throw new UserFault($"{file.Path} is not a table that can be read.", $"a row longer than {RowFile.LongestRow >> 20} MiB", "check its quotes and ends of lines");
+        }
+
+        public override int Read(char[] buffer, int index, int count) => Read(buffer.AsSpan(index, count));
+
+        /// <summary>The first line, or its beginning where it is longer than a head line can be.</summary>
+        public override string ReadLine()
+        {
+            var line = new char[LongestHead];
+            var head = line.AsSpan(0, ReadBlock(line, 0, line.Length));
+            return new(head.IndexOfAny('\r', '\n') is >= 0 and var end ? head[..end] : head);
+        }
+
+        private const int LongestHead = 1 << 20;
+    }
+
     /// <summary>
     /// What is wrong with the quotes of a row. To the reader any quote hides separators and ends of lines up to the next one; one within
     /// a value that does not begin with it (5" pipe) would make two rows one.
@@ -78,7 +105,7 @@ internal static class CsvRows
     /// <summary>What stands between the names of the head line: a comma, else what else is in use.</summary>
     private static char Separator(DataFile file)
     {
-        using var text = new StreamReader(file.Open(), strict);
+        using var text = new BoundedText(file, null);
         var head = Guarded(file, text.ReadLine) ?? "";
         return ",;\t|".FirstOrDefault(head.Contains, ',');
     }

@@ -86,6 +86,8 @@ internal static class JsonRows
                         continue;
                     rowLine = line;
                 }
+                if (row.WrittenCount == RowFile.LongestRow)
+                    throw Fault(file, $"line {rowLine}: a row longer than {RowFile.LongestRow >> 20} MiB");
                 row.GetSpan(1)[0] = c;
                 row.Advance(1);
                 if (objects && depth == outer && !quoted && c is (byte)'}' or (byte)']')

@@ -11,8 +11,8 @@ internal static class RowFile
     /// <summary>Bytes of JSON text in a chunk: some seconds of work, and what a kill costs at most for each core.</summary>
     public const int ChunkBytes = 8 << 20;
 
-    /// <summary>Longest row that is taken for one.</summary>
-    private const int LongestRow = 256 << 20;
+    /// <summary>Longest row that is taken for one, in bytes or characters; a compressed file of some KB may hold a longer one.</summary>
+    internal const int LongestRow = 64 << 20;
 
     private const int LongestPeek = 1 << 20;
 
