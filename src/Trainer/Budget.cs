@@ -63,16 +63,27 @@ public sealed class Budget(string what, TimeSpan time, long bytes, CancellationT
     /// many rows is bounded too, while honest rows cost the shared time nothing. Dispose it at the end of the piece.
     /// </summary>
     /// <param name="own">Time that such a piece may take at no cost to the others.</param>
-    public Budget Piece(TimeSpan own) => new(what, time, bytes, stop) { whole = this, own = own };
+    /// <param name="more">Bytes that this piece may have beyond those of this budget.</param>
+    /// <param name="until">Ends this piece; without it, what ends this budget.</param>
+    public Budget Piece(TimeSpan own, long more = 0, CancellationToken until = default) =>
+        new(what, time, bytes + more, until.CanBeCanceled ? until : stop) { whole = this, own = own };
 
-    /// <summary>Ends a piece and takes what it overdrew from the time that all pieces share.</summary>
-    public void Dispose()
+    /// <summary>
+    /// Ends a piece and takes what it overdrew from the time that all pieces share. What other pieces have left of their
+    /// own time is given back to it: of many, some wait for a processor or for the garbage collector.
+    /// </summary>
+    public void Dispose() => Interlocked.Exchange(ref whole, null)?.Draw((Stopwatch.GetElapsedTime(begun) - own).Ticks);
+
+    private void Draw(long ticks)
     {
-        var over = Stopwatch.GetElapsedTime(begun) - own;
-        if (Interlocked.Exchange(ref whole, null) is { } shared && over > TimeSpan.Zero)
-            Interlocked.Add(ref shared.overdrawn, over.Ticks);
+        for (long before = -1, now = Interlocked.Read(ref overdrawn); now != before;)
+        {
+            before = now;
+            now = Interlocked.CompareExchange(ref overdrawn, Math.Max(0, before + ticks), before);
+        }
     }
 
     private UserFault Over(string limit) => new($"{what} costs more than a model's files may.", found: limit,
-        next: "docs/security.md lists the limits; use another model, or mend the file");
+        next: "docs/security.md lists the limits; use another model, or mend the file")
+    { OverBudget = true };
 }

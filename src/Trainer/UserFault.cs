@@ -10,6 +10,9 @@ public sealed class UserFault(string what, string? found = null, string? next = 
     /// <summary>A command that mends it or shows more.</summary>
     public string? Next { get; } = next;
 
+    /// <summary>Whether a <see cref="Budget"/> was used up; then no other attempt is made.</summary>
+    internal bool OverBudget { get; init; }
+
     /// <summary>Every problem behind the fault, when there are several (a config file's, say).</summary>
     public IReadOnlyList<Problem> Problems { get; init; } = [];
 

@@ -336,7 +336,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             var problems = new List<Problem>();
             var (bad, reused) = (0, 0);
             var salts = kept is null ? null : files.Select(file => kept.Value.Salt(file)).ToList();
-            var readers = files.Select(file => new RowReader(model, config, file.Source.Columns)).ToList();
+            var readers = files.Select(file => new RowReader(model, config, file.Source.Columns, stop)).ToList();
             try
             {
                 Parallel.ForEach(System.Collections.Concurrent.Partitioner.Create(Chunks(), System.Collections.Concurrent.EnumerablePartitionerOptions.NoBuffering),

@@ -15,7 +15,8 @@ internal sealed class PairFault() : Exception("preference pairs (chosen, rejecte
 /// <param name="model">Its tokenizer and template, asked for only by rows that need them.</param>
 /// <param name="config">What is trained.</param>
 /// <param name="columns">The source's columns by the names they are to have.</param>
-internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDictionary<string, string>? columns = null)
+/// <param name="stop">Ends the reading of a row.</param>
+internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDictionary<string, string>? columns = null, CancellationToken stop = default)
 {
     private static readonly string[] shapes = ["input_ids", "messages", "conversations", "chosen", "prompt", "instruction", "text"];
 
@@ -256,7 +257,7 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
     /// <param name="from">The first message that may carry loss.</param>
     private Row Chat(List<JsonObject> messages, JsonObject json, int line, int from = 0)
     {
-        var writer = model.Template ?? throw new UserFault("The data has chats, but the model has no chat template.", next: "use a model with chat_template.jinja, or rows of prompt and completion");
+        var writer = model.Template?.Until(stop) ?? throw new UserFault("The data has chats, but the model has no chat template.", next: "use a model with chat_template.jinja, or rows of prompt and completion");
         var variables = new JsonObject();
         if (Unquoted(json["tools"]) is { } tools) variables["tools"] = tools.DeepClone();
         RenderedChat chat;
@@ -265,7 +266,7 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
         {
             (chat, turns) = Written();
         }
-        catch (UserFault fault)
+        catch (UserFault fault) when (!fault.OverBudget)
         {
             throw WithoutContent() switch
             {
@@ -298,7 +299,7 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
                 messages[bare].Remove("tool_calls");
                 return (bare, writer.Render(messages, addGenerationPrompt: false, variables) != chat.Text);
             }
-            catch (UserFault)
+            catch (UserFault fault) when (!fault.OverBudget)
             {
                 return null;
             }
