@@ -14,6 +14,9 @@ internal readonly record struct AssistantTurn(int Start, int End, bool Whole);
 /// </summary>
 internal static class AssistantTurns
 {
+    // Each turn is found by renders of the chat, so that time grows with the square of the messages: at the limit some 10 s.
+    private const int MostMessages = 1024;
+
     /// <param name="template">The model's.</param>
     /// <param name="chat">What it makes of the messages.</param>
     /// <param name="messages">The chat.</param>
@@ -35,6 +38,9 @@ internal static class AssistantTurns
             }
             return [.. chat.Generated.Where((_, at) => !others.Contains(at)).Select(stretch => new AssistantTurn(stretch.Start, stretch.End, Whole: false))];
         }
+        if (messages.Count > MostMessages)
+            throw new UserFault($"where the assistant's turns begin and end is not looked for in a chat of {messages.Count:N0} messages",
+                $"the limit is {MostMessages:N0}; mark the turn with {{% generation %}} in the chat template, or set data.trainOn = all");
         var turns = new List<AssistantTurn>();
         for (var i = 0; i < messages.Count; i++)
         {
@@ -59,7 +65,8 @@ internal static class AssistantTurns
     /// </summary>
     private static int? ByOtherTurn(ChatTemplate template, string text, IReadOnlyList<JsonObject> messages, int at, JsonObject? variables)
     {
-        var mark = $"{Enumerable.Range(0xE000, 0x1900).Select(code => (char)code).FirstOrDefault(code => !text.Contains(code))}";
+        var used = text.ToHashSet();
+        var mark = $"{Enumerable.Range(0xE000, 0x1900).Select(code => (char)code).FirstOrDefault(code => !used.Contains(code))}";
         return Parting(messages) ?? Parting([.. messages.Take(at + 1)]);
 
         int? Parting(IReadOnlyList<JsonObject> chat)
@@ -115,7 +122,7 @@ internal static class AssistantTurns
         {
             return template.Render(messages, prompt, variables);
         }
-        catch (UserFault)
+        catch (UserFault fault) when (!fault.OverBudget)
         {
             return null;   // it may take one call of a tool and not two, or no chat without a turn
         }

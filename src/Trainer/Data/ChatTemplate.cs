@@ -10,17 +10,25 @@ public sealed record RenderedChat(string Text, IReadOnlyList<(int Start, int End
 /// <summary>The model's own way to write a chat as text.</summary>
 public sealed class ChatTemplate
 {
+    // What a render may allocate, and what time all renders may take beyond their own, which grows with the chat.
+    private const long MostMemory = 128 << 20;
+    private const int MemoryPerUnit = 64, LongestReason = 500;
+    private static readonly TimeSpan MostTime = TimeSpan.FromSeconds(5), Own = TimeSpan.FromMilliseconds(20), OwnPerUnit = TimeSpan.FromMicroseconds(2);
+
     private readonly IReadOnlyList<Statement>? template;
     private readonly IReadOnlyList<Statement>? withTools;
     private readonly string name, text;
     private readonly IReadOnlyDictionary<string, string> specialTokens;
     private readonly TimeProvider clock;
+    private readonly Budget budget;
+    private readonly CancellationToken stop;
 
-    private ChatTemplate(string? source, string? toolSource, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock)
+    private ChatTemplate(string? source, string? toolSource, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock, Budget? budget = null)
     {
         (this.name, text) = (name, source + toolSource);
         this.specialTokens = specialTokens;
         this.clock = clock ?? TimeProvider.System;
+        this.budget = budget ?? Costing(name);
         try
         {
             template = source is null ? null : Parser.Read(source);
@@ -58,6 +66,19 @@ public sealed class ChatTemplate
         static string? Text(JsonNode? node) => node is JsonValue value && value.TryGetValue<string>(out var text) ? text : null;
     }
 
+    // Of this budget only pieces end.
+    private static Budget Costing(string name) => new($"The chat template in {name}", MostTime, MostMemory);
+
+    private ChatTemplate(ChatTemplate other, CancellationToken stop)
+    {
+        (template, withTools, name, text) = (other.template, other.withTools, other.name, other.text);
+        (specialTokens, clock) = (other.specialTokens, other.clock);
+        (budget, this.stop) = (other.budget, stop);
+    }
+
+    /// <summary>This template, with renders that a token ends by <see cref="OperationCanceledException"/>.</summary>
+    public ChatTemplate Until(CancellationToken stop) => new(this, stop);
+
     /// <summary>A template from its source.</summary>
     public static ChatTemplate Parse(string source, IReadOnlyDictionary<string, string>? specialTokens = null, TimeProvider? clock = null) =>
         new(source, null, "text", specialTokens ?? new Dictionary<string, string>(), clock);
@@ -65,14 +86,20 @@ public sealed class ChatTemplate
     /// <summary>Whether a name stands anywhere in the template: a key that does not is not written.</summary>
     internal bool Mentions(string key) => text.Contains(key, StringComparison.Ordinal);
 
+    /// <summary>A template whose renders cost a budget of one's own.</summary>
+    internal static ChatTemplate Parse(string source, Budget budget) =>
+        new(source, null, "text", new Dictionary<string, string>(), null, budget);
+
     /// <summary>The text of a chat.</summary>
     /// <param name="messages">Objects with at least <c>role</c> and <c>content</c>.</param>
     /// <param name="addGenerationPrompt">Ends with the head of the assistant's next turn.</param>
     /// <param name="variables">More names for the template: <c>tools</c>, say.</param>
+    /// <exception cref="UserFault">The template refuses the chat, or costs more than the chat's size justifies.</exception>
     public string Render(IReadOnlyList<JsonObject> messages, bool addGenerationPrompt, JsonObject? variables = null) =>
         RenderMarked(messages, addGenerationPrompt, variables).Text;
 
     /// <summary>The text of a chat with its marks of what is generated.</summary>
+    /// <inheritdoc cref="Render"/>
     public RenderedChat RenderMarked(IReadOnlyList<JsonObject> messages, bool addGenerationPrompt, JsonObject? variables = null)
     {
         var globals = new List<(string, object?)>
@@ -83,19 +110,32 @@ public sealed class ChatTemplate
             ("documents", null),
         };
         globals.AddRange(specialTokens.Select(token => (token.Key, (object?)token.Value)));
-        globals.AddRange((variables ?? []).Select(variable => (variable.Key, Values.From(variable.Value))));
-        globals.Add(("messages", messages.Select(Values.From).ToList()));
+        var given = (variables ?? []).Select(variable => (variable.Key, Value: Values.From(variable.Value))).Append(("messages", messages.Select(Values.From).ToList())).ToList();
+        globals.AddRange(given);
         globals.Add(("add_generation_prompt", addGenerationPrompt));
+        var size = given.Sum(value => Units(value.Value));
+        using var piece = budget.Piece(Own + OwnPerUnit * size, MemoryPerUnit * size, stop);
         try
         {
             var chosen = (variables?["tools"] is null ? template : withTools ?? template) ?? throw new UserFault($"{name} has a chat template for chats with tools only.",
                 next: "use a model with chat_template.jinja, or give every row its tools");
-            var (text, generated) = Interpreter.Run(chosen, globals);
+            piece.Check();
+            var (text, generated) = Cost.Of(piece, () => Interpreter.Run(chosen, globals));
             return new(text, generated);
         }
         catch (JinjaException error)
         {
-            throw new UserFault($"The chat template in {name} does not take this chat.", error.Message, inner: error);
+            var reason = error.Message.Length > LongestReason ? $"{error.Message[..LongestReason]} …" : error.Message;
+            throw new UserFault($"The chat template in {name} does not take this chat.", reason, inner: error);
         }
     }
+
+    /// <summary>How large a value is, in characters; each entry counts as some more.</summary>
+    private static long Units(object? value) => 64 + value switch
+    {
+        string text => text.Length,
+        List<object?> list => list.Sum(Units),
+        DictValue dict => dict.Sum(pair => Units(pair.Key) + Units(pair.Value)),
+        _ => 0,
+    };
 }

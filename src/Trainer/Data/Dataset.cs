@@ -386,7 +386,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             var (bad, reused) = (0, 0);
             var salts = kept is null ? null : files.Select(file => kept.Value.Salt(file)).ToList();
             var remarks = new Remarks();
-            var readers = files.Select(file => new RowReader(model, config, file.Source.Columns, remarks)).ToList();
+            var readers = files.Select(file => new RowReader(model, config, file.Source.Columns, remarks, stop)).ToList();
             try
             {
                 Parallel.ForEach(System.Collections.Concurrent.Partitioner.Create(Chunks(), System.Collections.Concurrent.EnumerablePartitionerOptions.NoBuffering),

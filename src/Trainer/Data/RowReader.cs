@@ -16,7 +16,9 @@ internal sealed class PairFault() : Exception("preference pairs (chosen, rejecte
 /// <param name="config">What is trained.</param>
 /// <param name="columns">The source's columns by the names they are to have.</param>
 /// <param name="remarks">Takes what is not used.</param>
-internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDictionary<string, string>? columns = null, Remarks? remarks = null)
+/// <param name="stop">Ends the reading of a row.</param>
+internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDictionary<string, string>? columns = null,
+    Remarks? remarks = null, CancellationToken stop = default)
 {
     private static readonly JsonSerializerOptions relaxed = new() { Encoder = JsonText.Encoder };
 
@@ -318,7 +320,7 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
     private Row Chat(List<JsonObject> messages, JsonObject json, int line, IEnumerable<string> reads, int from = 0)
     {
         Check(json, [.. reads, .. KnownKeys.OfChats]);
-        var writer = model.Template ?? throw new UserFault("The data has chats, but the model has no chat template.", next: "use a model with chat_template.jinja, or rows of prompt and completion");
+        var writer = model.Template?.Until(stop) ?? throw new UserFault("The data has chats, but the model has no chat template.", next: "use a model with chat_template.jinja, or rows of prompt and completion");
         var asked = messages.Select((message, at) => Trained(message, at + 1) && at >= from).ToList();
         if (SystemOf(json) is { } system && (string?)messages[0]["role"] is not ("system" or "developer"))
         {
@@ -336,7 +338,7 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
         {
             (chat, turns) = Written();
         }
-        catch (UserFault fault)
+        catch (UserFault fault) when (!fault.OverBudget)
         {
             throw WithoutContent() switch
             {
@@ -387,7 +389,7 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
                 messages[bare].Remove("tool_calls");
                 return (bare, writer.Render(messages, addGenerationPrompt: false, variables) != chat.Text);
             }
-            catch (UserFault)
+            catch (UserFault fault) when (!fault.OverBudget)
             {
                 return null;
             }

@@ -1,13 +1,5 @@
 namespace Memopt.Trainer.Data.Jinja;
 
-/// <summary>How much one value may hold.</summary>
-internal static class Limits
-{
-    public const int Text = 1 << 25, Letters = 1 << 22, List = 1 << 20;
-
-    public static JinjaException TooLong => new("a text or a list that is too long");
-}
-
 /// <summary>The names that every template knows.</summary>
 internal static class Builtins
 {
@@ -32,10 +24,10 @@ internal static class Builtins
             _ => throw new JinjaException("range takes 1 to 3 integers, the step not 0"),
         };
         var items = new List<object?>();
-        for (var i = start; step > 0 ? i < stop : i > stop; i += step)
+        for (Int128 i = start; step > 0 ? i < stop : i > stop; i += step)
         {
-            if (items.Count >= Limits.List) throw new JinjaException($"a range longer than {Limits.List}");
-            items.Add(i);
+            if (items.Count >= Cost.List) throw new JinjaException($"a range longer than {Cost.List}");
+            items.Add((long)i);
         }
         return items;
     }

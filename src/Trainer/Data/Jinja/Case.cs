@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text;
 
 namespace Memopt.Trainer.Data.Jinja;
@@ -46,9 +47,17 @@ internal static class Case
     }
 
     // A sigma with a letter before it and none after it.
-    private static bool EndsWord(string text, int at) => IsLetter(text[..at].Reverse()) && !IsLetter(text[(at + 1)..]);
+    private static bool EndsWord(string text, int at) => IsLetter(text, at - 1, -1) && !IsLetter(text, at + 1, 1);
 
-    private static bool IsLetter(IEnumerable<char> units) =>
-        units.SkipWhile(unit => unit is '\'' or '.' or ':' or '\u00AD' or '\u2019' || char.GetUnicodeCategory(unit) is System.Globalization.UnicodeCategory.NonSpacingMark or System.Globalization.UnicodeCategory.Format or System.Globalization.UnicodeCategory.ModifierSymbol or System.Globalization.UnicodeCategory.ModifierLetter)
-            .Select(char.IsLetter).FirstOrDefault();
+    /// <summary>Whether the first character from a place on, marks and the like left out, is a letter.</summary>
+    private static bool IsLetter(string text, int from, int step)
+    {
+        var at = from;
+        while (at >= 0 && at < text.Length && IsPassed(text[at])) at += step;
+        return at >= 0 && at < text.Length && char.IsLetter(text[at]);
+    }
+
+    private static bool IsPassed(char unit) => unit is '\'' or '.' or ':' or '\u00AD' or '\u2019'
+        || char.GetUnicodeCategory(unit) is UnicodeCategory.NonSpacingMark or UnicodeCategory.Format
+            or UnicodeCategory.ModifierSymbol or UnicodeCategory.ModifierLetter;
 }

@@ -16,6 +16,8 @@ internal static class Clock
                 output.Append(format[i]);
                 continue;
             }
+            Cost.Fit(output.Length);
+            Cost.Spend();
             var unpadded = format[++i] == '-' && i + 1 < format.Length;
             var field = Field(now, format[unpadded ? ++i : i]);
             output.Append(!unpadded ? field : field.TrimStart('0', ' ') is { Length: > 0 } trimmed ? trimmed : "0");

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Text;
 
 namespace Memopt.Trainer.Data.Jinja;
@@ -9,12 +10,16 @@ internal static class Filters
     private static readonly HashSet<string> Names =
         [.. "abs attr batch capitalize center count d default dictsort e escape first float forceescape format groupby indent int items join last length list lower map max min reject rejectattr replace reverse round safe select selectattr slice sort string sum title tojson trim truncate unique upper urlencode wordcount".Split(' ')];
 
+    private const int LongestPath = 1000;
+
     public static bool Knows(string name) => Names.Contains(name);
 
     public static object? Apply(string name, object? value, List<object?> given, Dictionary<string, object?> named)
     {
         object? Argument(int at, string key, object? otherwise = null) => given.Count > at ? given[at] : named.GetValueOrDefault(key, otherwise);
         string Text() => Values.Print(value);
+        RuntimeHelpers.EnsureSufficientExecutionStack();   // map may name map
+        Cost.Spend(Cost.Size(value) + given.Count);
         switch (name)
         {
             case "tojson":
@@ -40,7 +45,7 @@ internal static class Filters
             case "join":
                 var parts = Values.Items(value);
                 if (Argument(1, "attribute") is { } attribute) parts = [.. parts.Select(part => Path(part, attribute))];
-                return string.Join(Values.Print(Argument(0, "d", "")), parts.Select(Values.Print));
+                return Cost.Join(Values.Print(Argument(0, "d", "")), parts.Select(Values.Print));
             case "list": return Values.Items(value).ToList();
             case "first": return Values.Items(value) is [var head, ..] ? head : new Undefined("first");
             case "last": return Values.Items(value) is [.., var tail] ? tail : new Undefined("last");
@@ -98,7 +103,7 @@ internal static class Filters
             case "groupby": return Groups(Values.Items(value), entry => Path(entry, Argument(0, "attribute"), Argument(1, "default")), Values.True(Argument(2, "case_sensitive")));
             case "center": return Methods.Center(Text(), Argument(0, "width") is long wide ? wide : 80, ' ');
             case "truncate": return Truncate(Text(), Argument(0, "length") is long length ? length : 255, Values.True(Argument(1, "killwords")), Values.Print(Argument(2, "end", "...")), Argument(3, "leeway") is long leeway ? leeway : 5);
-            case "urlencode": return value is not (List<object?> or DictValue) ? Encode(Text()) : string.Join('&', (value is DictValue ? Pairs(value) : Values.Items(value)).Select(pair => string.Join('=', Values.Items(pair).Select(entry => EncodeQuery(Values.Print(entry))))));
+            case "urlencode": return value is not (List<object?> or DictValue) ? Encode(Text()) : Cost.Join("&", (value is DictValue ? Pairs(value) : Values.Items(value)).Select(pair => Cost.Join("=", Values.Items(pair).Select(entry => EncodeQuery(Values.Print(entry))))));
             case "wordcount": return Words(Text());
             default: throw new JinjaException($"the filter '{name}' is not supported");
         }
@@ -113,6 +118,8 @@ internal static class Filters
     /// <summary>An item, or an item of an item by dots; a default stands in at whichever step nothing is found.</summary>
     private static object? Path(object? value, object? path, object? otherwise = null)
     {
+        if (path is string { Length: > LongestPath }) throw Cost.TooLong;
+        Cost.Spend(Cost.Size(path));
         foreach (var key in path is long at ? [at] : Values.Print(path).Split('.').Select(part => long.TryParse(part, out var index) ? (object)index : part))
         {
             value = Operators.Index(value, key);
@@ -160,25 +167,27 @@ internal static class Filters
     }
 
     private static string Escape(string text) =>
-        text.Replace("&", "&amp;").Replace("<", "&lt;").Replace(">", "&gt;").Replace("'", "&#39;").Replace("\"", "&#34;");
+        new[] { ("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&#39;"), ("\"", "&#34;") }
+            .Aggregate(text, (current, pair) => Methods.Replace(current, pair.Item1, pair.Item2, -1));
 
     private static string Indent(string text, object? width, bool first, bool blank)
     {
         var margin = width is string given ? given : new string(' ', (int)Math.Clamp(Values.Whole(width), 0, 1000));
-        return string.Join('\n', text.Split('\n').Select((line, index) => index == 0 ? first ? margin + line : line : line.Length > 0 || blank ? margin + line : line));
+        return Cost.Join("\n", Methods.Parts(text, "\n").Select((line, index) =>
+            (index == 0 ? first : blank || line.Length > 0) ? margin + line : line));
     }
 
     private static List<object?> Batch(List<object?> items, long size, object? fill)
     {
         if (size < 1) throw new JinjaException("batch needs a size of 1 or more");
-        var rows = items.Chunk((int)Math.Min(size, Limits.List)).Select(row => (object?)row.ToList()).ToList();
-        if (fill is not null && rows is [.., List<object?> last]) last.AddRange(Enumerable.Repeat(fill, (int)Math.Min(size, Limits.List) - last.Count));
+        var rows = items.Chunk((int)Math.Min(size, Cost.List)).Select(row => (object?)row.ToList()).ToList();
+        if (fill is not null && rows is [.., List<object?> last]) last.AddRange(Enumerable.Repeat(fill, (int)Math.Min(size, Cost.List) - last.Count));
         return rows;
     }
 
     private static List<object?> Slice(List<object?> items, long count, object? fill)
     {
-        if (count is < 1 or > Limits.List) throw new JinjaException("slice needs a number of 1 or more");
+        if (count is < 1 or > Cost.List) throw new JinjaException("slice needs a number of 1 or more");
         var (size, longer, rows, at) = (items.Count / (int)count, items.Count % (int)count, new List<object?>(), 0);
         for (var i = 0; i < count; i++)
         {
@@ -204,8 +213,8 @@ internal static class Filters
     private static string Truncate(string text, long length, bool cutsWords, string end, long leeway)
     {
         var letters = Values.Items(text);
-        if (letters.Count <= length + leeway) return text;
-        var kept = string.Concat(letters.Take((int)Math.Max(0, length - end.Length)));
+        if (letters.Count <= (double)length + leeway) return text;
+        var kept = string.Concat(letters.Take((int)Math.Clamp((double)length - end.Length, 0, letters.Count)));
         return (cutsWords || !kept.Contains(' ') ? kept : kept[..kept.LastIndexOf(' ')]) + end;
     }
 
@@ -221,7 +230,13 @@ internal static class Filters
         return count;
     }
 
-    private static string EncodeQuery(string text) => Uri.EscapeDataString(text).Replace("%20", "+");
+    private static string EncodeQuery(string text) => Escaped(text).Replace("%20", "+");
 
-    private static string Encode(string text) => Uri.EscapeDataString(text).Replace("%2F", "/");
+    private static string Encode(string text) => Escaped(text).Replace("%2F", "/");
+
+    private static string Escaped(string text)
+    {
+        Cost.Fit(9L * text.Length);   // three bytes a character, three characters a byte
+        return Uri.EscapeDataString(text);
+    }
 }

@@ -29,6 +29,7 @@ internal static partial class Formats
             var field = PercentField().Match(format, i);
             if (!field.Success) throw new JinjaException("a format that ends in %");
             i += field.Length;
+            Cost.Spend(field.Length);
             var type = field.Groups["type"].Value[0];
             if (type == '%')
             {
@@ -49,6 +50,7 @@ internal static partial class Formats
                 'f' or 'F' or 'e' or 'E' or 'g' => Signed(Values.Real(value), flags, Real(type, precision ?? 6)),
                 _ => throw new JinjaException($"the format %{type} is not supported"),
             };
+            Cost.Fit((long)output.Length + text.Length);
             output.Append(Pad(text, Number(field.Groups["width"]) ?? 0, flags.Contains('0') && type is not ('s' or 'r') ? '0' : ' ', flags.Contains('-') ? '<' : flags.Contains('0') ? '=' : '>'));
         }
         if (used < values.Count && values is not [DictValue]) throw new JinjaException("too many values for the format");
@@ -82,7 +84,7 @@ internal static partial class Formats
     /// <summary>Fills a text up to a width; <c>=</c> fills between a number's sign and its digits.</summary>
     public static string Pad(string text, long width, char fill, char align)
     {
-        var missing = width - text.EnumerateRunes().Count();
+        var missing = Math.Max(0, width) - text.EnumerateRunes().Count();
         if (width > Widest) throw new JinjaException($"a width over {Widest}");
         if (missing <= 0) return text;
         var (filler, left) = (new string(fill, (int)missing), (int)missing / 2);
@@ -90,7 +92,7 @@ internal static partial class Formats
         {
             '<' => text + filler,
             '^' => filler[..left] + text + filler[left..],
-            '=' when text[0] is '-' or '+' or ' ' => text[0] + filler + text[1..],
+            '=' when text is ['-' or '+' or ' ', ..] => text[0] + filler + text[1..],
             _ => filler + text,
         };
     }

@@ -1,14 +1,14 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.ExceptionServices;
 using System.Text;
 
 namespace Memopt.Trainer.Data.Jinja;
 
-/// <summary>Runs a template's tree. It sees only the values it is given, and its steps and output are bounded.</summary>
+/// <summary>Runs a template's tree. It sees only the values it is given, and what it costs is bounded (<see cref="Cost"/>).</summary>
 internal sealed partial class Interpreter
 {
-    private const long MostSteps = 2_000_000;
-    private const long MostText = 1L << 30;   // characters of all texts made on the way
     private const int DeepestCall = 100;
-    private static readonly TimeSpan MostTime = TimeSpan.FromSeconds(30);
+    private const int StepWork = 64;   // what a step takes, in characters that are copied
 
     private enum Flow { On, Break, Continue }
 
@@ -26,8 +26,6 @@ internal sealed partial class Interpreter
     private readonly StringBuilder root = new();
     private StringBuilder output;
     private Scope scope = new(null);
-    private readonly long began = Environment.TickCount64;
-    private long steps, made;
     private int calls;
 
     private Interpreter() => output = root;
@@ -42,27 +40,27 @@ internal sealed partial class Interpreter
         {
             run.Execute(template);
         }
-        catch (InvalidOperationException error) when (error.InnerException is JinjaException cause)
+        catch (InvalidOperationException error) when (error.InnerException is JinjaException or UserFault or OperationCanceledException)
         {
-            throw cause;   // what a comparison says while a list is sorted
+            ExceptionDispatchInfo.Throw(error.InnerException);   // what a comparison says while a list is sorted
         }
         catch (Exception error) when (error is InsufficientExecutionStackException || error.InnerException is InsufficientExecutionStackException)
         {
             throw new JinjaException("values or calls that are nested too deeply");
         }
+        catch (ArithmeticException error)
+        {
+            throw new JinjaException(error.Message);   // the largest negative integer has no positive one; a division by zero
+        }
         return (run.root.ToString(), run.generated);
     }
 
-    private void Step()
-    {
-        if (++steps > MostSteps) throw new JinjaException($"more than {MostSteps} steps");
-        if (steps % 256 == 0 && Environment.TickCount64 - began > MostTime.TotalMilliseconds) throw new JinjaException($"more than {MostTime.TotalSeconds} seconds");
-    }
+    private static void Step() => Cost.Spend(StepWork);
 
-    private object? Bounded(object? value)
+    private static object? Bounded(object? value)
     {
-        if (value is string made && (this.made += made.Length) > MostText) throw new JinjaException($"more than {MostText} characters of text on the way");
-        return value is string { Length: > Limits.Text } or List<object?> { Count: > Limits.List } ? throw Limits.TooLong : value;
+        Cost.Spend(Cost.Size(value));
+        return value is string { Length: > Cost.Text } or List<object?> { Count: > Cost.List } ? throw Cost.TooLong : value;
     }
 
     private Flow Execute(IReadOnlyList<Statement> body)
@@ -78,12 +76,14 @@ internal sealed partial class Interpreter
 
     private void Write(string text)
     {
-        if (output.Length + text.Length > Limits.Text) throw new JinjaException($"more than {Limits.Text} characters of output");
+        if (output.Length + text.Length > Cost.Text) throw new JinjaException($"more than {Cost.Text} characters of output");
+        Cost.Spend(text.Length);
         output.Append(text);
     }
 
     private Flow Execute(Statement statement)
     {
+        RuntimeHelpers.EnsureSufficientExecutionStack();
         switch (statement)
         {
             case Statement.Text text: Write(text.Value); break;

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Text;
 
 namespace Memopt.Trainer.Data.Jinja;
@@ -19,7 +20,9 @@ internal sealed record JsonWriter(bool EnsureAscii, string? Indent, string ItemS
     private void Write(object? value, int depth)
     {
         if (depth > Deepest) throw new JinjaException("JSON that is nested too deeply");
-        if (output.Length > Limits.Text) throw Limits.TooLong;
+        RuntimeHelpers.EnsureSufficientExecutionStack();
+        Cost.Spend(16);
+        Cost.Fit(output.Length);
         switch (value)
         {
             case string text: Text(text); break;
@@ -52,6 +55,7 @@ internal sealed record JsonWriter(bool EnsureAscii, string? Indent, string ItemS
         for (var i = 0; i < items.Count; i++)
         {
             if (i > 0) output.Append(ItemSeparator);
+            Cost.Fit(output.Length);
             Line(depth + 1);
             write(items[i]);
         }
@@ -63,11 +67,15 @@ internal sealed record JsonWriter(bool EnsureAscii, string? Indent, string ItemS
     {
         if (Indent is null) return;
         output.Append('\n');
+        Cost.Spend(depth * (Indent.Length + 1L));
+        Cost.Fit(output.Length + (long)depth * Indent.Length);
         for (var i = 0; i < depth; i++) output.Append(Indent);
     }
 
     private void Text(string text)
     {
+        Cost.Spend(text.Length);
+        Cost.Fit(output.Length + (long)text.Length);
         output.Append('"');
         foreach (var unit in text)
         {

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text;
 
 namespace Memopt.Trainer.Data.Jinja;
@@ -31,9 +32,9 @@ internal static class Methods
         "zfill" => (given, _) => Formats.Pad(text, Width(given), '0', text.Length > 0 ? '=' : '>'),
         "swapcase" => (_, _) => string.Concat(text.EnumerateRunes().Select(rune => Rune.IsUpper(rune) ? Rune.ToLowerInvariant(rune) : Rune.ToUpperInvariant(rune))),
         "casefold" => (_, _) => text.ToLowerInvariant().Replace("ß", "ss").Replace('ς', 'σ'),
-        "index" => (given, _) => Found(CodePoints(text, text.IndexOf(Required(given, 0, name), StringComparison.Ordinal))),
-        "rindex" => (given, _) => Found(CodePoints(text, text.LastIndexOf(Required(given, 0, name), StringComparison.Ordinal))),
-        "rpartition" => (given, _) => text.LastIndexOf(Required(given, 0, name), StringComparison.Ordinal) is >= 0 and var at
+        "index" => (given, _) => Found(First(text, Required(given, 0, name))),
+        "rindex" => (given, _) => Found(Last(text, Required(given, 0, name))),
+        "rpartition" => (given, _) => Search.Last(Required(given, 0, name), text) is >= 0 and var at
             ? new TupleValue([text[..at], given[0], text[(at + Required(given, 0, name).Length)..]]) : new TupleValue(["", "", text]),
         "isascii" => (_, _) => text.All(char.IsAscii),
         "strip" => (given, _) => Strip(text, Optional(given, 0), left: true, right: true),
@@ -42,7 +43,7 @@ internal static class Methods
         "split" => (given, named) => Split(text, (given.Count > 0 ? given[0] : named.GetValueOrDefault("sep")) as string, (given.Count > 1 ? given[1] : named.GetValueOrDefault("maxsplit")) as long? ?? -1),
         "rsplit" => (given, named) => SplitRight(text, (given.Count > 0 ? given[0] : named.GetValueOrDefault("sep")) as string, (given.Count > 1 ? given[1] : named.GetValueOrDefault("maxsplit")) as long? ?? -1),
         "splitlines" => (given, named) => Lines(text, ends: Values.True(given.Count > 0 ? given[0] : named.GetValueOrDefault("keepends"))),
-        "partition" => (given, _) => text.Split(Required(given, 0, name), 2) is [var a, var b] ? new TupleValue([a, given[0], b]) : new TupleValue([text, "", ""]),
+        "partition" => (given, _) => Parts(text, Required(given, 0, name), 1) is [var a, var b] ? new TupleValue([a, given[0], b]) : new TupleValue([text, "", ""]),
         "startswith" => (given, _) => Any(given, name, part => text.StartsWith(part, StringComparison.Ordinal)),
         "endswith" => (given, _) => Any(given, name, part => text.EndsWith(part, StringComparison.Ordinal)),
         "upper" => (_, _) => Case.Upper(text),
@@ -50,10 +51,10 @@ internal static class Methods
         "title" => (_, _) => Title(text, jinja: false),
         "capitalize" => (_, _) => Capitalize(text),
         "replace" => (given, named) => Replace(text, Required(given, 0, name), Required(given, 1, name), (given.Count > 2 ? given[2] : named.GetValueOrDefault("count")) as long? ?? -1),
-        "find" => (given, _) => CodePoints(text, text.IndexOf(Required(given, 0, name), StringComparison.Ordinal)),
-        "rfind" => (given, _) => CodePoints(text, text.LastIndexOf(Required(given, 0, name), StringComparison.Ordinal)),
-        "count" => (given, _) => (long)text.Split(Required(given, 0, name)).Length - 1,
-        "join" => (given, _) => string.Join(text, Values.Items(given.Count > 0 ? given[0] : null).Select(item => item as string ?? throw new JinjaException($"join of {Values.TypeName(item)}"))),
+        "find" => (given, _) => First(text, Required(given, 0, name)),
+        "rfind" => (given, _) => Last(text, Required(given, 0, name)),
+        "count" => (given, _) => Occurrences(text, Required(given, 0, name)),
+        "join" => (given, _) => Cost.Join(text, Values.Items(given.Count > 0 ? given[0] : null).Select(item => item as string ?? throw new JinjaException($"join of {Values.TypeName(item)}"))),
         "format" => (given, named) => Format(text, given, named),
         "isdigit" or "isnumeric" or "isdecimal" => (_, _) => text.Length > 0 && text.EnumerateRunes().All(Rune.IsDigit),
         "isalpha" => (_, _) => text.Length > 0 && text.EnumerateRunes().All(Rune.IsLetter),
@@ -69,8 +70,13 @@ internal static class Methods
     /// <summary>Whether there is a letter with case and all such letters have this one.</summary>
     public static bool IsCased(string text, bool upper)
     {
-        var cased = text.EnumerateRunes().Where(rune => Rune.IsUpper(rune) || Rune.IsLower(rune)).ToList();
-        return cased.Count > 0 && cased.All(rune => Rune.IsUpper(rune) == upper);
+        var any = false;
+        foreach (var rune in text.EnumerateRunes())
+        {
+            if (upper ? Rune.IsLower(rune) : Rune.IsUpper(rune)) return false;
+            any |= upper ? Rune.IsUpper(rune) : Rune.IsLower(rune);
+        }
+        return any;
     }
 
     private static long Width(IReadOnlyList<object?> given) => Values.Whole(given.Count > 0 ? given[0] : null);
@@ -81,6 +87,7 @@ internal static class Methods
     public static string Center(string text, long width, char fill)
     {
         var count = text.EnumerateRunes().Count();
+        width = Math.Max(0, width);
         var missing = Math.Max(0, width - count);
         return Formats.Pad(Formats.Pad(text, count + missing / 2 + (missing & width & 1), fill, '>'), width, fill, '<');
     }
@@ -92,9 +99,20 @@ internal static class Methods
     private static string Required(IReadOnlyList<object?> given, int at, string method) =>
         Optional(given, at) ?? throw new JinjaException($"{method} needs a str");
 
-    private static bool Any(IReadOnlyList<object?> given, string method, Func<string, bool> holds) => given.Count > 0 && given[0] is TupleValue several
-        ? several.Any(part => holds(Values.Print(part)))
-        : holds(Required(given, 0, method));
+    private static bool Any(IReadOnlyList<object?> given, string method, Func<string, bool> holds)
+    {
+        if (given.Count == 0 || given[0] is not TupleValue several) return holds(Required(given, 0, method));
+        return several.Any(part =>
+        {
+            var text = Values.Print(part);
+            Cost.Spend(text.Length);
+            return holds(text);
+        });
+    }
+
+    private static long First(string text, string part) => CodePoints(text, new Search(part).In(text));
+
+    private static long Last(string text, string part) => CodePoints(text, Search.Last(part, text));
 
     private static long CodePoints(string text, int at) => at < 0 ? -1 : text.AsSpan(0, at).EnumerateRunes().Count();
 
@@ -107,7 +125,8 @@ internal static class Methods
 
     public static string Strip(string text, string? characters, bool left, bool right)
     {
-        bool Drops(char unit) => characters is null ? char.IsWhiteSpace(unit) || unit is >= '\u001C' and <= '\u001F' : characters.Contains(unit);
+        var dropped = characters?.ToHashSet();
+        bool Drops(char unit) => dropped?.Contains(unit) ?? char.IsWhiteSpace(unit) || unit is >= '\u001C' and <= '\u001F';
         var (start, end) = (0, text.Length);
         while (left && start < end && Drops(text[start])) start++;
         while (right && end > start && Drops(text[end - 1])) end--;
@@ -117,12 +136,13 @@ internal static class Methods
     private static List<object?> Split(string text, string? separator, long most)
     {
         if (separator == "") throw new JinjaException("an empty separator");
-        if (separator is not null) return [.. most < 0 ? text.Split(separator) : text.Split(separator, (int)Math.Min(most, int.MaxValue - 1) + 1)];
+        if (separator is not null) return [.. Parts(text, separator, most)];
         var words = new List<object?>();
         for (var i = 0; i < text.Length;)
         {
             while (i < text.Length && char.IsWhiteSpace(text[i])) i++;
             if (i >= text.Length) break;
+            Cost.Fit(words.Count + 1, Cost.List);
             var start = i;
             if (most >= 0 && words.Count == most)
             {
@@ -138,18 +158,31 @@ internal static class Methods
     private static List<object?> SplitRight(string text, string? separator, long most)
     {
         if (separator == "") throw new JinjaException("an empty separator");
-        if (separator is null) return [.. Split(Backwards(text), null, most).Select(word => (object?)Backwards((string)word!)).Reverse()];
-        var parts = text.Split(separator);
-        if (most < 0 || parts.Length <= most + 1) return [.. parts];
-        var head = parts.Length - (int)most;
-        return [string.Join(separator, parts[..head]), .. parts[head..]];
+        if (separator is null) return [.. Split(Search.Backwards(text), null, most).Select(word => (object?)Search.Backwards((string)word!)).Reverse()];
+        var parts = Parts(text, separator);
+        if (most < 0 || parts.Count - 1 <= most) return [.. parts];
+        var head = parts.Count - (int)most;
+        return [Cost.Join(separator, parts.Take(head)), .. parts.Skip(head)];
     }
 
-    private static string Backwards(string text) => string.Create(text.Length, text, (span, from) =>
+    /// <summary>The parts of a text between the places of another, of which there may be a limit.</summary>
+    public static List<string> Parts(string text, string separator, long most = -1)
     {
-        from.CopyTo(span);
-        span.Reverse();
-    });
+        if (separator.Length == 0) throw new JinjaException("an empty separator");
+        var (parts, from) = (new List<string>(), 0);
+        foreach (var at in new Search(separator).All(text))
+        {
+            if (parts.Count == most) break;
+            Cost.Fit(parts.Count + 1, Cost.List);
+            parts.Add(text[from..at]);
+            from = at + separator.Length;
+        }
+        parts.Add(text[from..]);
+        return parts;
+    }
+
+    private static long Occurrences(string text, string part) =>
+        part.Length == 0 ? text.EnumerateRunes().Count() + 1L : new Search(part).All(text).LongCount();
 
     private static List<object?> Lines(string text, bool ends)
     {
@@ -159,6 +192,7 @@ internal static class Methods
             if (text[i] is not ('\n' or '\r' or '\v' or '\f' or (>= '\u001C' and <= '\u001E') or '\u0085' or '\u2028' or '\u2029')) continue;
             var end = i;
             if (text[i] == '\r' && i + 1 < text.Length && text[i + 1] == '\n') i++;
+            Cost.Fit(lines.Count + 1, Cost.List);
             lines.Add(text[start..(ends ? i + 1 : end)]);
             start = i + 1;
         }
@@ -168,27 +202,22 @@ internal static class Methods
 
     public static string Replace(string text, string old, string with, long most)
     {
-        if (most < 0 && old.Length > 0)
-        {
-            var count = with.Length > old.Length ? text.Split(old).Length - 1L : 0;
-            if (text.Length + count * (with.Length - old.Length) > Limits.Text) throw Limits.TooLong;
-            return text.Replace(old, with, StringComparison.Ordinal);
-        }
         if (old.Length == 0) return Between(text, with, most);
-        var output = new StringBuilder();
-        var done = 0;
-        for (; most > 0 && text.IndexOf(old, done, StringComparison.Ordinal) is >= 0 and var at; most--)
+        var (output, done) = (new StringBuilder(), 0);
+        foreach (var at in new Search(old).All(text))
         {
+            if (most-- == 0) break;
+            Cost.Fit((long)output.Length + at - done + with.Length);
             output.Append(text, done, at - done).Append(with);
             done = at + old.Length;
         }
-        return output.Append(text, done, text.Length - done).ToString();
+        return done == 0 ? text : output.Append(text, done, text.Length - done).ToString();
     }
 
     // Python finds an empty str before each character and at the end.
     private static string Between(string text, string with, long most)
     {
-        if ((text.Length + 1L) * with.Length > Limits.Text) throw Limits.TooLong;
+        Cost.Fit((text.Length + 1L) * with.Length);
         var output = new StringBuilder();
         foreach (var rune in text.EnumerateRunes()) output.Append(most-- != 0 ? with : "").Append(rune.ToString(), 0, rune.Utf16SequenceLength);
         return output.Append(most != 0 ? with : "").ToString();
@@ -223,9 +252,12 @@ internal static class Methods
                 object? value;
                 if (named.TryGetValue(field, out var found)) value = found;
                 else if (field.Length == 0 && next < given.Count) value = given[next++];
-                else if (int.TryParse(field, out var index) && index < given.Count) value = given[index];
+                else if (int.TryParse(field, NumberStyles.None, null, out var index) && index < given.Count) value = given[index];
                 else throw new JinjaException($"the format field '{{{field}}}' is not supported");
-                output.Append(Formats.Brace(value, spec));
+                var made = Formats.Brace(value, spec);
+                Cost.Spend(made.Length + field.Length + 1);
+                Cost.Fit((long)output.Length + made.Length);
+                output.Append(made);
                 i = close;
             }
             else output.Append(text[i]);

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace Memopt.Trainer.Data.Jinja;
 
 /// <summary>Operators, comparisons, attributes, items and slices, as Python has them.</summary>
@@ -7,16 +9,16 @@ internal static class Operators
     {
         switch (symbol)
         {
-            case "~": return Values.Print(left) + Values.Print(right);
-            case "+" when left is string a && right is string b: return a + b;
-            case "+" when left is TupleValue a && right is TupleValue b: return new TupleValue(a.Concat(b));
-            case "+" when left is List<object?> a and not TupleValue && right is List<object?> b and not TupleValue: return a.Concat(b).ToList();
+            case "~": return Joined(Values.Print(left), Values.Print(right));
+            case "+" when left is string a && right is string b: return Joined(a, b);
+            case "+" when left is TupleValue a && right is TupleValue b: return new TupleValue(Joined(a, b));
+            case "+" when left is List<object?> a and not TupleValue && right is List<object?> b and not TupleValue: return Joined(a, b);
             case "*" when left is string text && right is long count: return Repeat(text, count);
             case "*" when left is long count && right is string text: return Repeat(text, count);
             case "*" when left is long && right is List<object?>: return Operate(symbol, right, left);
             case "*" when left is List<object?> list && right is long count:
-                if (count * (double)list.Count > Limits.List) throw Limits.TooLong;
-                var many = Enumerable.Repeat(list, (int)Math.Max(0, count)).SelectMany(items => items);
+                if (count * (double)list.Count > Cost.List) throw Cost.TooLong;
+                var many = list.Count == 0 ? [] : Enumerable.Repeat(list, (int)Math.Max(0, count)).SelectMany(items => items);
                 return list is TupleValue ? new TupleValue(many) : many.ToList();
             case "%" when left is string format: return Formats.Percent(format, right is TupleValue several ? several : [right]);
         }
@@ -64,9 +66,25 @@ internal static class Operators
         return exponent > 64 && value != -1 ? throw new OverflowException() : value == -1 && exponent % 2 == 0 ? 1 : result;
     }
 
-    private static string Repeat(string text, long count) => text.Length * Math.Max(0, (double)count) > Limits.Text
-        ? throw Limits.TooLong
-        : string.Concat(Enumerable.Repeat(text, (int)Math.Max(0, count)));
+    private static string Joined(string left, string right)
+    {
+        Cost.Fit((long)left.Length + right.Length);
+        return left + right;
+    }
+
+    private static List<object?> Joined(List<object?> left, List<object?> right)
+    {
+        Cost.Spend(left.Count + right.Count);
+        Cost.Fit(left.Count + right.Count, Cost.List);
+        return [.. left, .. right];
+    }
+
+    private static string Repeat(string text, long count)
+    {
+        if (text.Length == 0 || count <= 0) return "";
+        if (text.Length * (double)count > Cost.Text) throw Cost.TooLong;
+        return new StringBuilder(text.Length * (int)count).Insert(0, text, (int)count).ToString();
+    }
 
     public static bool Compare(string symbol, object? left, object? right) => symbol switch
     {
@@ -82,7 +100,7 @@ internal static class Operators
 
     public static bool Contains(object? container, object? item) => container switch
     {
-        string text => item is string part ? text.Contains(part, StringComparison.Ordinal) : throw new JinjaException($"{Values.TypeName(item)} in a str"),
+        string text => item is string part ? new Search(part).In(text) >= 0 : throw new JinjaException($"{Values.TypeName(item)} in a str"),
         DictValue dict => item is not null && dict.ContainsKey(item),
         List<object?> list => list.Any(entry => Values.Same(entry, item)),
         Undefined => false,
@@ -96,15 +114,22 @@ internal static class Operators
             case Undefined undefined: throw new JinjaException($"'{undefined.Name}' is undefined, so it has no '{key}'");
             case NamespaceValue space: return space.Values.TryGetValue(key, out var kept) ? kept : new Undefined(key);
             case DictValue dict:
-                if (Methods.Of(dict, key) is { } method) return method;
+                if (Methods.Of(dict, key) is { } method) return Costing(method, dict.Count);
                 return dict.TryGetValue(key, out var value) ? value : new Undefined(key);
-            case string text: return Methods.Of(text, key) is { } own ? own : new Undefined(key);
+            case string text: return Methods.Of(text, key) is { } own ? Costing(own, text.Length) : new Undefined(key);
             case LoopValue loop: return loop.Parts.GetValueOrDefault(key, new Undefined(key));
             case GroupValue group when key is "grouper" or "list": return group[key == "grouper" ? 0 : 1];
-            case List<object?> list: return Methods.Of(list, key) is { } listed ? listed : new Undefined(key);
+            case List<object?> list: return Methods.Of(list, key) is { } listed ? Costing(listed, list.Count) : new Undefined(key);
             default: return new Undefined(key);
         }
     }
+
+    /// <summary>A method that tells of the work that it has with its own text, list or dict.</summary>
+    private static Callable Costing(Callable method, long work) => (given, named) =>
+    {
+        Cost.Spend(work);
+        return method(given, named);
+    };
 
     public static object? Index(object? of, object? key)
     {
@@ -112,6 +137,8 @@ internal static class Operators
         {
             case DictValue dict when key is not null && dict.TryGetValue(key, out var value): return value;
             case List<object?> list when key is long at: return at >= -list.Count && at < list.Count ? list[(int)(at < 0 ? at + list.Count : at)] : new Undefined($"{at}");
+            case string text when key is long at && IsPlain(text):
+                return at >= -text.Length && at < text.Length ? $"{text[(int)(at < 0 ? at + text.Length : at)]}" : new Undefined($"{at}");
             case string when key is long at:
                 var letters = Values.Items(of);
                 return at >= -letters.Count && at < letters.Count ? letters[(int)(at < 0 ? at + letters.Count : at)] : new Undefined($"{at}");
@@ -123,14 +150,25 @@ internal static class Operators
     {
         // As an index that nothing is found at; a missing name has no parts.
         if (of is not (string or List<object?>)) return of is Undefined ? throw new JinjaException($"{Values.TypeName(of)} cannot be sliced") : new Undefined("slice");
-        var items = Values.Items(of);
-        var step = by ?? 1;
+        var plain = of is string given && IsPlain(given) ? given : null;
+        var items = plain is null ? Values.Items(of) : [];
+        var (step, count) = (by ?? 1, plain?.Length ?? items.Count);
+        Cost.Spend(count);
         if (step == 0) throw new JinjaException("a slice with step 0");
         long Clamp(long? bound, long otherwise) => bound is not { } given ? otherwise
-            : Math.Clamp(given < 0 ? given + items.Count : given, step > 0 ? 0 : -1, step > 0 ? items.Count : items.Count - 1);
-        var (start, stop) = (Clamp(from, step > 0 ? 0 : items.Count - 1), Clamp(to, step > 0 ? items.Count : -1));
+            : Math.Clamp(given < 0 ? given + count : given, step > 0 ? 0 : -1, step > 0 ? count : count - 1);
+        var (start, stop) = (Clamp(from, step > 0 ? 0 : count - 1), Clamp(to, step > 0 ? count : -1));
+        if (plain is not null && step == 1) return start < stop ? plain[(int)start..(int)stop] : "";
+        if (plain is not null) items = Values.Items(plain);
         var taken = new List<object?>();
-        for (var i = start; step > 0 ? i < stop : i > stop; i += step) taken.Add(items[(int)i]);
+        for (Int128 i = start; step > 0 ? i < stop : i > stop; i += step) taken.Add(items[(int)i]);
         return of is string ? string.Concat(taken) : of is TupleValue ? new TupleValue(taken) : taken;
+    }
+
+    /// <summary>Whether each character of a text is one unit of it, as nearly always, so that places need no counting.</summary>
+    private static bool IsPlain(string text)
+    {
+        Cost.Spend(text.Length / 16);
+        return !text.AsSpan().ContainsAnyInRange('\uD800', '\uDFFF');
     }
 }

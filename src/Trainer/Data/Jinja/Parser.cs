@@ -3,13 +3,14 @@ namespace Memopt.Trainer.Data.Jinja;
 /// <summary>Tokens to a tree, by recursive descent; this part reads tags.</summary>
 internal sealed partial class Parser(List<Token> tokens)
 {
-    private const int Deepest = 200;
+    private const int Deepest = 200, Longest = 1 << 20;
 
     private int at;
     private int depth;
 
     public static IReadOnlyList<Statement> Read(string template)
     {
+        if (template.Length > Longest) throw new JinjaException($"a template of more than {Longest >> 20} Mi characters");
         var parser = new Parser(Lexer.Read(template));
         var body = parser.Body();
         if (parser.Now.Kind != TokenKind.End) throw parser.Unexpected("the end of the template");
@@ -117,7 +118,7 @@ internal sealed partial class Parser(List<Token> tokens)
     {
         var begin = at;
         var body = BodyTo(end);
-        bool Says(string word) => tokens.GetRange(begin, at - begin).Any(token => token.Kind == TokenKind.Name && token.Value == word);
+        bool Says(string word) => tokens.FindIndex(begin, at - begin, token => token.Kind == TokenKind.Name && token.Value == word) >= 0;
         return new(name, parameters, body, Says("varargs"), Says("kwargs"));
     }
 

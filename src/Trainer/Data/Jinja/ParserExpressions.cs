@@ -128,12 +128,12 @@ internal sealed partial class Parser
         {
             case TokenKind.String:
                 at++;
-                var text = token.Value;
-                while (Now.Kind == TokenKind.String) text += tokens[at++].Value;
-                return new Expression.Literal(text);
+                var begin = at - 1;
+                while (Now.Kind == TokenKind.String) at++;
+                return new Expression.Literal(string.Concat(tokens[begin..at].Select(part => part.Value)));
             case TokenKind.Integer:
                 at++;
-                return new Expression.Literal(Integer(token.Value) ?? throw new JinjaException($"line {token.Line}: {token.Value} is too large"));
+                return new Expression.Literal(Integer(token));
             case TokenKind.Float:
                 at++;
                 return new Expression.Literal(double.Parse(token.Value, NumberStyles.Float));
@@ -165,15 +165,17 @@ internal sealed partial class Parser
         return new Expression.Dict(entries);
     }
 
-    private static long? Integer(string digits)
+    private static long Integer(Token token)
     {
+        var digits = token.Value;
         var (style, skip) = digits.Length < 2 ? (NumberStyles.None, 0) : char.ToLowerInvariant(digits[1]) switch
         {
             'x' => (NumberStyles.AllowHexSpecifier, 2),
             'b' => (NumberStyles.AllowBinarySpecifier, 2),
             _ => (NumberStyles.None, 0),
         };
-        return long.TryParse(digits.AsSpan(skip), style, CultureInfo.InvariantCulture, out var whole) && whole >= 0 ? whole : null;
+        return long.TryParse(digits.AsSpan(skip), style, CultureInfo.InvariantCulture, out var whole) && whole >= 0 ? whole
+            : throw new JinjaException($"line {token.Line}: {digits} is too large");
     }
 
     private Expression Items(string close, bool tuple)
@@ -200,7 +202,7 @@ internal sealed partial class Parser
             if (Take("."))
             {
                 value = Now.Kind == TokenKind.Integer
-                    ? new Expression.Index(value, new Expression.Literal(long.Parse(tokens[at++].Value)))
+                    ? new Expression.Index(value, new Expression.Literal(Integer(tokens[at++])))
                     : new Expression.Attribute(value, Need(TokenKind.Name).Value);
             }
             else if (Take("[")) value = Subscript(value);

@@ -5,6 +5,7 @@ internal static class Tests
 {
     public static bool Holds(string name, object? value, List<object?> arguments)
     {
+        Cost.Spend(Cost.Size(value));
         object? First() => arguments.Count > 0 ? arguments[0] : throw new JinjaException($"the test '{name}' needs a value");
         return name switch
         {

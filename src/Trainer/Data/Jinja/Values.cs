@@ -64,29 +64,42 @@ internal static class Values
         _ => true,
     };
 
-    public static bool Same(object? left, object? right) => Descend(left, right) switch
+    public static bool Same(object? left, object? right)
     {
-        (Undefined, Undefined) => true,
-        (bool or long or double, bool or long or double) => left is double || right is double ? Real(left) == Real(right) : Whole(left) == Whole(right),
-        (List<object?> a, List<object?> b) => a is TupleValue == b is TupleValue && a.Count == b.Count && a.Zip(b).All(pair => Same(pair.First, pair.Second)),
-        (DictValue a, DictValue b) => a.Count == b.Count && a.All(pair => b.TryGetValue(pair.Key, out var value) && Same(pair.Value, value)),
-        _ => Equals(left, right),
-    };
+        Compared(left, right);
+        return (left, right) switch
+        {
+            (Undefined, Undefined) => true,
+            (bool or long or double, bool or long or double) =>
+                left is double || right is double ? Real(left) == Real(right) : Whole(left) == Whole(right),
+            (List<object?> a, List<object?> b) => a is TupleValue == b is TupleValue && a.Count == b.Count
+                && a.Zip(b).All(pair => Same(pair.First, pair.Second)),
+            (DictValue a, DictValue b) => a.Count == b.Count
+                && a.All(pair => b.TryGetValue(pair.Key, out var value) && Same(pair.Value, value)),
+            _ => Equals(left, right),
+        };
+    }
 
-    public static int Order(object? left, object? right) => Descend(left, right) switch
+    public static int Order(object? left, object? right)
     {
-        (string a, string b) => CompareCodePoints(a, b),
-        (bool or long or double, bool or long or double) => left is double || right is double ? Real(left).CompareTo(Real(right)) : Whole(left).CompareTo(Whole(right)),
-        (List<object?> a, List<object?> b) => a.Zip(b).Select(pair => Same(pair.First, pair.Second) ? 0 : Order(pair.First, pair.Second)).FirstOrDefault(sign => sign != 0) is var first and not 0
-            ? first : a.Count.CompareTo(b.Count),
-        _ => throw new JinjaException($"{TypeName(left)} and {TypeName(right)} have no order"),
-    };
+        Compared(left, right);
+        return (left, right) switch
+        {
+            (string a, string b) => CompareCodePoints(a, b),
+            (bool or long or double, bool or long or double) =>
+                left is double || right is double ? Real(left).CompareTo(Real(right)) : Whole(left).CompareTo(Whole(right)),
+            (List<object?> a, List<object?> b) => a.Zip(b).Select(pair => Same(pair.First, pair.Second) ? 0 : Order(pair.First, pair.Second))
+                .FirstOrDefault(sign => sign != 0) is var first and not 0 ? first : a.Count.CompareTo(b.Count),
+            _ => throw new JinjaException($"{TypeName(left)} and {TypeName(right)} have no order"),
+        };
+    }
 
-    // Values may be nested more deeply than the stack is; the interpreter makes a fault of what this throws.
-    private static (object?, object?) Descend(object? left, object? right)
+    // Values may be nested more deeply than the stack is, where the interpreter makes a fault of what is thrown; and one
+    // that holds another twice, and so on, has a size that is exponential in its depth.
+    private static void Compared(object? left, object? right)
     {
         RuntimeHelpers.EnsureSufficientExecutionStack();
-        return (left, right);
+        Cost.Spend(left is string a && right is string b ? Math.Min(a.Length, b.Length) + 16 : 16);
     }
 
     private static int CompareCodePoints(string left, string right) =>
@@ -122,11 +135,17 @@ internal static class Values
     {
         List<object?> list => list,
         DictValue dict => [.. dict.Keys],
-        string { Length: > Limits.Letters } => throw Limits.TooLong,
-        string text => [.. text.EnumerateRunes().Select(rune => (object?)rune.ToString())],
+        string text => Letters(text),
         Undefined => [],
         _ => throw new JinjaException($"{TypeName(value)} is not iterable"),
     };
+
+    private static List<object?> Letters(string text)
+    {
+        Cost.Spend(text.Length);
+        Cost.Fit(text.Length, Cost.Letters);
+        return [.. text.EnumerateRunes().Select(rune => (object?)rune.ToString())];
+    }
 
     /// <summary>As <c>str()</c> does.</summary>
     public static string Print(object? value) => value switch
@@ -137,18 +156,55 @@ internal static class Values
     };
 
     /// <summary>As <c>repr()</c> does.</summary>
-    public static string Repr(object? value) => Descend(value, null).Item1 switch
+    public static string Repr(object? value)
+    {
+        var output = new StringBuilder();
+        Represent(output, value);
+        return output.ToString();
+    }
+
+    private static void Represent(StringBuilder output, object? value)
+    {
+        RuntimeHelpers.EnsureSufficientExecutionStack();
+        Cost.Spend(16);
+        Cost.Fit(output.Length);
+        switch (value)
+        {
+            case string text: Quote(output, text); break;
+            case TupleValue tuple: Several('(', tuple, entry => Represent(output, entry), tuple.Count == 1 ? ",)" : ")"); break;
+            case List<object?> list: Several('[', list, entry => Represent(output, entry), "]"); break;
+            case DictValue dict:
+                Several('{', dict, pair =>
+                {
+                    Represent(output, pair.Key);
+                    output.Append(": ");
+                    Represent(output, pair.Value);
+                }, "}");
+                break;
+            default: output.Append(Plain(value)); break;
+        }
+
+        void Several<T>(char open, IEnumerable<T> entries, Action<T> represent, string close)
+        {
+            output.Append(open);
+            var first = true;
+            foreach (var entry in entries)
+            {
+                output.Append(first ? "" : ", ");
+                represent(entry);
+                first = false;
+            }
+            output.Append(close);
+        }
+    }
+
+    private static string Plain(object? value) => value switch
     {
         null => "None",
         Undefined => "Undefined",
         bool flag => flag ? "True" : "False",
         long whole => whole.ToString(),
         double real => Float(real),
-        string text => Quoted(text),
-        TupleValue { Count: 1 } one => $"({Repr(one[0])},)",
-        TupleValue tuple => $"({string.Join(", ", tuple.Select(Repr))})",
-        List<object?> list => $"[{string.Join(", ", list.Select(Repr))}]",
-        DictValue dict => $"{{{string.Join(", ", dict.Select(pair => $"{Repr(pair.Key)}: {Repr(pair.Value)}"))}}}",
         _ => $"<{TypeName(value)}>",
     };
 
@@ -169,10 +225,12 @@ internal static class Values
         return $"{sign}{padded[..(exponent + 1)]}.{(padded.Length > exponent + 1 ? padded[(exponent + 1)..] : "0")}";
     }
 
-    private static string Quoted(string text)
+    private static void Quote(StringBuilder output, string text)
     {
+        Cost.Spend(text.Length);
+        Cost.Fit((long)output.Length + text.Length);
         var quote = text.Contains('\'') && !text.Contains('"') ? '"' : '\'';
-        var output = new StringBuilder().Append(quote);
+        output.Append(quote);
         foreach (var rune in text.EnumerateRunes())
         {
             _ = rune.Value switch
@@ -190,6 +248,6 @@ internal static class Values
                 _ => output.Append(rune.ToString()),
             };
         }
-        return output.Append(quote).ToString();
+        output.Append(quote);
     }
 }
