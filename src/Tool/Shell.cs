@@ -26,6 +26,9 @@ internal static class Shell
     /// <summary>The same on one line.</summary>
     public static readonly JsonSerializerOptions Lines = new(Json) { WriteIndented = false };
 
+    /// <summary>The width of what has none: more characters than any line has.</summary>
+    private const int Endless = 1 << 20;
+
     /// <summary>Progress and messages.</summary>
     public static IAnsiConsole Progress { get; } = Wide(Console.IsErrorRedirected, AnsiConsole.Create(new AnsiConsoleSettings
     {
@@ -118,10 +121,13 @@ internal static class Shell
         return code;
     }
 
+    /// <summary>A pipe or a file has no edge at which to break a line or leave out a column. A terminal that does not tell its width may have it in COLUMNS.</summary>
     private static IAnsiConsole Wide(bool redirected, IAnsiConsole console)
     {
         if (redirected)
-            console.Profile.Width = 200;
+            console.Profile.Width = Endless;
+        else if (int.TryParse(Environment.GetEnvironmentVariable("COLUMNS"), out var columns) && columns > 0)
+            console.Profile.Width = columns;
         return console;
     }
 }

@@ -14,7 +14,9 @@ namespace Memopt.Tracking;
 /// <param name="Metrics">Last values of the run's metrics at that time, by name.</param>
 /// <param name="Best">How versions are compared from here on: <c>min(eval_loss)</c>, <c>max(eval_accuracy)</c>.</param>
 /// <param name="Removed">When it was taken off the registry, or null.</param>
-public sealed record AdapterVersion(int Number, string Hash, long Bytes, string? Run, DateTimeOffset Created, IReadOnlyDictionary<string, double> Metrics, string Best, DateTimeOffset? Removed = null)
+/// <param name="Data">sha256 of the evaluation data that its metrics were measured on; null when the run had none, and of versions of earlier tools.</param>
+public sealed record AdapterVersion(int Number, string Hash, long Bytes, string? Run, DateTimeOffset Created, IReadOnlyDictionary<string, double> Metrics, string Best,
+    DateTimeOffset? Removed = null, string? Data = null)
 {
     [JsonIgnore]
     internal (string, string?) Key => (Hash, Run);
@@ -61,7 +63,7 @@ public sealed record RegisteredAdapter(string Name, IReadOnlyList<AdapterVersion
             }
             if (Versions.Count > 0)
                 aliases[Latest] = Versions[^1].Number;
-            if (BestOf(Versions) is { } best)
+            if (BestVersion is { } best)
                 aliases[Best] = best.Number;
             return aliases;
         }
@@ -74,15 +76,26 @@ public sealed record RegisteredAdapter(string Name, IReadOnlyList<AdapterVersion
     public static (bool Least, string Metric) Rule(string best) => AdapterRegistry.RuleForm().Match(best) is { Success: true } match ? (match.Groups["which"].Value == "min", match.Groups["metric"].Value)
         : throw new TrackingException($"\"{best}\" does not say what is best: write min(eval_loss) or max(eval_accuracy).");
 
-    // By the newest version's rule, and of equals the newer.
-    private static AdapterVersion? BestOf(IReadOnlyList<AdapterVersion> versions)
+    /// <summary>
+    /// The best version by the newest version's rule, of equals the newer; null when no version has the metric. Scores on different evaluation data say nothing about
+    /// each other: only versions are compared that were judged on the data of the newest one that was judged.
+    /// </summary>
+    [JsonIgnore]
+    public AdapterVersion? BestVersion
     {
-        if (versions.Count == 0)
-            return null;
-        var (least, metric) = Rule(versions[^1].Best);
-        double Worth(AdapterVersion version) => least ? -version.Metrics[metric] : version.Metrics[metric];
-        return versions.Where(version => version.Metrics.TryGetValue(metric, out var value) && !double.IsNaN(value)).Reverse().MaxBy(Worth);
+        get
+        {
+            if (Versions.Count == 0)
+                return null;
+            var (least, metric) = Rule(Versions[^1].Best);
+            var judged = Versions.Where(version => version.Metrics.TryGetValue(metric, out var value) && !double.IsNaN(value)).Reverse().ToList();
+            return judged.Where(version => version.Data == judged[0].Data).MaxBy(version => least ? -version.Metrics[metric] : version.Metrics[metric]);
+        }
     }
+
+    /// <summary>The version that was best until a version on other evaluation data came, if so; the two are not compared.</summary>
+    /// <param name="before">What was known before.</param>
+    public AdapterVersion? NotCompared(RegisteredAdapter? before) => before?.BestVersion is { } was && BestVersion is { } now && was.Data != now.Data ? was : null;
 
     /// <summary>
     /// Both together: nothing that either has is lost. A version of both has this one's number; one that only the other has keeps its number if it is free here.
@@ -159,7 +172,8 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
             var known = adapter.All.FirstOrDefault(version => version.Key == (link.Hash, run?.Start.Id));
             if (known is not null && (known.Removed is null || !again))
                 return adapter;
-            var version = new AdapterVersion(known?.Number ?? adapter.All.Select(other => other.Number).DefaultIfEmpty().Max() + 1, link.Hash, link.Bytes, run?.Start.Id, now, metrics, best);
+            var version = new AdapterVersion(known?.Number ?? adapter.All.Select(other => other.Number).DefaultIfEmpty().Max() + 1, link.Hash, link.Bytes, run?.Start.Id, now, metrics, best,
+                Data: run?.Start.Hashes.GetValueOrDefault("data.eval"));
             return adapter with { All = [.. adapter.All.Where(other => other.Number != version.Number).Append(version).OrderBy(other => other.Number)] };
         }).Versions.FirstOrDefault(version => version.Key == (link.Hash, run?.Start.Id));
     }

@@ -60,19 +60,25 @@ internal static class GateCommand
         if (!bounds.NoRegression)
             return problems;
         var (metric, order) = accuracy is null ? ("eval_loss", "") : ("eval_accuracy", " desc");
-        var others = store.Find(new RunQuery
+        if (Best("=") is not { } best)
         {
-            Filter = $"experiment = '{config.Config.Tracking.Experiment.Replace("'", "''")}' and status = 'FINISHED' and run_id != '{run.Start.Id}' and metrics.{metric} is not null"
-                + $" and hashes.`data.eval` = '{run.Start.Hashes.GetValueOrDefault("data.eval")}' order by metrics.{metric}{order}",
-            Limit = 1,
-        }).Runs;
-        if (others is not [var best, ..])
+            if (Best("!=") is { } other)
+                Console.Error.WriteLine($"Nothing to compare with: run {other.Start.Id}, the best finished run of this experiment, was judged on other evaluation data.");
             return problems;
+        }
         if (accuracy is { } right && !(right >= best.Eval["accuracy"] - bounds.Tolerance))
             problems.Add(("MEMOPT0013", $"accuracy {Text(right)} is below {Text(best.Eval["accuracy"])} of run {best.Start.Id}"));
         else if (accuracy is null && !(loss <= best.Eval["loss"] + bounds.Tolerance))
             problems.Add(("MEMOPT0013", $"evaluation loss {Text(loss)} is above {Text(best.Eval["loss"])} of run {best.Start.Id}"));
         return problems;
+
+        // The best finished run on the same evaluation data, or on other data.
+        Run? Best(string same) => store.Find(new RunQuery
+        {
+            Filter = $"experiment = '{config.Config.Tracking.Experiment.Replace("'", "''")}' and status = 'FINISHED' and run_id != '{run.Start.Id}' and metrics.{metric} is not null"
+                + $" and hashes.`data.eval` {same} '{run.Start.Hashes.GetValueOrDefault("data.eval")}' order by metrics.{metric}{order}",
+            Limit = 1,
+        }).Runs is [var first] ? first : null;
     }
 
     private static string Text(double value) => value.ToString("0.####", CultureInfo.InvariantCulture);

@@ -74,12 +74,12 @@ internal sealed class ConsoleWatcher : IWatcher
 /// <summary>The memory ledger, estimated beside measured.</summary>
 internal static class LedgerTable
 {
-    public static Table Of(IReadOnlyList<LedgerRow> rows, bool measured)
+    public static FittedTable Of(IReadOnlyList<LedgerRow> rows, bool measured)
     {
-        var table = new Table().Border(TableBorder.Simple).AddColumn("memory").AddColumn("on").AddColumn(new TableColumn("estimate").RightAligned());
+        var table = new FittedTable("--json").AddColumn("memory").AddColumn("on").AddColumn("estimate", right: true);
         if (measured)
-            table.AddColumn(new TableColumn("measured").RightAligned());
-        table.AddColumn("from");
+            table.AddColumn("measured", right: true);
+        table.AddColumn("from", breaks: true);
         foreach (var row in rows)
         {
             List<string> cells = [row.Name, row.Place, Size(row.Bytes)];

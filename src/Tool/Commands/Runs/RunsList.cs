@@ -11,6 +11,9 @@ internal static class RunsList
 {
     private static readonly string[] usual = ["run_id", "experiment", "status", "start_time", "step", "metrics.loss", "metrics.eval_loss", "metrics.eval_accuracy"];
 
+    /// <summary>The same, the last to be left out on a narrow terminal first.</summary>
+    private static readonly string[] importance = ["run_id", "status", "metrics.loss", "metrics.eval_loss", "start_time", "experiment", "step", "metrics.eval_accuracy"];
+
     public static Command Create()
     {
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
@@ -34,7 +37,7 @@ internal static class RunsList
         {
             using var runs = Workplace.Store(parsed.GetValue(store));
             var asked = (parsed.GetValue(columns) ?? []).SelectMany(Apart).ToList();
-            var shown = asked.Count > 0 ? asked : [.. usual];
+            IReadOnlyList<string> shown = asked.Count > 0 ? asked : usual;
             var found = runs.Find(new RunQuery
             {
                 Filter = parsed.GetValue(filter),
@@ -90,9 +93,12 @@ internal static class RunsList
 
     private static void Table(IReadOnlyList<string> columns, IReadOnlyList<IReadOnlyList<object?>> rows)
     {
-        var table = new Table().Border(TableBorder.Simple);
-        foreach (var column in columns)
-            table.AddColumn(new TableColumn(Markup.Escape(column.StartsWith("metrics.", StringComparison.Ordinal) ? column["metrics.".Length..] : column)));
+        var table = new FittedTable("--columns NAMES, --csv or --json");
+        foreach (var (place, column) in columns.Index())
+        {
+            var (metric, rank) = (column.StartsWith("metrics.", StringComparison.Ordinal), Array.IndexOf(importance, column));
+            table.AddColumn(Markup.Escape(metric ? column["metrics.".Length..] : column), right: metric, rank: columns == usual ? rank : place);
+        }
         foreach (var row in rows)
             table.AddRow([.. columns.Zip(row).Select(cell => cell.First == "status" ? RunsCommand.Spelled((string)cell.Second!) : Markup.Escape(RunsCommand.Brief(cell.Second)))]);
         Shell.Output.Write(table);

@@ -146,9 +146,9 @@ internal static class RunsUpkeep
     }
 
     /// <summary>Checkpoints of some runs, beside the configs of this folder.</summary>
-    private static IEnumerable<string> Checkpoints(string? store, HashSet<string> runs)
+    internal static IEnumerable<string> Checkpoints(string? store, HashSet<string> runs)
     {
-        var root = Path.GetDirectoryName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(store ?? new TrackingConfig().Store)))!;
+        var root = Path.GetDirectoryName(Workplace.StoreFolder(store))!;
         if (!Directory.Exists(root))
             yield break;
         foreach (var manifest in Directory.EnumerateDirectories(root, "checkpoints", new EnumerationOptions { RecurseSubdirectories = true, MaxRecursionDepth = 3 })    // those of a sweep lie two folders deeper
