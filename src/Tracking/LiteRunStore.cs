@@ -163,7 +163,9 @@ public sealed partial class LiteRunStore : IRunStore
         return there.Count == 0 ? null : there[^1].Value;
     }
 
-    /// <summary>Runs a query over a database that has every complete spool line of the runs it is about.</summary>
+    /// <summary>
+    /// Runs a query over a database that has every complete spool line of the runs it is about; lines of others are taken in as far as one turn goes.
+    /// </summary>
     /// <param name="query">What is asked.</param>
     /// <param name="about">Which ids it is about; null for all runs.</param>
     private T Query<T>(Func<RunDatabase, T> query, Predicate<string>? about = null) => Query((db, _) => query(db), about);
@@ -211,8 +213,8 @@ public sealed partial class LiteRunStore : IRunStore
             // A database that someone set aside meanwhile needs everything again, and what is sealed, too.
             if (news is null || db.Made != made || !db.Complete && !all)
                 (all, made, news) = (!db.Complete, db.Made, spool.Look(all: !db.Complete, about));
-            news = db.Ingest(news, Math.Min(Environment.TickCount64 + Turn, due), everything: about is null);
-            var done = news.Count == 0 || Environment.TickCount64 >= due;
+            news = db.Ingest(news, Math.Min(Environment.TickCount64 + Turn, due));
+            var done = !news.Any(one => about is null || about(one.Segment.Run)) || Environment.TickCount64 >= due;
             var result = done ? query(db, news.Select(one => one.Segment.Run).Distinct().Count()) : default;
             PointReads += db.PointReads;
             return (done, result);

@@ -74,14 +74,13 @@ internal sealed class RunDatabase : IDisposable
     /// </summary>
     /// <param name="news">What there may be to take in.</param>
     /// <param name="until">When to end, as <see cref="Environment.TickCount64"/>.</param>
-    /// <param name="everything">Whether nothing but this is news, so that afterwards all is taken in.</param>
-    public IReadOnlyList<Spool.News> Ingest(IReadOnlyList<Spool.News> news, long until, bool everything = true)
+    public IReadOnlyList<Spool.News> Ingest(IReadOnlyList<Spool.News> news, long until)
     {
         var left = new Queue<IGrouping<string, Spool.News>>(news.GroupBy(one => one.Segment.Run));
         do
             Lot(left, until);
         while (left.Count > 0 && Environment.TickCount64 <= until);
-        if (left.Count == 0 && everything && !Complete)
+        if (left.Count == 0 && !Complete)
         {
             state.Upsert(new BsonDocument { ["_id"] = "complete" });
             Checkpoint();

@@ -241,7 +241,7 @@ public sealed class FilterTests : IDisposable
             var meant = System.Text.RegularExpressions.Regex.Escape(like).Replace("%", ".*").Replace("_", ".");
             var options = System.Text.RegularExpressions.RegexOptions.Singleline | (insensitive ? System.Text.RegularExpressions.RegexOptions.IgnoreCase : 0);
             var filter = FilterParser.Parse($"tags.t {(insensitive ? "ilike" : "like")} '{like}'");
-            var record = new RunRecord { Id = "x" };
+            var record = new RunRecord { Id = "x", Number = 1 };
             record.Set(tag: true, "t", text);
             Assert.True(System.Text.RegularExpressions.Regex.IsMatch(text, $"^(?:{meant})\\z", options) == filter.Matches(new(record, (_, _) => null, name => name)), $"\"{text}\" like \"{like}\"");
         }

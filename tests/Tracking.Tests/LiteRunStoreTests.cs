@@ -223,9 +223,9 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void One_run_is_told_without_taking_in_the_others()
+    public void One_run_is_told_without_waiting_for_the_others()
     {
-        using var store = new LiteRunStore(folder);
+        using var store = new LiteRunStore(folder) { Turn = -1 };
         Backlog(store, 30);
         Assert.Equal("r12", store.Get("r12")!.Start.Id);
         Assert.Equal([1], store.Steps("r13").Select(row => row.Step));
