@@ -83,7 +83,8 @@ internal static class UiCommand
     {
         try
         {
-            Process.Start(new ProcessStartInfo(url) { UseShellExecute = true })?.Dispose();
+            var opener = OperatingSystem.IsWindows() ? null : Surroundings.Program(OperatingSystem.IsMacOS() ? "open" : "xdg-open") ?? throw new FileNotFoundException("xdg-open is not installed.");
+            Process.Start(opener is null ? new ProcessStartInfo(url) { UseShellExecute = true, WorkingDirectory = AppContext.BaseDirectory } : new ProcessStartInfo(opener, [url]))?.Dispose();
         }
         catch (Exception e) when (e is System.ComponentModel.Win32Exception or InvalidOperationException or FileNotFoundException)
         {
