@@ -6,6 +6,7 @@ using Memopt.Tool.Commands;
 using Memopt.Tool.Commands.Runs;
 using Memopt.Trainer;
 
+TerminalText.Guard();
 // The verbs, one file each under Commands/. A fault that the user can mend is a message and an exit code, never a stack trace.
 var root = new RootCommand("Fine-tune large language models within the memory you have.\n\nExample:\n  dotnet new memopt-qlora -n MyTune && cd MyTune\n  dotnet memopt run\n  dotnet memopt runs list")
 {

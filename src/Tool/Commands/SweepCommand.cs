@@ -125,7 +125,7 @@ internal static class SweepCommand
             }
             catch (Exception e) when (e is not TrackingException)
             {
-                var reason = e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0];
+                var reason = Secrets.Redact(e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0]);
                 watcher.Stage("failed", reason);
                 return Became("failed", reason: reason);
             }
@@ -140,7 +140,7 @@ internal static class SweepCommand
         table.AddColumn(new TableColumn(Markup.Escape(sweep.Sweep.Metric)).RightAligned()).AddColumn("status").AddColumn("run").AddColumn("");
         foreach (var child in children)
         {
-            table.AddRow([$"{child.Number}", .. sweep.Combinations[child.Number - 1].Settings.Select(setting => Markup.Escape(setting.Value)), RunsCommand.Brief(child.Value),
+            table.AddRow([$"{child.Number}", .. sweep.Combinations[child.Number - 1].Settings.Select(setting => Markup.Escape(Secrets.Redact(setting.Key, setting.Value))), RunsCommand.Brief(child.Value),
                 RunsCommand.Spelled(child.Status), child.RunId ?? "–", child == best ? "[green]best[/]" : Markup.Escape(child.Reason ?? "")]);
         }
         Shell.Output.Write(table);
@@ -151,7 +151,7 @@ internal static class SweepCommand
         }
     }
 
-    private static Dictionary<string, JsonNode?> Parameters(Combination combination) => combination.Settings.ToDictionary(setting => setting.Key, setting => JsonNode.Parse(setting.Value));
+    private static Dictionary<string, JsonNode?> Parameters(Combination combination) => combination.Settings.ToDictionary(setting => setting.Key, setting => Secrets.Tells(setting.Key) ? Secrets.Redacted : JsonNode.Parse(Secrets.Redact(setting.Value)));
 
     /// <summary>What a file holds, written on the first call.</summary>
     private static string Kept(string file, string first)

@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Hub;
 using Memopt.Trainer.Models;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -39,7 +40,7 @@ public static class AdapterFiles
             ["alpha_pattern"] = new JsonObject(loras.Where(lora => Math.Abs(Alpha(lora, rslora) - alpha) > 1e-9 * alpha)
                 .Select(lora => KeyValuePair.Create(lora.Name, Number(Alpha(lora, rslora))))),
             ["auto_mapping"] = null,
-            ["base_model_name_or_path"] = baseModel,
+            ["base_model_name_or_path"] = baseModel is null ? null : ModelSource.Public(baseModel),
             ["bias"] = biases switch { BiasMode.All => "all", BiasMode.LoraOnly => "lora_only", _ => "none" },
             ["fan_in_fan_out"] = false,
             ["inference_mode"] = true,

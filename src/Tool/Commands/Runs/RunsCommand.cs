@@ -49,7 +49,7 @@ internal static class RunsCommand
             }
             var (evals, events) = (runs.Evals(run.Start.Id), runs.Events(run.Start.Id));
             var console = Shell.Output;
-            console.MarkupLine($"[bold]run {run.Start.Id}[/]  {Spelled(run.Status)}{(run.Reason is null ? "" : Markup.Escape($" ({run.Reason})"))}");
+            console.MarkupLine($"[bold]run {Markup.Escape(run.Start.Id)}[/]  {Spelled(run.Status)}{(run.Reason is null ? "" : Markup.Escape($" ({run.Reason})"))}");
             var facts = new Grid().AddColumn().AddColumn();
             void Fact(string name, string? value) => facts.AddRow(name, Markup.Escape(value ?? "–"));
             Fact("experiment", run.Start.Experiment);

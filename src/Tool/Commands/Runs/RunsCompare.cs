@@ -38,7 +38,7 @@ internal static class RunsCompare
             }
             var table = new Table().Border(TableBorder.Simple).AddColumn("");
             foreach (var run in chosen)
-                table.AddColumn(run.Start.Id);
+                table.AddColumn(Markup.Escape(run.Start.Id));
             void Row(string title, Func<Run, string?> cell) => table.AddRow([Markup.Escape(title), .. chosen.Select(run => Markup.Escape(cell(run) ?? "–"))]);
             Row("status", run => run.Status.ToString().ToLowerInvariant());
             Row("step", run => $"{run.Step} / {run.Start.TotalSteps}");
@@ -77,7 +77,7 @@ internal static class RunsCompare
                 Shell.Output.WriteLine("The runs do not differ.");
                 return 0;
             }
-            var table = new Table().Border(TableBorder.Simple).AddColumns("", "", one.Start.Id, other.Start.Id);
+            var table = new Table().Border(TableBorder.Simple).AddColumns("", "", Markup.Escape(one.Start.Id), Markup.Escape(other.Start.Id));
             var section = "";
             foreach (var difference in differences)
             {
