@@ -27,10 +27,10 @@ internal static class Shell
     public static readonly JsonSerializerOptions Lines = new(Json) { WriteIndented = false };
 
     /// <summary>Progress and messages.</summary>
-    public static IAnsiConsole Progress { get; } = TerminalText.Console(Console.Error, Console.IsErrorRedirected, Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect);
+    public static IAnsiConsole Progress { get; } = TerminalText.Console(TerminalText.Error, Console.IsErrorRedirected, Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect);
 
     /// <summary>Tables asked for.</summary>
-    public static IAnsiConsole Output { get; } = TerminalText.Console(Console.Out, Console.IsOutputRedirected);
+    public static IAnsiConsole Output { get; } = TerminalText.Console(TerminalText.Output, Console.IsOutputRedirected);
 
     public static string Version => Session.Version;
 

@@ -10,6 +10,12 @@ namespace Memopt.Tool;
 /// </summary>
 internal static class TerminalText
 {
+    /// <summary>The process's streams as they are, for Spectre's consoles, which write commands of their own.</summary>
+    public static TextWriter Output { get; } = System.Console.Out;
+
+    /// <inheritdoc cref="Output"/>
+    public static TextWriter Error { get; } = System.Console.Error;
+
     /// <summary>
     /// A text in which control characters, and those that turn the direction of what follows, are shown and do nothing: ␛ for an escape, \u202e for a right-to-left override,
     /// which is how JSON writes it too. Tabs and ends of lines stay.
@@ -34,20 +40,20 @@ internal static class TerminalText
         return shown.ToString();
     }
 
-    /// <summary>Makes the process's two streams show strangers' text only as <see cref="Visible"/> gives it. Spectre's consoles, which write commands of their own, are made with <see cref="Console"/>.</summary>
+    /// <summary>Makes everything that is written through <see cref="System.Console"/> pass <see cref="Visible"/>.</summary>
     public static void Guard()
     {
-        System.Console.SetOut(new Writer(System.Console.Out));
-        System.Console.SetError(new Writer(System.Console.Error));
+        System.Console.SetOut(new Writer(Output));
+        System.Console.SetError(new Writer(Error));
     }
 
     /// <summary>Spectre's console over a stream: its own colours and moves pass, the text of what it shows as <see cref="Visible"/> gives it.</summary>
-    /// <param name="stream">Standard output or error.</param>
+    /// <param name="stream"><see cref="Output"/> or <see cref="Error"/>.</param>
     /// <param name="redirected">Whether the stream is no terminal; then it is 200 columns wide.</param>
     /// <param name="ansi">Whether colours are written.</param>
     public static IAnsiConsole Console(TextWriter stream, bool redirected, AnsiSupport ansi = AnsiSupport.Detect)
     {
-        var console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new Terminal(stream is Writer guarded ? guarded.Inner : stream, !redirected), Ansi = ansi });
+        var console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new Terminal(stream, !redirected), Ansi = ansi });
         if (redirected)
             console.Profile.Width = 200;
         console.Pipeline.Attach(new Hook());
@@ -65,8 +71,6 @@ internal static class TerminalText
 
     private sealed class Writer(TextWriter inner) : TextWriter
     {
-        public TextWriter Inner => inner;
-
         public override Encoding Encoding => inner.Encoding;
 
         public override void Write(char value) => inner.Write(Visible(value.ToString()));

@@ -9,14 +9,14 @@ namespace Memopt.Tracking;
 /// <summary>
 /// Keeps secrets out of what leaves the process: by the name that a value has (token, api_key, password, …), in settings, tags and JSON at any depth, and by the look of any text
 /// (signed addresses, passwords in addresses, tokens of known services), also where an address is escaped for JSON, HTML or another address.
-/// A text that takes longer than ten seconds to look through is replaced whole.
+/// A text that takes longer than a minute to look through is replaced whole.
 /// </summary>
 public static partial class Secrets
 {
     /// <summary>What stands in a secret's place.</summary>
     public const string Redacted = "[redacted]";
 
-    private const int Patience = 10_000;
+    private const int Patience = 60_000;
     private const RegexOptions Plain = RegexOptions.ExplicitCapture | RegexOptions.CultureInvariant;
 
     private static readonly JsonSerializerOptions compact = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping }, indented = new(compact) { WriteIndented = true };

@@ -39,8 +39,8 @@ public sealed class PlantedSecretsTests : IDisposable
         var run = Memopt("run", "--set", $"tracking.tags.client_secret=\"{Plant()}\"", "--set", $"tracking.tags.note=\"hf_{Plant()}\"", "--json");
         Assert.True(run.Exit == 0, run.Error);
         var id = (string)run.Json["runId"]!;
-        foreach (var command in new[] { $"runs show {id}", $"runs show {id} --json", "runs list --json --columns params.model.source,params.tracking.tags", "config check", "config check --json", "plan --gpu H100", "runs export out.memopt" })
-            Memopt(command.Split(' '));
+        foreach (var command in new[] { $"runs show {id}", $"runs show {id} --json", "runs list --json --columns params.model.source,params.tracking.tags", "config check", "config check --json", "plan --gpu H100", "runs backup out.zip" })
+            Assert.NotEqual("", Memopt(command.Split(' ')) is { Exit: 0 } done ? done.Output + done.Error : "");
 
         // Without the store the checkpoint is one of a run that has not ended; the address is signed anew.
         Directory.Delete(Path.Combine(folder, ".memopt", "store"), recursive: true);
@@ -89,12 +89,14 @@ public sealed class PlantedSecretsTests : IDisposable
         foreach (var file in Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Where(file => !given.Contains(Path.GetRelativePath(folder, file))))
         {
             var bytes = File.ReadAllBytes(file);
-            if (bytes is [0x1f, 0x8b, ..])
+            if (bytes is [(byte)'P', (byte)'K', ..])
             {
-                using var plain = new MemoryStream();
-                using (var packed = new GZipStream(new MemoryStream(bytes), CompressionMode.Decompress))
-                    packed.CopyTo(plain);
-                bytes = plain.ToArray();
+                using var zip = new ZipArchive(new MemoryStream(bytes));
+                foreach (var entry in zip.Entries)
+                {
+                    using var text = new StreamReader(entry.Open(), Encoding.Latin1);
+                    yield return ($"{entry.FullName} of {file}", text.ReadToEnd());
+                }
             }
             yield return (file, Encoding.Latin1.GetString(bytes));
             yield return (file + " (its name)", file);

@@ -57,7 +57,7 @@ public sealed class TerminalTests : IDisposable
         {
             run.Append(new RunEvent(DateTimeOffset.UtcNow, 0, "oom", Hostile));
             run.Append(new MetricRow(1, new Dictionary<string, double> { [Hostile] = 1 }));
-            run.End(new Outcome(RunStatus.Failed, Hostile) { Ended = DateTimeOffset.UtcNow });
+            run.End(new Memopt.Tracking.Outcome(RunStatus.Failed, Hostile) { Ended = DateTimeOffset.UtcNow });
         }
         foreach (var command in new[] { "plan --model model", "runs list --columns experiment", "runs show r1", "runs tail r1", "runs list --filter X", "adapters show X", "cache rm X", "config check X" })
         {
