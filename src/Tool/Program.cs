@@ -15,6 +15,7 @@ internal static class Program
     private static int Run(string[] args)
     {
         StandardStream.Install();
+        TerminalText.Guard();
         var parsed = Root().Parse(args.Length > 0 ? args : ["--help"], CommandLine.Form);
         if (CommandLine.Wrong(parsed, args) is { } wrong)
             return Shell.Guard(args.Contains("--json"), () => throw wrong);

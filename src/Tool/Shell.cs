@@ -28,18 +28,11 @@ internal static class Shell
     /// <summary>The same on one line.</summary>
     public static readonly JsonSerializerOptions Lines = new(Json) { WriteIndented = false };
 
-    /// <summary>The width of what has none: more characters than any line has.</summary>
-    private const int Endless = 1 << 20;
-
     /// <summary>Progress and messages.</summary>
-    public static IAnsiConsole Progress { get; } = Wide(Console.IsErrorRedirected, AnsiConsole.Create(new AnsiConsoleSettings
-    {
-        Out = new AnsiConsoleOutput(Console.Error),
-        Ansi = Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect,
-    }));
+    public static IAnsiConsole Progress { get; } = TerminalText.Console(TerminalText.Error, Console.IsErrorRedirected, Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect);
 
     /// <summary>Tables asked for.</summary>
-    public static IAnsiConsole Output { get; } = Wide(Console.IsOutputRedirected, AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Out) }));
+    public static IAnsiConsole Output { get; } = TerminalText.Console(TerminalText.Output, Console.IsOutputRedirected);
 
     public static string Version => Session.Version;
 
@@ -132,27 +125,25 @@ internal static class Shell
     {
         if (json)
         {
-            Print(new { error = new { message = fault.Message, found = fault.Found, next = fault.Next, problems = fault.Problems } });
+            Print(new { error = new { message = Secrets.Redact(fault.Message), found = Clean(fault.Found), next = Clean(fault.Next), problems = Clean(fault.Problems) } });
         }
         // Not broken into lines of a width: a build reads them.
         Progress.Markup($"[red]{(fault.Problems.Count > 0 ? "problem" : "error")}:[/] ");
-        Console.Error.WriteLine(fault.Message);
+        Tell(fault.Message);
         foreach (var problem in fault.Problems.Take(50))
-            Console.Error.WriteLine(problem);
+            Tell($"{problem}");
         if (fault.Found is not null && fault.Problems.Count == 0)
-            Console.Error.WriteLine($"  found: {fault.Found}");
+            Tell($"  found: {fault.Found}");
         if (fault.Next is not null)
-            Console.Error.WriteLine($"  next:  {fault.Next}");
+            Tell($"  next:  {fault.Next}");
         return fault.Failed ? 1 : 2;
     }
 
-    /// <summary>A pipe or a file has no edge at which to break a line or leave out a column. A terminal that does not tell its width may have it in COLUMNS.</summary>
-    private static IAnsiConsole Wide(bool redirected, IAnsiConsole console)
-    {
-        if (redirected)
-            console.Profile.Width = Endless;
-        else if (int.TryParse(Environment.GetEnvironmentVariable("COLUMNS"), out var columns) && columns > 0)
-            console.Profile.Width = columns;
-        return console;
-    }
+    /// <summary>A line on standard error without the secrets in it, not broken at a width.</summary>
+    public static void Tell(string text) => Console.Error.WriteLine(Secrets.Redact(text));
+
+    /// <summary>Problems without the secrets in their texts, for JSON.</summary>
+    public static IEnumerable<Problem> Clean(IEnumerable<Problem> problems) => problems.Select(problem => problem with { Message = Secrets.Redact(problem.Message) });
+
+    private static string? Clean(string? text) => text is null ? null : Secrets.Redact(text);
 }

@@ -51,7 +51,7 @@ public sealed partial class LiteRunStore : IRunStore
         return Guard(() =>
         {
             spool.Create();
-            return new SpoolWriter(spool, Secrets.Redact(start), fromStep, clock, Disk);
+            return new SpoolWriter(spool, start, fromStep, clock, Disk);
         });
     }
 

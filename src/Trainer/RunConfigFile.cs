@@ -99,12 +99,12 @@ public static partial class RunConfigFile
         return reading.Problems[0] with { File = config.File };
     }
 
-    /// <summary>Pinned settings that differ between a checkpoint's config (as JSON) and this one.</summary>
+    /// <summary>Pinned settings that differ between a checkpoint's config (as JSON) and this one, secrets left out: a checkpoint holds none.</summary>
     public static IReadOnlyList<Override> PinnedDifferences(string saved, RunConfig now)
     {
         // A setting that is younger than the checkpoint was at its default.
-        var (before, after) = (Flat(new RunConfig()), Flat(Write(now, pinnedOnly: true)));
-        foreach (var (key, value) in Flat(JsonNode.Parse(saved)!))
+        var (before, after) = (Flat(new RunConfig()), Flat(JsonNode.Parse(Secrets.Redact(Write(now, pinnedOnly: true).ToJsonString()))!));
+        foreach (var (key, value) in Flat(JsonNode.Parse(Secrets.Redact(saved))!))
             before[key] = value;
         return [.. after.Where(pair => before[pair.Key] != pair.Value).Select(pair => new Override(pair.Key, before[pair.Key], pair.Value))];
     }

@@ -1,7 +1,7 @@
 using System.Collections;
-using System.ComponentModel;
-using System.Diagnostics;
 using System.Text.RegularExpressions;
+using System.Xml;
+using System.Xml.Linq;
 using Memopt.Tracking;
 using Memopt.Trainer.Hub;
 using Memopt.Trainer.Native;
@@ -37,7 +37,25 @@ public static partial class Surroundings
     /// <summary>Where libtorch may be.</summary>
     /// <param name="project">Folder whose restored packages come first; null is the current one.</param>
     public static BackendEnvironment BackendEnvironment(string? project = null) => new(Place("MEMOPT_LIBTORCH"),
-        Variable("NUGET_PACKAGES") ?? Path.Combine(Home, ".nuget", "packages"), project ?? Directory.GetCurrentDirectory(), Path.Combine(Cache, "memopt"));
+        [.. Variable("MEMOPT_PACKAGES")?.Split(Path.PathSeparator) ?? [], Variable("NUGET_PACKAGES") ?? UserPackages() ?? Path.Combine(Home, ".nuget", "packages")],
+        project ?? Directory.GetCurrentDirectory(), Path.Combine(Cache, "memopt"), Program("python3"));
+
+    /// <summary>The package folder that the user's own NuGet configuration names; a project's configuration is a stranger's.</summary>
+    private static string? UserPackages()
+    {
+        var file = OperatingSystem.IsWindows() ? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.ApplicationData), "NuGet", "NuGet.Config")
+            : Path.Combine(Home, ".nuget", "NuGet", "NuGet.Config");
+        try
+        {
+            return !File.Exists(file) ? null : XDocument.Load(file).Root?.Elements("config").Elements("add")
+                .FirstOrDefault(setting => string.Equals((string?)setting.Attribute("key"), "globalPackagesFolder", StringComparison.OrdinalIgnoreCase))?.Attribute("value") is { } value
+                ? Path.Combine(Path.GetDirectoryName(file)!, Environment.ExpandEnvironmentVariables(value.Value)) : null;
+        }
+        catch (Exception e) when (e is XmlException or IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
 
     /// <summary>A storage account's place with what logs in there.</summary>
     public static BlobPlace BlobPlace(string place) => Tracking.BlobPlace.Parse(place) with { ConnectionString = Variable("AZURE_STORAGE_CONNECTION_STRING"), Sas = Variable("AZURE_STORAGE_SAS_TOKEN") };
@@ -47,14 +65,28 @@ public static partial class Surroundings
     {
         string[] beginnings = ["MEMOPT_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "PYTORCH_", "TORCH_", "DOTNET_gc", "DOTNET_Tiered", "HF_", "SLURM_JOB", "LD_LIBRARY_PATH", "LD_PRELOAD"];
         return Environment.GetEnvironmentVariables().Cast<DictionaryEntry>().Select(item => KeyValuePair.Create("env." + item.Key, (string?)item.Value ?? ""))
-            .Where(item => beginnings.Any(beginning => item.Key.StartsWith("env." + beginning, StringComparison.Ordinal)) && item.Key != "env.MEMOPT_BUILD").OrderBy(item => item.Key, StringComparer.Ordinal);
+            .Where(item => beginnings.Any(beginning => item.Key.StartsWith("env." + beginning, StringComparison.Ordinal)) && item.Key is not ("env.MEMOPT_BUILD" or "env.MEMOPT_PACKAGES")).OrderBy(item => item.Key, StringComparer.Ordinal);
     }
 
     /// <summary>Git commit of a folder and whether it has changes; null outside a repository or without git.</summary>
-    public static (string? Commit, bool Dirty) Git(string folder)
+    public static (string? Commit, bool Dirty) Commit(string folder)
     {
-        var commit = Run("git", folder, "rev-parse", "HEAD");
-        return (commit, commit is not null && !string.IsNullOrEmpty(Run("git", folder, "status", "--porcelain", "--untracked-files=no")));
+        var git = Git.In(folder);
+        var commit = git?.Ask("rev-parse", "HEAD")?.Trim();
+        return (commit, commit is not null && !string.IsNullOrEmpty(git!.Ask("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")));
+    }
+
+    /// <summary>
+    /// The full path of a program by its name, or null. The system's own search would take one from the current folder first, and from relative folders in PATH; those may hold a
+    /// stranger's files.
+    /// </summary>
+    public static string? Program(string name)
+    {
+        var file = OperatingSystem.IsWindows() ? name + ".exe" : name;
+        return (Variable("PATH") ?? "").Split(Path.PathSeparator).Where(Path.IsPathFullyQualified).Select(folder => Path.Combine(folder, file)).FirstOrDefault(Executable);
+
+        static bool Executable(string path) => File.Exists(path) && (OperatingSystem.IsWindows()
+            || (File.GetUnixFileMode(path) & (UnixFileMode.UserExecute | UnixFileMode.GroupExecute | UnixFileMode.OtherExecute)) != 0);
     }
 
     /// <summary>HOME, or where that is unset or empty the folder that the system's list of users names; it need not exist.</summary>
@@ -94,21 +126,6 @@ public static partial class Surroundings
         catch (TrackingException e)
         {
             throw new UserFault("Azure storage needs a login.", found: e.Message, next: "az login, or set AZURE_STORAGE_SAS_TOKEN; a public container is read by its https:// address", inner: e) { Failed = true };
-        }
-    }
-
-    private static string? Run(string program, string folder, params string[] arguments)
-    {
-        try
-        {
-            using var process = Process.Start(new ProcessStartInfo(program, arguments) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true })!;
-            var output = process.StandardOutput.ReadToEnd();
-            process.WaitForExit();
-            return process.ExitCode == 0 ? output.Trim() : null;
-        }
-        catch (Exception e) when (e is Win32Exception or IOException)
-        {
-            return null;
         }
     }
 }

@@ -41,8 +41,8 @@ internal static class AdaptersCommand
             foreach (var adapter in all)
             {
                 string At(string alias) => adapter.Aliases.TryGetValue(alias, out var number) ? Told(adapter, adapter.Versions.First(version => version.Number == number)) : "–";
-                table.AddRow(adapter.Name, $"{adapter.Versions.Count}", At(RegisteredAdapter.Latest), At(RegisteredAdapter.Best),
-                    string.Join(", ", adapter.Aliases.Where(alias => alias.Key is not (RegisteredAdapter.Latest or RegisteredAdapter.Best)).Select(alias => $"{alias.Key} → {alias.Value}")));
+                table.AddRow(Markup.Escape(adapter.Name), $"{adapter.Versions.Count}", At(RegisteredAdapter.Latest), At(RegisteredAdapter.Best),
+                    Markup.Escape(string.Join(", ", adapter.Aliases.Where(alias => alias.Key is not (RegisteredAdapter.Latest or RegisteredAdapter.Best)).Select(alias => $"{alias.Key} → {alias.Value}"))));
             }
             Shell.Output.Write(table);
             return 0;
@@ -70,8 +70,8 @@ internal static class AdaptersCommand
                 .AddColumn(Markup.Escape(metric), right: true, rank: 2).AddColumn("size", right: true).AddColumn("artifact").AddColumn("aliases", breaks: true, rank: 3);
             foreach (var version in adapter.Versions)
             {
-                table.AddRow($"{version.Number}", $"{version.Created:yyyy-MM-dd HH:mm}", version.Run ?? "–", Value(version),
-                    LedgerTable.Size(version.Bytes), version.Hash[..12], string.Join(", ", adapter.Aliases.Where(alias => alias.Value == version.Number).Select(alias => alias.Key)));
+                table.AddRow($"{version.Number}", $"{version.Created:yyyy-MM-dd HH:mm}", Markup.Escape(version.Run ?? "–"), Value(version),
+                    LedgerTable.Size(version.Bytes), version.Hash[..12], Markup.Escape(string.Join(", ", adapter.Aliases.Where(alias => alias.Value == version.Number).Select(alias => alias.Key))));
             }
             Shell.Output.Write(table);
             if (adapter.Versions.Any(Elsewhere))

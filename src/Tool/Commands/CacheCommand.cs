@@ -29,7 +29,7 @@ internal static class CacheCommand
             foreach (var model in models)
             {
                 foreach (var revision in model.Revisions)
-                    table.AddRow(Markup.Escape(model.Name), revision.Commit, Markup.Escape(string.Join(", ", revision.Refs)), $"{revision.Files}", LedgerTable.Size(revision.Bytes));
+                    table.AddRow(Markup.Escape(model.Name), Markup.Escape(revision.Commit), Markup.Escape(string.Join(", ", revision.Refs)), $"{revision.Files}", LedgerTable.Size(revision.Bytes));
                 if (model.Unfinished > 0)
                     table.AddRow(Markup.Escape(model.Name), $"{model.Unfinished} unfinished", "", "", LedgerTable.Size(model.Bytes));
             }

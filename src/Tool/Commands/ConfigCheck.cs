@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Text.Json.Nodes;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Memopt.Trainer;
@@ -42,11 +43,11 @@ internal static class ConfigCheck
                 Write(list, BuildInputs.Watched(config));
             if (parsed.GetValue(json))
             {
-                Shell.Print(new { ok = true, hash = config.Hash, peakBytes = plan?.PeakBytes, problems, config = RunConfigFile.Write(config.Config) });
+                Shell.Print(new { ok = true, hash = config.Hash, peakBytes = plan?.PeakBytes, problems = Shell.Clean(problems), config = JsonNode.Parse(Secrets.Redact(config.Json)) });
                 return 0;
             }
             foreach (var problem in problems)
-                Console.Error.WriteLine(problem);
+                Shell.Tell($"{problem}");
             Console.Out.WriteLine($"{config.File} is in order{(plan is null ? "" : $": {LedgerTable.Size(plan.PeakBytes)}, {plan.Rung}")}.");
             return 0;
         })));

@@ -74,7 +74,7 @@ internal static class RunCommand
     private static LoadedConfig Settings(string file, Run run, string[] overrides)
     {
         var config = RunConfigFile.Recorded(Path.Combine(Path.GetDirectoryName(file) ?? "", $"run-{run.Start.Id}"), run.Start.Config, overrides);
-        return RunConfigFile.Flat(config.Config).FirstOrDefault(setting => setting.Value.Contains(Secrets.Redacted, StringComparison.Ordinal)) is not { Key: { } secret } ? config
+        return RunConfigFile.Flat(config.Config).FirstOrDefault(setting => setting.Key != "tracking.tags" && setting.Value.Contains(Secrets.Redacted, StringComparison.Ordinal)) is not { Key: { } secret } ? config
             : throw new UserFault($"{secret} had a secret in it, which is not recorded.", found: Secrets.Redacted, next: $"give it again: --set {secret}=…");
     }
 
@@ -97,7 +97,7 @@ internal static class RunCommand
         watcher = log;
         watcher.Stage("config", config.File);
         foreach (var change in config.Overrides)
-            watcher.Stage("", $"{change.Key}  {change.Old} -> {change.New}   (command line)");
+            watcher.Stage("", $"{change.Key}  {Secrets.Redact(change.Key, change.Old)} -> {Secrets.Redact(change.Key, change.New)}   (command line)");
         return new Session
         {
             Config = config,
@@ -114,5 +114,5 @@ internal static class RunCommand
     }
 
     /// <summary>What is not in the storage account, for JSON.</summary>
-    public static object Unsent(IEnumerable<Unsafe> left) => left.Select(one => new { runId = one.Upload.Run, name = one.Upload.Link.Name, hash = one.Upload.Link.Hash, why = one.Why, next = one.Next });
+    public static object Unsent(IEnumerable<Unsafe> left) => left.Select(one => new { runId = one.Upload.Run, name = one.Upload.Link.Name, hash = one.Upload.Link.Hash, why = one.Why is null ? null : Secrets.Redact(one.Why), next = one.Next });
 }

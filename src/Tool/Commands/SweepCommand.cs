@@ -131,7 +131,7 @@ internal static class SweepCommand
             }
             catch (Exception e) when (e is not TrackingException)
             {
-                var reason = e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0];
+                var reason = Secrets.Redact(e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0]);
                 watcher.Stage("failed", reason);
                 return Became("failed", reason: reason);
             }
@@ -158,7 +158,7 @@ internal static class SweepCommand
         table.AddColumn(Markup.Escape(sweep.Sweep.Metric), right: true, rank: 0).AddColumn("status", rank: 3).AddColumn("run", rank: 2).AddColumn("note", breaks: true, rank: 1);
         foreach (var child in children)
         {
-            table.AddRow([$"{child.Number}", .. sweep.Combinations[child.Number - 1].Settings.Select(setting => Markup.Escape(setting.Value)), RunsCommand.Brief(child.Value),
+            table.AddRow([$"{child.Number}", .. sweep.Combinations[child.Number - 1].Settings.Select(setting => Markup.Escape(Secrets.Redact(setting.Key, setting.Value))), RunsCommand.Brief(child.Value),
                 RunsCommand.Spelled(child.Status), child.RunId ?? "–", child == best ? "[green]best[/]" : Markup.Escape(child.Reason ?? "")]);
         }
         Shell.Output.Write(table);
@@ -169,7 +169,7 @@ internal static class SweepCommand
         }
     }
 
-    private static Dictionary<string, JsonNode?> Parameters(Combination combination) => combination.Settings.ToDictionary(setting => setting.Key, setting => JsonNode.Parse(setting.Value));
+    private static Dictionary<string, JsonNode?> Parameters(Combination combination) => combination.Settings.ToDictionary(setting => setting.Key, setting => Secrets.Tells(setting.Key) ? Secrets.Redacted : JsonNode.Parse(Secrets.Redact(setting.Value)));
 
     /// <summary>What a file holds, written on the first call.</summary>
     private static string Kept(string file, string first)

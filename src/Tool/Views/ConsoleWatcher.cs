@@ -24,7 +24,7 @@ internal sealed class ConsoleWatcher : IWatcher
     {
         using var one = gate.EnterScope();
         Close();
-        console.MarkupLineInterpolated($"[bold]{name,-12}[/] {text}");
+        console.MarkupLineInterpolated($"[bold]{name,-12}[/] {Secrets.Redact(text)}");
     }
 
     public void Progress(string name, long done, long total)
@@ -68,7 +68,8 @@ internal sealed class ConsoleWatcher : IWatcher
             console.WriteLine(text);
             return;
         }
-        Console.Error.Write("\r" + text.PadRight(Math.Max(0, Console.WindowWidth - 1))[..Math.Max(0, Console.WindowWidth - 1)]);
+        var width = Math.Max(0, Console.WindowWidth - 1);
+        console.Profile.Out.Writer.Write("\r" + TerminalText.Visible(text).ReplaceLineEndings(" ").PadRight(width)[..width]);
         open = true;
         if (last)
             Close();
@@ -93,14 +94,14 @@ internal static class LedgerTable
         table.AddColumn("from", breaks: true);
         foreach (var row in rows)
         {
-            List<string> cells = [row.Name, row.Place, Size(row.Bytes)];
+            List<string> cells = [Markup.Escape(row.Name), Markup.Escape(row.Place), Size(row.Bytes)];
             if (measured)
                 cells.Add(row.Measured is { } bytes ? Size(bytes) : "–");
             table.AddRow([.. cells.Append(Markup.Escape(row.Why))]);
         }
         foreach (var place in rows.GroupBy(row => row.Place))
         {
-            List<string> total = ["[bold]total[/]", place.Key, $"[bold]{Size(place.Sum(row => row.Bytes))}[/]"];
+            List<string> total = ["[bold]total[/]", Markup.Escape(place.Key), $"[bold]{Size(place.Sum(row => row.Bytes))}[/]"];
             if (measured)
                 total.Add(place.Any(row => row.Measured is not null) ? $"[bold]{Size(place.Sum(row => row.Measured ?? 0))}[/]" : "–");
             table.AddRow([.. total.Append("")]);

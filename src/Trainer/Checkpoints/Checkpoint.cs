@@ -11,7 +11,7 @@ namespace Memopt.Trainer.Checkpoints;
 /// <summary>What a checkpoint says of itself, written last: where it is, the file exists, or it does not count.</summary>
 /// <param name="Step">Optimizer steps made. Data order, schedule and dropout follow from it and the seeds.</param>
 /// <param name="RunId">The run it belongs to.</param>
-/// <param name="Config">The effective config as JSON, for comparing pinned settings.</param>
+/// <param name="Config">The effective config as JSON without secrets, for comparing pinned settings.</param>
 /// <param name="Hashes">sha256 of what was trained on: data and model.</param>
 /// <param name="Files">sha256 of the files beside the manifest.</param>
 /// <param name="MicroBatch">Sequences computed at once: the order of sums and dropout's masks follow from it, so a resumed run takes the same.</param>
@@ -76,7 +76,7 @@ public sealed class CheckpointFolder(string folder, int keep)
             Directory.Delete(left, recursive: true);
         Directory.CreateDirectory(staged);
         SafeTensors.Write(Path.Combine(staged, State), state);
-        var manifest = new CheckpointManifest(step, runId, config, hashes, new Dictionary<string, string> { [State] = Hash(Path.Combine(staged, State)) }, microBatch, Batches.Order);
+        var manifest = new CheckpointManifest(step, runId, Secrets.Redact(config), hashes, new Dictionary<string, string> { [State] = Hash(Path.Combine(staged, State)) }, microBatch, Batches.Order);
         var about = JsonSerializer.SerializeToUtf8Bytes(manifest, json);
         using (var stream = new FileStream(Path.Combine(staged, Manifest), FileMode.Create))
         {

@@ -24,10 +24,10 @@ public static class ElfVersionNeed
         var bytes = File.ReadAllBytes(library);
         var folder = Path.Combine(cache, "native", Convert.ToHexStringLower(SHA256.HashData(bytes))[..16]);
         var copy = Path.Combine(folder, Path.GetFileName(library));
-        if (File.Exists(copy))
-            return copy;
         Loosen(bytes, library);
-        Directory.CreateDirectory(folder);
+        PrivateFolder.Make(folder);
+        if (File.Exists(copy) && File.ReadAllBytes(copy).AsSpan().SequenceEqual(bytes))
+            return copy;
         var staged = copy + "." + Guid.NewGuid().ToString("N");
         File.WriteAllBytes(staged, bytes);
         File.Move(staged, copy, overwrite: true);

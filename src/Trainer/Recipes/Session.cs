@@ -74,7 +74,7 @@ public sealed record Session
             Watcher.Stage("warning", warning);
         if (parent is { Kind: "sweep" } && backend.Kind == "cuda")
             Cuda.ReleaseCached(backend.Device);                               // what those before it had is free again
-        var (commit, dirty) = Surroundings.Git(config.Folder);
+        var (commit, dirty) = Surroundings.Commit(config.Folder);
         using var uploads = Storage.Uploads(config, Store, text => Watcher.Stage("upload", text));
         var result = FineTune.Run(new Job
         {

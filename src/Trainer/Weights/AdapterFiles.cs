@@ -1,6 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Hub;
 using Memopt.Trainer.Models;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -42,7 +43,7 @@ public static class AdapterFiles
             ["alpha_pattern"] = new JsonObject(loras.Where(lora => Math.Abs(Alpha(lora, rslora) - alpha) > 1e-9 * alpha)
                 .Select(lora => KeyValuePair.Create(lora.Name, Number(Alpha(lora, rslora))))),
             ["auto_mapping"] = null,
-            ["base_model_name_or_path"] = settings.Model.Source,
+            ["base_model_name_or_path"] = ModelSource.Public(settings.Model.Source),
             ["bias"] = biases switch { BiasMode.All => "all", BiasMode.LoraOnly => "lora_only", _ => "none" },
             ["fan_in_fan_out"] = false,
             ["inference_mode"] = true,
