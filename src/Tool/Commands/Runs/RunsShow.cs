@@ -33,7 +33,7 @@ internal static class RunsShow
     private static void Show(Run run, LiteRunStore runs, bool all)
     {
         var console = Shell.Output;
-        console.MarkupLine($"[bold]run {run.Start.Id}[/]  {RunsCommand.Spelled(run.Status)}{(run.Reason is null ? "" : Markup.Escape($" ({run.Reason})"))}");
+        console.MarkupLine($"[bold]run {Markup.Escape(run.Start.Id)}[/]  {RunsCommand.Spelled(run.Status)}{(run.Reason is null ? "" : Markup.Escape($" ({run.Reason})"))}");
         console.Write(Grid(Facts(run)));
         Settings(console, run, all);
         // What a client of MLflow's interface logged has neither plan nor steps of a training.
