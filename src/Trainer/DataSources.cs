@@ -4,7 +4,14 @@ using System.Text.RegularExpressions;
 namespace Memopt.Trainer;
 
 /// <summary>How the rows of a file are written down.</summary>
-public enum DataFormat { Jsonl, Json, Csv, Tsv, Parquet }
+public enum DataFormat
+{
+    [Alias("ndjson", "jsonlines")] Jsonl,
+    Json,
+    Csv,
+    Tsv,
+    Parquet,
+}
 
 /// <summary>Where rows come from. In JSON: a string, or an object with the same names.</summary>
 /// <param name="Source">A file, folder or glob, relative to the config file, or <c>hf:org/name</c>.</param>

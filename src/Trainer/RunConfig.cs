@@ -14,6 +14,13 @@ public sealed class UnitAttribute(string unit) : Attribute
     public string Unit { get; } = unit;
 }
 
+/// <summary>Names that other tools have for exactly the same value: read as it, and never written.</summary>
+[AttributeUsage(AttributeTargets.Field)]
+public sealed class AliasAttribute(params string[] names) : Attribute
+{
+    public IReadOnlyList<string> Names => names;
+}
+
 /// <summary>Everything that decides a fine-tune. Every setting is declared here, once: type, default, unit, cost.</summary>
 public sealed record RunConfig
 {
@@ -42,7 +49,13 @@ public sealed record RunConfig
     public TrackingConfig Tracking { get; init; } = new();
 }
 
-public enum DType { Auto, Float32, Bfloat16, Float16 }
+public enum DType
+{
+    Auto,
+    [Alias("fp32", "float")] Float32,
+    [Alias("bf16")] Bfloat16,
+    [Alias("fp16", "half")] Float16,
+}
 
 public sealed record ModelConfig
 {
@@ -59,7 +72,13 @@ public sealed record ModelConfig
 public enum TrainOn { Assistant, All }
 
 /// <summary>What becomes of a row that is longer than data.maxLength.</summary>
-public enum Truncation { Drop, Left, Right, Split }
+public enum Truncation
+{
+    Drop,
+    [Alias("keep_end")] Left,        // TRL
+    [Alias("keep_start")] Right,
+    Split,
+}
 
 public sealed record DataConfig
 {
@@ -97,9 +116,19 @@ public sealed record DataConfig
     public TrainOn TrainOn { get; init; } = TrainOn.Assistant;
 }
 
-public enum AdapterKind { Lora, Qlora, None }
+public enum AdapterKind
+{
+    Lora,
+    Qlora,
+    [Alias("full")] None,            // LLaMA-Factory
+}
 
-public enum BiasMode { None, All, LoraOnly }
+public enum BiasMode
+{
+    None,
+    All,
+    [Alias("lora_only")] LoraOnly,   // PEFT
+}
 
 public sealed record AdapterConfig
 {
@@ -222,9 +251,17 @@ public sealed record MemoryConfig
     public bool Rehearse { get; init; } = true;
 }
 
-public enum ScheduleKind { Constant, Linear, Cosine }
+public enum ScheduleKind
+{
+    [Alias("constant_with_warmup")] Constant,
+    [Alias("linear_with_warmup")] Linear,
+    [Alias("cosine_with_warmup")] Cosine,
+}
 
-public enum OptimizerKind { Adamw }
+public enum OptimizerKind
+{
+    [Alias("adamw_torch", "adamw_torch_fused")] Adamw,   // transformers
+}
 
 public sealed record TrainConfig
 {
@@ -234,7 +271,7 @@ public sealed record TrainConfig
     [Description("Passes over the data, when steps is not set."), Range(1e-3, 1e6), Pinned]
     public double Epochs { get; init; } = 3;
 
-    [Description("Sequences per optimizer step, over all devices."), Unit("sequences"), Range(1, 1 << 20), Pinned]
+    [Description("Sequences per optimizer step, over all devices; the last step of an epoch has those that are left."), Unit("sequences"), Range(1, 1 << 20), Pinned]
     public int BatchSize { get; init; } = 16;
 
     [Description("Sequences computed at once; the step accumulates the rest. None: the whole batch. Smaller takes less memory."), Unit("sequences"), Range(1, 1 << 20), Pinned]
@@ -246,7 +283,7 @@ public sealed record TrainConfig
     [Description("How the learning rate falls: constant, linear to 0, cosine to 0."), Pinned]
     public ScheduleKind Schedule { get; init; } = ScheduleKind.Linear;
 
-    [Description("Steps over which the learning rate rises from 0; a value below 1 is a share of all steps."), Unit("steps"), Range(0.0, 1e9), Pinned]
+    [Description("Steps over which the learning rate rises from 0; a value below 1 is a share of all steps, rounded up."), Unit("steps"), Range(0.0, 1e9), Pinned]
     public double Warmup { get; init; }
 
     [Description("AdamW's decoupled weight decay."), Range(0.0, 10.0), Pinned]

@@ -124,6 +124,14 @@ public static partial class RunConfigFile
 
     internal static IEnumerable<PropertyInfo> Settings(Type record) => record.GetProperties(BindingFlags.Public | BindingFlags.Instance).Where(p => p.CanWrite);
 
+    /// <summary>The values of an enumeration by their names, then by the names that other tools have for them.</summary>
+    public static IReadOnlyDictionary<string, object> Names(Type type)
+    {
+        var values = Enum.GetValues(type).Cast<object>().ToList();
+        var aliases = values.SelectMany(value => (type.GetField(value.ToString()!)?.GetCustomAttribute<AliasAttribute>()?.Names ?? []).Select(name => (name, value)));
+        return values.Select(value => (Spelling(value), value)).Concat(aliases).ToDictionary();
+    }
+
     internal static string Spelling(object value) => JsonNamingPolicy.CamelCase.ConvertName(value.ToString()!);
 
     internal static JsonNode? Node(object? value) => value switch
@@ -226,7 +234,7 @@ public static partial class RunConfigFile
     /// <summary>One reading of a file: binds by the record's own declarations and collects what is wrong.</summary>
     private sealed partial class Reading(string file)
     {
-        private static readonly Dictionary<string, DataFormat> formats = Enum.GetValues<DataFormat>().ToDictionary(format => Spelling(format));
+        private static readonly Dictionary<string, DataFormat> formats = Names(typeof(DataFormat)).ToDictionary(pair => pair.Key, pair => (DataFormat)pair.Value);
 
         /// <summary>The file's bytes without the mark that some editors put before them.</summary>
         public byte[] Text { get; set => field = value.AsSpan().StartsWith(Encoding.UTF8.Preamble) ? value[3..] : value; } = [];
@@ -355,9 +363,8 @@ public static partial class RunConfigFile
             }
             else if (type.IsEnum)
             {
-                var names = Enum.GetValues(type).Cast<object>().ToDictionary(Spelling);
-                wanted = "one of " + string.Join(", ", names.Keys.Select(name => $"\"{name}\""));
-                value = reader.TokenType == JsonTokenType.String ? names.GetValueOrDefault(reader.GetString()!) : null;
+                wanted = OneOf(type);
+                value = reader.TokenType == JsonTokenType.String ? Names(type).GetValueOrDefault(reader.GetString()!) : null;
             }
             else if (type == typeof(Targets))
             {
@@ -509,7 +516,7 @@ public static partial class RunConfigFile
                     case "source": wanted = "a string that is not empty"; break;
                     case "weight": wanted = "a number above 0, at most 1000"; break;
                     case "columns": wanted = "an object of column names"; break;
-                    case "format": wanted = "one of " + string.Join(", ", formats.Keys.Select(format => $"\"{format}\"")); break;
+                    case "format": wanted = OneOf(typeof(DataFormat)); break;
                 }
                 if (wanted.Length > 0)
                     At(ref reader, $"{path}.{key}", $"must be {wanted}, found {Found(ref reader)}", "MEMOPT0003", located);
@@ -528,6 +535,8 @@ public static partial class RunConfigFile
             var best = known.Select(candidate => (candidate, Distance(name.ToLowerInvariant(), candidate.ToLowerInvariant()))).OrderBy(pair => pair.Item2).FirstOrDefault();
             return best.candidate is not null && best.Item2 <= Math.Max(2, name.Length / 3) ? $" (did you mean {best.candidate}?)" : "";
         }
+
+        private static string OneOf(Type type) => "one of " + string.Join(", ", Enum.GetValues(type).Cast<object>().Select(value => $"\"{Spelling(value)}\""));
 
         private void At(ref Utf8JsonReader reader, string path, string message, string code, bool located = true)
         {

@@ -41,7 +41,7 @@ public static class RunConfigSchema
         var unit = setting.GetCustomAttribute<UnitAttribute>() is { } u ? $" ({u.Unit})" : "";
         var node = new JsonObject { ["description"] = setting.GetCustomAttribute<DescriptionAttribute>()!.Description + unit };
         if (type.IsEnum)
-            node["enum"] = new JsonArray([.. Enum.GetValues(type).Cast<object>().Select(v => (JsonNode)RunConfigFile.Spelling(v))]);
+            node["enum"] = new JsonArray([.. RunConfigFile.Names(type).Keys.Select(name => (JsonNode)name)]);
         else if (type == typeof(Targets))
             node["anyOf"] = new JsonArray(new JsonObject { ["const"] = "all-linear" }, new JsonObject { ["type"] = "array", ["minItems"] = 1, ["items"] = new JsonObject { ["type"] = "string" } });
         else if (type == typeof(DataSources))
@@ -72,7 +72,7 @@ public static class RunConfigSchema
             ["source"] = new JsonObject { ["type"] = "string", ["description"] = "File, folder, glob or hf:org/name (:configuration:split); '#N' behind it takes N rows." },
             ["weight"] = new JsonObject { ["type"] = "number", ["description"] = "How often a row comes in an epoch.", ["exclusiveMinimum"] = 0, ["maximum"] = 1000, ["default"] = 1 },
             ["columns"] = new JsonObject { ["type"] = "object", ["description"] = "Names of the source's columns by the names they are to have: {\"prompt\": \"question\"}.", ["additionalProperties"] = Text() },
-            ["format"] = new JsonObject { ["description"] = "Of the files, when their names do not tell.", ["enum"] = new JsonArray([.. Enum.GetValues<DataFormat>().Select(format => (JsonNode)RunConfigFile.Spelling(format))]) },
+            ["format"] = new JsonObject { ["description"] = "Of the files, when their names do not tell.", ["enum"] = new JsonArray([.. RunConfigFile.Names(typeof(DataFormat)).Keys.Select(name => (JsonNode)name)]) },
         },
     };
 

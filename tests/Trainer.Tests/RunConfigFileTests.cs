@@ -29,6 +29,23 @@ public sealed class RunConfigFileTests
         Assert.Equal(new RunConfig().Train.BatchSize, loaded.Config.Train.BatchSize);
     }
 
+    [Theory]
+    [InlineData("model.dtype", "bf16", "bfloat16"), InlineData("model.dtype", "fp16", "float16"), InlineData("model.dtype", "half", "float16"), InlineData("model.dtype", "fp32", "float32")]
+    [InlineData("model.dtype", "float", "float32"), InlineData("model.dtype", "auto", "auto"), InlineData("quantization.computeType", "bf16", "bfloat16"), InlineData("adapter.kind", "full", "none")]
+    [InlineData("adapter.biases", "lora_only", "loraOnly"), InlineData("train.schedule", "cosine_with_warmup", "cosine"), InlineData("train.optimizer", "adamw_torch", "adamw"), InlineData("data.truncate", "keep_end", "left")]
+    public void Names_that_other_tools_have_are_read_as_the_value_s_own(string setting, string name, string own)
+    {
+        var (section, key) = (setting.Split('.')[0], setting.Split('.')[1]);
+        var (other, ours) = (Read($$"""{ "{{section}}": { "{{key}}": "{{name}}" } }"""), Read("{}", $"{setting}={own}"));
+        Assert.Equal((ours.Json, ours.Hash), (other.Json, other.Hash));
+        Assert.Equal(ours.Json, Read("{}", $"{setting}={name}").Json);
+        Assert.Contains(name, System.Text.Json.Nodes.JsonNode.Parse(RunConfigSchema.Generate())!["properties"]![section]!["properties"]![key]!["enum"]!.AsArray().Select(value => (string)value!));
+    }
+
+    [Theory, InlineData("model.dtype", "int8", "one of \"auto\", \"float32\", \"bfloat16\", \"float16\""), InlineData("train.optimizer", "adamw_8bit", "one of \"adamw\""), InlineData("train.schedule", "cosine_with_restarts", "one of")]
+    public void Names_of_something_else_are_refused(string setting, string name, string expected) =>
+        Assert.Contains(expected, Assert.Single(Assert.Throws<UserFault>(() => Read("{}", $"{setting}={name}")).Problems).Message);
+
     [Fact]
     public void The_written_config_reads_back_the_same()
     {

@@ -70,7 +70,7 @@ internal sealed class ModelOptions
         return (model, adapter);
     }
 
-    private static T Choice<T>(string option, string value) where T : struct, Enum => Enum.TryParse<T>(value, ignoreCase: true, out var found) && Enum.IsDefined(found) ? found
+    private static T Choice<T>(string option, string value) where T : struct, Enum => RunConfigFile.Names(typeof(T)).GetValueOrDefault(value.ToLowerInvariant()) is T found ? found
         : throw new UserFault($"{option} \"{value}\" is not known.", found: value, next: $"use one of {string.Join(", ", Enum.GetNames<T>()).ToLowerInvariant()}");
 }
 

@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text.Json;
 using Memopt.Tracking;
+using Memopt.Trainer.Data;
 using Memopt.Trainer.Weights;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -14,7 +15,9 @@ namespace Memopt.Trainer.Checkpoints;
 /// <param name="Hashes">sha256 of what was trained on: data and model.</param>
 /// <param name="Files">sha256 of the files beside the manifest.</param>
 /// <param name="MicroBatch">Sequences computed at once: the order of sums and dropout's masks follow from it, so a resumed run takes the same.</param>
-public sealed record CheckpointManifest(int Step, string RunId, string Config, IReadOnlyDictionary<string, string> Hashes, IReadOnlyDictionary<string, string> Files, int? MicroBatch = null);
+/// <param name="Order">Which order of rows the step is counted in; checkpoints that do not say it have the first.</param>
+public sealed record CheckpointManifest(int Step, string RunId, string Config, IReadOnlyDictionary<string, string> Hashes, IReadOnlyDictionary<string, string> Files, int? MicroBatch = null,
+    int Order = 1);
 
 /// <summary>A folder of checkpoints. Each is staged under another name, flushed, and renamed whole; a kill at any instant leaves the one before.</summary>
 public sealed class CheckpointFolder(string folder, int keep)
@@ -59,7 +62,7 @@ public sealed class CheckpointFolder(string folder, int keep)
             Directory.Delete(left, recursive: true);
         Directory.CreateDirectory(staged);
         SafeTensors.Write(Path.Combine(staged, State), state);
-        var manifest = new CheckpointManifest(step, runId, config, hashes, new Dictionary<string, string> { [State] = Hash(Path.Combine(staged, State)) }, microBatch);
+        var manifest = new CheckpointManifest(step, runId, config, hashes, new Dictionary<string, string> { [State] = Hash(Path.Combine(staged, State)) }, microBatch, Batches.Order);
         var about = JsonSerializer.SerializeToUtf8Bytes(manifest, json);
         using (var stream = new FileStream(Path.Combine(staged, Manifest), FileMode.Create))
         {

@@ -21,21 +21,30 @@ internal static class AssistantTurns
     /// <param name="chat">What it makes of the messages.</param>
     /// <param name="messages">The chat.</param>
     /// <param name="variables">What the template was given with them.</param>
-    /// <param name="from">The first message that is asked about; those before it are a prompt.</param>
-    public static IReadOnlyList<AssistantTurn> Of(ChatTemplate template, RenderedChat chat, IReadOnlyList<JsonObject> messages, JsonObject? variables, int from = 0)
+    /// <param name="asked">Which messages are asked about; null asks about all.</param>
+    public static IReadOnlyList<AssistantTurn> Of(ChatTemplate template, RenderedChat chat, IReadOnlyList<JsonObject> messages, JsonObject? variables, IReadOnlyList<bool>? asked = null)
     {
+        bool Said(int message) => (string?)messages[message]["role"] == "assistant";
         if (chat.Generated.Count > 0)
         {
-            var prompt = messages.Take(from).Any(message => (string?)message["role"] == "assistant") ? template.RenderMarked([.. messages.Take(from)], addGenerationPrompt: false, variables).Generated.Count : 0;
-            return [.. chat.Generated.Skip(prompt).Select(stretch => new AssistantTurn(stretch.Start, stretch.End, Whole: false))];
+            // The stretches of a turn are those that the chat up to it has more of with it than without it.
+            int Stretches(int count) => count == messages.Count ? chat.Generated.Count
+                : Enumerable.Range(0, count).Any(Said) ? template.RenderMarked([.. messages.Take(count)], addGenerationPrompt: false, variables).Generated.Count : 0;
+            var others = new HashSet<int>();
+            foreach (var message in Enumerable.Range(0, messages.Count).Where(message => Said(message) && asked?[message] == false))
+            {
+                var (first, behind) = (Stretches(message), Stretches(message + 1));
+                others.UnionWith(Enumerable.Range(first, Math.Max(0, behind - first)));
+            }
+            return [.. chat.Generated.Where((_, at) => !others.Contains(at)).Select(stretch => new AssistantTurn(stretch.Start, stretch.End, Whole: false))];
         }
         if (messages.Count > MostMessages)
             throw new UserFault($"where the assistant's turns begin and end is not looked for in a chat of {messages.Count:N0} messages",
                 $"the limit is {MostMessages:N0}; mark the turn with {{% generation %}} in the chat template, or set data.trainOn = all");
         var turns = new List<AssistantTurn>();
-        for (var i = from; i < messages.Count; i++)
+        for (var i = 0; i < messages.Count; i++)
         {
-            if ((string?)messages[i]["role"] != "assistant") continue;
+            if (!Said(i) || asked?[i] == false) continue;
             var turn = (ByPrompt(template, chat.Text, messages, i, variables) ?? ByOtherTurn(template, chat.Text, messages, i, variables)) is { } start
                 ? ByNextTurn(template, chat.Text, messages, i, start, variables) ?? ByContent(template, chat.Text, messages, i, start, variables)
                 : null;

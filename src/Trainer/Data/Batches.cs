@@ -18,16 +18,19 @@ public sealed record MicroBatch(int Count, int Length, long[] Ids, long[] Predic
 public sealed record Documents(int[] Starts, int Longest);
 
 /// <summary>
-/// The order of the data: a stream of epochs, each a new permutation, cut into steps. Any step's batch follows from the seed and its
-/// number alone, so a resumed run needs nothing but the step to be where it was.
+/// The order of the data: epochs, each a new permutation, each cut into steps of a batch; the last step of an epoch has the sequences that
+/// are left, as in transformers' Trainer. Any step's batch follows from the seed and its number alone, so a resumed run needs nothing but
+/// the step to be where it was.
 /// </summary>
 public sealed class Batches
 {
+    /// <summary>Number of this order of rows, kept in a checkpoint: a run that was begun in another does not go on in this one.</summary>
+    public const int Order = 2;
+
     private readonly IReadOnlyList<Row> rows;
     private readonly DataConfig data;
     private readonly int batch;
-    private readonly long total;
-    private readonly List<long> starts = [0];                                // first sequence number of each epoch
+    private readonly List<long> firsts = [0];                                // first step of each epoch, as far as it was asked for
     private (int Epoch, Sequences Sequences) current = (-1, new([], null));
 
     /// <param name="rows">To draw from; read when their batch comes.</param>
@@ -37,8 +40,7 @@ public sealed class Batches
     public Batches(IReadOnlyList<Row> rows, DataConfig data, TrainConfig train, int microBatch)
     {
         (this.rows, this.data, batch, MicroBatch) = (rows, data, train.BatchSize, microBatch);
-        total = train.Steps is { } steps ? (long)steps * batch : SequencesOf(train.Epochs);
-        TotalSteps = (int)Math.Max(1, (total + batch - 1) / batch);
+        TotalSteps = train.Steps ?? (int)Math.Clamp(StepsOf(train.Epochs), 1, int.MaxValue);
     }
 
     /// <summary>Optimizer steps of the whole run.</summary>
@@ -53,12 +55,10 @@ public sealed class Batches
     /// <summary>The micro-batches of a step, counted from 0.</summary>
     public IReadOnlyList<MicroBatch> Step(int step)
     {
-        var chosen = new List<int[]>();
-        var from = (long)step * batch;
-        var until = Math.Min(from + batch, total);
-        for (var number = from; number < until; number++)
-            chosen.Add(Sequence(number));
-        return [.. chosen.Chunk(MicroBatch).Select(sequences => Form(rows, sequences, data.Packing))];
+        var number = EpochOf(step);
+        var (epoch, from) = (Epoch(number), (int)(step - First(number)) * batch);
+        return [.. Enumerable.Range(from, Math.Min(batch, epoch.Count - from)).Select(sequence => epoch[sequence])
+            .Chunk(MicroBatch).Select(sequences => Form(rows, sequences, data.Packing))];
     }
 
     /// <summary>Rows in file order, for evaluation.</summary>
@@ -113,28 +113,32 @@ public sealed class Batches
     /// <summary>Tokens that a sequence of some length takes: long ones are padded to a multiple, so that a GPU meets few shapes and memory few sizes.</summary>
     public static int Padded(int length) => length < 1024 ? length : (length + 127) / 128 * 128;
 
-    private long SequencesOf(double epochs)
+    /// <summary>Steps of so many epochs, rounded up, as transformers' Trainer counts them. A weight may give each epoch other rows.</summary>
+    private double StepsOf(double epochs)
     {
         var whole = (int)Math.Floor(epochs);
-        var sequences = Start(whole);
-        return epochs > whole ? sequences + (long)Math.Round((epochs - whole) * (Start(whole + 1) - sequences)) : sequences;
+        return Math.Ceiling(Alike ? epochs * First(1) : First(whole) + (epochs - whole) * (First(whole + 1) - First(whole)));
     }
 
-    private int[] Sequence(long number)
+    private int EpochOf(int step)
     {
-        var epoch = 0;
-        while (Start(epoch + 1) <= number)
-            epoch++;
-        return Epoch(epoch)[(int)(number - Start(epoch))];
+        if (Alike)
+            return (int)(step / First(1));
+        while (firsts[^1] <= step)
+            First(firsts.Count);
+        return firsts.FindLastIndex(first => first <= step);                 // an epoch without rows begins where the next one does
     }
 
-    private long Start(int epoch)
+    /// <summary>The first step of an epoch.</summary>
+    private long First(int epoch)
     {
-        // Without weights every epoch has the same rows, and packing gives as many sequences whatever their order.
-        while (starts.Count <= epoch)
-            starts.Add(starts[^1] + (starts.Count > 1 && Shares.Count == 0 ? starts[1] : Shares.Count == 0 && !data.Packing ? rows.Count : Epoch(starts.Count - 1).Count));
-        return starts[epoch];
+        while (firsts.Count <= (Alike ? Math.Min(epoch, 1) : epoch))
+            firsts.Add(firsts[^1] + ((Alike && !data.Packing ? rows.Count : Epoch(firsts.Count - 1).Count) + batch - 1) / batch);
+        return Alike ? epoch * firsts[^1] : firsts[epoch];
     }
+
+    /// <summary>Whether every epoch has the same rows, so as many sequences: packing gives as many whatever the order.</summary>
+    private bool Alike => Shares.Count == 0;
 
     private IReadOnlyList<Share> Shares => (rows as TokenRows)?.Shares ?? [];
 

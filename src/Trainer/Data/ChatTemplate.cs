@@ -17,7 +17,7 @@ public sealed class ChatTemplate
 
     private readonly IReadOnlyList<Statement> template;
     private readonly IReadOnlyList<Statement>? withTools;
-    private readonly string name;
+    private readonly string name, text;
     private readonly IReadOnlyDictionary<string, string> specialTokens;
     private readonly TimeProvider clock;
     private readonly Budget budget;
@@ -25,7 +25,7 @@ public sealed class ChatTemplate
 
     private ChatTemplate(string source, string? toolSource, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock, Budget? budget = null)
     {
-        this.name = name;
+        (this.name, text) = (name, source + toolSource);
         this.specialTokens = specialTokens;
         this.clock = clock ?? TimeProvider.System;
         this.budget = budget ?? Costing(name);
@@ -59,9 +59,17 @@ public sealed class ChatTemplate
             return (File.ReadAllText(file), File.Exists(tools) ? File.ReadAllText(tools) : null, file);
         }
         var written = TokenizerConfig.Read(modelFolder).ChatTemplate;
-        string? Named(string name) => (written as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => (string?)entry["name"] == name)?["template"]?.GetValue<string>();
-        var source = written is JsonValue value && value.TryGetValue<string>(out var text) ? text : Named("default");
-        return source is null ? null : (source, Named("tool_use"), Path.Combine(modelFolder, "tokenizer_config.json"));
+        file = Path.Combine(modelFolder, "tokenizer_config.json");
+        string? Text(JsonNode? node) => node is JsonValue value && value.TryGetValue<string>(out var text) ? text : null;
+        string? Named(string name) => Text((written as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => Text(entry["name"]) == name)?["template"]);
+        try
+        {
+            return (Text(written) ?? Named("default")) is { } source ? (source, Named("tool_use"), file) : null;
+        }
+        catch (Exception error) when (error is ArgumentException or InvalidOperationException)
+        {
+            throw new UserFault($"The chat template in {file} cannot be read.", error.Message, inner: error);   // a key twice, half a character
+        }
     }
 
     // Of this budget only pieces end.
@@ -70,7 +78,7 @@ public sealed class ChatTemplate
     private ChatTemplate(ChatTemplate other, CancellationToken stop)
     {
         (template, withTools, name, specialTokens, clock) = (other.template, other.withTools, other.name, other.specialTokens, other.clock);
-        (budget, this.stop) = (other.budget, stop);
+        (text, budget, this.stop) = (other.text, other.budget, stop);
     }
 
     /// <summary>This template, with renders that a token ends by <see cref="OperationCanceledException"/>.</summary>
@@ -83,6 +91,9 @@ public sealed class ChatTemplate
     /// <summary>A template whose renders cost a budget of one's own.</summary>
     internal static ChatTemplate Parse(string source, Budget budget) =>
         new(source, null, "text", new Dictionary<string, string>(), null, budget);
+
+    /// <summary>Whether a name stands anywhere in the template: a key that does not is not written.</summary>
+    internal bool Mentions(string key) => text.Contains(key, StringComparison.Ordinal);
 
     /// <summary>The text of a chat.</summary>
     /// <param name="messages">Objects with at least <c>role</c> and <c>content</c>.</param>

@@ -96,8 +96,9 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
         var problems = new List<Problem>();
         foreach (var list in new[] { config.Config.Data.Train, config.Config.Data.Eval }.OfType<DataSources>().Select(sources => sources.List.Where(source => !source.Remote).ToList()))
         {
-            var (before, found) = (problems.Count, false);
-            var files = list.SelectMany(source => DataFiles.Of(source, config.Folder, config.Located).Select(file => (file, new RowReader(model, config.Config.Data, source.Columns)))).ToList();
+            var (before, found, remarks, cuts) = (problems.Count, false, new Remarks(), new Cuts());
+            var files = list.SelectMany(source => DataFiles.Of(source, config.Folder, config.Located)
+                .Select(file => (file, new RowReader(model, config.Config.Data, source.Columns, remarks)))).ToList();
             foreach (var (file, reader) in files)
             {
                 try
@@ -106,7 +107,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                     {
                         using var one = chunk;
                         found |= one.Rows.Count > 0;
-                        problems.AddRange(Look(one, reader, file.Path));
+                        problems.AddRange(Look(one, reader, config.Config.Data, file.Path, cuts));
                         if (problems.Count >= MostProblems)
                             return problems;
                     }
@@ -119,11 +120,31 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             }
             if (!found && problems.Count == before && files is [var (first, _), ..])
                 problems.Add(Unreadable("there are no rows", first.Path, 0));
+            // One setting is wrong and not each row.
+            if (cuts.Lost >= cuts.Rows * 0.9 && cuts.Lost > 0)
+                problems.Add(RunConfigFile.At(config, "data.maxLength", $"leaves nothing to train on in {cuts.Lost:N0} of the {cuts.Rows:N0} rows that were looked at: "
+                    + $"with {config.Config.Data.MaxLength:N0} tokens no token that carries loss is left of them; the longest has {cuts.Longest:N0} tokens", "MEMOPT0007"));
+            else
+                problems.AddRange(cuts.Problems);
+            if (files is [var (of, _), ..])
+                problems.AddRange(remarks.Lines.Select(line => new Problem("data", line, of.Path, Code: "MEMOPT0017", Warning: true)));
         }
         return problems;
     }
 
-    private static IEnumerable<Problem> Look(Chunk chunk, RowReader reader, string path)
+    /// <summary>Rows of a sample, and those of which data.maxLength leaves nothing to train on.</summary>
+    private sealed class Cuts
+    {
+        public int Rows { get; set; }
+
+        public int Lost { get; set; }
+
+        public int Longest { get; set; }
+
+        public List<Problem> Problems { get; } = [];
+    }
+
+    private static IEnumerable<Problem> Look(Chunk chunk, RowReader reader, DataConfig config, string path, Cuts cuts)
     {
         foreach (var fault in chunk.Faults)
             yield return Unreadable(fault.Message, path, fault.Line);
@@ -133,7 +154,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             try
             {
                 if (reader.Read(chunk[text], chunk.FirstLine + text.Line).Row is { } row)
-                    Trainable(row);
+                    Count(row, chunk.FirstLine + text.Line);
             }
             catch (Exception fault) when (fault is RowFault or PairFault)
             {
@@ -142,7 +163,35 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             if (why.Length > 0)
                 yield return Unreadable(why, path, chunk.FirstLine + text.Line);
         }
+
+        void Count(Row row, int line)
+        {
+            Trainable(row);
+            cuts.Rows++;
+            if (Cut(row, config) is { Count: > 0 } left && left.Any(part => part.Trained > 0))
+                return;
+            (cuts.Lost, cuts.Longest) = (cuts.Lost + 1, Math.Max(cuts.Longest, row.Ids.Length));
+            if (config.Truncate != Truncation.Drop)
+                cuts.Problems.Add(Unreadable(CutOff(config).Message, path, line));
+        }
     }
+
+    /// <summary>The parts of a row that data.maxLength and data.truncate leave: itself, when it is short enough; none, when it is left out.</summary>
+    private static IReadOnlyList<Row> Cut(Row row, DataConfig config)
+    {
+        var (longest, length) = (config.MaxLength, row.Ids.Length);
+        return length <= longest ? [row] : config.Truncate switch
+        {
+            Truncation.Drop => [],
+            Truncation.Right => [Part(0, longest)],
+            Truncation.Left => [Part(length - longest, length)],
+            _ => [.. Enumerable.Range(0, (length + longest - 1) / longest).Select(part => Part(part * longest, Math.Min(length, (part + 1) * longest)))],
+        };
+
+        Row Part(int from, int to) => new(row.Ids[from..to], row.Labels[from..to], row.Line);
+    }
+
+    private static RowFault CutOff(DataConfig config) => new("all tokens that carry loss are cut off", $"the row is longer than data.maxLength = {config.MaxLength}");
 
     private static void Trainable(Row row)
     {
@@ -336,7 +385,8 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             var problems = new List<Problem>();
             var (bad, reused) = (0, 0);
             var salts = kept is null ? null : files.Select(file => kept.Value.Salt(file)).ToList();
-            var readers = files.Select(file => new RowReader(model, config, file.Source.Columns, stop)).ToList();
+            var remarks = new Remarks();
+            var readers = files.Select(file => new RowReader(model, config, file.Source.Columns, remarks, stop)).ToList();
             try
             {
                 Parallel.ForEach(System.Collections.Concurrent.Partitioner.Create(Chunks(), System.Collections.Concurrent.EnumerablePartitionerOptions.NoBuffering),
@@ -370,6 +420,8 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             }
             if (problems.Count > 0)
                 throw Unfit(problems, files.Select(file => file.File), name);
+            foreach (var line in remarks.Lines)
+                reports?.Note(line);
             if (reused > 0)
                 reports?.Note($"{reused:N0} of {made.Count:N0} parts were tokenized by an earlier run");
             var byFile = made.OrderBy(entry => entry.Key.Chunk).ToLookup(entry => entry.Key.File, entry => entry.Value);
@@ -381,7 +433,13 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                 for (var file = 0; file < files.Count && Volatile.Read(ref bad) < MostProblems; file++)
                 {
                     var (number, before, at) = (0, read, 0L);
-                    foreach (var chunk in RowFile.Read(files[file].File, ChunkBytes, done => at = done))
+                    void Passed(long done)
+                    {
+                        stop.ThrowIfCancellationRequested();                   // a packed file may have much and no row
+                        at = done;
+                    }
+
+                    foreach (var chunk in RowFile.Read(files[file].File, ChunkBytes, Passed))
                     {
                         yield return (file, number++, chunk);
                         if (kept is not null)
@@ -431,28 +489,14 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
         private IReadOnlyList<Row> Cut(Row row, Shard.Builder counts)
         {
             Trainable(row);
-            var (longest, length) = (config.MaxLength, row.Ids.Length);
-            if (length <= longest)
+            if (row.Ids.Length <= config.MaxLength)
                 return [row];
-            if (config.Truncate == Truncation.Drop)
-            {
-                counts.Count(dropped: 1);
-                return [];
-            }
             // A part in which nothing carries loss would teach nothing.
-            var parts = config.Truncate switch
-            {
-                Truncation.Right => [Part(0, longest)],
-                Truncation.Left => [Part(length - longest, length)],
-                _ => Enumerable.Range(0, (length + longest - 1) / longest).Select(part => Part(part * longest, Math.Min(length, (part + 1) * longest))),
-            };
-            var left = parts.Where(part => part.Trained > 0).ToList();
-            if (left.Count == 0)
-                throw new RowFault("all tokens that carry loss are cut off", $"the row is longer than data.maxLength = {longest}");
-            counts.Count(truncated: config.Truncate == Truncation.Split ? 0 : 1, split: config.Truncate == Truncation.Split ? 1 : 0);
+            var left = Dataset.Cut(row, config).Where(part => part.Trained > 0).ToList();
+            if (left.Count == 0 && config.Truncate != Truncation.Drop)
+                throw CutOff(config);
+            counts.Count(config.Truncate is Truncation.Left or Truncation.Right ? 1 : 0, config.Truncate == Truncation.Drop ? 1 : 0, config.Truncate == Truncation.Split ? 1 : 0);
             return left;
-
-            Row Part(int from, int to) => new(row.Ids[from..to], row.Labels[from..to], row.Line);
         }
     }
 }

@@ -12,7 +12,7 @@ namespace Memopt.Trainer.Data;
 internal sealed class TokenCache(string folder)
 {
     // How shards are laid out and made: a change of either is a change of this.
-    private const string Version = "3";
+    private const string Version = "4";
     private const int EndBytes = 64 << 10;
     private static readonly TimeSpan settled = TimeSpan.FromSeconds(2);
 

@@ -1,5 +1,6 @@
 using Memopt.Tracking;
 using Memopt.Trainer.Checkpoints;
+using Memopt.Trainer.Data;
 using Memopt.Trainer.Plan;
 
 namespace Memopt.Trainer.Recipes;
@@ -81,6 +82,8 @@ internal sealed class Earlier
             if (manifest.Hashes.GetValueOrDefault(key) != hashes.GetValueOrDefault(key))
                 differences.Add(new($"content of {key}", manifest.Hashes.GetValueOrDefault(key, "none")[..4] + "…", hashes.GetValueOrDefault(key, "none")[..4] + "…"));
         }
+        if (manifest.Order != Batches.Order)
+            differences.Add(new("the order of the rows", "an earlier version's", "one in which every epoch ends with its own last batch"));
         return differences;
     }
 

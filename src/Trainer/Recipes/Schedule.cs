@@ -3,7 +3,8 @@ namespace Memopt.Trainer.Recipes;
 /// <summary>The learning rate of each step, as transformers' schedulers of the same names.</summary>
 public sealed class Schedule(TrainConfig config, int total)
 {
-    private readonly double warmup = config.Warmup < 1 ? Math.Floor(config.Warmup * total) : config.Warmup;
+    // As transformers' get_warmup_steps: a share is rounded up, a number of steps down.
+    private readonly double warmup = config.Warmup < 1 ? Math.Ceiling(config.Warmup * total) : Math.Floor(config.Warmup);
 
     /// <param name="step">From 0.</param>
     public double At(int step)

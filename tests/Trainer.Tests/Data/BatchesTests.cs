@@ -27,6 +27,31 @@ public sealed class BatchesTests
         Assert.NotEqual(batches.Step(0)[0].Ids, new Batches(rows, new DataConfig { Seed = 1 }, new TrainConfig { BatchSize = 4 }, 2).Step(0)[0].Ids);
     }
 
+    // max_steps of transformers' Trainer: ceil(epochs * ceil(rows / batch)), as its last, short batch ends an epoch (dataloader_drop_last is false).
+    [Theory]
+    [InlineData(5, 16, 3, 3), InlineData(20, 16, 3, 6), InlineData(16, 16, 3, 3), InlineData(2422, 16, 3, 456), InlineData(5, 2, 2.5, 8), InlineData(10, 1, 1.1, 11), InlineData(5, 16, 0.1, 1)]
+    public void Epochs_have_as_many_steps_as_in_transformers(int count, int batch, double epochs, int expected) =>
+        Assert.Equal(expected, new Batches(Numbered(count), new DataConfig(), new TrainConfig { BatchSize = batch, Epochs = epochs }, batch).TotalSteps);
+
+    [Theory, InlineData(false), InlineData(true)]
+    public void An_epoch_ends_with_a_short_step_whether_steps_or_epochs_are_set(bool packing)
+    {
+        // Packed, two of these rows fill a sequence: 5, or 10 packed, are steps of 2, 2 and 1 sequences.
+        var (some, data) = (Numbered(packing ? 10 : 5), new DataConfig { Packing = packing, MaxLength = 4 });
+        var (byEpochs, bySteps) = (new Batches(some, data, new() { BatchSize = 2, Epochs = 3 }, 2), new Batches(some, data, new() { BatchSize = 2, Steps = 7 }, 2));
+        Assert.Equal((9, 7), (byEpochs.TotalSteps, bySteps.TotalSteps));
+        for (var step = 0; step < 9; step++)
+        {
+            Assert.Equal(step % 3 == 2 ? 1 : 2, byEpochs.Step(step).Sum(batch => batch.Count));
+            // From the seed and the number alone: a run that is resumed, and one of so many steps, has the same rows.
+            Assert.Equal(byEpochs.Step(step).SelectMany(batch => batch.Ids), new Batches(some, data, new() { BatchSize = 2, Steps = 7 }, 2).Step(step).SelectMany(batch => batch.Ids));
+        }
+        foreach (var epoch in new[] { 0, 1, 2 })
+            Assert.Equal(Enumerable.Range(0, some.Length), Enumerable.Range(3 * epoch, 3).SelectMany(step => byEpochs.Step(step)).SelectMany(batch => batch.Ids.Where((_, at) => at % 2 == 0)).Select(id => (int)id).Order());
+    }
+
+    private static Row[] Numbered(int count) => [.. Enumerable.Range(0, count).Select(i => new Row([i, i], [i, i], i))];
+
     [Fact]
     public void Packed_rows_see_only_themselves()
     {

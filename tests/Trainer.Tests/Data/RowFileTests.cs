@@ -127,7 +127,24 @@ public sealed class RowFileTests : IDisposable
         Assert.Empty(Text("e.json", "[]"));
     }
 
+    [Fact]
+    public void A_list_or_objects_over_several_lines_are_read_whatever_the_file_is_called()
+    {
+        foreach (var name in new[] { "a.json", "a.jsonl", "a.ndjson" })
+        {
+            Assert.Equal([(1, 2), (2, 3)], Text(name, "[\n{\"a\":1},\n{\"a\":2}\n]").Select(row => ((int)row.Row!["a"]!, row.Line)));
+            // As jq writes them.
+            Assert.Equal(["x}", "y"], Text(name, "\uFEFF{\n \"text\": \"x}\"\n}\n{\n \"text\": \"y\"\n}\n").Select(row => (string?)row.Row!["text"]));
+            Assert.Equal([1, 4], Text(name, "{\n \"text\": \"x\"\n}\n{\n \"text\": \"y\"\n}").Select(row => row.Line));
+            Assert.Equal("x", (string?)Assert.Single(Text(name, "{\n \"text\": \"x\"\n}\n")).Row!["text"]);
+            Assert.Equal([1, 2], Text(name, "{\"a\":1} {\"a\":2}").Select(row => (int)row.Row!["a"]!));
+            Assert.Equal(3, (int?)Assert.Single(Text(name, "{\n \"version\": [1],\n\"rows\": [{\"a\": 3}]}".Replace(" \"version\": [1],\n", ""))).Row!["a"]);
+        }
+    }
+
     [Theory]
+    [InlineData("a.jsonl", "[{\"a\":1}\n{\"a\":2}", "ends in the middle")]
+    [InlineData("a.jsonl", "{\n\"a\":1\n}\n{\n\"a\":", "ends in the middle")]
     [InlineData("a.json", "[{\"a\":1}", "ends in the middle")]
     [InlineData("a.json", "[{\"a\":\"1]", "ends in the middle")]
     [InlineData("a.json", "[1]]", "closes nothing")]

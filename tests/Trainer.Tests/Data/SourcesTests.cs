@@ -339,6 +339,10 @@ public sealed class SourcesTests : IDisposable
         // From the seed and its number alone, in any order; and packed likewise.
         Assert.Equal(batches.Step(first + 3)[0].Ids, New(2).Step(first + 3)[0].Ids);
         Assert.Equal(batches.TotalSteps, New(2, packing: true).TotalSteps);
+        // Epochs of unlike length end with a short step each.
+        var wide = new Batches(data.Rows, new DataConfig(), new TrainConfig { BatchSize = 7, Epochs = 2 }, 7);
+        Assert.Equal((first + 6) / 7 + (batches.TotalSteps - first + 6) / 7, wide.TotalSteps);
+        Assert.Equal(first, Enumerable.Range(0, (first + 6) / 7).Sum(step => wide.Step(step).Sum(batch => batch.Count)));
     }
 
     [Fact]

@@ -4,17 +4,26 @@ using System.Text.Unicode;
 
 namespace Memopt.Trainer.Data.Formats;
 
-/// <summary>The elements of the one array of a JSON file: the file itself, or the only list in its object. Cut out by counting brackets; what each holds is checked as a row.</summary>
+/// <summary>
+/// The elements of the one array of a JSON file: the file itself, or the only list in its object; or the objects that stand in it one after the other.
+/// Cut out by counting brackets; what each holds is checked as a row.
+/// </summary>
 internal static class JsonRows
 {
-    public static IEnumerable<Chunk> Read(DataFile file, ChunkBuilder builder, Action<long>? at)
+    /// <param name="file">The file.</param>
+    /// <param name="objects">Whether the rows stand one after the other, in no list.</param>
+    /// <param name="builder">Takes the rows.</param>
+    /// <param name="at">Told how many stored bytes have been read.</param>
+    public static IEnumerable<Chunk> Read(DataFile file, bool objects, ChunkBuilder builder, Action<long>? at)
     {
         using var stream = file.Open(at);
         var row = new ArrayBufferWriter<byte>(1 << 16);
         var buffer = new byte[1 << 18];
         // depth: open brackets. rows: the depth within the array of rows, 0 while outside of it. root: depth at which that array may begin.
-        var (depth, rows, root, line, rowLine) = (0, 0, -1, 1, 0);
-        var (quoted, escaped, found, first) = (false, false, false, true);
+        // Objects one after the other are the elements of a list whose brackets and commas are not written.
+        var outer = objects ? 1 : 0;
+        var (depth, rows, root, line, rowLine) = (outer, outer, -1, 1, 0);
+        var (quoted, escaped, found, first) = (false, false, objects, true);
         for (int count; (count = stream.Read(buffer)) > 0;)
         {
             var i = first && buffer.AsSpan(0, count).StartsWith(Encoding.UTF8.Preamble) ? 3 : 0;
@@ -49,16 +58,16 @@ internal static class JsonRows
                 }
                 else if (c is (byte)']' or (byte)'}')
                 {
-                    if (depth-- == rows && rows > 0)
+                    if (depth-- == rows && rows > outer)
                     {
                         Add(last: true);
                         rows = 0;
                         continue;
                     }
-                    if (depth < 0)
+                    if (depth < outer)
                         throw Fault(file, $"line {line}: a bracket that closes nothing");
                 }
-                else if (c == ',' && depth == rows && rows > 0)
+                else if (c == ',' && depth == rows && rows > outer)
                 {
                     Add(last: false);
                     if (builder.Full)
@@ -77,11 +86,19 @@ internal static class JsonRows
                         continue;
                     rowLine = line;
                 }
+                if (row.WrittenCount == RowFile.LongestRow)
+                    throw RowFile.TooLong(file, rowLine, RowFile.Limit, "is a quote or a bracket never closed? write one JSON object a line");
                 row.GetSpan(1)[0] = c;
                 row.Advance(1);
+                if (objects && depth == outer && !quoted && c is (byte)'}' or (byte)']')
+                {
+                    Add(last: true);
+                    if (builder.Full)
+                        yield return builder.Take();
+                }
             }
         }
-        if (depth > 0 || quoted)
+        if (depth > outer || quoted || (objects && row.WrittenCount > 0))
             throw Fault(file, "the file ends in the middle");
         if (!found && root >= 0)
             throw Fault(file, "an object without a list");

@@ -12,7 +12,9 @@ internal static class RowFile
     public const int ChunkBytes = 8 << 20;
 
     /// <summary>Longest row that is taken for one.</summary>
-    private const int LongestRow = 256 << 20;
+    public const int LongestRow = 64 << 20;
+
+    public const string Limit = "64 MiB";
 
     private const int LongestPeek = 1 << 20;
 
@@ -22,12 +24,11 @@ internal static class RowFile
     public static IEnumerable<Chunk> Read(DataFile file, int chunkBytes = ChunkBytes, Action<long>? at = null)
     {
         var builder = new ChunkBuilder(chunkBytes);
-        using var chunks = (Format(file) switch
+        using var chunks = (file.Format switch
         {
-            DataFormat.Jsonl => Lines(file, builder, at),
-            DataFormat.Json => JsonRows.Read(file, builder, at),
             DataFormat.Csv or DataFormat.Tsv => CsvRows.Read(file, builder, at),
-            _ => ParquetRows.Read(file, builder, at),
+            DataFormat.Parquet => ParquetRows.Read(file, builder, at),
+            _ => Layout(file) is var layout && layout == JsonLayout.Lines ? Lines(file, builder, at) : JsonRows.Read(file, layout == JsonLayout.Objects, builder, at),
         }).GetEnumerator();
         while (true)
         {
@@ -50,30 +51,40 @@ internal static class RowFile
             yield return builder.Take();
     }
 
-    /// <summary>The format that a file really has: what is called .json is as often JSON Lines.</summary>
-    private static DataFormat Format(DataFile file)
+    /// <summary>How the rows of a file of JSON stand in it.</summary>
+    private enum JsonLayout { Lines, List, Objects }
+
+    /// <summary>How they really stand: what is called .json is as often JSON Lines, and what is called .jsonl is at times a list, or objects over several lines (jq's).</summary>
+    private static JsonLayout Layout(DataFile file)
     {
-        if (file.Format != DataFormat.Json)
-            return file.Format;
+        var named = file.Format == DataFormat.Json ? JsonLayout.List : JsonLayout.Lines;
         using var stream = file.Open();
         var buffer = new byte[LongestPeek];
         var text = buffer.AsSpan(0, stream.ReadAtLeast(buffer, buffer.Length, throwOnEndOfStream: false));
         var whole = text.Length < LongestPeek;
         text = text[(text.StartsWith(Encoding.UTF8.Preamble) ? 3 : 0)..].TrimStart(" \t\r\n"u8);
         if (text.Length == 0 || text[0] != (byte)'{')
-            return DataFormat.Json;
-        var end = text.IndexOf((byte)'\n');
-        if (end < 0 && !whole)
-            return DataFormat.Json;
+            return text.Length > 0 && text[0] == (byte)'[' ? JsonLayout.List : named;
+        if (FirstObject(text, whole) is not var (first, length))
+            return named;
+        // A first object is a row, unless it is all there is and holds the rows.
+        if (text[length..].Trim(" \t\r\n"u8).Length == 0 && !RowReader.IsRow(first) && (named == JsonLayout.List || first.Any(pair => pair.Value is JsonArray { Count: > 0 } list && list[0] is JsonObject)))
+            return JsonLayout.List;
+        var line = text.IndexOf((byte)'\n') is >= 0 and var end ? text[..end] : text;
+        return length >= line.TrimEnd(" \t\r"u8).Length && length <= line.Length ? JsonLayout.Lines : JsonLayout.Objects;
+    }
+
+    /// <summary>The object that a text begins with, and its bytes; null when it is none, or does not end here.</summary>
+    private static (JsonObject Object, int Length)? FirstObject(ReadOnlySpan<byte> text, bool whole)
+    {
         try
         {
-            // A first line that is an object is a row, unless it is all there is and holds the rows.
-            var first = JsonNode.Parse(end < 0 ? text : text[..end]) as JsonObject;
-            return first is not null && (end >= 0 && text[end..].Trim(" \t\r\n"u8).Length > 0 || RowReader.IsRow(first)) ? DataFormat.Jsonl : DataFormat.Json;
+            var reader = new Utf8JsonReader(text, whole, new JsonReaderState(new() { AllowMultipleValues = true }));
+            return reader.Read() && reader.TrySkip() && RowJson.Parse(text[..(int)reader.BytesConsumed]) is JsonObject { Count: > 0 } found ? (found, (int)reader.BytesConsumed) : null;
         }
         catch (JsonException)
         {
-            return DataFormat.Json;
+            return null;   // no JSON, or a key twice
         }
     }
 
@@ -95,7 +106,7 @@ internal static class RowFile
                 else if (filled == buffer.Length)
                 {
                     if (filled >= LongestRow)
-                        throw new UserFault($"{file.Path} has no rows that can be read.", found: $"line {line} is longer than {LongestRow >> 20} MiB", next: "write one JSON object a line");
+                        throw TooLong(file, line, Limit, "write one JSON object a line");
                     Array.Resize(ref buffer, buffer.Length * 2);
                 }
                 var count = stream.Read(buffer, filled, buffer.Length - filled);
@@ -121,6 +132,10 @@ internal static class RowFile
                 builder.Add(text, number);
         }
     }
+
+    internal static UserFault TooLong(DataFile file, int line, string limit, string next) =>
+        new($"{file.Path} has no rows that can be read.", found: $"the row at line {line} is longer than {limit}", next: next)
+        { Problems = [new("data", $"is longer than {limit}: {next}", file.Path, line, 1, "MEMOPT0007")] };
 
     internal static UserFault NotText(DataFile file, int line) => new($"{file.Path} is not UTF-8 text.", $"line {line} has bytes that are no character", "write it as UTF-8")
     { Problems = [new("data", "has bytes that are no character: write it as UTF-8", file.Path, line, 1, "MEMOPT0007")] };
