@@ -110,6 +110,35 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
+    public void A_checkpoint_of_another_order_of_rows_is_refused()
+    {
+        var shop = Cli.Workshop();
+        string[] run = ["run", "--set", "train.epochs=100000"];               // it does not come to its end before it is killed
+        var checkpoints = Path.Combine(shop, ".memopt", "memopt", "checkpoints");
+        bool Saved() => Directory.Exists(checkpoints) && Directory.EnumerateDirectories(checkpoints, "step-*").Any();
+        using (var process = Cli.Start(shop, run))
+        {
+            var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
+            while (!process.HasExited && !Saved())
+                Thread.Sleep(10);
+            Assert.True(Saved(), error.Result);
+            process.Kill();
+            process.WaitForExit();
+        }
+        foreach (var path in Directory.GetDirectories(checkpoints, "step-*").Select(step => Path.Combine(step, "manifest.json")).Where(File.Exists))
+        {
+            var manifest = JsonNode.Parse(File.ReadAllText(path))!.AsObject();
+            manifest.Remove("order");                                         // as versions wrote it that filled an epoch's last step with rows of the next
+            File.WriteAllText(path, manifest.ToJsonString());
+        }
+        var again = Cli.Run(shop, run);
+        Assert.NotEqual(0, again.Exit);
+        Assert.Contains("the order of the rows was an earlier version's", again.Error);
+        Assert.Contains("--from-start", again.Error);
+        Directory.Delete(shop, recursive: true);
+    }
+
+    [Fact]
     public void Kills_lose_no_finished_part_and_change_no_row()
     {
         var file = Large(40);

@@ -84,7 +84,7 @@ internal static class KnownKeys
 /// <summary>What of a data set's rows is not used, or is read in a way that a user may want to know; each is told once. Safe for several threads.</summary>
 internal sealed class Remarks
 {
-    private const int Most = 24;
+    private const int Most = 24, Longest = 60;
     private static readonly HashSet<string> labels = new(["label", "labels", "label_text", "class", "category", "target", "sentiment", "intent", "topic"], StringComparer.OrdinalIgnoreCase);
 
     private readonly ConcurrentDictionary<string, bool> columns = new(), unwritten = new();
@@ -117,8 +117,10 @@ internal sealed class Remarks
 
     private static void Note(ConcurrentDictionary<string, bool> names, string name)
     {
-        if (!names.ContainsKey(name) && names.Count <= Most)
-            names.TryAdd(name, true);
+        if (names.ContainsKey(name) || names.Count > Most)
+            return;
+        // A name may be a stranger's: it is shown on a terminal.
+        names.TryAdd(string.Concat(name.Take(Longest).Select(c => char.IsControl(c) ? '\uFFFD' : c)), true);
     }
 
     private static string List(ConcurrentDictionary<string, bool> names) =>

@@ -30,6 +30,9 @@ internal sealed class RowReader(
     private static readonly JsonSerializerOptions relaxed = new() { Encoder = JsonText.Encoder };
 
     private readonly Remarks remarks = remarks ?? new();
+
+    // What the source's columns are taken from; who takes the preferred answer leaves the other.
+    private readonly string[] taken = columns is null ? [] : [.. columns.Values.Select(column => column.Split('.')[0]).SelectMany(column => column == "chosen" ? new[] { column, "rejected" } : [column])];
     private static readonly string[] shapes = ["input_ids", "messages", "conversations", "chosen", "prompt", "instruction", "text"];
 
     /// <summary>Whether an object has the keys of a row of some shape.</summary>
@@ -93,7 +96,7 @@ internal sealed class RowReader(
 
     /// <summary>Refuses what of a row has a meaning that its shape does not read.</summary>
     private void Check(JsonObject json, IEnumerable<string> reads) =>
-        KnownKeys.Check(json, [.. reads, .. KnownKeys.Opinions.Where(key => json.ContainsKey(key) && Opinion(json, key) is not null)], remarks);
+        KnownKeys.Check(json, [.. reads, .. taken, .. KnownKeys.Opinions.Where(key => json.ContainsKey(key) && Opinion(json, key) is not null)], remarks);
 
     private static string Keys(JsonObject json) => json.Count == 0 ? "it has no keys" : $"it has {string.Join(", ", json.Select(pair => pair.Value is null ? $"{pair.Key} (null)" : pair.Key).Take(8))}";
 

@@ -28,7 +28,7 @@ public sealed class KnownKeysTests : IDisposable
         File.WriteAllText(Path.Combine(folder, name), rows);
         File.WriteAllText(Path.Combine(folder, "memopt.json"), $$"""{ "data": { "train": {{train ?? $"\"{name}\""}} } }""");
         var model = new ModelText(() => nano, () => template is null ? ChatTemplate.Load(TestBackend.Nano) : ChatTemplate.Parse(template), new HashSet<int> { nano.Id("<|im_end|>")!.Value });
-        return Dataset.Load(RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []), model, DataRole.Train, new(notes.Add, (_, _) => { }))!.Rows;
+        return Dataset.Load(RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []), model, DataRole.Train, new DataReports(notes.Add, (_, _) => { }))!.Rows;
     }
 
     private static string Text(Row row) => nano.Decode(row.Ids, skipSpecial: false);

@@ -6,11 +6,12 @@ namespace Memopt.Trainer.Tests.Data;
 public sealed class ScheduleTests
 {
     [Theory]
-    [InlineData(0.1, 15, 0, 0.0005, 0.001), InlineData(0.1, 20, 0, 0.0005, 0.001), InlineData(0.01, 15, 0, 0.001, 0.001 * 13 / 14), InlineData(0, 15, 0.001, 0.001 * 14 / 15, 0.001 * 13 / 15)]
-    [InlineData(2, 15, 0, 0.0005, 0.001), InlineData(2.9, 15, 0, 0.0005, 0.001)]
-    public void A_share_of_warm_up_is_rounded_up(double warmup, int total, params double[] expected)
+    [InlineData(0.1, 15, 0, 0.5, 1), InlineData(0.1, 20, 0, 0.5, 1), InlineData(0.01, 15, 0, 1, 13.0 / 14), InlineData(0, 15, 1, 14.0 / 15, 13.0 / 15)]
+    [InlineData(2, 15, 0, 0.5, 1), InlineData(2.9, 15, 0, 0.5, 1)]
+    public void A_share_of_warm_up_is_rounded_up(double warmup, int total, double first, double second, double third)
     {
-        var schedule = new Schedule(new TrainConfig { LearningRate = 0.001, Warmup = warmup }, total);
-        Assert.All(expected, (rate, step) => Assert.Equal(rate, schedule.At(step), 1e-12));
+        var schedule = new Schedule(new TrainConfig { LearningRate = 1, Warmup = warmup }, total);
+        foreach (var (rate, step) in new[] { first, second, third }.Select((rate, step) => (rate, step)))
+            Assert.Equal(rate, schedule.At(step), 1e-12);
     }
 }

@@ -28,7 +28,7 @@ internal static class RowFile
         {
             DataFormat.Csv or DataFormat.Tsv => CsvRows.Read(file, builder, at),
             DataFormat.Parquet => ParquetRows.Read(file, builder, at),
-            _ => Layout(file) is var layout && layout == JsonLayout.Lines ? Lines(file, builder, at) : JsonRows.Read(file, layout == JsonLayout.Objects, builder, at),
+            _ => Json(file, builder, at),
         }).GetEnumerator();
         while (true)
         {
@@ -51,6 +51,14 @@ internal static class RowFile
             yield return builder.Take();
     }
 
+    // An iterator, so that the layout too is looked at where faults of the file are caught.
+    private static IEnumerable<Chunk> Json(DataFile file, ChunkBuilder builder, Action<long>? at)
+    {
+        var layout = Layout(file);
+        foreach (var chunk in layout == JsonLayout.Lines ? Lines(file, builder, at) : JsonRows.Read(file, layout == JsonLayout.Objects, builder, at))
+            yield return chunk;
+    }
+
     /// <summary>How the rows of a file of JSON stand in it.</summary>
     private enum JsonLayout { Lines, List, Objects }
 
@@ -67,8 +75,8 @@ internal static class RowFile
             return text.Length > 0 && text[0] == (byte)'[' ? JsonLayout.List : named;
         if (FirstObject(text, whole) is not var (first, length))
             return named;
-        // A first object is a row, unless it is all there is and holds the rows.
-        if (text[length..].Trim(" \t\r\n"u8).Length == 0 && !RowReader.IsRow(first) && (named == JsonLayout.List || first.Any(pair => pair.Value is JsonArray { Count: > 0 } list && list[0] is JsonObject)))
+        // A first object is a row, unless no other follows and it holds the rows.
+        if (!text[length..].TrimStart(" \t\r\n"u8).StartsWith("{"u8) && !RowReader.IsRow(first) && (named == JsonLayout.List || first.Any(pair => pair.Value is JsonArray { Count: > 0 } list && list[0] is JsonObject)))
             return JsonLayout.List;
         var line = text.IndexOf((byte)'\n') is >= 0 and var end ? text[..end] : text;
         return length >= line.TrimEnd(" \t\r"u8).Length && length <= line.Length ? JsonLayout.Lines : JsonLayout.Objects;
