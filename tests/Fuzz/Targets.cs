@@ -18,6 +18,9 @@ internal static class Targets
 
     public static string Seeds { get; } = Path.Combine(Repository, "tests", "Fuzz", "seeds");
 
+    public static string Packages { get; } = Environment.GetEnvironmentVariable("NUGET_PACKAGES")
+        ?? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
+
     private static readonly string nano = Path.Combine(Repository, "samples", "word-class", "model");
 
     private static readonly string[] rowKeys = ["messages", "role", "content", "conversations", "from", "value", "prompt", "completion", "instruction", "input", "output", "system", "text",
@@ -72,6 +75,7 @@ internal static class Targets
         With(Plain("rows-br", (input, folder) => Rows(Put(folder, "rows.jsonl.br", input))), "tests/Trainer.Tests/Golden/data/alpaca.jsonl.br"),
         new("safetensors", Header, (input, folder) =>
         {
+            Torch(folder);
             using var file = SafeTensors.Open(Put(folder, "model.safetensors", input));
             WeightStream.Files(folder);
         }),
@@ -85,6 +89,7 @@ internal static class Targets
         Json("adapter-config", ["r", "lora_alpha", "lora_dropout", "bias", "peft_type", "use_rslora", "use_dora", "target_modules", "rank_pattern", "alpha_pattern", "modules_to_save", "init_lora_weights"], (input, folder) =>
         {
             Put(folder, "adapter_config.json", input);
+            Torch(folder);
             Put(folder, "adapter_model.safetensors", []);                      // which is refused once the config is read
             AdapterFiles.Load(folder, null!);
         }),
@@ -128,6 +133,10 @@ internal static class Targets
         }),
         .. Stores.All,
     ];
+
+    /// <summary>Loads libtorch, whose types the readers of weights name.</summary>
+    private static void Torch(string folder) =>
+        Backend.Load("cpu", new(null, Packages, Repository, Path.Combine(folder, "../own"), Python: null));
 
     public static byte[] Bytes(string text) => Encoding.UTF8.GetBytes(text);
 

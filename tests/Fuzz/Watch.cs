@@ -9,11 +9,13 @@ namespace Memopt.Fuzz;
 /// <param name="tell">Told of each failure, and of progress.</param>
 internal sealed class Watch(string kept, int seed, Action<string> tell)
 {
-    private const int Batch = 250;
+    private const int Batch = 250, Alike = 3;
     private const long MostGrowth = 1L << 30;
-    private static readonly TimeSpan mostTime = TimeSpan.FromSeconds(10), start = TimeSpan.FromSeconds(60);
 
-    private readonly HashSet<string> seen = [];
+    // Time of processors, which other work on the machine does not change; and of the wall, for what waits.
+    private static readonly TimeSpan mostTime = TimeSpan.FromSeconds(10), mostWait = TimeSpan.FromMinutes(2);
+
+    private readonly Dictionary<string, int> seen = [];
 
     /// <summary>Fuzzes targets in turn until the time is over. Returns how many cases failed.</summary>
     public int Run(IReadOnlyList<Target> targets, TimeSpan time)
@@ -55,12 +57,13 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
             RedirectStandardError = true,
             WorkingDirectory = Directory.CreateDirectory(Path.Combine(folder, "cwd")).FullName,
         };
+        info.Environment["NUGET_PACKAGES"] = Targets.Packages;                // else they are looked for in HOME
         info.Environment["HOME"] = Directory.CreateDirectory(Path.Combine(folder, "home")).FullName;
         info.Environment["TMPDIR"] = Directory.CreateDirectory(Path.Combine(folder, "tmp")).FullName;
         info.Environment["DOTNET_EnableDiagnostics"] = "0";                    // its socket would lie in TMPDIR
         info.Environment["DOTNET_TieredPGO"] = "0";
         var faults = new List<(int, string)>();
-        var (current, since, memory, ended, error) = (from, Stopwatch.StartNew(), 0L, false, new Queue<string>());
+        var (current, since, used, memory, ended, error) = (from, Stopwatch.StartNew(), TimeSpan.MaxValue, 0L, false, new Queue<string>());
         using var process = Process.Start(info)!;
         process.OutputDataReceived += (_, line) =>
         {
@@ -69,7 +72,7 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
                 if (line.Data is "done") ended = true;
                 else if (line.Data?.StartsWith("fault ", StringComparison.Ordinal) == true) faults.Add((current, line.Data[6..]));
                 else if (line.Data?.Split(' ') is ["case", var number, var bytes])
-                    (current, memory, since) = (int.Parse(number, CultureInfo.InvariantCulture), long.Parse(bytes, CultureInfo.InvariantCulture), Stopwatch.StartNew());
+                    (current, memory, used, since) = (int.Parse(number, CultureInfo.InvariantCulture), long.Parse(bytes, CultureInfo.InvariantCulture), TimeSpan.MaxValue, Stopwatch.StartNew());
             }
         };
         process.ErrorDataReceived += (_, line) =>
@@ -87,8 +90,10 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
             lock (faults)
             {
                 process.Refresh();
-                if (since.Elapsed > (memory == 0 ? start : mostTime)) killed = $"more than {mostTime.TotalSeconds} s";
-                else if (memory > 0 && Size(process) - memory > MostGrowth) killed = "grew by more than 1 GB";
+                var (time, size) = Now(process);
+                if (used > time) used = time;                                  // the first look at a case
+                if (memory > 0 && time - used > mostTime || since.Elapsed > mostWait) killed = $"more than {mostTime.TotalSeconds} s";
+                else if (memory > 0 && size - memory > MostGrowth) killed = "grew by more than 1 GB";
             }
             if (killed is null) continue;
             process.Kill(entireProcessTree: true);
@@ -101,15 +106,15 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
         return (ended ? from + count - 1 : current, faults);
     }
 
-    private static long Size(Process process)
+    private static (TimeSpan Time, long Size) Now(Process process)
     {
         try
         {
-            return process.HasExited ? 0 : process.WorkingSet64;
+            return process.HasExited ? default : (process.TotalProcessorTime, process.WorkingSet64);
         }
         catch (InvalidOperationException)
         {
-            return 0;
+            return default;
         }
     }
 
@@ -118,8 +123,9 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
         // Of one fault a few inputs are enough.
         var place = fault.Split(" | ").FirstOrDefault(line => line.Contains(" in ", StringComparison.Ordinal)) ?? fault;
         var name = $"{target.Name}-{seed}-{number}";
+        seen[$"{target.Name} {place}"] = seen.GetValueOrDefault($"{target.Name} {place}") + 1;
+        if (seen[$"{target.Name} {place}"] > Alike) return;
         tell($"{name}: {fault[..Math.Min(fault.Length, 1200)]}");
-        if (!seen.Add($"{target.Name} {place}")) return;
         Directory.CreateDirectory(kept);
         File.WriteAllBytes(Path.Combine(kept, $"{name}.input"), target.Input(seed, number));
         File.WriteAllText(Path.Combine(kept, $"{name}.txt"), fault);

@@ -59,7 +59,15 @@ public sealed class ChatTemplate
         {
             var config = TokenizerConfig.Read(modelFolder).ChatTemplate;
             string? Named(string name) => Text((config as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => Text(entry["name"]) == name)?["template"]);
-            (source, tools, file) = (Text(config) ?? Named("default"), Named("tool_use"), ModelLayout.TokenizerConfig);
+            try
+            {
+                (source, tools, file) = (Text(config) ?? Named("default"), Named("tool_use"), ModelLayout.TokenizerConfig);
+            }
+            catch (Exception error) when (error is ArgumentException or InvalidOperationException)
+            {
+                throw new UserFault($"The chat template in {ModelLayout.In(modelFolder, ModelLayout.TokenizerConfig)} cannot be read.",
+                    error.Message, inner: error);                             // a key twice, half a character
+            }
         }
         return source is null && tools is null ? null : (source, tools, ModelLayout.In(modelFolder, source is null && file == ModelLayout.Template ? ModelLayout.ToolTemplate : file));
 

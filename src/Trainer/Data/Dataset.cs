@@ -433,12 +433,13 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                 for (var file = 0; file < files.Count && Volatile.Read(ref bad) < MostProblems; file++)
                 {
                     var (number, before, at) = (0, read, 0L);
-                    void Told(long done)
+                    void Passed(long done)
                     {
-                        stop.ThrowIfCancellationRequested();                   // a file of empty lines gives no chunk for long
+                        stop.ThrowIfCancellationRequested();                   // a packed file may have much and no row
                         at = done;
                     }
-                    foreach (var chunk in RowFile.Read(files[file].File, ChunkBytes, Told))
+
+                    foreach (var chunk in RowFile.Read(files[file].File, ChunkBytes, Passed))
                     {
                         yield return (file, number++, chunk);
                         if (kept is not null)

@@ -6,7 +6,13 @@ using Memopt.Trainer.Data.Formats;
 namespace Memopt.Trainer.Data;
 
 /// <summary>One thing wrong with one row.</summary>
-internal sealed class RowFault(string what, string? why = null) : Exception(why is null ? what : $"{what}: {why}");
+internal sealed class RowFault(string what, string? why = null) : Exception(Short(why is null ? what : $"{what}: {why}"))
+{
+    private const int Longest = 500;
+
+    // What a row holds may be quoted, and is as long as it likes.
+    private static string Short(string text) => text.Length > Longest ? $"{text[..Longest]} …" : text;
+}
 
 /// <summary>A pair of a preferred answer and another, which is for another kind of training.</summary>
 internal sealed class PairFault() : Exception("preference pairs (chosen, rejected) are not trained on yet");
@@ -17,8 +23,9 @@ internal sealed class PairFault() : Exception("preference pairs (chosen, rejecte
 /// <param name="columns">The source's columns by the names they are to have.</param>
 /// <param name="remarks">Takes what is not used.</param>
 /// <param name="stop">Ends the reading of a row.</param>
-internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDictionary<string, string>? columns = null,
-    Remarks? remarks = null, CancellationToken stop = default)
+internal sealed class RowReader(
+    ModelText model, DataConfig config, IReadOnlyDictionary<string, string>? columns = null, Remarks? remarks = null,
+    CancellationToken stop = default)
 {
     private static readonly JsonSerializerOptions relaxed = new() { Encoder = JsonText.Encoder };
 
@@ -46,11 +53,10 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
     {
         try
         {
-            var json = JsonNode.Parse(text) as JsonObject ?? throw new RowFault("not a JSON object");
-            _ = json.Count;   // keys that come twice show here
+            var json = RowJson.Parse(text) as JsonObject ?? throw new RowFault("not a JSON object");
             return columns is null ? json : Mapped(json, columns);
         }
-        catch (Exception error) when (error is JsonException or ArgumentException)
+        catch (JsonException error)
         {
             throw new RowFault("not valid JSON", error.Message.Split(" LineNumber")[0]);
         }
@@ -125,7 +131,7 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
         if (node is not JsonValue value || !value.TryGetValue<string>(out var text) || !text.AsSpan().TrimStart().StartsWith("[")) return node;
         try
         {
-            return JsonNode.Parse(text);
+            return RowJson.Parse(text);
         }
         catch (JsonException)
         {
@@ -166,7 +172,7 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
     {
         try
         {
-            var json = JsonNode.Parse(text);
+            var json = RowJson.Parse(text);
             var calls = json is JsonArray list ? [.. list] : new[] { json };
             return calls.Length > 0 && calls.All(call => call is JsonObject named && named.ContainsKey("name"))
                 ? new([.. calls.Select(call => new JsonObject { ["type"] = "function", ["function"] = call!.DeepClone() })]) : null;
@@ -435,7 +441,7 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
         if (node?.GetValueKind() != JsonValueKind.String) return node;
         try
         {
-            return Text(node, "a value") is { } text && text.AsSpan().Trim().Length > 0 ? JsonNode.Parse(text) : null;
+            return Text(node, "a value") is { } text && text.AsSpan().Trim().Length > 0 ? RowJson.Parse(text) : null;
         }
         catch (JsonException)
         {
@@ -469,14 +475,17 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
     /// <summary>Marks the tokens of a turn, with its end-of-turn token and without what the template prints after that.</summary>
     private void Mark(IReadOnlyList<TokenSpan> spans, bool[] trained, int start, int end, bool cutAfterTurn)
     {
-        var (first, last) = (spans.Count, -1);
-        for (var i = 0; i < spans.Count; i++)
+        // The spans are in order: the first that ends behind the start is looked for by halves, as a chat may have many turns.
+        var (first, behind) = (0, spans.Count);
+        while (first < behind)
         {
-            if (spans[i].End <= start || spans[i].Start >= end) continue;
-            first = Math.Min(first, i);
-            last = i;
+            var middle = (first + behind) / 2;
+            if (spans[middle].End <= start) first = middle + 1;
+            else behind = middle;
         }
-        if (last < 0) return;
+        var last = first - 1;
+        while (last + 1 < spans.Count && spans[last + 1].Start < end) last++;
+        if (last < first) return;
         var turnEnd = last;
         while (turnEnd >= first && !model.EndOfTurn.Contains(spans[turnEnd].Id)) turnEnd = cutAfterTurn ? turnEnd - 1 : -1;
         if (turnEnd >= first) last = turnEnd;

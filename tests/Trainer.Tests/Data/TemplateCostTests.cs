@@ -93,4 +93,83 @@ public sealed class TemplateCostTests
         Assert.Throws<UserFault>(() => template.Render([], false));
         Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 0, MostBytes);
     }
+
+    /// <summary>What a render needs beyond its own time is taken from what all renders share.</summary>
+    [Fact]
+    public void A_template_that_is_slow_with_every_row_is_stopped_after_some()
+    {
+        using var budget = new Budget("The chat template", TimeSpan.FromSeconds(1), 128 << 20);
+        var template = ChatTemplate.Parse("{{ range(3000)|unique|list|length }}", budget);
+        var fault = Assert.Throws<UserFault>(() =>
+        {
+            for (var row = 0; row < 1000; row++) template.Render([], false);
+        });
+        Assert.True(fault.OverBudget);
+    }
+
+    [Fact]
+    public void A_template_that_goes_past_its_budget_is_not_tried_again_with_other_messages()
+    {
+        using var budget = new Budget("The chat template", TimeSpan.Zero, 128 << 20);
+        var template = ChatTemplate.Parse("{% for m in messages %}{{ m.content }}{% endfor %}{{ range(20000)|unique|list|length }}", budget);
+        var messages = new[] { "user", "assistant" }.Select(role => new JsonObject { ["role"] = role, ["content"] = "x" }).ToList();
+        var fault = Assert.Throws<UserFault>(() => AssistantTurns.Of(template, new("xx", []), messages, null));
+        Assert.True(fault.OverBudget);
+    }
+
+    [Fact]
+    public void A_stop_ends_a_render_that_is_at_work()
+    {
+        using var stop = new CancellationTokenSource();
+        var template = ChatTemplate.Parse("{{ strftime_now('%Y') }}{% for i in range(1000000) %}{{ i }}{% endfor %}", clock: new Asked(stop));
+        Assert.Throws<OperationCanceledException>(() => template.Until(stop.Token).Render([], false));
+    }
+
+    [Fact]
+    public void A_template_that_refuses_a_chat_with_a_long_reason_is_quoted_in_part()
+    {
+        var fault = Assert.Throws<UserFault>(() => ChatTemplate.Parse("{{ raise_exception('x' * 1000000) }}").Render([], false));
+        Assert.InRange(fault.Found!.Length, 1, 600);
+    }
+
+    /// <summary>A clock that asks for a stop when it is looked at.</summary>
+    private sealed class Asked(CancellationTokenSource stop) : TimeProvider
+    {
+        public override DateTimeOffset GetUtcNow()
+        {
+            stop.Cancel();
+            return DateTimeOffset.UnixEpoch;
+        }
+    }
+
+    /// <summary>Trees that are deep or wide are refused or read; no stack overflows.</summary>
+    [Theory]
+    [InlineData("{{ ", "(", 100_000)]
+    [InlineData("{{ ", "[", 100_000)]
+    [InlineData("{{ ", "{'a':", 100_000)]
+    [InlineData("{{ ", "not ", 100_000)]
+    [InlineData("{{ ", "-", 100_000)]
+    [InlineData("{{ 1", "+1", 100_000)]
+    [InlineData("{{ x", ".a", 100_000)]
+    [InlineData("{{ x", "|list", 100_000)]
+    [InlineData("{{ x", "[x", 100_000)]
+    [InlineData("{{ 1", " if 1 else 1", 50_000)]
+    [InlineData("{{ 1", " is defined", 50_000)]
+    [InlineData("{{ ''", " ''", 100_000)]
+    [InlineData("", "{% if 1 %}", 50_000)]
+    [InlineData("", "{% for x in y %}", 50_000)]
+    [InlineData("{% if 1 %}", "{% elif 1 %}", 50_000)]
+    [InlineData("{% set ", "(", 100_000)]
+    [InlineData("", "{% macro m() %}", 50_000)]
+    public void A_deep_template_is_refused_or_read(string begin, string repeated, int count)
+    {
+        try
+        {
+            ChatTemplate.Parse(begin + string.Concat(Enumerable.Repeat(repeated, count)) + (begin.StartsWith("{{", StringComparison.Ordinal) ? " }}" : "{% endif %}")).Render([], false);
+        }
+        catch (UserFault)
+        {
+            // as it may be
+        }
+    }
 }

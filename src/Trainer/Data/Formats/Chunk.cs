@@ -39,13 +39,15 @@ internal sealed record Chunk(int FirstLine, byte[] Buffer, int Bytes, IReadOnlyL
 /// <summary>Gathers rows until they are enough for a chunk.</summary>
 internal sealed class ChunkBuilder(int bytes)
 {
+    private const int MostFaults = 100;
+
     private List<RowText> rows = [];
     private List<(int, string)> faults = [];
     private byte[] buffer = ArrayPool<byte>.Shared.Rent(bytes + (bytes >> 3));
     private int used, first;
 
     /// <summary>Whether a chunk should be taken.</summary>
-    public bool Full => used >= bytes;
+    public bool Full => used >= bytes || faults.Count >= MostFaults;
 
     public bool Empty => rows.Count == 0 && faults.Count == 0;
 

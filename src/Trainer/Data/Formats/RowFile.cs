@@ -11,8 +11,10 @@ internal static class RowFile
     /// <summary>Bytes of JSON text in a chunk: some seconds of work, and what a kill costs at most for each core.</summary>
     public const int ChunkBytes = 8 << 20;
 
-    /// <summary>Longest row that is taken for one, in bytes or characters; a compressed file of some KB may hold a longer one.</summary>
-    internal const int LongestRow = 64 << 20;
+    /// <summary>Longest row that is taken for one.</summary>
+    public const int LongestRow = 64 << 20;
+
+    public const string Limit = "64 MiB";
 
     private const int LongestPeek = 1 << 20;
 
@@ -86,9 +88,9 @@ internal static class RowFile
         try
         {
             var reader = new Utf8JsonReader(text, whole, new JsonReaderState(new() { AllowMultipleValues = true }));
-            return reader.Read() && reader.TrySkip() && JsonNode.Parse(text[..(int)reader.BytesConsumed]) is JsonObject { Count: > 0 } found ? (found, (int)reader.BytesConsumed) : null;
+            return reader.Read() && reader.TrySkip() && RowJson.Parse(text[..(int)reader.BytesConsumed]) is JsonObject { Count: > 0 } found ? (found, (int)reader.BytesConsumed) : null;
         }
-        catch (Exception error) when (error is JsonException or ArgumentException)
+        catch (JsonException)
         {
             return null;   // no JSON, or a key twice
         }
@@ -112,7 +114,7 @@ internal static class RowFile
                 else if (filled == buffer.Length)
                 {
                     if (filled >= LongestRow)
-                        throw new UserFault($"{file.Path} has no rows that can be read.", found: $"line {line} is longer than {LongestRow >> 20} MiB", next: "write one JSON object a line");
+                        throw TooLong(file, line, Limit, "write one JSON object a line");
                     Array.Resize(ref buffer, buffer.Length * 2);
                 }
                 var count = stream.Read(buffer, filled, buffer.Length - filled);
@@ -138,6 +140,10 @@ internal static class RowFile
                 builder.Add(text, number);
         }
     }
+
+    internal static UserFault TooLong(DataFile file, int line, string limit, string next) =>
+        new($"{file.Path} has no rows that can be read.", found: $"the row at line {line} is longer than {limit}", next: next)
+        { Problems = [new("data", $"is longer than {limit}: {next}", file.Path, line, 1, "MEMOPT0007")] };
 
     internal static UserFault NotText(DataFile file, int line) => new($"{file.Path} is not UTF-8 text.", $"line {line} has bytes that are no character", "write it as UTF-8")
     { Problems = [new("data", "has bytes that are no character: write it as UTF-8", file.Path, line, 1, "MEMOPT0007")] };
