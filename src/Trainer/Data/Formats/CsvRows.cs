@@ -52,14 +52,19 @@ internal static class CsvRows
     }
 
     /// <summary>The text of a file, up to a length without the end of a row: an open quote would gather all of it.</summary>
-    private sealed class BoundedText(DataFile file, Action<long>? at) : StreamReader(file.Open(at), strict, detectEncodingFromByteOrderMarks: true, 1 << 16)
+    private sealed class BoundedText(DataFile file, Action<long>? at) : TextReader
     {
+        private const int LongestHead = 1 << 20;
+
+        // Not its base: a reader that is derived from it reads by way of its own methods, without end.
+        private readonly StreamReader text = new(file.Open(at), strict, detectEncodingFromByteOrderMarks: true, 1 << 16);
+
         /// <summary>Characters read since a row ended.</summary>
         public int SinceRow { get; set; }
 
         public override int Read(Span<char> buffer)
         {
-            var count = base.Read(buffer);
+            var count = text.Read(buffer);
             if ((SinceRow += count) <= RowFile.LongestRow) return count;
             throw new UserFault($"{file.Path} is not a table that can be read.", $"a row longer than {RowFile.LongestRow >> 20} MiB", "check its quotes and ends of lines");
         }
@@ -74,7 +79,11 @@ internal static class CsvRows
             return new(head.IndexOfAny('\r', '\n') is >= 0 and var end ? head[..end] : head);
         }
 
-        private const int LongestHead = 1 << 20;
+        protected override void Dispose(bool disposing)
+        {
+            if (disposing) text.Dispose();
+            base.Dispose(disposing);
+        }
     }
 
     /// <summary>
