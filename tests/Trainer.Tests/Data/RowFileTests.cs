@@ -1,3 +1,4 @@
+using System.IO.Compression;
 using System.Text;
 using System.Text.Json.Nodes;
 using Memopt.Trainer.Data;
@@ -201,5 +202,23 @@ public sealed class RowFileTests : IDisposable
         using var chunk = Assert.Single(RowFile.Read(new(path, DataFormat.Csv, null)));
         Assert.Equal(2, chunk.Rows.Count);
         Assert.Equal([(4, "a quote within a value that is not in quotes")], chunk.Faults);
+    }
+
+    [Theory]
+    [InlineData("a.jsonl.gz", "x")]
+    [InlineData("a.json.gz", "[\"x")]
+    [InlineData("a.csv.gz", "text\n\"x")]
+    [InlineData("a.tsv.gz", "text\nx")]
+    public void A_row_without_end_in_a_file_of_some_KB_is_refused(string name, string beginning)
+    {
+        var path = Path.Combine(folder, name);
+        using (var gzip = new GZipStream(File.Create(path), CompressionLevel.Fastest))
+        {
+            gzip.Write(Encoding.UTF8.GetBytes(beginning));
+            var letters = Enumerable.Repeat((byte)'x', 1 << 20).ToArray();
+            for (var i = 0; i < 66; i++) gzip.Write(letters);
+        }
+        var file = new DataFile(path, DataNames.Format(path)!.Value, DataNames.Compression(path));
+        Assert.Throws<UserFault>(() => RowFile.Read(file).Count());
     }
 }

@@ -11,7 +11,7 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// </summary>
 internal sealed class CodePointRegex
 {
-    private const int LongestPattern = 8_192, MostSets = 1_000, LongestWritten = 1 << 20;
+    private const int LongestPattern = 8_192, LongestShown = 200, MostSets = 1_000, LongestWritten = 1 << 20;
     private static readonly TimeSpan LongestMatch = TimeSpan.FromSeconds(5);
 
     private readonly Regex regex;
@@ -32,7 +32,7 @@ internal sealed class CodePointRegex
         }
         catch (ArgumentException error)
         {
-            throw new UserFault("The tokenizer's regular expression is not supported.", $"{pattern} ({error.Message})", inner: error);
+            throw new UserFault("The tokenizer's regular expression is not supported.", $"{error.Message}: {Shown}", inner: error);
         }
     }
 
@@ -74,12 +74,14 @@ internal sealed class CodePointRegex
         catch (RegexMatchTimeoutException error)
         {
             throw new UserFault("The tokenizer's regular expression takes too long.",
-                found: $"{pattern}: one match takes more than {regex.MatchTimeout.TotalSeconds:0.##} s",
+                found: $"one match takes more than {regex.MatchTimeout.TotalSeconds:0.##} s: {Shown}",
                 next: "use another model: the pattern goes back and forth over the text", inner: error)
             { OverBudget = true };
         }
         return found;
     }
+
+    private string Shown => pattern.Length <= LongestShown ? pattern : pattern[..LongestShown] + "…";
 
     private char[] Shadow(ReadOnlySpan<char> text, int[] starts)
     {
