@@ -212,7 +212,7 @@ public sealed partial class LiteRunStore : IRunStore
             using var db = Open();
             // A database that someone set aside meanwhile needs everything again, and what is sealed, too.
             if (news is null || db.Made != made || !db.Complete && !all)
-                (all, made, news) = (!db.Complete, db.Made, spool.Look(all: !db.Complete, about));
+                (all, made, news) = (!db.Complete, db.Made, db.Left(spool.Look(all: !db.Complete, about)));
             news = db.Ingest(news, Math.Min(Environment.TickCount64 + Turn, due));
             var done = !news.Any(one => about is null || about(one.Segment.Run)) || Environment.TickCount64 >= due;
             var result = done ? query(db, news.Select(one => one.Segment.Run).Distinct().Count()) : default;

@@ -134,6 +134,18 @@ internal sealed class RunDatabase : IDisposable
         }
     }
 
+    /// <summary>
+    /// News without the sealed segments that are taken in already: while a database is made anew they lie beside those that are not, and each query would begin with them.
+    /// </summary>
+    public IReadOnlyList<Spool.News> Left(IReadOnlyList<Spool.News> news)
+    {
+        if (Complete)
+            return news;
+        var reached = runs.FindAll().ToDictionary(run => run["id"].AsString, run => (Segment: run["segment"].AsInt32, Offset: run["offset"].AsInt64));
+        return [.. news.Where(one => !(one.Segment.Sealed && reached.TryGetValue(one.Segment.Run, out var at)
+            && (one.Segment.Number < at.Segment || one.Segment.Number == at.Segment && one.Segment.Holds(at.Offset))))];
+    }
+
     /// <summary>Whether everything sealed has been taken in: if so, only open spools have news.</summary>
     public bool Complete => state.FindById("complete") is not null;
 

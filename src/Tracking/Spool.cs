@@ -56,6 +56,12 @@ internal sealed partial class Spool(string folder)
                 for (int read; (read = lines.Read(buffer)) > 0;)
                     length += read;
             }
+            return Holds(length);
+        }
+
+        /// <summary>Whether the last bytes of a sealed segment tell that so many bytes are in it, counted as they count: modulo 4 GiB.</summary>
+        public bool Holds(long length)
+        {
             using var stream = new FileStream(File, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
             var told = new byte[4];
             if (stream.Length < told.Length)

@@ -252,7 +252,7 @@ public sealed class FilterTests : IDisposable
     {
         IEnumerable<string> Told(string filter) => store.Find(new RunQuery { Filter = filter }).Unknown.Select(unknown => $"{unknown.Name}: {string.Join(", ", unknown.Near)}");
         Assert.Equal(["metrics.los: metrics.loss"], Told("metrics.los < 1"));
-        Assert.Equal(["params.adapter.rnk: params.adapter.rank"], Told("metrics.loss > 0 and params.adapter.rnk = 16"));
+        Assert.Equal(["params.adapter.rnk: params.adapter.rank, params.adapter.kind"], Told("metrics.loss > 0 and params.adapter.rnk = 16"));
         Assert.Equal(["tags.odd kye: tags.`odd key`"], Told("tags.`odd kye` = 'x'"));
         Assert.Equal(["metrics.xyz: "], Told("order by metrics.xyz"));
         Assert.Empty(Told("metrics.loss < 0"));
