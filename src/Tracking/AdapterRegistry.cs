@@ -89,13 +89,17 @@ public sealed record RegisteredAdapter(string Name, IReadOnlyList<AdapterVersion
                 return null;
             var (least, metric) = Rule(Versions[^1].Best);
             var judged = Versions.Where(version => version.Metrics.TryGetValue(metric, out var value) && !double.IsNaN(value)).Reverse().ToList();
-            return judged.Where(version => version.Data == judged[0].Data).MaxBy(version => least ? -version.Metrics[metric] : version.Metrics[metric]);
+            return judged.Where(version => !ByData(metric) || version.Data == judged[0].Data).MaxBy(version => least ? -version.Metrics[metric] : version.Metrics[metric]);
         }
     }
 
     /// <summary>The version that was best until a version on other evaluation data came, if so; the two are not compared.</summary>
     /// <param name="before">What was known before.</param>
-    public AdapterVersion? NotCompared(RegisteredAdapter? before) => before?.BestVersion is { } was && BestVersion is { } now && was.Data != now.Data ? was : null;
+    public AdapterVersion? NotCompared(RegisteredAdapter? before) => 
+        before?.BestVersion is { } was && BestVersion is { } now && was.Data != now.Data && ByData(Rule(Versions[^1].Best).Metric) ? was : null;
+
+    /// <summary>Whether a metric is measured on the evaluation data.</summary>
+    public static bool ByData(string metric) => metric.StartsWith(Memopt.Tracking.Run.EvalPrefix, StringComparison.Ordinal);
 
     /// <summary>
     /// Both together: nothing that either has is lost. A version of both has this one's number; one that only the other has keeps its number if it is free here.

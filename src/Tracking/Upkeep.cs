@@ -77,7 +77,7 @@ public sealed partial class LiteRunStore
         if (Spool.IsId(id) && Directory.Exists(Logs))
             File.Delete(LogOf(id));
         return true;
-    });
+    }, one => one == id);
 
     /// <summary>
     /// Writes runs, and with <paramref name="artifacts"/> what they link to, into one zip file: a backup, or a parcel for another store. Runs being written go in as
