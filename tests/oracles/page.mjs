@@ -66,6 +66,63 @@ await page.getByRole('button', { name: 'Loss', exact: true }).click();
 await page.locator('th[aria-sort=ascending]', { hasText: 'Loss' }).waitFor();
 assert.equal(await filter.inputValue(), "status = 'finished' order by metrics.loss");
 
+// What is added by a click does not take the place of what was typed; an "or" stays together. A long filter shows the place of its fault.
+const typed = async (text, chip, then) => {
+  await filter.fill(text);
+  await page.getByRole('button', { name: chip, exact: true }).click();
+  assert.equal(await filter.inputValue(), then);
+};
+await typed("status = 'finished' or run_id = 'odd' order by start_time", 'Running', "(status = 'finished' or run_id = 'odd') and status = 'running' order by start_time");
+await typed("run_id != 'a or b'", 'Best first', "run_id != 'a or b' and metrics.eval_loss is not null order by metrics.eval_loss");
+await typed("status = 'running' order by run_id", 'Running', "status = 'running' order by run_id");
+await typed("status = 'running'", 'All', '');
+const long = `run_id in (${Array.from({ length: 60 }, (_, i) => `'run-${i}'`).join(', ')}) and metrics.loss << 1`;
+await filter.fill(long);
+await alert.waitFor();
+const [cut, caret] = (await alert.locator('pre').innerText()).split('\n');
+assert.ok(cut.length < 130, cut);
+assert.equal(cut.slice(caret.indexOf('^')), '< 1', 'the mark stands below the place');
+await page.getByText('the last filter that could be read').waitFor();
+
+// A misspelt name is told, with those that are near.
+await filter.fill('metrics.los < 100');
+await page.getByText('No run has metrics.los.').waitFor();
+await page.getByRole('button', { name: 'metrics.loss', exact: true }).click();
+assert.equal(await filter.inputValue(), 'metrics.loss < 100');
+await page.getByText('No run has metrics.los.').waitFor({ state: 'hidden' });
+
+// Any number of curves is told apart, by colour and by letter.
+const looks30 = await page.evaluate(async () => {
+  const [{ sample }, { letter }] = await Promise.all([import('/chart.js'), import('/compare.js')]);
+  return Array.from({ length: 30 }, (_, i) => {
+    const one = document.body.appendChild(sample(i)), colour = getComputedStyle(one.firstChild).stroke;
+    one.remove();
+    return { colour, letter: letter(i) };
+  });
+});
+assert.equal(new Set(looks30.map(look => look.colour)).size, 30);
+assert.equal(new Set(looks30.map(look => look.letter)).size, 30);
+assert.deepEqual([looks30[25].letter, looks30[26].letter], ['z', 'aa']);
+
+// Back while a comparison is still waited for: what comes then is not shown.
+let answer;
+const held = new Promise(resolve => answer = resolve);
+await page.route('**/api/compare*', async route => { await held; await route.continue().catch(() => {}); });
+await page.evaluate(hash => location.hash = hash, `#/compare/${one},${other}`);
+await page.getByRole('heading', { name: '2 runs' }).waitFor();
+await page.goBack();
+await filter.waitFor();
+const came = page.waitForResponse(/api\/compare/);
+answer();
+await came;
+await page.unroute('**/api/compare*');
+await page.evaluate(() => new Promise(resolve => setTimeout(resolve)));
+assert.equal(await filter.count(), 1);
+assert.equal(await page.getByRole('heading', { name: '2 runs' }).count(), 0);
+assert.equal(await page.title(), 'Runs – memopt');
+await filter.fill("status = 'finished' order by metrics.loss");
+await until('two runs', async () => await runs().count() === 2);
+
 // By keys alone: two selected, compared, back, one opened.
 await filter.press('Escape');
 assert.equal(await filter.inputValue(), "status = 'finished' order by metrics.loss", 'left, not emptied');
