@@ -64,7 +64,7 @@ internal static class AdaptersCommand
                 return 0;
             }
             var metric = RegisteredAdapter.Rule(adapter.Versions[^1].Best).Metric;
-            bool Elsewhere(AdapterVersion version) => version.Metrics.ContainsKey(metric) && version.Data != adapter.BestVersion?.Data;
+            bool Elsewhere(AdapterVersion version) => RegisteredAdapter.ByData(metric) && version.Metrics.ContainsKey(metric) && version.Data != adapter.BestVersion?.Data;
             string Value(AdapterVersion version) => RunsCommand.Brief(version.Metrics.TryGetValue(metric, out var value) ? value : null) + (Elsewhere(version) ? "*" : "");
             var table = new FittedTable("--json").AddColumn("version", right: true).AddColumn("registered", rank: 4).AddColumn("run", rank: 1)
                 .AddColumn(Markup.Escape(metric), right: true, rank: 2).AddColumn("size", right: true).AddColumn("artifact").AddColumn("aliases", breaks: true, rank: 3);

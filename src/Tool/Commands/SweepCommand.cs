@@ -142,7 +142,7 @@ internal static class SweepCommand
     private static Child? Best(Sweep sweep, List<Child> children, Action<string> tell, LiteRunStore store)
     {
         Child Of(IEnumerable<Child> some) => sweep.Goal == SweepGoal.Minimize ? some.MinBy(child => child.Value)! : some.MaxBy(child => child.Value)!;
-        var judged = children.Where(child => child.Value is { } value && !double.IsNaN(value)).GroupBy(child => child.EvalData).Select(Of).ToList();
+        var judged = children.Where(child => child.Value is { } value && !double.IsNaN(value)).GroupBy(child => RegisteredAdapter.ByData(sweep.Metric) ? child.EvalData : null).Select(Of).ToList();
         if (judged.Count > 1)
             tell($"none: combinations were judged on {judged.Count} different sets of evaluation data; the best on each: {string.Join(", ", judged.Select(child => child.Number))}");
         else if (judged.Count == 0 && children.Find(child => child.RunId is not null) is { } trained)

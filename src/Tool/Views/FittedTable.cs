@@ -61,7 +61,7 @@ internal sealed class FittedTable(string? next = null) : IRenderable
 
     private string Note(List<int> shown, int maxWidth)
     {
-        var left = Enumerable.Range(0, columns.Count).Except(shown).Select(column => Markup.Remove(columns[column].Title).Trim()).Select(title => title.Length > 0 ? title : "(untitled)");
+        var left = Enumerable.Range(0, columns.Count).Except(shown).Select(column => Markup.Remove(columns[column].Title).Trim()).Select(title => title.Length > 0 ? title : "(untitled)").Distinct();
         return $"{maxWidth} columns leave no room for: {string.Join(", ", left)}. To see them: a wider terminal, or a pipe{(next is null ? "" : $", or {next}")}.\n";
     }
 

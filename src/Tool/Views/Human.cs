@@ -28,14 +28,18 @@ internal static class Human
         _ => $"{time.Days} d {time.Hours} h",
     };
 
-    /// <summary>A setting's value: a small number as 2e-4, a long text cut.</summary>
+    /// <summary>A setting's value on one line: a small number as 2e-4, a long text cut.</summary>
     public static string Setting(string value)
     {
+        value = OneLine(value);
         if (double.TryParse(value, NumberStyles.AllowDecimalPoint | NumberStyles.AllowExponent, CultureInfo.InvariantCulture, out var number) && number is > 0 and < 1e-3)
             return Number(number);
         const int most = 80;
         return value.Length <= most ? value : $"{value[..most]}…";
     }
+
+    /// <summary>A text without its line breaks and the blanks around them: a list in a recorded config is written over several lines.</summary>
+    public static string OneLine(string text) => string.Concat(text.Split('\n').Select(line => line.Trim()));
 
     /// <summary>A JSON value as a run's parameters spell it: a string without its quotes.</summary>
     public static string Unquoted(string json) => JsonNode.Parse(json) is JsonValue value && value.TryGetValue(out string? text) ? text : json;

@@ -29,7 +29,20 @@ internal static class RunsCommand
     public static Run Need(LiteRunStore runs, string? id)
     {
         var named = id is null ? null : id == Latest ? runs.GetExact(id) : runs.Get(id) ?? throw new UserFault($"There is no run {id}.", next: "dotnet memopt runs list");
-        return named ?? (runs.Find(new RunQuery { Limit = 1 }).Runs is [var newest] ? newest : throw new UserFault("There is no run yet.", next: "dotnet memopt run"));
+        if (named is not null)
+            return named;
+        var found = runs.Find(new RunQuery { Limit = 1, Patience = Patience });
+        TellWaiting(found.Waiting);
+        return found.Runs is [var newest] ? newest : throw new UserFault("There is no run yet.", next: "dotnet memopt run");
+    }
+
+    /// <summary>How long a person at a terminal waits for runs that are recorded and still to be taken in. A program gets the whole answer, however long it takes.</summary>
+    public static TimeSpan? Patience => Console.IsOutputRedirected ? null : TimeSpan.FromSeconds(2);
+
+    public static void TellWaiting(int runs)
+    {
+        if (runs > 0)
+            Console.Error.WriteLine($"{runs} more runs are recorded and still being taken in; ask again to see them.");
     }
 
     /// <summary>A value in few characters.</summary>

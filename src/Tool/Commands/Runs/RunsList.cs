@@ -47,6 +47,7 @@ internal static class RunsList
                 Columns = shown,
                 Limit = parsed.GetValue(limit),
                 Page = parsed.GetValue(page),
+                Patience = parsed.GetValue(json) || parsed.GetValue(csv) ? null : RunsCommand.Patience,
             });
             if (parsed.GetValue(json))
                 Shell.Print(asked.Count == 0 ? found.Runs.Select(RunSummary.Of) : found.Values.Select(row => (object)shown.Zip(row).ToDictionary(cell => cell.First, cell => cell.Second)));
@@ -54,6 +55,9 @@ internal static class RunsList
                 Csv(shown, found.Values);
             else
                 Table(shown, found.Values);
+            foreach (var (name, near) in found.Unknown)
+                Console.Error.WriteLine($"No run has {name}{(near.Count > 0 ? $": did you mean {string.Join(" or ", near)}?" : ".")}");
+            RunsCommand.TellWaiting(found.Waiting);
             if (found.Next is not null)
                 Shell.Progress.WriteLine($"there are more: --page {found.Next}");
             return 0;

@@ -70,7 +70,7 @@ internal static class RunsShow
     private static void Settings(IAnsiConsole console, Run run, bool all)
     {
         var defaults = RunConfigFile.Flat(new RunConfig()).ToDictionary(setting => setting.Key, setting => Human.Unquoted(setting.Value));
-        var shown = run.Params.Where(setting => all || defaults.GetValueOrDefault(setting.Key) != setting.Value).ToList();
+        var shown = run.Params.Where(setting => all || defaults.GetValueOrDefault(setting.Key) != Human.OneLine(setting.Value)).ToList();
         if (run.Params.Count == 0)
             return;
         console.WriteLine();
