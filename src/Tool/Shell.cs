@@ -29,7 +29,7 @@ internal static class Shell
     public static readonly JsonSerializerOptions Lines = new(Json) { WriteIndented = false };
 
     /// <summary>Progress and messages.</summary>
-    public static IAnsiConsole Progress { get; } = TerminalText.Console(TerminalText.Error, Console.IsErrorRedirected, Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect);
+    public static IAnsiConsole Progress { get; } = TerminalText.Console(TerminalText.Error, Console.IsErrorRedirected);
 
     /// <summary>Tables asked for.</summary>
     public static IAnsiConsole Output { get; } = TerminalText.Console(TerminalText.Output, Console.IsOutputRedirected);

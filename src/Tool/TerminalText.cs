@@ -57,7 +57,7 @@ internal static class TerminalText
     /// <param name="ansi">Whether colours are written.</param>
     public static IAnsiConsole Console(TextWriter stream, bool redirected, AnsiSupport ansi = AnsiSupport.Detect)
     {
-        var console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new Terminal(stream, !redirected), Ansi = ansi });
+        var console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new Terminal(stream, !redirected), Ansi = redirected && ansi == AnsiSupport.Detect ? AnsiSupport.No : ansi });
         // A terminal that does not tell its width may have it in COLUMNS.
         if (redirected)
             console.Profile.Width = Endless;

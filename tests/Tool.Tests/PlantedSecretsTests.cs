@@ -54,8 +54,8 @@ public sealed class PlantedSecretsTests : IDisposable
             """);
         Assert.Equal(0, Memopt("sweep", "sweep.json").Exit);
         Memopt("sweep", "sweep.json", "--list", "--json");
-        foreach (var wrong in new[] { $"model.source=https://me:{Plant()}@h/m", $"model.source=http://127.0.0.1:1/m?token={Plant()}", $"data.train=https://h/d.jsonl?X-Amz-Signature={Plant()}", $"tracking.artifacts=AccountKey={Plant()};x" })
-            Assert.NotEqual(0, Memopt("run", "--set", wrong).Exit);
+        foreach (var wrong in new[] { $"model.source=https://me:{Plant()}@h/m", $"model.source=http://127.0.0.1:1/m?token={Plant()}", $"data.train=https://h/d.jsonl?X-Amz-Signature={Plant()}", $"tracking.artifacts=az://AccountKey={Plant()};x" })
+            Assert.NotEqual(0, Memopt("run", "--offline", "--set", wrong).Exit);
         Assert.NotEqual(0, Memopt("run", "--json", "--set", $"model.source=https://h/{Plant()}?code={planted[^1]}", "--set", $"adapter.rank={Plant()}&key={planted[^1]}", "--offline").Exit);
 
         var found = Written().Append(("what was printed", said.ToString())).SelectMany(text => planted.Where(secret => text.Item2.Contains(secret, StringComparison.Ordinal)).Select(secret => $"{secret} in {text.Item1}"));
