@@ -5,9 +5,10 @@ using System.Text.Json.Nodes;
 namespace Memopt.Trainer.Data;
 
 /// <summary>
-/// Keys of rows and messages to which a tool gives a meaning: transformers, TRL, Axolotl, LLaMA-Factory, ms-swift, Unsloth, OpenAI, ShareGPT.
-/// A shape of rows says which of them it reads. One that it does not read is refused with the reason here, as ignoring it would train
-/// something else than its author meant. A key that is not here has no meaning: it is told once for a data set (<see cref="Remarks"/>).
+/// Keys of rows and messages to which a tool gives a meaning: transformers, TRL, Axolotl, LLaMA-Factory, ms-swift,
+/// Unsloth, OpenAI, ShareGPT. A shape of rows says which of them it reads. One that it does not read is refused with
+/// the reason here, as ignoring it would train something else than its author meant. A key that is not here has no
+/// meaning: it is told once for a data set (<see cref="Remarks"/>).
 /// </summary>
 internal static class KnownKeys
 {
@@ -21,7 +22,9 @@ internal static class KnownKeys
     /// <summary>What a chat reads beside its messages.</summary>
     public static readonly IReadOnlyList<string> OfChats = ["system", "system_prompt", "tools", "functions", "documents", "parallel_tool_calls", "chat_template_kwargs"];
 
-    /// <summary>Keys of a message that say whether it carries loss: OpenAI's and ShareGPT's, Axolotl's, ms-swift's.</summary>
+    /// <summary>
+    /// Keys of a message that say whether it carries loss: OpenAI's and ShareGPT's, Axolotl's, ms-swift's.
+    /// </summary>
     public static readonly IReadOnlyList<string> Trained = ["weight", "train", "training", "loss"];
 
     /// <summary>Masks beside input_ids that take loss away where they are 0: TRL's and Megatron's.</summary>
@@ -68,7 +71,10 @@ internal static class KnownKeys
         }
     }
 
-    /// <summary>Whether a value says anything: a table has an empty text where there is none, and a list of objects with unlike keys has null or false.</summary>
+    /// <summary>
+    /// Whether a value says anything: a table has an empty text where there is none, and a list of objects with unlike
+    /// keys has null or false.
+    /// </summary>
     public static bool Given(JsonNode? value) => value switch
     {
         null => false,
@@ -81,7 +87,10 @@ internal static class KnownKeys
         groups.SelectMany(group => group.Keys.Select(key => (key, group.Why))).ToDictionary();
 }
 
-/// <summary>What of a data set's rows is not used, or is read in a way that a user may want to know; each is told once. Safe for several threads.</summary>
+/// <summary>
+/// What of a data set's rows is not used, or is read in a way that a user may want to know; each is told once. Safe for
+/// several threads.
+/// </summary>
 internal sealed class Remarks
 {
     private const int Most = 24, Longest = 60;
