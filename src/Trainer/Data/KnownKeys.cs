@@ -20,7 +20,8 @@ internal static class KnownKeys
     private const string Packed = "rows that hold several documents are not read: write a row for each, and set data.packing";
 
     /// <summary>What a chat reads beside its messages.</summary>
-    public static readonly IReadOnlyList<string> OfChats = ["system", "system_prompt", "tools", "functions", "documents", "parallel_tool_calls", "chat_template_kwargs"];
+    public static readonly IReadOnlyList<string> OfChats =
+        ["system", "system_prompt", "tools", "functions", "documents", "parallel_tool_calls", "chat_template_kwargs"];
 
     /// <summary>
     /// Keys of a message that say whether it carries loss: OpenAI's and ShareGPT's, Axolotl's, ms-swift's.
@@ -56,7 +57,8 @@ internal static class KnownKeys
         {
             if (!Given(value) || reads.Contains(key)) continue;
             if (ofRows.TryGetValue(key, out var why))
-                throw new RowFault($"column \"{key}\" is not supported here", $"{why}; to leave it out give it a name of its own, \"columns\": {{\"unused\": \"{key}\"}}");
+                throw new RowFault($"column \"{key}\" is not supported here",
+                    $"{why}; to leave it out give it a name of its own, \"columns\": {{\"unused\": \"{key}\"}}");
             remarks.Column(key);
         }
     }
@@ -80,7 +82,8 @@ internal static class KnownKeys
         null => false,
         JsonArray list => list.Count > 0,
         JsonObject map => map.Count > 0,
-        _ => value.GetValueKind() is not (JsonValueKind.False or JsonValueKind.Null) && !(value.GetValueKind() == JsonValueKind.String && value.ToJsonString() == "\"\""),
+        _ => value.GetValueKind() is not (JsonValueKind.False or JsonValueKind.Null)
+            && !(value.GetValueKind() == JsonValueKind.String && value.ToJsonString() == "\"\""),
     };
 
     private static Dictionary<string, string> Table(params (string Why, string[] Keys)[] groups) =>
@@ -94,7 +97,8 @@ internal static class KnownKeys
 internal sealed class Remarks
 {
     private const int Most = 24, Longest = 60;
-    private static readonly HashSet<string> labels = new(["label", "labels", "label_text", "class", "category", "target", "sentiment", "intent", "topic"], StringComparer.OrdinalIgnoreCase);
+    private static readonly HashSet<string> labels = new(
+        ["label", "labels", "label_text", "class", "category", "target", "sentiment", "intent", "topic"], StringComparer.OrdinalIgnoreCase);
 
     private readonly ConcurrentDictionary<string, bool> columns = new(), unwritten = new();
     private volatile bool labelled;
@@ -114,9 +118,11 @@ internal sealed class Remarks
         get
         {
             if (labelled)
-                yield return "rows of text and label: the label is trained as the answer to the text; to train on the text alone give the label another name, \"columns\": {\"class\": \"label\"}";
+                yield return "rows of text and label: the label is trained as the answer to the text; "
+                    + "to train on the text alone give the label another name, \"columns\": {\"class\": \"label\"}";
             if (columns.Keys.Where(labels.Contains).Order(StringComparer.Ordinal).FirstOrDefault() is { } label)
-                yield return $"column \"{label}\" looks like a label and is not used; to train on it as the answer, \"columns\": {{\"text\": …, \"label\": \"{label}\"}}";
+                yield return $"column \"{label}\" looks like a label and is not used; "
+                    + $"to train on it as the answer, \"columns\": {{\"text\": …, \"label\": \"{label}\"}}";
             if (!columns.IsEmpty)
                 yield return $"columns that are not used: {List(columns)}";
             if (!unwritten.IsEmpty)

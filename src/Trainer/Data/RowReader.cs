@@ -23,7 +23,8 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
     private readonly Remarks remarks = remarks ?? new();
 
     // What the source's columns are taken from; who takes the preferred answer leaves the other.
-    private readonly string[] taken = columns is null ? [] : [.. columns.Values.Select(column => column.Split('.')[0]).SelectMany(column => column == "chosen" ? new[] { column, "rejected" } : [column])];
+    private readonly string[] taken = columns is null ? [] : [.. columns.Values.Select(column => column.Split('.')[0])
+        .SelectMany(column => column == "chosen" ? new[] { column, "rejected" } : [column])];
     private static readonly string[] shapes = ["input_ids", "messages", "conversations", "chosen", "prompt", "instruction", "text"];
 
     /// <summary>Whether an object has the keys of a row of some shape.</summary>
@@ -77,7 +78,8 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
     /// bare text is its class.
     /// </summary>
     private static bool IsRejected(JsonObject json) =>
-        shapes.Any(shape => shape is not ("input_ids" or "text") && json[shape] is not null) && KnownKeys.Opinions.Any(key => Opinion(json, key) == false);
+        shapes.Any(shape => shape is not ("input_ids" or "text") && json[shape] is not null)
+        && KnownKeys.Opinions.Any(key => Opinion(json, key) == false);
 
     private static bool? Opinion(JsonObject json, string key) => json[key]?.GetValueKind() switch
     {
@@ -91,7 +93,8 @@ internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDic
 
     /// <summary>Refuses what of a row has a meaning that its shape does not read.</summary>
     private void Check(JsonObject json, IEnumerable<string> reads) =>
-        KnownKeys.Check(json, [.. reads, .. taken, .. KnownKeys.Opinions.Where(key => json.ContainsKey(key) && Opinion(json, key) is not null)], remarks);
+        KnownKeys.Check(json,
+            [.. reads, .. taken, .. KnownKeys.Opinions.Where(key => json.ContainsKey(key) && Opinion(json, key) is not null)], remarks);
 
     private static string Keys(JsonObject json) => json.Count == 0 ? "it has no keys" : $"it has {string.Join(", ", json.Select(pair => pair.Value is null ? $"{pair.Key} (null)" : pair.Key).Take(8))}";
 
