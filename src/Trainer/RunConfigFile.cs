@@ -133,7 +133,9 @@ public static partial class RunConfigFile
 
     internal static IEnumerable<PropertyInfo> Settings(Type record) => record.GetProperties(BindingFlags.Public | BindingFlags.Instance).Where(p => p.CanWrite);
 
-    /// <summary>The values of an enumeration by their names, then by the names that other tools have for them.</summary>
+    /// <summary>
+    /// The values of an enumeration by their names, then by the names that other tools have for them.
+    /// </summary>
     public static IReadOnlyDictionary<string, object> Names(Type type)
     {
         var values = Enum.GetValues(type).Cast<object>().ToList();

@@ -15,7 +15,8 @@ namespace Memopt.Trainer.Checkpoints;
 /// <param name="Hashes">sha256 of what was trained on: data and model.</param>
 /// <param name="Files">sha256 of the files beside the manifest.</param>
 /// <param name="MicroBatch">Sequences computed at once: the order of sums and dropout's masks follow from it, so a resumed run takes the same.</param>
-/// <param name="Order">Which order of rows the step is counted in; checkpoints that do not say it have the first.</param>
+/// <param name="Order">Which order of rows the step is counted in; checkpoints that do not say it have the
+/// first.</param>
 public sealed record CheckpointManifest(int Step, string RunId, string Config, IReadOnlyDictionary<string, string> Hashes, IReadOnlyDictionary<string, string> Files, int? MicroBatch = null,
     int Order = 1);
 

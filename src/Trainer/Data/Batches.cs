@@ -18,13 +18,15 @@ public sealed record MicroBatch(int Count, int Length, long[] Ids, long[] Predic
 public sealed record Documents(int[] Starts, int Longest);
 
 /// <summary>
-/// The order of the data: epochs, each a new permutation, each cut into steps of a batch; the last step of an epoch has the sequences that
-/// are left, as in transformers' Trainer. Any step's batch follows from the seed and its number alone, so a resumed run needs nothing but
-/// the step to be where it was.
+/// The order of the data: epochs, each a new permutation, each cut into steps of a batch; the last step of an epoch has
+/// the sequences that are left, as in transformers' Trainer. Any step's batch follows from the seed and its number
+/// alone, so a resumed run needs nothing but the step to be where it was.
 /// </summary>
 public sealed class Batches
 {
-    /// <summary>Number of this order of rows, kept in a checkpoint: a run that was begun in another does not go on in this one.</summary>
+    /// <summary>
+    /// Number of this order of rows, kept in a checkpoint: a run that was begun in another does not go on in this one.
+    /// </summary>
     public const int Order = 2;
 
     private readonly IReadOnlyList<Row> rows;
@@ -113,7 +115,10 @@ public sealed class Batches
     /// <summary>Tokens that a sequence of some length takes: long ones are padded to a multiple, so that a GPU meets few shapes and memory few sizes.</summary>
     public static int Padded(int length) => length < 1024 ? length : (length + 127) / 128 * 128;
 
-    /// <summary>Steps of so many epochs, rounded up, as transformers' Trainer counts them. A weight may give each epoch other rows.</summary>
+    /// <summary>
+    /// Steps of so many epochs, rounded up, as transformers' Trainer counts them. A weight may give each epoch other
+    /// rows.
+    /// </summary>
     private double StepsOf(double epochs)
     {
         var whole = (int)Math.Floor(epochs);
@@ -137,7 +142,9 @@ public sealed class Batches
         return Alike ? epoch * firsts[^1] : firsts[epoch];
     }
 
-    /// <summary>Whether every epoch has the same rows, so as many sequences: packing gives as many whatever the order.</summary>
+    /// <summary>
+    /// Whether every epoch has the same rows, so as many sequences: packing gives as many whatever the order.
+    /// </summary>
     private bool Alike => Shares.Count == 0;
 
     private IReadOnlyList<Share> Shares => (rows as TokenRows)?.Shares ?? [];

@@ -176,7 +176,10 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
         }
     }
 
-    /// <summary>The parts of a row that data.maxLength and data.truncate leave: itself, when it is short enough; none, when it is left out.</summary>
+    /// <summary>
+    /// The parts of a row that data.maxLength and data.truncate leave: itself, when it is short enough; none, when it
+    /// is left out.
+    /// </summary>
     private static IReadOnlyList<Row> Cut(Row row, DataConfig config)
     {
         var (longest, length) = (config.MaxLength, row.Ids.Length);

@@ -5,9 +5,10 @@ using System.Text.Json.Nodes;
 namespace Memopt.Trainer.Data;
 
 /// <summary>
-/// Keys of rows and messages to which a tool gives a meaning: transformers, TRL, Axolotl, LLaMA-Factory, ms-swift, Unsloth, OpenAI, ShareGPT.
-/// A shape of rows says which of them it reads. One that it does not read is refused with the reason here, as ignoring it would train
-/// something else than its author meant. A key that is not here has no meaning: it is told once for a data set (<see cref="Remarks"/>).
+/// Keys of rows and messages to which a tool gives a meaning: transformers, TRL, Axolotl, LLaMA-Factory, ms-swift,
+/// Unsloth, OpenAI, ShareGPT. A shape of rows says which of them it reads. One that it does not read is refused with
+/// the reason here, as ignoring it would train something else than its author meant. A key that is not here has no
+/// meaning: it is told once for a data set (<see cref="Remarks"/>).
 /// </summary>
 internal static class KnownKeys
 {
@@ -19,9 +20,12 @@ internal static class KnownKeys
     private const string Packed = "rows that hold several documents are not read: write a row for each, and set data.packing";
 
     /// <summary>What a chat reads beside its messages.</summary>
-    public static readonly IReadOnlyList<string> OfChats = ["system", "system_prompt", "tools", "functions", "documents", "parallel_tool_calls", "chat_template_kwargs"];
+    public static readonly IReadOnlyList<string> OfChats =
+        ["system", "system_prompt", "tools", "functions", "documents", "parallel_tool_calls", "chat_template_kwargs"];
 
-    /// <summary>Keys of a message that say whether it carries loss: OpenAI's and ShareGPT's, Axolotl's, ms-swift's.</summary>
+    /// <summary>
+    /// Keys of a message that say whether it carries loss: OpenAI's and ShareGPT's, Axolotl's, ms-swift's.
+    /// </summary>
     public static readonly IReadOnlyList<string> Trained = ["weight", "train", "training", "loss"];
 
     /// <summary>Masks beside input_ids that take loss away where they are 0: TRL's and Megatron's.</summary>
@@ -53,7 +57,8 @@ internal static class KnownKeys
         {
             if (!Given(value) || reads.Contains(key)) continue;
             if (ofRows.TryGetValue(key, out var why))
-                throw new RowFault($"column \"{key}\" is not supported here", $"{why}; to leave it out give it a name of its own, \"columns\": {{\"unused\": \"{key}\"}}");
+                throw new RowFault($"column \"{key}\" is not supported here",
+                    $"{why}; to leave it out give it a name of its own, \"columns\": {{\"unused\": \"{key}\"}}");
             remarks.Column(key);
         }
     }
@@ -68,24 +73,32 @@ internal static class KnownKeys
         }
     }
 
-    /// <summary>Whether a value says anything: a table has an empty text where there is none, and a list of objects with unlike keys has null or false.</summary>
+    /// <summary>
+    /// Whether a value says anything: a table has an empty text where there is none, and a list of objects with unlike
+    /// keys has null or false.
+    /// </summary>
     public static bool Given(JsonNode? value) => value switch
     {
         null => false,
         JsonArray list => list.Count > 0,
         JsonObject map => map.Count > 0,
-        _ => value.GetValueKind() is not (JsonValueKind.False or JsonValueKind.Null) && !(value.GetValueKind() == JsonValueKind.String && value.ToJsonString() == "\"\""),
+        _ => value.GetValueKind() is not (JsonValueKind.False or JsonValueKind.Null)
+            && !(value.GetValueKind() == JsonValueKind.String && value.ToJsonString() == "\"\""),
     };
 
     private static Dictionary<string, string> Table(params (string Why, string[] Keys)[] groups) =>
         groups.SelectMany(group => group.Keys.Select(key => (key, group.Why))).ToDictionary();
 }
 
-/// <summary>What of a data set's rows is not used, or is read in a way that a user may want to know; each is told once. Safe for several threads.</summary>
+/// <summary>
+/// What of a data set's rows is not used, or is read in a way that a user may want to know; each is told once. Safe for
+/// several threads.
+/// </summary>
 internal sealed class Remarks
 {
     private const int Most = 24, Longest = 60;
-    private static readonly HashSet<string> labels = new(["label", "labels", "label_text", "class", "category", "target", "sentiment", "intent", "topic"], StringComparer.OrdinalIgnoreCase);
+    private static readonly HashSet<string> labels = new(
+        ["label", "labels", "label_text", "class", "category", "target", "sentiment", "intent", "topic"], StringComparer.OrdinalIgnoreCase);
 
     private readonly ConcurrentDictionary<string, bool> columns = new(), unwritten = new();
     private volatile bool labelled;
@@ -105,9 +118,11 @@ internal sealed class Remarks
         get
         {
             if (labelled)
-                yield return "rows of text and label: the label is trained as the answer to the text; to train on the text alone give the label another name, \"columns\": {\"class\": \"label\"}";
+                yield return "rows of text and label: the label is trained as the answer to the text; "
+                    + "to train on the text alone give the label another name, \"columns\": {\"class\": \"label\"}";
             if (columns.Keys.Where(labels.Contains).Order(StringComparer.Ordinal).FirstOrDefault() is { } label)
-                yield return $"column \"{label}\" looks like a label and is not used; to train on it as the answer, \"columns\": {{\"text\": …, \"label\": \"{label}\"}}";
+                yield return $"column \"{label}\" looks like a label and is not used; "
+                    + $"to train on it as the answer, \"columns\": {{\"text\": …, \"label\": \"{label}\"}}";
             if (!columns.IsEmpty)
                 yield return $"columns that are not used: {List(columns)}";
             if (!unwritten.IsEmpty)

@@ -32,7 +32,8 @@ internal sealed class RowReader(
     private readonly Remarks remarks = remarks ?? new();
 
     // What the source's columns are taken from; who takes the preferred answer leaves the other.
-    private readonly string[] taken = columns is null ? [] : [.. columns.Values.Select(column => column.Split('.')[0]).SelectMany(column => column == "chosen" ? new[] { column, "rejected" } : [column])];
+    private readonly string[] taken = columns is null ? [] : [.. columns.Values.Select(column => column.Split('.')[0])
+        .SelectMany(column => column == "chosen" ? new[] { column, "rejected" } : [column])];
     private static readonly string[] shapes = ["input_ids", "messages", "conversations", "chosen", "prompt", "instruction", "text"];
 
     /// <summary>Whether an object has the keys of a row of some shape.</summary>
@@ -80,9 +81,13 @@ internal sealed class RowReader(
 
     private static bool IsPair(JsonObject json) => json["chosen"] is not null && json["rejected"] is not null && json["input_ids"] is null && json["messages"] is null && json["conversations"] is null;
 
-    /// <summary>Whether a row is an answer that people rejected (unpaired preferences); a table has the word. The label of a bare text is its class.</summary>
+    /// <summary>
+    /// Whether a row is an answer that people rejected (unpaired preferences); a table has the word. The label of a
+    /// bare text is its class.
+    /// </summary>
     private static bool IsRejected(JsonObject json) =>
-        shapes.Any(shape => shape is not ("input_ids" or "text") && json[shape] is not null) && KnownKeys.Opinions.Any(key => Opinion(json, key) == false);
+        shapes.Any(shape => shape is not ("input_ids" or "text") && json[shape] is not null)
+        && KnownKeys.Opinions.Any(key => Opinion(json, key) == false);
 
     private static bool? Opinion(JsonObject json, string key) => json[key]?.GetValueKind() switch
     {
@@ -96,7 +101,8 @@ internal sealed class RowReader(
 
     /// <summary>Refuses what of a row has a meaning that its shape does not read.</summary>
     private void Check(JsonObject json, IEnumerable<string> reads) =>
-        KnownKeys.Check(json, [.. reads, .. taken, .. KnownKeys.Opinions.Where(key => json.ContainsKey(key) && Opinion(json, key) is not null)], remarks);
+        KnownKeys.Check(json,
+            [.. reads, .. taken, .. KnownKeys.Opinions.Where(key => json.ContainsKey(key) && Opinion(json, key) is not null)], remarks);
 
     private static string Keys(JsonObject json) => json.Count == 0 ? "it has no keys" : $"it has {string.Join(", ", json.Select(pair => pair.Value is null ? $"{pair.Key} (null)" : pair.Key).Take(8))}";
 
@@ -211,7 +217,10 @@ internal sealed class RowReader(
         return Asked(Text(json, "text"), "", label, [], json, line, ["text", "label"]);
     }
 
-    /// <summary>An instruction and its answer: a chat where the model has a template, else the prompt that Alpaca was trained with.</summary>
+    /// <summary>
+    /// An instruction and its answer: a chat where the model has a template, else the prompt that Alpaca was trained
+    /// with.
+    /// </summary>
     private Row Asked(string instruction, string input, string output, List<JsonObject> history, JsonObject json, int line, string[] reads)
     {
         if (model.Template is not null)
@@ -222,7 +231,9 @@ internal sealed class RowReader(
             : $"Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:\n", output, json, line, reads);
     }
 
-    /// <summary>What was said before an instruction, as LLaMA-Factory has it: a list of [instruction, answer].</summary>
+    /// <summary>
+    /// What was said before an instruction, as LLaMA-Factory has it: a list of [instruction, answer].
+    /// </summary>
     private static List<JsonObject> History(JsonObject json)
     {
         if (!KnownKeys.Given(json["history"])) return [];
@@ -297,7 +308,10 @@ internal sealed class RowReader(
     /// <summary>The beginning of a value, for messages.</summary>
     private static string Shown(JsonNode? node) => node?.ToJsonString() is { } text ? text.Length > 60 ? $"{text[..60]}…" : text : "null";
 
-    /// <summary>A prompt and what follows it, between the model's beginning and end tokens; a row that has them already gets no second ones, as in TRL and Unsloth.</summary>
+    /// <summary>
+    /// A prompt and what follows it, between the model's beginning and end tokens; a row that has them already gets no
+    /// second ones, as in TRL and Unsloth.
+    /// </summary>
     private Row Plain(string prompt, string completion, JsonObject json, int line, IEnumerable<string> reads)
     {
         Check(json, reads);
@@ -427,7 +441,9 @@ internal sealed class RowReader(
         return said.Count < 2 ? said.FirstOrDefault() : throw new RowFault("system and system_prompt are both written and differ", "keep one");
     }
 
-    /// <summary>A list of objects; in a table, or as TRL takes it, the JSON text of one. Null when there is none.</summary>
+    /// <summary>
+    /// A list of objects; in a table, or as TRL takes it, the JSON text of one. Null when there is none.
+    /// </summary>
     private static JsonArray? Objects(JsonObject json, string key) => Parsed(json[key]) switch
     {
         null => null,
@@ -435,7 +451,9 @@ internal sealed class RowReader(
         var other => throw new RowFault($"{key} is not a list of objects", $"it is {Shown(other)}"),
     };
 
-    /// <summary>A value, or what a text holds as JSON; a text that is none stays one, and an empty one is nothing.</summary>
+    /// <summary>
+    /// A value, or what a text holds as JSON; a text that is none stays one, and an empty one is nothing.
+    /// </summary>
     private static JsonNode? Parsed(JsonNode? node)
     {
         if (node?.GetValueKind() != JsonValueKind.String) return node;
@@ -449,7 +467,9 @@ internal sealed class RowReader(
         }
     }
 
-    /// <summary>Takes out of a message what says whether it carries loss; whether it does if the assistant says it.</summary>
+    /// <summary>
+    /// Takes out of a message what says whether it carries loss; whether it does if the assistant says it.
+    /// </summary>
     private bool Trained(JsonObject message, int number)
     {
         bool? trained = null;
@@ -519,7 +539,10 @@ internal sealed class RowReader(
         return messages;
     }
 
-    /// <summary>A message's calls of tools as a list of objects, also of what OpenAI's functions were before tools and of a table's text.</summary>
+    /// <summary>
+    /// A message's calls of tools as a list of objects, also of what OpenAI's functions were before tools and of a
+    /// table's text.
+    /// </summary>
     private static void ToolCalls(JsonObject message, int number)
     {
         if (Parsed(message["tool_calls"]) is var calls && KnownKeys.Given(calls) && !(calls is JsonArray list && list.All(call => call is JsonObject)))
@@ -533,7 +556,8 @@ internal sealed class RowReader(
     }
 
     /// <summary>
-    /// OpenAI's arguments of a call are the text of an object. A template that writes arguments as JSON would write that text in quotes: it is given the object.
+    /// OpenAI's arguments of a call are the text of an object. A template that writes arguments as JSON would write
+    /// that text in quotes: it is given the object.
     /// </summary>
     /// <param name="messages">Whose arguments are changed.</param>
     /// <param name="written">What the template makes of them as they are; null when it does not take them.</param>

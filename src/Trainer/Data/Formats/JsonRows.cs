@@ -5,8 +5,8 @@ using System.Text.Unicode;
 namespace Memopt.Trainer.Data.Formats;
 
 /// <summary>
-/// The elements of the one array of a JSON file: the file itself, or the only list in its object; or the objects that stand in it one after the other.
-/// Cut out by counting brackets; what each holds is checked as a row.
+/// The elements of the one array of a JSON file: the file itself, or the only list in its object; or the objects that
+/// stand in it one after the other. Cut out by counting brackets; what each holds is checked as a row.
 /// </summary>
 internal static class JsonRows
 {

@@ -62,7 +62,10 @@ internal static class RowFile
     /// <summary>How the rows of a file of JSON stand in it.</summary>
     private enum JsonLayout { Lines, List, Objects }
 
-    /// <summary>How they really stand: what is called .json is as often JSON Lines, and what is called .jsonl is at times a list, or objects over several lines (jq's).</summary>
+    /// <summary>
+    /// How they really stand: what is called .json is as often JSON Lines, and what is called .jsonl is at times a
+    /// list, or objects over several lines (jq's).
+    /// </summary>
     private static JsonLayout Layout(DataFile file)
     {
         var named = file.Format == DataFormat.Json ? JsonLayout.List : JsonLayout.Lines;
@@ -82,7 +85,9 @@ internal static class RowFile
         return length >= line.TrimEnd(" \t\r"u8).Length && length <= line.Length ? JsonLayout.Lines : JsonLayout.Objects;
     }
 
-    /// <summary>The object that a text begins with, and its bytes; null when it is none, or does not end here.</summary>
+    /// <summary>
+    /// The object that a text begins with, and its bytes; null when it is none, or does not end here.
+    /// </summary>
     private static (JsonObject Object, int Length)? FirstObject(ReadOnlySpan<byte> text, bool whole)
     {
         try
