@@ -15,9 +15,9 @@ _memopt() {
             fi
             return
         fi
-        line="memopt ${line#*memopt}"
-        line=${line/memopt  /memopt }
+        line=${line#* }
     fi
+    line="memopt ${line#* }"
     # Words that begin with - where one was begun; elsewhere files, when nothing else is known.
     while IFS= read -r found; do
         [[ $found == "$word"* && ($found != -* || $word == -*) ]] && COMPREPLY+=("$found")
