@@ -64,10 +64,10 @@ public sealed class HostileTokenizerTests : IDisposable
     [Fact]
     public void A_pattern_that_looks_around_and_goes_back_ends_with_a_fault_that_shows_it()
     {
-        var regex = new CodePointRegex(@"(\w+)+(?=!)", TimeSpan.FromMilliseconds(50));
+        var regex = new CodePointRegex(@"(?:\w|\w\w)+(?=!)", TimeSpan.FromMilliseconds(50));
         var fault = Assert.Throws<UserFault>(() => regex.Matches(new string('a', 60), null));
         Assert.Contains("takes too long", fault.Message);
-        Assert.Contains(@"(\w+)+(?=!)", fault.Found);
+        Assert.Contains(@"(?:\w|\w\w)+(?=!)", fault.Found);
     }
 
     [Fact]
