@@ -19,9 +19,7 @@ var deterministic = args.Contains("--deterministic");
 var shape = Path.Combine(Directory.CreateTempSubdirectory("memopt").FullName, "config.json");
 File.WriteAllText(shape, root.GetProperty("shapes").GetProperty(job.Shape).GetRawText());
 
-var home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
-var backend = Backend.Load("cuda", new BackendEnvironment(Environment.GetEnvironmentVariable("MEMOPT_LIBTORCH"), Path.Combine(home, ".nuget", "packages"),
-    Directory.GetCurrentDirectory(), Path.Combine(home, ".cache", "memopt")));
+var backend = Backend.Load("cuda", Surroundings.BackendEnvironment());
 var spec = ModelSpec.Read(shape);
 var kind = job.Kind switch { "qlora" => AdapterKind.Qlora, "full" => AdapterKind.None, _ => AdapterKind.Lora };
 var adapter = new AdapterConfig { Kind = kind, Rank = job.Rank, Alpha = 32, Targets = new Targets(job.Targets) };

@@ -1,5 +1,5 @@
 // A store at size: writes runs as trainings would, then times what people ask of it. peers.py beside it stores the same points as MLflow does.
-// usage: dotnet run -c Release bench/tracking/scale.cs write FOLDER RUNS STEPS | ask FOLDER | log FOLDER STEPS | dump FOLDER RUNS > points.csv
+// usage: dotnet run -c Release bench/tracking/scale.cs write FOLDER RUNS STEPS | ask FOLDER | log FOLDER STEPS | backlog FOLDER RUNS STEPS | first FOLDER | dump FOLDER RUNS > points.csv
 #:project ../../src/Tracking/Tracking.csproj
 #:property PublishAot=false
 #:property ServerGarbageCollector=false
@@ -16,6 +16,13 @@ switch (args[0])
         break;
     case "ask":
         Ask();
+        break;
+    case "backlog":
+        for (var number = 0; number < int.Parse(args[2]); number++)
+            One(number, int.Parse(args[3]));
+        break;
+    case "first":
+        First();
         break;
     case "log":
         Log(int.Parse(args[2]));
@@ -40,13 +47,7 @@ void Write(int runs, int steps)
     {
         watch.Restart();
         for (var number = first; number < Math.Min(runs, first + together); number++)
-        {
-            using var run = store.Begin(Start(number, steps));
-            foreach (var row in Rows(number, steps))
-                run.Append(row);
-            run.Append(new EvalRow(steps, new Dictionary<string, double> { ["loss"] = 0.3 + number % 1000 / 1000.0, ["accuracy"] = number % 97 / 97.0 }));
-            run.End(new Outcome(number % 20 == 0 ? RunStatus.Failed : RunStatus.Finished) { Ended = Start(number, steps).Started.AddHours(1) });
-        }
+            One(number, steps);
         writing += watch.Elapsed.TotalSeconds;
         watch.Restart();
         store.Find(new RunQuery { Limit = 1 });
@@ -58,6 +59,46 @@ void Write(int runs, int steps)
     long Size(string pattern) => new DirectoryInfo(folder).EnumerateFiles(pattern, SearchOption.AllDirectories).Sum(file => file.Length);
     Console.WriteLine($"{runs} runs, {points:N0} points: written in {writing:F1} s, taken in in {taking:F1} s");
     Console.WriteLine($"runs.db {Size("runs.db"):N0} bytes, {Size("runs.db") / points:F2} a point; sealed spools {Size("*.gz"):N0} bytes, {Size("*.gz") / points:F2} a point");
+}
+
+void One(int number, int steps)
+{
+    using var run = store.Begin(Start(number, steps));
+    foreach (var row in Rows(number, steps))
+        run.Append(row);
+    run.Append(new EvalRow(steps, new Dictionary<string, double> { ["loss"] = 0.3 + number % 1000 / 1000.0, ["accuracy"] = number % 97 / 97.0 }));
+    run.End(new Outcome(number % 20 == 0 ? RunStatus.Failed : RunStatus.Finished) { Ended = Start(number, steps).Started.AddHours(1) });
+}
+
+// The first query after many runs: how long it waits for the first answer and for all of them, and how long others wait for the store's lock meanwhile.
+void First()
+{
+    var (gate, done, longest) = (Path.Combine(folder, "runs.lock"), false, 0.0);
+    var other = new Thread(() =>
+    {
+        var since = Stopwatch.StartNew();
+        while (!done)
+        {
+            try
+            {
+                new FileStream(gate, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None).Dispose();
+                since.Restart();
+            }
+            catch (IOException)
+            {
+                longest = Math.Max(longest, since.Elapsed.TotalSeconds);
+            }
+            Thread.Sleep(1);
+        }
+    });
+    other.Start();
+    var watch = Stopwatch.StartNew();
+    Console.WriteLine($"newest {store.Find(new RunQuery { Limit = 1 }).Runs[0].Start.Id} after {watch.Elapsed.TotalSeconds:F2} s");
+    var all = store.Find(new RunQuery { Limit = int.MaxValue - 1 }).Runs.Count;
+    Console.WriteLine($"{all} runs after {watch.Elapsed.TotalSeconds:F2} s");
+    done = true;
+    other.Join();
+    Console.WriteLine($"another process waited for the lock for {longest:F2} s at most");
 }
 
 void Ask()

@@ -70,7 +70,13 @@ public class MemoptTool : ToolTask
 
     protected override MessageImportance StandardOutputLoggingImportance => MessageImportance.Low;
 
-    private static string Dotnet => Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } host ? host : "dotnet";
+    private static string Dotnet => Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } host ? host : OnPath("dotnet");
+
+    /// <summary>The full path of a program. By its name alone, one in the current folder would be taken first.</summary>
+    private static string OnPath(string program) =>
+        (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator).Where(folder => folder.Length > 0 && Path.IsPathRooted(folder))
+            .Select(folder => Path.Combine(folder, RuntimeInformation.IsOSPlatform(OSPlatform.Windows) ? program + ".exe" : program)).FirstOrDefault(File.Exists)
+            ?? throw new FileNotFoundException($"{program} is in no folder of PATH.");
 
     /// <summary>The first word of <see cref="Command"/>, which may be quoted.</summary>
     private (string Program, string Before) Given
@@ -121,7 +127,8 @@ public class MemoptTool : ToolTask
         }
         if (version is not null)
             tool = Restored(version) ?? Restore(version);
-        EnvironmentVariables = [.. EnvironmentVariables ?? [], $"MEMOPT_BUILD={Process.GetCurrentProcess().Id}"];     // with which the tool ends
+        // With which the tool ends, and where it may look for libtorch: who builds a project trusts the folders that it names.
+        EnvironmentVariables = [.. EnvironmentVariables ?? [], $"MEMOPT_BUILD={Process.GetCurrentProcess().Id}", $"MEMOPT_PACKAGES={string.Join($"{Path.PathSeparator}", PackageFolders)}"];
         var done = !Log.HasLoggedErrors && base.Execute();
         Done = done && Arguments.Length > 1 ? Arguments[1] : "";
         return done;
@@ -135,12 +142,12 @@ public class MemoptTool : ToolTask
         {
             if (process is { HasExited: false } running && !RuntimeInformation.IsOSPlatform(OSPlatform.Windows))
             {
-                using var signal = Process.Start(new ProcessStartInfo("kill", $"-TERM {running.Id}") { UseShellExecute = false });
+                using var signal = Process.Start(new ProcessStartInfo(OnPath("kill"), $"-TERM {running.Id}") { UseShellExecute = false });
                 signal?.WaitForExit();
                 running.WaitForExit(Grace * 1000);
             }
         }
-        catch (Exception e) when (e is InvalidOperationException or System.ComponentModel.Win32Exception)
+        catch (Exception e) when (e is InvalidOperationException or System.ComponentModel.Win32Exception or FileNotFoundException)
         {
             // It has ended meanwhile, or there is no kill: the base class ends it.
         }
@@ -156,13 +163,19 @@ public class MemoptTool : ToolTask
         }
         if (fault.Match(singleLine) is { Success: true } part)
             faults.Add(part.Groups["label"].Success ? $"({part.Groups["label"].Value}: {part.Groups["text"].Value})" : part.Groups["text"].Value);
-        var now = new[] { "waiting ", "resume ", "done " }.Any(stage => singleLine.StartsWith(stage, StringComparison.Ordinal));
+        Said(singleLine);
+        var now = new[] { "waiting ", "resume ", "done ", "stopping ", "finished " }.Any(stage => singleLine.StartsWith(stage, StringComparison.Ordinal));
         if (singleLine.StartsWith("step ", StringComparison.Ordinal) && sinceProgress.Elapsed.TotalSeconds >= ProgressEvery)
         {
             now = true;
             sinceProgress.Restart();
         }
         Log.LogMessage(now ? MessageImportance.High : messageImportance, now ? $"memopt: {singleLine}" : singleLine);
+    }
+
+    /// <summary>Told of each line that the tool prints and that is no problem.</summary>
+    protected virtual void Said(string line)
+    {
     }
 
     protected override bool HandleTaskExecutionErrors()
@@ -215,7 +228,7 @@ public class MemoptTool : ToolTask
     private string? Restored(string version)
     {
         // `dotnet tool restore` leaves a tool that it has once restored where that was, for a project that keeps its packages elsewhere too.
-        var user = Environment.GetEnvironmentVariable("NUGET_PACKAGES") is { Length: > 0 } set ? set : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
+        var user = Environment.GetEnvironmentVariable("NUGET_PACKAGES") is { Length: > 0 } set ? set : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify), ".nuget", "packages");
         // NuGet writes this file last.
         return PackageFolders.Append(user).Select(folder => Path.Combine(folder, "memopt", version.ToLowerInvariant())).Where(package => File.Exists(Path.Combine(package, ".nupkg.metadata")))
             .SelectMany(package => Directory.EnumerateFiles(Path.Combine(package, "tools"), "memopt.dll", SearchOption.AllDirectories)).FirstOrDefault();

@@ -1,6 +1,8 @@
 using System.CommandLine;
+using System.CommandLine.Completions;
 using System.CommandLine.Parsing;
 using System.Globalization;
+using System.Numerics;
 using System.Runtime.InteropServices;
 using System.Text.Encodings.Web;
 using System.Text.Json;
@@ -27,39 +29,52 @@ internal static class Shell
     public static readonly JsonSerializerOptions Lines = new(Json) { WriteIndented = false };
 
     /// <summary>Progress and messages.</summary>
-    public static IAnsiConsole Progress { get; } = Wide(Console.IsErrorRedirected, AnsiConsole.Create(new AnsiConsoleSettings
-    {
-        Out = new AnsiConsoleOutput(Console.Error),
-        Ansi = Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect,
-    }));
+    public static IAnsiConsole Progress { get; } = TerminalText.Console(TerminalText.Error, Console.IsErrorRedirected, Console.IsErrorRedirected ? AnsiSupport.No : AnsiSupport.Detect);
 
     /// <summary>Tables asked for.</summary>
-    public static IAnsiConsole Output { get; } = Wide(Console.IsOutputRedirected, AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(Console.Out) }));
+    public static IAnsiConsole Output { get; } = TerminalText.Console(TerminalText.Output, Console.IsOutputRedirected);
 
     public static string Version => Session.Version;
 
     public static Option<bool> JsonOption() => new("--json") { Description = "Print the result as JSON on standard output." };
 
-    public static Option<string?> BackendOption() => new("--backend") { Description = "cpu, cuda, or a folder that holds libtorch." };
+    public static Option<string?> BackendOption() => new("--backend") { Description = "cpu, cuda, or a folder that holds libtorch.", CompletionSources = { "cpu", "cuda" } };
+
+    /// <summary>An option that changes a setting.</summary>
+    public static Option<string[]> SetOption(string description)
+    {
+        var option = new Option<string[]>("--set") { Description = description, AllowMultipleArgumentsPerToken = false };
+        option.CompletionSources.Add(_ => RunConfigFile.Names().Select(setting => new CompletionItem($"{setting}=")));
+        return option;
+    }
 
     /// <summary>A number within bounds.</summary>
     /// <param name="name">Of the option.</param>
     /// <param name="description">What it is for.</param>
     /// <param name="wanted">What it must be, in words.</param>
     /// <param name="allowed">What it must be.</param>
-    public static Option<double?> NumberOption(string name, string description, string wanted, Func<double, bool> allowed) => new(name)
-    {
-        Description = description,
-        CustomParser = given =>
-        {
-            if (double.TryParse(given.Tokens[0].Value, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) && allowed(number))
-                return number;
-            given.AddError($"{name} must be {wanted}, found \"{given.Tokens[0].Value}\"");
-            return null;
-        },
-    };
+    public static Option<T?> NumberOption<T>(string name, string description, string wanted, Func<T, bool> allowed) where T : struct, INumber<T> =>
+        new(name) { Description = description, CustomParser = given => Number(given, name, wanted, allowed) };
 
-    /// <summary>Exit codes: 0 done, 1 failed, 2 bad input or configuration, 130 stopped on request.</summary>
+    /// <summary>The same with a value of its own where it is left out.</summary>
+    /// <param name="name">Of the option.</param>
+    /// <param name="description">What it is for.</param>
+    /// <param name="standard">Where it is left out.</param>
+    /// <param name="wanted">What it must be, in words.</param>
+    /// <param name="allowed">What it must be.</param>
+    public static Option<T> NumberOption<T>(string name, string description, T standard, string wanted, Func<T, bool> allowed) where T : struct, INumber<T> =>
+        new(name) { Description = description, DefaultValueFactory = _ => standard, CustomParser = given => Number(given, name, wanted, allowed) ?? standard };
+
+    private static T? Number<T>(ArgumentResult given, string name, string wanted, Func<T, bool> allowed) where T : struct, INumber<T>
+    {
+        var style = typeof(T) == typeof(double) ? NumberStyles.Float : NumberStyles.AllowLeadingSign;
+        if (T.TryParse(given.Tokens[0].Value, style, CultureInfo.InvariantCulture, out var number) && allowed(number))
+            return number;
+        given.AddError($"{name} must be {wanted}, found \"{given.Tokens[0].Value}\"");
+        return null;
+    }
+
+    /// <summary>Exit codes: 0 done, 1 failed, 2 bad configuration, data, model or arguments, 130 stopped on request.</summary>
     public static int Guard(bool json, Func<int> action)
     {
         try
@@ -68,15 +83,15 @@ internal static class Shell
         }
         catch (UserFault fault)
         {
-            return Report(json, fault, fault.Problems.Count > 0 ? 2 : 1);
+            return Report(json, fault);
         }
         catch (QueryException e)
         {
-            return Report(json, new UserFault(e.Message, next: "docs/tracking.md has the language; the simplest filter is \"metrics.loss < 1\""), 2);
+            return Report(json, new UserFault(e.Message, next: "docs/tracking.md has the language; the simplest filter is \"metrics.loss < 1\""));
         }
         catch (TrackingException e)
         {
-            return Report(json, new UserFault(e.Message, next: e.Next ?? "check tracking.store and tracking.artifacts"), 1);
+            return Report(json, new UserFault(e.Message, next: e.Next ?? "check tracking.store and tracking.artifacts") { Failed = e.Failed });
         }
         catch (OperationCanceledException)
         {
@@ -84,44 +99,51 @@ internal static class Shell
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            return Report(json, new UserFault(e.Message), 1);
+            return Report(json, new UserFault(e.Message) { Failed = true });
         }
         catch (Exception e) when (Environment.GetEnvironmentVariable("MEMOPT_TRACE") is null)
         {
             var message = e is ExternalException or InvalidOperationException ? e.Message.Split('\n')[0] : $"{e.GetType().Name}: {e.Message.Split('\n')[0]}";
-            return Report(json, new UserFault("Something went wrong that should not have.", found: message, next: "run again with MEMOPT_TRACE=1 and report what it prints"), 1);
+            return Report(json, new UserFault("Something went wrong that should not have.", found: message, next: "run again with MEMOPT_TRACE=1 and report what it prints") { Failed = true });
         }
     }
 
     public static void Print<T>(T value) => Console.Out.WriteLine(JsonSerializer.Serialize(value, Json));
 
-    /// <summary>How a command is called, behind the tool's name: <c>config check</c>.</summary>
-    public static string Verb(CommandResult command) => command.Parent is CommandResult { Parent: not null } above ? $"{Verb(above)} {command.Command.Name}" : command.Command.Name;
+    /// <summary>The exit code of a command that is done: 1 in place of 0 when its result could not be written to standard output, which standard error then says.</summary>
+    public static int Ended(int code)
+    {
+        if (code != 0 || StandardStream.Output.Fault is not { } why)
+            return code;
+        Console.Error.WriteLine($"error: The result cannot be written to standard output: {why}");
+        return 1;
+    }
 
     public static Option<bool> OfflineOption() => new("--offline") { Description = "Take models from the cache and ask no server." };
 
-    private static int Report(bool json, UserFault fault, int code)
+    private static int Report(bool json, UserFault fault)
     {
         if (json)
         {
-            Print(new { error = new { message = fault.Message, found = fault.Found, next = fault.Next, problems = fault.Problems } });
+            Print(new { error = new { message = Secrets.Redact(fault.Message), found = Clean(fault.Found), next = Clean(fault.Next), problems = Clean(fault.Problems) } });
         }
         // Not broken into lines of a width: a build reads them.
         Progress.Markup($"[red]{(fault.Problems.Count > 0 ? "problem" : "error")}:[/] ");
-        Console.Error.WriteLine(fault.Message);
+        Tell(fault.Message);
         foreach (var problem in fault.Problems.Take(50))
-            Console.Error.WriteLine(problem);
+            Tell($"{problem}");
         if (fault.Found is not null && fault.Problems.Count == 0)
-            Console.Error.WriteLine($"  found: {fault.Found}");
+            Tell($"  found: {fault.Found}");
         if (fault.Next is not null)
-            Console.Error.WriteLine($"  next:  {fault.Next}");
-        return code;
+            Tell($"  next:  {fault.Next}");
+        return fault.Failed ? 1 : 2;
     }
 
-    private static IAnsiConsole Wide(bool redirected, IAnsiConsole console)
-    {
-        if (redirected)
-            console.Profile.Width = 200;
-        return console;
-    }
+    /// <summary>A line on standard error without the secrets in it, not broken at a width.</summary>
+    public static void Tell(string text) => Console.Error.WriteLine(Secrets.Redact(text));
+
+    /// <summary>Problems without the secrets in their texts, for JSON.</summary>
+    public static IEnumerable<Problem> Clean(IEnumerable<Problem> problems) => problems.Select(problem => problem with { Message = Secrets.Redact(problem.Message) });
+
+    private static string? Clean(string? text) => text is null ? null : Secrets.Redact(text);
 }

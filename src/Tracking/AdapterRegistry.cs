@@ -14,7 +14,9 @@ namespace Memopt.Tracking;
 /// <param name="Metrics">Last values of the run's metrics at that time, by name.</param>
 /// <param name="Best">How versions are compared from here on: <c>min(eval_loss)</c>, <c>max(eval_accuracy)</c>.</param>
 /// <param name="Removed">When it was taken off the registry, or null.</param>
-public sealed record AdapterVersion(int Number, string Hash, long Bytes, string? Run, DateTimeOffset Created, IReadOnlyDictionary<string, double> Metrics, string Best, DateTimeOffset? Removed = null)
+/// <param name="Data">sha256 of the evaluation data that its metrics were measured on; null when the run had none, and of versions of earlier tools.</param>
+public sealed record AdapterVersion(int Number, string Hash, long Bytes, string? Run, DateTimeOffset Created, IReadOnlyDictionary<string, double> Metrics, string Best,
+    DateTimeOffset? Removed = null, string? Data = null)
 {
     [JsonIgnore]
     internal (string, string?) Key => (Hash, Run);
@@ -61,7 +63,7 @@ public sealed record RegisteredAdapter(string Name, IReadOnlyList<AdapterVersion
             }
             if (Versions.Count > 0)
                 aliases[Latest] = Versions[^1].Number;
-            if (BestOf(Versions) is { } best)
+            if (BestVersion is { } best)
                 aliases[Best] = best.Number;
             return aliases;
         }
@@ -72,17 +74,32 @@ public sealed record RegisteredAdapter(string Name, IReadOnlyList<AdapterVersion
 
     /// <summary>What tells the best version: <c>min</c> or <c>max</c> of a metric. Throws when it is written otherwise.</summary>
     public static (bool Least, string Metric) Rule(string best) => AdapterRegistry.RuleForm().Match(best) is { Success: true } match ? (match.Groups["which"].Value == "min", match.Groups["metric"].Value)
-        : throw new TrackingException($"\"{best}\" does not say what is best: write min(eval_loss) or max(eval_accuracy).");
+        : throw new TrackingException($"\"{best}\" does not say what is best: write min(eval_loss) or max(eval_accuracy).") { Failed = false };
 
-    // By the newest version's rule, and of equals the newer.
-    private static AdapterVersion? BestOf(IReadOnlyList<AdapterVersion> versions)
+    /// <summary>
+    /// The best version by the newest version's rule, of equals the newer; null when no version has the metric. Scores on different evaluation data say nothing about
+    /// each other: only versions are compared that were judged on the data of the newest one that was judged.
+    /// </summary>
+    [JsonIgnore]
+    public AdapterVersion? BestVersion
     {
-        if (versions.Count == 0)
-            return null;
-        var (least, metric) = Rule(versions[^1].Best);
-        double Worth(AdapterVersion version) => least ? -version.Metrics[metric] : version.Metrics[metric];
-        return versions.Where(version => version.Metrics.TryGetValue(metric, out var value) && !double.IsNaN(value)).Reverse().MaxBy(Worth);
+        get
+        {
+            if (Versions.Count == 0)
+                return null;
+            var (least, metric) = Rule(Versions[^1].Best);
+            var judged = Versions.Where(version => version.Metrics.TryGetValue(metric, out var value) && !double.IsNaN(value)).Reverse().ToList();
+            return judged.Where(version => !ByData(metric) || version.Data == judged[0].Data).MaxBy(version => least ? -version.Metrics[metric] : version.Metrics[metric]);
+        }
     }
+
+    /// <summary>The version that was best until a version on other evaluation data came, if so; the two are not compared.</summary>
+    /// <param name="before">What was known before.</param>
+    public AdapterVersion? NotCompared(RegisteredAdapter? before) => 
+        before?.BestVersion is { } was && BestVersion is { } now && was.Data != now.Data && ByData(Rule(Versions[^1].Best).Metric) ? was : null;
+
+    /// <summary>Whether a metric is measured on the evaluation data.</summary>
+    public static bool ByData(string metric) => metric.StartsWith(Memopt.Tracking.Run.EvalPrefix, StringComparison.Ordinal);
 
     /// <summary>
     /// Both together: nothing that either has is lost. A version of both has this one's number; one that only the other has keeps its number if it is free here.
@@ -135,12 +152,12 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
         var match = Reference().Match(reference);
         var (name, which) = (match.Groups["name"].Value, match.Groups["which"] is { Success: true, Value: var written } ? written : RegisteredAdapter.Latest);
         if (!match.Success || Find(name) is not { } adapter)
-            throw new TrackingException($"There is no adapter \"{reference}\": neither a folder nor a registered name.") { Next = "dotnet memopt adapters ls" };
+            throw new TrackingException($"There is no adapter \"{reference}\": neither a folder nor a registered name.") { Failed = false, Next = "dotnet memopt adapters ls" };
         var number = int.TryParse(which, NumberStyles.None, CultureInfo.InvariantCulture, out var asked) ? asked : adapter.Aliases.GetValueOrDefault(which);
         if (adapter.Versions.FirstOrDefault(version => version.Number == number) is { } version)
             return (name, version);
         var (numbers, aliases) = (string.Join(", ", adapter.Versions.Select(version => version.Number)), string.Join(", ", adapter.Aliases.Keys));
-        throw new TrackingException($"{name} has no version \"{which}\": there {(adapter.Versions.Count == 1 ? "is" : "are")} {numbers}, and {aliases}.") { Next = $"dotnet memopt adapters show {name}" };
+        throw new TrackingException($"{name} has no version \"{which}\": there {(adapter.Versions.Count == 1 ? "is" : "are")} {numbers}, and {aliases}.") { Failed = false, Next = $"dotnet memopt adapters show {name}" };
     }
 
     /// <summary>Registers content as a name's next version, here. The same content of the same run is the same version; one that was removed comes back only when that is asked for.</summary>
@@ -159,7 +176,8 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
             var known = adapter.All.FirstOrDefault(version => version.Key == (link.Hash, run?.Start.Id));
             if (known is not null && (known.Removed is null || !again))
                 return adapter;
-            var version = new AdapterVersion(known?.Number ?? adapter.All.Select(other => other.Number).DefaultIfEmpty().Max() + 1, link.Hash, link.Bytes, run?.Start.Id, now, metrics, best);
+            var version = new AdapterVersion(known?.Number ?? adapter.All.Select(other => other.Number).DefaultIfEmpty().Max() + 1, link.Hash, link.Bytes, run?.Start.Id, now, metrics, best,
+                Data: run?.Start.Hashes.GetValueOrDefault("data.eval"));
             return adapter with { All = [.. adapter.All.Where(other => other.Number != version.Number).Append(version).OrderBy(other => other.Number)] };
         }).Versions.FirstOrDefault(version => version.Key == (link.Hash, run?.Start.Id));
     }
@@ -168,15 +186,15 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
     public void Alias(string name, string alias, int? number)
     {
         if (alias is RegisteredAdapter.Latest or RegisteredAdapter.Best)
-            throw new TrackingException($"\"{alias}\" is set by itself.") { Next = "choose another alias, such as production" };
+            throw new TrackingException($"\"{alias}\" is set by itself.") { Failed = false, Next = "choose another alias, such as production" };
         if (!Name().IsMatch(alias) || alias.All(char.IsAsciiDigit))
-            throw new TrackingException($"\"{alias}\" cannot be an alias: letters, digits, . _ and -, not digits only.") { Next = "choose another alias, such as production" };
+            throw new TrackingException($"\"{alias}\" cannot be an alias: letters, digits, . _ and -, not digits only.") { Failed = false, Next = "choose another alias, such as production" };
         var now = DateTimeOffset.UtcNow;
         Change(name, adapter =>
         {
             var version = number is null ? null : Need(adapter, number.Value);
             if (version is null && !adapter.Aliases.ContainsKey(alias))
-                throw new TrackingException($"{name} has no alias \"{alias}\".") { Next = $"dotnet memopt adapters show {name}" };
+                throw new TrackingException($"{name} has no alias \"{alias}\".") { Failed = false, Next = $"dotnet memopt adapters show {name}" };
             return adapter with { History = [.. adapter.History, new(now, alias, version?.Hash, version?.Run, Environment.MachineName)] };
         });
     }
@@ -223,7 +241,7 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
     }
 
     private static AdapterVersion Need(RegisteredAdapter adapter, int number) => adapter.Versions.FirstOrDefault(version => version.Number == number)
-        ?? throw new TrackingException($"{adapter.Name} has no version {number}.") { Next = $"dotnet memopt adapters show {adapter.Name}" };
+        ?? throw new TrackingException($"{adapter.Name} has no version {number}.") { Failed = false, Next = $"dotnet memopt adapters show {adapter.Name}" };
 
     private List<string> Names() => Directory.Exists(Registry) ? [.. Directory.EnumerateFiles(Registry, "*.json").Select(file => Path.GetFileNameWithoutExtension(file))] : [];
 
@@ -247,7 +265,7 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
     private RegisteredAdapter Change(string name, Func<RegisteredAdapter, RegisteredAdapter> change) => Guard(() =>
     {
         if (!Name().IsMatch(name))
-            throw new TrackingException($"\"{name}\" cannot be an adapter's name: letters, digits, . _ and -.") { Next = "choose another name" };
+            throw new TrackingException($"\"{name}\" cannot be an adapter's name: letters, digits, . _ and -.") { Failed = false, Next = "choose another name" };
         Directory.CreateDirectory(Registry);
         using var alone = Hold(Path.Combine(Registry, name + ".lock"));
         var before = Read(name);

@@ -425,7 +425,7 @@ public sealed class BlobArtifacts : IArtifactStore
     private async Task<Manifest> ManifestAsync(string hash)
     {
         if (!Manifest.IsHash(hash))
-            throw new TrackingException($"\"{hash}\" is no artifact's hash.");
+            throw new TrackingException($"\"{hash}\" is no artifact's hash.") { Failed = false };
         try
         {
             var answer = await RetryAsync(stop => ManifestBlob(hash).DownloadContentAsync(stop)).ConfigureAwait(false);
@@ -433,7 +433,7 @@ public sealed class BlobArtifacts : IArtifactStore
         }
         catch (RequestFailedException e) when (e.ErrorCode == BlobErrorCode.BlobNotFound)
         {
-            throw new TrackingException($"There is no artifact {hash} in {place}.", e);
+            throw new TrackingException($"There is no artifact {hash} in {place}.", e) { Failed = false };
         }
     }
 

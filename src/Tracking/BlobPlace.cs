@@ -26,7 +26,7 @@ public sealed partial record BlobPlace(string Account, string Container, string 
     /// <summary>Reads <c>az://account/container/path</c>.</summary>
     public static BlobPlace Parse(string text) => Form().Match(text) is { Success: true } match && !match.Groups["path"].Value.Split('/').Contains("..")
         ? new(match.Groups["account"].Value, match.Groups["container"].Value, match.Groups["path"].Value.Trim('/'))
-        : throw new TrackingException($"The place \"{Secrets.Redact(text)}\" is not understood.") { Next = "write it as az://account/container/path; keys and signatures go into AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_SAS_TOKEN" };
+        : throw new TrackingException($"The place \"{Secrets.Redact(text)}\" is not understood.") { Failed = false, Next = "write it as az://account/container/path; keys and signatures go into AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_SAS_TOKEN" };
 
     /// <summary>As a user writes it, without secrets.</summary>
     public override string ToString() => $"{Scheme}{Account}/{Container}{(Path.Length > 0 ? "/" + Path : "")}";
@@ -42,11 +42,11 @@ public sealed partial record BlobPlace(string Account, string Container, string 
                 : Sas is not null ? new BlobServiceClient(address, new AzureSasCredential(Sas.TrimStart('?')), options)
                 : new BlobServiceClient(address, new DefaultAzureCredential(), options);
             return service.AccountName == Account ? service.GetBlobContainerClient(Container)
-                : throw new TrackingException($"{this} is in another storage account than the connection string, which is for \"{service.AccountName}\".") { Next = "correct tracking.artifacts, or change or unset AZURE_STORAGE_CONNECTION_STRING" };
+                : throw new TrackingException($"{this} is in another storage account than the connection string, which is for \"{service.AccountName}\".") { Failed = false, Next = "correct tracking.artifacts, or change or unset AZURE_STORAGE_CONNECTION_STRING" };
         }
         catch (Exception e) when (e is FormatException or ArgumentException)
         {
-            throw new TrackingException("The connection string or signature for Azure storage cannot be read.", e) { Next = "set AZURE_STORAGE_CONNECTION_STRING to what the portal shows under \"Access keys\"" };
+            throw new TrackingException("The connection string or signature for Azure storage cannot be read.", e) { Failed = false, Next = "set AZURE_STORAGE_CONNECTION_STRING to what the portal shows under \"Access keys\"" };
         }
     }
 

@@ -85,7 +85,7 @@ public sealed class Experiments
         {
             var place = all.FindIndex(experiment => experiment.Id == id);
             if (place < 0)
-                throw new TrackingException($"There is no experiment {id}.");
+                throw new TrackingException($"There is no experiment {id}.") { Failed = false };
             var next = change(all[place]) with { Updated = clock.GetUtcNow() };
             if (!all.Exists(other => other.Id != id && other.Name == next.Name))
                 all[place] = changed = next;

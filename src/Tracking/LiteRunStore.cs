@@ -38,8 +38,8 @@ public sealed partial class LiteRunStore : IRunStore
     /// <summary>How a writer's bytes get to a file: a test's disk may be full.</summary>
     internal Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? Disk { get; set; }
 
-    /// <summary>How long a query takes in before others may come between, in milliseconds.</summary>
-    internal int Turn { get; set; } = 2_000;
+    /// <summary>How long a query holds the lock to take in before others may come between, in milliseconds.</summary>
+    internal int Turn { get; set; } = 1_000;
 
     /// <summary>Curves read so far.</summary>
     internal int PointReads { get; private set; }
@@ -47,27 +47,27 @@ public sealed partial class LiteRunStore : IRunStore
     public IRunWriter Begin(RunStart start, int fromStep = 0)
     {
         if (!Spool.IsId(start.Id))
-            throw new TrackingException($"\"{start.Id}\" cannot be a run's id: letters, digits, - and _ only, 128 at most.");
+            throw new TrackingException($"\"{start.Id}\" cannot be a run's id: letters, digits, - and _ only, 128 at most.") { Failed = false };
         return Guard(() =>
         {
             spool.Create();
-            return new SpoolWriter(spool, Secrets.Redact(start), fromStep, clock, Disk);
+            return new SpoolWriter(spool, start, fromStep, clock, Disk);
         });
     }
 
     public IRunWriter Amend(string id) => Guard(() => Spool.IsId(id) && spool.Find(id, 0) is not null ? new SpoolWriter(spool, id, clock, Disk)
-        : throw new TrackingException($"There is no run {id} in {folder}."));
+        : throw new TrackingException($"There is no run {id} in {folder}.") { Failed = false });
 
     public RunPage Find(RunQuery query)
     {
-        var filter = FilterParser.Parse(query.Filter).Then(query.Order);
+        var filter = FilterParser.Parse(query.Filter, query.Stop).Then(query.Order);
         var columns = query.Columns.Select(FilterParser.Column).ToList();
         var after = query.Page is null ? null : Filter.Place.Parse(query.Page);
         var gone = query.Deleted is null ? [] : Experiments.Gone();
         var ids = new Dictionary<string, string>();
-        return Query(db =>
+        return Query((db, waiting) =>
         {
-            var matching = db.Newest()
+            var matching = db.Newest(query.Stop)
                 .Where(run => (query.Experiment is null || run.Experiment == query.Experiment)
                     && (query.Experiments is null || query.Experiments.Contains(run.Experiment))
                     && (query.Deleted is not { } deleted || (gone.Contains(run.Experiment) || run.Tags.ContainsKey(Run.DeletedTag)) == deleted)
@@ -89,8 +89,11 @@ public sealed partial class LiteRunStore : IRunStore
             })]).ToList();
             foreach (var subject in page)
                 db.Fill(subject.Run);
-            return new RunPage([.. page.Select(subject => subject.Run.ToRun())], values, found.Count > page.Count && page.Count > 0 ? filter.Of(page[^1]).ToString() : null);
-        });
+            return new RunPage([.. page.Select(subject => subject.Run.ToRun())], values, found.Count > page.Count && page.Count > 0 ? filter.Of(page[^1]).ToString() : null, waiting)
+            {
+                Unknown = waiting > 0 ? [] : found.Count == 0 || filter.Of(found[0]).Keys.Contains(null) ? Spelling.Unknown(filter.Names, db.Newest(query.Stop)) : [],
+            };
+        }, patience: query.Patience, stop: query.Stop);
     }
 
     public Run? Get(string idOrPrefix) => Query(db =>
@@ -99,15 +102,16 @@ public sealed partial class LiteRunStore : IRunStore
             return exact.ToRun();
         var found = idOrPrefix.Length == 0 ? [] : db.Ids(idOrPrefix);
         if (found.Count > 1)
-            throw new TrackingException($"\"{idOrPrefix}\" is the start of {found.Count} runs: {string.Join(", ", found.Take(5))}{(found.Count > 5 ? ", …" : "")}.") { Next = "give more of the id" };
+            throw new TrackingException($"\"{idOrPrefix}\" is the start of {found.Count} runs: {string.Join(", ", found.Take(5))}{(found.Count > 5 ? ", …" : "")}.") { Failed = false, Next = "give more of the id" };
         return found.Count == 1 ? db.FindById(found[0])!.ToRun() : null;
-    });
+    }, id => id.StartsWith(idOrPrefix, StringComparison.Ordinal));
 
     /// <summary>One run by its whole id; null when there is none.</summary>
-    public Run? GetExact(string id) => Query(db => db.FindById(id)?.ToRun());
+    public Run? GetExact(string id) => Query(db => db.FindById(id)?.ToRun(), one => one == id);
 
     public IReadOnlyList<Point> Points(string id, string metric, long after = long.MinValue) => Query(db =>
-        db.FindById(id, details: false) is { } run ? db.Points(run, metric, after == long.MinValue ? null : after).ToList() : []);    // the least step is a step, too
+        db.FindById(id, details: false) is { } run ? db.Points(run, metric, after == long.MinValue ? null : after).ToList() : [],    // the least step is a step, too
+        one => one == id);
 
     public IReadOnlyList<StepRow> Steps(string id, int after = 0) => Query(db =>
     {
@@ -117,7 +121,7 @@ public sealed partial class LiteRunStore : IRunStore
         var curves = names.Select(name => db.Points(run, name, after).GroupBy(point => point.Step).ToDictionary(step => step.Key, step => step.Last().Value)).ToList();
         double Of(int curve, long step, double otherwise) => curves[curve].GetValueOrDefault(step, otherwise);
         return curves[0].Keys.Select(step => new StepRow((int)step, Of(0, step, 0), Of(1, step, double.NaN), Of(2, step, double.NaN), (long)Of(3, step, 0), Of(4, step, double.NaN), (long)Of(5, step, 0), Of(6, step, double.NaN))).ToList();
-    });
+    }, one => one == id);
 
     public IReadOnlyList<EvalRow> Evals(string id) => Query(db =>
     {
@@ -127,9 +131,10 @@ public sealed partial class LiteRunStore : IRunStore
             .SelectMany(name => db.Points(run, name).Select(point => (point.Step, Name: name[Run.EvalPrefix.Length..], point.Value)))
             .GroupBy(value => value.Step).OrderBy(step => step.Key)
             .Select(step => new EvalRow((int)step.Key, step.GroupBy(value => value.Name).ToDictionary(value => value.Key, value => value.Last().Value))).ToList();
-    });
+    }, one => one == id);
 
-    public IReadOnlyList<RunEvent> Events(string id) => Query(db => db.FindById(id) is { } run ? run.Events.Select(json => JsonSerializer.Deserialize<RunEvent>(json, Json)!).ToList() : []);
+    public IReadOnlyList<RunEvent> Events(string id) => Query(db => db.FindById(id) is { } run ? run.Events.Select(json => JsonSerializer.Deserialize<RunEvent>(json, Json)!).ToList() : [],
+        one => one == id);
 
     public void Dispose()
     {
@@ -158,32 +163,48 @@ public sealed partial class LiteRunStore : IRunStore
         return there.Count == 0 ? null : there[^1].Value;
     }
 
-    /// <summary>Runs a query over a database that has every complete spool line in it. A long backlog is taken in turns, so that others come between.</summary>
-    private T Query<T>(Func<RunDatabase, T> query)
+    /// <summary>
+    /// Runs a query over a database that has every complete spool line of the runs it is about; lines of others are taken in as far as one turn goes.
+    /// </summary>
+    /// <param name="query">What is asked.</param>
+    /// <param name="about">Which ids it is about; null for all runs.</param>
+    private T Query<T>(Func<RunDatabase, T> query, Predicate<string>? about = null) => Query((db, _) => query(db), about);
+
+    /// <summary>
+    /// The same with a number of runs that are not taken in yet when <paramref name="patience"/> ends. A long backlog is taken in turns, between which others have the
+    /// lock.
+    /// </summary>
+    private T Query<T>(Func<RunDatabase, int, T> query, Predicate<string>? about = null, TimeSpan? patience = null, CancellationToken stop = default)
     {
         var (news, all, made) = ((IReadOnlyList<Spool.News>?)null, false, (string?)null);
-        for (var patience = Environment.TickCount64 + Patience; ;)
+        var due = patience is { } given ? Environment.TickCount64 + (long)given.TotalMilliseconds : long.MaxValue;
+        while (true)
         {
-            using var held = Hold(patience);
-            if (held is null)
-                return Guard(() => ReadOnly(query));
-            var (done, result) = Guard(() =>
+            stop.ThrowIfCancellationRequested();
+            using (var held = Hold(Environment.TickCount64 + Patience, stop))
             {
-                try
-                {
-                    return Once();
-                }
-                catch (Exception e) when (e is not (TrackingException or UnauthorizedAccessException or InsufficientExecutionStackException or OutOfMemoryException) && (e is not IOException || e is EndOfStreamException))
-                {
-                    // LiteDB meets a broken file with any exception. The spools hold everything: set it aside and build it again.
-                    SetAside();
-                    news = null;
-                    return Once();
-                }
-            });
-            if (done)
-                return result!;
-            patience = Environment.TickCount64 + Patience;
+                if (held is null)
+                    return Guard(() => ReadOnly(query));
+                var (done, result) = Guard(Repaired);
+                if (done)
+                    return result!;
+            }
+            Thread.Sleep(Math.Max(0, Turn / 16));                             // longer than those who wait for the lock wait to look again
+        }
+
+        (bool, T?) Repaired()
+        {
+            try
+            {
+                return Once();
+            }
+            catch (Exception e) when (e is not (TrackingException or UnauthorizedAccessException or OperationCanceledException or OutOfMemoryException) && (e is not IOException || e is EndOfStreamException))
+            {
+                // LiteDB meets a broken file with any exception. The spools hold everything: set it aside and build it again.
+                SetAside();
+                news = null;
+                return Once();
+            }
         }
 
         (bool, T?) Once()
@@ -191,23 +212,23 @@ public sealed partial class LiteRunStore : IRunStore
             using var db = Open();
             // A database that someone set aside meanwhile needs everything again, and what is sealed, too.
             if (news is null || db.Made != made || !db.Complete && !all)
-                (all, made, news) = (!db.Complete, db.Made, spool.Look(all: !db.Complete));
-            news = db.Ingest(news, Environment.TickCount64 + Turn);
-            var done = news.Count == 0;
-            var result = done ? query(db) : default;
+                (all, made, news) = (!db.Complete, db.Made, spool.Look(all: !db.Complete, about));
+            news = db.Ingest(news, Math.Min(Environment.TickCount64 + Turn, due));
+            var done = !news.Any(one => about is null || about(one.Segment.Run)) || Environment.TickCount64 >= due;
+            var result = done ? query(db, news.Select(one => one.Segment.Run).Distinct().Count()) : default;
             PointReads += db.PointReads;
             return (done, result);
         }
     }
 
     /// <summary>A store that cannot be written can still be asked: for what had been taken in before.</summary>
-    private T ReadOnly<T>(Func<RunDatabase, T> query)
+    private T ReadOnly<T>(Func<RunDatabase, int, T> query)
     {
         if (!File.Exists(database))
             throw new TrackingException($"The run store at {folder} cannot be written, and nothing has been taken into {database} yet.");
         Known();
         using var db = new RunDatabase(database, spool, readOnly: true);
-        return query(db);
+        return query(db, 0);
     }
 
     /// <summary>The layout of the database, the present one where there is none yet; throws when a newer tool made it.</summary>
@@ -215,7 +236,7 @@ public sealed partial class LiteRunStore : IRunStore
     {
         var version = File.Exists(database) && new FileInfo(database).Length > 0 ? RunDatabase.Version(database) : RunDatabase.Schema;
         return version <= RunDatabase.Schema ? version
-            : throw new TrackingException($"{database} was made by a newer memopt (layout {version}; this one knows up to {RunDatabase.Schema}).") { Next = "update the tool, or name another store" };
+            : throw new TrackingException($"{database} was made by a newer memopt (layout {version}; this one knows up to {RunDatabase.Schema}).") { Failed = false, Next = "update the tool, or name another store" };
     }
 
     private RunDatabase Open()
@@ -234,12 +255,13 @@ public sealed partial class LiteRunStore : IRunStore
     }
 
     /// <summary>LiteDB does not lock out a second process on Linux, so this file does. Null when the folder cannot be written.</summary>
-    private FileStream? Hold(long patience)
+    private FileStream? Hold(long patience, CancellationToken stop = default)
     {
         if (!Directory.Exists(folder))
             Guard(() => Directory.CreateDirectory(folder));
         for (var wait = 2; ; wait = Math.Min(wait * 2, 50))
         {
+            stop.ThrowIfCancellationRequested();
             try
             {
                 return new FileStream(gate, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);

@@ -75,7 +75,7 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
     /// </summary>
     public Stream Open(string hash, string path) => Guard(() =>
     {
-        var entry = Read(hash).Files.FirstOrDefault(file => file.Path == path) ?? throw new TrackingException($"Artifact {hash} has no file {path}.");
+        var entry = Read(hash).Files.FirstOrDefault(file => file.Path == path) ?? throw new TrackingException($"Artifact {hash} has no file {path}.") { Failed = false };
         return File.Exists(Object(entry.Hash)) ? File.OpenRead(Object(entry.Hash)) : throw new TrackingException($"Artifact {hash}: {Fault(entry)}");
     });
 
@@ -148,7 +148,7 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
     internal Manifest Read(string hash)
     {
         if (!Manifest.IsHash(hash) || !Has(hash))
-            throw new TrackingException($"There is no artifact {hash} in {folder}.");
+            throw new TrackingException($"There is no artifact {hash} in {folder}.") { Failed = false };
         return Manifest.Read(File.ReadAllBytes(PathOf(hash)), hash, PathOf(hash));
     }
 

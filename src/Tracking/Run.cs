@@ -36,9 +36,9 @@ public sealed record RunStart
 public sealed record RunParent(string Id, string Kind);
 
 /// <summary>One line of the memory ledger: a name, the estimate, and after the run what was measured under the same name.</summary>
-/// <param name="Name">As in the plan: weights, adapters, gradients, optimizer, activations, working set.</param>
+/// <param name="Name">As in the plan: weights, adapters or trained weights, gradients, optimizer, activations, working set.</param>
 /// <param name="Bytes">Estimated bytes.</param>
-/// <param name="Place">device or host.</param>
+/// <param name="Place">device, host or disk.</param>
 /// <param name="Why">The formula in words.</param>
 /// <param name="Measured">Measured bytes, or null where not measured.</param>
 public sealed record LedgerRow(string Name, long Bytes, string Place, string Why, long? Measured = null);
@@ -163,6 +163,13 @@ public sealed record RunQuery
     /// <summary>Values wanted of each run, spelled as in a filter: status, metrics.loss, min(metrics.loss), params.adapter.rank.</summary>
     public IReadOnlyList<string> Columns { get; init; } = [];
     public int Limit { get; init; } = 50;
+    /// <summary>
+    /// How long to take in what was recorded since the last query before answering from what is there: <see cref="RunPage.Waiting"/> says how many runs are not in the
+    /// answer. The runs that were written last are taken in first. Null to wait until every run is in.
+    /// </summary>
+    public TimeSpan? Patience { get; init; }
+    /// <summary>Ends the query with an <see cref="OperationCanceledException"/>.</summary>
+    public CancellationToken Stop { get; init; }
     /// <summary><see cref="RunPage.Next"/> of the page before. Runs that begin meanwhile neither repeat nor hide others.</summary>
     public string? Page { get; init; }
 }
@@ -171,4 +178,14 @@ public sealed record RunQuery
 /// <param name="Runs">In the query's order.</param>
 /// <param name="Values">For each run, the values of <see cref="RunQuery.Columns"/>: string, double, DateTimeOffset or null.</param>
 /// <param name="Next">Asks for the next page; null on the last.</param>
-public sealed record RunPage(IReadOnlyList<Run> Runs, IReadOnlyList<IReadOnlyList<object?>> Values, string? Next);
+/// <param name="Waiting">Runs that are recorded and still being taken in, so they are not in the answer or not up to date; 0 unless the query has a <see cref="RunQuery.Patience"/>.</param>
+public sealed record RunPage(IReadOnlyList<Run> Runs, IReadOnlyList<IReadOnlyList<object?>> Values, string? Next, int Waiting = 0)
+{
+    /// <summary>Names in the filter or the order that no run has, where that may be why nothing was found or nothing was ordered: misspelt ones, perhaps.</summary>
+    public IReadOnlyList<UnknownName> Unknown { get; init; } = [];
+}
+
+/// <summary>A metric, parameter, tag or hash that no run has.</summary>
+/// <param name="Name">As in a filter: metrics.los.</param>
+/// <param name="Near">Names of its kind that runs have and that are spelt alike, the nearest first.</param>
+public sealed record UnknownName(string Name, IReadOnlyList<string> Near);

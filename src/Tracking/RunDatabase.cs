@@ -22,12 +22,18 @@ internal sealed class RunDatabase : IDisposable
 
     private const int Window = 4 << 20;
 
+    private const string Range = "_id BETWEEN @0 AND @1";
+
+    /// <summary>Runs that are taken in together at most: to seal so many takes about as long as a turn.</summary>
+    private const int MostInLot = 1024;
+
     private readonly LiteDatabase db;
     private readonly string log;
     private readonly Spool spool;
     private readonly ILiteCollection<BsonDocument> runs, details, points, state;
     private bool within, undone;
     private int uncommitted;
+    private long? highest;
 
     public RunDatabase(string file, Spool spool, bool readOnly = false)
     {
@@ -64,28 +70,46 @@ internal sealed class RunDatabase : IDisposable
 
     /// <summary>
     /// Takes in what the spools had when they were looked at, and returns what was left of it when time ran out: to begin with that again would cost all the time there
-    /// is once many runs wait. What writers add meanwhile is the next query's: it could come faster than it is taken in.
+    /// is once many runs wait. What writers add meanwhile is the next query's: it could come faster than it is taken in. Goes beyond its time by one lot at most.
     /// </summary>
+    /// <param name="news">What there may be to take in.</param>
+    /// <param name="until">When to end, as <see cref="Environment.TickCount64"/>.</param>
     public IReadOnlyList<Spool.News> Ingest(IReadOnlyList<Spool.News> news, long until)
     {
-        var groups = news.GroupBy(one => one.Segment.Run).ToList();
+        var left = new Queue<IGrouping<string, Spool.News>>(news.GroupBy(one => one.Segment.Run));
+        do
+            Lot(left, until);
+        while (left.Count > 0 && Environment.TickCount64 <= until);
+        if (left.Count == 0 && !Complete)
+        {
+            state.Upsert(new BsonDocument { ["_id"] = "complete" });
+            Checkpoint();
+        }
+        return [.. left.SelectMany(run => run)];
+    }
+
+    /// <summary>
+    /// Takes in the next runs, together: each wait for the disk costs more than to take in a run. All of a lot are on the disk before their spools leave their place.
+    /// </summary>
+    private void Lot(Queue<IGrouping<string, Spool.News>> left, long until)
+    {
         var sealing = new List<Spool.Segment>();
         var changed = false;
         try
         {
-            foreach (var (index, group) in groups.Index())
+            for (var runs = 0; runs < MostInLot && left.TryPeek(out var run); runs++)
             {
                 // Looked at before the lines are: once it is gone nothing more comes.
-                var alive = spool.Alive(group.Key);
-                var record = FindById(group.Key) ?? New(group.Key);
-                foreach (var (known, length) in group)
+                var alive = spool.Alive(run.Key);
+                var record = FindById(run.Key) ?? New(run.Key);
+                foreach (var (known, length) in run)
                 {
                     if (known.Number < record.Segment || spool.Find(known.Run, known.Number) is not { } segment)
                         continue;
                     var (took, done) = Ingest(record, segment, alive && !segment.Sealed ? length : long.MaxValue, until);
                     changed |= took;
                     if (!done)
-                        return [.. groups.Skip(index).SelectMany(left => left)];
+                        return;
                 }
                 if (!alive && record.Status == RunStatus.Running && record.StartJson is not null)
                 {
@@ -94,16 +118,11 @@ internal sealed class RunDatabase : IDisposable
                     Save(record, details: false);
                     changed = true;
                 }
-                sealing.AddRange(group.Select(one => one.Segment).Where(segment => !segment.Sealed && File.Exists(segment.File) && (!alive || segment.Number < record.Segment)));
-                if (index + 1 < groups.Count && Environment.TickCount64 > until)
-                    return [.. groups.Skip(index + 1).SelectMany(left => left)];
+                sealing.AddRange(run.Select(one => one.Segment).Where(segment => !segment.Sealed && File.Exists(segment.File) && (!alive || segment.Number < record.Segment)));
+                left.Dequeue();
+                if (Environment.TickCount64 > until)
+                    return;
             }
-            if (!Complete)
-            {
-                state.Upsert(new BsonDocument { ["_id"] = "complete" });
-                changed = true;
-            }
-            return [];
         }
         finally
         {
@@ -111,7 +130,7 @@ internal sealed class RunDatabase : IDisposable
             if (changed)
                 Checkpoint();                                                 // on the disk, before a spool leaves its place
             if (!undone)
-                Seal(sealing);
+                spool.Seal(sealing);
         }
     }
 
@@ -119,18 +138,19 @@ internal sealed class RunDatabase : IDisposable
     public bool Complete => state.FindById("complete") is not null;
 
     public RunRecord? FindById(string id, bool details = true) =>
-        runs.Find(Query.EQ("id", id)).ToList().FirstOrDefault(document => document["id"].AsString == id) is { } found ? Record(found, details) : null;
+        runs.Find(Where("id = @0", id)).ToList().FirstOrDefault(document => document["id"].AsString == id) is { } found ? Record(found, details) : null;
 
     /// <summary>Ids that begin so.</summary>
     public List<string> Ids(string prefix) =>
-        [.. runs.Find(Query.StartsWith("id", prefix)).Select(document => document["id"].AsString).Where(id => id.StartsWith(prefix, StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
+        [.. runs.Find(Where("id LIKE @0", prefix + "%")).Select(document => document["id"].AsString).Where(id => id.StartsWith(prefix, StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
 
     /// <summary>All heads, newest first; runs of one instant by id.</summary>
-    public IEnumerable<RunRecord> Newest()
+    public IEnumerable<RunRecord> Newest(CancellationToken stop = default)
     {
         var together = new List<RunRecord>();
         foreach (var document in runs.Find(Query.All("at", Query.Descending)))
         {
+            stop.ThrowIfCancellationRequested();
             var record = Record(document, withDetails: false);
             if (together.Count > 0 && together[0].Started != record.Started)
             {
@@ -180,12 +200,12 @@ internal sealed class RunDatabase : IDisposable
         return sorted ? all : all.OrderBy(point => point.Step);
     }
 
-    private IEnumerable<BsonDocument> Chunks(RunRecord record, RunRecord.Metric metric) => points.Find(Query.Between("_id", Key(record, metric, 0), Key(record, metric, metric.Chunks - 1)));
+    private IEnumerable<BsonDocument> Chunks(RunRecord record, RunRecord.Metric metric) => points.Find(Where(Range, Key(record, metric, 0), Key(record, metric, metric.Chunks - 1)));
 
     /// <summary>Removes a run.</summary>
     public void Remove(RunRecord record)
     {
-        points.DeleteMany(Query.Between("_id", record.Number << 40, ((record.Number + 1) << 40) - 1));
+        points.DeleteMany(Where(Range, record.Number << 40, ((record.Number + 1) << 40) - 1));
         details.Delete(record.Number);
         runs.Delete(record.Number);
         Checkpoint();
@@ -243,7 +263,17 @@ internal sealed class RunDatabase : IDisposable
         Line("end", run.EndJson);
     }
 
-    private RunRecord New(string id) => new() { Id = id, Number = (runs.Find(Query.All("_id", Query.Descending), limit: 1).FirstOrDefault()?["_id"].AsInt64 ?? 0) + 1 };
+    /// <summary>
+    /// A condition whose values are parameters. LiteDB compiles each text of a condition to machine code once, in two milliseconds, and keeps it as long as the process
+    /// lives: values within the text would be a new one each time.
+    /// </summary>
+    private static BsonExpression Where(string condition, params ReadOnlySpan<BsonValue> values) => BsonExpression.Create(condition, values.ToArray());
+
+    private RunRecord New(string id)
+    {
+        highest ??= runs.Find(Query.All("_id", Query.Descending), limit: 1).FirstOrDefault()?["_id"].AsInt64 ?? 0;
+        return new() { Id = id, Number = (++highest).Value };
+    }
 
     private RunRecord Record(BsonDocument document, bool withDetails)
     {
@@ -372,21 +402,6 @@ internal sealed class RunDatabase : IDisposable
             // runs doctor says so, and which file it was.
         }
         return filled;
-    }
-
-    private void Seal(List<Spool.Segment> segments)
-    {
-        foreach (var segment in segments)
-        {
-            try
-            {
-                spool.Seal(segment);
-            }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-            {
-                return;                                                       // no room: it stays where it is, and the next query tries again
-            }
-        }
     }
 
     /// <summary>23 bits of run, 16 of metric, 24 of chunk.</summary>
@@ -533,14 +548,19 @@ internal sealed class RunDatabase : IDisposable
 
     private void Append(RunRecord run, RunRecord.Metric metric, List<Point> added)
     {
-        if (metric is { Chunks: > 0, Tail: < Chunk.Size })
+        var goesOn = metric is { Chunks: > 0, Tail: < Chunk.Size };
+        if (goesOn)
         {
             added.InsertRange(0, Chunk.Unpack(points.FindById(Key(run, metric, --metric.Chunks))["bin"].AsBinary));
         }
         foreach (var part in added.Chunk(Chunk.Size))
         {
-            points.Upsert(new BsonDocument { ["_id"] = Key(run, metric, metric.Chunks++), ["top"] = part.Max(point => point.Step), ["bin"] = Chunk.Pack(part) });
-            metric.Tail = part.Length;
+            var chunk = new BsonDocument { ["_id"] = Key(run, metric, metric.Chunks++), ["top"] = part.Max(point => point.Step), ["bin"] = Chunk.Pack(part) };
+            if (goesOn)
+                points.Update(chunk);
+            else
+                points.Insert(chunk);
+            (metric.Tail, goesOn) = (part.Length, false);
         }
     }
 
@@ -552,7 +572,7 @@ internal sealed class RunDatabase : IDisposable
             var metric = new RunRecord.Metric(old.Number) { Tail = Chunk.Size };
             var kept = new List<Point>();
             var touched = false;
-            foreach (var chunk in points.Find(Query.Between("_id", Key(run, old, 0), Key(run, old, old.Chunks - 1))).ToList())
+            foreach (var chunk in points.Find(Where(Range, Key(run, old, 0), Key(run, old, old.Chunks - 1))).ToList())
             {
                 touched |= chunk["top"].AsInt64 > step;
                 foreach (var point in Chunk.Unpack(chunk["bin"].AsBinary).Where(point => point.Step <= step))

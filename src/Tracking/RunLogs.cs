@@ -15,5 +15,5 @@ public sealed partial class LiteRunStore
     /// <summary>A run's text as far as it is written, or null when there is none.</summary>
     public Stream? ReadLog(string id) => Spool.IsId(id) && File.Exists(LogOf(id)) ? new FileStream(LogOf(id), FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete) : null;
 
-    private string LogOf(string id) => Path.Combine(Logs, (Spool.IsId(id) ? id : throw new TrackingException($"\"{id}\" cannot be a run's id.")) + ".txt");
+    private string LogOf(string id) => Path.Combine(Logs, (Spool.IsId(id) ? id : throw new TrackingException($"\"{id}\" cannot be a run's id.") { Failed = false }) + ".txt");
 }

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Collections.Concurrent;
 using System.IO.Compression;
 using System.Text.RegularExpressions;
 
@@ -10,6 +11,8 @@ namespace Memopt.Tracking;
 /// </summary>
 internal sealed partial class Spool(string folder)
 {
+    private const int Sealers = 8;
+
     private static readonly TimeSpan silence = TimeSpan.FromSeconds(60);
 
     private readonly string open = Path.Combine(folder, "spool"), closed = Path.Combine(folder, "sealed");
@@ -66,8 +69,13 @@ internal sealed partial class Spool(string folder)
     /// <summary>A segment and how long it was when it was looked at.</summary>
     public sealed record News(Segment Segment, long Length);
 
-    /// <summary>What there may be to take in.</summary>
-    public IReadOnlyList<News> Look(bool all) => [.. Segments(all).Select(segment => new News(segment, new FileInfo(segment.File).Length))];
+    /// <summary>What there may be to take in, the runs that were written last first: if time is short, theirs is the news that people look for.</summary>
+    /// <param name="all">Whether sealed segments count, too.</param>
+    /// <param name="about">Which runs are asked for: they come before all others. Null for all.</param>
+    public IReadOnlyList<News> Look(bool all, Predicate<string>? about = null) =>
+        [.. Segments(all).Select(segment => (Segment: segment, File: new FileInfo(segment.File))).GroupBy(one => one.Segment.Run)
+            .OrderByDescending(run => about?.Invoke(run.Key)).ThenByDescending(run => run.Max(one => one.File.LastWriteTimeUtc))
+            .SelectMany(run => run).Select(one => new News(one.Segment, one.File.Length))];
 
     public void Create()
     {
@@ -124,7 +132,33 @@ internal sealed partial class Spool(string folder)
 
     public string PathOf(string run, int number) => Path.Combine(open, FileName(run, number));
 
-    public void Seal(Segment segment)
+    /// <summary>
+    /// Seals segments, several at once: each waits for the disk, which brings many files down in the time of one. What there is no room for stays where it is, and the
+    /// next query tries again.
+    /// </summary>
+    public void Seal(IReadOnlyCollection<Segment> segments)
+    {
+        var waiting = new ConcurrentQueue<Segment>(segments);
+        Task.WaitAll(Enumerable.Range(0, Math.Min(Sealers, segments.Count))
+            .Select(_ => Task.Factory.StartNew(Work, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default)));
+
+        void Work()
+        {
+            while (waiting.TryDequeue(out var segment))
+            {
+                try
+                {
+                    Seal(segment);
+                }
+                catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+                {
+                    waiting.Clear();
+                }
+            }
+        }
+    }
+
+    private void Seal(Segment segment)
     {
         var target = Path.Combine(closed, FileName(segment.Run, segment.Number) + ".gz");
         Place(target, stream =>

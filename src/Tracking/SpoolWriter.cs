@@ -6,7 +6,7 @@ namespace Memopt.Tracking;
 
 /// <summary>
 /// Writes one segment of a run's spool and shows that the run is alive. The file is at every moment the beginning of what was to be written: a line that did not get
-/// through waits in memory before the next.
+/// through waits in memory before the next. Secrets are taken out of everything that is written.
 /// </summary>
 internal sealed class SpoolWriter : IRunWriter
 {
@@ -32,7 +32,7 @@ internal sealed class SpoolWriter : IRunWriter
     /// <param name="clock">Time of points and of the heartbeat.</param>
     /// <param name="write">Puts bytes into the file at a place; a test's disk may be full.</param>
     public SpoolWriter(Spool spool, RunStart start, int fromStep, TimeProvider clock, Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? write = null)
-        : this(spool, start.Id, clock, write, writer => writer.Write("begin", start, fromStep, flush: true))
+        : this(spool, start.Id, clock, write, writer => writer.Write("begin", Secrets.Redact(start), fromStep, flush: true))
     {
     }
 
@@ -87,15 +87,15 @@ internal sealed class SpoolWriter : IRunWriter
         }
     }
 
-    public void Append(RunEvent happened) => Write("event", happened, flush: true);
+    public void Append(RunEvent happened) => Write("event", happened with { Text = Secrets.Redact(happened.Text) }, flush: true);
 
-    public void Param(string name, string value) => Write("param", new Named(name, value));
+    public void Param(string name, string value) => Write("param", new Named(name, Secrets.Redact(name, value)));
 
-    public void Tag(string name, string? value) => Write("tag", new Named(name, value));
+    public void Tag(string name, string? value) => Write("tag", new Named(name, value is null ? null : Secrets.Redact(name, value)));
 
-    public void Link(ArtifactLink artifact) => Write("artifact", artifact, flush: true);
+    public void Link(ArtifactLink artifact) => Write("artifact", artifact with { Path = artifact.Path is null ? null : Secrets.Redact(artifact.Path) }, flush: true);
 
-    public void End(Outcome outcome) => Write("end", outcome, flush: true);
+    public void End(Outcome outcome) => Write("end", outcome with { Reason = outcome.Reason is null ? null : Secrets.Redact(outcome.Reason) }, flush: true);
 
     public void Dispose()
     {

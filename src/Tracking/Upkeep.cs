@@ -77,7 +77,7 @@ public sealed partial class LiteRunStore
         if (Spool.IsId(id) && Directory.Exists(Logs))
             File.Delete(LogOf(id));
         return true;
-    });
+    }, one => one == id);
 
     /// <summary>
     /// Writes runs, and with <paramref name="artifacts"/> what they link to, into one zip file: a backup, or a parcel for another store. Runs being written go in as
@@ -144,7 +144,7 @@ public sealed partial class LiteRunStore
         if (Directory.Exists(path))
         {
             if (!Directory.Exists(Path.Combine(path, "spool")))
-                throw new TrackingException($"{path} is no folder of a run store.") { Next = "name the store's own folder, such as .memopt/store" };
+                throw new TrackingException($"{path} is no folder of a run store.") { Failed = false, Next = "name the store's own folder, such as .memopt/store" };
             var (source, other) = (new Spool(path), new LiteRunStore(path));
             var taken = Take(source.Segments(all: true).Select(segment => (segment.Run, segment.Number, (Func<Stream>)(() => segment.Read()))), out var there);
             TakeLogs(taken.Select(id => (id, (Func<Stream?>)(() => other.ReadLog(id)))));
@@ -152,10 +152,10 @@ public sealed partial class LiteRunStore
             return new Imported(taken, there, 0);
         }
         using var zip = Opened(path);
-        using (var about = zip.GetEntry(About)?.Open() ?? throw new TrackingException($"{path} is no archive of runs."))
+        using (var about = zip.GetEntry(About)?.Open() ?? throw new TrackingException($"{path} is no archive of runs.") { Failed = false })
         {
             if (JsonSerializer.Deserialize<Archive>(about) is not { Format: <= Format })
-                throw new TrackingException($"{path} was made by a newer memopt. Update the tool.");
+                throw new TrackingException($"{path} was made by a newer memopt. Update the tool.") { Failed = false };
         }
         var segments = zip.Entries.Where(entry => entry.FullName.StartsWith(Lines, StringComparison.Ordinal)).Select(entry => (Parts: entry.Name.Split('.'), entry))
             .Where(one => one.Parts.Length == 3 && Spool.IsId(one.Parts[0]) && int.TryParse(one.Parts[1], out _))
@@ -174,12 +174,12 @@ public sealed partial class LiteRunStore
                 {
                     var target = Path.GetFullPath(Path.Combine(temporary, entry.FullName[(Content.Length + artifact.Key.Length + 1)..]));
                     if (!target.StartsWith(temporary + Path.DirectorySeparatorChar, StringComparison.Ordinal))
-                        throw new TrackingException($"{path} names a file outside its folder: {entry.FullName}");
+                        throw new TrackingException($"{path} names a file outside its folder: {entry.FullName}") { Failed = false };
                     Directory.CreateDirectory(Path.GetDirectoryName(target)!);
                     entry.ExtractToFile(target);
                 }
                 if (artifacts!.Put(artifact.Key, temporary).Hash != artifact.Key)
-                    throw new TrackingException($"{path}: the content of artifact {artifact.Key} was changed.");
+                    throw new TrackingException($"{path}: the content of artifact {artifact.Key} was changed.") { Failed = false };
                 stored++;
             }
             finally
@@ -197,7 +197,7 @@ public sealed partial class LiteRunStore
             }
             catch (InvalidDataException e)
             {
-                throw new TrackingException($"{file} is no archive of runs: {e.Message}", e);
+                throw new TrackingException($"{file} is no archive of runs: {e.Message}", e) { Failed = false };
             }
         }
     });

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text;
 using Memopt.Tracking;
 
@@ -15,12 +14,16 @@ internal static class GitChanges
     /// </summary>
     public static string? Of(string folder)
     {
-        if (Git(folder, "rev-parse", "--show-toplevel") is not { } root || Git(folder, "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv") is not { } diff)
+        if (Git.In(folder) is not { } git || git.Ask("rev-parse", "--show-toplevel")?.TrimEnd('\n') is not { } root
+            // A stranger's configuration can name any folder as the one that is tracked.
+            || !Path.Exists(Path.Combine(root, ".git"))
+            || git.Ask("diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short", "--ignore-submodules=dirty") is not { } diff)
+        {
             return null;
-        root = root.TrimEnd('\n');
+        }
         var text = new StringBuilder(diff);
         var leftOut = new List<string>();
-        foreach (var name in (Git(folder, "ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", ".", ":(exclude,glob)**/.memopt/**") ?? "").Split('\0', StringSplitOptions.RemoveEmptyEntries))
+        foreach (var name in (git.Ask("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", ".", ":(exclude,glob)**/.memopt/**") ?? "").Split('\0', StringSplitOptions.RemoveEmptyEntries))
         {
             if (text.Length < most && Text(Path.Combine(root, name)) is { } content)
                 Append(text, name, content);
@@ -40,7 +43,8 @@ internal static class GitChanges
         {
             if (new FileInfo(file) is not { Exists: true, Length: <= mostOfFile, LinkTarget: null })
                 return null;
-            var bytes = File.ReadAllBytes(file);
+            // A named pipe has no length, and reading it may never end.
+            var bytes = new FileInfo(file).Length == 0 ? [] : File.ReadAllBytes(file);
             return bytes.Contains((byte)0) ? null : new UTF8Encoding(false, throwOnInvalidBytes: true).GetString(bytes);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or DecoderFallbackException)
@@ -61,30 +65,5 @@ internal static class GitChanges
             patch.Append('+').Append(line).Append('\n');
         if (!content.EndsWith('\n'))
             patch.Append("\\ No newline at end of file\n");
-    }
-
-    /// <summary>What git prints, up to somewhat more than is kept; null when it fails or is not here.</summary>
-    private static string? Git(string folder, params string[] arguments)
-    {
-        try
-        {
-            var start = new ProcessStartInfo("git", arguments) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true, StandardOutputEncoding = Encoding.UTF8 };
-            using var process = Process.Start(start)!;
-            process.ErrorDataReceived += (_, _) => { };
-            process.BeginErrorReadLine();
-            var buffer = new char[most + 1];
-            var length = process.StandardOutput.ReadBlock(buffer);
-            if (length == buffer.Length)
-            {
-                process.Kill();
-                return new(buffer);
-            }
-            process.WaitForExit();
-            return process.ExitCode == 0 ? new(buffer, 0, length) : null;
-        }
-        catch (Exception e) when (e is System.ComponentModel.Win32Exception or IOException)
-        {
-            return null;
-        }
     }
 }

@@ -6,10 +6,14 @@ namespace Memopt.Trainer;
 /// <summary>Globs over paths with slashes: <c>*</c> and <c>?</c> within a name, <c>**</c> over folders, <c>[…]</c> one of some characters.</summary>
 internal static class Glob
 {
+    private const int Longest = 4_096;
+
     public static bool Is(string text) => text.AsSpan().IndexOfAny("*?[") >= 0;
 
     public static Regex Of(string glob)
     {
+        if (glob.Length > Longest)
+            throw new UserFault("A glob is too long.", found: $"{glob.Length:N0} characters, at most {Longest:N0}", next: "name a folder");
         var form = new StringBuilder("^");
         for (var i = 0; i < glob.Length; i++)
         {

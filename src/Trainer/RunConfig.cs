@@ -156,20 +156,20 @@ public sealed record AdapterConfig
     [Description("Biases trained beside the adapter: none, all, or those of adapted modules (PEFT's 'bias')."), Pinned]
     public BiasMode Biases { get; init; } = BiasMode.None;
 
-    [Description("Rank of single modules, by name or end of name (PEFT's 'rank_pattern')."), Pinned]
+    [Description("Rank of single modules (PEFT's 'rank_pattern'): each key is a regular expression that fits a module's whole name or its end after a dot, such as q_proj or layers\\.0\\..*_proj. The first key that fits counts; a key that fits no adapted module is an error."), Pinned]
     public IReadOnlyDictionary<string, int> RankPattern { get; init; } = new Dictionary<string, int>();
 
-    [Description("Alpha of single modules, by name or end of name (PEFT's 'alpha_pattern')."), Pinned]
+    [Description("Alpha of single modules (PEFT's 'alpha_pattern'); keys as in rankPattern."), Pinned]
     public IReadOnlyDictionary<string, double> AlphaPattern { get; init; } = new Dictionary<string, double>();
 
-    /// <summary>Rank of a module: that of the first pattern that names it, else the adapter's.</summary>
-    public int RankOf(string module) => Of(RankPattern, module, Rank);
+    /// <summary>Rank of a module: that of the first pattern that fits it, else the adapter's.</summary>
+    public int RankOf(string module) => ModulePattern.Of(RankPattern, module, Rank);
 
     /// <summary>Alpha of a module, likewise.</summary>
-    public double AlphaOf(string module) => Of(AlphaPattern, module, Alpha);
+    public double AlphaOf(string module) => ModulePattern.Of(AlphaPattern, module, Alpha);
 
-    private static T Of<T>(IReadOnlyDictionary<string, T> patterns, string module, T otherwise) =>
-        patterns.Where(pair => Targets.Matches(module, pair.Key)).Select(pair => pair.Value).DefaultIfEmpty(otherwise).First();
+    /// <summary>What a module's product is multiplied by.</summary>
+    public double ScaleOf(string module) => AlphaOf(module) / (UseRslora ? Math.Sqrt(RankOf(module)) : RankOf(module));
 }
 
 /// <summary>Either all linears or a list of module names. In JSON: the string "all-linear" or an array of strings.</summary>
@@ -184,6 +184,12 @@ public sealed record Targets(IReadOnlyList<string> Names)
 
     /// <summary>PEFT's rule: the whole name, or its end after a dot.</summary>
     public static bool Matches(string module, string name) => module == name || module.EndsWith("." + name, StringComparison.Ordinal);
+
+    /// <summary>The shortest names that mean certain modules: the last part where every module of that name is meant, full names otherwise.</summary>
+    /// <param name="modules">All modules.</param>
+    /// <param name="meant">Whether one is meant.</param>
+    internal static IEnumerable<string> NamesOf(IEnumerable<string> modules, Func<string, bool> meant) =>
+        modules.GroupBy(name => name[(name.LastIndexOf('.') + 1)..]).SelectMany(group => group.All(meant) ? [group.Key] : group.Where(meant)).Order(StringComparer.Ordinal);
 
     public bool Equals(Targets? other) => other is not null && Names.SequenceEqual(other.Names);
 

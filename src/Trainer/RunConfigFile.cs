@@ -54,7 +54,7 @@ public static partial class RunConfigFile
             throw new UserFault($"{path} is missing.", found: $"no such file in {Path.GetDirectoryName(Path.GetFullPath(path))}",
                 next: "dotnet new memopt-qlora -n MyTune   (or name a config: dotnet memopt run my.json)");
         }
-        return Read(path, File.ReadAllBytes(path), overrides, checkFiles);
+        return Read(path, UntrustedFile.ReadAllBytes(path, UntrustedFile.Settings), overrides, checkFiles);
     }
 
     /// <summary>The defaults with overrides, where there is no file.</summary>
@@ -76,26 +76,35 @@ public static partial class RunConfigFile
         if (reading.Problems.Count == 0)
             reading.Contradictions(config, Path.GetDirectoryName(Path.GetFullPath(path))!, checkFiles);
         reading.Throw("dotnet memopt config schema   (lists every setting)");
-        return new LoadedConfig(config, path, Path.GetDirectoryName(Path.GetFullPath(path))!, Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true }),
-            Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString()))), changed);
+        return new LoadedConfig(config, path, Path.GetDirectoryName(Path.GetFullPath(path))!, Json(config), HashOf(config), changed);
     }
+
+    /// <summary>The same config with other settings, as if they were written in it.</summary>
+    internal static LoadedConfig With(LoadedConfig loaded, RunConfig config) =>
+        loaded with { Config = config, Json = Json(config), Hash = HashOf(config) };
+
+    private static string Json(RunConfig config) =>
+        Write(config).ToJsonString(new JsonSerializerOptions { WriteIndented = true });
+
+    private static string HashOf(RunConfig config) =>
+        Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config, pinnedOnly: true).ToJsonString())));
 
     /// <summary>A problem of a setting that shows only when the config is put to use, at its place in the file.</summary>
     public static Problem At(LoadedConfig config, string path, string message, string code)
     {
         if (!File.Exists(config.File))
             return new(path, message, Code: code);                             // a config made in code
-        var reading = new Reading(config.File) { Text = File.ReadAllBytes(config.File) };
+        var reading = new Reading(config.File) { Text = UntrustedFile.ReadAllBytes(config.File, UntrustedFile.Settings) };
         reading.Locate(path, message, code);
         return reading.Problems[0] with { File = config.File };
     }
 
-    /// <summary>Pinned settings that differ between a checkpoint's config (as JSON) and this one.</summary>
+    /// <summary>Pinned settings that differ between a checkpoint's config (as JSON) and this one, secrets left out: a checkpoint holds none.</summary>
     public static IReadOnlyList<Override> PinnedDifferences(string saved, RunConfig now)
     {
         // A setting that is younger than the checkpoint was at its default.
-        var (before, after) = (Flat(new RunConfig()), Flat(Write(now, pinnedOnly: true)));
-        foreach (var (key, value) in Flat(JsonNode.Parse(saved)!))
+        var (before, after) = (Flat(new RunConfig()), Flat(JsonNode.Parse(Secrets.Redact(Write(now, pinnedOnly: true).ToJsonString()))!));
+        foreach (var (key, value) in Flat(JsonNode.Parse(Secrets.Redact(saved))!))
             before[key] = value;
         return [.. after.Where(pair => before[pair.Key] != pair.Value).Select(pair => new Override(pair.Key, before[pair.Key], pair.Value))];
     }
@@ -151,6 +160,9 @@ public static partial class RunConfigFile
         bool flag => flag,
         int number => number,
         double number => number == Math.Floor(number) && Math.Abs(number) < 1e15 ? (JsonNode)(long)number : number,
+        // The order of patterns decides which one counts; that of labels decides nothing.
+        IReadOnlyDictionary<string, int> ranks => new JsonObject(ranks.Select(pair => KeyValuePair.Create(pair.Key, Node(pair.Value)))),
+        IReadOnlyDictionary<string, double> alphas => new JsonObject(alphas.Select(pair => KeyValuePair.Create(pair.Key, Node(pair.Value)))),
         IDictionary map => new JsonObject(map.Keys.Cast<string>().Order(StringComparer.Ordinal).Select(key => KeyValuePair.Create(key, Node(map[key])))),
         IEnumerable list => new JsonArray([.. list.Cast<object>().Select(Node)]),
         _ => throw new InvalidOperationException($"no JSON for {value.GetType()}"),
@@ -162,7 +174,7 @@ public static partial class RunConfigFile
         var name = cut < 0 ? item : item[..cut];
         if (cut < 0 || Find(name) is not { } setting)
         {
-            reading.Problem($"--set {item}", cut < 0 ? "needs key=value" : $"names no setting{Reading.Like(name, Names())}", 0, 0, "MEMOPT0002");
+            reading.Problem($"--set {item}", cut < 0 ? "needs key=value" : $"names no setting{Reading.Like(name, Names(), Near.Setting(name))}", 0, 0, "MEMOPT0002");
             return config;
         }
         var parts = name.Split('.', 3);
@@ -182,8 +194,8 @@ public static partial class RunConfigFile
         return (RunConfig)With(config, section, With(old, setting, parsed));
     }
 
-    /// <summary>Every setting's name.</summary>
-    private static IEnumerable<string> Names() => Settings(typeof(RunConfig)).SelectMany(section => Settings(section.PropertyType).Select(setting => $"{Key(section)}.{Key(setting)}"));
+    /// <summary>Every setting's name, <c>section.setting</c>.</summary>
+    public static IEnumerable<string> Names() => Settings(typeof(RunConfig)).SelectMany(section => Settings(section.PropertyType).Select(setting => $"{Key(section)}.{Key(setting)}"));
 
     /// <summary>The setting of a name; a third part is a key of a map.</summary>
     private static PropertyInfo? Find(string name)
@@ -314,7 +326,7 @@ public static partial class RunConfigFile
                 if (!settings.TryGetValue(name, out var property))
                 {
                     if (path.Length > 0 || name != "$schema")
-                        At(ref reader, full, $"is not a setting{Like(name, settings.Keys)}", "MEMOPT0002");
+                        At(ref reader, full, $"is not a setting{Like(name, settings.Keys, Near.Setting(name)?.Split('=')[0])}", "MEMOPT0002");
                     reader.Read();
                     reader.Skip();
                     continue;
@@ -421,6 +433,16 @@ public static partial class RunConfigFile
                 Against("train.betas", "must be two numbers from 0 to below 1");
             if (config.Adapter.Kind == AdapterKind.None && config.Adapter.From is not null)
                 Against("adapter.from", "needs adapter.kind lora or qlora");
+            void Patterns(string path, IEnumerable<string> keys)
+            {
+                foreach (var key in keys)
+                {
+                    if (ModulePattern.Problem(key) is { } problem)
+                        Locate($"{path}/{key}", problem, "MEMOPT0004");
+                }
+            }
+            Patterns("adapter/rankPattern", config.Adapter.RankPattern.Keys);
+            Patterns("adapter/alphaPattern", config.Adapter.AlphaPattern.Keys);
             if (config.Memory.OffloadActivations == true && (config.Memory.Recompute == false || (config.Memory.Strategy == MemoryStrategy.Manual && config.Memory.Recompute != true)))
                 Against("memory.offloadActivations", "needs memory.recompute = true");
             if (config.Memory.StreamLayers > 0 && config.Adapter.Kind == AdapterKind.None)
@@ -529,12 +551,9 @@ public static partial class RunConfigFile
             return source;
         }
 
-        /// <summary>" (did you mean …?)" for a near name.</summary>
-        public static string Like(string name, IEnumerable<string> known)
-        {
-            var best = known.Select(candidate => (candidate, Distance(name.ToLowerInvariant(), candidate.ToLowerInvariant()))).OrderBy(pair => pair.Item2).FirstOrDefault();
-            return best.candidate is not null && best.Item2 <= Math.Max(2, name.Length / 3) ? $" (did you mean {best.candidate}?)" : "";
-        }
+        /// <summary>" (did you mean …?)" for a near name, or else for <paramref name="otherwise"/>.</summary>
+        public static string Like(string name, IEnumerable<string> known, string? otherwise = null) =>
+            (Near.Of(name, known) ?? otherwise) is { } near ? $" (did you mean {near}?)" : "";
 
         private static string OneOf(Type type) => "one of " + string.Join(", ", Enum.GetValues(type).Cast<object>().Select(value => $"\"{Spelling(value)}\""));
 
@@ -597,22 +616,6 @@ public static partial class RunConfigFile
             {
                 return null;
             }
-        }
-
-        private static int Distance(string a, string b)
-        {
-            var row = Enumerable.Range(0, b.Length + 1).ToArray();
-            for (var i = 1; i <= a.Length; i++)
-            {
-                var (previous, diagonal) = (i, i - 1);
-                for (var j = 1; j <= b.Length; j++)
-                {
-                    var next = Math.Min(Math.Min(row[j] + 1, previous + 1), diagonal + (a[i - 1] == b[j - 1] ? 0 : 1));
-                    (diagonal, row[j - 1], previous) = (row[j], previous, next);
-                }
-                row[b.Length] = previous;
-            }
-            return row[b.Length];
         }
     }
 }

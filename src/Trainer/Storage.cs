@@ -70,6 +70,14 @@ public static class Storage
         }
     }
 
+    /// <summary>
+    /// The config with the adapter that it starts from located, brought here first where it is registered elsewhere. One that
+    /// another config is still to make is left.
+    /// </summary>
+    public static LoadedConfig Start(LoadedConfig config, bool offline, Action<string, string> report, CancellationToken stop) =>
+        config.Config.Adapter.From is not { } from || (!Directory.Exists(config.Full(from)) && Maker(config.Full(from)) is not null) ? config
+            : config with { From = Adapter(from, config, offline, report, stop).Folder };
+
     /// <summary>An adapter's folder: the one named, or that of a registered adapter, which is brought here; which version that is, and the run that made it, when they are known.</summary>
     /// <param name="adapter">A folder, NAME, NAME@alias or NAME@number.</param>
     /// <param name="config">The config that a folder is relative to.</param>
@@ -80,7 +88,7 @@ public static class Storage
     {
         var folder = config.Full(adapter);
         if (!Directory.Exists(folder) && Maker(folder) is { } maker)
-            throw new UserFault($"adapter.from is the result of {maker}, which has not been trained.", next: $"dotnet memopt run {maker}");
+            throw new UserFault($"adapter.from is the result of {maker}, which has not been trained.", next: $"dotnet memopt run {maker}") { Failed = true };
         if (Directory.Exists(folder) || !AdapterRegistry.IsReference(adapter))
             return (folder, null, null);
         var local = Artifacts(config);

@@ -6,6 +6,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Memopt.Tracking;
 
 namespace Memopt.Trainer;
 
@@ -100,7 +101,7 @@ public sealed record SweepRange(double Min, double Max, bool Log, bool Whole)
 /// <param name="Identity">What it trains and how that is judged: sha256 of the config's pinned settings, and those of its own that are not pinned, such as data.eval.</param>
 public sealed record Combination(int Number, IReadOnlyList<KeyValuePair<string, string>> Settings, string Identity)
 {
-    public override string ToString() => string.Join("  ", Settings.Select(setting => $"{setting.Key}={setting.Value}"));
+    public override string ToString() => string.Join("  ", Settings.Select(setting => $"{setting.Key}={Secrets.Redact(setting.Key, setting.Value)}"));
 }
 
 /// <summary>A sweep that was read and holds together.</summary>
@@ -124,7 +125,7 @@ public static partial class RunConfigFile
             throw new UserFault($"{path} is missing.", found: $"no such file in {Path.GetDirectoryName(Path.GetFullPath(path))}", next: "docs/sweeps.md shows one");
         const string next = "docs/sweeps.md has what a sweep file may say";
         var reading = new Reading(path);
-        var sweep = reading.Root(File.ReadAllBytes(path), new Sweep());
+        var sweep = reading.Root(UntrustedFile.ReadAllBytes(path, UntrustedFile.Settings), new Sweep());
         var file = Path.Combine(Path.GetDirectoryName(path) ?? "", sweep.Config);
         var parameters = sweep.Parameters.List;
         if (reading.Problems.Count == 0)
@@ -153,7 +154,7 @@ public static partial class RunConfigFile
             {
                 var effective = Read(file, [.. settings.Select(setting => $"{setting.Key}={setting.Value}")]);
                 var pinned = Flat(Write(effective.Config, pinnedOnly: true));
-                var free = settings.Where(setting => !pinned.ContainsKey(setting.Key)).Select(setting => $"{setting.Key}={setting.Value}").Order(StringComparer.Ordinal);
+                var free = settings.Where(setting => !pinned.ContainsKey(setting.Key)).Select(setting => $"{setting.Key}={Secrets.Redact(setting.Key, setting.Value)}").Order(StringComparer.Ordinal);
                 combinations.Add(combination with { Identity = string.Join('\n', [effective.Hash, .. free]) });
                 if (combinations.Count == 1 && sweep.Metric.StartsWith("eval_", StringComparison.Ordinal) && effective.Config.Data is { Eval: null, EvalShare: 0 })
                     reading.Locate("metric", $"{sweep.Metric} needs data.eval or data.evalShare in {sweep.Config}", "MEMOPT0006");

@@ -14,7 +14,9 @@ public sealed class BuildTests(Packages packages)
     public void A_project_is_created_built_and_asked_about()
     {
         var project = Small(packages.Empty("in an empty folder"), "MyTune", steps: 3);
-        Assert.Contains("0 Warning(s)", Packages.Dotnet(project, "build"));
+        var built = Packages.Dotnet(project, "build");
+        Assert.Contains("0 Warning(s)", built);
+        Assert.Matches(@"MyTune -> .*adapter \(loss \d+\.\d{4}, evaluation loss \d+\.\d{4}", built);
         var runs = JsonNode.Parse(Packages.Dotnet(project, "memopt", "runs", "list", "--json"))!.AsArray();
         Assert.Equal(("finished", 3), ((string?)runs.Single()!["status"], (int)runs.Single()!["step"]!));
         var run = Packages.Dotnet(project, "memopt", "runs", "show", (string)runs.Single()!["runId"]!, "--json");

@@ -45,7 +45,12 @@ public sealed class AdaptersTests : IDisposable
         string Loss(string adapter) => Good(folder, "eval", "--adapter", adapter, "--quantize", "nf4", "--data", "eval.jsonl", "--max-length", "64", "--json").Json["loss"]!.ToJsonString();
         Assert.Equal(Loss("got-tone@1"), Loss("tone@production"));
         // The config that was trained knows its evaluation data and its longest row.
-        Assert.Equal(Loss("tone@latest"), Good(folder, "eval", "--config", "memopt.json", "--quantize", "nf4", "--json").Json["loss"]!.ToJsonString());
+        // What the registry named keeps its base as it was trained, without a word; so does the config, which also takes as many rows at once.
+        string Told(string adapter, params string[] more) => Good(folder, ["eval", "--adapter", adapter, "--data", "eval.jsonl", "--max-length", "64", "--json", .. more]).Json["loss"]!.ToJsonString();
+        Assert.Equal(Loss("tone@latest"), Told("tone@latest"));
+        Assert.NotEqual(Loss("tone@latest"), Told("tone@latest", "--quantize", "none"));
+        Assert.Equal(second.Json["eval"]!["loss"]!.ToJsonString(), Good(folder, "eval", "--config", "memopt.json", "--json").Json["loss"]!.ToJsonString());
+        Assert.Equal(second.Json["eval"]!["loss"]!.ToJsonString(), Told("tone@latest", "--batch", "2"));
         Good(folder, "export", "--adapter", "tone@1", "--out", "exported");
         Assert.Equal(old, Weights(Path.Combine(folder, "exported")));
         string Said(string adapter) => Good(folder, "infer", "--adapter", adapter, "--ids", "1,2,3", "--max-tokens", "4", "--json").Json["ids"]!.ToJsonString();
@@ -56,6 +61,9 @@ public sealed class AdaptersTests : IDisposable
             { "data": { "train": "train.jsonl", "maxLength": 64 }, "adapter": { "kind": "qlora", "from": "tone@production" },
               "train": { "steps": 2, "batchSize": 6, "microBatch": 2 }, "tracking": { "experiment": "more of it" } }
             """);
+        // Its plan is that of the adapter's rank, 4, and not of the default.
+        var trained = Good(folder, "plan", "more.json", "--json").Json["rows"]!.AsArray().Single(row => (string?)row!["name"] == "adapters")!;
+        Assert.Contains("rank 4:", (string?)trained["why"]);
         var inputs = Good(folder, "config", "inputs", "more.json").Output;
         Assert.Contains($"adapter tone@production {(string)tone["versions"]![0]!["hash"]!}", inputs);
         var more = Good(folder, "run", "more.json", "--json");

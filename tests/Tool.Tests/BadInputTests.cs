@@ -30,6 +30,8 @@ public sealed class BadInputTests
         { "steps and epochs", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 8, \"epochs\": 3 } }", "keep one" },
         { "bad betas", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"betas\": [0.9] } }", "two numbers" },
         { "targets that match nothing", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"targets\": [\"w_q\"] } }", "w_q" },
+        { "pattern that fits nothing", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"rankPattern\": { \"nosuch_proj\": 2 } } }", "nosuch_proj" },
+        { "pattern of no expression", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"alphaPattern\": { \"(q_proj\": 2 } } }", "not a regular expression" },
         { "no memory", "{ \"data\": { \"train\": \"train.jsonl\" }, \"memory\": { \"budgetGiB\": 0.001 } }", "does not fit" },
         { "adapter folder without adapter", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"from\": \".\" } }", "adapter_config.json" },
         { "a loss that is no number", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 5, \"batchSize\": 2, \"epsilon\": 0 } }", "no longer a number" },
@@ -57,7 +59,19 @@ public sealed class BadInputTests
     {
         var folder = Cli.Workshop(Good);
         File.WriteAllText(Path.Combine(folder, "train.jsonl"), text);
-        Refused(Cli.Run(folder, "run", "--json"), expected, kind);
+        var outcome = Cli.Run(folder, "run", "--json");
+        Refused(outcome, expected, kind);
+        Assert.Equal(2, outcome.Exit);
+    }
+
+    [Fact]
+    public void A_table_whose_head_names_a_column_twice_is_bad_data()
+    {
+        var folder = Cli.Workshop(Good);
+        File.WriteAllText(Path.Combine(folder, "twice.csv"), "prompt,prompt,completion\na,b,c\n");
+        var outcome = Cli.Run(folder, "run", "--json", "--set", "data.train=twice.csv");
+        Refused(outcome, "'prompt' found 2 times", "a column twice");
+        Assert.Equal(2, outcome.Exit);
     }
 
     [Fact]
@@ -93,9 +107,9 @@ public sealed class BadInputTests
     public void A_wrong_argument_is_named_without_the_help()
     {
         var outcome = Cli.Run(Path.GetTempPath(), "infer", "--max-tokens", "many");
-        Assert.Equal((1, "error: Cannot parse argument 'many' for option '--max-tokens'.\n  next:  dotnet memopt infer --help\n", ""), (outcome.Exit, outcome.Error, outcome.Output));
+        Assert.Equal((2, "error: --max-tokens must be a whole number, 1 or more, found \"many\".\n  next:  dotnet memopt infer --help\n", ""), (outcome.Exit, outcome.Error, outcome.Output));
         outcome = Cli.Run(Path.GetTempPath(), "gate", "--min-accuracy", "80%");
-        Assert.Equal((1, ""), (outcome.Exit, outcome.Output));
+        Assert.Equal((2, ""), (outcome.Exit, outcome.Output));
         Assert.StartsWith("error: --min-accuracy must be a number from 0 to 1", outcome.Error);
     }
 
@@ -212,7 +226,7 @@ public sealed class BadInputTests
         foreach (var days in new[] { "-5", "99999999" })
         {
             var outcome = Cli.Run(folder, "runs", "gc", $"--older-than={days}", "--apply");
-            Assert.Equal(1, outcome.Exit);
+            Assert.Equal(2, outcome.Exit);
             Assert.Contains("from 0 to 36500 days", outcome.Error);
         }
     }

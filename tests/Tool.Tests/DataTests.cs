@@ -81,7 +81,7 @@ public sealed class DataTests : IDisposable
         Assert.True(pairs.Exit == 0, pairs.Error);
         Assert.Equal(["chosen", "rejected"], pairs.Json["rows"]!.AsArray().Select(row => (string?)row!["answer"]));
         var refused = Cli.Run(folder, "data", "preview", "nowhere.jsonl");
-        Assert.Equal(1, refused.Exit);
+        Assert.Equal(2, refused.Exit);
         Assert.Contains("nowhere.jsonl", refused.Error);
     }
 

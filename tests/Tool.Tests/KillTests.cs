@@ -52,6 +52,7 @@ public sealed class KillTests
         var stopped = Cli.Wait(process);
         end();
         Assert.Equal(130, stopped.Exit);
+        Assert.Contains("stopping     after this step", stopped.Error);
         Assert.Contains("run again to go on", stopped.Error);
         Assert.Equal("stopped", (string?)Cli.Run(folder, "runs", "list", "--json").Json[0]!["status"]);
         var again = Cli.Run(folder, "run", "--json");

@@ -90,8 +90,8 @@ public sealed class LineageTests
         Assert.Equal((string)first["runId"]!, (string)again.Json["runId"]!);
         Assert.False((bool?)again.Json["upToDate"] ?? false);
         Assert.True((double)again.Json["eval"]!["tokens"]! < (double)first["eval"]!["tokens"]!);
-        var score = Good(folder, "eval", "--config", "memopt.json", "--quantize", "nf4", "--json").Json;
-        Assert.Equal((double)score["loss"]!, (double)again.Json["eval"]!["loss"]!, 1e-6);
+        var score = Good(folder, "eval", "--config", "memopt.json", "--json").Json;
+        Assert.Equal(again.Json["eval"]!.ToJsonString(), new JsonObject(again.Json["eval"]!.AsObject().Select(value => KeyValuePair.Create(value.Key, score[value.Key]?.DeepClone()))).ToJsonString());
         Assert.Equal(adapter, Adapter(folder, "memopt"));
         var shown = Shown(folder, again.Json);
         Assert.NotEqual((string)record["hashes"]!["data.eval"]!, (string)shown["hashes"]!["data.eval"]!);

@@ -78,6 +78,10 @@ public sealed class SweepTests
         var sweep = Runs(folder, $"run_id = '{id}'").Single();
         Assert.Equal(("finished", 4, (string?)said.Json["best"]!["runId"]), ((string?)sweep["status"], (int)sweep["step"]!, (string?)sweep["tags"]!["best"]));
 
+        // Of the four the best alone is registered.
+        var registered = Cli.Run(folder, "adapters", "show", "default", "--json").Json["versions"]!.AsArray();
+        Assert.Equal((string?)said.Json["best"]!["runId"], (string?)registered.Single()!["runId"]);
+
         // The interrupted run's event files: one of before the kill, one of after.
         Assert.Equal(2, Directory.EnumerateFiles(Path.Combine(folder, "board", (string)before[2]["runId"]!)).Count());
 
@@ -117,7 +121,13 @@ public sealed class SweepTests
     {
         var folder = Workshop("""{ "parameters": { "data.eval": ["eval.jsonl", "ü.jsonl"] } }""", "free.json");
         File.WriteAllLines(Path.Combine(folder, "ü.jsonl"), File.ReadLines(Path.Combine(folder, "eval.jsonl")).Take(3));
-        double[] Values() => [.. Cli.Run(folder, "sweep", "free.json", "--json").Json["children"]!.AsArray().Select(child => (double)child!["value"]!)];
+        double[] Values()
+        {
+            var judged = Cli.Run(folder, "sweep", "free.json", "--json");
+            Assert.Null(judged.Json["best"]);
+            Assert.Contains("2 different sets of evaluation data", judged.Error);
+            return [.. judged.Json["children"]!.AsArray().Select(child => (double)child!["value"]!)];
+        }
         var values = Values();
         Assert.NotEqual(values[0], values[1]);
         File.WriteAllText(Path.Combine(folder, "free.json"), """{ "parameters": { "data.eval": ["ü.jsonl", "eval.jsonl"] } }""");

@@ -80,7 +80,7 @@ public sealed class UiTests : IDisposable
         Assert.Equal(401, await Status(own.Port, "GET /api/runs HTTP/1.1", $"Host: 127.0.0.1:{own.Port}"));
         Assert.Equal(200, await Status(own.Port, "GET /api/runs HTTP/1.1", $"Host: 127.0.0.1:{own.Port}", "Authorization: Bearer my own, with a space"));
         var weak = Cli.Run(folder, "ui", "--host", "0.0.0.0", "--token", "1234", "--port", "0");
-        Assert.Equal(1, weak.Exit);
+        Assert.Equal(2, weak.Exit);
         Assert.Contains("could be guessed", weak.Error);
     }
 

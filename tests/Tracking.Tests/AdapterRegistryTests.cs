@@ -12,12 +12,43 @@ public sealed class AdapterRegistryTests : IDisposable
 
     private static ArtifactLink Link(int content) => new("adapter", content.ToString("x64"), 100);
 
-    private static Run Made(string id, double? loss = null, double accuracy = 0) => new(new RunStart { Id = id, Experiment = "e", Config = "{}" }, RunStatus.Finished, null, null)
+    private static Run Made(string id, double? loss = null, double accuracy = 0, string? data = null) => new(new RunStart
+    {
+        Id = id,
+        Experiment = "e",
+        Config = "{}",
+        Hashes = data is null ? new Dictionary<string, string>() : new Dictionary<string, string> { ["data.eval"] = data },
+    }, RunStatus.Finished, null, null)
     {
         Metrics = loss is null ? new Dictionary<string, MetricSummary>() : new Dictionary<string, MetricSummary> { ["eval_loss"] = Last(loss.Value), ["eval_accuracy"] = Last(accuracy) },
     };
 
     private static MetricSummary Last(double value) => new(1, value, 1, 0, value, 1, value, 1, value);
+
+    [Fact]
+    public void The_best_is_the_best_on_the_evaluation_data_of_the_newest()
+    {
+        var registry = Registry();
+        RegisteredAdapter? Register(int content, double? loss, string? data)
+        {
+            var before = registry.Find("tone");
+            registry.Register("tone", Link(content), Made($"r{content}", loss, data: data), rule);
+            return registry.Find("tone")!.NotCompared(before) is null ? null : before;
+        }
+        int Best() => registry.Find("tone")!.Aliases["best"];
+
+        Assert.Null(Register(1, 0.1, "easy"));
+        Assert.Equal(1, Register(2, 0.7, "hard")!.BestVersion!.Number);       // it says so once
+        Assert.Equal(2, Best());
+        Assert.Null(Register(3, 0.6, "hard"));
+        Assert.Null(Register(4, null, "other"));                              // not judged: it changes nothing
+        Assert.Equal(3, Best());
+        Register(5, 0.2, "easy");
+        Assert.Equal(1, Best());
+        Register(6, 0.9, null);
+        Assert.Equal(6, Best());
+        Assert.Equal(["easy", "hard", "hard", "other", "easy", null], registry.Find("tone")!.Versions.Select(version => version.Data));
+    }
 
     [Fact]
     public void Versions_are_numbered_and_aliases_follow()

@@ -208,6 +208,58 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
+    public void A_query_that_does_not_wait_answers_from_what_is_taken_in_and_says_how_many_runs_are_not()
+    {
+        using var store = new LiteRunStore(folder) { Turn = -1 };
+        Backlog(store, 30);
+        File.SetLastWriteTimeUtc(Path.Combine(folder, "spool", "r7.jsonl"), DateTime.UtcNow.AddMinutes(1));
+        var first = store.Find(new RunQuery { Patience = TimeSpan.Zero });
+        Assert.Equal("r7", Assert.Single(first.Runs).Start.Id);               // written last, taken in first
+        Assert.Equal(29, first.Waiting);
+        Assert.Equal(28, store.Find(new RunQuery { Patience = TimeSpan.Zero }).Waiting);
+        var all = store.Find(new RunQuery());
+        Assert.Equal((30, 0), (all.Runs.Count, all.Waiting));
+        Assert.Empty(store.Check(repair: false));
+    }
+
+    [Fact]
+    public void One_run_is_told_without_waiting_for_the_others()
+    {
+        using var store = new LiteRunStore(folder) { Turn = -1 };
+        Backlog(store, 30);
+        Assert.Equal("r12", store.Get("r12")!.Start.Id);
+        Assert.Equal([1], store.Steps("r13").Select(row => row.Step));
+        Assert.Equal(28, Directory.EnumerateFiles(Path.Combine(folder, "spool"), "*.jsonl").Count());
+        Assert.Contains("the start of 30 runs", Assert.Throws<TrackingException>(() => store.Get("r")).Message);
+        Assert.Equal(30, store.Find(new RunQuery()).Runs.Count);
+    }
+
+    [Fact]
+    public void A_run_that_is_asked_for_makes_no_new_machine_code()
+    {
+        using var store = new LiteRunStore(folder);
+        Backlog(store, 60);
+        var compiled = 0L;
+        for (var i = 0; i < 60; i++)
+        {
+            if (i == 20)
+                compiled = System.Runtime.JitInfo.GetCompiledMethodCount(currentThread: true);
+            Assert.Single(store.Points($"r{i}", "loss"));
+        }
+        // LiteDB would compile the text of each condition, and keep it.
+        Assert.InRange(System.Runtime.JitInfo.GetCompiledMethodCount(currentThread: true) - compiled, 0, 39);
+    }
+
+    private static void Backlog(LiteRunStore store, int runs)
+    {
+        for (var i = 0; i < runs; i++)
+        {
+            using var run = store.Begin(Start($"r{i}"));
+            run.Append([Row(1)]);
+        }
+    }
+
+    [Fact]
     public void Metrics_are_kept_in_a_few_numbers_as_they_come_and_after_a_resume()
     {
         using var store = new LiteRunStore(folder);

@@ -14,9 +14,10 @@ internal static class TestBackend
 
     public static BackendEnvironment Environment { get; } = new(
         System.Environment.GetEnvironmentVariable("MEMOPT_LIBTORCH"),
-        System.Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(System.Environment.GetFolderPath(System.Environment.SpecialFolder.UserProfile), ".nuget", "packages"),
+        [System.Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(System.Environment.GetFolderPath(System.Environment.SpecialFolder.UserProfile), ".nuget", "packages")],
         Above(AppContext.BaseDirectory),
-        Path.Combine(Path.GetTempPath(), "memopt-tests"));
+        Path.Combine(Path.GetTempPath(), "memopt-tests"),
+        Surroundings.Program("python3"));
 
     [ModuleInitializer]
     internal static void Load() => Backend.Load(null, Environment);

@@ -37,12 +37,12 @@ internal static class AdaptersCommand
                 Shell.Print(all.Select(Brief));
                 return 0;
             }
-            var table = new Table().Border(TableBorder.Simple).AddColumn("adapter").AddColumn(new TableColumn("versions").RightAligned()).AddColumn("latest").AddColumn("best").AddColumn("aliases");
+            var table = new FittedTable("--json").AddColumn("adapter").AddColumn("versions", right: true).AddColumn("latest").AddColumn("best").AddColumn("aliases", breaks: true);
             foreach (var adapter in all)
             {
                 string At(string alias) => adapter.Aliases.TryGetValue(alias, out var number) ? Told(adapter, adapter.Versions.First(version => version.Number == number)) : "–";
-                table.AddRow(adapter.Name, $"{adapter.Versions.Count}", At(RegisteredAdapter.Latest), At(RegisteredAdapter.Best),
-                    string.Join(", ", adapter.Aliases.Where(alias => alias.Key is not (RegisteredAdapter.Latest or RegisteredAdapter.Best)).Select(alias => $"{alias.Key} → {alias.Value}")));
+                table.AddRow(Markup.Escape(adapter.Name), $"{adapter.Versions.Count}", At(RegisteredAdapter.Latest), At(RegisteredAdapter.Best),
+                    Markup.Escape(string.Join(", ", adapter.Aliases.Where(alias => alias.Key is not (RegisteredAdapter.Latest or RegisteredAdapter.Best)).Select(alias => $"{alias.Key} → {alias.Value}"))));
             }
             Shell.Output.Write(table);
             return 0;
@@ -64,14 +64,18 @@ internal static class AdaptersCommand
                 return 0;
             }
             var metric = RegisteredAdapter.Rule(adapter.Versions[^1].Best).Metric;
-            var table = new Table().Border(TableBorder.Simple).AddColumn(new TableColumn("version").RightAligned()).AddColumn("registered").AddColumn("run").AddColumn(new TableColumn(Markup.Escape(metric)).RightAligned())
-                .AddColumn(new TableColumn("size").RightAligned()).AddColumn("artifact").AddColumn("aliases");
+            bool Elsewhere(AdapterVersion version) => RegisteredAdapter.ByData(metric) && version.Metrics.ContainsKey(metric) && version.Data != adapter.BestVersion?.Data;
+            string Value(AdapterVersion version) => RunsCommand.Brief(version.Metrics.TryGetValue(metric, out var value) ? value : null) + (Elsewhere(version) ? "*" : "");
+            var table = new FittedTable("--json").AddColumn("version", right: true).AddColumn("registered", rank: 4).AddColumn("run", rank: 1)
+                .AddColumn(Markup.Escape(metric), right: true, rank: 2).AddColumn("size", right: true).AddColumn("artifact").AddColumn("aliases", breaks: true, rank: 3);
             foreach (var version in adapter.Versions)
             {
-                table.AddRow($"{version.Number}", $"{version.Created:yyyy-MM-dd HH:mm}", version.Run ?? "–", RunsCommand.Brief(version.Metrics.TryGetValue(metric, out var value) ? value : null),
-                    LedgerTable.Size(version.Bytes), version.Hash[..12], string.Join(", ", adapter.Aliases.Where(alias => alias.Value == version.Number).Select(alias => alias.Key)));
+                table.AddRow($"{version.Number}", $"{version.Created:yyyy-MM-dd HH:mm}", Markup.Escape(version.Run ?? "–"), Value(version),
+                    LedgerTable.Size(version.Bytes), version.Hash[..12], Markup.Escape(string.Join(", ", adapter.Aliases.Where(alias => alias.Value == version.Number).Select(alias => alias.Key))));
             }
             Shell.Output.Write(table);
+            if (adapter.Versions.Any(Elsewhere))
+                Shell.Output.WriteLine("* judged on other evaluation data than the best: not compared with it");
             foreach (var change in adapter.History)
                 Shell.Output.WriteLine($"{change.Time:u}  {change.Alias} → {(change.Hash is null ? "removed" : adapter.All.FirstOrDefault(version => version.Hash == change.Hash && version.Run == change.Run)?.Number.ToString() ?? change.Hash[..12])}  ({change.Host})");
             return 0;
@@ -90,6 +94,7 @@ internal static class AdaptersCommand
             var (named, text) = (parsed.GetValue(name)!, parsed.GetValue(source)!);
             var (link, run) = Source(place, text);
             var registry = place.Known(named);
+            var before = registry.Find(named);
             var version = registry.Register(named, link, run, place.Config?.Config.Tracking.Best ?? new TrackingConfig().Best, again: true)!;
             place.Account?.Push(version.Hash);
             Share(registry, named);
@@ -98,6 +103,8 @@ internal static class AdaptersCommand
                 Shell.Print(new { name = named, version = Version(shared) });
             else
                 Console.Out.WriteLine($"{named}@{shared.Number}");
+            if (registry.Find(named)!.NotCompared(before) is { } was)
+                Shell.Progress.WriteLine($"{named}@{was.Number}, the best before, was judged on other evaluation data; the two are not compared.");
             return 0;
         });
         return command;
@@ -143,7 +150,7 @@ internal static class AdaptersCommand
             var number = parts.Length == 1 ? (int?)null : int.TryParse(parts[1], out var one) ? one : throw new UserFault($"{parts[1]} is no version's number.", next: $"dotnet memopt adapters alias {parts[0]} {parts[1]} --remove takes the alias away");
             var meant = found.Aliases.Where(alias => alias.Key is not (RegisteredAdapter.Latest or RegisteredAdapter.Best) && (number is null || alias.Value == number)).Select(alias => alias.Key).ToList();
             if (meant.Count > 0 && !parsed.GetValue(force))
-                throw new UserFault($"{reference} is what {string.Join(", ", meant)} means.", next: "add --force, or move the alias first: dotnet memopt adapters alias");
+                throw new UserFault($"{reference} is what {string.Join(", ", meant)} means.", next: "add --force, or move the alias first: dotnet memopt adapters alias") { Failed = true };
             place.Registry.Remove(parts[0], number);
             Share(place.Registry, parts[0]);
             var removed = found.Versions.Where(version => number is null || version.Number == number).ToList();
@@ -165,7 +172,7 @@ internal static class AdaptersCommand
         }
         catch (TrackingException e)
         {
-            throw new UserFault($"{e.Message} The registry was changed on this machine only.", next: $"{(e.Passing ? "" : e.Next + "; then: ")}dotnet memopt artifacts sync", inner: e);
+            throw new UserFault($"{e.Message} The registry was changed on this machine only.", next: $"{(e.Passing ? "" : e.Next + "; then: ")}dotnet memopt artifacts sync", inner: e) { Failed = true };
         }
     }
 
@@ -174,7 +181,7 @@ internal static class AdaptersCommand
     {
         if (Directory.Exists(text))
         {
-            Trainer.Weights.AdapterFiles.Check(Path.GetFullPath(text));
+            Trainer.Weights.PeftAdapter.Described(Path.GetFullPath(text));
             return (place.Local.Put("adapter", Path.GetFullPath(text)), null);
         }
         using (var store = Workplace.Known())
@@ -196,7 +203,7 @@ internal static class AdaptersCommand
 
     private static object Brief(RegisteredAdapter adapter) => new { name = adapter.Name, versions = adapter.Versions.Count, aliases = adapter.Aliases };
 
-    private static object Version(AdapterVersion version) => new { number = version.Number, hash = version.Hash, bytes = version.Bytes, runId = version.Run, created = version.Created, metrics = version.Metrics, best = version.Best };
+    private static object Version(AdapterVersion version) => new { number = version.Number, hash = version.Hash, bytes = version.Bytes, runId = version.Run, created = version.Created, metrics = version.Metrics, best = version.Best, data = version.Data };
 
     private static void Act(Command command, Option<bool> json, Func<ParseResult, Place, int> action) => command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
     {

@@ -57,7 +57,7 @@ internal static class ArtifactsCommand
                 Shell.Print(rows);
                 return 0;
             }
-            var table = new Table().Border(TableBorder.Simple).AddColumn("artifact").AddColumn(new TableColumn("files").RightAligned()).AddColumn(new TableColumn("size").RightAligned()).AddColumn("where");
+            var table = new FittedTable("--json").AddColumn("artifact").AddColumn("files", right: true, rank: 3).AddColumn("size", right: true).AddColumn("where", rank: 1);
             foreach (var row in rows)
                 table.AddRow(row.Hash, $"{row.Files}", LedgerTable.Size(row.Bytes), (row.Local, row.Uploaded) switch { (true, true) => "here, uploaded", (true, false) => "here only", (true, null) => "here", _ => "uploaded" });
             Shell.Output.Write(table);
@@ -182,9 +182,9 @@ internal static class ArtifactsCommand
             if (!parsed.GetValue(force))
             {
                 if (rows.FirstOrDefault(row => row.namedBy.Count > 0 && (!spare.Contains(row.hash) || versions[row.hash].Any())) is { } bound)
-                    throw new UserFault($"Artifact {bound.hash[..12]} is named by {string.Join(", ", bound.namedBy)}.", next: "add --force to remove it all the same; dotnet memopt runs gc removes runs");
+                    throw new UserFault($"Artifact {bound.hash[..12]} is named by {string.Join(", ", bound.namedBy)}.", next: "add --force to remove it all the same; dotnet memopt runs gc removes runs") { Failed = true };
                 if (leaving.Count > 0 && runs.FirstOrDefault(run => run.Status == RunStatus.Running) is { } busy)
-                    throw new UserFault($"Run {busy.Start.Id} is training and may be storing what has the same content.", next: "wait for it, or add --force");
+                    throw new UserFault($"Run {busy.Start.Id} is training and may be storing what has the same content.", next: "wait for it, or add --force") { Failed = true };
             }
             if (!parsed.GetValue(dry))
             {
@@ -225,7 +225,7 @@ internal static class ArtifactsCommand
         var place = parsed.GetValue(at);
         var local = place is null || BlobPlace.Is(place) ? Workplace.Artifacts((string?)null) : new LocalArtifacts(place);
         var remote = place is not null ? BlobPlace.Is(place) ? new BlobArtifacts(local, Surroundings.BlobPlace(place)) { Stop = stop } : null
-            : File.Exists(Workplace.DefaultConfig) ? Storage.Remote(RunConfigFile.Read(Workplace.DefaultConfig, [], checkFiles: false), stop) : null;
+            : Workplace.Here() is { } config ? Storage.Remote(config, stop) : null;
         return action(parsed, new(local, remote));
     })));
 }

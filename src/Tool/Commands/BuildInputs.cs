@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
+using Memopt.Tracking;
 using Memopt.Trainer;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Hub;
@@ -16,7 +17,7 @@ internal static class BuildInputs
         if (Model(config) is { Remote: true } model)
             text.Append($"model {model} {config.Config.Model.Revision}\n");     // a pinned commit never changes; a branch is asked for by run
         foreach (var source in config.Config.Data.Sources.Where(source => source.Remote))
-            text.Append($"data {source}\n");                                   // likewise
+            text.Append($"data {Secrets.Redact($"{source}")}\n");                                   // likewise
         if (config.Config.Adapter.From is { } from && !Directory.Exists(config.Full(from)))
             text.Append($"adapter {from} {Workplace.KnownHash(config, from)}\n");
         foreach (var path in Files(config))
@@ -57,7 +58,11 @@ internal static class BuildInputs
     private static IEnumerable<string> Folders(LoadedConfig config)
     {
         if (Model(config) is { Kind: SourceKind.Folder } model)                // the embedded model is the tool's version
+        {
             yield return model.Name;
+            if (Path.Combine(model.Name, ModelLayout.Templates) is var templates && Directory.Exists(templates))
+                yield return templates;
+        }
         if (config.From is { } from && Directory.Exists(from))
             yield return from;
     }

@@ -24,11 +24,12 @@ internal static class CacheCommand
                 Shell.Print(models);
                 return 0;
             }
-            var table = new Table().Border(TableBorder.Simple).AddColumn("model").AddColumn("commit").AddColumn("refs").AddColumn(new TableColumn("files").RightAligned()).AddColumn(new TableColumn("size").RightAligned());
+            var table = new FittedTable("--json").AddColumn("model").AddColumn("commit", rank: 3).AddColumn("refs", rank: 4).AddColumn("files", right: true, rank: 2)
+                .AddColumn("size", right: true, rank: 1);
             foreach (var model in models)
             {
                 foreach (var revision in model.Revisions)
-                    table.AddRow(Markup.Escape(model.Name), revision.Commit, Markup.Escape(string.Join(", ", revision.Refs)), $"{revision.Files}", LedgerTable.Size(revision.Bytes));
+                    table.AddRow(Markup.Escape(model.Name), Markup.Escape(revision.Commit), Markup.Escape(string.Join(", ", revision.Refs)), $"{revision.Files}", LedgerTable.Size(revision.Bytes));
                 if (model.Unfinished > 0)
                     table.AddRow(Markup.Escape(model.Name), $"{model.Unfinished} unfinished", "", "", LedgerTable.Size(model.Bytes));
             }

@@ -1,5 +1,7 @@
 using System.CommandLine;
+using System.Text.Json.Nodes;
 using Memopt.Tool.Views;
+using Memopt.Tracking;
 using Memopt.Trainer;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Hub;
@@ -22,9 +24,9 @@ internal static class ConfigCheck
 
     public static Command Create()
     {
-        var (file, set, json) = (ConfigCommand.FileArgument(), new Option<string[]>("--set") { Description = "Change a setting first." }, Shell.JsonOption());
+        var (file, set, json) = (ConfigCommand.FileArgument(), Shell.SetOption("Change a setting first."), Shell.JsonOption());
         var gpu = new Option<string?>("--gpu") { Description = "The card it is to train on (\"RTX 4090\", 24GiB): a plan that does not fit is a warning." };
-        var budget = Shell.NumberOption("--budget", "GiB it may take: a plan that does not fit is an error.", "a number of GiB above 0", number => number > 0);
+        var budget = Shell.NumberOption<double>("--budget", "GiB it may take: a plan that does not fit is an error.", "a number of GiB above 0", number => number is > 0 and < 1e6);
         var inputs = new Option<string?>("--inputs") { Description = "Write what the result depends on to this file, by content; only when that changes it." };
         var watch = new Option<string?>("--watch") { Description = "Write the files and folders (those with / at the end) behind it to this file." };
         var offline = Shell.OfflineOption();
@@ -41,11 +43,11 @@ internal static class ConfigCheck
                 Write(list, BuildInputs.Watched(config));
             if (parsed.GetValue(json))
             {
-                Shell.Print(new { ok = true, hash = config.Hash, peakBytes = plan?.PeakBytes, problems, config = RunConfigFile.Write(config.Config) });
+                Shell.Print(new { ok = true, hash = config.Hash, peakBytes = plan?.PeakBytes, problems = Shell.Clean(problems), config = JsonNode.Parse(Secrets.Redact(config.Json)) });
                 return 0;
             }
             foreach (var problem in problems)
-                Console.Error.WriteLine(problem);
+                Shell.Tell($"{problem}");
             Console.Out.WriteLine($"{config.File} is in order{(plan is null ? "" : $": {LedgerTable.Size(plan.PeakBytes)}, {plan.Rung}")}.");
             return 0;
         })));
@@ -77,7 +79,21 @@ internal static class ConfigCheck
         {
             return ([RunConfigFile.At(config, "model.source", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0009")], null);
         }
-        var problems = Dataset.Sample(config, new ModelText(model.Folder, Trainer.Recipes.FineTune.EndOfTurn(spec)), Sampled).ToList();
+        try
+        {
+            config = StartingAdapter.Settle(Storage.Start(config, offline, (_, _) => { }, stop), spec);
+        }
+        catch (UserFault fault)
+        {
+            var whole = RunConfigFile.At(config, "adapter.from", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0005");
+            return ([.. fault.Problems.DefaultIfEmpty(whole)], null);
+        }
+        catch (TrackingException fault)
+        {
+            var why = $"cannot be looked at, so that data and memory are not checked: {fault.Message}";
+            return ([RunConfigFile.At(config, "adapter.from", why, "MEMOPT0009") with { Warning = true }], null);
+        }
+        var problems = Dataset.Sample(config, new ModelText(model.Folder, Trainer.Recipes.FineTune.EndOfTurn(spec), stop: stop), Sampled).ToList();
         var (device, where) = Device(config, card, budget);
         if (device is null)
             return (problems, null);

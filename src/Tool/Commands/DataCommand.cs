@@ -16,11 +16,11 @@ internal static class DataCommand
 
     private static Command Preview()
     {
-        var what = new Argument<string>("config") { Description = "A config, or a file, folder, glob or hf:org/name of rows.", DefaultValueFactory = _ => Workplace.DefaultConfig };
-        var rows = new Option<int>("--rows") { Description = "Rows to show.", DefaultValueFactory = _ => 3 };
+        var what = new Argument<string>("config") { Description = "A config, or a file, folder, glob or hf:org/name of rows.", DefaultValueFactory = _ => Workplace.Config };
+        var rows = Shell.NumberOption("--rows", "Rows to show.", 3, "0 or more", number => number >= 0);
         var eval = new Option<bool>("--eval") { Description = "Show the rows for evaluation." };
         var model = new Option<string?>("--model") { Description = "Whose tokens, in place of the config's; embedded:nano for a file." };
-        var set = new Option<string[]>("--set") { Description = "Change a setting: --set data.truncate=left (repeatable).", AllowMultipleArgumentsPerToken = false };
+        var set = Shell.SetOption("Change a setting: --set data.truncate=left (repeatable).");
         var (offline, json) = (Shell.OfflineOption(), Shell.JsonOption());
         var command = new Command("preview", "Show rows as tokens with the trained ones highlighted, lengths, what is cut or left out, and how well rows pack.\n\nExample:\n  dotnet memopt data preview train.parquet --model Qwen/Qwen3-0.6B\n  8,192 rows, 3,104,771 tokens, 1,920,333 trained …") { what, rows, eval, model, set, offline, json };
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
@@ -31,8 +31,8 @@ internal static class DataCommand
             var source = ModelSource.Parse(parsed.GetValue(model) ?? config.Config.Model.Source, parsed.GetValue(model) is null ? config.Folder : Directory.GetCurrentDirectory());
             var folder = PullCommand.BringText(source, parsed.GetValue(model) is null ? config.Config.Model.Revision : null, parsed.GetValue(offline), stop).Folder;
             config = PullCommand.BringData(config, parsed.GetValue(offline), stop);
-            var text = new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(ModelSpec.Read(folder)));
-            var count = Math.Max(0, parsed.GetValue(rows));
+            var text = new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(ModelSpec.Read(folder)), stop: stop);
+            var count = parsed.GetValue(rows);
             if (Dataset.Pairs(config, text, Math.Max(1, count)) is { Count: > 0 } pairs)
             {
                 var shown = pairs.SelectMany(pair => new[] { RowView.Of(pair.Chosen, text, "chosen"), RowView.Of(pair.Rejected, text, "rejected") }).ToList();
@@ -59,8 +59,8 @@ internal static class DataCommand
     /// <summary>Whether a file is a config and not rows: an object with a config's sections and nothing else.</summary>
     private static bool IsConfig(string path)
     {
-        if (path == Workplace.DefaultConfig || !path.EndsWith(".json", StringComparison.Ordinal) || !File.Exists(path) || new FileInfo(path).Length > 1 << 20)
-            return path == Workplace.DefaultConfig;
+        if (path == Workplace.Config || !path.EndsWith(".json", StringComparison.Ordinal) || !File.Exists(path) || new FileInfo(path).Length > 1 << 20)
+            return path == Workplace.Config;
         try
         {
             return JsonNode.Parse(File.ReadAllText(path), documentOptions: new() { CommentHandling = System.Text.Json.JsonCommentHandling.Skip, AllowTrailingCommas = true }) is JsonObject json

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
+using Memopt.Tool.Views;
 using Memopt.Trainer;
 using Memopt.Trainer.Native;
 using Spectre.Console;
@@ -49,7 +50,7 @@ internal static class DoctorCommand
             foreach (var (name, value) in facts)
                 grid.AddRow(name, Markup.Escape(value));
             Shell.Output.Write(grid);
-            var table = new Table().Border(TableBorder.Simple).AddColumns("looked in", "folder", "", "why");
+            var table = new FittedTable("--json").AddColumn("looked in").AddColumn("folder", breaks: true).AddColumn("").AddColumn("why", breaks: true);
             foreach (var candidate in candidates)
                 table.AddRow(candidate.Source, Markup.Escape(candidate.Folder ?? "–"), candidate.Chosen ? "[green]chosen[/]" : "", Markup.Escape(candidate.Why));
             Shell.Output.Write(table);

@@ -1,7 +1,7 @@
 using System.CommandLine;
 using Memopt.Tool.Views;
 using Memopt.Trainer;
-using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Checkpoints;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Hub;
 using Memopt.Trainer.Models;
@@ -23,8 +23,16 @@ internal sealed class ModelOptions
     public Option<string?> Revision { get; } = new("--revision") { Description = "Branch, tag or commit of a downloaded model." };
     public Option<bool> Offline { get; } = Shell.OfflineOption();
     public Option<string?> Adapter { get; } = new("--adapter") { Description = "Adapter folder in PEFT's layout, or a registered adapter: NAME, NAME@best, NAME@3." };
-    public Option<string?> Quantize { get; } = new("--quantize") { Description = "Keep the base in 4 bits: nf4 or fp4." };
-    public Option<string> Dtype { get; } = new("--dtype") { Description = "Compute type: auto, float32 or bfloat16.", DefaultValueFactory = _ => "auto" };
+    public Option<string?> Quantize { get; } = new("--quantize")
+    {
+        Description = "Keep the base in 4 bits, nf4 or fp4, or none; as the adapter was trained when left out.",
+        CompletionSources = { "nf4", "fp4", "none" },
+    };
+    public Option<string?> Dtype { get; } = new("--dtype")
+    {
+        Description = "Compute type: auto, float32 or bfloat16; as the adapter was trained when left out.",
+        CompletionSources = { "auto", "float32", "bfloat16" },
+    };
     public Option<string?> Backend { get; } = Shell.BackendOption();
 
     public void AddTo(Command command)
@@ -42,7 +50,7 @@ internal sealed class ModelOptions
     public string Source(ParseResult parsed) => Trained(parsed)?.Config.Model.Source ?? parsed.GetValue(Model)!;
 
     /// <summary>The adapter's folder, or null when none is named; brings a registered one here first. Of a full fine-tune it holds the model.</summary>
-    public string? AdapterFolder(ParseResult parsed) => adapterFolder ??= Trained(parsed) is { } config ? Path.Combine(Storage.Output(config.File), "adapter")
+    public string? AdapterFolder(ParseResult parsed) => adapterFolder ??= Trained(parsed) is { } config ? Workplace.Result(config.File)
         : parsed.GetValue(Adapter) is { } named ? Workplace.Adapter(named, parsed.GetValue(Offline)) : null;
 
     private bool Full(ParseResult parsed) => Trained(parsed)?.Config.Adapter.Kind == AdapterKind.None;
@@ -50,28 +58,50 @@ internal sealed class ModelOptions
     /// <summary>The config that was trained, or null when none is named.</summary>
     public LoadedConfig? Trained(ParseResult parsed) => trained ??= parsed.GetValue(Config) is { } file ? RunConfigFile.Read(file, [], checkFiles: false) : null;
 
-    /// <summary>Loads the model and its adapter.</summary>
-    public (Decoder Model, AdapterFiles.AdapterInfo? Adapter) Load(ParseResult parsed)
+    /// <summary>
+    /// Loads the model and its adapter. The base is kept as it was when the adapter was trained, which a config says, or else the
+    /// adapter itself, unless --quantize and --dtype say otherwise. Gives the settings that the adapter was trained under.
+    /// </summary>
+    public (Decoder Model, RunConfig Settings, bool Adapted) Load(ParseResult parsed)
     {
         var folder = Folder(parsed);
-        var adapterFolder = !Full(parsed) && AdapterFolder(parsed) is { } named ? AdapterFiles.Check(named) : null;    // before all that takes long
         var spec = ModelSpec.Read(folder);
+        var adapter = !Full(parsed) && AdapterFolder(parsed) is { } named ? PeftAdapter.Read(named, spec) : null;    // before all that takes long
+        var trained = Trained(parsed) is { } config ? BaseForm.Of(config.Config) : adapter?.Form;
         var quantize = parsed.GetValue(Quantize);
-        var config = new RunConfig
-        {
-            Adapter = new() { Kind = quantize is null ? AdapterKind.Lora : AdapterKind.Qlora },
-            Quantization = new() { Type = Choice<QuantType>("--quantize", quantize ?? "nf4") },
-        };
+        var code = quantize is null or "none" ? (QuantType?)null : Choice<QuantType>("--quantize", quantize, "none");
+        var dtype = Choice<DType>("--dtype", parsed.GetValue(Dtype) ?? "auto");
+        var form = BaseForm.Asked(trained, code, unquantized: quantize == "none", dtype);
         var backend = Trainer.Native.Backend.Load(parsed.GetValue(Backend), Surroundings.BackendEnvironment());
         var watcher = new ConsoleWatcher();
-        var model = Trainer.Recipes.FineTune.LoadModel(folder, spec, config, Trainer.Recipes.FineTune.ComputeType(Choice<DType>("--dtype", parsed.GetValue(Dtype)!), backend), backend.Device,
+        foreach (var note in adapter?.Notes ?? [])
+            watcher.Stage("adapter", note);
+        if (form.Quantized && code is null)
+            watcher.Stage("base", $"{form}, as the adapter was trained; --quantize none keeps it unquantized");
+        var settings = new RunConfig { Adapter = adapter?.Config ?? new(), Model = new() { Source = Source(parsed) } };
+        var model = Trainer.Recipes.FineTune.LoadModel(folder, spec, form.Into(settings), Trainer.Recipes.FineTune.ComputeType(form.Dtype, backend), backend.Device,
             (done, total) => watcher.Progress("loading", done, total));
-        var adapter = adapterFolder is not null ? AdapterFiles.Load(adapterFolder, model, dropout: 0) : null;
-        return (model, adapter);
+        if (adapter is not null)
+            AdapterFiles.Load(adapter.Folder, model, dropout: 0);
+        return (model, (trained ?? form).Into(settings), adapter is not null);
     }
 
-    private static T Choice<T>(string option, string value) where T : struct, Enum => RunConfigFile.Names(typeof(T)).GetValueOrDefault(value.ToLowerInvariant()) is T found ? found
-        : throw new UserFault($"{option} \"{value}\" is not known.", found: value, next: $"use one of {string.Join(", ", Enum.GetNames<T>()).ToLowerInvariant()}");
+    /// <summary>
+    /// Rows that the training of a config evaluated at once, so that an evaluation by it adds up in the same order; null when that
+    /// is not known.
+    /// </summary>
+    public int? MicroBatch(ParseResult parsed)
+    {
+        if (Trained(parsed) is not { } config)
+            return null;
+        var checkpoints = Path.Combine(Storage.Output(config.File), "checkpoints");
+        return new CheckpointFolder(checkpoints, config.Config.Checkpoint.Keep).Said()?.MicroBatch;
+    }
+
+    private static T Choice<T>(string option, string value, params string[] also) where T : struct, Enum =>
+        RunConfigFile.Names(typeof(T)).GetValueOrDefault(value.ToLowerInvariant()) is T found ? found
+        : throw new UserFault($"{option} \"{value}\" is not known.", found: value,
+            next: $"use one of {string.Join(", ", also.Concat(Enum.GetNames<T>())).ToLowerInvariant()}");
 }
 
 /// <summary><c>eval</c>: loss, perplexity and exact-match accuracy over a data file.</summary>
@@ -81,8 +111,9 @@ internal static class EvalCommand
     {
         var model = new ModelOptions();
         var data = new Option<string?>("--data") { Description = "File, folder, glob or hf:org/name, as data.eval; with --config its own evaluation data when left out." };
-        var length = new Option<int?>("--max-length") { Description = $"Longest row, tokens; that of the config, else {new DataConfig().MaxLength}." };
-        var batch = new Option<int>("--batch") { Description = "Rows at once.", DefaultValueFactory = _ => 8 };
+        var length = Shell.NumberOption<int>("--max-length", $"Longest row, tokens; that of the config, else {new DataConfig().MaxLength}.",
+            "1 or more", number => number > 0);
+        var batch = Shell.NumberOption<int>("--batch", "Rows at once; as many as the config's training, else 8.", "1 or more", number => number > 0);
         var json = Shell.JsonOption();
         var command = new Command("eval", "Measure loss, perplexity and exact-match accuracy of greedy answers.\n\nExample:\n  dotnet memopt eval --model embedded:nano --adapter .memopt/memopt/adapter --data data/eval.jsonl\n  dotnet memopt eval --config memopt.json") { data, length, batch, json };
         model.AddTo(command);
@@ -91,12 +122,13 @@ internal static class EvalCommand
             var (config, role) = Data(model.Trained(parsed), parsed.GetValue(data), parsed.GetValue(length));
             var folder = model.Folder(parsed, stop);
             var spec = ModelSpec.Read(folder);
-            var rows = Dataset.Load(PullCommand.BringData(config, parsed.GetValue(model.Offline), stop), new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(spec)), role, stop: stop)!;
-            var (loaded, _) = model.Load(parsed);
+            var rows = Dataset.Load(PullCommand.BringData(config, parsed.GetValue(model.Offline), stop), new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(spec), stop: stop), role, stop: stop)!;
+            var (loaded, _, _) = model.Load(parsed);
             using (loaded)
             {
                 var watcher = new ConsoleWatcher();
-                var score = Evaluation.Run(loaded, rows.Rows, Math.Max(1, parsed.GetValue(batch)), new Progress(done => watcher.Progress("evaluation", done, rows.Rows.Count)), stop);
+                var atOnce = parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8;
+                var score = Evaluation.Run(loaded, rows.Rows, atOnce, new Progress(done => watcher.Progress("evaluation", done, rows.Rows.Count)), stop);
                 if (parsed.GetValue(json))
                     Shell.Print(score);
                 else
@@ -135,9 +167,9 @@ internal static class InferCommand
         var prompt = new Argument<string?>("prompt") { Description = "A user's turn; standard input when left out.", Arity = ArgumentArity.ZeroOrOne };
         var raw = new Option<bool>("--raw") { Description = "Continue the text as it is, without the chat template." };
         var ids = new Option<string?>("--ids") { Description = "Token ids to continue, separated by commas, in place of a prompt." };
-        var max = new Option<int>("--max-tokens") { Description = "At most so many new tokens.", DefaultValueFactory = _ => 256 };
-        var temperature = new Option<double>("--temperature") { Description = "0 is greedy." };
-        var topP = new Option<double>("--top-p") { Description = "Sample from the likeliest tokens of this share.", DefaultValueFactory = _ => 1 };
+        var max = Shell.NumberOption("--max-tokens", "At most so many new tokens.", 256, "a whole number, 1 or more", number => number > 0);
+        var temperature = Shell.NumberOption("--temperature", "0 is greedy.", 0.0, "a number from 0 to 100", number => number is >= 0 and <= 100);
+        var topP = Shell.NumberOption("--top-p", "Sample from the likeliest tokens of this share.", 1.0, "a number above 0, at most 1", number => number is > 0 and <= 1);
         var seed = new Option<int>("--seed") { Description = "Seed of the sampling.", DefaultValueFactory = _ => 42 };
         var ignore = new Option<bool>("--ignore-eos") { Description = "Do not stop at the end of the answer." };
         var json = Shell.JsonOption();
@@ -147,9 +179,9 @@ internal static class InferCommand
         {
             var folder = model.Folder(parsed, stop);
             var spec = ModelSpec.Read(folder);
-            var tokenizer = File.Exists(Path.Combine(folder, "tokenizer.json")) || parsed.GetValue(ids) is null ? Tokenizer.Load(folder) : null;
+            var tokenizer = File.Exists(Path.Combine(folder, "tokenizer.json")) || parsed.GetValue(ids) is null ? Tokenizer.Load(folder, stop) : null;
             var input = Prompt(parsed.GetValue(ids), spec, tokenizer, () => parsed.GetValue(prompt) ?? Console.In.ReadToEnd(), parsed.GetValue(raw) ? null : ChatTemplate.Load(folder));
-            var (loaded, _) = model.Load(parsed);
+            var (loaded, _, _) = model.Load(parsed);
             using (loaded)
             {
                 var stops = parsed.GetValue(ignore) ? [] : Trainer.Recipes.FineTune.EndOfTurn(spec);
@@ -213,15 +245,15 @@ internal static class ExportCommand
                 throw new UserFault("export needs --adapter or --config.", next: "dotnet memopt export --help");
             if (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any())
                 throw new UserFault($"{target} is not empty.", next: "name a new folder with --out");
-            var (loaded, adapter) = model.Load(parsed);
+            var (loaded, settings, adapted) = model.Load(parsed);
             using (loaded)
             {
                 var staged = target + ".staged";
                 Directory.CreateDirectory(staged);
-                if (parsed.GetValue(merge) || adapter is null)
+                if (parsed.GetValue(merge) || !adapted)
                     MergedModel.Save(staged, source, loaded);
                 else
-                    AdapterFiles.Save(staged, loaded, adapter.Alpha, adapter.Rslora, adapter.Dropout, adapter.Biases, model.Source(parsed));
+                    AdapterFiles.Save(staged, loaded, settings);
                 if (Directory.Exists(target))
                     Directory.Delete(target);
                 Directory.Move(staged, target);

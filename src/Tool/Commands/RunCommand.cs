@@ -15,21 +15,22 @@ internal static class RunCommand
 {
     public static Command Create()
     {
-        var config = new Argument<string>("config") { Description = "The config file.", DefaultValueFactory = _ => Workplace.DefaultConfig };
-        var set = new Option<string[]>("--set") { Description = "Change a setting: --set train.steps=500 (repeatable).", AllowMultipleArgumentsPerToken = false };
+        var config = new Argument<string>("config") { Description = "The config file.", DefaultValueFactory = _ => Workplace.Config };
+        var set = Shell.SetOption("Change a setting: --set train.steps=500 (repeatable).");
         var fromStart = new Option<bool>("--from-start") { Description = "Leave earlier checkpoints aside and train from the first step." };
         var smoke = new Option<bool>("--smoke") { Description = "Try the whole path on the embedded nano model for 20 steps." };
         var fromRun = new Option<string?>("--from-run") { Description = "Train a recorded run once more, by its id: its settings, with --set on top, into a folder of its own. The config names the store, and the folder that paths are relative to." };
         var noRehearsal = new Option<bool>("--no-rehearsal") { Description = "Begin with the first step: do not try the longest batch, an evaluation and a checkpoint first." };
+        var dry = new Option<bool>("--dry-run") { Description = "Read config, model and data as a run does, show the plan and the steps, and train nothing." };
         var (backend, offline, json) = (Shell.BackendOption(), Shell.OfflineOption(), Shell.JsonOption());
-        var command = new Command("run", "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  .memopt/memopt/adapter") { config, set, fromStart, fromRun, smoke, noRehearsal, backend, offline, json };
+        var command = new Command("run", "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  .memopt/memopt/adapter") { config, set, fromStart, fromRun, smoke, dry, noRehearsal, backend, offline, json };
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
             Run(parsed.GetValue(config)!, [.. parsed.GetValue(set) ?? [], .. parsed.GetValue(noRehearsal) ? new[] { "memory.rehearse=false" } : []], parsed.GetValue(fromStart),
-                parsed.GetValue(fromRun), parsed.GetValue(smoke), parsed.GetValue(backend), parsed.GetValue(offline), parsed.GetValue(json), stop))));
+                parsed.GetValue(fromRun), parsed.GetValue(smoke), parsed.GetValue(dry), parsed.GetValue(backend), parsed.GetValue(offline), parsed.GetValue(json), stop))));
         return command;
     }
 
-    private static int Run(string file, string[] overrides, bool fromStart, string? fromRun, bool smoke, string? requested, bool offline, bool json, CancellationToken stop)
+    private static int Run(string file, string[] overrides, bool fromStart, string? fromRun, bool smoke, bool dry, string? requested, bool offline, bool json, CancellationToken stop)
     {
         var watcher = new ConsoleWatcher();
         if (smoke)
@@ -38,6 +39,8 @@ internal static class RunCommand
             throw new UserFault("--smoke and --from-run are different trainings.", next: "leave one of them out");
         var again = fromRun is null ? null : Recorded(file, fromRun);
         var config = again is null ? RunConfigFile.Read(file, overrides) : Settings(file, again, overrides);
+        if (dry)
+            return DryRun.Show(config, requested, offline, json, stop);
         // The same command, given again, goes on in the same folder.
         var output = again is not null ? Path.Combine(config.Folder, ".memopt", $"again-{again.Start.Id}{(config.Overrides.Count == 0 ? "" : "-" + config.Hash[..8])}")
             : smoke ? Path.Combine(config.Folder, ".memopt", "smoke") : Storage.Output(config.File);
@@ -45,8 +48,19 @@ internal static class RunCommand
         if (json)
             Shell.Print(new { runId = result.RunId, status = result.Status, steps = result.Steps, adapter = result.Adapter, upToDate = result.UpToDate, eval = result.Score, notUploaded = Unsent(result.Unsafe) });
         else
-            watcher.Stage(result.Status == RunStatus.Finished ? "finished" : "stopped", $"run {result.RunId}; see it with: dotnet memopt runs show {result.RunId}");
+            watcher.Stage(result.Status == RunStatus.Finished ? "finished" : "stopped", $"run {result.RunId}{Judged(result, watcher.Loss)}; see it with: dotnet memopt runs show {result.RunId}");
         return result.Status == RunStatus.Finished && !(stop.IsCancellationRequested && result.Unsafe.Count > 0) ? 0 : 130;
+    }
+
+    /// <summary>": loss …, evaluation loss …, accuracy …", as far as there are such; a build shows it.</summary>
+    private static string Judged(Result result, double? loss)
+    {
+        string?[] parts =
+        [
+            loss is null ? null : $"loss {loss:F4}",
+            result.Score is not { } score ? null : $"evaluation loss {score.Loss:F4}{(score.Answers == 0 ? "" : $", accuracy {score.Accuracy:P1} of {score.Answers:N0} answers")}",
+        ];
+        return parts.All(part => part is null) ? "" : $": {string.Join(", ", parts.OfType<string>())}";
     }
 
     private static Run Recorded(string file, string id)
@@ -60,7 +74,7 @@ internal static class RunCommand
     private static LoadedConfig Settings(string file, Run run, string[] overrides)
     {
         var config = RunConfigFile.Recorded(Path.Combine(Path.GetDirectoryName(file) ?? "", $"run-{run.Start.Id}"), run.Start.Config, overrides);
-        return RunConfigFile.Flat(config.Config).FirstOrDefault(setting => setting.Value.Contains(Secrets.Redacted, StringComparison.Ordinal)) is not { Key: { } secret } ? config
+        return RunConfigFile.Flat(config.Config).FirstOrDefault(setting => setting.Key != "tracking.tags" && setting.Value.Contains(Secrets.Redacted, StringComparison.Ordinal)) is not { Key: { } secret } ? config
             : throw new UserFault($"{secret} had a secret in it, which is not recorded.", found: Secrets.Redacted, next: $"give it again: --set {secret}=…");
     }
 
@@ -78,10 +92,12 @@ internal static class RunCommand
     {
         using var store = Storage.Store(config);
         using var log = new RunLog(watcher, store);
+        var shown = watcher;
+        using var told = stop.Register(() => shown.Stage("stopping", "after this step, with a checkpoint; Ctrl+C after some seconds ends it at once"));
         watcher = log;
         watcher.Stage("config", config.File);
         foreach (var change in config.Overrides)
-            watcher.Stage("", $"{change.Key}  {change.Old} -> {change.New}   (command line)");
+            watcher.Stage("", $"{change.Key}  {Secrets.Redact(change.Key, change.Old)} -> {Secrets.Redact(change.Key, change.New)}   (command line)");
         return new Session
         {
             Config = config,
@@ -98,5 +114,5 @@ internal static class RunCommand
     }
 
     /// <summary>What is not in the storage account, for JSON.</summary>
-    public static object Unsent(IEnumerable<Unsafe> left) => left.Select(one => new { runId = one.Upload.Run, name = one.Upload.Link.Name, hash = one.Upload.Link.Hash, why = one.Why, next = one.Next });
+    public static object Unsent(IEnumerable<Unsafe> left) => left.Select(one => new { runId = one.Upload.Run, name = one.Upload.Link.Name, hash = one.Upload.Link.Hash, why = one.Why is null ? null : Secrets.Redact(one.Why), next = one.Next });
 }

@@ -13,7 +13,7 @@ namespace Memopt.Tool.Commands;
 internal static class SweepCommand
 {
     /// <summary>What became of a combination.</summary>
-    private sealed record Child(int Number, string? RunId, string Status, double? Value, int? Steps, IReadOnlyDictionary<string, JsonNode?> Parameters, string Folder, string? Reason, bool UpToDate);
+    private sealed record Child(int Number, string? RunId, string Status, double? Value, int? Steps, IReadOnlyDictionary<string, JsonNode?> Parameters, string Folder, string? Reason, bool UpToDate, string? EvalData);
 
     public static Command Create()
     {
@@ -77,15 +77,15 @@ internal static class SweepCommand
                 record.Append(new RunEvent(DateTimeOffset.UtcNow, child.Number, "failed", $"{combination.Number} ({combination}): {reason}"));
         }
 
+        var (stopped, failed) = (children.Count < total, children.Count(child => child.Reason is not null));
+        var best = Best(sweep.Sweep, children, text => watcher.Stage("best", text), store);
+        // Registered before the rest is sent: the registry goes to the storage account with it.
+        if (best is not null && !stopped)
+            Session.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, watcher);
         IReadOnlyList<Unsafe> left = [];
         using (var uploads = Storage.Uploads(config, store, text => watcher.Stage("upload", text)))
             left = uploads is null ? [] : Storage.Finish(uploads, config, watcher, stop);
 
-        var done = children.Where(child => child.Value is { } value && !double.IsNaN(value));
-        var best = sweep.Sweep.Goal == SweepGoal.Minimize ? done.MinBy(child => child.Value) : done.MaxBy(child => child.Value);
-        if (best is null && children.Find(child => child.RunId is not null) is { } trained)
-            watcher.Stage("best", $"none: no combination has {sweep.Sweep.Metric} as a number; runs have {string.Join(", ", store.Get(trained.RunId!)!.Metrics.Keys.Order(StringComparer.Ordinal))}");
-        var (stopped, failed) = (children.Count < total, children.Count(child => child.Reason is not null));
         record.Tag("best", best?.RunId);
         var status = stopped ? RunStatus.Stopped : failed == total ? RunStatus.Failed : RunStatus.Finished;
         record.End(new Outcome(status, stopped ? "stopped on request" : failed > 0 ? $"{failed} of {total} failed" : null) { Ended = DateTimeOffset.UtcNow });
@@ -96,6 +96,9 @@ internal static class SweepCommand
         if (stopped)
             watcher.Stage("stopped", $"{children.Count} of {total} are done; go on with: dotnet memopt sweep {sweep.File}");
         return stopped ? 130 : failed > 0 ? 1 : 0;
+
+        LoadedConfig Settings(Combination combination) =>
+            RunConfigFile.Read(config.File, [.. combination.Settings.Select(setting => $"{setting.Key}={setting.Value}"), $"tracking.tags.sweep=\"{sweep.Name}\""]);
 
         // Null when it was asked to stop.
         Child? Train(Combination combination)
@@ -111,12 +114,15 @@ internal static class SweepCommand
                 File.WriteAllText(known, combination.Identity);
             }
 
-            Child Became(string status, string? runId = null, int? steps = null, string? reason = null, bool upToDate = false) => new(combination.Number, runId, status,
-                runId is null ? null : store.Get(runId)?.Metrics.GetValueOrDefault(sweep.Sweep.Metric)?.Last, steps, Parameters(combination), own, reason, upToDate);
+            Child Became(string status, string? runId = null, int? steps = null, string? reason = null, bool upToDate = false)
+            {
+                var run = runId is null ? null : store.Get(runId);
+                return new(combination.Number, runId, status, run?.Metrics.GetValueOrDefault(sweep.Sweep.Metric)?.Last, steps, Parameters(combination), own, reason, upToDate,
+                    run?.Start.Hashes.GetValueOrDefault("data.eval"));
+            }
             try
             {
-                var result = RunCommand.Train(RunConfigFile.Read(config.File, [.. combination.Settings.Select(setting => $"{setting.Key}={setting.Value}"), $"tracking.tags.sweep=\"{sweep.Name}\""]),
-                    own, fromStart, backend, offline, new ConsoleWatcher(), new RunParent(id, "sweep"), again: null, stop);
+                var result = RunCommand.Train(Settings(combination), own, fromStart, backend, offline, new ConsoleWatcher(), new RunParent(id, "sweep"), again: null, stop);
                 return result.Status == RunStatus.Finished ? Became("finished", result.RunId, result.Steps, upToDate: result.UpToDate) : null;
             }
             catch (Exception e) when (e is OperationCanceledException || stop.IsCancellationRequested)
@@ -125,22 +131,34 @@ internal static class SweepCommand
             }
             catch (Exception e) when (e is not TrackingException)
             {
-                var reason = e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0];
+                var reason = Secrets.Redact(e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0]);
                 watcher.Stage("failed", reason);
                 return Became("failed", reason: reason);
             }
         }
     }
 
+    /// <summary>The best combination; null, and why, when there is none: scores on different evaluation data say nothing about each other.</summary>
+    private static Child? Best(Sweep sweep, List<Child> children, Action<string> tell, LiteRunStore store)
+    {
+        Child Of(IEnumerable<Child> some) => sweep.Goal == SweepGoal.Minimize ? some.MinBy(child => child.Value)! : some.MaxBy(child => child.Value)!;
+        var judged = children.Where(child => child.Value is { } value && !double.IsNaN(value)).GroupBy(child => RegisteredAdapter.ByData(sweep.Metric) ? child.EvalData : null).Select(Of).ToList();
+        if (judged.Count > 1)
+            tell($"none: combinations were judged on {judged.Count} different sets of evaluation data; the best on each: {string.Join(", ", judged.Select(child => child.Number))}");
+        else if (judged.Count == 0 && children.Find(child => child.RunId is not null) is { } trained)
+            tell($"none: no combination has {sweep.Metric} as a number; runs have {string.Join(", ", store.Get(trained.RunId!)!.Metrics.Keys.Order(StringComparer.Ordinal))}");
+        return judged.Count == 1 ? judged[0] : null;
+    }
+
     private static void Show(LoadedSweep sweep, List<Child> children, Child? best)
     {
-        var table = new Table().Border(TableBorder.Simple).AddColumn(new TableColumn("").RightAligned());
+        var table = new FittedTable("--json").AddColumn("#", right: true);
         foreach (var parameter in sweep.Sweep.Parameters.List)
-            table.AddColumn(Markup.Escape(parameter.Setting));
-        table.AddColumn(new TableColumn(Markup.Escape(sweep.Sweep.Metric)).RightAligned()).AddColumn("status").AddColumn("run").AddColumn("");
+            table.AddColumn(Markup.Escape(parameter.Setting), rank: 4);
+        table.AddColumn(Markup.Escape(sweep.Sweep.Metric), right: true, rank: 0).AddColumn("status", rank: 3).AddColumn("run", rank: 2).AddColumn("note", breaks: true, rank: 1);
         foreach (var child in children)
         {
-            table.AddRow([$"{child.Number}", .. sweep.Combinations[child.Number - 1].Settings.Select(setting => Markup.Escape(setting.Value)), RunsCommand.Brief(child.Value),
+            table.AddRow([$"{child.Number}", .. sweep.Combinations[child.Number - 1].Settings.Select(setting => Markup.Escape(Secrets.Redact(setting.Key, setting.Value))), RunsCommand.Brief(child.Value),
                 RunsCommand.Spelled(child.Status), child.RunId ?? "–", child == best ? "[green]best[/]" : Markup.Escape(child.Reason ?? "")]);
         }
         Shell.Output.Write(table);
@@ -151,7 +169,7 @@ internal static class SweepCommand
         }
     }
 
-    private static Dictionary<string, JsonNode?> Parameters(Combination combination) => combination.Settings.ToDictionary(setting => setting.Key, setting => JsonNode.Parse(setting.Value));
+    private static Dictionary<string, JsonNode?> Parameters(Combination combination) => combination.Settings.ToDictionary(setting => setting.Key, setting => Secrets.Tells(setting.Key) ? Secrets.Redacted : JsonNode.Parse(Secrets.Redact(setting.Value)));
 
     /// <summary>What a file holds, written on the first call.</summary>
     private static string Kept(string file, string first)

@@ -14,23 +14,23 @@ internal static class UiCommand
 {
     public static Command Create()
     {
-        var port = new Option<int>("--port") { Description = "Port to listen on; 0 takes any that is free.", DefaultValueFactory = _ => 5080 };
-        port.Validators.Add(result =>
-        {
-            if (result.Tokens.Count > 0 && int.TryParse(result.Tokens[0].Value, out var number) && number is < 0 or > 65535)
-                result.AddError("--port must be from 0 to 65535.");
-        });
+        var port = Shell.NumberOption("--port", "Port to listen on; 0 takes any that is free.", 5080, "from 0 to 65535", number => number is >= 0 and <= 65535);
         var host = new Option<string>("--host") { Description = "Address to listen on, such as 0.0.0.0 for all; whoever is not on this machine needs the token.", DefaultValueFactory = _ => "localhost" };
-        var token = new Option<string?>("--token") { Description = "What a caller must show; made up and printed when needed and left out." };
+        var stdin = new Option<bool>("--token-stdin") { Description = "Read from standard input what a caller must show; made up and printed when needed and left out." };
+        // Kept for those who have it in scripts; other users of the machine see a program's arguments.
+        var token = new Option<string?>("--token") { Hidden = true };
         var open = new Option<bool>("--open") { Description = "Open the page in the browser." };
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
-        var command = new Command("ui", "A page on past and running trainings: curves, memory, comparison. Ctrl+C ends it.\n\nExample:\n  dotnet memopt ui\n  http://127.0.0.1:5080/") { store, port, host, token, open, json };
+        var command = new Command("ui", "A page on past and running trainings: curves, memory, comparison. Ctrl+C ends it.\n\nExample:\n  dotnet memopt ui\n  http://127.0.0.1:5080/") { store, port, host, stdin, token, open, json };
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
         {
             var address = Address(parsed.GetValue(host)!);
             var loopback = IPAddress.IsLoopback(address);
-            if (parsed.GetValue(token) is { Length: < 16 } guessable)
-                throw new UserFault("This token could be guessed.", found: $"{guessable.Length} characters", next: "give at least 16; when --token is left out and one is needed, it is made");
+            if (parsed.GetValue(token) is not null)
+                Shell.Tell("warning: other users of this machine can read --token in the list of processes; next: printf %s \"$TOKEN\" | dotnet memopt ui --token-stdin");
+            var given = parsed.GetValue(stdin) ? Console.In.ReadLine() ?? "" : parsed.GetValue(token);
+            if (given is { Length: < 16 })
+                throw new UserFault("This token could be guessed.", found: $"{given.Length} characters", next: "give at least 16; when --token-stdin is left out and a token is needed, it is made");
             using var runs = Workplace.Store(parsed.GetValue(store), create: true);
             var options = new UiOptions
             {
@@ -38,7 +38,7 @@ internal static class UiCommand
                 Artifacts = Workplace.Artifacts(parsed.GetValue(store)),
                 Address = address,
                 Port = parsed.GetValue(port),
-                Token = parsed.GetValue(token) ?? (loopback ? null : UiServer.NewToken()),
+                Token = given ?? (loopback ? null : UiServer.NewToken()),
             };
             Serve(options, parsed.GetValue(open), parsed.GetValue(json), stop).GetAwaiter().GetResult();
             return 0;
@@ -55,7 +55,7 @@ internal static class UiCommand
         }
         catch (Exception e) when (e is IOException or SocketException)
         {
-            throw new UserFault($"{options.Address}:{options.Port} cannot be listened on.", found: (e.InnerException ?? e).Message, next: "dotnet memopt ui --port 0 takes a port that is free");
+            throw new UserFault($"{options.Address}:{options.Port} cannot be listened on.", found: (e.InnerException ?? e).Message, next: "dotnet memopt ui --port 0 takes a port that is free") { Failed = true };
         }
         var port = new Uri(app.Urls.First()).Port;
         // 0.0.0.0 is no address that one could open.
@@ -83,7 +83,8 @@ internal static class UiCommand
     {
         try
         {
-            Process.Start(new ProcessStartInfo(url) { UseShellExecute = true })?.Dispose();
+            var opener = OperatingSystem.IsWindows() ? null : Surroundings.Program(OperatingSystem.IsMacOS() ? "open" : "xdg-open") ?? throw new FileNotFoundException("xdg-open is not installed.");
+            Process.Start(opener is null ? new ProcessStartInfo(url) { UseShellExecute = true, WorkingDirectory = AppContext.BaseDirectory } : new ProcessStartInfo(opener, [url]))?.Dispose();
         }
         catch (Exception e) when (e is System.ComponentModel.Win32Exception or InvalidOperationException or FileNotFoundException)
         {

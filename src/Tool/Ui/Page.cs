@@ -25,7 +25,7 @@ internal static class Page
             app.MapGet(path == "/index.html" ? "/" : path, () => Results.Stream(assembly.GetManifestResourceStream(name)!, Type(path)));
         }
         var api = app.MapGroup("/api").AddEndpointFilter(Told);
-        api.MapGet("/runs", (string? filter, string? columns, int? limit, string? page) => Found(runs, filter, columns, limit, page));
+        api.MapGet("/runs", (string? filter, string? columns, int? limit, string? page, int? patience, CancellationToken stop) => Found(runs, filter, columns, limit, page, patience, stop));
         api.MapGet("/runs/{id}", (string id) => runs.Get(id) is { } run ? Json(RunView.Of(run, runs)) : Missing($"There is no run {id}."));
         api.MapGet("/runs/{id}/points", (string id, string[] metric, string[] after, int? most) => Points(runs, id, metric, after, most));
         api.MapGet("/runs/{id}/log", (string id, long? after) => Log(runs, id, after));
@@ -35,13 +35,13 @@ internal static class Page
     }
 
     /// <summary>Runs as <c>runs list</c> finds them. A filter that cannot be read is an answer like another: it is asked for with every key that is typed.</summary>
-    private static IResult Found(LiteRunStore runs, string? filter, string? columns, int? limit, string? page)
+    private static IResult Found(LiteRunStore runs, string? filter, string? columns, int? limit, string? page, int? patience, CancellationToken stop)
     {
         var shown = string.IsNullOrWhiteSpace(columns) ? usual : [.. RunsList.Apart(columns)];
         try
         {
-            var found = runs.Find(new RunQuery { Filter = filter, Columns = shown, Limit = Math.Clamp(limit ?? 50, 1, MostRuns), Page = page });
-            return Json(new { columns = shown, runs = found.Runs.Select(RunSummary.Of), values = found.Values, next = found.Next });
+            var found = runs.Find(new RunQuery { Filter = filter, Columns = shown, Limit = Math.Clamp(limit ?? 50, 1, MostRuns), Page = page, Patience = patience is { } milliseconds ? TimeSpan.FromMilliseconds(Math.Clamp(milliseconds, 0, 60_000)) : null, Stop = stop });
+            return Json(new { columns = shown, runs = found.Runs.Select(RunSummary.Of), values = found.Values, next = found.Next, unknown = found.Unknown, waiting = found.Waiting });
         }
         catch (QueryException e)
         {

@@ -5,35 +5,46 @@ using Spectre.Console;
 
 namespace Memopt.Tool.Views;
 
-/// <summary>Prints what passes in a fine-tune to standard error: a live line on a terminal, plain lines every few seconds when piped.</summary>
+/// <summary>
+/// Prints what passes in a fine-tune to standard error: a live line on a terminal, plain lines every few seconds when piped. Any thread may tell it of something.
+/// </summary>
 internal sealed class ConsoleWatcher : IWatcher
 {
     private readonly IAnsiConsole console = Shell.Progress;
     private readonly Stopwatch sinceLine = Stopwatch.StartNew();
     private readonly Stopwatch training = new();
     private int first;
+    private readonly Lock gate = new();
     private bool open;
+
+    /// <summary>Of the last step; null when there was none.</summary>
+    public double? Loss { get; private set; }
 
     public void Stage(string name, string text)
     {
+        using var one = gate.EnterScope();
         Close();
-        console.MarkupLineInterpolated($"[bold]{name,-12}[/] {text}");
+        console.MarkupLineInterpolated($"[bold]{name,-12}[/] {Secrets.Redact(text)}");
     }
 
     public void Progress(string name, long done, long total)
     {
+        using var one = gate.EnterScope();
         if (done == total || sinceLine.Elapsed.TotalSeconds >= (Console.IsErrorRedirected ? 5 : 0.2))
             Line($"{name,-12} {done:N0} / {total:N0}", done == total);
     }
 
     public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured)
     {
+        using var one = gate.EnterScope();
         Close();
         console.Write(LedgerTable.Of(rows, measured));
     }
 
     public void Step(StepRow row, int total)
     {
+        using var one = gate.EnterScope();
+        Loss = row.Loss;
         if (!training.IsRunning)
         {
             training.Start();
@@ -57,7 +68,8 @@ internal sealed class ConsoleWatcher : IWatcher
             console.WriteLine(text);
             return;
         }
-        Console.Error.Write("\r" + text.PadRight(Math.Max(0, Console.WindowWidth - 1))[..Math.Max(0, Console.WindowWidth - 1)]);
+        var width = Math.Max(0, Console.WindowWidth - 1);
+        console.Profile.Out.Writer.Write("\r" + TerminalText.Visible(text).ReplaceLineEndings(" ").PadRight(width)[..width]);
         open = true;
         if (last)
             Close();
@@ -74,22 +86,22 @@ internal sealed class ConsoleWatcher : IWatcher
 /// <summary>The memory ledger, estimated beside measured.</summary>
 internal static class LedgerTable
 {
-    public static Table Of(IReadOnlyList<LedgerRow> rows, bool measured)
+    public static FittedTable Of(IReadOnlyList<LedgerRow> rows, bool measured)
     {
-        var table = new Table().Border(TableBorder.Simple).AddColumn("memory").AddColumn("on").AddColumn(new TableColumn("estimate").RightAligned());
+        var table = new FittedTable("--json").AddColumn("memory").AddColumn("on").AddColumn("estimate", right: true);
         if (measured)
-            table.AddColumn(new TableColumn("measured").RightAligned());
-        table.AddColumn("from");
+            table.AddColumn("measured", right: true);
+        table.AddColumn("from", breaks: true);
         foreach (var row in rows)
         {
-            List<string> cells = [row.Name, row.Place, Size(row.Bytes)];
+            List<string> cells = [Markup.Escape(row.Name), Markup.Escape(row.Place), Size(row.Bytes)];
             if (measured)
                 cells.Add(row.Measured is { } bytes ? Size(bytes) : "–");
             table.AddRow([.. cells.Append(Markup.Escape(row.Why))]);
         }
         foreach (var place in rows.GroupBy(row => row.Place))
         {
-            List<string> total = ["[bold]total[/]", place.Key, $"[bold]{Size(place.Sum(row => row.Bytes))}[/]"];
+            List<string> total = ["[bold]total[/]", Markup.Escape(place.Key), $"[bold]{Size(place.Sum(row => row.Bytes))}[/]"];
             if (measured)
                 total.Add(place.Any(row => row.Measured is not null) ? $"[bold]{Size(place.Sum(row => row.Measured ?? 0))}[/]" : "–");
             table.AddRow([.. total.Append("")]);

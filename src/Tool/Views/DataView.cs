@@ -67,7 +67,7 @@ internal sealed record DataView(int Count, long Tokens, long Trained, long Trunc
         var most = Math.Max(1, Lengths.Max(bin => bin.Rows));
         var spans = Lengths.Select(bin => $"{bin.From:N0} – {bin.To:N0}").ToList();
         var bar = Math.Clamp(console.Profile.Width - 10 - Math.Max(6, spans.Max(span => span.Length)) - Math.Max(4, $"{most:N0}".Length), 1, 40);   // 10: the table's own blanks
-        var table = new Table().Border(TableBorder.Simple).AddColumn(new TableColumn("tokens").RightAligned()).AddColumn(new TableColumn("rows").RightAligned()).AddColumn("");
+        var table = new FittedTable("--json").AddColumn("tokens", right: true).AddColumn("rows", right: true).AddColumn("");
         foreach (var (span, bin) in spans.Zip(Lengths))
             table.AddRow(span, $"{bin.Rows:N0}", new string('█', (int)Math.Ceiling((double)bar * bin.Rows / most)));
         console.Write(table);

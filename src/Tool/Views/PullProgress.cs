@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
+using Memopt.Tracking;
 using Memopt.Trainer.Hub;
 using Spectre.Console;
 
@@ -28,6 +29,7 @@ internal sealed class PullProgress : IPullWatcher, IDisposable
 
     public void Note(string text)
     {
+        text = Secrets.Redact(text);
         notes.Enqueue(text);
         told?.Invoke(text);
         if (Console.IsErrorRedirected)

@@ -64,7 +64,8 @@ internal sealed class RunLog(IWatcher shown, LiteRunStore store) : IWatcher, IDi
     private void Line(string text)
     {
         sinceLine.Restart();
-        var line = $"{DateTimeOffset.UtcNow:u}  {Secrets.Redact(text)}\n";
+        // On one line: a text of several could put one there that looks like the log's own.
+        var line = $"{DateTimeOffset.UtcNow:u}  {TerminalText.Visible(Secrets.Redact(text)).ReplaceLineEndings("␊")}\n";
         if (!begun)
             early.Append(line);
         else

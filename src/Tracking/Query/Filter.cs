@@ -7,6 +7,9 @@ namespace Memopt.Tracking;
 /// <summary>A filter and an order, read from text; see <see cref="FilterParser"/> for the language.</summary>
 internal sealed record Filter(Func<Subject, bool> Matches, IReadOnlyList<Filter.Key> Order)
 {
+    /// <summary>What the filter and the order name and not every run has.</summary>
+    public IReadOnlyCollection<RecordedName> Names { get; init; } = [];
+
     /// <summary>One key of an order.</summary>
     public sealed record Key(Operand Operand, bool Descending);
 
@@ -33,7 +36,11 @@ internal sealed record Filter(Func<Subject, bool> Matches, IReadOnlyList<Filter.
     }
 
     /// <summary>The same with more keys of an order.</summary>
-    public Filter Then(IReadOnlyList<string> keys) => keys.Count == 0 ? this : this with { Order = [.. Order, .. keys.SelectMany(FilterParser.Keys)] };
+    public Filter Then(IReadOnlyList<string> keys)
+    {
+        var more = keys.Select(FilterParser.Keys).ToList();
+        return this with { Order = [.. Order, .. more.SelectMany(key => key.Order)], Names = [.. Names, .. more.SelectMany(key => key.Names)] };
+    }
 
     public Place Of(Subject subject) => new([.. Order.Select(key => Sortable(key.Operand, subject))], subject.Run.Started, subject.Run.Id);
 

@@ -19,31 +19,32 @@ namespace Memopt.Tracking;
 /// literal    = number | 'text' | "text"
 /// </code>
 /// A comparison with what a run does not have is false; "not" turns whatever follows it around.
+/// A text is read once, from left to right: the time grows with its length. Whoever asks may be a stranger, so length and depth have limits.
 /// </summary>
-internal sealed class FilterParser
+internal sealed partial class FilterParser
 {
+    /// <summary>Characters of a filter, of a pattern of like, and how deep brackets and "not" may stand in each other.</summary>
+    public const int MostCharacters = 250_000, MostOfPattern = 1_000, MostDepth = 100;
+
     private static readonly string[] aggregates = ["min", "max", "mean", "count", "last"];
 
     /// <summary>What did not end by itself, for which MLflow has one word.</summary>
     private static readonly RunStatus[] killed = [RunStatus.Stopped, RunStatus.Interrupted];
 
     private readonly string text;
-    private int at;
+    private readonly CancellationToken stop;
+    private readonly HashSet<RecordedName> names = [];
+    private int at, depth;
 
-    private FilterParser(string text) => this.text = text;
-
-    public static Filter Parse(string? text)
+    private FilterParser(string text, CancellationToken stop = default)
     {
-        var parser = new FilterParser(text ?? "");
-        try
-        {
-            return parser.Query();
-        }
-        catch (InsufficientExecutionStackException)
-        {
-            throw parser.Wrong("this is nested too deeply");
-        }
+        (this.text, this.stop) = (text, stop);
+        if (text.Length > MostCharacters)
+            throw new QueryException(text, MostCharacters, $"a filter has {MostCharacters:N0} characters at most (found {text.Length:N0}).");
     }
+
+    /// <summary>Reads a filter and an order. Throws <see cref="QueryException"/> when it cannot, and when <paramref name="stop"/> is cancelled.</summary>
+    public static Filter Parse(string? text, CancellationToken stop = default) => new FilterParser(text ?? "", stop).Query();
 
     /// <summary>Reads one operand: a column.</summary>
     public static Operand Column(string text)
@@ -55,12 +56,12 @@ internal sealed class FilterParser
     }
 
     /// <summary>Reads keys of an order.</summary>
-    public static IReadOnlyList<Filter.Key> Keys(string text)
+    public static Filter Keys(string text)
     {
         var parser = new FilterParser(text);
         var keys = parser.Keys();
         parser.End("a key of an order is a name with asc or desc");
-        return keys;
+        return new(_ => true, keys) { Names = parser.names };
     }
 
     private List<Filter.Key> Keys()
@@ -89,7 +90,7 @@ internal sealed class FilterParser
             keys.AddRange(Keys());
         }
         End("expected \"and\", \"or\" or \"order by\"");
-        return new(matches, keys);
+        return new(matches, keys) { Names = names };
     }
 
     private Func<Subject, bool> Or()
@@ -110,18 +111,27 @@ internal sealed class FilterParser
 
     private Func<Subject, bool> Not()
     {
-        System.Runtime.CompilerServices.RuntimeHelpers.EnsureSufficientExecutionStack();
+        stop.ThrowIfCancellationRequested();
         if (Word("not"))
         {
-            var inner = Not();
+            var inner = Inside(Not);
             return subject => !inner(subject);
         }
         if (Symbol("("))
         {
-            var inner = Or();
+            var inner = Inside(Or);
             return Symbol(")") ? inner : throw Wrong("expected \")\"");
         }
         return Comparison();
+    }
+
+    private Func<Subject, bool> Inside(Func<Func<Subject, bool>> read)
+    {
+        if (++depth > MostDepth)
+            throw Wrong($"this is nested more than {MostDepth} deep");
+        var inner = read();
+        depth--;
+        return inner;
     }
 
     private Func<Subject, bool> Comparison()
@@ -144,7 +154,10 @@ internal sealed class FilterParser
                 throw Wrong("expected \"(\" and a list");
             var tests = new List<Predicate<object>>();
             do
+            {
+                stop.ThrowIfCancellationRequested();
                 tests.Add(Equal(operand.Kind));
+            }
             while (Symbol(","));
             if (!Symbol(")"))
                 throw Wrong("expected \",\" or \")\"");
@@ -159,10 +172,10 @@ internal sealed class FilterParser
             var pattern = Pattern(Text() ?? throw Wrong("expected a pattern in quotes"), insensitive || operand.Kind == OperandKind.Status);
             if (operand.Kind == OperandKind.Status)
             {
-                var meant = Enum.GetValues<RunStatus>().Where(status => pattern.IsMatch(Attributes.Spelled(status)) || (killed.Contains(status) && pattern.IsMatch("killed"))).Select(Attributes.Spelled).ToList();
+                var meant = Enum.GetValues<RunStatus>().Where(status => pattern(Attributes.Spelled(status)) || (killed.Contains(status) && pattern("killed"))).Select(Attributes.Spelled).ToList();
                 return Any(read, value => meant.Contains((string)value) != negated);
             }
-            return Any(read, value => value is string candidate && pattern.IsMatch(candidate) != negated);
+            return Any(read, value => value is string candidate && pattern(candidate) != negated);
         }
         if (negated)
             throw Wrong("expected \"in\", \"like\" or \"ilike\" after \"not\"");
@@ -232,17 +245,17 @@ internal sealed class FilterParser
         var quoted = Quoted();
         if (quoted is not null && !(at < text.Length && text[at] == '.'))
             return Attribute(quoted, start);
-        var word = quoted ?? Name(@"\w");
+        var word = quoted ?? Name(Letters());
         if (word.Length == 0)
             throw Wrong(at == text.Length ? "expected a name, but the text ends" : "expected a name such as metrics.loss", start);
         if (aggregates.Contains(word.ToLowerInvariant()) && Symbol("("))
         {
             Blank();
             start = at;
-            var inner = Name(@"\w");
+            var inner = Name(Letters());
             if (inner.ToLowerInvariant() is not ("metric" or "metrics") || !Dot())
                 throw Wrong($"{word}(…) is of a metric: {word}(metrics.loss)", start);
-            var metric = Key();
+            var metric = Key("metrics");
             if (!Symbol(")"))
                 throw Wrong("expected \")\"");
             return new(OperandKind.Number, subject => subject.Run.Metrics.TryGetValue(metric, out var m) ? word.ToLowerInvariant() switch
@@ -259,21 +272,21 @@ internal sealed class FilterParser
         switch (word.ToLowerInvariant())
         {
             case "metric" or "metrics":
-                var metric = Key();
+                var metric = Key("metrics");
                 if (at >= text.Length || text[at] != '@')
                     return new(OperandKind.Number, subject => subject.Run.Metrics.TryGetValue(metric, out var m) ? m.Last : null);
                 at++;
                 var digits = at;
-                var step = long.TryParse(Name("[0-9-]"), out var parsed) ? parsed : throw Wrong("expected a step after \"@\"", digits);
+                var step = long.TryParse(Name(Digits()), out var parsed) ? parsed : throw Wrong("expected a step after \"@\"", digits);
                 return new(OperandKind.Number, subject => subject.Run.Metrics.ContainsKey(metric) ? subject.At(metric, step) : null);
             case "param" or "params" or "parameter" or "parameters":
-                var param = Key();
+                var param = Key("params");
                 return new(OperandKind.Loose, subject => subject.Run.Params.GetValueOrDefault(param));
             case "tag" or "tags":
-                var tag = Key();
+                var tag = Key("tags");
                 return new(OperandKind.Loose, subject => subject.Run.Tags.GetValueOrDefault(tag));
             case "hash" or "hashes":
-                var role = Key();
+                var role = Key("hashes");
                 return new(OperandKind.Text, subject => subject.Run.Hashes.GetValueOrDefault(role));
             case "dataset" or "datasets":
                 return Dataset();
@@ -303,12 +316,20 @@ internal sealed class FilterParser
     private Operand Attribute(string name, int start) => Attributes.Find(name)
         ?? throw Wrong($"there is no attribute {name}; if it is a metric, write metrics.{name}. Attributes: {string.Join(", ", Attributes.Names)}", start);
 
+    /// <summary>Reads the name of something that a run may have, and remembers that it was asked for.</summary>
+    private string Key(string kind)
+    {
+        var name = Key();
+        names.Add(new(kind, name));
+        return name;
+    }
+
     private string Key()
     {
         var start = at;
         if (Quoted() is { } quoted)
             return quoted;
-        var name = Name(@"[\w./:-]");
+        var name = Name(KeyLetters());
         return name.Length > 0 ? name : throw Wrong("expected a name after \".\"", start);
     }
 
@@ -331,12 +352,32 @@ internal sealed class FilterParser
             : throw Wrong($"\"{date}\" is no date; write '2026-11-25' or '2026-11-25 13:00'", where);
     }
 
-    private static Regex Pattern(string like, bool insensitive)
+    /// <summary>The test that a text is like a pattern: % stands for any characters, _ for one.</summary>
+    private Predicate<string> Pattern(string like, bool insensitive)
     {
-        var pattern = new StringBuilder(@"\A");
-        foreach (var c in like)
-            pattern.Append(c switch { '%' => ".*", '_' => ".", _ => Regex.Escape(c.ToString()) });
-        return new(pattern.Append(@"\z").ToString(), RegexOptions.Singleline | RegexOptions.CultureInvariant | RegexOptions.NonBacktracking | (insensitive ? RegexOptions.IgnoreCase : 0));
+        if (like.Length > MostOfPattern)
+            throw Wrong($"a pattern has {MostOfPattern:N0} characters at most (found {like.Length:N0})");
+        return text => Like(text, like, insensitive);
+    }
+
+    /// <summary>Goes back to the last % alone: at most so many steps as both lengths multiplied.</summary>
+    private static bool Like(string text, string like, bool insensitive)
+    {
+        var (t, p, any, from) = (0, 0, -1, 0);
+        while (t < text.Length)
+        {
+            if (p < like.Length && like[p] == '%')
+                (any, from) = (p++, t);
+            else if (p < like.Length && (like[p] == '_' || Same(text[t], like[p])))
+                (t, p) = (t + 1, p + 1);
+            else if (any >= 0)
+                (t, p) = (++from, any + 1);
+            else
+                return false;
+        }
+        return like.AsSpan(p).TrimStart('%').Length == 0;
+
+        bool Same(char a, char b) => a == b || insensitive && char.ToUpperInvariant(a) == char.ToUpperInvariant(b);
     }
 
     // What follows reads characters.
@@ -390,11 +431,9 @@ internal sealed class FilterParser
         return null;
     }
 
-    private string Name(string of)
+    private string Name(Regex of)
     {
-        var match = Regex.Match(text[at..], @"\A" + of + "+");
-        if (!match.Success)
-            return "";
+        var match = of.Match(text, at);
         at += match.Length;
         return match.Value;
     }
@@ -431,7 +470,7 @@ internal sealed class FilterParser
     private double? Number()
     {
         Blank();
-        var match = Regex.Match(text[at..], @"\A[+-]?((\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|inf(inity)?\b)", RegexOptions.IgnoreCase);
+        var match = Numeral().Match(text, at);
         if (!match.Success)
             return null;
         at += match.Length;
@@ -459,7 +498,20 @@ internal sealed class FilterParser
 
     private string Excerpt(int position)
     {
-        var rest = text[position..];
-        return "\"" + (rest.Length > 20 ? rest[..20] + "…" : rest) + "\"";
+        return text.Length - position > 20 ? $"\"{text.AsSpan(position, 20)}…\"" : $"\"{text[position..]}\"";
     }
+
+    // Each at the place where it is asked for: none looks further or copies the rest.
+
+    [GeneratedRegex(@"\G\w+")]
+    private static partial Regex Letters();
+
+    [GeneratedRegex(@"\G[\w./:-]+")]
+    private static partial Regex KeyLetters();
+
+    [GeneratedRegex(@"\G[0-9-]+")]
+    private static partial Regex Digits();
+
+    [GeneratedRegex(@"\G[+-]?((\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|inf(inity)?\b)", RegexOptions.IgnoreCase)]
+    private static partial Regex Numeral();
 }

@@ -10,25 +10,13 @@ public sealed record ModuleAdapter(int Rank, double Scale, Tensor? A = null, Ten
 /// <summary>Puts LoRA pairs around a model's linears.</summary>
 public static class AdapterPass
 {
-    /// <summary>Attaches fresh adapters as the config says: A uniform in ±1/√in (kaiming with a = √5), B zero. Names that match nothing are a fault.</summary>
+    /// <summary>Attaches fresh adapters as the config says: A uniform in ±1/√in (kaiming with a = √5), B zero.</summary>
     public static IReadOnlyList<LoraLinear> Attach(Decoder model, AdapterConfig config, int seed)
     {
-        var names = model.Linears().Select(slot => slot.Linear.Name).ToList();
-        var idle = config.Targets.Names.Where(target => !names.Any(name => Targets.Matches(name, target))).ToList();
-        if (idle.Count > 0)
-        {
-            throw new UserFault($"adapter.targets names modules that the model has not: {string.Join(", ", idle)}.",
-                found: string.Join(", ", names.Select(name => name[(name.LastIndexOf('.') + 1)..]).Distinct()),
-                next: "name some of those, or \"all-linear\"");
-        }
         using var generator = new Generator((ulong)seed);
-        return Attach(model, module =>
-        {
-            if (!config.Targets.Cover(module))
-                return null;
-            var rank = config.RankOf(module);
-            return new ModuleAdapter(rank, config.AlphaOf(module) / (config.UseRslora ? Math.Sqrt(rank) : rank));
-        }, config.Dropout, generator);
+        ModuleAdapter? Of(string module) =>
+            config.Targets.Cover(module) ? new(config.RankOf(module), config.ScaleOf(module)) : null;
+        return Attach(model, Of, config.Dropout, generator);
     }
 
     /// <summary>Attaches an adapter to every module that <paramref name="choose"/> gives one.</summary>

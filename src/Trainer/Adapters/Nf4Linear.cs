@@ -25,6 +25,12 @@ public sealed class Nf4Linear : Linear, IDisposable
 
     public Nf4 Weight => weight;
 
+    /// <summary>Allocates the memory that all 4-bit linears of the model expand their weights into.</summary>
+    public void AllocateScratch() => scratch.Allocate(weight.Codes.device, compute);
+
+    /// <summary>Bytes of that memory.</summary>
+    public long ScratchBytes => scratch.Bytes;
+
     public override IEnumerable<Place> Frozen => weight.Places;
 
     public override long WeightBytes => weight.Bytes;

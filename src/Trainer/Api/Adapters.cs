@@ -1,5 +1,3 @@
-using System.Text.Json;
-using System.Text.Json.Nodes;
 using Memopt.Trainer;
 using Memopt.Trainer.Weights;
 
@@ -37,18 +35,10 @@ public static class Adapters
             folder = Directory.Exists(beside) ? beside : throw new UserFault($"There is no adapter \"{folderOrName}\".", found: $"neither the folder {folder} nor {beside}",
                 next: "train it first, or name the folder that holds adapter_config.json");
         }
-        var file = Path.Combine(AdapterFiles.Check(folder), "adapter_config.json");
-        try
-        {
-            var config = JsonNode.Parse(File.ReadAllBytes(file)) as JsonObject ?? throw new JsonException("not an object");
-            model ??= (string?)config["base_model_name_or_path"] ?? throw new UserFault($"{file} does not name its base model.", next: "name it: Adapters.Load(folder, model)");
-            // A base in a folder was written down relative to the config, whose results lie in .memopt/NAME/adapter.
-            var near = Path.GetFullPath(Path.Combine(folder, "..", "..", "..", model));
-            return new(folder, !Directory.Exists(model) && Directory.Exists(near) ? near : model, (string?)config["revision"], (int)config["r"]!, (double)config["lora_alpha"]!);
-        }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or ArgumentNullException)
-        {
-            throw new UserFault($"{file} cannot be read.", found: e.Message, inner: e);
-        }
+        var adapter = PeftAdapter.Described(folder);
+        model ??= adapter.Base.Name ?? throw new UserFault($"The adapter in {folder} does not name its base model.", next: "name it: Adapters.Load(folder, model)");
+        // A base in a folder was written down relative to the config, whose results lie in .memopt/NAME/adapter.
+        var near = Path.GetFullPath(Path.Combine(folder, "..", "..", "..", model));
+        return new(folder, !Directory.Exists(model) && Directory.Exists(near) ? near : model, adapter.Base.Revision, adapter.Config.Rank, adapter.Config.Alpha);
     }
 }

@@ -23,11 +23,20 @@ public sealed record TextGeneratorOptions
     /// <summary>Takes the model from the cache and asks no server.</summary>
     public bool Offline { get; init; }
 
-    /// <summary>Compute type; auto is bfloat16 on a GPU that has it and float32 on a CPU.</summary>
+    /// <summary>
+    /// Compute type; auto is the one that the adapter was trained in, where the adapter records it, else bfloat16 on a GPU that has
+    /// it and float32 on a CPU.
+    /// </summary>
     public DType Dtype { get; init; } = DType.Auto;
 
-    /// <summary>Keeps the base in 4 bits, at about a quarter of its 16-bit memory; null keeps it in the compute type.</summary>
+    /// <summary>
+    /// Keeps the base in 4 bits, at about a quarter of its 16-bit memory; null keeps it as it was when the adapter was trained,
+    /// and in the compute type where the adapter does not record that.
+    /// </summary>
     public QuantType? Quantize { get; init; }
+
+    /// <summary>Keeps the base in the compute type also where the adapter was trained over 4 bits.</summary>
+    public bool Unquantized { get; init; }
 }
 
 /// <summary>
@@ -163,14 +172,11 @@ public sealed class TextGenerator : IChatClient
         var folder = new Supplies(Surroundings.HubSettings(options.Offline), () => new Silent()).Model(ModelSource.Parse(source, Directory.GetCurrentDirectory()), revision, stop).Folder;
         spec = ModelSpec.Read(folder);
         text = new(folder, Trainer.Recipes.FineTune.EndOfTurn(spec));
-        var config = new RunConfig
-        {
-            Adapter = new() { Kind = options.Quantize is null ? AdapterKind.Lora : AdapterKind.Qlora },
-            Quantization = new() { Type = options.Quantize ?? QuantType.Nf4 },
-        };
+        var trained = adapter is null ? null : PeftAdapter.Read(adapter, spec).Form;
+        var form = BaseForm.Asked(trained, options.Quantize, options.Unquantized, options.Dtype);
         var backend = Backend.Load(options.Backend, Surroundings.BackendEnvironment());
         using var calm = new Calm();
-        var model = Trainer.Recipes.FineTune.LoadModel(folder, spec, config, Trainer.Recipes.FineTune.ComputeType(options.Dtype, backend), backend.Device);
+        var model = Trainer.Recipes.FineTune.LoadModel(folder, spec, form.Into(new()), Trainer.Recipes.FineTune.ComputeType(form.Dtype, backend), backend.Device);
         try
         {
             if (adapter is not null)

@@ -11,7 +11,7 @@ namespace Memopt.Trainer.Checkpoints;
 /// <summary>What a checkpoint says of itself, written last: where it is, the file exists, or it does not count.</summary>
 /// <param name="Step">Optimizer steps made. Data order, schedule and dropout follow from it and the seeds.</param>
 /// <param name="RunId">The run it belongs to.</param>
-/// <param name="Config">The effective config as JSON, for comparing pinned settings.</param>
+/// <param name="Config">The effective config as JSON without secrets, for comparing pinned settings.</param>
 /// <param name="Hashes">sha256 of what was trained on: data and model.</param>
 /// <param name="Files">sha256 of the files beside the manifest.</param>
 /// <param name="MicroBatch">Sequences computed at once: the order of sums and dropout's masks follow from it, so a resumed run takes the same.</param>
@@ -35,7 +35,7 @@ public sealed class CheckpointFolder(string folder, int keep)
         {
             try
             {
-                var manifest = JsonSerializer.Deserialize<CheckpointManifest>(File.ReadAllBytes(Path.Combine(path, Manifest)), json)
+                var manifest = JsonSerializer.Deserialize<CheckpointManifest>(UntrustedFile.ReadAllBytes(Path.Combine(path, Manifest), UntrustedFile.Settings), json)
                     ?? throw new JsonException("empty");
                 foreach (var (file, hash) in manifest.Files)
                 {
@@ -44,12 +44,26 @@ public sealed class CheckpointFolder(string folder, int keep)
                 }
                 return (manifest, path);
             }
-            catch (Exception e) when (e is IOException or JsonException or InvalidDataException or UnauthorizedAccessException)
+            catch (Exception e) when (e is IOException or JsonException or InvalidDataException or UnauthorizedAccessException or UserFault)
             {
                 passedOver?.Invoke($"checkpoint {path} is not whole ({e.Message}); using the one before");
             }
         }
         return null;
+    }
+
+    /// <summary>What the newest checkpoint says of itself, its other files unread; null when none can be read.</summary>
+    public CheckpointManifest? Said()
+    {
+        try
+        {
+            return Steps().LastOrDefault() is not { } path ? null
+                : JsonSerializer.Deserialize<CheckpointManifest>(File.ReadAllBytes(Path.Combine(path, Manifest)), json);
+        }
+        catch (Exception e) when (e is IOException or JsonException or UnauthorizedAccessException)
+        {
+            return null;
+        }
     }
 
     /// <summary>Writes a checkpoint and removes those beyond the last <c>keep</c>. Returns where it is and what is in it.</summary>
@@ -62,7 +76,7 @@ public sealed class CheckpointFolder(string folder, int keep)
             Directory.Delete(left, recursive: true);
         Directory.CreateDirectory(staged);
         SafeTensors.Write(Path.Combine(staged, State), state);
-        var manifest = new CheckpointManifest(step, runId, config, hashes, new Dictionary<string, string> { [State] = Hash(Path.Combine(staged, State)) }, microBatch, Batches.Order);
+        var manifest = new CheckpointManifest(step, runId, Secrets.Redact(config), hashes, new Dictionary<string, string> { [State] = Hash(Path.Combine(staged, State)) }, microBatch, Batches.Order);
         var about = JsonSerializer.SerializeToUtf8Bytes(manifest, json);
         using (var stream = new FileStream(Path.Combine(staged, Manifest), FileMode.Create))
         {
@@ -104,6 +118,7 @@ public sealed class CheckpointFolder(string folder, int keep)
 
     private static string Hash(string file)
     {
+        UntrustedFile.Check(file);
         using var stream = File.OpenRead(file);
         return Convert.ToHexStringLower(SHA256.HashData(stream));
     }

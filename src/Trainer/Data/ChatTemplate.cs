@@ -15,7 +15,7 @@ public sealed class ChatTemplate
     private const int MemoryPerUnit = 64, LongestReason = 500;
     private static readonly TimeSpan MostTime = TimeSpan.FromSeconds(5), Own = TimeSpan.FromMilliseconds(20), OwnPerUnit = TimeSpan.FromMicroseconds(2);
 
-    private readonly IReadOnlyList<Statement> template;
+    private readonly IReadOnlyList<Statement>? template;
     private readonly IReadOnlyList<Statement>? withTools;
     private readonly string name, text;
     private readonly IReadOnlyDictionary<string, string> specialTokens;
@@ -23,7 +23,7 @@ public sealed class ChatTemplate
     private readonly Budget budget;
     private readonly CancellationToken stop;
 
-    private ChatTemplate(string source, string? toolSource, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock, Budget? budget = null)
+    private ChatTemplate(string? source, string? toolSource, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock, Budget? budget = null)
     {
         (this.name, text) = (name, source + toolSource);
         this.specialTokens = specialTokens;
@@ -31,7 +31,7 @@ public sealed class ChatTemplate
         this.budget = budget ?? Costing(name);
         try
         {
-            template = Parser.Read(source);
+            template = source is null ? null : Parser.Read(source);
             withTools = toolSource is null ? null : Parser.Read(toolSource);
         }
         catch (JinjaException error)
@@ -41,8 +41,9 @@ public sealed class ChatTemplate
     }
 
     /// <summary>
-    /// Reads <c>chat_template.jinja</c>, or the template in <c>tokenizer_config.json</c>; null when the model has none. Of
-    /// several templates the one named default is taken, and tool_use for chats with tools.
+    /// Reads <c>chat_template.jinja</c> and <c>additional_chat_templates/tool_use.jinja</c>, or where there is neither the templates in
+    /// <c>tokenizer_config.json</c>; null when the model has none. As in transformers, of several templates the one named default is taken, and
+    /// tool_use for chats with tools.
     /// </summary>
     public static ChatTemplate? Load(string modelFolder, TimeProvider? clock = null) =>
         Source(modelFolder) is var (source, tools, file) ? new(source, tools, file, TokenizerConfig.Read(modelFolder).SpecialTokens, clock) : null;
@@ -50,26 +51,27 @@ public sealed class ChatTemplate
     /// <summary>The text of a model's template, with that for tools behind it; null when it has none.</summary>
     internal static string? SourceOf(string modelFolder) => Source(modelFolder) is var (source, tools, _) ? source + tools : null;
 
-    private static (string Source, string? Tools, string File)? Source(string modelFolder)
+    private static (string? Source, string? Tools, string File)? Source(string modelFolder)
     {
-        var file = Path.Combine(modelFolder, "chat_template.jinja");
-        if (File.Exists(file))
+        string? Written(string name) => File.Exists(ModelLayout.In(modelFolder, name)) ? UntrustedFile.ReadAllText(ModelLayout.In(modelFolder, name), UntrustedFile.Text) : null;
+        var (source, tools, file) = (Written(ModelLayout.Template), Written(ModelLayout.ToolTemplate), ModelLayout.Template);
+        if (source is null && tools is null)
         {
-            var tools = Path.Combine(modelFolder, "additional_chat_templates", "tool_use.jinja");
-            return (File.ReadAllText(file), File.Exists(tools) ? File.ReadAllText(tools) : null, file);
+            var config = TokenizerConfig.Read(modelFolder).ChatTemplate;
+            string? Named(string name) => Text((config as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => Text(entry["name"]) == name)?["template"]);
+            try
+            {
+                (source, tools, file) = (Text(config) ?? Named("default"), Named("tool_use"), ModelLayout.TokenizerConfig);
+            }
+            catch (Exception error) when (error is ArgumentException or InvalidOperationException)
+            {
+                // A key that stands there twice, or half a character.
+                throw new UserFault($"{ModelLayout.In(modelFolder, ModelLayout.TokenizerConfig)} is not valid JSON.", error.Message, inner: error);
+            }
         }
-        var written = TokenizerConfig.Read(modelFolder).ChatTemplate;
-        file = Path.Combine(modelFolder, "tokenizer_config.json");
-        string? Text(JsonNode? node) => node is JsonValue value && value.TryGetValue<string>(out var text) ? text : null;
-        string? Named(string name) => Text((written as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => Text(entry["name"]) == name)?["template"]);
-        try
-        {
-            return (Text(written) ?? Named("default")) is { } source ? (source, Named("tool_use"), file) : null;
-        }
-        catch (Exception error) when (error is ArgumentException or InvalidOperationException)
-        {
-            throw new UserFault($"The chat template in {file} cannot be read.", error.Message, inner: error);   // a key twice, half a character
-        }
+        return source is null && tools is null ? null : (source, tools, ModelLayout.In(modelFolder, source is null && file == ModelLayout.Template ? ModelLayout.ToolTemplate : file));
+
+        static string? Text(JsonNode? node) => node is JsonValue value && value.TryGetValue<string>(out var text) ? text : null;
     }
 
     // Of this budget only pieces end.
@@ -77,8 +79,9 @@ public sealed class ChatTemplate
 
     private ChatTemplate(ChatTemplate other, CancellationToken stop)
     {
-        (template, withTools, name, specialTokens, clock) = (other.template, other.withTools, other.name, other.specialTokens, other.clock);
-        (text, budget, this.stop) = (other.text, other.budget, stop);
+        (template, withTools, name, text) = (other.template, other.withTools, other.name, other.text);
+        (specialTokens, clock) = (other.specialTokens, other.clock);
+        (budget, this.stop) = (other.budget, stop);
     }
 
     /// <summary>This template, with renders that a token ends by <see cref="OperationCanceledException"/>.</summary>
@@ -88,12 +91,12 @@ public sealed class ChatTemplate
     public static ChatTemplate Parse(string source, IReadOnlyDictionary<string, string>? specialTokens = null, TimeProvider? clock = null) =>
         new(source, null, "text", specialTokens ?? new Dictionary<string, string>(), clock);
 
+    /// <summary>Whether a name stands anywhere in the template: a key that does not is not written.</summary>
+    internal bool Mentions(string key) => text.Contains(key, StringComparison.Ordinal);
+
     /// <summary>A template whose renders cost a budget of one's own.</summary>
     internal static ChatTemplate Parse(string source, Budget budget) =>
         new(source, null, "text", new Dictionary<string, string>(), null, budget);
-
-    /// <summary>Whether a name stands anywhere in the template: a key that does not is not written.</summary>
-    internal bool Mentions(string key) => text.Contains(key, StringComparison.Ordinal);
 
     /// <summary>The text of a chat.</summary>
     /// <param name="messages">Objects with at least <c>role</c> and <c>content</c>.</param>
@@ -122,8 +125,10 @@ public sealed class ChatTemplate
         using var piece = budget.Piece(Own + OwnPerUnit * size, MemoryPerUnit * size, stop);
         try
         {
+            var chosen = (variables?["tools"] is null ? template : withTools ?? template) ?? throw new UserFault($"{name} has a chat template for chats with tools only.",
+                next: "use a model with chat_template.jinja, or give every row its tools");
             piece.Check();
-            var (text, generated) = Cost.Of(piece, () => Interpreter.Run(variables?["tools"] is null ? template : withTools ?? template, globals));
+            var (text, generated) = Cost.Of(piece, () => Interpreter.Run(chosen, globals));
             return new(text, generated);
         }
         catch (JinjaException error)

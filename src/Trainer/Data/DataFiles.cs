@@ -18,6 +18,7 @@ internal sealed record DataFile(string Path, DataFormat Format, string? Compress
     /// <summary>Its bytes in order, decompressed. Told how far it is in the bytes that are stored.</summary>
     public Stream Open(Action<long>? at = null)
     {
+        UntrustedFile.Check(Path);
         var stored = new FileStream(Path, new FileStreamOptions { Options = FileOptions.SequentialScan, BufferSize = 1 << 16 });
         Stream counted = at is null ? stored : new CountedStream(stored, at);
         return Compression switch
@@ -88,11 +89,13 @@ internal static class DataFiles
             return [.. Under(path).Where(file => source.Format is not null || DataNames.Format(file) is not null)];
         if (!Glob.Is(source.Source))
             return [];
-        // Looked for below the last folder that is written out.
-        var parts = path.Replace('\\', '/').Split('/');
-        var plain = parts.TakeWhile(part => !Glob.Is(part)).Count();
-        var root = string.Join('/', parts.Take(plain)) + "/";
-        var form = Glob.Of(string.Join('/', parts.Skip(plain)));
+        // Only what the config writes can be a pattern, not the folder that it lies in; a folder that has just this name is meant before others that match it.
+        var root = System.IO.Path.GetPathRoot(source.Source) is { Length: > 0 } top ? top : folder;
+        var parts = source.Source[(root == folder ? 0 : root.Length)..].Replace('\\', '/').Split('/').AsSpan();
+        for (; parts.Length > 1 && System.IO.Path.Combine(root, parts[0]) is var next && (!Glob.Is(parts[0]) || Directory.Exists(next)); parts = parts[1..])
+            root = next;
+        root = System.IO.Path.GetFullPath(root);
+        var form = Glob.Of(string.Join('/', parts!));
         return Directory.Exists(root) ? [.. Under(root).Where(file => form.IsMatch(System.IO.Path.GetRelativePath(root, file).Replace('\\', '/')))] : [];
     }
 

@@ -433,13 +433,12 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                 for (var file = 0; file < files.Count && Volatile.Read(ref bad) < MostProblems; file++)
                 {
                     var (number, before, at) = (0, read, 0L);
-                    void Passed(long done)
+                    void Told(long done)
                     {
-                        stop.ThrowIfCancellationRequested();                   // a packed file may have much and no row
+                        stop.ThrowIfCancellationRequested();                   // a file of empty lines gives no chunk for long
                         at = done;
                     }
-
-                    foreach (var chunk in RowFile.Read(files[file].File, ChunkBytes, Passed))
+                    foreach (var chunk in RowFile.Read(files[file].File, ChunkBytes, Told))
                     {
                         yield return (file, number++, chunk);
                         if (kept is not null)

@@ -6,7 +6,6 @@ namespace Memopt.Trainer.Data;
 /// <summary>What of a model turns text into tokens: its tokenizer, its chat template, and the tokens that end an answer. Both are read when first asked for.</summary>
 public sealed class ModelText
 {
-    private static readonly string[] files = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates/tool_use.jinja"];
     private readonly Lazy<Tokenizer> tokenizer;
     private readonly Lazy<ChatTemplate?> template;
     private readonly Lazy<string?> hash;
@@ -15,7 +14,7 @@ public sealed class ModelText
     public static IEnumerable<KeyValuePair<string, string>> Hashes(string modelFolder)
     {
         static string Of(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
-        var parts = files[..3].Where(name => File.Exists(Path.Combine(modelFolder, name))).Select(name => $"{name}\n{File.ReadAllText(Path.Combine(modelFolder, name))}").ToList();
+        var parts = ModelLayout.Text.Take(3).Where(name => File.Exists(Path.Combine(modelFolder, name))).Select(name => $"{name}\n{UntrustedFile.ReadAllText(Path.Combine(modelFolder, name), UntrustedFile.Tokenizer)}").ToList();
         if (parts.Count > 0)
             yield return KeyValuePair.Create("tokenizer", Of(string.Join('\n', parts)));
         if (ChatTemplate.SourceOf(modelFolder) is { } template)
@@ -23,8 +22,8 @@ public sealed class ModelText
     }
 
     /// <summary>Of a model's folder.</summary>
-    public ModelText(string modelFolder, IReadOnlySet<int> endOfTurn, TimeProvider? clock = null)
-        : this(() => Tokenizer.Load(modelFolder), () => ChatTemplate.Load(modelFolder, clock), endOfTurn) =>
+    public ModelText(string modelFolder, IReadOnlySet<int> endOfTurn, TimeProvider? clock = null, CancellationToken stop = default)
+        : this(() => Tokenizer.Load(modelFolder, stop), () => ChatTemplate.Load(modelFolder, clock), endOfTurn) =>
         hash = new(() => HashOf(modelFolder, endOfTurn, clock ?? TimeProvider.System));
 
     /// <summary>Of parts that have no name; what is made with them is not cached.</summary>
@@ -47,9 +46,9 @@ public sealed class ModelText
     {
         using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         var dated = false;
-        foreach (var name in files.Where(name => File.Exists(Path.Combine(folder, name))))
+        foreach (var name in ModelLayout.Text.Where(name => File.Exists(ModelLayout.In(folder, name))))
         {
-            var bytes = File.ReadAllBytes(Path.Combine(folder, name));
+            var bytes = UntrustedFile.ReadAllBytes(ModelLayout.In(folder, name), UntrustedFile.Tokenizer);
             sha.AppendData(Encoding.UTF8.GetBytes($"{name} {bytes.Length}\n"));
             sha.AppendData(bytes);
             dated |= bytes.AsSpan().IndexOf("strftime_now"u8) >= 0;

@@ -23,9 +23,8 @@ internal sealed class PairFault() : Exception("preference pairs (chosen, rejecte
 /// <param name="columns">The source's columns by the names they are to have.</param>
 /// <param name="remarks">Takes what is not used.</param>
 /// <param name="stop">Ends the reading of a row.</param>
-internal sealed class RowReader(
-    ModelText model, DataConfig config, IReadOnlyDictionary<string, string>? columns = null, Remarks? remarks = null,
-    CancellationToken stop = default)
+internal sealed class RowReader(ModelText model, DataConfig config, IReadOnlyDictionary<string, string>? columns = null,
+    Remarks? remarks = null, CancellationToken stop = default)
 {
     private static readonly JsonSerializerOptions relaxed = new() { Encoder = JsonText.Encoder };
 

@@ -128,7 +128,7 @@ internal sealed class Shard
         {
             var count = RandomAccess.Read(handle, into, at);
             if (count == 0)
-                throw new UserFault($"{file} has been cut short.", next: "remove it and run again; its rows are tokenized anew");
+                throw new UserFault($"{file} has been cut short.", next: "remove it and run again; its rows are tokenized anew") { Failed = true };
             at += count;
             into = into[count..];
         }

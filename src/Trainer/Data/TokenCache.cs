@@ -145,7 +145,7 @@ internal sealed class TokenCache(string folder)
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             File.Delete(staged);
-            throw new UserFault("The tokens cannot be kept.", e.Message, "free some space or set data.cache to another folder; what is there is kept", e);
+            throw new UserFault("The tokens cannot be kept.", e.Message, "free some space or set data.cache to another folder; what is there is kept", e) { Failed = true };
         }
     }
 

@@ -11,12 +11,16 @@ public readonly record struct TokenSpan(int Id, int Start, int End);
 public sealed class Tokenizer
 {
     private const int LongestRemembered = 64, MostRemembered = 1 << 18;
+    private const int SecondsToLoad = 5, BytesLoadedPerSecond = 1 << 20, BytesPerUnit = 512;
+    private const long BytesToLoad = 512 << 20, BytesAnyText = 64 << 20;
+    private static readonly TimeSpan BeyondOwnTime = TimeSpan.FromSeconds(8);
 
     private readonly Func<Aligned, Aligned> normalize;
     private readonly PreTokenizer pieces;
     private readonly IModel model;
     private readonly PostProcessor around;
-    private readonly Func<List<string>, List<string>> decode;
+    private readonly Decoder.Step decode;
+    private readonly Budget budget;
     private readonly AddedTokens raw, normalized;
     private readonly Dictionary<string, int> ids;
     private readonly Dictionary<int, string> tokens = [];
@@ -25,12 +29,14 @@ public sealed class Tokenizer
     private readonly ConcurrentDictionary<string, TokenSpan[]>.AlternateLookup<ReadOnlySpan<char>> recall;
     private int memories;
 
-    private Tokenizer(JsonElement json, string? endToken)
+    private Tokenizer(JsonElement json, string? endToken, Budget load, Budget budget)
     {
+        this.budget = budget;
+        foreach (var part in (string[])["normalizer", "pre_tokenizer", "post_processor", "decoder"]) Component.CheckSteps(json.Part(part), part);
         var added = (json.Part("added_tokens")?.EnumerateArray().Select(AddedToken.Read) ?? []).ToList();
         normalize = Normalizer.Read(json.Part("normalizer"));
         pieces = PreTokenizer.Read(json.Part("pre_tokenizer"));
-        model = IModel.Read(json.GetProperty("model"));
+        model = IModel.Read(json.GetProperty("model"), load);
         around = PostProcessor.Read(json.Part("post_processor"));
         decode = Decoder.Read(json.Part("decoder"));
         ids = new(model.Ids);
@@ -41,23 +47,30 @@ public sealed class Tokenizer
             tokens[token.Id] = token.Content;
             if (token.Special) special.Add(token.Id);
         }
-        raw = new(added.Where(token => !token.Normalized).Select(token => (token.Content, token)));
-        normalized = new(added.Where(token => token.Normalized).Select(token => (normalize(Aligned.Of(token.Content)).Text.ToString(), token)));
+        raw = new(added.Where(token => !token.Normalized).Select(token => (token.Content, token)), load);
+        normalized = new(added.Where(token => token.Normalized)
+            .Select(token => (normalize(Aligned.Of(Aligned.WellFormed(token.Content), load)).Text.ToString(), token)), load);
         recall = remembered.GetAlternateLookup<ReadOnlySpan<char>>();
         EndOfText = endToken is not null && ids.TryGetValue(endToken, out var end) ? end : null;
     }
 
     /// <summary>Reads <c>tokenizer.json</c> and, when there is one, <c>tokenizer_config.json</c>.</summary>
-    public static Tokenizer Load(string modelFolder)
+    /// <param name="modelFolder">The model's folder.</param>
+    /// <param name="stop">Ends the reading, and any use of the tokenizer.</param>
+    /// <exception cref="UserFault">There is none, or it cannot be read, or costs more than it may.</exception>
+    public static Tokenizer Load(string modelFolder, CancellationToken stop = default)
     {
-        var file = Path.Combine(modelFolder, "tokenizer.json");
+        var file = Path.Combine(modelFolder, ModelLayout.Tokenizer);
         if (!File.Exists(file)) throw new UserFault($"No tokenizer.json in {modelFolder}.", next: "name a folder of a model with its tokenizer, or train on rows of input_ids");
         try
         {
-            using var json = JsonDocument.Parse(File.ReadAllBytes(file));
-            return new Tokenizer(json.RootElement, TokenizerConfig.Read(modelFolder).EndToken);
+            var text = UntrustedFile.ReadAllBytes(file, UntrustedFile.Tokenizer);
+            var (what, seconds) = ($"The tokenizer {file}", SecondsToLoad + text.Length / BytesLoadedPerSecond);
+            using var json = JsonDocument.Parse(text);
+            return new Tokenizer(json.RootElement, TokenizerConfig.Read(modelFolder).EndToken,
+                new Budget(what, TimeSpan.FromSeconds(seconds), BytesToLoad, stop), new Budget(what, BeyondOwnTime, BytesAnyText, stop));
         }
-        catch (Exception error) when (error is JsonException or KeyNotFoundException or InvalidOperationException or FormatException or IndexOutOfRangeException or ArgumentException)
+        catch (Exception error) when (error is JsonException or KeyNotFoundException or InvalidOperationException or FormatException or IndexOutOfRangeException or NullReferenceException or ArgumentException)
         {
             throw new UserFault($"{file} is not a tokenizer that can be read.", error.Message, inner: error);
         }
@@ -86,8 +99,9 @@ public sealed class Tokenizer
     /// <summary>The tokens of a text with the characters each stands for.</summary>
     public IReadOnlyList<TokenSpan> Spans(string text)
     {
+        using var piece = budget.Piece(OwnTime(text.Length), (long)BytesPerUnit * text.Length);
         var found = new List<TokenSpan>(text.Length / 4 + 4);
-        foreach (var (rawId, part) in raw.Split(Aligned.Of(Aligned.WellFormed(text))))
+        foreach (var (rawId, part) in raw.Split(Aligned.Of(Aligned.WellFormed(text), piece)))
         {
             if (rawId is { } whole)
             {
@@ -97,17 +111,25 @@ public sealed class Tokenizer
             foreach (var (id, stretch) in normalized.Split(normalize(part)))
             {
                 if (id is { } token) found.Add(new(token, stretch.From(0), stretch.To(stretch.Length - 1)));
-                else Encode(stretch, found);
+                else Encode(stretch, found, piece);
             }
         }
         return found;
     }
 
     /// <summary>The text of tokens; bytes that are no UTF-8 become U+FFFD.</summary>
-    public string Decode(IReadOnlyList<int> ids, bool skipSpecial = true) =>
-        string.Concat(decode([.. ids.Where(id => !(skipSpecial && special.Contains(id)) && tokens.ContainsKey(id)).Select(id => tokens[id])]));
+    public string Decode(IReadOnlyList<int> ids, bool skipSpecial = true)
+    {
+        List<string> spelled = [.. ids.Where(id => !(skipSpecial && special.Contains(id)) && tokens.ContainsKey(id)).Select(id => tokens[id])];
+        var units = spelled.Sum(token => (long)token.Length);
+        using var piece = budget.Piece(OwnTime(units), BytesPerUnit * units);
+        return string.Concat(decode(spelled, piece));
+    }
 
-    private void Encode(Aligned stretch, List<TokenSpan> found)
+    // Ordinary tokenizers need 0.2 to 2 µs and up to 100 bytes for a character.
+    private static TimeSpan OwnTime(long units) => TimeSpan.FromMilliseconds(5 + 0.005 * units);
+
+    private void Encode(Aligned stretch, List<TokenSpan> found, Budget budget)
     {
         foreach (var piece in pieces.Split(stretch))
         {
@@ -119,17 +141,18 @@ public sealed class Tokenizer
         void Add(Aligned piece)
         {
             if (piece.Length == 0) return;
-            if (!recall.TryGetValue(piece.Text, out var spans)) spans = EncodePiece(piece.Text.ToString());
+            if (!recall.TryGetValue(piece.Text, out var spans)) spans = EncodePiece(piece.Text.ToString(), budget);
+            budget.Spend();
             foreach (var span in spans) found.Add(new(span.Id, piece.From(span.Start), piece.To(span.End - 1)));
         }
     }
 
-    private TokenSpan[] EncodePiece(string text)
+    private TokenSpan[] EncodePiece(string text, Budget budget)
     {
-        var piece = pieces.Bytes ? ByteAlphabet.Encode(Aligned.Of(text)) : Aligned.Of(text);
+        var piece = pieces.Bytes ? ByteAlphabet.Encode(Aligned.Of(text, budget)) : Aligned.Of(text, budget);
         var at = 0;
         var spans = new List<TokenSpan>();
-        foreach (var (id, length) in model.Encode(piece.Text.ToString()))
+        foreach (var (id, length) in model.Encode(piece.Text.ToString(), budget))
         {
             // A later byte of a character takes no length of its own; it stands for the character as the first does.
             var first = length == 0 ? Math.Max(0, at - 1) : at;

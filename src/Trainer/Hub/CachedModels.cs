@@ -132,7 +132,7 @@ public sealed class CachedModels
     private static IEnumerable<(string Ref, string Commit)> Refs(ModelCache cache)
     {
         var folder = Path.Combine(cache.Folder, "refs");
-        return Directory.Exists(folder) ? Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Select(file => (Path.GetRelativePath(folder, file), File.ReadAllText(file).Trim())) : [];
+        return Directory.Exists(folder) ? Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Select(file => (Path.GetRelativePath(folder, file), UntrustedFile.ReadAllText(file, UntrustedFile.Text).Trim())) : [];
     }
 
     private static IEnumerable<FileInfo> Blobs(ModelCache cache, bool all = false) => new DirectoryInfo(Path.Combine(cache.Folder, "blobs")).EnumerateFiles()

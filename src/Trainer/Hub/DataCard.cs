@@ -34,8 +34,10 @@ internal static class DataCard
             CheckDepth(new Parser(new StringReader(head)));
             var yaml = new YamlStream();
             yaml.Load(new StringReader(head));
+            // Aliases make a short card stand for a long one.
+            var budget = new Budget($"The card of {source}", TimeSpan.FromSeconds(5), 256 << 20);
             return yaml.Documents is [{ RootNode: YamlMappingNode root }] && root.Children.TryGetValue("configs", out var configs)
-                ? [.. ((YamlSequenceNode)configs).Select(node => Read((YamlMappingNode)node))] : [];
+                ? [.. ((YamlSequenceNode)configs).Select(node => Read((YamlMappingNode)node, budget))] : [];
         }
         catch (Exception e) when (e is YamlException or InvalidCastException or KeyNotFoundException or /* a split named twice */ ArgumentException)
         {
@@ -54,20 +56,25 @@ internal static class DataCard
         }
     }
 
-    private static DataConfiguration Read(YamlMappingNode node)
+    private static DataConfiguration Read(YamlMappingNode node, Budget budget)
     {
+        budget.Spend(256);
         var name = Text(node, "config_name") ?? throw new KeyNotFoundException("a configuration has no config_name");
         var folder = Text(node, "data_dir")?.Trim('/');
-        var splits = node.Children.TryGetValue("data_files", out var files) ? Splits(files) : null;
+        var splits = node.Children.TryGetValue("data_files", out var files) ? Splits(files, budget) : null;
         return new(name, folder is null or "" or "." ? "" : folder + "/", splits, name == "default" || Text(node, "default") is "true" or "True");
     }
 
     // One path or some for train, or splits with the paths of each.
-    private static Dictionary<string, IReadOnlyList<string>> Splits(YamlNode files) => files is YamlSequenceNode list && list.Any(one => one is YamlMappingNode)
-        ? list.Cast<YamlMappingNode>().ToDictionary(split => Text(split, "split") ?? throw new KeyNotFoundException("a split has no name"), split => Paths(split["path"]))
-        : new() { ["train"] = Paths(files) };
+    private static Dictionary<string, IReadOnlyList<string>> Splits(YamlNode files, Budget budget) => files is YamlSequenceNode list && list.Any(one => one is YamlMappingNode)
+        ? list.Cast<YamlMappingNode>().ToDictionary(split => Text(split, "split") ?? throw new KeyNotFoundException("a split has no name"), split => Paths(split["path"], budget))
+        : new() { ["train"] = Paths(files, budget) };
 
-    private static IReadOnlyList<string> Paths(YamlNode node) => [.. (node is YamlSequenceNode list ? list.Children : [node]).Select(path => Path(((YamlScalarNode)path).Value!))];
+    private static IReadOnlyList<string> Paths(YamlNode node, Budget budget) => [.. (node is YamlSequenceNode list ? list.Children : [node]).Select(path =>
+    {
+        budget.Spend(128);
+        return Path(((YamlScalarNode)path).Value!);
+    })];
 
     private static string Path(string path) => path.StartsWith("./", StringComparison.Ordinal) ? path[2..] : path;
 

@@ -195,6 +195,6 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         public void Dispose() => Whole.Dispose();
 
         private Exception Strange(string found) => Interlocked.Increment(ref strange) <= 8 ? new PassingFault($"{file.Path} is another file now: {found}")
-            : new UserFault($"{file.Path} changed on the server during the download.", found: found, next: "run the same command again: it takes the new content from its start");
+            : new UserFault($"{file.Path} changed on the server during the download.", found: found, next: "run the same command again: it takes the new content from its start") { Failed = true };
     }
 }

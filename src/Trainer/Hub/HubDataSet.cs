@@ -33,10 +33,11 @@ public sealed partial record HubDataSet(string Id, string? Revision, string? Pat
     {
         var rows = files.Where(file => DataNames.Format(file) is not null && !notRows.Contains(System.IO.Path.GetFileName(file))).Order(StringComparer.Ordinal).ToList();
         if (Path is not null)
-            return Matching(rows, Path);
+            return Matching(rows, Path, null);
         var configuration = Chosen(card is null ? [] : DataCard.Configurations(card, ToString()));
+        var budget = new Budget($"The card of {this}", TimeSpan.FromSeconds(10), 256 << 20);
         var splits = configuration.Splits is { } named
-            ? named.ToDictionary(split => split.Key, split => (IReadOnlyList<string>)[.. split.Value.SelectMany(path => Matching(rows, configuration.Folder + path)).Distinct()])
+            ? named.ToDictionary(split => split.Key, split => (IReadOnlyList<string>)[.. split.Value.SelectMany(path => Matching(rows, path, budget, configuration.Folder)).Distinct()])
             : DataSplits.ByName(rows.Where(file => file.StartsWith(configuration.Folder, StringComparison.Ordinal)).Select(file => file[configuration.Folder.Length..]))
                 .ToDictionary(split => split.Key, split => (IReadOnlyList<string>)[.. split.Value.Select(file => configuration.Folder + file)]);
         if (splits.Count == 0)
@@ -64,10 +65,18 @@ public sealed partial record HubDataSet(string Id, string? Revision, string? Pat
             next: all.Count == 0 ? $"name its files, hf:{Id}/{Configuration}/*" : $"name one of them, {Named(all[0].Name, Split)}");
     }
 
-    private static IReadOnlyList<string> Matching(IReadOnlyList<string> files, string path)
+    /// <summary>The files in a folder whose path from there matches a pattern, or that lie below it; the folder's own name is no pattern.</summary>
+    private static IReadOnlyList<string> Matching(IReadOnlyList<string> files, string path, Budget? budget, string folder = "")
     {
         var wanted = Glob.Of(path);
-        return [.. files.Where(file => wanted.IsMatch(file) || file.StartsWith(path.TrimEnd('/') + "/", StringComparison.Ordinal))];
+        budget?.Check();
+        return [.. files.Where(file =>
+        {
+            budget?.Spend();
+            return file.StartsWith(folder, StringComparison.Ordinal) && Meant(file[folder.Length..]);
+        })];
+
+        bool Meant(string file) => wanted.IsMatch(file) || file.StartsWith(path.TrimEnd('/') + "/", StringComparison.Ordinal);
     }
 
     private string Named(string? configuration, string? split) => $"hf:{Id}{(configuration is null && split is null ? "" : $":{configuration}")}{(split is null ? "" : $":{split}")}";

@@ -44,7 +44,7 @@ internal sealed record HubAnswer(HttpResponseMessage Message, Uri Url, string? L
             "gzip" or "x-gzip" => new GZipStream(body, CompressionMode.Decompress),
             "deflate" => new ZLibStream(body, CompressionMode.Decompress),
             "br" => new BrotliStream(body, CompressionMode.Decompress),
-            var other => throw new UserFault($"{Url.Host} compresses what it sends, and not in a way that was asked for.", found: $"Content-Encoding: {other}", next: "use another source or network"),
+            var other => throw new UserFault($"{Url.Host} compresses what it sends, and not in a way that was asked for.", found: $"Content-Encoding: {other}", next: "use another source or network") { Failed = true },
         };
     }
 
@@ -54,6 +54,7 @@ internal sealed record HubAnswer(HttpResponseMessage Message, Uri Url, string? L
 /// <summary>HTTP as the downloads need it: retries with jitter, a limit on every attempt, a circuit breaker for each host, and tokens that stay at home.</summary>
 internal sealed class HubHttp : IDisposable
 {
+    private const int LargestDocument = 32 << 20;
     private static readonly TimeSpan longestWait = TimeSpan.FromMinutes(2);
     private readonly ConcurrentDictionary<string, ResiliencePipeline> hosts = new();
     private readonly HttpMessageInvoker invoker;
@@ -91,7 +92,7 @@ internal sealed class HubHttp : IDisposable
         catch (Exception e) when (Passes(e) && !stop.IsCancellationRequested)
         {
             throw new UserFault($"{url.Host} does not deliver.", found: $"{settings.Attempts + 1} attempts in a row failed, the last with: {Reason(e)}",
-                next: "run the same command again; what was fetched is kept. With a copy in the cache, --offline asks no server", inner: e);
+                next: "run the same command again; what was fetched is kept. With a copy in the cache, --offline asks no server", inner: e) { Failed = true };
         }
     }
 
@@ -118,7 +119,9 @@ internal sealed class HubHttp : IDisposable
                 response.Dispose();
                 var next = new Uri(url, location);
                 if (url.Scheme == Uri.UriSchemeHttps && next.Scheme != Uri.UriSchemeHttps)
-                    throw new UserFault($"{url.Host} redirects to an address without encryption.", found: $"{next.Scheme}://{next.Host}", next: "use another source");
+                    throw new UserFault($"{url.Host} redirects to an address without encryption.", found: $"{next.Scheme}://{next.Host}", next: "use another source") { Failed = true };
+                if (next.Scheme != Uri.UriSchemeHttps && next.Scheme != Uri.UriSchemeHttp)
+                    throw new UserFault($"{url.Host} redirects to what is no web address.", found: next.Scheme, next: "use another source") { Failed = true };
                 url = next;
                 continue;
             }
@@ -128,7 +131,7 @@ internal sealed class HubHttp : IDisposable
             using (result)
                 throw Refusal(result, login, redirected: hop > 0);
         }
-        throw new UserFault($"{url.Host} redirects in a circle.", found: "10 redirects", next: "check the address of the model");
+        throw new UserFault($"{url.Host} redirects in a circle.", found: "10 redirects", next: "check the address of the model") { Failed = true };
     }
 
     /// <summary>A small document as a whole, and the headers it came with; null when there is none.</summary>
@@ -163,12 +166,16 @@ internal sealed class HubHttp : IDisposable
 
     private static async Task<byte[]> Body(HubAnswer answer, CancellationToken stop)
     {
-        const int largest = 64 << 20;
-        if (answer.Message.Content.Headers.ContentLength > largest)
-            throw new UserFault($"{answer.Url.Host} answers a question with a file.", found: $"{answer.Message.Content.Headers.ContentLength:N0} bytes");
+        // What the server says of the length counts for nothing: it may say none, and what it compressed may be far longer.
         using var body = await answer.BodyAsync(stop).ConfigureAwait(false);
         using var whole = new MemoryStream();
-        await body.CopyToAsync(whole, stop).ConfigureAwait(false);
+        var buffer = new byte[64 << 10];
+        for (int count; (count = await body.ReadAsync(buffer, stop).ConfigureAwait(false)) > 0;)
+        {
+            if (whole.Length + count > LargestDocument)
+                throw new UserFault($"{answer.Url.Host} answers a question with more than an answer can be.", found: $"more than {LargestDocument >> 20} MiB", next: "use another source") { Failed = true };
+            whole.Write(buffer, 0, count);
+        }
         return whole.ToArray();
     }
 
@@ -179,7 +186,7 @@ internal sealed class HubHttp : IDisposable
         {
             var wait = answer.Message.Headers.RetryAfter is not { } after ? null : after.Delta ?? (after.Date is { } date ? date - clock.GetUtcNow() : (TimeSpan?)null);
             return wait > longestWait
-                ? new UserFault($"{host} asks to be left alone for {wait.Value.TotalMinutes:N0} minutes.", found: $"HTTP {code}", next: "run the same command again later; what was fetched is kept")
+                ? new UserFault($"{host} asks to be left alone for {wait.Value.TotalMinutes:N0} minutes.", found: $"HTTP {code}", next: "run the same command again later; what was fetched is kept") { Failed = true }
                 : new PassingFault($"HTTP {code}", wait > TimeSpan.Zero ? wait : null);
         }
         if (code is 401 or 403)
@@ -187,9 +194,9 @@ internal sealed class HubHttp : IDisposable
             if (redirected)
                 return new PassingFault($"HTTP {code} from storage");          // the hub was willing: it signs a new address for the next attempt
             return new UserFault($"{host} does not give this file{(login is null ? " without a token" : " to this token")}.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(),
-                next: "a private or gated model needs a token that may read it: set HF_TOKEN (MODELSCOPE_API_TOKEN, AZURE_STORAGE_SAS_TOKEN)");
+                next: "a private or gated model needs a token that may read it: set HF_TOKEN (MODELSCOPE_API_TOKEN, AZURE_STORAGE_SAS_TOKEN)") { Failed = true };
         }
-        return new UserFault($"{host} refuses.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(), next: "check the address of the model");
+        return new UserFault($"{host} refuses.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(), next: "check the address of the model") { Failed = code is not (404 or 410) };
     }
 
     private ResiliencePipeline Pipeline(string host) => new ResiliencePipelineBuilder { TimeProvider = clock }

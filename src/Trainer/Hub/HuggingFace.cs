@@ -5,6 +5,8 @@ namespace Memopt.Trainer.Hub;
 /// <summary>A model or a data set on the Hugging Face Hub, or a mirror that speaks its protocol.</summary>
 internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http, bool dataSet = false) : IRemote
 {
+    private const int MostPages = 1_000, MostFiles = 300_000;
+
     private readonly (string Kind, string Address) kind = dataSet ? ("datasets", $"datasets/{id}") : ("models", id);
     private readonly Login? login = settings.Token is { Length: > 0 } token ? new(settings.Endpoint, "Authorization", $"Bearer {token}") : null;
 
@@ -22,7 +24,7 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http,
         }
         catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException or FormatException)
         {
-            throw new UserFault($"{settings.Endpoint.Host} does not answer as a model hub.", found: e.Message.Split('\n')[0], next: "check HF_ENDPOINT", inner: e);
+            throw new UserFault($"{settings.Endpoint.Host} does not answer as a model hub.", found: e.Message.Split('\n')[0], next: "check HF_ENDPOINT", inner: e) { Failed = true };
         }
     }
 
@@ -31,9 +33,15 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http,
         using var about = await JsonAsync($"api/{kind.Kind}/{id}/revision/{Uri.EscapeDataString(revision)}", revision, stop).ConfigureAwait(false);
         var commit = ModelFiles.SafePart(Text(about.Document.RootElement, "sha"));
         var files = new Dictionary<string, RemoteFile>();
+        var asked = new HashSet<string>();
         // From here on everything is asked of the commit, so that a push in between changes nothing.
         for (var page = $"api/{kind.Kind}/{id}/tree/{commit}?recursive=true&expand=false"; page is not null;)
         {
+            if (!asked.Add(new Uri(settings.Endpoint, page).PathAndQuery) || asked.Count > MostPages || files.Count > MostFiles)
+            {
+                throw new UserFault($"{settings.Endpoint.Host} lists files without end.", found: $"{files.Count:N0} files on {asked.Count:N0} pages",
+                    next: $"at most {MostFiles:N0} files are listed; use another source");
+            }
             using var tree = await JsonAsync(page, revision, stop).ConfigureAwait(false);
             foreach (var entry in tree.Document.RootElement.EnumerateArray().Where(entry => entry.GetProperty("type").GetString() == "file"))
             {
@@ -57,7 +65,8 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http,
                 next: dataSet ? "check its name and revision (hf:org/name@revision); a private data set needs HF_TOKEN" : "check its name and model.revision; a private model needs HF_TOKEN");
         // Long listings come in pages: Link: <address>; rel="next"
         var next = answer.Header("Link")?.Split(',').FirstOrDefault(link => link.Contains("rel=\"next\"", StringComparison.Ordinal));
-        return new(JsonDocument.Parse(body), next?[(next.IndexOf('<') + 1)..next.IndexOf('>')]);
+        // Of the next page's address only the path is taken: it is asked of this hub, whatever host it names.
+        return new(JsonDocument.Parse(body), next is null ? null : new Uri(settings.Endpoint, next.Trim().TrimStart('<').Split('>')[0]).PathAndQuery);
     }
 
     private static string Text(JsonElement entry, string key) => entry.GetProperty(key).GetString() ?? throw new KeyNotFoundException($"\"{key}\" is null");

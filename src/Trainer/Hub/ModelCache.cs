@@ -30,13 +30,13 @@ internal sealed class ModelCache(string root, string name)
         if (Has(revision))
             return revision;
         var file = Path.Combine(Folder, "refs", ModelFiles.Safe(revision));
-        return File.Exists(file) ? File.ReadAllText(file).Trim() : null;
+        return File.Exists(file) ? UntrustedFile.ReadAllText(file, UntrustedFile.Text).Trim() : null;
     }
 
     public void Remember(string revision, string commit)
     {
         var file = Path.Combine(Folder, "refs", ModelFiles.Safe(revision));
-        if (revision == commit || (File.Exists(file) && File.ReadAllText(file) == commit))
+        if (revision == commit || (File.Exists(file) && UntrustedFile.ReadAllText(file, UntrustedFile.Text) == commit))
             return;
         Directory.CreateDirectory(Path.GetDirectoryName(file)!);
         var staged = $"{file}.{Guid.NewGuid():N}";
@@ -100,7 +100,7 @@ internal sealed class ModelCache(string root, string name)
         if (Digest.OfBlobName(etag) is { } named)
             return named;
         var note = Blob(etag) + ".sha256";
-        return File.Exists(note) ? new("sha256", File.ReadAllText(note).Trim()) : null;
+        return File.Exists(note) ? new("sha256", UntrustedFile.ReadAllText(note, UntrustedFile.Text).Trim()) : null;
     }
 
     public void Note(string etag, Digest hash) => File.WriteAllText(Blob(etag) + ".sha256", hash.Hex);

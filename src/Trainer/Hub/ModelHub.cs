@@ -52,11 +52,11 @@ public sealed class ModelHub : IDisposable
             && all.All(name => ModelFiles.IsHere(Path.Combine(cache.Snapshot(known), name))))
             return Only(known, all);
         if (settings.Offline)
-            throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: cache.Folder, next: $"dotnet memopt pull {source}   (without --offline)");
+            throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: cache.Folder, next: $"dotnet memopt pull {source}   (without --offline)") { Failed = true };
         var listed = await remote.ListAsync(wanted, stop).ConfigureAwait(false);
         var card = source.Path is null ? listed.Files.GetValueOrDefault(ModelFiles.Card) : null;
         var (read, _) = await FilesAsync(cache, listed.Commit, card is null ? [] : [card], watcher, stop).ConfigureAwait(false);
-        var names = source.Choose(listed.Files.Keys, card is null ? null : await File.ReadAllTextAsync(Path.Combine(cache.Snapshot(listed.Commit), card.Path), stop).ConfigureAwait(false));
+        var names = source.Choose(listed.Files.Keys, card is null ? null : UntrustedFile.ReadAllText(Path.Combine(cache.Snapshot(listed.Commit), card.Path), UntrustedFile.Settings));
         if (names.Count == 0)
         {
             throw new UserFault($"{source} has no files of rows{(source.Path is null ? "" : " there")}.", found: $"{listed.Files.Count} files: {string.Join(", ", listed.Files.Keys.Order(StringComparer.Ordinal).Take(8))}",
@@ -98,37 +98,70 @@ public sealed class ModelHub : IDisposable
         {
             // A commit never changes, so a whole snapshot of it needs no server.
             var commit = cache.Commit(wanted);
-            var missing = commit is null ? ["everything"] : ModelFiles.Missing(cache.Snapshot(commit)).Where(name => parts == Parts.All || name == ModelFiles.Config);
-            if (!missing.Any() && (settings.Offline || parts == Parts.Config || ModelFiles.IsHere(Path.Combine(cache.Snapshot(commit!), "tokenizer.json"))))
+            var missing = commit is null ? ["everything"] : ModelFiles.Missing(cache.Snapshot(commit)).Where(name => parts == Parts.All || name == ModelLayout.Config);
+            if (!missing.Any() && (settings.Offline || parts == Parts.Config || Whole(cache, commit!, parts) || Whole(cache, commit!, Parts.All)))
                 return Here(source.ToString(), cache, commit!);
             if (settings.Offline)
             {
                 throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: $"missing in {cache.Folder}: {string.Join(", ", missing.Take(5))}",
-                    next: $"dotnet memopt pull {source}{(revision is null ? "" : $" --revision {revision}")}   (without --offline)");
+                    next: $"dotnet memopt pull {source}{(revision is null ? "" : $" --revision {revision}")}   (without --offline)") { Failed = true };
             }
         }
 
         var model = await remote.ListAsync(wanted, stop).ConfigureAwait(false);
-        var names = parts == Parts.Config ? [ModelFiles.Config, ModelFiles.Generation] : ModelFiles.Small;
-        var small = names.Where(model.Files.ContainsKey).Select(name => model.Files[name]).ToList();
-        if (small.All(file => file.Path != ModelFiles.Config))
+        var small = model.Files.Values.Where(file => parts == Parts.Config ? file.Path is ModelLayout.Config or ModelLayout.Generation : ModelLayout.IsSmall(file.Path)).ToList();
+        if (small.All(file => file.Path != ModelLayout.Config))
             throw new UserFault($"{source} is not a model that can be trained.", found: $"no config.json among {model.Files.Count} files", next: "name a model of transformers' layout");
         var (fetched, resumed) = await FilesAsync(cache, model.Commit, small, watcher, stop).ConfigureAwait(false);
         if (parts == Parts.All)
         {
-            var (got, had) = await FilesAsync(cache, model.Commit, Weights(source, model, cache), watcher, stop).ConfigureAwait(false);
-            (fetched, resumed) = (fetched + got, resumed + had);
+            async Task Also(IReadOnlyList<RemoteFile> files)
+            {
+                var (got, had) = await FilesAsync(cache, model.Commit, files, watcher, stop).ConfigureAwait(false);
+                (fetched, resumed) = (fetched + got, resumed + had);
+                small.AddRange(files);
+            }
+            if (!model.Files.ContainsKey(ModelLayout.Weights) && model.Files.TryGetValue(ModelLayout.Index, out var index))
+                await Also([index]).ConfigureAwait(false);
+            await Also(Weights(source, model, cache)).ConfigureAwait(false);
         }
+        if (parts != Parts.Config)
+            Mark(cache, model.Commit, parts, [.. small.Select(file => file.Path)]);
         cache.Remember(wanted, model.Commit);
         return Here(source.ToString(), cache, model.Commit) with { FetchedBytes = fetched, ResumedBytes = resumed };
     }
+
+    /// <summary>
+    /// Whether a pull of this version has brought all of a commit. A snapshot that another version or another program made may lack files that are
+    /// read here, such as a chat template: its server is asked.
+    /// </summary>
+    private static bool Whole(ModelCache cache, string commit, Parts parts) =>
+        cache.Chosen(commit, MarkOf(parts)) is { } names && names.All(name => ModelFiles.IsHere(ModelLayout.In(cache.Snapshot(commit), name)));
+
+    private static void Mark(ModelCache cache, string commit, Parts parts, IReadOnlyList<string> names)
+    {
+        try
+        {
+            if (!Whole(cache, commit, parts))
+                cache.Choose(commit, MarkOf(parts), names);
+        }
+        catch (Exception e) when (e is UnauthorizedAccessException or IOException)
+        {
+            // A cache that is only read: the mark saves a request, no more.
+        }
+    }
+
+    private static string MarkOf(Parts parts) => $"{parts} of {string.Join(' ', ModelLayout.Small)}";
 
     /// <summary>Files of a commit, several at once: whole in the cache when this returns. Gives bytes fetched and bytes found from before.</summary>
     private async Task<(long Fetched, long Resumed)> FilesAsync(ModelCache cache, string commit, IReadOnlyList<RemoteFile> files, IPullWatcher watcher, CancellationToken stop)
     {
         ModelFiles.SafePart(commit);
         foreach (var file in files)
+        {
             ModelFiles.SafePart(file.Blob);
+            ModelFiles.CheckSize(file.Path, file.Size);
+        }
         long fetched = 0, resumed = 0;
         try
         {
@@ -146,15 +179,14 @@ public sealed class ModelHub : IDisposable
         }
         catch (Exception e) when (e is UnauthorizedAccessException or IOException { HResult: readOnlyFileSystem })
         {
-            throw new UserFault($"The cache {cache.Root} cannot be written.", e.Message, "set HF_HOME (XDG_CACHE_HOME for what is not from the Hugging Face Hub) to a folder that can be, or mend its rights", e);
+            throw new UserFault($"The cache {cache.Root} cannot be written.", e.Message, "set HF_HOME (XDG_CACHE_HOME for what is not from the Hugging Face Hub) to a folder that can be, or mend its rights", e) { Failed = true };
         }
         return (fetched, resumed);
     }
 
     private static IReadOnlyList<RemoteFile> Weights(ModelSource source, RemoteModel model, ModelCache cache)
     {
-        var index = Path.Combine(cache.Snapshot(model.Commit), ModelFiles.Index);
-        IReadOnlyList<string> names = model.Files.ContainsKey(ModelFiles.Index) ? ModelFiles.Shards(File.ReadAllBytes(index)) : [ModelFiles.Weights];
+        var names = ModelLayout.WeightFiles(model.Files.ContainsKey, () => ModelFiles.Shards(UntrustedFile.ReadAllBytes(Path.Combine(cache.Snapshot(model.Commit), ModelLayout.Index), UntrustedFile.Index)));
         var absent = names.Where(name => !model.Files.ContainsKey(name)).ToList();
         if (absent.Count == 0)
             return [.. names.Select(name => model.Files[name])];
@@ -223,7 +255,7 @@ public sealed class ModelHub : IDisposable
             // Nothing tells which bytes are wrong, so all of them go.
             File.Delete(path);
             watcher.Note($"{file.Path}: the bytes are not those that the hub promises; fetching it again");
-            return !again ? (fetched, resumed) : throw new UserFault($"{file.Path} arrives damaged.", found: $"{hash}, the hub says {file.Hash}", next: "try another network or mirror (HF_ENDPOINT)");
+            return !again ? (fetched, resumed) : throw new UserFault($"{file.Path} arrives damaged.", found: $"{hash}, the hub says {file.Hash}", next: "try another network or mirror (HF_ENDPOINT)") { Failed = true };
         }
         if (Digest.OfBlobName(file.Blob) is null)
             cache.Note(file.Blob, hash.Algorithm == "sha256" ? hash : await Digest.ComputeAsync("sha256", path, stop).ConfigureAwait(false));
@@ -241,7 +273,7 @@ public sealed class ModelHub : IDisposable
         if (needed > 0 && needed + spare > free)
         {
             throw new UserFault("The download does not fit on the disk.", found: $"{needed / 1048576.0:N0} MiB to fetch, {free / 1048576.0:N0} MiB free in {cache.Root}",
-                next: "dotnet memopt cache ls shows what could go (cache rm), or set HF_HOME to a larger disk");
+                next: "dotnet memopt cache ls shows what could go (cache rm), or set HF_HOME to a larger disk") { Failed = true };
         }
     }
 

@@ -32,9 +32,9 @@ internal sealed class ModelScope(string id, HubSettings settings, HubHttp http) 
             }
             return new(ContentName.Of(files.Values), files);
         }
-        catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException)
+        catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException or FormatException or ArgumentException)
         {
-            throw new UserFault("ModelScope's answer is not understood.", found: e.Message.Split('\n')[0], next: "check the model's name", inner: e);
+            throw new UserFault("ModelScope's answer is not understood.", found: e.Message.Split('\n')[0], next: "check the model's name", inner: e) { Failed = true };
         }
     }
 }

@@ -1,4 +1,5 @@
 using System.Text.RegularExpressions;
+using Memopt.Tracking;
 
 namespace Memopt.Trainer.Hub;
 
@@ -19,9 +20,12 @@ public sealed partial record ModelSource(SourceKind Kind, string Name)
         SourceKind.Embedded => ModelHub.Nano,
         SourceKind.ModelScope => $"modelscope:{Name}",
         SourceKind.Azure => $"az://{Name}",
-        SourceKind.Web => Name.Split('?')[0],                                  // a signature is a secret
+        SourceKind.Web => Public(Name),
         _ => Name,
     };
+
+    /// <summary>A model.source as others may read it: an address without its parameters, which may be a signature.</summary>
+    public static string Public(string source) => Secrets.Redact(source.Contains("://", StringComparison.Ordinal) ? source.Split('?')[0] : source);
 
     /// <param name="source">model.source.</param>
     /// <param name="folder">What a relative path is relative to.</param>

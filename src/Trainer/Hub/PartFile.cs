@@ -107,7 +107,7 @@ internal sealed class PartFile : IDisposable
         catch (IOException e)
         {
             // Not the network's fault, and asking it again would not help.
-            throw new UserFault("The download could not be stored.", found: e.Message, next: "make room on the disk and run the same command again; it goes on where it was", inner: e);
+            throw new UserFault("The download could not be stored.", found: e.Message, next: "make room on the disk and run the same command again; it goes on where it was", inner: e) { Failed = true };
         }
     }
 

@@ -23,14 +23,18 @@ internal sealed class WebFolder(Uri folder, string cacheFolder, Login? login, Hu
             if (await FindAsync(name, stop).ConfigureAwait(false) is { } file)
                 files[name] = file;
         }
-        foreach (var name in ModelFiles.Small)
+        foreach (var name in ModelLayout.Small.Append(ModelLayout.Weights))
             await Look(name).ConfigureAwait(false);
-        if (!files.ContainsKey(ModelFiles.Config))
+        if (!files.ContainsKey(ModelLayout.Config))
             throw new UserFault($"There is no model at {Address("").GetLeftPart(UriPartial.Path)}.", found: "no config.json there", next: "name the address of the folder that holds config.json");
-        var shards = files.TryGetValue(ModelFiles.Index, out var index) && await http.DocumentAsync(index.Url, login, stop).ConfigureAwait(false) is { } document
-            ? ModelFiles.Shards(document.Body) : [ModelFiles.Weights];
-        foreach (var name in shards)
-            await Look(name).ConfigureAwait(false);
+        // The index is asked for only where it would be read.
+        if (!files.ContainsKey(ModelLayout.Weights))
+            await Look(ModelLayout.Index).ConfigureAwait(false);
+        if (files.TryGetValue(ModelLayout.Index, out var index) && await http.DocumentAsync(index.Url, login, stop).ConfigureAwait(false) is { } document)
+        {
+            foreach (var name in ModelFiles.Shards(document.Body))
+                await Look(name).ConfigureAwait(false);
+        }
         // A named revision is a name made of contents: it holds only while the server has just that.
         var commit = ContentName.Of(files.Values);
         return revision == DefaultRevision || revision == commit ? new(commit, files)
@@ -54,9 +58,15 @@ internal sealed class WebFolder(Uri folder, string cacheFolder, Login? login, Hu
             var version = etag ?? headers.LastModified?.ToString("O");
             var blob = $"web-{ContentName.Of($"{url.GetLeftPart(UriPartial.Path)}\n{version}\n{size}")}";
             var md5 = answer.Header("x-ms-blob-content-md5") ?? (answer.Status == HttpStatusCode.OK && headers.ContentMD5 is { } whole ? Convert.ToBase64String(whole) : null);
-            found = new(name, url, size, blob, md5 is null ? null : new("md5", Convert.ToHexStringLower(Convert.FromBase64String(md5))), etag, Resumable: etag is not null, login);
+            found = new(name, url, size, blob, Md5(md5), etag, Resumable: etag is not null, login);
         }, stop).ConfigureAwait(false);
         return found;
+    }
+
+    private static Digest? Md5(string? text)
+    {
+        Span<byte> hash = stackalloc byte[16];
+        return text is not null && Convert.TryFromBase64String(text, hash, out var count) && count == hash.Length ? new("md5", Convert.ToHexStringLower(hash)) : null;
     }
 
     private Uri Address(string name) => new UriBuilder(folder) { Path = folder.AbsolutePath.TrimEnd('/') + "/" + string.Join('/', ModelFiles.Safe(name is "" ? "config.json" : name).Split('/').Select(Uri.EscapeDataString)) }.Uri;

@@ -264,17 +264,28 @@ public sealed class Nf4Scratch : IDisposable
     /// <summary>The weight in a float type; good until the next call, freed as any tensor.</summary>
     public Tensor Expand(Nf4 weight, ScalarType type)
     {
-        if (!Kernel.Serves(weight.Codes.device, type))
+        if (!Allocate(weight.Codes.device, type))
             return weight.Dequantize(type);
-        if (room is null || room.dtype != type || room.numel() < most)
-        {
-            room?.Dispose();
-            room = empty([most], type, weight.Codes.device).DetachFromDisposeScope();
-        }
-        using var part = room.narrow(0, 0, weight.Shape[0] * weight.Shape[1]);
+        using var part = room!.narrow(0, 0, weight.Shape[0] * weight.Shape[1]);
         var y = part.view(weight.Shape);
         weight.DequantizeTo(y);
         return y;
+    }
+
+    /// <summary>Bytes that it holds.</summary>
+    public long Bytes => room is null ? 0 : room.numel() * room.element_size();
+
+    /// <summary>Allocates the memory for an expanded weight. False where weights are expanded without it: on a CPU.</summary>
+    public bool Allocate(Device device, ScalarType type)
+    {
+        if (!Kernel.Serves(device, type))
+            return false;
+        if (room is null || room.dtype != type || room.numel() < most)
+        {
+            room?.Dispose();
+            room = empty([most], type, device).DetachFromDisposeScope();
+        }
+        return true;
     }
 
     public void Dispose() => room?.Dispose();

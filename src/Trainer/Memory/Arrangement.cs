@@ -29,6 +29,15 @@ public sealed class Arrangement(Decoder model, Action optimizerToHost, Meter met
         Measure();
     }
 
+    /// <summary>Adds the bytes of what streams and of what it keeps on the host.</summary>
+    public void Measure(MeasuredRows rows)
+    {
+        rows.Add(MemoryPlan.HostActivations, keeper?.PeakBytes ?? 0);
+        rows.Add(MemoryPlan.HostWeights, stream?.Bytes ?? 0);
+        rows.Add(MemoryPlan.Slots, stream?.SlotBytes ?? 0);
+        rows.Add(MemoryPlan.Weights, -stream?.ViewBytes ?? 0);                // views of the slots
+    }
+
     public void Dispose()
     {
         keeper?.Dispose();

@@ -19,6 +19,10 @@ internal sealed class HostKeeper : IKeeper, IDisposable
     private readonly List<Pinned> idle = [];
     private readonly List<Kept> leaving = [];
     private readonly SortedDictionary<int, List<Kept>> away = [];
+    private long bytes;
+
+    /// <summary>Most bytes of pinned memory that it has held.</summary>
+    public long PeakBytes { get; private set; }
 
     public IKept Keep(Tensor tensor, int layer)
     {
@@ -80,8 +84,10 @@ internal sealed class HostKeeper : IKeeper, IDisposable
                 var small = idle.MaxBy(other => other.Bytes)!;
                 idle.Remove(small);
                 small.Dispose();
+                this.bytes -= small.Bytes;
             }
             room = new Pinned(bytes);
+            PeakBytes = Math.Max(PeakBytes, this.bytes += bytes);
         }
         else
         {

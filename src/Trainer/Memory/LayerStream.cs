@@ -46,6 +46,15 @@ public sealed class LayerStream : IDisposable
     /// <summary>Layers that are streamed.</summary>
     public int Count => streamed.Count;
 
+    /// <summary>Bytes of the buffers, or of the file, that hold their weights.</summary>
+    public long Bytes => streamed.Sum(layer => layer.Bytes);
+
+    /// <summary>Bytes of their tensors, which are views of the slots.</summary>
+    public long ViewBytes => streamed.Sum(layer => layer.Parts.Sum(part => part.Bytes));
+
+    /// <summary>Bytes of the slots on the device.</summary>
+    public long SlotBytes => slots.Sum(slot => slot.Room?.numel() ?? 0);
+
     /// <summary>Which layers of a model are streamed when so many are: spread evenly, so that each copy has the time of the layers between.</summary>
     public static IEnumerable<int> Chosen(int layers, int count) =>
         Enumerable.Range(0, layers).Where(i => (long)(i + 1) * count / layers > (long)i * count / layers);
@@ -257,7 +266,7 @@ public sealed class LayerStream : IDisposable
         }
         catch (IOException e)
         {
-            throw new UserFault($"The streamed weights cannot be written to {file!.Name}.", found: e.Message, next: "free some space there, or give the run more host memory (memory.hostBudgetGiB)", inner: e);
+            throw new UserFault($"The streamed weights cannot be written to {file!.Name}.", found: e.Message, next: "free some space there, or give the run more host memory (memory.hostBudgetGiB)", inner: e) { Failed = true };
         }
     }
 

@@ -97,6 +97,11 @@ public sealed class Decoder : IDisposable
         return new[] { embed_tokens }.Concat(norms).Append(norm.weight).Concat(linears.SelectMany(linear => linear.Parameters)).Distinct();
     }
 
+    /// <summary>Bytes of the weights that are not trained, each tensor once.</summary>
+    public long FrozenBytes => Parameters().Where(parameter => !parameter.Trained).Select(parameter => parameter.Value)
+        .Concat(Linears().SelectMany(slot => slot.Linear.Frozen).Select(place => place.Get()))
+        .Distinct<Tensor>(ReferenceEqualityComparer.Instance).Sum(tensor => tensor.numel() * tensor.element_size());
+
     /// <summary>Token ids (B, T) int64 → hidden states (B · T, C) after the last norm. The way back frees the gradient it is given.</summary>
     public Out Hidden(Tensor ids, Pass pass)
     {

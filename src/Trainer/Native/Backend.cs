@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
-using System.Text.Json;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -8,11 +7,11 @@ namespace Memopt.Trainer.Native;
 
 /// <summary>What the search for libtorch may look at; gathered once at the door, since nothing below reads environment variables.</summary>
 /// <param name="Libtorch">MEMOPT_LIBTORCH: a folder that holds libtorch, or null.</param>
-/// <param name="Packages">NuGet's package folder.</param>
-/// <param name="Project">Folder whose restored packages come first; its parents are searched too.</param>
+/// <param name="Packages">The user's own folders of NuGet packages; no other is loaded from.</param>
+/// <param name="Project">Folder whose restored packages come first; its parents are searched too, up to the top of its repository.</param>
 /// <param name="Cache">Per-user folder for patched copies.</param>
-/// <param name="Python">Command that runs Python, or null to leave it out.</param>
-public sealed record BackendEnvironment(string? Libtorch, string Packages, string Project, string Cache, string? Python = "python3");
+/// <param name="Python">Full path of Python, or null to leave it out.</param>
+public sealed record BackendEnvironment(string? Libtorch, IReadOnlyList<string> Packages, string Project, string Cache, string? Python);
 
 /// <summary>A place where libtorch was looked for.</summary>
 /// <param name="Source">Which step of the search it came from.</param>
@@ -105,8 +104,11 @@ public sealed class Backend
         Look("MEMOPT_LIBTORCH", [environment.Libtorch], "not set");
         if (Beside.FirstOrDefault(folder => File.Exists(Path.Combine(folder, Library("torch_cpu")))) is { } beside)
             Look("beside the program", [beside], "");
-        Look("project's packages", Restored(environment), "no restored project names a libtorch package");
-        Look("NuGet's cache", Cached(environment), $"no libtorch package in {environment.Packages}");
+        var packages = LibtorchPackages.Installed(environment.Packages);
+        var kept = string.Join(" or ", environment.Packages);
+        Look("project's packages", LibtorchPackages.Restored(packages, environment.Project).SelectMany(chosen => LibtorchPackages.Folders(chosen, environment.Cache)),
+            $"no restored project names a libtorch package that is in {kept}");
+        Look("NuGet's cache", LibtorchPackages.Folders(packages, environment.Cache), $"no libtorch package in {kept}");
         if (environment.Python is not null && !found.Any(candidate => candidate.Why == Usable))
             Look("python3", [PythonTorch(environment.Python)], "no Python with torch");
         return found;
@@ -146,7 +148,8 @@ public sealed class Backend
         throw new UserFault(requested is null ? "libtorch was not found." : $"No libtorch for --backend {requested} was found.",
             found: failures.Count > 0 ? string.Join("; ", failures) : string.Join("; ", candidates.Select(c => $"{c.Source}: {c.Why}")),
             next: requested == "cuda" ? "MEMOPT_LIBTORCH=/path/to/torch/lib dotnet memopt doctor --backend cuda   (the lib folder of a PyTorch or libtorch built with CUDA)"
-                : $"dotnet add package libtorch-cpu-{RuntimeId} --version {BuiltFor}.0   (or set MEMOPT_LIBTORCH to a folder that holds libtorch; see: dotnet memopt doctor)");
+                : $"dotnet add package libtorch-cpu-{RuntimeId} --version {BuiltFor}.0   (or set MEMOPT_LIBTORCH to a folder that holds libtorch; see: dotnet memopt doctor)")
+        { Failed = requested is null or "cpu" or "cuda" };
     }
 
     private static IEnumerable<string> Doubts(BackendCandidate chosen, string version, string? requested, BackendEnvironment environment)
@@ -172,95 +175,31 @@ public sealed class Backend
     internal static string Library(string name) =>
         OperatingSystem.IsWindows() ? name + ".dll" : OperatingSystem.IsMacOS() ? $"lib{name}.dylib" : $"lib{name}.so";
 
-    /// <summary>libtorch packages that a restored project at or above a folder names, and which are here.</summary>
-    private static IEnumerable<string> Restored(BackendEnvironment environment)
-    {
-        for (var folder = new DirectoryInfo(environment.Project); folder is not null; folder = folder.Parent)
-        {
-            var assets = new[] { Path.Combine(folder.FullName, "obj") }
-                .Concat(Directory.Exists(Path.Combine(folder.FullName, "artifacts", "obj")) ? Directory.EnumerateDirectories(Path.Combine(folder.FullName, "artifacts", "obj")) : [])
-                .Select(path => Path.Combine(path, "project.assets.json")).Where(File.Exists);
-            foreach (var file in assets)
-            {
-                JsonElement root;
-                try
-                {
-                    root = JsonDocument.Parse(File.ReadAllBytes(file)).RootElement;
-                }
-                catch (JsonException)
-                {
-                    continue;                                                 // half-written by a restore under way
-                }
-                if (!root.TryGetProperty("libraries", out var libraries))
-                    continue;
-                // Where the project's NuGet.config has it keep packages, and where it falls back on.
-                string[] folders = [environment.Packages, .. root.TryGetProperty("packageFolders", out var named) ? named.EnumerateObject().Select(p => p.Name) : []];
-                foreach (var name in libraries.EnumerateObject().Select(p => p.Name).Where(name => name.StartsWith("libtorch-", StringComparison.OrdinalIgnoreCase)))
-                {
-                    if (name.StartsWith("libtorch-cuda-", StringComparison.OrdinalIgnoreCase))
-                    {
-                        foreach (var joined in folders.SelectMany(packages => CudaPackages(environment with { Packages = packages })).Take(1))
-                            yield return joined;
-                        continue;
-                    }
-                    if (folders.Select(packages => Natives(Path.Combine(packages, name.ToLowerInvariant()))).OfType<string>().FirstOrDefault() is { } natives)
-                        yield return natives;
-                }
-            }
-        }
-    }
-
-    private static IEnumerable<string> Cached(BackendEnvironment environment) => !Directory.Exists(environment.Packages) ? []
-        : CudaPackages(environment).Concat(Directory.EnumerateDirectories(environment.Packages, "libtorch-*").Where(path => !path.Contains("-cuda-"))
-            .SelectMany(path => Directory.EnumerateDirectories(path, BuiltFor + ".*")).Select(Natives).OfType<string>());
-
-    /// <summary>CUDA builds come as many packages, a few libraries in each, and load only when all lie in one folder: they are linked together in the user's cache.</summary>
-    internal static IEnumerable<string> CudaPackages(BackendEnvironment environment)
-    {
-        var parts = !Directory.Exists(environment.Packages) ? [] : Directory.EnumerateDirectories(environment.Packages, "libtorch-cuda-*").SelectMany(path => Directory.EnumerateDirectories(path, BuiltFor + ".*"))
-            .SelectMany(path => Directory.Exists(Path.Combine(path, "runtimes", RuntimeId, "native")) ? Directory.EnumerateFiles(Path.Combine(path, "runtimes", RuntimeId, "native")) : [])
-            .GroupBy(file => Path.GetFileName(Path.GetFullPath(Path.Combine(file, "..", "..", "..", ".."))));
-        foreach (var version in parts)
-        {
-            var libraries = version.GroupBy(file => Path.GetFileName(file)).ToDictionary(group => group.Key, group => group.First());
-            if (!libraries.ContainsKey(Library("torch_cpu")) || !libraries.ContainsKey(Library("torch_cuda")))
-                continue;                                                     // not all restored, or not yet put together by the packages' own build step
-            var folder = Path.Combine(environment.Cache, "libtorch", version.Key);
-            Directory.CreateDirectory(folder);
-            foreach (var (name, file) in libraries)
-            {
-                var link = new FileInfo(Path.Combine(folder, name));
-                if (link.LinkTarget == file)
-                    continue;
-                link.Delete();
-                File.CreateSymbolicLink(link.FullName, file);
-            }
-            yield return folder;
-        }
-    }
-
-    private static string? Natives(string package)
-    {
-        var path = Path.Combine(package, "runtimes", RuntimeId, "native");
-        return File.Exists(Path.Combine(path, Library("torch_cpu"))) ? path : null;
-    }
-
     internal static string RuntimeId =>
         (OperatingSystem.IsWindows() ? "win" : OperatingSystem.IsMacOS() ? "osx" : "linux") + "-" + RuntimeInformation.ProcessArchitecture.ToString().ToLowerInvariant();
 
     /// <summary>Where a build or a publication puts the native libraries of packages.</summary>
     private static string[] Beside => [Path.Combine(AppContext.BaseDirectory, "runtimes", RuntimeId, "native"), AppContext.BaseDirectory];
 
+    /// <summary>Where Python keeps torch, which is not run. Isolated, and started at the root, Python takes no module from the current folder or PYTHONPATH.</summary>
     private static string? PythonTorch(string python)
     {
+        const string find = "import importlib.util, os, site, sys; sys.path.append(site.getusersitepackages()); print(os.path.join(os.path.dirname(importlib.util.find_spec('torch').origin), 'lib'))";
         try
         {
-            using var process = Process.Start(new ProcessStartInfo(python, ["-c", "import importlib.util, os; print(os.path.join(os.path.dirname(importlib.util.find_spec('torch').origin), 'lib'))"])
-            { RedirectStandardOutput = true, RedirectStandardError = true })!;
+            using var process = Process.Start(new ProcessStartInfo(python, ["-I", "-c", find])
+            {
+                WorkingDirectory = Path.GetPathRoot(AppContext.BaseDirectory),
+                RedirectStandardOutput = true,
+                RedirectStandardError = true,
+            })!;
+            process.ErrorDataReceived += (_, _) => { };
+            process.BeginErrorReadLine();
             var output = process.StandardOutput.ReadToEndAsync();
             if (!process.WaitForExit(20_000))
                 process.Kill();
-            return process.ExitCode == 0 ? output.Result.Trim() : null;
+            process.WaitForExit();
+            return process.ExitCode == 0 && output.Result.Trim() is var folder && Path.IsPathFullyQualified(folder) ? folder : null;
         }
         catch (Exception e) when (e is System.ComponentModel.Win32Exception or InvalidOperationException)
         {
@@ -268,22 +207,26 @@ public sealed class Backend
         }
     }
 
-    /// <summary>The library's own version; where the folder states the same with a suffix (PyTorch's version.py, libtorch's build-version), that.</summary>
-    internal static string VersionOf(string folder, Version loaded)
+    /// <summary>The library's own version; where the folder states the same with a suffix, that.</summary>
+    internal static string VersionOf(string folder, Version loaded) =>
+        Stated(folder) is { } stated && stated.Split('+')[0] == loaded.ToString() ? stated : loaded.ToString();
+
+    /// <summary>The version that a libtorch folder states: PyTorch in version.py, libtorch in build-version. Null where neither is.</summary>
+    private static string? Stated(string folder)
     {
         var top = Path.Combine(folder, "..");
-        var stated = File.Exists(Path.Combine(top, "version.py"))
-            ? File.ReadLines(Path.Combine(top, "version.py")).FirstOrDefault(line => line.StartsWith("__version__", StringComparison.Ordinal))?.Split('\'', '"').ElementAtOrDefault(1)
+        return File.Exists(Path.Combine(top, "version.py"))
+            ? File.ReadLines(Path.Combine(top, "version.py"))
+                .FirstOrDefault(line => line.StartsWith("__version__", StringComparison.Ordinal))?.Split('\'', '"').ElementAtOrDefault(1)
             : File.Exists(Path.Combine(top, "build-version")) ? File.ReadAllText(Path.Combine(top, "build-version")).Trim() : null;
-        return stated is not null && stated.Split('+')[0] == loaded.ToString() ? stated : loaded.ToString();
     }
 
     private static bool LoadLibraries(string folder, string kind, string cache)
     {
-        // Segments that grow leave no gaps of odd sizes between batches: what is reserved stays close to what is used. Read once, when libtorch is loaded.
-        // Whoever sets either of its names knows better.
-        if (kind == "cuda" && OperatingSystem.IsLinux() && getenv("PYTORCH_CUDA_ALLOC_CONF") == 0)
-            _ = setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True", 0);
+        if (kind == "cuda")
+            AllocatorSettings.Apply(System.Version.TryParse(Stated(folder)?.Split('+')[0], out var version) ? version : null);
+        if (OperatingSystem.IsWindows())
+            _ = SetDllDirectory("");                                          // no library that another one needs comes from the current folder
         foreach (var name in new[] { "c10", "torch_cpu", "c10_cuda", "torch_cuda", "torch" })
         {
             var file = Path.Combine(folder, Library(name));
@@ -317,14 +260,9 @@ public sealed class Backend
         return patched;
     }
 
-    // .NET's own variables do not reach native code.
-    [DllImport("libc")]
-    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int setenv([MarshalAs(UnmanagedType.LPUTF8Str)] string name, [MarshalAs(UnmanagedType.LPUTF8Str)] string value, int overwrite);
-
-    [DllImport("libc")]
-    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern nint getenv([MarshalAs(UnmanagedType.LPUTF8Str)] string name);
+    [DllImport("kernel32", EntryPoint = "SetDllDirectoryW", CharSet = CharSet.Unicode)]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.System32)]
+    private static extern int SetDllDirectory(string folder);
 
     /// <summary>Product, gradient and bf16 against results worked out by hand.</summary>
     private static void SelfTest(string kind)
@@ -338,6 +276,6 @@ public sealed class Backend
         var narrow = tensor(new float[] { 1, 2 }, device: device).to(bfloat16);
         var got = product.detach().cpu().data<float>().Concat(a.grad!.cpu().data<float>()).Append(narrow.mul(narrow).sum().to(float32).cpu().item<float>()).ToArray();
         if (!got.SequenceEqual(expected))
-            throw new UserFault("libtorch computes wrong results.", found: string.Join(", ", got), next: "dotnet memopt doctor");
+            throw new UserFault("libtorch computes wrong results.", found: string.Join(", ", got), next: "dotnet memopt doctor") { Failed = true };
     }
 }

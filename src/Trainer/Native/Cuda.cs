@@ -52,7 +52,6 @@ public static unsafe partial class Cuda
     /// <summary>CUDA version the driver supports, 13000 for 13.0; 0 without a driver.</summary>
     public static int DriverVersion() => DeviceCount() > 0 && cuDriverGetVersion(out var version) == 0 ? version : 0;
 
-    /// <summary>Multiprocessors of the first device.</summary>
     /// <summary>The driver as its own tools name it, with the newest CUDA that it runs: 535.104.05, CUDA 12.2. Null without a GPU.</summary>
     public static string? Driver()
     {
@@ -63,6 +62,7 @@ public static unsafe partial class Cuda
         return $"{(number.Length > 0 ? number + ", " : "")}CUDA {version / 1000}.{version % 1000 / 10}";
     }
 
+    /// <summary>Multiprocessors of the first device.</summary>
     public static int Multiprocessors { get; } = DeviceCount() > 0 && cuDeviceGetAttribute(out var count, 16, 0) == 0 ? count : 1;
 
     /// <summary>Loads compiled device code into the context that libtorch uses.</summary>
@@ -121,8 +121,9 @@ public static unsafe partial class Cuda
     internal static void Unpin(nint address) => _ = cuMemHostUnregister(address);
 
     /// <summary>
-    /// Gives the device back what libtorch's allocator holds and nobody uses. It has no entry point for that, but does it before it refuses a
-    /// request; so it is asked for what no card has.
+    /// Gives the device back what libtorch's allocator holds and nobody uses. libtorch has no entry point for that, but its
+    /// allocator does it before it refuses a request, so this asks for more than any card has. The allocator refuses without
+    /// mapping anything because <see cref="AllocatorSettings"/> limits it to the card's size. Costs a few milliseconds.
     /// </summary>
     public static void ReleaseCached(TorchSharp.torch.Device device)
     {

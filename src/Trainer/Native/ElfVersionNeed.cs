@@ -24,10 +24,10 @@ public static class ElfVersionNeed
         var bytes = File.ReadAllBytes(library);
         var folder = Path.Combine(cache, "native", Convert.ToHexStringLower(SHA256.HashData(bytes))[..16]);
         var copy = Path.Combine(folder, Path.GetFileName(library));
-        if (File.Exists(copy))
-            return copy;
         Loosen(bytes, library);
-        Directory.CreateDirectory(folder);
+        PrivateFolder.Make(folder);
+        if (File.Exists(copy) && File.ReadAllBytes(copy).AsSpan().SequenceEqual(bytes))
+            return copy;
         var staged = copy + "." + Guid.NewGuid().ToString("N");
         File.WriteAllBytes(staged, bytes);
         File.Move(staged, copy, overwrite: true);
@@ -84,7 +84,7 @@ public static class ElfVersionNeed
         ulong U64(long at) => BinaryPrimitives.ReadUInt64LittleEndian(elf.AsSpan((int)at));
         string Text(long at) => Encoding.ASCII.GetString(elf.AsSpan((int)at, Array.IndexOf(elf, (byte)0, (int)at) - (int)at));
         UserFault Refuse(string why) => new($"{name} does not load here: {why}.",
-            found: "a libstdc++ older than the library was built with", next: "use a system with GCC 13's libstdc++ or newer (Debian 13, Ubuntu 24.04)");
+            found: "a libstdc++ older than the library was built with", next: "use a system with GCC 13's libstdc++ or newer (Debian 13, Ubuntu 24.04)") { Failed = true };
     }
 
     private sealed record Section(uint Type, long Offset, long Size, uint Link, uint Info);

@@ -118,7 +118,7 @@ public sealed unsafe class Nvrtc
     {
         try
         {
-            Directory.CreateDirectory(Path.GetDirectoryName(file)!);
+            PrivateFolder.Make(Path.GetDirectoryName(file)!);
             var staged = $"{file}.{Environment.ProcessId}-{Guid.NewGuid():N}";
             using (var stream = new FileStream(staged, FileMode.CreateNew))
             {
@@ -128,7 +128,7 @@ public sealed unsafe class Nvrtc
             }
             System.IO.File.Move(staged, file, overwrite: true);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or UserFault)
         {
         }
     }

@@ -28,17 +28,18 @@ public static class Gpus
         static string Bare(string name) => name.Replace(" ", "", StringComparison.Ordinal).Replace("-", "", StringComparison.Ordinal).Replace("NVIDIA", "", StringComparison.OrdinalIgnoreCase).Replace("GeForce", "", StringComparison.OrdinalIgnoreCase);
         if (Known.FirstOrDefault(gpu => Bare(gpu.Name).Equals(Bare(text), StringComparison.OrdinalIgnoreCase)) is { } known)
             return known;
-        var number = text.Trim();
-        foreach (var unit in new[] { "GiB", "GB", "G" })
-        {
-            if (number.EndsWith(unit, StringComparison.OrdinalIgnoreCase))
-            {
-                number = number[..^unit.Length];
-                break;
-            }
-        }
-        if (double.TryParse(number, NumberStyles.Float, CultureInfo.InvariantCulture, out var gib) && gib is > 0 and < 100_000)
-            return new($"{gib.ToString(CultureInfo.InvariantCulture)} GiB", (int)(gib * 1024));
+        if (Memory(text) is { } bytes)
+            return new($"{(bytes / (double)(1L << 30)).ToString(CultureInfo.InvariantCulture)} GiB", (int)(bytes >> 20));
         throw new UserFault($"There is no card \"{text}\" in the table.", found: text, next: $"name one of {string.Join(", ", Known.Select(gpu => gpu.Name))}, or its memory: --gpu 24GiB");
+    }
+
+    /// <summary>An amount of memory, "64GiB", "64 GB" or "64", in bytes; null when it is none, or none from 1 MiB to 100,000 GiB.</summary>
+    public static long? Memory(string text)
+    {
+        var number = text.Trim();
+        if (new[] { "GiB", "GB", "G" }.FirstOrDefault(unit => number.EndsWith(unit, StringComparison.OrdinalIgnoreCase)) is { } unit)
+            number = number[..^unit.Length];
+        const NumberStyles form = NumberStyles.AllowDecimalPoint | NumberStyles.AllowTrailingWhite;
+        return double.TryParse(number, form, CultureInfo.InvariantCulture, out var gib) && gib is >= 1.0 / 1024 and < 100_000 ? (long)(gib * 1024) << 20 : null;
     }
 }

@@ -33,9 +33,12 @@ public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes, 
 public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool Fits)
 {
     /// <summary>Rows' names, shared with the meter.</summary>
-    public const string Context = "CUDA context", Weights = "weights", Slots = "streaming slots", Scratch = "expanded weight", Adapters = "adapters", Gradients = "gradients", Optimizer = "optimizer",
+    public const string Context = "CUDA context", Weights = "weights", Slots = "streaming slots", Scratch = "expanded weight", TrainedWeights = "trained weights", Adapters = "adapters", Gradients = "gradients", Optimizer = "optimizer",
         Activations = "activations", WorkingSet = "working set", Evaluation = "evaluation", Gaps = "rounding and gaps", HostActivations = "activations on the host", HostOptimizer = "optimizer on the host",
         HostWeights = "streamed weights", Staging = "staging buffers";
+
+    /// <summary>The row of the weights that are trained: the model's own, or the adapters.</summary>
+    public static string TrainedRow(AdapterKind kind) => kind == AdapterKind.None ? TrainedWeights : Adapters;
 
     /// <summary>Trained weights that an optimizer on the host works on at once; two pieces of value and moments are on the device.</summary>
     public const long OptimizerPiece = 8 << 20;
@@ -69,7 +72,10 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
     public long KeptOnHost { get; init; }
 
     /// <summary>Device bytes that stay between steps.</summary>
-    public long Resting => Rows.Where(row => row.Place == "device" && row.Name is Context or Weights or Slots or Scratch or Adapters or Gradients or Optimizer).Sum(row => row.Bytes);
+    public long Resting => Rows.Where(row => row.Place == "device" && Rests(row.Name)).Sum(row => row.Bytes);
+
+    /// <summary>Whether a row's bytes stay on the device between steps.</summary>
+    public static bool Rests(string row) => row is Context or Weights or Slots or Scratch or TrainedWeights or Adapters or Gradients or Optimizer;
 
     /// <summary>The fastest rung that fits; where none does, the smallest.</summary>
     /// <param name="config">The run's settings; what is written in them is kept as written.</param>
@@ -77,21 +83,22 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
     /// <param name="device">Where it runs.</param>
     /// <param name="longest">Tokens of the longest sequence.</param>
     /// <param name="evaluated">Of the longest one in an evaluation.</param>
-    public static MemoryPlan For(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0)
+    /// <param name="judged">Sequences of an evaluation; null when that is not known.</param>
+    public static MemoryPlan For(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0, int? judged = null)
     {
-        var ladder = Ladder(config, spec, device, longest, evaluated);
+        var ladder = Ladder(config, spec, device, longest, evaluated, judged);
         return ladder.FirstOrDefault(plan => plan.Fits) ?? ladder.MinBy(plan => plan.PeakBytes)!;
     }
 
     /// <summary>Every rung that the settings allow, the fastest first.</summary>
-    public static IReadOnlyList<MemoryPlan> Ladder(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0) =>
-        [.. Rung.All(config, spec, device).Select(rung => Count(config, spec, device, longest, rung, evaluated))
+    public static IReadOnlyList<MemoryPlan> Ladder(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0, int? judged = null) =>
+        [.. Rung.All(config, spec, device).Select(rung => Count(config, spec, device, longest, rung, evaluated, judged))
             .OrderBy(plan => Cost.Seconds(spec, config.Adapter.Kind, plan, device, longest, config.Train.BatchSize)).ThenBy(plan => plan.PeakBytes)];
 
     /// <summary>Whether a plan fits into so many bytes of device memory, with a margin.</summary>
     public static bool FitsInto(long peak, long? budget) => budget is null || peak <= budget * (1 - Margin);
 
-    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Rung rung, int evaluated = 0)
+    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Rung rung, int evaluated = 0, int? judged = null)
     {
         var (c, cuda) = (device.ComputeBytes, device.Kind == "cuda");
         var (linears, qlora, full) = (spec.Linears, config.Adapter.Kind == AdapterKind.Qlora, config.Adapter.Kind == AdapterKind.None);
@@ -127,22 +134,27 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         var (sums, rest) = device.FusedAttention ? (4 * tokens * q * parts, tokens * (3 * q + (spec.FusedQkv ? q + 2 * kv : 0)) * c) : (0, tokens * q * 8 * c);
         var attention = sums > left / 2 ? sums + Math.Max(0, rest - left) : Math.Max(0, sums + rest - left);
         var working = Math.Max(head, passing + Math.Max(tokens * m * c + 2 * input, 3 * input + attention));
-        // An evaluation keeps nothing: it matters where its rows are longer.
-        var judged = (long)rung.MicroBatch * evaluated;
-        var evaluation = Math.Max(0, LayerBytes(spec, judged, device, config.Adapter) + judged * (m + 3 * h) * c + Math.Min(judged, rows) * spec.VocabSize * (c + (cuda ? 0 : 8)) - activations - working);
+        // An evaluation keeps nothing: it matters where its rows are longer. Its micro-batch is the run's, or all its rows where
+        // those are fewer.
+        var atOnce = (long)Math.Min(rung.MicroBatch, judged ?? rung.MicroBatch) * evaluated;
+        var evaluation = Math.Max(0, LayerBytes(spec, atOnce, device, config.Adapter) + atOnce * (m + 3 * h) * c + Math.Min(atOnce, ChunkRows(spec.VocabSize, c)) * spec.VocabSize * (c + (cuda ? 0 : 8)) - activations - working);
 
         LedgerRow Row(string name, long bytes, string why, string place = "device") => new(name, bytes, place, why);
         var ledger = new List<LedgerRow>();
         if (device.ContextBytes > 0)
             ledger.Add(Row(Context, device.ContextBytes, "the driver's and libtorch's own"));
-        ledger.Add(Row(Weights, weightBytes, full ? "all weights are trained: see adapters"
-            : $"{others:N0} × {c} B + {linearWeights:N0} × " + (!qlora ? $"{c} B" : config.Quantization.DoubleQuant ? "4.127 bit" : "4.5 bit") + (streamed > 0 ? $" − {rung.StreamLayers} layers × {layerBytes:N0} B" : "")));
+        if (!full)
+        {
+            var bytes = !qlora ? $"{c} B" : config.Quantization.DoubleQuant ? "4.127 bit" : "4.5 bit";
+            ledger.Add(Row(Weights, weightBytes, $"{others:N0} × {c} B + {linearWeights:N0} × {bytes}"
+                + (streamed > 0 ? $" − {rung.StreamLayers} layers × {layerBytes:N0} B" : "")));
+        }
         if (streamed > 0)
             ledger.Add(Row(Slots, 2 * layerBytes, "room for two layers' weights"));
         if (qlora && cuda)
             ledger.Add(Row(Scratch, widest * c, $"{widest:N0} × {c} B, one at a time"));
         var values = count * (c < 4 || (rung.OffloadOptimizer && cuda) ? c : 0) + (rung.OffloadOptimizer ? 0 : count * 4);
-        ledger.Add(Row(Adapters, values, (full ? "" : $"{adapted.Count} modules, rank {rank}: ") + $"{count:N0} trained weights × " + (rung.OffloadOptimizer ? $"{c} B" : $"4 B{(c < 4 ? $" and a copy in {c} B" : "")}")));
+        ledger.Add(Row(TrainedRow(config.Adapter.Kind), values, (full ? "" : $"{adapted.Count} modules, rank {rank}: ") + $"{count:N0} trained weights × " + (rung.OffloadOptimizer ? $"{c} B" : $"4 B{(c < 4 ? $" and a copy in {c} B" : "")}")));
         ledger.Add(Row(Gradients, count * 4, $"{count:N0} × 4 B"));
         ledger.Add(rung.OffloadOptimizer ? Row(Optimizer, 24 * Math.Min(count, OptimizerPiece), $"two pieces of {Math.Min(count, OptimizerPiece):N0} × 3 × 4 B") : Row(Optimizer, count * 8, $"{count:N0} × 2 moments × 4 B"));
         ledger.Add(Row(Activations, activations, !rung.Recompute ? $"{spec.Layers} layers × {input + layer:N0} B for {tokens:N0} tokens"

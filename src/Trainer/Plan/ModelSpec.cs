@@ -65,6 +65,9 @@ public sealed record ModelSpec
     private static readonly string[] activations = ["silu", "gelu", "gelu_pytorch_tanh", "relu"];
     private static readonly string[] ropes = ["default", "linear", "llama3", "yarn", "dynamic"];
 
+    // Several times what the largest known models have; within them, every count of bytes fits into 64 bits.
+    private const int MostLayers = 1_000, MostWidth = 1 << 17, MostInner = 1 << 20, MostHeads = 4_096, MostWords = 1 << 24, MostPositions = 1 << 24;
+
     // Settings that would change the arithmetic in a way that is not known here, unless they have the harmless value.
     private static readonly (string Key, string Harmless)[] foreign =
     [
@@ -76,32 +79,26 @@ public sealed record ModelSpec
     /// <summary>Reads a config.json (or the one in a folder). All problems are in one fault.</summary>
     public static ModelSpec Read(string path)
     {
-        var file = Directory.Exists(path) ? Path.Combine(path, "config.json") : path;
+        var file = Directory.Exists(path) ? Path.Combine(path, ModelLayout.Config) : path;
         if (!File.Exists(file))
             throw new UserFault($"{file} is missing.", found: Directory.Exists(path) ? "the folder, without a config.json" : "no such folder", next: "name a folder that holds config.json and the weights");
-        JsonElement root;
+        var root = Parse(file);
+        if (root.ValueKind != JsonValueKind.Object)
+            throw new UserFault($"{file} is not a model's config.", found: root.ValueKind.ToString());
+        var generation = Path.Combine(Path.GetDirectoryName(file)!, ModelLayout.Generation);
+        return Parse(new Settings(file, root), File.Exists(generation) ? Parse(generation) : null);
+    }
+
+    private static JsonElement Parse(string file)
+    {
         try
         {
-            root = JsonDocument.Parse(File.ReadAllBytes(file)).RootElement;
+            return JsonDocument.Parse(UntrustedFile.ReadAllBytes(file, UntrustedFile.Settings)).RootElement;
         }
         catch (JsonException e)
         {
             throw new UserFault($"{file} is not valid JSON.", found: e.Message, inner: e);
         }
-        if (root.ValueKind != JsonValueKind.Object)
-            throw new UserFault($"{file} is not a model's config.", found: root.ValueKind.ToString());
-        var generation = Path.Combine(Path.GetDirectoryName(file)!, "generation_config.json");
-        JsonElement? more = null;
-        try
-        {
-            if (File.Exists(generation))
-                more = JsonDocument.Parse(File.ReadAllBytes(generation)).RootElement;
-        }
-        catch (JsonException e)
-        {
-            throw new UserFault($"{generation} is not valid JSON.", found: e.Message, inner: e);
-        }
-        return Parse(new Settings(file, root), more);
     }
 
     /// <summary>Every tensor of the weights file, in the order of the layers.</summary>
@@ -138,6 +135,9 @@ public sealed record ModelSpec
 
     /// <summary>The linears of the layers, in the order they are run; the head is not among them.</summary>
     public IReadOnlyList<LinearSpec> Linears => [.. Enumerable.Range(0, Layers).SelectMany(LayerLinears)];
+
+    /// <summary>Every linear that an adapter may lie around: those of the layers and the head.</summary>
+    public IReadOnlyList<LinearSpec> AllLinears => [.. Linears, new("lm_head", HiddenSize, VocabSize, false)];
 
     /// <summary>Weights in all, a tied head counted once.</summary>
     public long Parameters => Tensors.Sum(tensor => tensor.Shape.Aggregate(1L, (a, b) => a * b));
@@ -181,11 +181,11 @@ public sealed record ModelSpec
                 config.Problem(key, $"is {value}, which is not supported");
         }
 
-        var (heads, hidden, layers) = (config.Int("num_attention_heads"), config.Int("hidden_size"), config.Int("num_hidden_layers"));
+        var (heads, hidden, layers) = (config.Int("num_attention_heads", MostHeads), config.Int("hidden_size", MostWidth), config.Int("num_hidden_layers", MostLayers));
         var kv = config.Raw("num_key_value_heads") == "null" ? heads
-            : config.Int("num_key_value_heads", family switch { "mistral" => 8, "qwen2" or "qwen3" => 32, _ => heads });
-        var dim = config.Int("head_dim", family == "qwen3" ? 128 : heads > 0 ? hidden / heads : 0);
-        var maxPositions = config.Int("max_position_embeddings", family switch { "llama" => 2048, "mistral" => 131072, "phi3" => 4096, _ => 32768 });
+            : config.Int("num_key_value_heads", MostHeads, family switch { "mistral" => 8, "qwen2" or "qwen3" => 32, _ => heads });
+        var dim = config.Int("head_dim", MostWidth, family == "qwen3" ? 128 : heads > 0 ? hidden / heads : 0);
+        var maxPositions = config.Int("max_position_embeddings", MostPositions, family switch { "llama" => 2048, "mistral" => 131072, "phi3" => 4096, _ => 32768 });
         var act = config.Text("hidden_act") ?? "silu";
         if (!activations.Contains(act))
             config.Problem("hidden_act", $"\"{act}\" is not supported; known: {string.Join(", ", activations)}");
@@ -196,6 +196,8 @@ public sealed record ModelSpec
         if (config.Root.TryGetProperty("architectures", out var heading) && heading.ValueKind == JsonValueKind.Array
             && heading.EnumerateArray().Any(name => !name.ToString().EndsWith("ForCausalLM", StringComparison.Ordinal)))
             config.Problem("architectures", $"is {heading.GetRawText()}; only causal language models are supported");
+        if ((long)heads * dim > MostWidth)
+            config.Problem("head_dim", $"times num_attention_heads is {(long)heads * dim:N0}, which must be at most {MostWidth:N0}");
         if (heads > 0 && kv > 0 && heads % kv != 0)
             config.Problem("num_key_value_heads", $"is {kv}, which does not divide num_attention_heads = {heads}");
         if (config.Flag("scale_attn_by_inverse_layer_idx", false))
@@ -211,9 +213,9 @@ public sealed record ModelSpec
         var spec = new ModelSpec
         {
             ModelType = family,
-            VocabSize = config.Int("vocab_size"),
+            VocabSize = config.Int("vocab_size", MostWords),
             HiddenSize = hidden,
-            IntermediateSize = config.Int("intermediate_size"),
+            IntermediateSize = config.Int("intermediate_size", MostInner),
             Layers = layers,
             Heads = heads,
             KvHeads = kv,
@@ -274,13 +276,15 @@ public sealed record ModelSpec
         string[] needed = type switch { "linear" or "dynamic" => ["factor"], "yarn" => ["factor"], "llama3" => ["factor", "low_freq_factor", "high_freq_factor"], _ => [] };
         foreach (var key in needed.Where(key => Of(key) is null))
             config.Problem(key, $"is missing, which rope_type {type} needs");
-        foreach (var (key, value) in new[] { ("factor", rope.Factor), ("low_freq_factor", rope.LowFreqFactor), ("high_freq_factor", rope.HighFreqFactor), ("rope_theta", rope.Theta), ("partial_rotary_factor", rope.PartialRotaryFactor) })
+        foreach (var (key, value) in new[] { ("factor", rope.Factor), ("low_freq_factor", rope.LowFreqFactor), ("high_freq_factor", rope.HighFreqFactor), ("rope_theta", rope.Theta), ("partial_rotary_factor", rope.PartialRotaryFactor), ("original_max_position_embeddings", rope.OriginalMaxPositions) })
         {
             if (value is <= 0)
                 config.Problem(key, $"is {value}, which must be above 0");
         }
         if (type == "llama3" && rope.LowFreqFactor >= rope.HighFreqFactor)
             config.Problem("low_freq_factor", $"is {rope.LowFreqFactor}, which must be below high_freq_factor = {rope.HighFreqFactor}");
+        if (rope.PartialRotaryFactor > 1)
+            config.Problem("partial_rotary_factor", $"is {rope.PartialRotaryFactor}, which must be at most 1");
         if (rope.PartialRotaryFactor != 1 && family != "phi3")
             config.Problem("partial_rotary_factor", $"is {rope.PartialRotaryFactor}, which {family} does not know");
         return rope;
@@ -339,7 +343,7 @@ public sealed record ModelSpec
 
         public JsonElement Root => root;
 
-        public void Problem(string key, string message) => problems.Add(new(key, message, file));
+        public void Problem(string key, string message) => problems.Add(new(key, UserFault.Short(message), file));
 
         public bool Has(string key) => root.TryGetProperty(key, out _);
 
@@ -357,19 +361,22 @@ public sealed record ModelSpec
         {
             if (!from.TryGetProperty(key, out var value) || value.ValueKind == JsonValueKind.Null)
                 return null;
-            if (value.ValueKind == JsonValueKind.Number)
-                return value.GetDouble();
+            if (value.ValueKind == JsonValueKind.Number && value.GetDouble() is var number && double.IsFinite(number))
+                return number;
             Problem(key, $"is {value.GetRawText()}, which must be a number");
             return null;
         }
 
-        public int Int(string key, int? otherwise = null)
+        /// <summary>A whole number from 1; what is refused is given as 1, so that reading can go on.</summary>
+        public int Int(string key, int most, int? otherwise = null)
         {
             var value = Number(key) ?? otherwise;
-            if (value is null)
+            if (value is null && Raw(key) is null or "null")
                 Problem(key, "is missing");
-            else if (value < 1 || value > int.MaxValue || value != Math.Floor(value.Value))
-                Problem(key, $"is {value.Value.ToString(CultureInfo.InvariantCulture)}, which must be a whole number above 0");
+            else if (value is null)
+                return 1;                                                      // told already
+            else if (value < 1 || value > most || value != Math.Floor(value.Value))
+                Problem(key, $"is {value.Value.ToString(CultureInfo.InvariantCulture)}, which must be a whole number from 1 to {most:N0}");
             else
                 return (int)value;
             return 1;

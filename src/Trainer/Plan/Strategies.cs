@@ -81,7 +81,7 @@ public static class Strategies
         long Row(string name) => plan.Rows.Where(row => row.Name == name).Sum(row => row.Bytes);
         var c = device.ComputeBytes;
         var copy = c < 4 ? plan.Trained * c : 0;                              // what products read stays whole up to stage 2
-        var divided = Row(MemoryPlan.Adapters) - copy + Row(MemoryPlan.Gradients) + Row(MemoryPlan.Optimizer) + (stage == 3 ? copy + Row(MemoryPlan.Weights) : 0);
+        var divided = Row(MemoryPlan.TrainedRow(kind)) - copy + Row(MemoryPlan.Gradients) + Row(MemoryPlan.Optimizer) + (stage == 3 ? copy + Row(MemoryPlan.Weights) : 0);
         var layers = kind == AdapterKind.None ? copy : Row(MemoryPlan.Weights);
         var gathered = stage == 3 ? 2 * layers / Math.Max(1, spec.Layers) : 0;
         return plan.PeakBytes - divided + divided / devices + gathered;

@@ -21,11 +21,13 @@ public static class FineTune
     public static Result Run(Job job, CancellationToken stop)
     {
         using var scope = NewDisposeScope();
+        var spec = ModelSpec.Read(job.Model);
+        job = job with { Config = StartingAdapter.Settle(job.Config, spec, text => job.Watcher.Stage("adapter", text)) };
         var config = job.Config.Config;
-        var inputs = Inputs.Read(job, stop);
+        var inputs = Inputs.Read(job, spec, stop);
         var earlier = new Earlier(job);
         var device = PlanDevice(job.Backend, inputs.Type, config.Memory);
-        var plans = MemoryPlan.Ladder(config, inputs.Spec, device, inputs.Longest, inputs.LongestEval);
+        var plans = MemoryPlan.Ladder(config, inputs.Spec, device, inputs.Longest, inputs.LongestEval, inputs.Eval?.Rows.Count);
         var plan = Choose(job, plans, device, earlier.MicroBatch ?? PlannedBefore(job.Again));
         var batches = new Batches(inputs.Rows.Rows, config.Data, config.Train, plan.Rung.MicroBatch);
         var hashes = inputs.Hashes(job);
@@ -70,7 +72,7 @@ public static class FineTune
                 if (job.Backend.Kind == "cuda")
                     Cuda.ReleaseCached(job.Backend.Device);
                 var smaller = plans.FirstOrDefault(other => other.HostFits && other.Resting < plan.Resting && other.PeakBytes < plan.PeakBytes) ?? throw new UserFault("Memory ran out while the model was made ready.",
-                    found: $"{why}; the plan was {plan.Rung}, {plan.PeakBytes / 1048576.0:N0} MiB", next: "free memory, or use adapter.kind = \"qlora\"");
+                    found: $"{why}; the plan was {plan.Rung}, {plan.PeakBytes / 1048576.0:N0} MiB", next: "free memory, or use adapter.kind = \"qlora\"") { Failed = true };
                 var text = $"memory ran out while the model was made ready: {plan.Rung} → {smaller.Rung}";
                 job.Watcher.Stage("memory", text);
                 Happened("memory", text);
@@ -96,7 +98,7 @@ public static class FineTune
             throw new UserFault("This does not fit into memory.",
                 found: $"{plan.PeakBytes / 1073741824.0:F2} GiB needed with the least that the settings allow ({plan.Rung}), {MemoryPlan.Budget(job.Config.Config, device) / 1073741824.0:F2} GiB free"
                     + (device.HostBytes is { } host && plan.HostBytes > host ? $"; {plan.HostBytes / 1073741824.0:F2} GiB needed on the host, {host / 1073741824.0:F2} GiB free" : ""),
-                next: "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise memory.budgetGiB");
+                next: "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise memory.budgetGiB") { Failed = true };
         }
         job.Watcher.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
         return plan;

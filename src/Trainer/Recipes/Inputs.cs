@@ -17,10 +17,9 @@ namespace Memopt.Trainer.Recipes;
 /// <param name="LongestEval">The same of the rows to evaluate on; 0 without any.</param>
 internal sealed record Inputs(ModelSpec Spec, ScalarType Type, Dataset Rows, Dataset? Eval, int Longest, int LongestEval)
 {
-    public static Inputs Read(Job job, CancellationToken stop)
+    public static Inputs Read(Job job, ModelSpec spec, CancellationToken stop)
     {
         var config = job.Config.Config;
-        var spec = ModelSpec.Read(job.Model);
         job.Watcher.Stage("model", $"{spec.ModelType}, {spec.Parameters:N0} parameters, {job.Model}");
         var rows = Read(job, spec, DataRole.Train, stop)!;
         var eval = Read(job, spec, DataRole.Eval, stop);
@@ -33,13 +32,13 @@ internal sealed record Inputs(ModelSpec Spec, ScalarType Type, Dataset Rows, Dat
     /// <summary>sha256 of each by name; reads the weights as a whole, and what says how to compute with them.</summary>
     public IReadOnlyDictionary<string, string> Hashes(Job job)
     {
-        var hashes = new Dictionary<string, string> { ["config"] = job.Config.Hash, ["data.train"] = Rows.Hash, ["model"] = Hash(job.Model, [.. WeightStream.Files(job.Model), "config.json"]) };
+        var hashes = new Dictionary<string, string> { ["config"] = job.Config.Hash, ["data.train"] = Rows.Hash, ["model"] = Hash(job.Model, [.. WeightStream.Files(job.Model), ModelLayout.Config]) };
         foreach (var (part, hash) in ModelText.Hashes(job.Model))
             hashes[part] = hash;
         if (Eval is not null)
             hashes["data.eval"] = Eval.Hash;
         if (job.Config.From is { } from)
-            hashes["adapter.from"] = Hash(AdapterFiles.Check(from), ["adapter_model.safetensors"]);
+            hashes["adapter.from"] = Hash(from, [PeftAdapter.WeightsFile]);
         return hashes;
     }
 
@@ -47,7 +46,7 @@ internal sealed record Inputs(ModelSpec Spec, ScalarType Type, Dataset Rows, Dat
     {
         var stage = role == DataRole.Train ? "data" : "evaluation data";
         var reports = new DataReports(text => job.Watcher.Stage(stage, text), (done, total) => job.Watcher.Progress("tokenizing, MiB", done >> 20, total >> 20));
-        var data = Dataset.Load(job.Config, new ModelText(job.Model, FineTune.EndOfTurn(spec)), role, reports, stop);
+        var data = Dataset.Load(job.Config, new ModelText(job.Model, FineTune.EndOfTurn(spec), stop: stop), role, reports, stop);
         data?.Within(spec.VocabSize);
         if (data is not null)
             job.Watcher.Stage(stage, data.Summary(job.Config.Config.Data));
@@ -62,6 +61,7 @@ internal sealed record Inputs(ModelSpec Spec, ScalarType Type, Dataset Rows, Dat
         foreach (var file in files)
         {
             sha.AppendData(Encoding.UTF8.GetBytes(file));
+            UntrustedFile.Check(Path.Combine(folder, file));
             using var stream = File.OpenRead(Path.Combine(folder, file));
             for (int count; (count = stream.Read(buffer)) > 0;)
                 sha.AppendData(buffer, 0, count);

@@ -1,6 +1,8 @@
 using Memopt.Trainer.Kernels;
+using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
+using Memopt.Trainer.Plan;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -86,6 +88,20 @@ public sealed class Optimizer : IDisposable
         host.MakeRoom();
     }
 
+    /// <summary>Adds the bytes of its arrays.</summary>
+    public void Measure(MeasuredRows rows, AdapterKind kind)
+    {
+        var trained = MemoryPlan.TrainedRow(kind);
+        var onHost = OnHost && device.type != DeviceType.CPU;
+        rows.Add(onHost ? MemoryPlan.HostOptimizer : trained, Bytes(value));
+        rows.Add(onHost ? MemoryPlan.HostOptimizer : MemoryPlan.Optimizer, Bytes(mean) + Bytes(square));
+        rows.Add(trained, copy is null ? 0 : Bytes(copy));
+        rows.Add(MemoryPlan.Gradients, Bytes(gradient));
+        rows.Add(MemoryPlan.Optimizer, (scratch is null ? 0 : Bytes(scratch)) + (host?.Rooms.Sum(Bytes) ?? 0));
+
+        static long Bytes(Tensor tensor) => tensor.numel() * tensor.element_size();
+    }
+
     /// <summary>Called when the state was read from a checkpoint.</summary>
     public void Restored() => copy?.copy_(value);
 
@@ -163,7 +179,7 @@ public sealed class Optimizer : IDisposable
             (this.arrays, this.device) = (arrays, device);
             if (device.type != DeviceType.CUDA)
                 return;
-            piece = Math.Min(arrays[0].numel(), Plan.MemoryPlan.OptimizerPiece);
+            piece = Math.Min(arrays[0].numel(), MemoryPlan.OptimizerPiece);
             var pinned = 0;
             try
             {
@@ -191,6 +207,9 @@ public sealed class Optimizer : IDisposable
                     part.DetachFromDisposeScope();
             }
         }
+
+        /// <summary>The device memory for the pieces.</summary>
+        public IEnumerable<Tensor> Rooms => rooms.SelectMany(room => room);
 
         public void ForEach(Action<Tensor[], long, long> step)
         {
@@ -228,7 +247,7 @@ public sealed class Optimizer : IDisposable
             computed?.Dispose();
             foreach (var @event in arrived.Concat(left))
                 @event.Dispose();
-            foreach (var room in rooms.SelectMany(room => room))
+            foreach (var room in Rooms)
                 room.Dispose();
             foreach (var array in incoming is null ? [] : arrays)
                 Cuda.Unpin(Aten.DataPointer(array));

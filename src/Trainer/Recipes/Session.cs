@@ -74,7 +74,7 @@ public sealed record Session
             Watcher.Stage("warning", warning);
         if (parent is { Kind: "sweep" } && backend.Kind == "cuda")
             Cuda.ReleaseCached(backend.Device);                               // what those before it had is free again
-        var (commit, dirty) = Surroundings.Git(config.Folder);
+        var (commit, dirty) = Surroundings.Commit(config.Folder);
         using var uploads = Storage.Uploads(config, Store, text => Watcher.Stage("upload", text));
         var result = FineTune.Run(new Job
         {
@@ -113,7 +113,8 @@ public sealed record Session
                 ["config.file"] = Path.GetFileName(config.File),
             },
         }, stop);
-        if (result.Status == RunStatus.Finished && config.Config.Adapter.Kind != AdapterKind.None)
+        // Of a sweep only the best is registered, by the sweep.
+        if (result.Status == RunStatus.Finished && parent is not { Kind: "sweep" })
             Register(config, Store, result.RunId, Watcher);
         // What a part of a sweep leaves unsent its next part sends, and the sweep waits for all of it.
         return uploads is null || parent is { Kind: "sweep" } ? result : result with { Unsafe = Storage.Finish(uploads, config, Watcher, stop) };
@@ -145,17 +146,22 @@ public sealed record Session
     }
 
     /// <summary>Makes a run's adapter the next version of its name; what cannot be registered ends no training.</summary>
-    private static void Register(LoadedConfig config, IRunStore store, string id, IWatcher watcher)
+    public static void Register(LoadedConfig config, IRunStore store, string id, IWatcher watcher)
     {
+        if (config.Config.Adapter.Kind == AdapterKind.None)
+            return;
         try
         {
             if (store.Get(id) is not { } run || run.Artifacts.FirstOrDefault(link => link.Name == "adapter") is not { } link)
                 return;
             var name = config.Config.Tracking.Register ?? AdapterRegistry.NameOf(config.Config.Tracking.Experiment);
             var registry = new AdapterRegistry(Storage.Artifacts(config).Folder);
-            var known = registry.Find(name)?.Versions.Count ?? 0;
-            if (registry.Register(name, link, run, config.Config.Tracking.Best) is { } version && registry.Find(name) is { } adapter && adapter.Versions.Count > known)
-                watcher.Stage("registered", $"{name}@{version.Number}: {string.Join(", ", adapter.Aliases.Where(alias => alias.Value == version.Number).Select(alias => alias.Key))}");
+            var before = registry.Find(name);
+            if (registry.Register(name, link, run, config.Config.Tracking.Best) is not { } version || registry.Find(name) is not { } adapter || adapter.Versions.Count <= (before?.Versions.Count ?? 0))
+                return;
+            watcher.Stage("registered", $"{name}@{version.Number}: {string.Join(", ", adapter.Aliases.Where(alias => alias.Value == version.Number).Select(alias => alias.Key))}");
+            if (adapter.NotCompared(before) is { } was)
+                watcher.Stage("", $"{name}@{was.Number}, the best before, was judged on other evaluation data; the two are not compared");
         }
         catch (TrackingException e)
         {
@@ -189,7 +195,7 @@ public sealed record Session
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
-                throw new UserFault($"{output} cannot be written.", found: e.Message, next: "run from a folder that can be written; checkpoints and the result go beside the config");
+                throw new UserFault($"{output} cannot be written.", found: e.Message, next: "run from a folder that can be written; checkpoints and the result go beside the config") { Failed = true };
             }
         }
     }

@@ -17,8 +17,14 @@ namespace Memopt.Trainer.Recipes;
 /// <param name="meter">Told of peaks.</param>
 public sealed class Stepper(Decoder model, Optimizer optimizer, Schedule schedule, TrainConfig config, LossScale? scale, Meter meter)
 {
-    /// <summary>Bytes kept between the way out and the way back of the step before, where that was asked for.</summary>
+    /// <summary>Most bytes kept between forward and backward in the steps that were measured.</summary>
     public long Activations { get; private set; }
+
+    /// <summary>Most bytes beyond the activations in the steps that were measured, the allocator's gaps among them.</summary>
+    public long WorkingSet { get; private set; }
+
+    /// <summary>Drops what was measured: the next steps need other memory.</summary>
+    public void Remeasure() => (Activations, WorkingSet) = (0, 0);
 
     /// <param name="index">From 0.</param>
     /// <param name="parts">Its micro-batches.</param>
@@ -52,7 +58,7 @@ public sealed class Stepper(Decoder model, Optimizer optimizer, Schedule schedul
             if (double.IsFinite(loss) && scale?.Halve() == true)
                 continue;
             throw new UserFault($"The loss is no longer a number at step {index + 1}.", found: $"loss {loss}, gradient norm {norm}",
-                next: $"lower train.learningRate (now {config.LearningRate}) or set train.clip, and run again; the last checkpoint is whole");
+                next: $"lower train.learningRate (now {config.LearningRate}) or set train.clip, and run again; the last checkpoint is whole") { Failed = true };
         }
         var seconds = watch.Elapsed.TotalSeconds;
         return new(index + 1, loss, schedule.At(index), norm, targets, parts.Sum(part => part.Tokens) / seconds, meter.RunPeak, seconds);
@@ -63,6 +69,7 @@ public sealed class Stepper(Decoder model, Optimizer optimizer, Schedule schedul
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
+        meter.Reset();
         Learn(batch, (scale?.Value ?? 1) / batch.Targets.Length, 0, measure: true);
         optimizer.Norm();
         Forget();
@@ -86,6 +93,8 @@ public sealed class Stepper(Decoder model, Optimizer optimizer, Schedule schedul
             meter.Sample();
         hidden.Dispose();
         back!(lossBack!(loss)).Dispose();
+        if (measure)
+            WorkingSet = Math.Max(WorkingSet, meter.Peak - start - Activations);
         return loss.MoveToOuterDisposeScope();
     }
 

@@ -28,19 +28,12 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
     public Result Run(IReadOnlyList<MemoryPlan> plans, MemoryPlan start, CancellationToken stop)
     {
         using var recording = job.Uploads?.Recording(earlier.RunId, record, () => step);
-        var measured = new Dictionary<string, long>();
         var used = cuda ? Cuda.UsedBytes : (Func<long>?)null;
         var empty = new Meter(used).Now();
         // On a GPU the meter reads what all programs have: there a budget is the plan's to keep, and the allocator's to refuse.
         var limit = job.MemoryLimit ?? (!cuda && config.Memory.BudgetGiB is { } gib ? () => (long)(gib * (1L << 30)) : null);
         var meter = new Meter(used, limit is null ? null : () => empty + limit());
-        var before = meter.Sample();
-        long Since(string name)
-        {
-            var now = meter.Sample();
-            measured[name] = Math.Max(0, now - before);
-            return before = now;
-        }
+        meter.Sample();
 
         LayerStream Stream(bool spill) => new(inputs.Spec.Layers, job.Backend.Device, spill || !cuda ? Path.Combine(job.Output, "streamed.weights") : null);
         // In a file from the beginning if the ladder may come to where the host is too small: what streams is not moved again.
@@ -55,22 +48,21 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
             });
         if (cuda)
             Cuda.ReleaseCached(model.Device);
-        Since(MemoryPlan.Weights);
-        var (alpha, rslora, biases) = (config.Adapter.Alpha, config.Adapter.UseRslora, config.Adapter.Biases);
+        meter.Sample();
+        var expanding = model.Linears().Select(slot => slot.Linear).OfType<Nf4Linear>().FirstOrDefault();
+        expanding?.AllocateScratch();
         if (job.Config.From is { } from)
-            (_, alpha, rslora, _, biases) = AdapterFiles.Load(from, model, config.Adapter.Dropout);
+            AdapterFiles.Load(from, model, config.Adapter.Dropout);
         else if (config.Adapter.Kind != AdapterKind.None)
             AdapterPass.Attach(model, config.Adapter, config.Train.Seed);
         var sampling = false;
-        var trained = AdapterPass.Trained(model, config.Adapter.Kind, biases);
+        var trained = AdapterPass.Trained(model, config.Adapter.Kind, config.Adapter.Biases);
         using var optimizer = new Optimizer(trained, config.Train, model.Device, inputs.Type, start.Rung.OffloadOptimizer);
         using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => sampling, stream, () => Stream(spill));
         arrangement.Take(start.Rung);
         using var scale = inputs.Type == float16 ? new LossScale() : null;
         IReadOnlyList<(string, Tensor)> State() => scale is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scale.State)];
-        var states = Since("states");                                         // weights trained, gradients, two moments: equal parts
-        foreach (var (name, parts) in new[] { (MemoryPlan.Adapters, 1), (MemoryPlan.Gradients, 1), (MemoryPlan.Optimizer, 2) })
-            measured[name] = measured["states"] * parts / 4;
+        meter.Sample();
         if (earlier.Checkpoint is { } checkpoint)
         {
             CheckpointFolder.Load(checkpoint, State());
@@ -105,10 +97,8 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         }
         if (saved != step || earlier.Checkpoint is null)
             Save(step);
-        measured[MemoryPlan.Activations] = stepper.Activations;
-        measured[MemoryPlan.WorkingSet] = Math.Max(0, meter.RunPeak - states - stepper.Activations);
         // Where nothing was trained the record keeps what was measured when it was.
-        IReadOnlyList<LedgerRow> ledger = step == begun ? [] : [.. ladder.Plan.Rows.Select(row => row with { Measured = measured.TryGetValue(row.Name, out var bytes) ? bytes : null })];
+        var ledger = step == begun ? [] : Measured();
         if (ledger.Count > 0)
             job.Watcher.Ledger(ledger, measured: true);
         if (step < batches.TotalSteps)
@@ -118,8 +108,8 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         IReadOnlyDictionary<string, double> values = new Dictionary<string, double>();
         try
         {
-            if (inputs.Eval is { } rows)
-                (score, values) = Evaluate(model, rows, ladder, calm, stop);
+            if (inputs.Eval is { } eval)
+                (score, values) = Evaluate(model, eval, ladder, calm, stop);
         }
         catch (OperationCanceledException) when (stop.IsCancellationRequested)
         {
@@ -131,7 +121,7 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
             if (config.Adapter.Kind == AdapterKind.None)
                 MergedModel.Save(staged, job.Model, model);
             else
-                AdapterFiles.Save(staged, model, alpha, rslora, config.Adapter.Dropout, biases, config.Model.Source);
+                AdapterFiles.Save(staged, model, config);
             return true;
         });
         Directory.Move(staged, Emptied(job.AdapterFolder));
@@ -157,7 +147,7 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
                 throw new UserFault($"The checkpoint of step {at} cannot be written to {earlier.Checkpoints.Folder}.", found: e.Message,
-                    next: "free some space and run again: it goes on from the checkpoint before", inner: e);
+                    next: "free some space and run again: it goes on from the checkpoint before", inner: e) { Failed = true };
             }
             saved = at;
         }
@@ -165,9 +155,29 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         void Release()
         {
             stepper.Forget();
+            stepper.Remeasure();
+            sampling = true;
             calm.Collect();
             if (cuda)
                 Cuda.ReleaseCached(model.Device);
+        }
+
+        IReadOnlyList<LedgerRow> Measured()
+        {
+            var rows = new MeasuredRows();
+            rows.Add(MemoryPlan.Weights, model.FrozenBytes);
+            rows.Add(MemoryPlan.Scratch, expanding?.ScratchBytes ?? 0);
+            optimizer.Measure(rows, config.Adapter.Kind);
+            arrangement.Measure(rows);
+            if (cuda)
+            {
+                rows.Add(MemoryPlan.Staging, Staging.Bytes);
+                Cuda.ReleaseCached(model.Device);
+                rows.Add(MemoryPlan.Gaps, Math.Max(0, meter.Now() - empty - rows.Resting));
+            }
+            rows.Add(MemoryPlan.Activations, stepper.Activations);
+            rows.Add(MemoryPlan.WorkingSet, stepper.WorkingSet);
+            return rows.Fill(ladder.Plan.Rows);
         }
 
         // What is free, and what the run has already; within the limits that were set.
@@ -209,7 +219,7 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         var values = new Dictionary<string, double> { ["loss"] = score.Loss, ["perplexity"] = score.Perplexity, ["accuracy"] = score.Accuracy, ["tokens"] = score.Tokens };
         if (job.Metrics.Count > 0)
         {
-            var text = new ModelText(job.Model, FineTune.EndOfTurn(inputs.Spec));
+            var text = new ModelText(job.Model, FineTune.EndOfTurn(inputs.Spec), stop: stop);
             var answers = ladder.Hold("the answers to the evaluation rows", () => Evaluation.Answers(model, text, eval.Rows).Select((answer, at) =>
             {
                 stop.ThrowIfCancellationRequested();

@@ -37,7 +37,24 @@ public static class MergedModel
             }
             SafeTensors.Write(Path.Combine(folder, name), tensors, new Dictionary<string, string> { ["format"] = "pt" });
         }
-        foreach (var path in Directory.EnumerateFiles(source).Where(path => Path.GetExtension(path) is ".json" or ".jinja" or ".txt" or ".model"))
-            File.Copy(path, Path.Combine(folder, Path.GetFileName(path)), overwrite: true);
+        foreach (var name in Beside(source))
+        {
+            var target = Path.Combine(folder, name);
+            Directory.CreateDirectory(Path.GetDirectoryName(target)!);
+            File.Copy(Path.Combine(source, name), target, overwrite: true);
+        }
+    }
+
+    /// <summary>
+    /// What goes along with the weights, as paths within the folder: its texts and its named chat templates. An index goes only
+    /// with the shards that it names.
+    /// </summary>
+    private static IEnumerable<string> Beside(string source)
+    {
+        var templates = Path.Combine(source, ModelLayout.Templates);
+        var sharded = !File.Exists(Path.Combine(source, ModelLayout.Weights));
+        return Directory.EnumerateFiles(source).Where(path => Path.GetExtension(path) is ".json" or ".jinja" or ".txt" or ".model")
+            .Concat(Directory.Exists(templates) ? Directory.EnumerateFiles(templates, "*.jinja") : [])
+            .Select(path => Path.GetRelativePath(source, path)).Where(name => sharded || name != ModelLayout.Index);
     }
 }

@@ -16,35 +16,41 @@ public sealed class SafeTensors : IDisposable
 {
     private static readonly Dictionary<string, (ScalarType Type, int Bytes)> types = new()
     {
-        ["F64"] = (float64, 8),
-        ["F32"] = (float32, 4),
-        ["F16"] = (float16, 2),
-        ["BF16"] = (bfloat16, 2),
-        ["I64"] = (int64, 8),
-        ["I32"] = (int32, 4),
-        ["I16"] = (int16, 2),
-        ["I8"] = (int8, 1),
-        ["U8"] = (uint8, 1),
-        ["BOOL"] = (@bool, 1),
+        // Not torch.float64 and its like: a header is read where libtorch is not loaded.
+        ["F64"] = (ScalarType.Float64, 8),
+        ["F32"] = (ScalarType.Float32, 4),
+        ["F16"] = (ScalarType.Float16, 2),
+        ["BF16"] = (ScalarType.BFloat16, 2),
+        ["I64"] = (ScalarType.Int64, 8),
+        ["I32"] = (ScalarType.Int32, 4),
+        ["I16"] = (ScalarType.Int16, 2),
+        ["I8"] = (ScalarType.Int8, 1),
+        ["U8"] = (ScalarType.Byte, 1),
+        ["BOOL"] = (ScalarType.Bool, 1),
     };
 
-    private const int WriteBytes = 32 << 20;
+    private const int WriteBytes = 32 << 20, MostDimensions = 16;
+    private const long LongestHeader = 100_000_000;   // the reference's limit
 
     private readonly SafeFileHandle handle;
     private readonly long data;
 
-    private SafeTensors(string file, SafeFileHandle handle, long data, IReadOnlyDictionary<string, StoredTensor> tensors) =>
-        (File, this.handle, this.data, Tensors) = (file, handle, data, tensors);
+    private SafeTensors(string file, SafeFileHandle handle, long data, IReadOnlyDictionary<string, StoredTensor> tensors, IReadOnlyDictionary<string, string> metadata) =>
+        (File, this.handle, this.data, Tensors, Metadata) = (file, handle, data, tensors, metadata);
 
     public string File { get; }
 
     public IReadOnlyDictionary<string, StoredTensor> Tensors { get; }
+
+    /// <summary>What the header's __metadata__ says.</summary>
+    public IReadOnlyDictionary<string, string> Metadata { get; }
 
     /// <summary>Opens a file and checks that every tensor lies within it; a truncated or malformed one is a fault that says how.</summary>
     public static SafeTensors Open(string file)
     {
         if (!System.IO.File.Exists(file))
             throw new UserFault($"{file} is missing.");
+        UntrustedFile.Check(file);
         var handle = System.IO.File.OpenHandle(file);
         try
         {
@@ -54,12 +60,13 @@ public sealed class SafeTensors : IDisposable
             var head = new byte[8];
             RandomAccess.Read(handle, head, 0);
             var length = BitConverter.ToInt64(head);
-            if (length < 2 || length > size - 8 || length > 512 << 20)
+            if (length < 2 || length > size - 8 || length > LongestHeader)
                 throw Broken($"a header of {length} bytes in a file of {size}");
             var text = new byte[length];
             for (var at = 0; at < text.Length;)
                 at += RandomAccess.Read(handle, text.AsSpan(at), 8 + at) is > 0 and var read ? read : throw Broken("truncated while it was read");
-            return new SafeTensors(file, handle, 8 + length, Header(text, size - 8 - length));
+            var metadata = new Dictionary<string, string>();
+            return new SafeTensors(file, handle, 8 + length, Header(text, size - 8 - length, metadata), metadata);
         }
         catch
         {
@@ -67,27 +74,46 @@ public sealed class SafeTensors : IDisposable
             throw;
         }
 
-        Dictionary<string, StoredTensor> Header(byte[] text, long available)
+        Dictionary<string, StoredTensor> Header(byte[] text, long available, Dictionary<string, string> metadata)
         {
             try
             {
                 var tensors = new Dictionary<string, StoredTensor>();
-                foreach (var (name, node) in JsonNode.Parse(Encoding.UTF8.GetString(text))!.AsObject())
+                var reader = new Utf8JsonReader(text);
+                if (!reader.Read() || reader.TokenType != JsonTokenType.StartObject)
+                    throw Broken("a header that is not an object");
+                while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
                 {
+                    var name = reader.GetString()!;
+                    reader.Read();
+                    using var entry = JsonDocument.ParseValue(ref reader);     // one at a time: a header may have a million
+                    var node = entry.RootElement;
                     if (name == "__metadata__")
+                    {
+                        foreach (var value in node.EnumerateObject())
+                            metadata[value.Name] = value.Value.GetString() ?? "";
                         continue;
-                    var type = (string)node!["dtype"]!;
-                    var shape = node["shape"]!.AsArray().Select(n => (long)n!).ToArray();
-                    var (from, to) = ((long)node["data_offsets"]![0]!, (long)node["data_offsets"]![1]!);
+                    }
+                    var type = node.GetProperty("dtype").GetString()!;
+                    var shape = node.GetProperty("shape").EnumerateArray().Select(n => n.GetInt64()).ToArray();
+                    var (from, to) = (node.GetProperty("data_offsets")[0].GetInt64(), node.GetProperty("data_offsets")[1].GetInt64());
+                    if (shape.Length > MostDimensions || shape.Any(n => n < 0))
+                        throw Broken($"\"{name}\" of shape [{string.Join(", ", shape)}]");
                     if (from < 0 || to < from || to > available)
                         throw Broken($"truncated: \"{name}\" ends at byte {to}, the file holds {available} bytes of data");
                     if (types.TryGetValue(type, out var known) && shape.Aggregate(1L, (a, b) => checked(a * b)) * known.Bytes != to - from)
                         throw Broken($"\"{name}\" {type} [{string.Join(", ", shape)}] does not fill its {to - from} bytes");
-                    tensors[name] = new(name, type, shape, from, to);
+                    if (!tensors.TryAdd(name, new(name, type, shape, from, to)))
+                        throw Broken($"\"{name}\" stands there twice");
                 }
+                reader.Read();
+                // As the reference does: a few bytes that stand for a thousand tensors would be read a thousand times.
+                var order = tensors.Values.OrderBy(tensor => tensor.From).ThenBy(tensor => tensor.To).ToList();
+                if (order.Zip(order.Skip(1)).FirstOrDefault(pair => pair.First.To > pair.Second.From) is ({ } first, { } second))
+                    throw Broken($"\"{first.Name}\" and \"{second.Name}\" share bytes");
                 return tensors;
             }
-            catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException or FormatException or OverflowException or ArgumentException)
+            catch (Exception e) when (e is JsonException or InvalidOperationException or KeyNotFoundException or IndexOutOfRangeException or NullReferenceException or FormatException or OverflowException or ArgumentException)
             {
                 throw Broken($"an unreadable header ({e.Message})");
             }

@@ -13,6 +13,9 @@ internal sealed class Staging : IDisposable
     public const long SlotBytes = 32 << 20;
     public const int Slots = 4;
 
+    /// <summary>Most bytes that a staging has held: what it allocated, for as long as a model was loaded.</summary>
+    public static long Bytes { get; private set; }
+
     private readonly nint[] slots = new nint[Slots];
     private readonly Cuda.Event[] sent = new Cuda.Event[Slots];
     private int next;
@@ -21,6 +24,7 @@ internal sealed class Staging : IDisposable
     {
         for (var i = 0; i < Slots; i++)
             (slots[i], sent[i]) = (Cuda.AllocatePinned(SlotBytes), new Cuda.Event());
+        Bytes = Math.Max(Bytes, slots.Length * SlotBytes);
     }
 
     /// <summary>A tensor of a file on the device, in a type or else the stored one. What is converted is so a slot at a time: the whole never lies there twice.</summary>

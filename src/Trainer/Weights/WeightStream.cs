@@ -29,7 +29,7 @@ public sealed class WeightStream : IParts, IDisposable
     private readonly Action<DecoderLayer>? built;
     private int read;
 
-    /// <param name="folder">Holds model.safetensors, or model.safetensors.index.json and its shards.</param>
+    /// <param name="folder">Holds model.safetensors, or else model.safetensors.index.json and its shards.</param>
     /// <param name="spec">What must be there; a missing, unexpected or misshapen tensor is a fault that lists all of them.</param>
     /// <param name="type">Type the unquantized weights are kept in.</param>
     /// <param name="device">Where they go.</param>
@@ -103,23 +103,24 @@ public sealed class WeightStream : IParts, IDisposable
 
     private static IEnumerable<(string Name, string File)> Index(string folder)
     {
-        var index = Path.Combine(folder, "model.safetensors.index.json");
-        if (!File.Exists(index))
+        var index = Path.Combine(folder, ModelLayout.Index);
+        var whole = Path.Combine(folder, ModelLayout.Weights);
+        if (ModelLayout.WeightFiles(name => File.Exists(Path.Combine(folder, name)), () => []) is [_])
         {
-            if (!File.Exists(Path.Combine(folder, "model.safetensors")))
+            if (!File.Exists(whole))
             {
                 throw new UserFault($"{folder} holds no weights.",
                     found: Directory.Exists(folder) ? string.Join(", ", Directory.EnumerateFiles(folder).Select(Path.GetFileName).Take(12)) : "no such folder",
                     next: "put model.safetensors (or its shards and model.safetensors.index.json) there");
             }
-            using var whole = SafeTensors.Open(Path.Combine(folder, "model.safetensors"));
-            return [.. whole.Tensors.Keys.Select(name => (name, "model.safetensors"))];
+            using var file = SafeTensors.Open(whole);
+            return [.. file.Tensors.Keys.Select(name => (name, ModelLayout.Weights))];
         }
         try
         {
-            return [.. JsonNode.Parse(File.ReadAllText(index))!["weight_map"]!.AsObject().Select(pair => (pair.Key, Shard((string)pair.Value!)))];
+            return [.. JsonNode.Parse(UntrustedFile.ReadAllBytes(index, UntrustedFile.Index))!["weight_map"]!.AsObject().Select(pair => (pair.Key, Shard((string)pair.Value!)))];
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException)
+        catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException or ArgumentException)
         {
             throw new UserFault($"{index} is not a weight index.", found: e.Message, next: "download the file again");
         }

@@ -131,6 +131,23 @@ public sealed class ChatTemplateTests
         Assert.Equal("tools", template.Render([], false, Variables()));
     }
 
+    /// <summary>As transformers: files come before tokenizer_config.json, and each named one has its own place.</summary>
+    [Fact]
+    public void Templates_in_files_come_before_those_in_the_config()
+    {
+        var folder = Directory.CreateTempSubdirectory("memopt-template-").FullName;
+        Directory.CreateDirectory(Path.Combine(folder, "additional_chat_templates"));
+        File.WriteAllText(Path.Combine(folder, "tokenizer_config.json"), """{"chat_template":[{"name":"tool_use","template":"old tools"},{"name":"default","template":"old"}]}""");
+        File.WriteAllText(Path.Combine(folder, "additional_chat_templates", "tool_use.jinja"), "tools");
+        var alone = ChatTemplate.Load(folder)!;
+        File.WriteAllText(Path.Combine(folder, "chat_template.jinja"), "plain");
+        var both = ChatTemplate.Load(folder)!;
+        Directory.Delete(folder, recursive: true);
+        Assert.Equal(("plain", "tools"), (both.Render([], false), both.Render([], false, Variables())));
+        Assert.Equal("tools", alone.Render([], false, Variables()));
+        Assert.Contains("with tools only", Assert.Throws<UserFault>(() => alone.Render([], false)).Message);
+    }
+
     private static JsonObject Message(string role, string content) => new() { ["role"] = role, ["content"] = content };
 
     private static JsonObject Variables() => new() { ["bos_token"] = "<s>", ["eos_token"] = "</s>", ["tools"] = JsonNode.Parse(Tools) };

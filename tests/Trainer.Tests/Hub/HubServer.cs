@@ -81,6 +81,12 @@ internal sealed class HubServer : IDisposable
     /// <summary>Asked before the hub answers: the whole answer in place of its own, or null.</summary>
     public Func<HubRequest, (byte[] Body, string? Header)?> Instead { get; set; } = _ => null;
 
+    /// <summary>Where the hub sends everybody instead of an answer.</summary>
+    public string? Redirect { get; set; }
+
+    /// <summary>Whether the hub answers without saying how long, and never ends.</summary>
+    public Func<HubRequest, bool> Endless { get; set; } = _ => false;
+
     /// <summary>Token that the hub asks for.</summary>
     public string? Token { get; set; }
 
@@ -171,6 +177,17 @@ internal sealed class HubServer : IDisposable
         {
             await to.SendAsync(new([.. Encoding.ASCII.GetBytes($"HTTP/1.1 200 OK\r\nContent-Length: {body.Length}\r\n{header}\r\n"), .. body]));
             return;
+        }
+        if (Redirect is not null)
+        {
+            await to.TextAsync("302 Found", "", $"Location: {Redirect}");
+            return;
+        }
+        if (Endless(request))
+        {
+            await to.SendAsync("HTTP/1.1 200 OK\r\n\r\n"u8.ToArray());
+            for (var spaces = Enumerable.Repeat((byte)' ', 1 << 20).ToArray(); !stop.IsCancellationRequested;)
+                await to.SendAsync(spaces);                                    // until who asked has gone
         }
         if (Token is not null && request.Header("authorization") != $"Bearer {Token}" && request.Header("cookie") != $"m_session_id={Token}")
         {

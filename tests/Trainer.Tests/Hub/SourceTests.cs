@@ -1,4 +1,5 @@
 using System.Text;
+using Memopt.Trainer.Data;
 using Memopt.Trainer.Hub;
 
 namespace Memopt.Trainer.Tests.Hub;
@@ -71,6 +72,51 @@ public sealed class SourceTests
         Assert.DoesNotContain(bench.Server.HubRequests.Concat(bench.Server.StorageRequests), request =>
             request.Path.EndsWith(".bin", StringComparison.Ordinal) || request.Path.EndsWith(".py", StringComparison.Ordinal) || request.Path.EndsWith(".onnx", StringComparison.Ordinal) || request.Path.EndsWith(".md", StringComparison.Ordinal)
             || request.Path.EndsWith(bench.Server.Files["pytorch_model.bin"].Sha256, StringComparison.Ordinal));
+    }
+
+    /// <summary>Whatever a reader opens comes from each kind of source as it lies in a folder.</summary>
+    [Fact]
+    public async Task Every_file_that_is_read_comes_from_every_kind_of_source()
+    {
+        using var bench = new Workbench(shards: 1);
+        var folder = Directory.CreateDirectory(Path.Combine(bench.Root, "folder")).FullName;
+        foreach (var name in ModelLayout.Small)
+            bench.Server.Files[name] = new(Encoding.UTF8.GetBytes($"{{ \"{name}\": 1 }}"), Large: false);
+        // A shard and an index that are left over beside the whole file are not read, and so do not come.
+        bench.Server.Files[ModelLayout.Index] = new("{ \"weight_map\": { \"w\": \"model-00001-of-00001.safetensors\" } }"u8.ToArray(), Large: false);
+        bench.Server.Files["model-00001-of-00001.safetensors"] = new([1, 2, 3], Large: true);
+        foreach (var name in ModelLayout.Small)
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(Path.Combine(folder, name))!);
+            File.WriteAllBytes(Path.Combine(folder, name), bench.Server.Files[name].Bytes);
+        }
+        foreach (var (name, file) in bench.Server.Files.ToList())
+            bench.Server.Files[$"container/model/{name}"] = file;
+        bench.Settings = bench.Settings with { Azure = $"{bench.Server.Url}files", AzureSas = "?sig=abc" };
+        var expected = new ModelText(folder, new HashSet<int>()).Hash;
+        foreach (var source in new[] { "org/model", "modelscope:org/model", $"{bench.Server.Url}files", "az://account/container/model" })
+        {
+            var model = await bench.PullAsync(source);
+            Assert.Equal(ModelLayout.Small.Append("model.safetensors").Order(StringComparer.Ordinal), model.Files.Select(file => file.Path));
+            Assert.Equal(expected, new ModelText(model.Folder, new HashSet<int>()).Hash);
+        }
+    }
+
+    [Fact]
+    public async Task A_snapshot_that_another_version_made_is_completed()
+    {
+        using var bench = new Workbench(shards: 1);
+        bench.Server.Files[ModelLayout.ToolTemplate] = new("tools"u8.ToArray(), Large: false);
+        bench.Server.Files["additional_chat_templates/rag.jinja"] = new("rag"u8.ToArray(), Large: false);
+        var model = await bench.PullAsync();
+        // As one that knew of no named templates left it: the commit, without the mark that a pull of this version has brought all of it.
+        Directory.Delete(Path.Combine(model.Folder, "additional_chat_templates"), recursive: true);
+        Directory.Delete(Path.Combine(bench.Root, "hub", "models--org--model", ".memopt"), recursive: true);
+        var again = await bench.PullAsync(revision: HubServer.Commit);
+        Assert.Equal(("tools", "rag"), (File.ReadAllText(Path.Combine(again.Folder, ModelLayout.ToolTemplate)), File.ReadAllText(Path.Combine(again.Folder, "additional_chat_templates/rag.jinja"))));
+        bench.Server.HubRequests.Clear();
+        await bench.PullAsync(revision: HubServer.Commit);
+        Assert.Empty(bench.Server.HubRequests);
     }
 
     [Fact]

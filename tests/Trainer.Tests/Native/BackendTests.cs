@@ -39,7 +39,7 @@ public sealed class BackendTests : IDisposable
     {
         var variable = Library("set");
         var project = Package("packages", "libtorch-cpu-linux-x64", "2.10.1");
-        var cached = Package("packages", "libtorch-cpu-other-x64", "2.10.0");
+        var cached = Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
         Restore("work/obj", "libtorch-cpu-linux-x64/2.10.1");
         var candidates = Backend.Search(null, Where("work/deep/below", variable));
         Assert.Equal(["MEMOPT_LIBTORCH", "project's packages", "NuGet's cache"], candidates.Select(candidate => candidate.Source));
@@ -54,7 +54,7 @@ public sealed class BackendTests : IDisposable
         {
             var folder = Directory.CreateDirectory(Path.Combine(root, "packages", $"libtorch-cuda-12.8-linux-x64-{part}", "2.10.0", "runtimes", Backend.RuntimeId, "native")).FullName;
             if (part != "part3")
-                Assert.Empty(Backend.CudaPackages(Where("work")));            // not before both that it needs are there
+                Assert.Null(Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "NuGet's cache").Folder);     // not before both that it needs are there
             File.WriteAllText(Path.Combine(folder, Backend.Library(library)), library);
         }
         Restore("work/obj", "libtorch-cuda-12.8-linux-x64/2.10.0");
@@ -73,14 +73,69 @@ public sealed class BackendTests : IDisposable
         Assert.Equal(package, Backend.Search(null, Where("work/src/App")).Single(candidate => candidate.Source == "project's packages").Folder);
     }
 
-    [Fact]
-    public void Packages_are_where_the_project_has_them_kept()
+    [Theory]
+    [InlineData("libtorch-zz/2.10.0")]
+    [InlineData("libtorch-cpu-linux-x64/2.10.0")]
+    [InlineData("libtorch-cpu-linux-x64/../../pk")]
+    public void A_folder_that_a_restored_project_names_is_not_looked_into(string library)
     {
-        var package = Package("fallback", "libtorch-cpu-linux-x64", "2.10.0");
-        Restore("work/obj", "libtorch-cpu-linux-x64/2.10.0");
+        foreach (var name in new[] { "libtorch-zz", "libtorch-cpu-linux-x64" })
+            Package("work/pk", name, "2.10.0");
+        Restore("work/obj", library);
         var file = Path.Combine(root, "work", "obj", "project.assets.json");
-        File.WriteAllText(file, File.ReadAllText(file)[..^2] + $$""", "packageFolders": { "{{Path.Combine(root, "own")}}": {}, "{{Path.Combine(root, "fallback")}}": {} } }""");
-        Assert.Equal(package, Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "project's packages").Folder);
+        File.WriteAllText(file, File.ReadAllText(file)[..^2] + $$""", "packageFolders": { "pk": {}, "{{Path.Combine(root, "work", "pk")}}": {} } }""");
+        Assert.All(Backend.Search(null, Where("work")), candidate => Assert.Null(candidate.Folder));
+    }
+
+    [Theory]
+    [InlineData("libtorch-zz", "2.10.0")]
+    [InlineData("libtorch-cpu-linux-x64-extra", "2.10.0")]
+    [InlineData("libtorch-cpu-other-x64", "2.10.0")]
+    [InlineData("libtorch-cpu-linux-x64", "2.9.0")]
+    [InlineData("libtorch-cpu-linux-x64", "2.10.0-mine")]
+    public void A_package_that_is_not_libtorchs_by_name_and_version_is_not_taken(string name, string version)
+    {
+        Package("packages", name, version);
+        Restore("work/obj", $"{name}/{version}");
+        Assert.All(Backend.Search(null, Where("work")), candidate => Assert.Null(candidate.Folder));
+    }
+
+    [Fact]
+    public void A_project_chooses_which_version_of_the_users_packages_is_taken()
+    {
+        var older = Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
+        var newer = Package("packages", "libtorch-cpu-linux-x64", "2.10.1");
+        Assert.Equal(newer, Backend.Search(null, Where("work")).First(candidate => candidate.Folder is not null).Folder);
+        Restore("work/obj", "libtorch-cpu-linux-x64/2.10.0");
+        Assert.Equal(older, Backend.Search(null, Where("work")).First(candidate => candidate.Folder is not null).Folder);
+    }
+
+    [Fact]
+    public void Folders_above_the_top_of_a_repository_choose_nothing()
+    {
+        Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
+        Restore("obj", "libtorch-cpu-linux-x64/2.10.0");
+        Directory.CreateDirectory(Path.Combine(root, "work", ".git"));
+        Assert.Null(Backend.Search(null, Where("work/deep")).Single(candidate => candidate.Source == "project's packages").Folder);
+    }
+
+    [Fact]
+    public void Folders_of_packages_that_are_not_full_paths_are_passed_over() =>
+        Assert.All(Backend.Search(null, Where("work") with { Packages = ["", "packages", Path.Combine(".nuget", "packages")] }), candidate => Assert.Null(candidate.Folder));
+
+    [Fact]
+    public void Linked_libraries_lie_in_a_folder_of_the_user_alone_that_holds_nothing_else()
+    {
+        if (OperatingSystem.IsWindows())
+            return;                                                           // a folder there has the rights of the profile
+        foreach (var (part, library) in new[] { ("part1", "torch_cpu"), ("part2", "torch_cuda") })
+            File.WriteAllText(Path.Combine(Library($"packages/libtorch-cuda-12.8-linux-x64-{part}/2.10.0/runtimes/{Backend.RuntimeId}/native"), Backend.Library(library)), "");
+        var folder = Directory.CreateDirectory(Path.Combine(root, "cache", "libtorch", "cuda-12.8-2.10.0")).FullName;
+        File.SetUnixFileMode(folder, (UnixFileMode)0b111_111_111);
+        File.WriteAllText(Path.Combine(folder, "libnvrtc.so"), "planted");
+        Assert.Equal(folder, Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "NuGet's cache").Folder);
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute, File.GetUnixFileMode(folder));
+        Assert.False(File.Exists(Path.Combine(folder, "libnvrtc.so")));
     }
 
     [Fact]
@@ -119,11 +174,15 @@ public sealed class BackendTests : IDisposable
         Assert.DoesNotContain(Backend.Search(null, Where("work", Library("set")) with { Python = python }), candidate => candidate.Source == "python3");
     }
 
-    [Fact]
-    public void Half_written_restore_files_are_passed_over()
+    [Theory]
+    [InlineData("")]
+    [InlineData("[]")]
+    [InlineData("{ \"libraries\": {")]
+    [InlineData("{ \"libraries\": [1] }")]
+    public void Restore_files_that_are_not_whole_are_passed_over(string content)
     {
         Directory.CreateDirectory(Path.Combine(root, "work", "obj"));
-        File.WriteAllText(Path.Combine(root, "work", "obj", "project.assets.json"), "{ \"libraries\": {");
+        File.WriteAllText(Path.Combine(root, "work", "obj", "project.assets.json"), content);
         Assert.Null(Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "project's packages").Folder);
     }
 
@@ -161,7 +220,7 @@ public sealed class BackendTests : IDisposable
     {
         var folder = Path.Combine(root, project);
         Directory.CreateDirectory(folder);
-        return new(libtorch, Path.Combine(root, "packages"), folder, Path.Combine(root, "cache"), Python: null);
+        return new(libtorch, [Path.Combine(root, "packages")], folder, Path.Combine(root, "cache"), Python: null);
     }
 
     private string Library(string folder, bool cuda = false)

@@ -89,5 +89,19 @@ public sealed class MemoryPlanTests
         Assert.Equal(2 * plain.Trained, Row(optimizer, MemoryPlan.Adapters));
     }
 
+    /// <summary>An evaluation of two rows holds two rows, whatever a step of training holds; one of more is made in the run's micro-batches.</summary>
+    [Theory]
+    [InlineData(2, 2)]
+    [InlineData(8, 8)]
+    [InlineData(500, 8)]
+    public void An_evaluation_is_counted_with_the_rows_that_it_has(int rows, int atOnce)
+    {
+        RunConfig Of(int micro) => new() { Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true }, Train = new() { BatchSize = micro, MicroBatch = micro } };
+        MemoryPlan Plan(int micro, int? judged) => MemoryPlan.For(Of(micro), llama, new PlanDevice("cpu", null, 4), 24, 2048, judged);
+        // What the evaluation takes is what it adds to training, with what training takes.
+        static long Taken(MemoryPlan plan) => plan.Rows.Where(row => row.Name is MemoryPlan.Activations or MemoryPlan.WorkingSet or MemoryPlan.Evaluation).Sum(row => row.Bytes);
+        Assert.Equal(Taken(Plan(atOnce, null)), Taken(Plan(8, rows)));
+    }
+
     private static long Row(MemoryPlan plan, string name) => plan.Rows.Single(row => row.Name == name).Bytes;
 }

@@ -42,6 +42,53 @@ public sealed class ModelSpecTests
         Assert.Contains(named, fault.Message + fault.Found);
     }
 
+    [Theory]
+    [InlineData("num_hidden_layers", "10000000", "1 to 1,000")]
+    [InlineData("num_hidden_layers", "1000000000", "1 to 1,000")]
+    [InlineData("num_hidden_layers", "1e300", "1 to 1,000")]
+    [InlineData("num_hidden_layers", "1e999", "must be a number")]
+    [InlineData("hidden_size", "1073741824", "131,072")]
+    [InlineData("intermediate_size", "2147483647", "1,048,576")]
+    [InlineData("num_attention_heads", "2147483647", "4,096")]
+    [InlineData("num_key_value_heads", "8192", "4,096")]
+    [InlineData("head_dim", "65536", "131,072")]
+    [InlineData("vocab_size", "2147483647", "16,777,216")]
+    [InlineData("max_position_embeddings", "2147483647", "16,777,216")]
+    public void A_size_that_no_model_has_is_refused_with_its_limit(string key, string value, string limit)
+    {
+        var fault = Assert.Throws<UserFault>(() => Read("{" + string.Join(",", Sizes(key).Append($"\"{key}\": {value}")) + "}"));
+        Assert.Contains(fault.Problems, problem => problem.Path == key && problem.Message.Contains(limit));
+    }
+
+    [Fact]
+    public void Plans_of_the_largest_sizes_that_are_taken_count_without_overflow()
+    {
+        var spec = Read("""
+            { "model_type": "llama", "hidden_size": 131072, "intermediate_size": 1048576, "num_hidden_layers": 1000, "num_attention_heads": 1024,
+              "head_dim": 128, "vocab_size": 16777216, "max_position_embeddings": 16777216 }
+            """);
+        // 1,000 layers of 4 · 2^34 + 3 · 2^37 weights and two norms; two tables of 2^41; one norm.
+        Assert.Equal(1_000 * (4 * (1L << 34) + 3 * (1L << 37) + 2 * 131_072) + 2 * (1L << 41) + 131_072, spec.Parameters);
+        foreach (var device in (PlanDevice[])[new("cpu", 1L << 34, 4), new("cuda", 1L << 37, 2, HostBytes: 1L << 37) { FusedAttention = true }])
+        {
+            var all = Strategies.Of(new RunConfig(), spec, device, 2048);
+            Assert.All(all, strategy => Assert.True(strategy is { PeakBytes: > 0, HostBytes: >= 0, Fits: false, MaxSequence: 0 }, strategy.ToString()));
+            Assert.All(MemoryPlan.Ladder(new RunConfig(), spec, device, 1 << 24), plan => Assert.All(plan.Rows, row => Assert.True(row.Bytes >= 0, row.ToString())));
+        }
+    }
+
+    [Fact]
+    public void A_value_as_long_as_the_file_is_not_printed_whole()
+    {
+        var fault = Assert.Throws<UserFault>(() => Read($$"""{ "model_type": "llama", "quantization_config": [{{string.Join(",", Enumerable.Repeat("1", 1_000_000))}}] }"""));
+        Assert.Contains("quantization_config", fault.Found);
+        Assert.True(fault.Found!.Length < 5_000);
+        Assert.All(fault.Problems, problem => Assert.True(problem.Message.Length < 5_000));
+    }
+
+    private static IEnumerable<string> Sizes(string but) => ((string[])["\"model_type\": \"llama\"", "\"hidden_size\": 64", "\"intermediate_size\": 112",
+        "\"num_hidden_layers\": 2", "\"num_attention_heads\": 4", "\"vocab_size\": 160"]).Where(line => line.Split('"')[1] != but);
+
     // Values of transformers' modeling_rope_utils for head_dim 16, theta 10000, worked out from its formulas in double precision.
     [Fact]
     public void Rope_types_scale_as_their_papers_say()

@@ -11,7 +11,7 @@ internal static class RunsCompare
 {
     public static Command Compare()
     {
-        var ids = new Argument<string[]>("runs") { Description = "Ids of the runs, or starts of them.", Arity = new(2, 12) };
+        var ids = new Argument<string[]>("runs") { Description = "Ids of the runs or starts of them, or latest.", Arity = new(2, 12) };
         var metric = new Option<string>("--metric") { Description = "The metric whose curves are drawn.", DefaultValueFactory = _ => "loss" };
         var log = new Option<bool>("--log") { Description = "Draw on a logarithmic scale." };
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
@@ -20,6 +20,8 @@ internal static class RunsCompare
         {
             using var runs = Workplace.Store(parsed.GetValue(store));
             var chosen = parsed.GetValue(ids)!.Select(id => RunsCommand.Need(runs, id)).ToList();
+            if (chosen.GroupBy(run => run.Start.Id).FirstOrDefault(same => same.Count() > 1) is { } twice)
+                throw new UserFault($"Run {twice.Key} is named twice.", next: "dotnet memopt runs list");
             var name = parsed.GetValue(metric)!;
             var curves = chosen.Select(run => runs.Points(run.Start.Id, name)).ToList();
             var settings = chosen.SelectMany(run => run.Params.Keys).Distinct().Order(StringComparer.Ordinal)
@@ -36,9 +38,10 @@ internal static class RunsCompare
                 }));
                 return 0;
             }
-            var table = new Table().Border(TableBorder.Simple).AddColumn("");
-            foreach (var run in chosen)
-                table.AddColumn(run.Start.Id);
+            Legend(chosen);
+            var table = new FittedTable("--json").AddColumn("", breaks: true);
+            foreach (var letter in Letters(chosen))
+                table.AddColumn(letter, breaks: true);
             void Row(string title, Func<Run, string?> cell) => table.AddRow([Markup.Escape(title), .. chosen.Select(run => Markup.Escape(cell(run) ?? "–"))]);
             Row("status", run => run.Status.ToString().ToLowerInvariant());
             Row("step", run => $"{run.Step} / {run.Start.TotalSteps}");
@@ -57,15 +60,24 @@ internal static class RunsCompare
         return command;
     }
 
+    /// <summary>Ids do not fit above columns of a narrow table: letters stand there, as in the chart.</summary>
+    private static void Legend(IReadOnlyList<Run> runs)
+    {
+        foreach (var (letter, run) in Letters(runs).Zip(runs))
+            Shell.Output.WriteLine($"{letter}  {run.Start.Id}");
+    }
+
+    private static IEnumerable<string> Letters(IReadOnlyList<Run> runs) => runs.Select((_, place) => $"{(char)('a' + place)}");
+
     public static Command Diff()
     {
-        var (a, b) = (new Argument<string>("a") { Description = "One run, by id or the start of it." }, new Argument<string>("b") { Description = "The other." });
+        var (a, b) = (new Argument<string>("a") { Description = "One run: its id, the start of it, or latest." }, new Argument<string>("b") { Description = "The other; the newest when left out.", Arity = ArgumentArity.ZeroOrOne });
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var command = new Command("diff", "What tells two runs apart: config, hashes, code, environment, memory, result.\n\nExample:\n  dotnet memopt runs diff 261124a 261124b") { a, b, store, json };
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
             using var runs = Workplace.Store(parsed.GetValue(store));
-            var (one, other) = (RunsCommand.Need(runs, parsed.GetValue(a)!), RunsCommand.Need(runs, parsed.GetValue(b)!));
+            var (one, other) = (RunsCommand.Need(runs, parsed.GetValue(a)), RunsCommand.Need(runs, parsed.GetValue(b)));
             var differences = RunDiff.Between(one, other);
             if (parsed.GetValue(json))
             {
@@ -77,12 +89,13 @@ internal static class RunsCompare
                 Shell.Output.WriteLine("The runs do not differ.");
                 return 0;
             }
-            var table = new Table().Border(TableBorder.Simple).AddColumns("", "", one.Start.Id, other.Start.Id);
-            var section = "";
-            foreach (var difference in differences)
+            Legend([one, other]);
+            var table = new FittedTable("--json").AddColumn("", breaks: true).AddColumn("a", breaks: true).AddColumn("b", breaks: true);
+            foreach (var section in differences.GroupBy(difference => difference.Section))
             {
-                table.AddRow(difference.Section == section ? "" : $"[bold]{difference.Section}[/]", Markup.Escape(difference.Key), Markup.Escape(difference.A ?? "–"), Markup.Escape(difference.B ?? "–"));
-                section = difference.Section;
+                table.AddRow($"[bold]{section.Key}[/]", "", "");
+                foreach (var difference in section)
+                    table.AddRow(Markup.Escape(difference.Key), Markup.Escape(difference.A ?? "–"), Markup.Escape(difference.B ?? "–"));
             }
             Shell.Output.Write(table);
             return 0;

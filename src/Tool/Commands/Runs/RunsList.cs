@@ -11,16 +11,14 @@ internal static class RunsList
 {
     private static readonly string[] usual = ["run_id", "experiment", "status", "start_time", "step", "metrics.loss", "metrics.eval_loss", "metrics.eval_accuracy"];
 
+    /// <summary>The same, the last to be left out on a narrow terminal first.</summary>
+    private static readonly string[] importance = ["run_id", "status", "metrics.loss", "metrics.eval_loss", "start_time", "experiment", "step", "metrics.eval_accuracy"];
+
     public static Command Create()
     {
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var filter = new Option<string?>("--filter") { Description = "Condition, order, or both: \"metrics.eval_loss < 0.5 and params.adapter.rank = 16 order by metrics.eval_loss\" (docs/tracking.md)." };
-        var limit = new Option<int>("--limit") { Description = "How many.", DefaultValueFactory = _ => 50 };
-        limit.Validators.Add(result =>
-        {
-            if (result.Tokens.Count > 0 && int.TryParse(result.Tokens[0].Value, out var many) && many < 1)
-                result.AddError("--limit must be at least 1.");
-        });
+        var limit = Shell.NumberOption("--limit", "How many.", 50, "at least 1", number => number >= 1);
         var page = new Option<string?>("--page") { Description = "The page after, as the one before names it." };
         var experiment = new Option<string?>("--experiment") { Description = "Only this experiment." };
         var status = new Option<RunStatus?>("--status") { Description = "Only runs that stand so." };
@@ -34,7 +32,7 @@ internal static class RunsList
         {
             using var runs = Workplace.Store(parsed.GetValue(store));
             var asked = (parsed.GetValue(columns) ?? []).SelectMany(Apart).ToList();
-            var shown = asked.Count > 0 ? asked : [.. usual];
+            IReadOnlyList<string> shown = asked.Count > 0 ? asked : usual;
             var found = runs.Find(new RunQuery
             {
                 Filter = parsed.GetValue(filter),
@@ -44,6 +42,7 @@ internal static class RunsList
                 Columns = shown,
                 Limit = parsed.GetValue(limit),
                 Page = parsed.GetValue(page),
+                Patience = parsed.GetValue(json) || parsed.GetValue(csv) ? null : RunsCommand.Patience,
             });
             if (parsed.GetValue(json))
                 Shell.Print(asked.Count == 0 ? found.Runs.Select(RunSummary.Of) : found.Values.Select(row => (object)shown.Zip(row).ToDictionary(cell => cell.First, cell => cell.Second)));
@@ -51,6 +50,9 @@ internal static class RunsList
                 Csv(shown, found.Values);
             else
                 Table(shown, found.Values);
+            foreach (var (name, near) in found.Unknown)
+                Console.Error.WriteLine($"No run has {name}{(near.Count > 0 ? $": did you mean {string.Join(" or ", near)}?" : ".")}");
+            RunsCommand.TellWaiting(found.Waiting);
             if (found.Next is not null)
                 Shell.Progress.WriteLine($"there are more: --page {found.Next}");
             return 0;
@@ -90,9 +92,12 @@ internal static class RunsList
 
     private static void Table(IReadOnlyList<string> columns, IReadOnlyList<IReadOnlyList<object?>> rows)
     {
-        var table = new Table().Border(TableBorder.Simple);
-        foreach (var column in columns)
-            table.AddColumn(new TableColumn(Markup.Escape(column.StartsWith("metrics.", StringComparison.Ordinal) ? column["metrics.".Length..] : column)));
+        var table = new FittedTable("--columns NAMES, --csv or --json");
+        foreach (var (place, column) in columns.Index())
+        {
+            var (metric, rank) = (column.StartsWith("metrics.", StringComparison.Ordinal), Array.IndexOf(importance, column));
+            table.AddColumn(Markup.Escape(metric ? column["metrics.".Length..] : column), right: metric, rank: columns == usual ? rank : place);
+        }
         foreach (var row in rows)
             table.AddRow([.. columns.Zip(row).Select(cell => cell.First == "status" ? RunsCommand.Spelled((string)cell.Second!) : Markup.Escape(RunsCommand.Brief(cell.Second)))]);
         Shell.Output.Write(table);

@@ -10,17 +10,17 @@ internal static class RunsTail
 {
     public static Command Create()
     {
-        var id = new Argument<string?>("run") { Description = "Id of the run, or the start of it; the newest when left out.", Arity = ArgumentArity.ZeroOrOne };
-        var (follow, lines) = (new Option<bool>("--follow", "-f") { Description = "Go on until the run ends." }, new Option<int>("--lines", "-n") { Description = "Steps to begin with.", DefaultValueFactory = _ => 10 });
+        var id = RunsCommand.RunArgument();
+        var follow = new Option<bool>("--follow", "-f") { Description = "Go on until the run ends." };
+        var lines = Shell.NumberOption("--lines", "Steps to begin with.", 10, "0 or more", number => number >= 0);
+        lines.Aliases.Add("-n");
         var metrics = new Option<string[]>("--metrics") { Description = "Only these, comma-separated." };
         var (store, json) = (RunsCommand.StoreOption(), new Option<bool>("--json") { Description = "Print a JSON object a line." });
         var command = new Command("tail", "The last values of a run; -f goes on while it trains.\n\nExample:\n  dotnet memopt runs tail -f") { id, follow, lines, metrics, store, json };
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
         {
             using var runs = Workplace.Store(parsed.GetValue(store));
-            var chosen = parsed.GetValue(id) is { } given ? RunsCommand.Need(runs, given)
-                : runs.Find(new RunQuery { Limit = 1 }).Runs is [var newest] ? newest : throw new UserFault("There is no run yet.", next: "dotnet memopt run");
-            Follow(runs, chosen, parsed.GetValue(follow), parsed.GetValue(lines), (parsed.GetValue(metrics) ?? []).SelectMany(RunsList.Apart).ToHashSet(), parsed.GetValue(json), stop);
+            Follow(runs, RunsCommand.Need(runs, parsed.GetValue(id)), parsed.GetValue(follow), parsed.GetValue(lines), (parsed.GetValue(metrics) ?? []).SelectMany(RunsList.Apart).ToHashSet(), parsed.GetValue(json), stop);
             return 0;
         })));
         return command;

@@ -93,12 +93,7 @@ internal static class RunsUpkeep
             if (result.Tokens.Any(token => string.IsNullOrWhiteSpace(token.Value)))
                 result.AddError("--filter is empty.");
         });
-        var older = new Option<int?>("--older-than") { Description = "Only runs that began more than so many days ago." };
-        older.Validators.Add(result =>
-        {
-            if (result.Tokens.Count > 0 && int.TryParse(result.Tokens[0].Value, out var days) && days is < 0 or > 36_500)
-                result.AddError("--older-than must be from 0 to 36500 days.");
-        });
+        var older = Shell.NumberOption<int>("--older-than", "Only runs that began more than so many days ago.", "from 0 to 36500 days", days => days is >= 0 and <= 36_500);
         var apply = new Option<bool>("--apply") { Description = "Do it; without, it is only shown." };
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var command = new Command("gc", "Remove runs, their checkpoints, their versions of registered adapters unless an alias of yours means them, and artifacts that nothing names. Shows what it would do unless --apply is given.\n\nExample:\n  dotnet memopt runs gc --filter \"status in ('failed', 'interrupted')\" --older-than 30") { filter, older, apply, store, json };
@@ -146,9 +141,9 @@ internal static class RunsUpkeep
     }
 
     /// <summary>Checkpoints of some runs, beside the configs of this folder.</summary>
-    private static IEnumerable<string> Checkpoints(string? store, HashSet<string> runs)
+    internal static IEnumerable<string> Checkpoints(string? store, HashSet<string> runs)
     {
-        var root = Path.GetDirectoryName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(store ?? new TrackingConfig().Store)))!;
+        var root = Path.GetDirectoryName(Workplace.StoreFolder(store))!;
         if (!Directory.Exists(root))
             yield break;
         foreach (var manifest in Directory.EnumerateDirectories(root, "checkpoints", new EnumerationOptions { RecurseSubdirectories = true, MaxRecursionDepth = 3 })    // those of a sweep lie two folders deeper

@@ -186,7 +186,7 @@ internal sealed class RunCalls(LiteRunStore store, OpenRuns open, ExperimentCall
         {
             var history = run.Tags.TryGetValue(ModelHistory, out var known) ? Parsed<JsonArray>($"the tag {ModelHistory}", known) : [];
             history.Add(model);
-            Set(run, ModelHistory, history.ToJsonString());
+            Set(run, ModelHistory, Secrets.Redact(history.ToJsonString()));
         });
 
         static T Parsed<T>(string what, string text) where T : JsonNode
@@ -319,8 +319,11 @@ internal sealed class RunCalls(LiteRunStore store, OpenRuns open, ExperimentCall
         return new(key, number, Milliseconds("timestamp", time.Value), step);
     }
 
-    private static (string Key, string Value) Param(MlflowRequest param) =>
-        (Limits.Name("param", param.Required("key")), Secrets.Redact(Limits.Value("Param value", param.Text("value") ?? "", Limits.Param)));
+    private static (string Key, string Value) Param(MlflowRequest param)
+    {
+        var key = Limits.Name("param", param.Required("key"));
+        return (key, Secrets.Redact(key, Limits.Value("Param value", param.Text("value") ?? "", Limits.Param)));
+    }
 
     private static (string Key, string Value) Tag(MlflowRequest tag)
     {

@@ -14,7 +14,13 @@ const app = {
   keep: () => sessionStorage.setItem('memopt.selected', JSON.stringify([...app.selected])),
   /** The table of runs as it was last looked at. */
   from: '#/',
-  trail: (...parts) => trail.replaceChildren(...parts.map(part => h('span', {}, part))),
+  /** Says where one is: a view that is no longer shown may still wait for an answer, and says nothing. */
+  show: (place, title, ...parts) => {
+    if (!place.isConnected)
+      return;
+    document.title = `${title} – memopt`;
+    trail.replaceChildren(...parts.map(part => h('span', {}, part)));
+  },
 };
 
 let view = null;
@@ -23,12 +29,15 @@ function go() {
   const [path, query] = location.hash.slice(1).split('?'), [, kind, rest] = path.split('/');
   const decoded = rest?.split(',').filter(Boolean).map(decodeURIComponent) ?? [];
   view?.close();
+  // Each view has a place of its own. What comes in for one after it was left is drawn where nobody sees it.
+  const place = h('div', { class: 'view' });
+  main.replaceChildren(place);
   if (kind === 'run' && decoded.length > 0)
-    view = run.open(main, { id: decoded[0] }, app);
+    view = run.open(place, { id: decoded[0] }, app);
   else if (kind === 'compare' && decoded.length > 0)
-    view = compare.open(main, { ids: decoded }, app);
+    view = compare.open(place, { ids: decoded }, app);
   else
-    view = runs.open(main, { q: new URLSearchParams(query).get('q') }, app);
+    view = runs.open(place, { q: new URLSearchParams(query).get('q') }, app);
   app.home = kind !== 'run' && kind !== 'compare';
   scrollTo(0, 0);
 }

@@ -169,10 +169,10 @@ export class Chart {
     let lost = 0, broken = 0;
     for (const one of this.drawn) {
       const visible = i => one.x[i] >= left && one.x[i] <= right;
-      const look = `series look-${one.look % 8}`;
+      const draw = (tag, kind, place) => body.append(dressed(svg(tag, { class: `series ${kind}`, ...place }), one.look));
       if (one.fine)
-        body.append(svg('path', { class: `${look} faint`, d: this.path(one.x, one.raw, log) }));
-      body.append(svg('path', { class: look, d: this.path(one.x, one.y, log) }));
+        draw('path', 'faint', { d: this.path(one.x, one.raw, log) });
+      draw('path', '', { d: this.path(one.x, one.y, log) });
       const few = one.raw.length <= 24;
       one.raw.forEach((value, i) => {
         if (!visible(i))
@@ -182,17 +182,19 @@ export class Chart {
           // A cross where numbers end, and a line along the foot until they are back.
           broken++;
           const foot = height - margin.bottom - 6;
-          body.append(i > 0 && visible(i - 1) && !Number.isFinite(one.raw[i - 1]) ? svg('line', { class: `${look} broken`, x1: this.px(one.x[i - 1]), x2: x, y1: foot, y2: foot })
-            : svg('path', { class: `${look} broken`, d: `M${x - 3.5} ${foot - 3.5}l7 7m0 -7l-7 7` }));
+          if (i > 0 && visible(i - 1) && !Number.isFinite(one.raw[i - 1]))
+            draw('line', 'broken', { x1: this.px(one.x[i - 1]), x2: x, y1: foot, y2: foot });
+          else
+            draw('path', 'broken', { d: `M${x - 3.5} ${foot - 3.5}l7 7m0 -7l-7 7` });
         } else if (log && value <= 0)
           lost++;
         else if (few)
-          body.append(svg('circle', { class: `${look} dot`, cx: x, cy: this.py(value), r: one.raw.length === 1 ? 4 : 2.6 }));
+          draw('circle', 'dot', { cx: x, cy: this.py(value), r: one.raw.length === 1 ? 4 : 2.6 });
       });
       if (one.letter) {
         const last = one.y.findLastIndex((value, i) => visible(i) && Number.isFinite(value) && (!log || value > 0));
         if (last >= 0)
-          letters.push({ text: one.letter, look, x: this.px(one.x[last]) + 6, y: this.py(one.y[last]) + 4 });
+          letters.push({ text: one.letter, look: one.look, x: this.px(one.x[last]) + 6, y: this.py(one.y[last]) + 4 });
       }
     }
     // Letters at the ends of curves that end together stand below each other.
@@ -200,7 +202,7 @@ export class Chart {
     const over = Math.max(0, (letters.at(-1)?.y ?? 0) - (height - margin.bottom));
     letters.forEach(letter => letter.y -= over);
     this.lines.replaceChildren(svg('clipPath', { id: clip }, svg('rect', { x: margin.left - 4, y: 0, width: inner.width + 8, height: height - margin.bottom + 1 })), ...grid, body,
-      ...letters.map(letter => svg('text', { class: `letter ${letter.look}`, x: letter.x, y: letter.y }, letter.text)));
+      ...letters.map(letter => dressed(svg('text', { class: 'letter', x: letter.x, y: letter.y }, letter.text), letter.look)));
     this.note.textContent = [this.drawn.length === 0 ? 'No points yet.' : '', broken > 0 ? `× not a number, ${broken.toLocaleString('en')} ${broken === 1 ? 'point' : 'points'}` : '', lost > 0 ? `${lost} of 0 or less are not on a log scale` : ''].filter(Boolean).join(' · ');
     this.frame.setAttribute('aria-label', `${this.title}: ${this.drawn.map(one => `${one.label} last ${format.metric(this.unit, one.raw.at(-1))}`).join(', ') || 'no points yet'}`);
     this.read();
@@ -238,7 +240,7 @@ export class Chart {
     const entries = this.drawn.map(one => {
       const at = cursor === null ? one.raw.length - 1 : nearest(one.x, cursor);
       if (cursor !== null && Number.isFinite(one.y[at]) && (!this.lens.log || one.y[at] > 0) && this.px(one.x[at]) >= margin.left - 1 && this.px(one.x[at]) <= this.width - margin.right + 1)
-        marks.push(svg('circle', { class: `series look-${one.look % 8} dot`, cx: this.px(one.x[at]), cy: this.py(one.y[at]), r: 3.5 }));
+        marks.push(dressed(svg('circle', { class: 'series dot', cx: this.px(one.x[at]), cy: this.py(one.y[at]), r: 3.5 }), one.look));
       return h('span', { class: 'entry', title: one.label }, sample(one.look), one.letter ? h('b', {}, one.letter) : null, one.letter || one.label === this.title ? null : h('span', { class: 'label' }, one.label),
         one.fine && one.letter ? null : h('span', { class: 'value' }, format.metric(this.unit, one.raw[at])), one.fine ? h('span', { class: 'value smooth' }, `~${format.metric(this.unit, one.y[at])}`) : null);
     });
@@ -296,7 +298,18 @@ export class Chart {
 }
 
 /** The line of a series, as it looks in charts: its dashes tell it apart without its colour. */
-export const sample = look => svg('svg', { class: 'sample', width: 22, height: 8, 'aria-hidden': 'true' }, svg('line', { class: `series look-${look % 8}`, x1: 0, x2: 22, y1: 4, y2: 4 }));
+export const sample = look => svg('svg', { class: 'sample', width: 22, height: 8, 'aria-hidden': 'true' }, dressed(svg('line', { class: 'series', x1: 0, x2: 22, y1: 4, y2: 4 }), look));
+
+/** Gives an element the colour and dashes of a look. Eight were chosen by hand; each after them has their dashes in a hue that none before it has. */
+function dressed(element, look) {
+  const chosen = 8, turn = 137.508;                          // degrees: the golden angle never comes back to where it was
+  element.classList.add(`look-${look % chosen}`);
+  if (look >= chosen) {
+    const hue = ((look - chosen) * turn + 20) % 360;
+    element.style.setProperty('--c', `light-dark(oklch(0.47 0.13 ${hue.toFixed(1)}), oklch(0.8 0.11 ${hue.toFixed(1)}))`);
+  }
+  return element;
+}
 
 function nearest(xs, x) {
   let low = 0, high = xs.length - 1;

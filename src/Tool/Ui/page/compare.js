@@ -8,7 +8,7 @@ import * as format from './format.js';
 import { groups, last, status } from './run.js';
 
 const several = 6;
-const letter = i => String.fromCharCode(97 + i % 26);
+const letter = i => (i < 26 ? '' : letter(Math.floor(i / 26) - 1)) + String.fromCharCode(97 + i % 26);
 
 export function open(main, { ids }, app) {
   const lens = new Lens(), curves = new Map(), charts = new Map();
@@ -67,8 +67,7 @@ export function open(main, { ids }, app) {
   }
 
   const whole = [...main.children];
-  app.trail('compare');
-  document.title = `${title} – memopt`;
+  app.show(main, title, 'compare');
   const end = repeat(1500, async () => {
     try {
       all = await get('compare', ids.map(id => ['run', id]));

@@ -65,7 +65,7 @@ export function open(main, { id }, app) {
   function top() {
     const done = run.metrics.loss?.lastStep ?? Math.max(0, ...Object.values(run.metrics).map(metric => metric.lastStep));
     const name = run.tags['mlflow.runName'];
-    document.title = `${run.status === 'running' && run.totalSteps > 0 ? `${Math.floor(100 * done / run.totalSteps)} % · ` : ''}${name ?? id} – memopt`;
+    app.show(main, `${run.status === 'running' && run.totalSteps > 0 ? `${Math.floor(100 * done / run.totalSteps)} % · ` : ''}${name ?? id}`, run.runId);
     put(head, h('h1', {}, name ? [name, ' ', h('small', {}, run.runId)] : run.runId), status(run.status),
       h('span', { class: 'facts' }, h('a', { href: `#/?q=${encodeURIComponent(`experiment = '${run.experiment.replaceAll("'", "''")}'`)}` }, run.experiment)),
       ...Object.entries(run.tags).filter(([key]) => key === 'memopt.deleted' || !/^(mlflow|memopt)\./.test(key)).map(([key, value]) => h('span', { class: 'tag' }, `${key}: ${value}`)),
@@ -185,7 +185,7 @@ export function open(main, { id }, app) {
     }
     if (!whole[0].isConnected)
       main.replaceChildren(...whole);                      // it could not be had at first
-    app.trail(curves.id = run.runId);                      // the address may hold the start of an id only
+    curves.id = run.runId;                                 // the address may hold the start of an id only
     await curves.follow(run.metrics, Object.keys(run.metrics));
     if (children === null || run.status === 'running' && turn++ % 10 === 0)
       children = (await get('runs', { filter: `parent = '${run.runId}' order by start_time`, limit: 200 })).runs ?? [];

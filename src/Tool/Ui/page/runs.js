@@ -2,9 +2,11 @@
 
 import { get, repeat } from './api.js';
 import { h, put } from './dom.js';
+import { add, parts, whole } from './filter.js';
 import * as format from './format.js';
 import { status } from './run.js';
 
+const patience = 500;                                        // milliseconds to wait for runs that are still being taken in; it is asked again soon
 const page = 50, atOnce = 500;                               // more than that are asked for in pieces
 
 /** Columns that are always there when no others were chosen: title, name in an order, class, cell. */
@@ -28,7 +30,7 @@ function progress(run) {
   return bar;
 }
 
-const ordering = /\s*\border\s+by\s+([\s\S]*)$/i;
+const window = 60;                                           // characters of a filter before and after the place of a fault
 
 export function open(main, { q }, app) {
   const input = h('input', { type: 'search', id: 'filter', spellcheck: false, autocomplete: 'off', autocapitalize: 'off', placeholder: "such as: metrics.eval_loss < 0.5 and params.adapter.rank = 16", value: q ?? '', oninput: () => later() });
@@ -37,7 +39,8 @@ export function open(main, { q }, app) {
   const heads = h('tr', {}), body = h('tbody', {}), table = h('table', { class: 'runs' }, h('thead', {}, heads), body);
   const count = h('p', { class: 'count', role: 'status' }), nothing = h('div', { class: 'nothing', hidden: true }), more = h('button', { type: 'button', class: 'more', hidden: true, onclick: () => { limit += page; ask(); } }, 'More');
   const chosen = h('div', { class: 'chosen', hidden: true });
-  const suggestion = (title, filter) => h('button', { type: 'button', class: 'chip', onclick: () => { input.value = filter; ask(); } }, title);
+  const suggestion = (title, change) => h('button', { type: 'button', class: 'chip', onclick: () => { input.value = change(input.value); ask(); } }, title);
+  const and = condition => filter => add(filter, condition);
   const rows = new Map();
   let limit = page, timer, asked = 0, shown = '';
 
@@ -45,7 +48,7 @@ export function open(main, { q }, app) {
     h('h1', { class: 'unseen' }, 'Runs'),
     h('form', { class: 'search', role: 'search', onsubmit: event => { event.preventDefault(); ask(); } },
       h('label', { for: 'filter' }, 'Filter'), input,
-      h('span', { class: 'chips' }, suggestion('All', ''), suggestion('Running', "status = 'running'"), suggestion('Failed', "status in ('failed', 'interrupted')"), suggestion('Best first', 'metrics.eval_loss is not null order by metrics.eval_loss')),
+      h('span', { class: 'chips' }, suggestion('All', () => ''), suggestion('Running', and("status = 'running'")), suggestion('Failed', and("status in ('failed', 'interrupted')")), suggestion('Best first', and('metrics.eval_loss is not null order by metrics.eval_loss'))),
       h('details', { class: 'columns-chosen', open: wanted.value !== '' }, h('summary', {}, 'Columns'), h('label', { for: 'columns', class: 'unseen' }, 'Columns to show, by their names in filters'), wanted)),
     problem, h('div', { class: 'scroll' }, table), nothing, h('div', { class: 'foot' }, count, more), chosen);
 
@@ -61,9 +64,9 @@ export function open(main, { q }, app) {
     history.replaceState(null, '', app.from);
     let found;
     try {
-      found = await get('runs', { filter, limit: Math.min(limit, atOnce), columns });
+      found = await get('runs', { filter, limit: Math.min(limit, atOnce), columns, patience });
       while (found.next && found.runs.length < limit) {
-        const { runs, values, next } = await get('runs', { filter, limit: Math.min(limit - found.runs.length, atOnce), columns, page: found.next });
+        const { runs, values, next } = await get('runs', { filter, limit: Math.min(limit - found.runs.length, atOnce), columns, patience, page: found.next });
         found = { ...found, runs: [...found.runs, ...runs], values: [...found.values, ...values], next };
       }
     } catch (error) {
@@ -73,9 +76,11 @@ export function open(main, { q }, app) {
       return;
     problem.hidden = !found.problem;
     input.setAttribute('aria-invalid', String(found.problem !== undefined));
+    table.classList.toggle('stale', found.problem !== undefined);
     if (found.problem) {
-      const { message, text, position } = found.problem;
-      put(problem, h('p', {}, message), text ? h('pre', { 'aria-hidden': 'true' }, `${text}\n${' '.repeat(position)}^`) : null);
+      put(problem, h('p', {}, found.problem.message), pointed(found.problem));
+      nothing.hidden = true;
+      count.textContent = rows.size > 0 ? 'These are the runs of the last filter that could be read.' : '';
       return;
     }
     // Columns of numbers stand to the right, whether they were recorded as numbers or as texts.
@@ -91,14 +96,36 @@ export function open(main, { q }, app) {
     nothing.hidden = order.length > 0;
     const running = found.runs.filter(run => run.status === 'running').length;
     count.textContent = order.length === 0 ? '' : `${found.next ? 'First ' : ''}${order.length} ${order.length === 1 ? 'run' : 'runs'}${running > 0 ? `, ${running} running` : ''}`;
+    if (found.unknown.length > 0 && order.length > 0)
+      count.textContent += `. ${found.unknown.map(({ name, near }) => `No run has ${name}${near.length > 0 ? ` (did you mean ${near[0]}?)` : ''}`).join('. ')}`;
+    if (found.waiting > 0)
+      count.textContent += `${count.textContent && '. '}${found.waiting.toLocaleString('en')} more runs are still being taken in`;
     if (order.length === 0)
-      put(nothing, ...filter ? [h('h2', {}, 'No run matches'), h('p', {}, 'A comparison with what a run does not have is false. ', h('button', { type: 'button', class: 'chip', onclick: () => { input.value = ''; ask(); } }, 'Show all'))]
-        : [h('h2', {}, 'No runs yet'), h('p', {}, 'Train one, and it appears here with its first step:'), h('pre', {}, 'dotnet memopt run')]);
+      put(nothing, ...none(filter, found.unknown));
     choose();
   }
 
+  /** The place of a fault in a filter, marked below it. Of a long one what stands around the place. */
+  function pointed({ text, position }) {
+    if (!text)
+      return null;
+    const from = Math.max(0, position - window), to = Math.min(text.length, position + window), before = from > 0 ? '…' : '';
+    const line = `${before}${text.slice(from, to).replace(/\s/g, ' ')}${to < text.length ? '…' : ''}`;
+    return h('pre', { 'aria-hidden': 'true' }, `${line}\n${' '.repeat(before.length + position - from)}^`);
+  }
+
+  /** Why nothing was found: names that no run has, with those that are near, or else that no run is so. */
+  function none(filter, unknown) {
+    if (filter === '')
+      return [h('h2', {}, 'No runs yet'), h('p', {}, 'Train one, and it appears here with its first step:'), h('pre', {}, 'dotnet memopt run')];
+    const instead = (name, near) => suggestion(near, typed => typed.split(name).join(near));
+    const missing = unknown.map(({ name, near }) => h('p', {}, `No run has ${name}. `, near.length > 0 ? ['Did you mean ', near.map(one => [instead(name, one), ' ']), '?'] : null));
+    return [h('h2', {}, unknown.length > 0 ? 'There is no such name' : 'No run matches'),
+      missing.length > 0 ? missing : h('p', {}, 'A comparison with what a run does not have is false.'), h('p', {}, suggestion('Show all', () => ''))];
+  }
+
   function header(columns, filter) {
-    const order = ordering.exec(filter)?.[1].trim() ?? '', state = `${JSON.stringify(columns)}|${order}`;
+    const { order } = parts(filter), state = `${JSON.stringify(columns)}|${order}`;
     if (state === shown)
       return;
     shown = state;
@@ -111,9 +138,8 @@ export function open(main, { q }, app) {
   }
 
   function sort(name, now) {
-    const condition = input.value.replace(ordering, '').trim();
-    const next = now === 'none' ? `order by ${name}` : now === 'ascending' ? `order by ${name} desc` : '';
-    input.value = [condition, next].filter(Boolean).join(' ');
+    const { condition } = parts(input.value);
+    input.value = whole({ condition, order: now === 'none' ? name : now === 'ascending' ? `${name} desc` : '' });
     ask();
   }
 
@@ -160,8 +186,7 @@ export function open(main, { q }, app) {
     next?.closest('tr').scrollIntoView({ block: 'nearest' });
   }
 
-  app.trail();
-  document.title = 'Runs – memopt';
+  app.show(main, 'Runs');
   const end = repeat(2000, ask);
   return {
     close: () => {

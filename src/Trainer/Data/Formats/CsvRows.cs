@@ -8,22 +8,20 @@ namespace Memopt.Trainer.Data.Formats;
 /// <summary>CSV and TSV with a head line, quoted as RFC 4180 says; every value is text.</summary>
 internal static class CsvRows
 {
-    private const int LongestHead = 1 << 20;
-
     private static readonly UTF8Encoding strict = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 
     public static IEnumerable<Chunk> Read(DataFile file, ChunkBuilder builder, Action<long>? at)
     {
         var separator = file.Format == DataFormat.Tsv ? '\t' : Separator(file);
-        using var text = new LimitedText(new StreamReader(file.Open(at), strict, detectEncodingFromByteOrderMarks: true, 1 << 16), file);
+        using var text = new BoundedText(file, at);
         using var reader = Guarded(file, () => Sep.New(separator).Reader(options => options with { Unescape = true, DisableColCountCheck = true }).From(text));
-        text.Taken(0);
+        text.Most = RowFile.LongestRow;
         var names = reader.Header.ColNames.Select(name => JsonEncodedText.Encode(Bare(name), JsonText.Encoder)).ToArray();
         var json = new ArrayBufferWriter<byte>();
         using var writer = new Utf8JsonWriter(json, JsonText.Plain);
         while (Guarded(file, reader.MoveNext))
         {
-            text.Taken(reader.Current.LineNumberToExcl);
+            text.SinceRow = 0;
             Add(reader.Current);
             if (builder.Full)
                 yield return builder.Take();
@@ -54,6 +52,35 @@ internal static class CsvRows
         }
     }
 
+    /// <summary>The text of a file, up to a length without the end of a row: an open quote would gather all of it.</summary>
+    private sealed class BoundedText(DataFile file, Action<long>? at) : StreamReader(file.Open(at), strict, detectEncodingFromByteOrderMarks: true, 1 << 16)
+    {
+        /// <summary>Characters read since a row ended.</summary>
+        public int SinceRow { get; set; }
+
+        /// <summary>Longest row, in characters; that of the head line is shorter, as each of its names costs some 100 bytes.</summary>
+        public int Most { get; set; } = LongestHead;
+
+        public override int Read(Span<char> buffer)
+        {
+            var count = base.Read(buffer);
+            if ((SinceRow += count) <= Most) return count;
+            throw new UserFault($"{file.Path} is not a table that can be read.", $"a row longer than {Most >> 20} MiB", "check its quotes and ends of lines");
+        }
+
+        public override int Read(char[] buffer, int index, int count) => Read(buffer.AsSpan(index, count));
+
+        /// <summary>The first line, or its beginning where it is longer than a head line can be.</summary>
+        public override string ReadLine()
+        {
+            var line = new char[LongestHead];
+            var head = line.AsSpan(0, ReadBlock(line, 0, line.Length));
+            return new(head.IndexOfAny('\r', '\n') is >= 0 and var end ? head[..end] : head);
+        }
+
+        private const int LongestHead = 1 << 20;
+    }
+
     /// <summary>
     /// What is wrong with the quotes of a row. To the reader any quote hides separators and ends of lines up to the next one; one within
     /// a value that does not begin with it (5" pipe) would make two rows one.
@@ -82,17 +109,9 @@ internal static class CsvRows
     /// <summary>What stands between the names of the head line: a comma, else what else is in use.</summary>
     private static char Separator(DataFile file)
     {
-        using var text = new StreamReader(file.Open(), strict);
-        var buffer = new char[LongestHead];
-        var head = buffer.AsSpan(0, Guarded(file, () => text.ReadBlock(buffer)));
-        if (head.IndexOfAny('\r', '\n') is >= 0 and var end)
-            head = head[..end];
-        foreach (var separator in ",;\t|")
-        {
-            if (head.Contains(separator))
-                return separator;
-        }
-        return ',';
+        using var text = new BoundedText(file, null);
+        var head = Guarded(file, text.ReadLine) ?? "";
+        return ",;\t|".FirstOrDefault(head.Contains, ',');
     }
 
     private static string Bare(string name) => name.Length > 1 && name[0] == '"' && name[^1] == '"' ? name[1..^1].Replace("\"\"", "\"") : name;
@@ -110,32 +129,6 @@ internal static class CsvRows
         catch (Exception error) when (error is ArgumentException or NotSupportedException or InvalidOperationException)
         {
             throw new UserFault($"{file.Path} is not a table that can be read.", error.Message.Split('\n')[0], "write CSV with a head line, values with commas or quotes in quotes", error);
-        }
-    }
-
-    /// <summary>A table's text. The reader holds a row as a whole, and a quote that is never closed makes all the rest one.</summary>
-    private sealed class LimitedText(TextReader inner, DataFile file) : TextReader
-    {
-        private int read, line;
-
-        /// <summary>Tells that the head, or the rows up to a line, have been read.</summary>
-        public void Taken(int upTo) => (read, line) = (0, Math.Max(1, upTo));
-
-        public override int Read(char[] buffer, int index, int count) => Read(buffer.AsSpan(index, count));
-
-        public override int Read(Span<char> buffer)
-        {
-            var count = inner.Read(buffer);
-            if ((read += count) > (line == 0 ? LongestHead : RowFile.LongestRow / sizeof(char)))
-                throw RowFile.TooLong(file, Math.Max(1, line), line == 0 ? "1 Mi characters" : "32 Mi characters", "is a quote never closed? write one row a line");
-            return count;
-        }
-
-        protected override void Dispose(bool disposing)
-        {
-            if (disposing)
-                inner.Dispose();
-            base.Dispose(disposing);
         }
     }
 }

@@ -87,7 +87,7 @@ internal static class JsonRows
                     rowLine = line;
                 }
                 if (row.WrittenCount == RowFile.LongestRow)
-                    throw RowFile.TooLong(file, rowLine, RowFile.Limit, "is a quote or a bracket never closed? write one JSON object a line");
+                    throw Fault(file, $"line {rowLine}: a row longer than {RowFile.LongestRow >> 20} MiB");
                 row.GetSpan(1)[0] = c;
                 row.Advance(1);
                 if (objects && depth == outer && !quoted && c is (byte)'}' or (byte)']')

@@ -16,6 +16,7 @@ internal static class ParquetRows
     {
         if (file.Compression is not null)
             throw new UserFault($"{file.Path} is a compressed Parquet file.", "Parquet is compressed inside and has to be read from its end", "decompress it once");
+        UntrustedFile.Check(file.Path);
         using var stream = File.OpenRead(file.Path);
         var groups = Groups(file, stream);
         var json = new ArrayBufferWriter<byte>();

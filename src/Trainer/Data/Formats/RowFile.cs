@@ -11,10 +11,8 @@ internal static class RowFile
     /// <summary>Bytes of JSON text in a chunk: some seconds of work, and what a kill costs at most for each core.</summary>
     public const int ChunkBytes = 8 << 20;
 
-    /// <summary>Longest row that is taken for one.</summary>
-    public const int LongestRow = 64 << 20;
-
-    public const string Limit = "64 MiB";
+    /// <summary>Longest row that is taken for one, in bytes or characters; a compressed file of some KB may hold a longer one.</summary>
+    internal const int LongestRow = 64 << 20;
 
     private const int LongestPeek = 1 << 20;
 
@@ -114,7 +112,7 @@ internal static class RowFile
                 else if (filled == buffer.Length)
                 {
                     if (filled >= LongestRow)
-                        throw TooLong(file, line, Limit, "write one JSON object a line");
+                        throw new UserFault($"{file.Path} has no rows that can be read.", found: $"line {line} is longer than {LongestRow >> 20} MiB", next: "write one JSON object a line");
                     Array.Resize(ref buffer, buffer.Length * 2);
                 }
                 var count = stream.Read(buffer, filled, buffer.Length - filled);
@@ -140,10 +138,6 @@ internal static class RowFile
                 builder.Add(text, number);
         }
     }
-
-    internal static UserFault TooLong(DataFile file, int line, string limit, string next) =>
-        new($"{file.Path} has no rows that can be read.", found: $"the row at line {line} is longer than {limit}", next: next)
-        { Problems = [new("data", $"is longer than {limit}: {next}", file.Path, line, 1, "MEMOPT0007")] };
 
     internal static UserFault NotText(DataFile file, int line) => new($"{file.Path} is not UTF-8 text.", $"line {line} has bytes that are no character", "write it as UTF-8")
     { Problems = [new("data", "has bytes that are no character: write it as UTF-8", file.Path, line, 1, "MEMOPT0007")] };

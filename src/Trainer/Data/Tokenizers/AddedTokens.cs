@@ -10,7 +10,7 @@ internal sealed record AddedToken(int Id, string Content, bool Special, bool Sin
     public static AddedToken Read(JsonElement json)
     {
         var special = json.Flag("special", false);
-        return new(json.GetProperty("id").GetInt32(), json.GetProperty("content").GetString()!, special,
+        return new(json.GetProperty("id").GetInt32(), json.GetProperty("content").GetString() ?? throw new FormatException("an added token without content"), special,
             json.Flag("single_word", false), json.Flag("lstrip", false), json.Flag("rstrip", false), json.Flag("normalized", !special));
     }
 }
@@ -22,13 +22,13 @@ internal sealed class AddedTokens
     private readonly List<AddedToken> tokens = [];
     private readonly SearchValues<char> beginnings;
 
-    public AddedTokens(IEnumerable<(string Pattern, AddedToken Token)> tokens)
+    public AddedTokens(IEnumerable<(string Pattern, AddedToken Token)> tokens, Budget budget)
     {
         var first = new HashSet<char>();
         // Of two that are written alike, once normalized, the special one is found, else the first.
         foreach (var (pattern, token) in tokens.Where(entry => entry.Pattern.Length > 0).OrderBy(entry => !entry.Token.Special).DistinctBy(entry => entry.Pattern))
         {
-            patterns.Add(pattern, this.tokens.Count);
+            patterns.Add(pattern, this.tokens.Count, budget);
             this.tokens.Add(token);
             first.Add(pattern[0]);
         }
@@ -41,8 +41,9 @@ internal sealed class AddedTokens
         var parts = new List<(int? Id, Aligned Text)>();
         var units = text.Text;
         var done = 0;
-        for (var at = 0; Find(units, at) is { Token: { } token } found; at = found.End)
+        for (var at = 0; Find(units, at, text.Budget) is { Token: { } token } found; at = found.End)
         {
+            if (found.End <= done) continue;   // in the space that the one before took: not looked through again
             if (token.SingleWord && (EndsWithWord(units[..found.Start]) || StartsWithWord(units[found.End..]))) continue;
             var (from, to) = (found.Start, found.End);
             while (token.LeftStrip && from > done && char.IsWhiteSpace(units[from - 1])) from--;
@@ -57,7 +58,7 @@ internal sealed class AddedTokens
         return parts;
     }
 
-    private (int Start, int End, AddedToken? Token) Find(ReadOnlySpan<char> text, int from)
+    private (int Start, int End, AddedToken? Token) Find(ReadOnlySpan<char> text, int from, Budget? budget)
     {
         while (from < text.Length && text[from..].IndexOfAny(beginnings) is >= 0 and var skipped)
         {
@@ -65,6 +66,7 @@ internal sealed class AddedTokens
             var (longest, end) = (-1, from);
             for (int node = 0, i = from; i < text.Length && (node = patterns.Step(node, text[i])) >= 0; i++)
             {
+                budget?.Spend();
                 if (patterns.Value(node) >= 0) (longest, end) = (patterns.Value(node), i + 1);
             }
             if (longest >= 0) return (from, end, tokens[longest]);

@@ -13,14 +13,19 @@ internal readonly struct Aligned
     private readonly int[]? from, to;   // by index into text; null where every character stands for itself
     private readonly int start, shift;  // the window begins at start; unchanged text lies shift further on in the original
 
-    private Aligned(string text, int[]? from, int[]? to, int start, int length, int shift)
+    private Aligned(string text, int[]? from, int[]? to, int start, int length, int shift, Budget? budget)
     {
-        (this.text, this.from, this.to, this.start, Length, this.shift) = (text, from, to, start, length, shift);
+        (this.text, this.from, this.to, this.start, Length, this.shift, Budget) = (text, from, to, start, length, shift, budget);
     }
 
-    public Aligned(string text, int[] from, int[] to) : this(text, from, to, 0, text.Length, 0) { }
+    public Aligned(string text, int[] from, int[] to, Budget? budget) : this(text, from, to, 0, text.Length, 0, budget) { }
 
-    public static Aligned Of(string text) => new(text, null, null, 0, text.Length, 0);
+    /// <param name="text">The original.</param>
+    /// <param name="budget">What all that is made of it may cost; null for no limit.</param>
+    public static Aligned Of(string text, Budget? budget = null) => new(text, null, null, 0, text.Length, 0, budget);
+
+    /// <summary>What the work on this text may still cost.</summary>
+    public Budget? Budget { get; }
 
     public ReadOnlySpan<char> Text => text.AsSpan(start, Length);
 
@@ -43,12 +48,12 @@ internal readonly struct Aligned
         return to is not null ? to[at] : shift + (char.IsHighSurrogate(text[at]) && at + 1 < text.Length ? at + 2 : at + 1);
     }
 
-    public Aligned Slice(int at, int length) => new(text, from, to, start + at, length, shift);
+    public Aligned Slice(int at, int length) => new(text, from, to, start + at, length, shift, Budget);
 
     /// <summary>Other text of the same length that stands for the same characters, one by one.</summary>
     public Aligned Respelled(string other) => from is null
-        ? new(other, null, null, 0, Length, shift + start)
-        : new(other, from[start..(start + Length)], to![start..(start + Length)], 0, Length, 0);
+        ? new(other, null, null, 0, Length, shift + start, Budget)
+        : new(other, from[start..(start + Length)], to![start..(start + Length)], 0, Length, 0, Budget);
 
     /// <summary>The code point at an index.</summary>
     public Rune RuneAt(int index)
@@ -72,25 +77,35 @@ internal readonly struct Aligned
     }
 }
 
-/// <summary>Collects an <see cref="Aligned"/> piece by piece.</summary>
-internal sealed class AlignedBuilder
+/// <summary>Collects an <see cref="Aligned"/> piece by piece, at the cost of the text that it is made of.</summary>
+internal sealed class AlignedBuilder(Budget? budget)
 {
+    private const int BytesPerUnit = 16;   // a character and two numbers, with their lists' spare room
+
     private readonly StringBuilder text = new();
     private readonly List<int> from = [];
     private readonly List<int> to = [];
 
     public void Append(string units, int start, int end)
     {
-        foreach (var unit in units) Append(unit, start, end);
+        budget?.Spend((long)BytesPerUnit * units.Length);   // before it is written: strangers' replacements can be long
+        foreach (var unit in units) Put(unit, start, end);
     }
 
     public void Append(Rune rune, int start, int end)
     {
         Span<char> units = stackalloc char[2];
-        foreach (var unit in units[..rune.EncodeToUtf16(units)]) Append(unit, start, end);
+        budget?.Spend(BytesPerUnit);
+        foreach (var unit in units[..rune.EncodeToUtf16(units)]) Put(unit, start, end);
     }
 
     public void Append(char unit, int start, int end)
+    {
+        budget?.Spend(BytesPerUnit);
+        Put(unit, start, end);
+    }
+
+    private void Put(char unit, int start, int end)
     {
         text.Append(unit);
         from.Add(start);
@@ -99,6 +114,7 @@ internal sealed class AlignedBuilder
 
     public void Append(Aligned source, int start, int length)
     {
+        budget?.Spend((long)BytesPerUnit * length);
         text.Append(source.Text.Slice(start, length));
         for (var i = start; i < start + length; i++)
         {
@@ -107,7 +123,7 @@ internal sealed class AlignedBuilder
         }
     }
 
-    public Aligned Build() => new(text.ToString(), [.. from], [.. to]);
+    public Aligned Build() => new(text.ToString(), [.. from], [.. to], budget);
 }
 
 /// <summary>Classes of characters as Rust and its regular expressions have them.</summary>

@@ -21,7 +21,7 @@ internal static class ByteAlphabet
 
     public static Aligned Encode(Aligned text)
     {
-        var output = new AlignedBuilder();
+        var output = new AlignedBuilder(text.Budget);
         Span<byte> bytes = stackalloc byte[4];
         for (var i = 0; i < text.Length;)
         {

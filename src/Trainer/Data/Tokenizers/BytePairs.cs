@@ -15,11 +15,11 @@ internal sealed class BytePairs : IModel
     private readonly int? unknown;
     private readonly int[]? bytes;
 
-    public BytePairs(JsonElement model)
+    public BytePairs(JsonElement model, Budget budget)
     {
         if (model.Part("dropout") is { ValueKind: JsonValueKind.Number } dropout && dropout.GetDouble() > 0)
             throw Component.Unsupported("BPE dropout", dropout.ToString());
-        ids = IModel.Vocabulary(model);
+        ids = IModel.Vocabulary(model, budget);
         Array.Fill(basic, -1);
         foreach (var (word, id) in ids)
         {
@@ -37,6 +37,7 @@ internal sealed class BytePairs : IModel
         if (cuts) joints = [];
         foreach (var merge in model.GetProperty("merges").EnumerateArray())
         {
+            budget.Spend(IModel.BytesPerEntry);
             var (left, right) = merge.ValueKind == JsonValueKind.Array
                 ? (merge[0].GetString()!, merge[1].GetString()!)
                 : Halves(merge.GetString()!);
@@ -80,8 +81,8 @@ internal sealed class BytePairs : IModel
         return parts;
     }
 
-    public IReadOnlyList<(int Id, int Length)> Encode(string piece) =>
-        ignoreMerges && ids.TryGetValue(piece, out var whole) ? [(whole, piece.Length)] : Merge(Symbols(piece));
+    public IReadOnlyList<(int Id, int Length)> Encode(string piece, Budget budget) =>
+        ignoreMerges && ids.TryGetValue(piece, out var whole) ? [(whole, piece.Length)] : Merge(Symbols(piece), budget);
 
     private List<(int Id, int Length)> Symbols(string piece)
     {
@@ -108,7 +109,7 @@ internal sealed class BytePairs : IModel
     private record struct Symbol(int Id, int Length, int Previous, int Next);
 
     /// <summary>Merges the pair of the lowest rank, the leftmost first, until none is left; a heap of candidates keeps it O(n log n).</summary>
-    private List<(int Id, int Length)> Merge(List<(int Id, int Length)> tokens)
+    private List<(int Id, int Length)> Merge(List<(int Id, int Length)> tokens, Budget budget)
     {
         if (tokens.Count < 2) return tokens;
         var symbols = new Symbol[tokens.Count];
@@ -118,6 +119,7 @@ internal sealed class BytePairs : IModel
 
         while (candidates.TryDequeue(out var pair, out _))
         {
+            budget.Spend();
             ref var left = ref symbols[pair.Left];
             if (left.Id != pair.LeftId || left.Next >= symbols.Length || symbols[left.Next].Id != pair.RightId) continue;   // one of the two has merged since
             ref var right = ref symbols[left.Next];

@@ -30,7 +30,7 @@ internal sealed class CharactersMap
     /// <summary>Whole clusters of characters first, as the reference does, then single characters.</summary>
     public Aligned Normalize(Aligned text)
     {
-        var output = new AlignedBuilder();
+        var output = new AlignedBuilder(text.Budget);
         var changed = false;
         for (var at = 0; at < text.Length;)
         {

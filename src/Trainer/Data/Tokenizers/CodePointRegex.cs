@@ -11,16 +11,24 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// </summary>
 internal sealed class CodePointRegex
 {
+    private const int LongestPattern = 8_192, MostSets = 1_000, LongestWritten = 1 << 20;
+    private static readonly TimeSpan LongestMatch = TimeSpan.FromSeconds(5);
+
     private readonly Regex regex;
     private readonly List<(int From, char Unit)> beyond;   // where a stretch of characters with one stand-in begins
+    private readonly string pattern;
 
-    public CodePointRegex(string pattern)
+    /// <param name="pattern">As Oniguruma has it.</param>
+    /// <param name="longest">What one match may take; null is the usual limit.</param>
+    public CodePointRegex(string pattern, TimeSpan? longest = null)
     {
+        this.pattern = pattern;
         try
         {
+            if (pattern.Length > LongestPattern) throw new ArgumentException($"{pattern.Length:N0} characters, more than {LongestPattern:N0}");
             var read = new Reader(pattern);
             beyond = StandIns(read.Sets);
-            regex = new(read.Write(beyond), RegexOptions.CultureInvariant | RegexOptions.Compiled);
+            regex = Compiled(read.Write(beyond), longest ?? LongestMatch);
         }
         catch (ArgumentException error)
         {
@@ -28,18 +36,47 @@ internal sealed class CodePointRegex
         }
     }
 
+    /// <summary>
+    /// A machine whose time grows with the text alone, which finds the same matches; where the pattern looks around,
+    /// which that one cannot, one that goes back, with a limit on its time.
+    /// </summary>
+    private static Regex Compiled(string pattern, TimeSpan longest)
+    {
+        const RegexOptions options = RegexOptions.CultureInvariant | RegexOptions.ExplicitCapture;
+        try
+        {
+            return new(pattern, options | RegexOptions.NonBacktracking, longest);
+        }
+        catch (NotSupportedException)
+        {
+            return new(pattern, options | RegexOptions.Compiled, longest);
+        }
+    }
+
     /// <summary>Where it matches, in UTF-16 units of the text. An empty match does not follow another match at once.</summary>
-    public List<(int Start, int End)> Matches(ReadOnlySpan<char> text)
+    /// <exception cref="UserFault">One match takes seconds, or all together more than the budget.</exception>
+    public List<(int Start, int End)> Matches(ReadOnlySpan<char> text, Budget? budget)
     {
         var found = new List<(int Start, int End)>();
         if (text.IsEmpty) return found;
         var starts = text.IndexOfAnyInRange('\uD800', '\uDFFF') < 0 ? null : new int[text.Length + 1];
         var last = -1;
-        foreach (var match in regex.EnumerateMatches(starts is null ? text : Shadow(text, starts)))
+        try
         {
-            var (start, end) = (match.Index, match.Index + match.Length);
-            if (match.Length > 0 || start != last) found.Add(starts is null ? (start, end) : (starts[start], starts[end]));
-            last = end;
+            foreach (var match in regex.EnumerateMatches(starts is null ? text : Shadow(text, starts)))
+            {
+                budget?.Spend(Component.BytesPerMatch);
+                var (start, end) = (match.Index, match.Index + match.Length);
+                if (match.Length > 0 || start != last) found.Add(starts is null ? (start, end) : (starts[start], starts[end]));
+                last = end;
+            }
+        }
+        catch (RegexMatchTimeoutException error)
+        {
+            throw new UserFault("The tokenizer's regular expression takes too long.",
+                found: $"{pattern}: one match takes more than {regex.MatchTimeout.TotalSeconds:0.##} s",
+                next: "use another model: the pattern goes back and forth over the text", inner: error)
+            { OverBudget = true };
         }
         return found;
     }
@@ -73,6 +110,7 @@ internal sealed class CodePointRegex
     private static List<(int From, char Unit)> StandIns(IReadOnlyList<CodePointSet> sets)
     {
         var kinds = new Dictionary<string, char>();
+        if (sets.Count > MostSets) throw new ArgumentException($"more than {MostSets} character classes");
         var starts = new SortedSet<int>(sets.SelectMany(set => set.Ranges).SelectMany(range => (int[])[range.From, range.To + 1]).Where(code => code is > 0x10000 and <= 0x10FFFF)) { 0x10000 };
         var found = new List<(int, char)>();
         foreach (var start in starts)
@@ -119,6 +157,7 @@ internal sealed class CodePointRegex
                     foreach (var (from, to) in set.Ranges.Where(range => range.To > 0xDFFF && range.From <= 0xFFFF)) body.Append($@"\u{Math.Max(from, 0xE000):X4}-\u{Math.Min(to, 0xFFFF):X4}");
                 }
                 foreach (var unit in beyond.Where(stretch => set.Contains(stretch.From)).Select(stretch => stretch.Unit).Distinct()) body.Append($@"\u{(int)unit:X4}");
+                if (output.Length + body.Length > LongestWritten) throw new ArgumentException("it stands for too long a pattern");
                 output.Append(body.Length == 0 ? piece.Negated ? @"[\s\S]" : "(?!)" : $"[{(piece.Negated ? "^" : "")}{body}]");
             }
             return output.ToString();
@@ -147,6 +186,7 @@ internal sealed class CodePointRegex
                         else
                         {
                             groups.Push((start, ignoreCase));
+                            CheckDepth(groups.Count);
                             if (head == "(?i:") ignoreCase = true;
                         }
                         pieces.Add(new(head));
@@ -162,11 +202,11 @@ internal sealed class CodePointRegex
                         Quantifier(atom);
                         break;
                     case '$':
-                        pieces.Add(new(@"(?=\n|\z)"));
+                        pieces.Add(new("(?m:$)"));
                         at++;
                         break;
                     case '^':
-                        pieces.Add(new(@"(?<=\A|\n)"));
+                        pieces.Add(new("(?m:^)"));
                         at++;
                         break;
                     case '.' or '|':
@@ -201,7 +241,7 @@ internal sealed class CodePointRegex
             'B' => Edge("(?:(?<=W)(?=W)|(?<!W)(?!W))"),
             'A' => @"\A",
             'z' => @"\z",
-            'Z' => @"(?=\n?\z)",
+            'Z' => @"\Z",
             'R' => @"(?>\r\n|[\n-\r\x85\u2028\u2029])",
             _ => null,
         };
@@ -265,32 +305,33 @@ internal sealed class CodePointRegex
         private char Peek(int ahead) => at + ahead < pattern.Length ? pattern[at + ahead] : '\0';
 
         /// <summary>A class, from its bracket to behind the closing one.</summary>
-        private Piece Class(bool ignoreCase)
+        private Piece Class(bool ignoreCase, int depth = 1)
         {
-            var start = at++;
+            CheckDepth(depth);
+            at++;
             var negated = Peek(0) == '^';
             if (negated) at++;
             var body = at;
-            var (all, set, plain, first) = ((CodePointSet?)null, CodePointSet.Of(), true, true);
+            var (all, ranges, plain, first) = ((CodePointSet?)null, new List<(int, int)>(), true, true);
             for (; at < pattern.Length && (pattern[at] != ']' || first); first = false)
             {
                 if (pattern[at] == '[')
                 {
                     plain = false;
-                    set = set.Or(Posix() ?? (Class(ignoreCase) is var inner && inner.Negated ? inner.Set!.Not() : inner.Set!));
+                    ranges.AddRange((Posix() ?? Whole(Class(ignoreCase, depth + 1))).Ranges);
                 }
                 else if (Peek(0) == '&' && Peek(1) == '&')
                 {
                     plain = false;
-                    all = all?.And(set) ?? set;
-                    set = CodePointSet.Of();
+                    all = Part();
+                    ranges.Clear();
                     at += 2;
                 }
                 else if (pattern[at] == '\\' && Escaped(inClass: true) is { } escaped)
                 {
                     // What is outside a class in a class: its stand-ins would be taken for no letters.
                     plain &= escaped.Text.Length > 0 && !escaped.Negated;
-                    set = set.Or(escaped.Negated ? escaped.Set!.Not() : escaped.Set!);
+                    ranges.AddRange(Whole(escaped).Ranges);
                 }
                 else
                 {
@@ -307,15 +348,25 @@ internal sealed class CodePointRegex
                     {
                         to = from;
                     }
-                    set = set.Or(CodePointSet.Of((from, to)));
+                    ranges.Add((from, to));
                     plain &= to < 0xD800;
                 }
             }
             if (at == pattern.Length) throw new ArgumentException("an open '['");
             var text = pattern[body..at++];
-            if (all is not null) set = all.And(set);
+            var set = Part();
             if (ignoreCase && (set.Contains('s') || set.Contains('S'))) (set, plain) = (set.Or(CodePointSet.Of((0x17F, 0x17F))), false);
             return plain && !text.Contains(@"\x{") ? new(text, set, negated) : new("", negated ? set.Not() : set);
+
+            // What the class has so far: the part that is being read and, after &&, those before it.
+            CodePointSet Part() => CodePointSet.Of(ranges) is var last && all is not null ? all.And(last) : last;
+
+            static CodePointSet Whole(Piece piece) => piece.Negated ? piece.Set!.Not() : piece.Set!;
+        }
+
+        private static void CheckDepth(int depth)
+        {
+            if (depth > Budget.Depth) throw new ArgumentException($"more than {Budget.Depth} groups or classes, one in the other");
         }
 
         private CodePointSet? Posix()

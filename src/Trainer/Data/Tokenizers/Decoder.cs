@@ -7,36 +7,39 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// <summary>The way back: the spellings of tokens to text. Every step turns a list of texts into another; the last is joined.</summary>
 internal static class Decoder
 {
-    public static Func<List<string>, List<string>> Read(JsonElement? part)
+    /// <summary>One step, or several; what it makes of the tokens is taken from the budget where it can be longer than they are.</summary>
+    public delegate List<string> Step(List<string> tokens, Budget budget);
+
+    public static Step Read(JsonElement? part)
     {
         // Without a decoder the reference puts spaces between tokens.
-        if (part is not { } json) return tokens => [string.Join(' ', tokens)];
+        if (part is not { } json) return (tokens, _) => [string.Join(' ', tokens)];
         switch (json.Type())
         {
-            case "ByteLevel": return tokens => [ByteAlphabet.Decode(tokens)];
-            case "ByteFallback": return Bytes;
-            case "Fuse": return tokens => [string.Concat(tokens)];
+            case "ByteLevel": return (tokens, _) => [ByteAlphabet.Decode(tokens)];
+            case "ByteFallback": return (tokens, _) => Bytes(tokens);
+            case "Fuse": return (tokens, _) => [string.Concat(tokens)];
             case "Strip":
                 var (edge, start, stop) = (json.Text("content") ?? " ", Count(json, "start"), Count(json, "stop"));
-                return tokens => tokens.ConvertAll(token => Strip(token, edge[0], start, stop));
+                return (tokens, _) => tokens.ConvertAll(token => Strip(token, edge[0], start, stop));
             case "Replace":
                 var (matches, content) = (Component.Pattern(json), json.Text("content") ?? "");
-                return tokens => tokens.ConvertAll(token => Replace(token, matches(token), content));
+                return (tokens, budget) => tokens.ConvertAll(token => Replace(token, matches(token, budget), content, budget));
             case "Metaspace":
                 var (mark, first) = ((json.Text("replacement") ?? "▁")[0], PreTokenizer.MetaspaceScheme(json) == "never" ? " " : "");
-                return tokens => [.. tokens.Select((token, index) => token.Replace($"{mark}", index == 0 ? first : " "))];
+                return (tokens, _) => [.. tokens.Select((token, index) => token.Replace($"{mark}", index == 0 ? first : " "))];
             case "WordPiece":
                 var (prefix, cleanup) = (json.Text("prefix") ?? "##", json.Flag("cleanup", true));
-                return tokens => [.. tokens.Select((token, index) => Word(token, index == 0, prefix, cleanup))];
+                return (tokens, _) => [.. tokens.Select((token, index) => Word(token, index == 0, prefix, cleanup))];
             case "BPEDecoder":
                 var suffix = json.Text("suffix") ?? "</w>";
-                return tokens => [.. tokens.Select((token, index) => suffix.Length == 0 ? token : token.Replace(suffix, index == tokens.Count - 1 ? "" : " "))];
+                return (tokens, _) => [.. tokens.Select((token, index) => suffix.Length == 0 ? token : token.Replace(suffix, index == tokens.Count - 1 ? "" : " "))];
             case "CTC":
                 var (pad, delimiter, tidy) = (json.Text("pad_token") ?? "<pad>", json.Text("word_delimiter_token") ?? "|", json.Flag("cleanup", true));
-                return tokens => [.. tokens.Where((token, index) => index == 0 || token != tokens[index - 1]).Select(token => Spoken(token, pad, delimiter, tidy)).Where(text => text.Length > 0)];
+                return (tokens, _) => [.. tokens.Where((token, index) => index == 0 || token != tokens[index - 1]).Select(token => Spoken(token, pad, delimiter, tidy)).Where(text => text.Length > 0)];
             case "Sequence":
                 var steps = json.GetProperty("decoders").EnumerateArray().Select(step => Read(step)).ToList();
-                return tokens => steps.Aggregate(tokens, (current, step) => step(current));
+                return (tokens, budget) => steps.Aggregate(tokens, (current, step) => step(current, budget));
             default: throw Component.Unsupported($"the decoder \"{json.Type()}\"", json.ToString());
         }
     }
@@ -79,8 +82,9 @@ internal static class Decoder
         return token[from..to];
     }
 
-    private static string Replace(string token, List<(int Start, int End)> matches, string content)
+    private static string Replace(string token, List<(int Start, int End)> matches, string content, Budget budget)
     {
+        budget.Spend(2L * (token.Length + (long)matches.Count * content.Length));
         if (matches.Count == 0) return token;
         var (output, done) = (new StringBuilder(), 0);
         foreach (var (start, end) in matches)

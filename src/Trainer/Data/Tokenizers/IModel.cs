@@ -8,17 +8,17 @@ internal interface IModel
     IReadOnlyDictionary<string, int> Ids { get; }
 
     /// <summary>The tokens of a piece and how many UTF-16 units of it each takes.</summary>
-    IReadOnlyList<(int Id, int Length)> Encode(string piece);
+    IReadOnlyList<(int Id, int Length)> Encode(string piece, Budget budget);
 
     /// <summary>A piece in parts that can be encoded each for itself with the same result.</summary>
     IEnumerable<Aligned> Cut(Aligned piece) => [piece];
 
-    public static IModel Read(JsonElement json) => (json.Text("type") ?? Guess(json)) switch
+    public static IModel Read(JsonElement json, Budget budget) => (json.Text("type") ?? Guess(json)) switch
     {
-        "BPE" => new BytePairs(json),
-        "Unigram" => new Unigram(json),
-        "WordPiece" => new WordPieces(json),
-        "WordLevel" => new WholeWords(json),
+        "BPE" => new BytePairs(json, budget),
+        "Unigram" => new Unigram(json, budget),
+        "WordPiece" => new WordPieces(json, budget),
+        "WordLevel" => new WholeWords(json, budget),
         var other => throw Component.Unsupported($"the model \"{other}\"", null),
     };
 
@@ -26,12 +26,20 @@ internal interface IModel
     private static string Guess(JsonElement json) =>
         json.Part("merges") is not null ? "BPE" : json.Part("unk_id") is not null ? "Unigram" : json.Part("max_input_chars_per_word") is not null ? "WordPiece" : "WordLevel";
 
+    /// <summary>What a word or a merge takes in memory, beside its text.</summary>
+    public const int BytesPerEntry = 128;
+
     /// <summary>The vocabulary of a model that writes it as an object.</summary>
-    public static Dictionary<string, int> Vocabulary(JsonElement json)
+    public static Dictionary<string, int> Vocabulary(JsonElement json, Budget budget)
     {
         var vocab = json.GetProperty("vocab");
         var ids = new Dictionary<string, int>();
-        foreach (var entry in vocab.EnumerateObject()) ids[entry.Name] = entry.Value.GetInt32();
+        foreach (var entry in vocab.EnumerateObject())
+        {
+            var word = entry.Name;
+            budget.Spend(BytesPerEntry + 2 * word.Length);
+            ids[word] = entry.Value.GetInt32();
+        }
         return ids;
     }
 

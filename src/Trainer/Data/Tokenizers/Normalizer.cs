@@ -89,7 +89,7 @@ internal static class Normalizer
             var end = at + rune.Utf16SequenceLength;
             if (changes(rune))
             {
-                output ??= new();
+                output ??= new(text.Budget);
                 output.Append(text, done, at - done);
                 write(rune, text.From(at), text.To(end - 1), output);
                 done = end;
@@ -112,7 +112,7 @@ internal static class Normalizer
     internal static Aligned Prepend(Aligned text, string prefix)
     {
         if (text.Length == 0) return text;
-        var output = new AlignedBuilder();
+        var output = new AlignedBuilder(text.Budget);
         output.Append(prefix, text.From(0), text.From(0));
         output.Append(text, 0, text.Length);
         return output.Build();
@@ -127,9 +127,9 @@ internal static class Normalizer
         var matches = Component.Pattern(json);
         return text =>
         {
-            var found = matches(text.Text);
+            var found = matches(text.Text, text.Budget);
             if (found.Count == 0) return text;
-            var (output, done) = (new AlignedBuilder(), 0);
+            var (output, done) = (new AlignedBuilder(text.Budget), 0);
             foreach (var (start, end) in found)
             {
                 output.Append(text, done, start - done);

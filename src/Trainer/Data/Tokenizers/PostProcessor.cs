@@ -20,6 +20,8 @@ internal sealed record PostProcessor(IReadOnlyList<int> Before, IReadOnlyList<in
         }
     }
 
+    private const int MostTokens = 1_000;   // Whisper has four
+
     private static int Named(JsonElement json, string key) => json.GetProperty(key)[1].GetInt32();
 
     private static PostProcessor Template(JsonElement json)
@@ -30,6 +32,7 @@ internal sealed record PostProcessor(IReadOnlyList<int> Before, IReadOnlyList<in
             if (entry.Part("Sequence") is not null) texts++;
             else (texts > 0 ? after : before).AddRange(json.GetProperty("special_tokens").GetProperty(entry.GetProperty("SpecialToken").GetProperty("id").GetString()!)
                 .GetProperty("ids").EnumerateArray().Select(id => id.GetInt32()));
+            if (before.Count + after.Count > MostTokens) throw Component.Unsupported($"more than {MostTokens} tokens around a text", null);
         }
         return texts == 1 ? new(before, after) : throw Component.Unsupported("a template that does not have the text once", json.GetProperty("single").ToString());
     }

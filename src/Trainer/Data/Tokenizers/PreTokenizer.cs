@@ -8,6 +8,8 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// <param name="Bytes">Whether the pieces then are to be spelled in the byte alphabet.</param>
 internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, bool Bytes = false)
 {
+    private const long BytesPerPiece = 80;
+
     private const string Gpt2 = @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
     public static PreTokenizer Read(JsonElement? part)
@@ -20,7 +22,7 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
                 return steps.Count == 0 ? Read(null) : steps.Aggregate((first, second) => first.Then(second));
             case "Split":
                 var (pattern, invert, behavior) = (Component.Pattern(json), json.Flag("invert", false), Behavior(json, ""));
-                return new(text => Cut(text, pattern(text.Text), behavior, invert));
+                return new(text => Cut(text, pattern(text.Text, text.Budget), behavior, invert));
             case "Digits": return Classes(Characters.IsNumeral, json.Flag("individual_digits", false) ? "Isolated" : "Contiguous");
             case "Punctuation": return Classes(Characters.IsPunctuation, Behavior(json, "Isolated"));
             case "WhitespaceSplit": return Classes(Rune.IsWhiteSpace, "Removed");
@@ -42,7 +44,7 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
                 return new(text =>
                 {
                     if (prefix && !text.Text.StartsWith(' ')) text = Normalizer.Prepend(text, " ");
-                    return words is null ? [text] : Cut(text, words.Matches(text.Text), "Isolated", invert: false);
+                    return words is null ? [text] : Cut(text, words.Matches(text.Text, text.Budget), "Isolated", invert: false);
                 }, Bytes: true);
             default: throw Component.Unsupported($"the pre-tokenizer \"{json.Type()}\"", json.ToString());
         }
@@ -66,7 +68,7 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
             text = text.Respelled(text.Text.ToString().Replace(" ", mark));
             var prepends = scheme == "always" || scheme == "first" && text.IsFirst;
             if (prepends && text.Text[0] != mark[0]) text = Normalizer.Prepend(text, mark);
-            return split ? Cut(text, Component.Occurrences(text.Text, mark), "MergedWithNext", invert: false) : [text];
+            return split ? Cut(text, Component.Occurrences(text.Text, mark, text.Budget), "MergedWithNext", invert: false) : [text];
         });
     }
 
@@ -113,6 +115,7 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
 
     private static List<Aligned> Cut(Aligned text, List<(int Start, int End)> matches, string behavior, bool invert)
     {
+        text.Budget?.Spend(BytesPerPiece * matches.Count);
         var pieces = new List<Aligned>(matches.Count);
         if (behavior == "Isolated" && matches.Count == 0) return [text];
         var (done, start, end, wasMatch) = (0, 0, 0, false);

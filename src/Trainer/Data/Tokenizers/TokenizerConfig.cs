@@ -12,25 +12,26 @@ internal sealed record TokenizerConfig(IReadOnlyDictionary<string, string> Speci
     {
         var named = new Dictionary<string, string>();
         JsonNode? template = null;
-        foreach (var name in (string[])["special_tokens_map.json", "tokenizer_config.json"])
+        foreach (var name in (string[])[ModelLayout.SpecialTokens, ModelLayout.TokenizerConfig])
         {
             var file = Path.Combine(modelFolder, name);
             if (!File.Exists(file)) continue;
-            JsonObject json;
             try
             {
-                json = JsonNode.Parse(File.ReadAllText(file)) as JsonObject ?? throw new JsonException("it is not an object");
+                var json = JsonNode.Parse(UntrustedFile.ReadAllText(file, UntrustedFile.Settings)) as JsonObject
+                    ?? throw new JsonException("it is not an object");
+                template = json["chat_template"] ?? template;
+                foreach (var (key, value) in json)
+                {
+                    if (!key.EndsWith("_token", StringComparison.Ordinal)) continue;
+                    var content = value is JsonObject token ? token["content"] : value;
+                    if (content is JsonValue text && text.TryGetValue<string>(out var written)) named[key] = written;
+                }
             }
-            catch (JsonException error)
+            // A key that stands there twice is an ArgumentException, half a character an InvalidOperationException.
+            catch (Exception error) when (error is JsonException or ArgumentException or InvalidOperationException)
             {
                 throw new UserFault($"{file} is not valid JSON.", error.Message, inner: error);
-            }
-            template = json["chat_template"] ?? template;
-            foreach (var (key, value) in json)
-            {
-                if (!key.EndsWith("_token", StringComparison.Ordinal)) continue;
-                var content = value is JsonObject token ? token["content"] : value;
-                if (content is JsonValue text && text.TryGetValue<string>(out var written)) named[key] = written;
             }
         }
         return new(named, template);

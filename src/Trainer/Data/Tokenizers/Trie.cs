@@ -3,16 +3,19 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// <summary>Words by their beginnings, in UTF-16 units; the root is node 0.</summary>
 internal sealed class Trie
 {
+    private const int BytesPerNode = 56;   // with the spare room of the dictionary and the list
+
     private readonly Dictionary<long, int> next = [];
     private readonly List<int> values = [-1];
 
-    public void Add(string word, int value)
+    public void Add(string word, int value, Budget budget)
     {
         var node = 0;
         foreach (var unit in word)
         {
             if (!next.TryGetValue(Key(node, unit), out var child))
             {
+                budget.Spend(BytesPerNode);
                 next[Key(node, unit)] = child = values.Count;
                 values.Add(-1);
             }

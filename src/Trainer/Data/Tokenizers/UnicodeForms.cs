@@ -84,7 +84,7 @@ internal static class UnicodeForms
         }
         Order(units);
         if (compose) Compose(units);
-        var output = new AlignedBuilder();
+        var output = new AlignedBuilder(input.Budget);
         foreach (var unit in units) output.Append(new Rune(unit.Code), unit.From, unit.To);
         return output.Build();
     }

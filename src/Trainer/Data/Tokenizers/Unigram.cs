@@ -15,13 +15,14 @@ internal sealed class Unigram : IModel
     private readonly int[]? bytes;
     private readonly double unknownScore;
 
-    public Unigram(JsonElement json)
+    public Unigram(JsonElement json, Budget budget)
     {
         foreach (var entry in json.GetProperty("vocab").EnumerateArray())
         {
             var word = entry[0].GetString()!;
+            budget.Spend(IModel.BytesPerEntry + 2 * word.Length);
             ids[word] = scores.Count;
-            words.Add(word, scores.Count);
+            words.Add(word, scores.Count, budget);
             scores.Add(entry[1].GetDouble());
         }
         unknown = json.Part("unk_id")?.GetInt32();
@@ -34,7 +35,7 @@ internal sealed class Unigram : IModel
 
     private record struct Step(double Score, int Start, int Id);
 
-    public IReadOnlyList<(int Id, int Length)> Encode(string piece)
+    public IReadOnlyList<(int Id, int Length)> Encode(string piece, Budget budget)
     {
         var best = new Step[piece.Length + 1];   // the best way to each place
         Array.Fill(best, new(0, -1, -1), 1, piece.Length);
@@ -44,6 +45,7 @@ internal sealed class Unigram : IModel
             var covered = false;
             for (int node = 0, end = start; end < piece.Length && (node = words.Step(node, piece[end])) >= 0;)
             {
+                budget.Spend();
                 end++;
                 if (words.Value(node) is not (>= 0 and var id)) continue;
                 Offer(start, end, id, scores[id]);

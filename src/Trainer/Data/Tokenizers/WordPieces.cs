@@ -7,56 +7,56 @@ namespace Memopt.Trainer.Data.Tokenizers;
 internal sealed class WordPieces : IModel
 {
     private readonly Dictionary<string, int> ids;
-    private readonly Dictionary<string, int>.AlternateLookup<ReadOnlySpan<char>> lookup;
-    private readonly string prefix;
-    private readonly int unknown, longest, longestWord;
+    private readonly Trie words = new();
+    private readonly int unknown, longest, within;   // within: the node at which words begin that go on inside a piece
 
-    public WordPieces(JsonElement json)
+    public WordPieces(JsonElement json, Budget budget)
     {
-        ids = IModel.Vocabulary(json);
-        lookup = ids.GetAlternateLookup<ReadOnlySpan<char>>();
-        prefix = json.Text("continuing_subword_prefix") ?? "##";
+        ids = IModel.Vocabulary(json, budget);
+        foreach (var (word, token) in ids) words.Add(word, token, budget);
+        foreach (var unit in json.Text("continuing_subword_prefix") ?? "##") within = within < 0 ? -1 : words.Step(within, unit);
         longest = json.Part("max_input_chars_per_word")?.GetInt32() ?? 100;
         var name = json.Text("unk_token") ?? "[UNK]";
         unknown = ids.TryGetValue(name, out var id) ? id : throw new UserFault("tokenizer.json is damaged: the unknown token is not in the vocabulary.", name);
-        longestWord = ids.Keys.Max(word => word.Length);
     }
 
     public IReadOnlyDictionary<string, int> Ids => ids;
 
-    public IReadOnlyList<(int Id, int Length)> Encode(string piece)
+    public IReadOnlyList<(int Id, int Length)> Encode(string piece, Budget budget)
     {
         if (piece.EnumerateRunes().Count() > longest) return [(unknown, piece.Length)];
         var tokens = new List<(int Id, int Length)>();
         for (var start = 0; start < piece.Length; start += tokens[^1].Length)
         {
-            if (Longest(piece, start) is not { } token) return [(unknown, piece.Length)];
+            if (Longest(piece, start, budget) is not { } token) return [(unknown, piece.Length)];
             tokens.Add(token);
         }
         return tokens;
     }
 
-    private (int Id, int Length)? Longest(string piece, int start)
+    private (int Id, int Length)? Longest(string piece, int start, Budget budget)
     {
-        var word = start == 0 ? piece : prefix + piece[start..];
-        var head = start == 0 ? 0 : prefix.Length;
-        for (var end = Math.Min(word.Length, longestWord); end > head; end--)
+        (int Id, int Length)? found = null;
+        var node = start == 0 ? 0 : within;
+        for (var end = start; node >= 0 && end < piece.Length && (node = words.Step(node, piece[end])) >= 0;)
         {
-            if (lookup.TryGetValue(word.AsSpan(0, end), out var id)) return (id, end - head);
+            budget.Spend();
+            end++;
+            if (words.Value(node) is >= 0 and var id) found = (id, end - start);
         }
-        return null;
+        return found;
     }
 }
 
 /// <summary>A vocabulary of whole words.</summary>
-internal sealed class WholeWords(JsonElement json) : IModel
+internal sealed class WholeWords(JsonElement json, Budget load) : IModel
 {
-    private readonly Dictionary<string, int> ids = IModel.Vocabulary(json);
+    private readonly Dictionary<string, int> ids = IModel.Vocabulary(json, load);
     private readonly string unknown = json.Text("unk_token") ?? "<unk>";
 
     public IReadOnlyDictionary<string, int> Ids => ids;
 
-    public IReadOnlyList<(int Id, int Length)> Encode(string piece) => ids.TryGetValue(piece, out var id) || ids.TryGetValue(unknown, out id)
+    public IReadOnlyList<(int Id, int Length)> Encode(string piece, Budget budget) => ids.TryGetValue(piece, out var id) || ids.TryGetValue(unknown, out id)
         ? [(id, piece.Length)]
         : throw new UserFault("The tokenizer has no token for a word and no unknown token.", piece);
 }

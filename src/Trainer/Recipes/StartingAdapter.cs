@@ -1,0 +1,82 @@
+using Memopt.Trainer.Plan;
+using Memopt.Trainer.Weights;
+
+namespace Memopt.Trainer.Recipes;
+
+/// <summary>
+/// The adapter that a config trains, settled before anything is planned: all that comes after reads it from the settings.
+/// </summary>
+public static class StartingAdapter
+{
+    private const int MostConfigs = 20;
+
+    /// <summary>
+    /// The config with the rank, alpha, targets, patterns and biases of the adapter that it starts from. Where another config is
+    /// still to make that adapter, its settings count. A config that starts from none is given back, its names checked against
+    /// the model.
+    /// </summary>
+    /// <param name="config">With the adapter's folder located.</param>
+    /// <param name="spec">The model.</param>
+    /// <param name="tell">Told what was taken.</param>
+    /// <exception cref="UserFault">The adapter cannot be loaded over the model, or a name fits no module.</exception>
+    public static LoadedConfig Settle(LoadedConfig config, ModelSpec spec, Action<string>? tell = null) =>
+        Settle(config, spec, tell, 0);
+
+    private static LoadedConfig Settle(LoadedConfig config, ModelSpec spec, Action<string>? tell, int above)
+    {
+        if (config.From is not { } from)
+        {
+            Check(config, spec);
+            return config;
+        }
+        if (above == MostConfigs)
+        {
+            throw new UserFault("adapter.from goes in a circle.", found: config.File,
+                next: "name an adapter that is there, or leave adapter.from out");
+        }
+        var taken = !Directory.Exists(from) && Storage.Maker(from) is { } maker
+            ? Settle(RunConfigFile.Read(maker, [], checkFiles: false), spec, tell: null, above + 1).Config.Adapter
+            : Read(from, spec, tell);
+        var own = config.Config.Adapter;
+        taken = taken with { Kind = own.Kind, Dropout = own.Dropout, From = own.From };
+        return RunConfigFile.With(config, config.Config with { Adapter = taken });
+    }
+
+    private static AdapterConfig Read(string from, ModelSpec spec, Action<string>? tell)
+    {
+        var adapter = PeftAdapter.Read(from, spec);
+        var taken = adapter.Config;
+        var targets = taken.Targets.All ? "all linears" : string.Join(", ", taken.Targets.Names.Take(8));
+        tell?.Invoke($"rank {taken.Rank}, alpha {taken.Alpha:0.####}, {targets}: those of {from}");
+        foreach (var note in adapter.Notes)
+            tell?.Invoke(note);
+        return taken;
+    }
+
+    private static void Check(LoadedConfig config, ModelSpec spec)
+    {
+        var adapter = config.Config.Adapter;
+        if (adapter.Kind == AdapterKind.None)
+            return;
+        var names = spec.AllLinears.Select(linear => linear.Name).ToList();
+        var adapted = names.Where(adapter.Targets.Cover).ToList();
+        var known = string.Join(", ", names.Select(name => name[(name.LastIndexOf('.') + 1)..]).Distinct());
+        Problem At(string path, string message) => RunConfigFile.At(config, path, $"{message}: {known}", "MEMOPT0006");
+        IEnumerable<Problem> Patterns(string setting, IEnumerable<string> keys) =>
+            keys.Where(key => !adapted.Any(module => ModulePattern.Fits(key, module)))
+                .Select(key => At($"adapter/{setting}/{key}", "fits no module that gets an adapter"));
+        var idle = adapter.Targets.Names.Where(target => !names.Any(name => Targets.Matches(name, target)));
+        Problem[] problems =
+        [
+            .. idle.Select(target => At("adapter.targets", $"names \"{target}\", which is no linear of the model")),
+            .. Patterns("rankPattern", adapter.RankPattern.Keys),
+            .. Patterns("alphaPattern", adapter.AlphaPattern.Keys),
+        ];
+        if (problems.Length > 0)
+        {
+            throw new UserFault($"{config.File} names modules that the model has not.",
+                next: "a key of a pattern is a regular expression for the end of a module's name: docs/models.md")
+            { Problems = problems };
+        }
+    }
+}
