@@ -71,9 +71,13 @@ internal static class SpoolLine
         if (Crc32.HashToUInt32(rest) != crc)
             return false;
         var first = rest.IndexOf((byte)' ');
+        if (first < 0)
+            return false;
         kind = rest[..first];
         rest = rest[(first + 1)..];
         var second = rest.IndexOf((byte)' ');
+        if (second < 0)
+            return false;
         body = rest[(second + 1)..];
         return System.Buffers.Text.Utf8Parser.TryParse(rest[..second], out fromStep, out _);
     }

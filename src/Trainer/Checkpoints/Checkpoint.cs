@@ -38,6 +38,8 @@ public sealed class CheckpointFolder(string folder, int keep)
             {
                 var manifest = JsonSerializer.Deserialize<CheckpointManifest>(UntrustedFile.ReadAllBytes(Path.Combine(path, Manifest), UntrustedFile.Settings), json)
                     ?? throw new JsonException("empty");
+                if (manifest is not { RunId: not null, Config: not null, Hashes: not null, Files: not null })
+                    throw new JsonException("a part is missing");
                 foreach (var (file, hash) in manifest.Files)
                 {
                     if (Hash(Path.Combine(path, file)) != hash)
@@ -45,7 +47,7 @@ public sealed class CheckpointFolder(string folder, int keep)
                 }
                 return (manifest, path);
             }
-            catch (Exception e) when (e is IOException or JsonException or InvalidDataException or UnauthorizedAccessException or UserFault)
+            catch (Exception e) when (e is IOException or JsonException or InvalidDataException or UnauthorizedAccessException or UserFault or ArgumentException)
             {
                 passedOver?.Invoke($"checkpoint {path} is not whole ({e.Message}); using the one before");
             }

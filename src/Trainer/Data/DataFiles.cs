@@ -82,6 +82,8 @@ internal static class DataFiles
 
     private static List<string> Matches(DataSource source, string folder)
     {
+        if (source.Source.Contains('\0'))
+            return [];                                                        // in no file's name
         var path = System.IO.Path.GetFullPath(System.IO.Path.Combine(folder, source.Source));
         if (File.Exists(path))
             return [path];

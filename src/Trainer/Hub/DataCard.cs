@@ -39,7 +39,7 @@ internal static class DataCard
             return yaml.Documents is [{ RootNode: YamlMappingNode root }] && root.Children.TryGetValue("configs", out var configs)
                 ? [.. ((YamlSequenceNode)configs).Select(node => Read((YamlMappingNode)node, budget))] : [];
         }
-        catch (Exception e) when (e is YamlException or InvalidCastException or KeyNotFoundException or /* a split named twice */ ArgumentException)
+        catch (Exception e) when (e is YamlException or InvalidCastException or KeyNotFoundException or InvalidOperationException or /* a split named twice */ ArgumentException)
         {
             throw new UserFault($"The card of {source} does not say which files are meant.", found: $"README.md: {e.Message.Split('\n')[0]}", next: "name the files, hf:org/name/data/train-*.parquet");
         }

@@ -45,6 +45,8 @@ public sealed partial record ModelSource(SourceKind Kind, string Name)
                 : throw new UserFault("The model's address is not one.", found: source, next: "use https://host/folder, the folder that holds config.json");
         }
         // A folder that is there wins over a name on the hub.
+        if (source.Contains('\0'))
+            throw new UserFault("The model's source has a zero byte in it.", next: "name a folder, hf:org/name, an address");
         var path = Path.GetFullPath(Path.Combine(folder, source));
         if (Directory.Exists(path))
             return new(SourceKind.Folder, path);
