@@ -121,7 +121,8 @@ public sealed class DataTests : IDisposable
             var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
             while (!process.HasExited && !Saved())
                 Thread.Sleep(10);
-            Assert.True(Saved(), error.Result);
+            if (process.HasExited)
+                Assert.Fail($"it ended before it was killed: {error.Result}");
             process.Kill();
             process.WaitForExit();
         }
