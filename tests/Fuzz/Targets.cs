@@ -117,7 +117,7 @@ internal static class Targets
         Json("project-assets", ["libraries", "packageFolders", "libtorch-cpu-linux-x64/2.10.0", "libtorch-cuda-13/2.10.0", "targets", "project", "version"], (input, folder) =>
         {
             Put(folder, "obj/project.assets.json", input);
-            Backend.Search(null, new(null, Path.Combine(folder, "packages"), folder, Path.Combine(folder, "cache"), Python: null));
+            Backend.Search(null, new(null, [Path.Combine(folder, "packages")], folder, Path.Combine(folder, "cache"), Python: null));
         }),
         Plain("token-shard", (input, folder) =>
         {
@@ -136,7 +136,7 @@ internal static class Targets
 
     /// <summary>Loads libtorch, whose types the readers of weights name.</summary>
     private static void Torch(string folder) =>
-        Backend.Load("cpu", new(null, Packages, Repository, Path.Combine(folder, "../own"), Python: null));
+        Backend.Load("cpu", new(null, [Packages], Repository, Path.Combine(folder, "../own"), Python: null));
 
     public static byte[] Bytes(string text) => Encoding.UTF8.GetBytes(text);
 
