@@ -95,7 +95,7 @@ public sealed record RegisteredAdapter(string Name, IReadOnlyList<AdapterVersion
 
     /// <summary>The version that was best until a version on other evaluation data came, if so; the two are not compared.</summary>
     /// <param name="before">What was known before.</param>
-    public AdapterVersion? NotCompared(RegisteredAdapter? before) => 
+    public AdapterVersion? NotCompared(RegisteredAdapter? before) =>
         before?.BestVersion is { } was && BestVersion is { } now && was.Data != now.Data && ByData(Rule(Versions[^1].Best).Metric) ? was : null;
 
     /// <summary>Whether a metric is measured on the evaluation data.</summary>

@@ -92,7 +92,8 @@ internal sealed class HubHttp : IDisposable
         catch (Exception e) when (Passes(e) && !stop.IsCancellationRequested)
         {
             throw new UserFault($"{url.Host} does not deliver.", found: $"{settings.Attempts + 1} attempts in a row failed, the last with: {Reason(e)}",
-                next: "run the same command again; what was fetched is kept. With a copy in the cache, --offline asks no server", inner: e) { Failed = true };
+                next: "run the same command again; what was fetched is kept. With a copy in the cache, --offline asks no server", inner: e)
+            { Failed = true };
         }
     }
 
@@ -194,7 +195,8 @@ internal sealed class HubHttp : IDisposable
             if (redirected)
                 return new PassingFault($"HTTP {code} from storage");          // the hub was willing: it signs a new address for the next attempt
             return new UserFault($"{host} does not give this file{(login is null ? " without a token" : " to this token")}.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(),
-                next: "a private or gated model needs a token that may read it: set HF_TOKEN (MODELSCOPE_API_TOKEN, AZURE_STORAGE_SAS_TOKEN)") { Failed = true };
+                next: "a private or gated model needs a token that may read it: set HF_TOKEN (MODELSCOPE_API_TOKEN, AZURE_STORAGE_SAS_TOKEN)")
+            { Failed = true };
         }
         return new UserFault($"{host} refuses.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(), next: "check the address of the model") { Failed = code is not (404 or 410) };
     }

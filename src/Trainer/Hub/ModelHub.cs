@@ -104,7 +104,8 @@ public sealed class ModelHub : IDisposable
             if (settings.Offline)
             {
                 throw new UserFault($"{source} is not whole in the cache, and --offline asks no server.", found: $"missing in {cache.Folder}: {string.Join(", ", missing.Take(5))}",
-                    next: $"dotnet memopt pull {source}{(revision is null ? "" : $" --revision {revision}")}   (without --offline)") { Failed = true };
+                    next: $"dotnet memopt pull {source}{(revision is null ? "" : $" --revision {revision}")}   (without --offline)")
+                { Failed = true };
             }
         }
 
@@ -273,7 +274,8 @@ public sealed class ModelHub : IDisposable
         if (needed > 0 && needed + spare > free)
         {
             throw new UserFault("The download does not fit on the disk.", found: $"{needed / 1048576.0:N0} MiB to fetch, {free / 1048576.0:N0} MiB free in {cache.Root}",
-                next: "dotnet memopt cache ls shows what could go (cache rm), or set HF_HOME to a larger disk") { Failed = true };
+                next: "dotnet memopt cache ls shows what could go (cache rm), or set HF_HOME to a larger disk")
+            { Failed = true };
         }
     }
 

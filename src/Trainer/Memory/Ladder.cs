@@ -52,7 +52,8 @@ public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, Ar
             if (next is null)
             {
                 throw new UserFault($"Memory ran out in {during}, and nothing is left that could be given up.", found: why,
-                    next: "use adapter.kind = \"qlora\", a smaller data.maxLength or train.microBatch, or leave memory.* settings out so that more may be given up; the last checkpoint is whole") { Failed = true };
+                    next: "use adapter.kind = \"qlora\", a smaller data.maxLength or train.microBatch, or leave memory.* settings out so that more may be given up; the last checkpoint is whole")
+                { Failed = true };
             }
             told($"memory ran out in {during}: {Plan.Rung} → {next.Rung} ({Plan.PeakBytes / 1048576.0:N0} → {next.PeakBytes / 1048576.0:N0} MiB)");
             Plan = next;

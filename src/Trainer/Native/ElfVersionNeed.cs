@@ -84,7 +84,8 @@ public static class ElfVersionNeed
         ulong U64(long at) => BinaryPrimitives.ReadUInt64LittleEndian(elf.AsSpan((int)at));
         string Text(long at) => Encoding.ASCII.GetString(elf.AsSpan((int)at, Array.IndexOf(elf, (byte)0, (int)at) - (int)at));
         UserFault Refuse(string why) => new($"{name} does not load here: {why}.",
-            found: "a libstdc++ older than the library was built with", next: "use a system with GCC 13's libstdc++ or newer (Debian 13, Ubuntu 24.04)") { Failed = true };
+            found: "a libstdc++ older than the library was built with", next: "use a system with GCC 13's libstdc++ or newer (Debian 13, Ubuntu 24.04)")
+        { Failed = true };
     }
 
     private sealed record Section(uint Type, long Offset, long Size, uint Link, uint Info);

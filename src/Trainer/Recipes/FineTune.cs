@@ -72,7 +72,8 @@ public static class FineTune
                 if (job.Backend.Kind == "cuda")
                     Cuda.ReleaseCached(job.Backend.Device);
                 var smaller = plans.FirstOrDefault(other => other.HostFits && other.Resting < plan.Resting && other.PeakBytes < plan.PeakBytes) ?? throw new UserFault("Memory ran out while the model was made ready.",
-                    found: $"{why}; the plan was {plan.Rung}, {plan.PeakBytes / 1048576.0:N0} MiB", next: "free memory, or use adapter.kind = \"qlora\"") { Failed = true };
+                    found: $"{why}; the plan was {plan.Rung}, {plan.PeakBytes / 1048576.0:N0} MiB", next: "free memory, or use adapter.kind = \"qlora\"")
+                { Failed = true };
                 var text = $"memory ran out while the model was made ready: {plan.Rung} → {smaller.Rung}";
                 job.Watcher.Stage("memory", text);
                 Happened("memory", text);
@@ -98,7 +99,8 @@ public static class FineTune
             throw new UserFault("This does not fit into memory.",
                 found: $"{plan.PeakBytes / 1073741824.0:F2} GiB needed with the least that the settings allow ({plan.Rung}), {MemoryPlan.Budget(job.Config.Config, device) / 1073741824.0:F2} GiB free"
                     + (device.HostBytes is { } host && plan.HostBytes > host ? $"; {plan.HostBytes / 1073741824.0:F2} GiB needed on the host, {host / 1073741824.0:F2} GiB free" : ""),
-                next: "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise memory.budgetGiB") { Failed = true };
+                next: "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise memory.budgetGiB")
+            { Failed = true };
         }
         job.Watcher.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
         return plan;

@@ -58,7 +58,8 @@ public sealed class Stepper(Decoder model, Optimizer optimizer, Schedule schedul
             if (double.IsFinite(loss) && scale?.Halve() == true)
                 continue;
             throw new UserFault($"The loss is no longer a number at step {index + 1}.", found: $"loss {loss}, gradient norm {norm}",
-                next: $"lower train.learningRate (now {config.LearningRate}) or set train.clip, and run again; the last checkpoint is whole") { Failed = true };
+                next: $"lower train.learningRate (now {config.LearningRate}) or set train.clip, and run again; the last checkpoint is whole")
+            { Failed = true };
         }
         var seconds = watch.Elapsed.TotalSeconds;
         return new(index + 1, loss, schedule.At(index), norm, targets, parts.Sum(part => part.Tokens) / seconds, meter.RunPeak, seconds);

@@ -147,7 +147,8 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
                 throw new UserFault($"The checkpoint of step {at} cannot be written to {earlier.Checkpoints.Folder}.", found: e.Message,
-                    next: "free some space and run again: it goes on from the checkpoint before", inner: e) { Failed = true };
+                    next: "free some space and run again: it goes on from the checkpoint before", inner: e)
+                { Failed = true };
             }
             saved = at;
         }

@@ -8,7 +8,8 @@ namespace Memopt.Trainer.Data.Formats;
 /// <summary>CSV and TSV with a head line, quoted as RFC 4180 says; every value is text.</summary>
 internal static class CsvRows
 {
-    private const int LongestHead = 1 << 20;
+    // A row: the library itself refuses 16 Mi characters, with a message that names no line.
+    private const int LongestHead = 1 << 20, LongestRow = 8 << 20;
 
     private static readonly UTF8Encoding strict = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 
@@ -126,8 +127,8 @@ internal static class CsvRows
         public override int Read(Span<char> buffer)
         {
             var count = inner.Read(buffer);
-            if ((read += count) > (line == 0 ? LongestHead : RowFile.LongestRow / sizeof(char)))
-                throw RowFile.TooLong(file, Math.Max(1, line), line == 0 ? "1 Mi characters" : "32 Mi characters", "is a quote never closed? write one row a line");
+            if ((read += count) > (line == 0 ? LongestHead : LongestRow))
+                throw RowFile.TooLong(file, Math.Max(1, line), line == 0 ? "1 Mi characters" : "8 Mi characters", "is a quote never closed? write one row a line");
             return count;
         }
 

@@ -19,19 +19,21 @@ internal static class RowJson
     public static JsonNode? Parse(ReadOnlySpan<byte> text)
     {
         var reader = new Utf8JsonReader(text);
-        var values = 0;
+        var (values, key) = (0, "");
         try
         {
             while (reader.Read())
             {
                 if (++values > MostValues) throw new JsonException($"more than {MostValues:N0} values");
-                if (reader.TokenType is JsonTokenType.String or JsonTokenType.PropertyName && reader.ValueSpan.IndexOf("\\u"u8) >= 0)
+                if (reader.TokenType is JsonTokenType.PropertyName && reader.CurrentDepth == 1)
+                    key = reader.GetString();
+                else if (reader.TokenType is JsonTokenType.String or JsonTokenType.PropertyName && reader.ValueSpan.IndexOf("\\u"u8) >= 0)
                     reader.GetString();
             }
         }
         catch (InvalidOperationException error)
         {
-            throw new JsonException("half of a surrogate pair", error);
+            throw new JsonException(key is "" ? "half of a surrogate pair" : $"half of a surrogate pair in {key}", error);
         }
         return JsonNode.Parse(text, documentOptions: strict);
     }
