@@ -170,6 +170,7 @@ public sealed class KernelTests
     public void Adam_and_the_norm(int count)
     {
         using var scope = NewDisposeScope();
+        manual_seed(count);                                                   // a lone value may come to lie near zero, where no relative error holds
         Tensor[] Start() => [Random(ScalarType.Float32, count), Random(ScalarType.Float32, count).mul_(3), Random(ScalarType.Float32, count).mul_(0.1), Random(ScalarType.Float32, count).square()];
         var ours = Start();
         var theirs = Array.ConvertAll(ours, t => t.clone());
