@@ -37,7 +37,7 @@ public sealed class FittedTableTests
     {
         var lines = Lines(Runs(), width);
         Assert.Equal(expected.Split(' '), lines.First(line => line.Contains("run_id")).Split(' ', StringSplitOptions.RemoveEmptyEntries));
-        Assert.All(lines, line => Assert.True(line.TrimEnd().Length <= Math.Max(width, Id.Length + 2), line));
+        Assert.All(lines, line => Assert.True(line.TrimEnd().Length <= Math.Max(width, Id.Length + 4), line));
         // Each id stands on one line, whole.
         Assert.Single(lines, line => line.Contains(Id));
         Assert.Single(lines, line => line.Contains(Other));

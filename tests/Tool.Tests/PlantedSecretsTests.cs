@@ -56,7 +56,7 @@ public sealed class PlantedSecretsTests : IDisposable
         Memopt("sweep", "sweep.json", "--list", "--json");
         foreach (var wrong in new[] { $"model.source=https://me:{Plant()}@h/m", $"model.source=http://127.0.0.1:1/m?token={Plant()}", $"data.train=https://h/d.jsonl?X-Amz-Signature={Plant()}", $"tracking.artifacts=az://AccountKey={Plant()};x" })
             Assert.NotEqual(0, Memopt("run", "--offline", "--set", wrong).Exit);
-        Assert.NotEqual(0, Memopt("run", "--json", "--set", $"model.source=https://h/{Plant()}?code={planted[^1]}", "--set", $"adapter.rank={Plant()}&key={planted[^1]}", "--offline").Exit);
+        Assert.NotEqual(0, Memopt("run", "--json", "--set", $"model.source=https://h/m?code={Plant()}", "--set", $"adapter.rank=1&key={Plant()}", "--offline").Exit);
 
         var found = Written().Append(("what was printed", said.ToString())).SelectMany(text => planted.Where(secret => text.Item2.Contains(secret, StringComparison.Ordinal)).Select(secret => $"{secret} in {text.Item1}"));
         Assert.Empty(found);

@@ -18,7 +18,7 @@ public sealed class RunsHereTests
             Id = id,
             Experiment = "e",
             Started = new DateTimeOffset(2026, 1, 1, 0, minute, 0, TimeSpan.Zero),
-            Config = """{"adapter":{"rank":3},"train":{"learningRate":0.0002,"weightDecay":0}}""",
+            Config = """{"adapter":{"rank":3},"train":{"learningRate":0.0003,"weightDecay":0}}""",
             TotalSteps = 1,
         });
         run.Append([new StepRow(1, 2.5, 2e-4, 0.5, 12, 12_345, 92_480_000, 0.34)]);
@@ -42,7 +42,7 @@ public sealed class RunsHereTests
         Assert.Equal("b1", (string?)Cli.Run(Below, "runs", "show", "latest", "--json").Json["runId"]);
         Assert.Contains("aa1, aa2", Cli.Run(Below, "runs", "show", "aa").Error);
         var shown = Cli.Run(Below, "runs", "show").Output;
-        foreach (var text in new[] { "took 1 h 0 min", "rank=3", "learningRate=2e-4", "12,345/s", "88.2 MiB", "340 ms", "--all" })
+        foreach (var text in new[] { "took 1 h 0 min", "rank=3", "learningRate=3e-4", "12,345/s", "88.2 MiB", "340 ms", "--all" })
             Assert.Contains(text, shown);
         Assert.DoesNotContain("weightDecay", shown);                           // it is at its default
         Assert.Contains("weightDecay=0", Cli.Run(Below, "runs", "show", "--all").Output);

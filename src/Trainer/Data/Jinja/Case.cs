@@ -18,6 +18,7 @@ internal static class Case
 
     public static string Upper(string text)
     {
+        Cost.Spend(text.Length);
         if (Ascii.IsValid(text)) return text.ToUpperInvariant();
         var output = new StringBuilder(text.Length);
         foreach (var rune in text.EnumerateRunes())
@@ -30,10 +31,12 @@ internal static class Case
 
     public static string Lower(string text)
     {
+        Cost.Spend(text.Length);
         if (Ascii.IsValid(text)) return text.ToLowerInvariant();
         var output = new StringBuilder(text.Length);
         for (var i = 0; i < text.Length; i++)
         {
+            if (i % 4096 == 0) Cost.Spend(4096);
             if (text[i] == '\u0130') output.Append("i\u0307");
             else if (text[i] == 'Σ') output.Append(EndsWord(text, i) ? 'ς' : 'σ');
             else if (Rune.TryGetRuneAt(text, i, out var rune))

@@ -68,6 +68,7 @@ internal static class Operators
 
     private static string Joined(string left, string right)
     {
+        Cost.Spend((long)left.Length + right.Length);
         Cost.Fit((long)left.Length + right.Length);
         return left + right;
     }
@@ -83,6 +84,7 @@ internal static class Operators
     {
         if (text.Length == 0 || count <= 0) return "";
         if (text.Length * (double)count > Cost.Text) throw Cost.TooLong;
+        Cost.Spend(text.Length * count);
         return new StringBuilder(text.Length * (int)count).Insert(0, text, (int)count).ToString();
     }
 
