@@ -84,7 +84,11 @@ internal sealed class Manifest
             if (manifest.Hash != hash)
                 throw new TrackingException($"The manifest {where} was changed.");
             foreach (var file in manifest.Files)
+            {
+                if (file?.Path is null || file.Hash is null)
+                    throw new TrackingException($"The manifest {where} names a file without a path or a hash.");
                 Checked(file.Hash, where);
+            }
             return manifest;
         }
         catch (JsonException e)

@@ -138,7 +138,19 @@ public sealed partial class LiteRunStore
     /// Brings in the runs of an archive, or of another store's folder. What is here already is passed over, so importing twice changes nothing; a run that was here in
     /// part gets the rest. Experiments keep their ids where these are free.
     /// </summary>
-    public Imported Import(string path, IArtifactStore? artifacts = null) => Guard(() =>
+    public Imported Import(string path, IArtifactStore? artifacts = null)
+    {
+        try
+        {
+            return Guard(() => Take(path, artifacts));
+        }
+        catch (Exception e) when (e is JsonException or InvalidDataException or NotSupportedException)
+        {
+            throw new TrackingException($"{path} is no archive of runs, or a damaged one: {e.Message}", e) { Failed = false };
+        }
+    }
+
+    private Imported Take(string path, IArtifactStore? artifacts)
     {
         Query(_ => true);                                                     // a store of a newer version is refused before anything is added
         if (Directory.Exists(path))
@@ -151,7 +163,7 @@ public sealed partial class LiteRunStore
             Experiments.Take(other.Experiments.Read());
             return new Imported(taken, there, 0);
         }
-        using var zip = Opened(path);
+        using var zip = ZipFile.OpenRead(path);
         using (var about = zip.GetEntry(About)?.Open() ?? throw new TrackingException($"{path} is no archive of runs.") { Failed = false })
         {
             if (JsonSerializer.Deserialize<Archive>(about) is not { Format: <= Format })
@@ -188,19 +200,7 @@ public sealed partial class LiteRunStore
             }
         }
         return new Imported(news, known, stored);
-
-        static ZipArchive Opened(string file)
-        {
-            try
-            {
-                return ZipFile.OpenRead(file);
-            }
-            catch (InvalidDataException e)
-            {
-                throw new TrackingException($"{file} is no archive of runs: {e.Message}", e) { Failed = false };
-            }
-        }
-    });
+    }
 
     /// <summary>Lays segments beside what is here.</summary>
     private List<string> Take(IEnumerable<(string Run, int Number, Func<Stream> Open)> segments, out int known)

@@ -89,9 +89,7 @@ internal static class Targets
         Json("adapter-config", ["r", "lora_alpha", "lora_dropout", "bias", "peft_type", "use_rslora", "use_dora", "target_modules", "rank_pattern", "alpha_pattern", "modules_to_save", "init_lora_weights"], (input, folder) =>
         {
             Put(folder, "adapter_config.json", input);
-            Torch(folder);
-            Put(folder, "adapter_model.safetensors", []);                      // which is refused once the config is read
-            AdapterFiles.Load(folder, null!);
+            PeftAdapter.Described(folder);
         }),
         Json("checkpoint", ["step", "runId", "config", "hashes", "files", "state.safetensors", "microBatch"], (input, folder) =>
         {

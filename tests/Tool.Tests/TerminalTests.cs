@@ -76,7 +76,7 @@ public sealed class TerminalTests : IDisposable
         weak.StandardInput.WriteLine("1234");
         weak.StandardInput.Close();
         var refused = Cli.Wait(weak);
-        Assert.Equal(1, refused.Exit);
+        Assert.Equal(2, refused.Exit);
         Assert.Contains("found: 4 characters", refused.Error);
         Assert.Contains("--token-stdin", Cli.Run(folder, "ui", "--token", "1234").Error.Split('\n')[0]);
         Assert.DoesNotContain("--token ", Cli.Run(folder, "ui", "--help").Output);

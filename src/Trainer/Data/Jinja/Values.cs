@@ -233,6 +233,7 @@ internal static class Values
         output.Append(quote);
         foreach (var rune in text.EnumerateRunes())
         {
+            Cost.Spend();
             _ = rune.Value switch
             {
                 '\n' => output.Append("\\n"),
@@ -245,6 +246,7 @@ internal static class Values
                 _ when Rune.GetUnicodeCategory(rune) is UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.OtherNotAssigned or UnicodeCategory.PrivateUse
                     or UnicodeCategory.SpaceSeparator or UnicodeCategory.LineSeparator or UnicodeCategory.ParagraphSeparator =>
                     output.Append(rune.Value < 0x100 ? $"\\x{rune.Value:x2}" : rune.IsBmp ? $"\\u{rune.Value:x4}" : $"\\U{rune.Value:x8}"),
+                _ when rune.IsBmp => output.Append((char)rune.Value),
                 _ => output.Append(rune.ToString()),
             };
         }
