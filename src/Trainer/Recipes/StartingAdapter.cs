@@ -62,19 +62,19 @@ public static class StartingAdapter
         var adapted = names.Where(adapter.Targets.Cover).ToList();
         var known = string.Join(", ", names.Select(name => name[(name.LastIndexOf('.') + 1)..]).Distinct());
         Problem At(string path, string message) => RunConfigFile.At(config, path, $"{message}: {known}", "MEMOPT0006");
-        IEnumerable<Problem> Patterns(string setting, IEnumerable<string> keys) =>
-            keys.Where(key => !adapted.Any(module => ModulePattern.Fits(key, module)))
-                .Select(key => At($"adapter/{setting}/{key}", "fits no module that gets an adapter"));
-        var idle = adapter.Targets.Names.Where(target => !names.Any(name => Targets.Matches(name, target)));
+        var idle = adapter.Targets.Names.Where(target => !names.Any(name => Targets.Matches(name, target))).ToList();
+        List<string> Idle(IEnumerable<string> keys) => [.. keys.Where(key => !adapted.Any(module => ModulePattern.Fits(key, module)))];
+        var (ranks, alphas) = (Idle(adapter.RankPattern.Keys), Idle(adapter.AlphaPattern.Keys));
+        Problem Pattern(string setting, string key) => At($"adapter/{setting}/{key}", "fits no module that gets an adapter");
         Problem[] problems =
         [
             .. idle.Select(target => At("adapter.targets", $"names \"{target}\", which is no linear of the model")),
-            .. Patterns("rankPattern", adapter.RankPattern.Keys),
-            .. Patterns("alphaPattern", adapter.AlphaPattern.Keys),
+            .. ranks.Select(key => Pattern("rankPattern", key)),
+            .. alphas.Select(key => Pattern("alphaPattern", key)),
         ];
         if (problems.Length > 0)
         {
-            throw new UserFault($"{config.File} names modules that the model has not.",
+            throw new UserFault($"{config.File} names modules that the model has not: {string.Join(", ", [.. idle, .. ranks, .. alphas])}.",
                 next: "a key of a pattern is a regular expression for the end of a module's name: docs/models.md")
             { Problems = problems };
         }
