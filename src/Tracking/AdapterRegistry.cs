@@ -253,7 +253,9 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
     {
         try
         {
-            return JsonSerializer.Deserialize<RegisteredAdapter>(content, json) is { Name: not null, All: not null, History: not null } read ? read : throw new JsonException("it is empty");
+            return JsonSerializer.Deserialize<RegisteredAdapter>(content, json) is { Name: not null, All: not null, History: not null } read
+                && read.All.All(version => version is { Hash: not null, Best: not null, Metrics: not null })
+                && read.History.All(change => change?.Alias is not null) ? read : throw new JsonException("a part of it is missing");
         }
         catch (JsonException e)
         {

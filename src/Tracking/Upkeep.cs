@@ -144,7 +144,7 @@ public sealed partial class LiteRunStore
         {
             return Guard(() => Take(path, artifacts));
         }
-        catch (Exception e) when (e is JsonException or InvalidDataException or NotSupportedException)
+        catch (Exception e) when (e is JsonException or InvalidDataException or NotSupportedException or ArgumentException)
         {
             throw new TrackingException($"{path} is no archive of runs, or a damaged one: {e.Message}", e) { Failed = false };
         }

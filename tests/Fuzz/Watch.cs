@@ -112,9 +112,9 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
         {
             return process.HasExited ? default : (process.TotalProcessorTime, process.WorkingSet64);
         }
-        catch (InvalidOperationException)
+        catch (Exception e) when (e is InvalidOperationException or System.ComponentModel.Win32Exception)
         {
-            return default;
+            return default;                                                    // it ended meanwhile
         }
     }
 

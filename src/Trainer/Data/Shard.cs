@@ -91,17 +91,30 @@ internal sealed class Shard
     {
         get
         {
-            Span<int> place = stackalloc int[2];
-            Span<int> line = stackalloc int[1];
-            if (memory is not null)
-                return Decode(memory, row);
-            using var handle = File.OpenHandle(file!);
-            Read(handle, OffsetsAt + 4L * row, MemoryMarshal.AsBytes(place));
-            Read(handle, LinesAt + 4L * row, MemoryMarshal.AsBytes(line));
-            var bytes = new byte[place[1] - place[0]];
-            Read(handle, RowsAt + place[0], bytes);
-            return RowCode.Decode(bytes, FirstLine + line[0]);
+            try
+            {
+                return memory is not null ? Decode(memory, row) : Stored(row);
+            }
+            catch (Exception e) when (e is OverflowException or ArgumentException or IndexOutOfRangeException)
+            {
+                throw new UserFault($"The cached tokens in {file ?? "memory"} are damaged.", found: $"row {row}: {e.Message.Split('\n')[0]}",
+                    next: "remove that file; the rows are tokenized again", inner: e);
+            }
         }
+    }
+
+    private Row Stored(int row)
+    {
+        Span<int> place = stackalloc int[2];
+        Span<int> line = stackalloc int[1];
+        using var handle = File.OpenHandle(file!);
+        Read(handle, OffsetsAt + 4L * row, MemoryMarshal.AsBytes(place));
+        Read(handle, LinesAt + 4L * row, MemoryMarshal.AsBytes(line));
+        if (place[1] - place[0] > RandomAccess.GetLength(handle))
+            throw new OverflowException("a row is longer than the file");
+        var bytes = new byte[place[1] - place[0]];
+        Read(handle, RowsAt + place[0], bytes);
+        return RowCode.Decode(bytes, FirstLine + line[0]);
     }
 
     private Row Decode(ReadOnlySpan<byte> all, int row)
@@ -222,7 +235,10 @@ internal static class RowCode
 
     public static Row Decode(ReadOnlySpan<byte> bytes, int line)
     {
-        var ids = new int[Read(ref bytes)];
+        var count = Read(ref bytes);
+        if (count > bytes.Length)                                              // a token takes a byte or more
+            throw new OverflowException("a row names more tokens than it has bytes");
+        var ids = new int[count];
         for (var t = 0; t < ids.Length; t++)
             ids[t] = Read(ref bytes);
         var labels = new int[ids.Length];

@@ -53,7 +53,11 @@ public static class ElfVersionNeed
                 {
                     if (Text(texts.Offset + U32(entry + 8)) == Version)
                         (flags, index) = ((int)entry + 4, U16(entry + 6));
+                    if (count > 1 && U32(entry + 12) == 0)
+                        throw Refuse("a version entry is its own successor");
                 }
+                if (left > 1 && next == 0)
+                    throw Refuse("a version need is its own successor");
                 need += next;
             }
             if (flags < 0)

@@ -78,9 +78,9 @@ internal static partial class LibtorchPackages
             return assets.RootElement is { ValueKind: JsonValueKind.Object } root && root.TryGetProperty("libraries", out var libraries) && libraries.ValueKind == JsonValueKind.Object
                 ? [.. libraries.EnumerateObject().Select(library => library.Name.Split('/')).Where(name => name.Length == 2).Select(name => (Build(name[0]) ?? "", name[1]))] : [];
         }
-        catch (Exception e) when (e is JsonException or IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is JsonException or InvalidOperationException or IOException or UnauthorizedAccessException)
         {
-            return [];                                                        // half-written by a restore under way
+            return [];                                                        // half-written by a restore under way, or no text
         }
     }
 

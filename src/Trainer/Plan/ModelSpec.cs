@@ -93,7 +93,9 @@ public sealed record ModelSpec
     {
         try
         {
-            return JsonDocument.Parse(UntrustedFile.ReadAllBytes(file, UntrustedFile.Settings)).RootElement;
+            var bytes = UntrustedFile.ReadAllBytes(file, UntrustedFile.Settings);
+            StrictJson.Check(bytes);
+            return JsonDocument.Parse(bytes).RootElement;
         }
         catch (JsonException e)
         {

@@ -18,23 +18,7 @@ internal static class RowJson
     /// <exception cref="JsonException">The text is not JSON, or more than a row may be.</exception>
     public static JsonNode? Parse(ReadOnlySpan<byte> text)
     {
-        var reader = new Utf8JsonReader(text);
-        var (values, key) = (0, "");
-        try
-        {
-            while (reader.Read())
-            {
-                if (++values > MostValues) throw new JsonException($"more than {MostValues:N0} values");
-                if (reader.TokenType is JsonTokenType.PropertyName && reader.CurrentDepth == 1)
-                    key = reader.GetString();
-                else if (reader.TokenType is JsonTokenType.String or JsonTokenType.PropertyName && reader.ValueSpan.IndexOf("\\u"u8) >= 0)
-                    reader.GetString();
-            }
-        }
-        catch (InvalidOperationException error)
-        {
-            throw new JsonException(key is "" ? "half of a surrogate pair" : $"half of a surrogate pair in {key}", error);
-        }
+        StrictJson.Check(text, MostValues);
         return JsonNode.Parse(text, documentOptions: strict);
     }
 

@@ -1,0 +1,35 @@
+using System.Text.Json;
+
+namespace Memopt.Trainer;
+
+/// <summary>What JSON of strangers is checked for before it is parsed.</summary>
+internal static class StrictJson
+{
+    /// <summary>
+    /// Finds half of a surrogate pair, and bytes that are no UTF-8, in the texts and names of a JSON text. A document that has
+    /// one parses, and throws an <see cref="InvalidOperationException"/> when the text is asked for.
+    /// </summary>
+    /// <param name="text">JSON in UTF-8.</param>
+    /// <param name="mostValues">Most values and names.</param>
+    /// <exception cref="JsonException">The text is not JSON, or has such a part, or too many values.</exception>
+    public static void Check(ReadOnlySpan<byte> text, int mostValues = int.MaxValue)
+    {
+        var reader = new Utf8JsonReader(text);
+        var (values, key) = (0, "");
+        try
+        {
+            while (reader.Read())
+            {
+                if (++values > mostValues) throw new JsonException($"more than {mostValues:N0} values");
+                if (reader.TokenType == JsonTokenType.PropertyName && reader.CurrentDepth == 1)
+                    key = reader.GetString();
+                else if (reader.TokenType is JsonTokenType.String or JsonTokenType.PropertyName)
+                    reader.GetString();
+            }
+        }
+        catch (InvalidOperationException error)
+        {
+            throw new JsonException(key is "" ? "half of a character" : $"half of a character in {key}", error);
+        }
+    }
+}
