@@ -3,6 +3,7 @@ using System.CommandLine.Invocation;
 using System.Runtime.CompilerServices;
 using Memopt.Tool.Commands;
 using Memopt.Tool.Commands.Runs;
+using Memopt.Tracking;
 
 namespace Memopt.Tool;
 
@@ -15,6 +16,7 @@ internal static class Program
     private static int Run(string[] args)
     {
         StandardStream.Install();
+        DamagedDatabase.OutliveFinalizers();
         TerminalText.Guard();
         var parsed = Root().Parse(args.Length > 0 ? args : ["--help"], CommandLine.Form);
         if (CommandLine.Wrong(parsed, args) is { } wrong)

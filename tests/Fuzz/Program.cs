@@ -23,6 +23,7 @@ internal static class Program
 
     private static int Main(string[] args)
     {
+        Tracking.DamagedDatabase.OutliveFinalizers();                          // as the tool does
         if (args is ["child", ..]) return Child.Run(args);
         var (minutes, seed, folder, names, replay) = (5.0, int.Parse($"{DateTime.UtcNow:yyyyMMdd}", CultureInfo.InvariantCulture), "", new List<string>(), "");
         for (var i = 0; i < args.Length; i++)
