@@ -29,7 +29,7 @@ internal static class StrictJson
         }
         catch (InvalidOperationException error)
         {
-            throw new JsonException(key is "" ? "half of a character" : $"half of a character in {key}", error);
+            throw new JsonException($"half of a surrogate pair, or bytes that are no UTF-8{(key is "" ? "" : $", in {key}")}", error);
         }
     }
 }
