@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Unicode;
 
 namespace Memopt.Trainer;
 
@@ -14,6 +15,8 @@ internal static class StrictJson
     /// <exception cref="JsonException">The text is not JSON, or has such a part, or too many values.</exception>
     public static void Check(ReadOnlySpan<byte> text, int mostValues = int.MaxValue)
     {
+        if (!Utf8.IsValid(text))
+            throw new JsonException("bytes that are no UTF-8");
         var reader = new Utf8JsonReader(text);
         var (values, key) = (0, "");
         try
@@ -23,13 +26,13 @@ internal static class StrictJson
                 if (++values > mostValues) throw new JsonException($"more than {mostValues:N0} values");
                 if (reader.TokenType == JsonTokenType.PropertyName && reader.CurrentDepth == 1)
                     key = reader.GetString();
-                else if (reader.TokenType is JsonTokenType.String or JsonTokenType.PropertyName)
-                    reader.GetString();
+                else if (reader.TokenType is JsonTokenType.String or JsonTokenType.PropertyName && reader.ValueSpan.IndexOf("\\u"u8) >= 0)
+                    reader.GetString();                                        // only an escape can be half of a pair; rows are read here
             }
         }
         catch (InvalidOperationException error)
         {
-            throw new JsonException($"half of a surrogate pair, or bytes that are no UTF-8{(key is "" ? "" : $", in {key}")}", error);
+            throw new JsonException($"half of a surrogate pair{(key is "" ? "" : $", in {key}")}", error);
         }
     }
 }
