@@ -248,6 +248,8 @@ public static partial class RunConfigFile
     /// <summary>One reading of a file: binds by the record's own declarations and collects what is wrong.</summary>
     private sealed partial class Reading(string file)
     {
+        private const int MostProblems = 1_000;
+
         private static readonly Dictionary<string, DataFormat> formats = Names(typeof(DataFormat)).ToDictionary(pair => pair.Key, pair => (DataFormat)pair.Value);
 
         /// <summary>The file's bytes without the mark that some editors put before them.</summary>
@@ -258,10 +260,21 @@ public static partial class RunConfigFile
 
         public List<Problem> Problems { get; } = [];
 
-        public void Problem(string path, string message, int line, int column, string code) => Problems.Add(new(path, message, line > 0 ? file : null, line, column, code));
+        private (int Offset, int Line, int Column) lastPlace = (0, 1, 1);
+
+        public void Problem(string path, string message, int line, int column, string code) =>
+            Add(new(path, message, line > 0 ? file : null, line, column, code));
+
+        // A file of a megabyte can have a hundred thousand problems, and near names are looked for at each.
+        private void Add(Problem problem)
+        {
+            Problems.Add(problem);
+            if (Problems.Count == MostProblems)
+                Throw($"mend these first: reading ended at problem {MostProblems:N0}");
+        }
 
         /// <summary>Of a setting that is not written, and of the file as a whole.</summary>
-        private void Unplaced(string path, string message, string code) => Problems.Add(new(path, message, file, Code: code));
+        private void Unplaced(string path, string message, string code) => Add(new(path, message, file, Code: code));
 
         /// <summary>The whole file, as far as it can be read.</summary>
         public T Root<T>(byte[] text, T defaults) where T : notnull
@@ -589,8 +602,14 @@ public static partial class RunConfigFile
 
         private (int Line, int Column) Position(int offset)
         {
-            var before = Text.AsSpan(0, Math.Min(offset, Text.Length));
-            return (before.Count((byte)'\n') + 1, Encoding.UTF8.GetCharCount(before[(before.LastIndexOf((byte)'\n') + 1)..]) + 1);
+            offset = Math.Min(offset, Text.Length);
+            if (offset < lastPlace.Offset)
+                lastPlace = (0, 1, 1);
+            // Counted on from the last place that was asked for: every value of a sweep asks.
+            var between = Text.AsSpan(lastPlace.Offset..offset);
+            var (lines, behind) = (between.Count((byte)'\n'), Encoding.UTF8.GetCharCount(between[(between.LastIndexOf((byte)'\n') + 1)..]));
+            lastPlace = (offset, lastPlace.Line + lines, lines > 0 ? behind + 1 : lastPlace.Column + behind);
+            return (lastPlace.Line, lastPlace.Column);
         }
 
         private static string Found(ref Utf8JsonReader reader) => reader.TokenType switch

@@ -34,6 +34,9 @@ internal sealed record DataFile(string Path, DataFormat Format, string? Compress
 /// <summary>A source of a config → the files that it means.</summary>
 internal static class DataFiles
 {
+    // "/**/x" would go over the whole disk: at up to 12 µs an entry this is 2 s.
+    private const int MostEntries = 200_000;
+
     /// <summary>The files in a fixed order: those of a folder or glob by name.</summary>
     /// <param name="source">As the config has it.</param>
     /// <param name="folder">What its path is relative to.</param>
@@ -103,10 +106,21 @@ internal static class DataFiles
 
     private static IEnumerable<string> Under(string folder)
     {
+        var found = 0;
+        void Count()
+        {
+            if (++found > MostEntries)
+                throw new UserFault($"{folder} holds more files and folders than are searched for data.", $"more than {MostEntries:N0}",
+                    "name the folder of the data in front of the glob") { OverBudget = true };
+        }
         var options = new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.Hidden | FileAttributes.System };
         return new FileSystemEnumerable<string>(folder, (ref FileSystemEntry entry) => entry.ToFullPath(), options)
         {
-            ShouldIncludePredicate = (ref FileSystemEntry entry) => !entry.IsDirectory,
+            ShouldIncludePredicate = (ref FileSystemEntry entry) =>
+            {
+                Count();
+                return !entry.IsDirectory;
+            },
             ShouldRecursePredicate = (ref FileSystemEntry entry) => !LeadsUp(entry.ToFullPath()),
         }.Order(StringComparer.Ordinal);
     }

@@ -99,6 +99,51 @@ public sealed class RowFileTests : IDisposable
         Assert.Contains("version 1", fault.Next);
     }
 
+    /// <summary>
+    /// Small files that hold much, written by DuckDB 1.4: a text of 20,000,000 characters, 50,000,000 rows of one byte, 100 texts of
+    /// 8,000,000 characters.
+    /// </summary>
+    [Theory]
+    [InlineData("long-row.parquet", "8 MiB")]
+    [InlineData("many-rows.parquet", "50,000,000 rows")]
+    [InlineData("large-group.parquet", "bytes of data")]
+    public void A_parquet_file_that_holds_more_than_is_read_is_refused_by_name(string name, string found)
+    {
+        var before = GC.GetTotalAllocatedBytes();
+        var fault = Assert.Throws<UserFault>(() => Read(Golden(name)));
+        Assert.Contains(found, fault.Found);
+        Assert.NotNull(fault.Next);
+        Assert.InRange(GC.GetTotalAllocatedBytes() - before, 0, 512L << 20);
+    }
+
+    /// <summary>Frames of zstd that state no size, as DuckDB 1.4 writes them; 2,000 rows of "row N".</summary>
+    [Fact]
+    public void Zstd_without_a_stated_size_is_read() =>
+        Assert.Equal(Enumerable.Range(0, 2000).Select(row => $"row {row}"), Read(Golden("zstd-unsized.parquet")).Select(row => (string)row.Row!["text"]!));
+
+    /// <summary>Every shorter file, and every byte of a small file's metadata changed.</summary>
+    [Fact]
+    public void A_parquet_file_with_any_damage_to_its_metadata_is_read_or_refused()
+    {
+        var whole = File.ReadAllBytes(Golden("tokens.parquet"));
+        var path = Path.Combine(folder, "a.parquet");
+        var footer = BitConverter.ToInt32(whole, whole.Length - 8);
+        var refused = 0;
+        for (var at = whole.Length - 8 - footer; at < whole.Length; at++)
+        {
+            foreach (var value in new byte[] { 0x00, 0xFF, (byte)(whole[at] + 0x10) })
+            {
+                var bytes = (byte[])whole.Clone();
+                bytes[at] = value;
+                File.WriteAllBytes(path, bytes);
+                refused += Record.Exception(() => Read(path)) is UserFault ? 1 : 0;
+            }
+            File.WriteAllBytes(path, whole[..at]);
+            Assert.Throws<UserFault>(() => Read(path));
+        }
+        Assert.InRange(refused, footer, 3 * (footer + 8));
+    }
+
     [Fact]
     public void A_parquet_file_with_damaged_bytes_at_its_end_is_told()
     {

@@ -3,6 +3,7 @@ using System.Collections;
 using System.Globalization;
 using System.Text.Json;
 using Parquet;
+using Parquet.Meta;
 using Parquet.Serialization;
 
 namespace Memopt.Trainer.Data.Formats;
@@ -18,36 +19,43 @@ internal static class ParquetRows
             throw new UserFault($"{file.Path} is a compressed Parquet file.", "Parquet is compressed inside and has to be read from its end", "decompress it once");
         UntrustedFile.Check(file.Path);
         using var stream = File.OpenRead(file.Path);
+        ParquetCheck.CheckFooter(stream);
         var groups = Groups(file, stream);
         var json = new ArrayBufferWriter<byte>();
         using var writer = new Utf8JsonWriter(json, JsonText.Plain);
         var number = 0;
-        for (var group = 0; group < groups; group++)
+        for (var group = 0; group < groups.Count; group++)
         {
-            foreach (var row in Rows(file, stream, group))
+            foreach (var row in Rows(file, stream, groups[group], group))
             {
                 json.ResetWrittenCount();
                 writer.Reset(json);
                 Write(writer, row);
                 writer.Flush();
+                if (json.WrittenCount > RowFile.LongestRow)
+                    throw RowFile.TooLong(file, number + 1, RowFile.Limit, "split its text over several rows");
                 builder.Add(json.WrittenSpan, ++number);
                 if (builder.Full)
                     yield return builder.Take();
             }
-            at?.Invoke(stream.Length * (group + 1) / groups);
+            at?.Invoke(stream.Length * (group + 1) / groups.Count);
         }
     }
 
     // The library's two interfaces are asynchronous only; the stream is a local file.
-    private static IList<Dictionary<string, object?>> Rows(DataFile file, Stream stream, int group) =>
-        Guarded(file, () => ParquetSerializer.DeserializeUntypedAsync(stream, options, group).GetAwaiter().GetResult().Data)!;
+    private static IList<Dictionary<string, object?>> Rows(DataFile file, Stream stream, RowGroup group, int number) =>
+        Guarded(file, () =>
+        {
+            ParquetCheck.CheckGroup(stream, file.Path, group);
+            return ParquetSerializer.DeserializeUntypedAsync(stream, options, number).GetAwaiter().GetResult().Data;
+        })!;
 
-    private static int Groups(DataFile file, Stream stream) => Guarded(file, () =>
+    private static IReadOnlyList<RowGroup> Groups(DataFile file, Stream stream) => Guarded(file, () =>
     {
         var reader = ParquetReader.CreateAsync(stream, options, leaveStreamOpen: true).GetAwaiter().GetResult();
         try
         {
-            return reader.RowGroupCount;
+            return reader.Metadata?.RowGroups ?? [];
         }
         finally
         {
@@ -67,7 +75,7 @@ internal static class ParquetRows
             throw new UserFault($"{file.Path} has an encoding of Parquet that is not read here.", $"{e.Message}: {e.InnerException.Message}",
                 "write it with data pages of version 1 and without delta encodings, as pyarrow does when nothing else is asked for", e);
         }
-        catch (Exception e) when (e is not (IOException or InvalidDataException or UnauthorizedAccessException or OutOfMemoryException))
+        catch (Exception e) when (e is not (UserFault or IOException or InvalidDataException or UnauthorizedAccessException or OutOfMemoryException))
         {
             throw new InvalidDataException(e.Message, e);   // what the library makes of bytes that are damaged
         }

@@ -11,10 +11,10 @@ internal static class RowFile
     /// <summary>Bytes of JSON text in a chunk: some seconds of work, and what a kill costs at most for each core.</summary>
     public const int ChunkBytes = 8 << 20;
 
-    /// <summary>Longest row that is taken for one.</summary>
-    public const int LongestRow = 64 << 20;
+    /// <summary>Most bytes of a row's JSON text: tokenizing a text takes up to about 100 times its length in memory.</summary>
+    public const int LongestRow = 8 << 20;
 
-    public const string Limit = "64 MiB";
+    public const string Limit = "8 MiB";
 
     private const int LongestPeek = 1 << 20;
 

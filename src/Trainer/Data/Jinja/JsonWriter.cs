@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Runtime.CompilerServices;
 using System.Text;
 
 namespace Memopt.Trainer.Data.Jinja;
@@ -7,8 +6,6 @@ namespace Memopt.Trainer.Data.Jinja;
 /// <summary>JSON as Python's <c>json.dumps</c> writes it.</summary>
 internal sealed record JsonWriter(bool EnsureAscii, string? Indent, string ItemSeparator, string KeySeparator, bool SortKeys)
 {
-    private const int Deepest = 500;
-
     private readonly StringBuilder output = new();
 
     public string Write(object? value)
@@ -19,8 +16,7 @@ internal sealed record JsonWriter(bool EnsureAscii, string? Indent, string ItemS
 
     private void Write(object? value, int depth)
     {
-        if (depth > Deepest) throw new JinjaException("JSON that is nested too deeply");
-        RuntimeHelpers.EnsureSufficientExecutionStack();
+        Values.CheckDepth(depth);
         Cost.Spend(16);
         Cost.Fit(output.Length);
         switch (value)

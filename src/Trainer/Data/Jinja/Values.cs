@@ -32,6 +32,9 @@ internal delegate object? Callable(IReadOnlyList<object?> arguments, IReadOnlyDi
 /// <summary>Python's view of values: truth, equality, printing.</summary>
 internal static class Values
 {
+    // Python raises RecursionError at about 1,000 frames.
+    private const int Deepest = 500;
+
     public static object? From(JsonNode? node) => node switch
     {
         null => null,
@@ -64,47 +67,61 @@ internal static class Values
         _ => true,
     };
 
-    public static bool Same(object? left, object? right)
+    public static bool Same(object? left, object? right) => Same(left, right, 0);
+
+    private static bool Same(object? left, object? right, int depth)
     {
-        Compared(left, right);
+        Compared(left, right, depth);
         return (left, right) switch
         {
             (Undefined, Undefined) => true,
             (bool or long or double, bool or long or double) =>
                 left is double || right is double ? Real(left) == Real(right) : Whole(left) == Whole(right),
             (List<object?> a, List<object?> b) => a is TupleValue == b is TupleValue && a.Count == b.Count
-                && a.Zip(b).All(pair => Same(pair.First, pair.Second)),
+                && a.Zip(b).All(pair => Same(pair.First, pair.Second, depth + 1)),
             (DictValue a, DictValue b) => a.Count == b.Count
-                && a.All(pair => b.TryGetValue(pair.Key, out var value) && Same(pair.Value, value)),
+                && a.All(pair => b.TryGetValue(pair.Key, out var value) && Same(pair.Value, value, depth + 1)),
             _ => Equals(left, right),
         };
     }
 
-    public static int Order(object? left, object? right)
+    public static int Order(object? left, object? right) => Order(left, right, 0);
+
+    private static int Order(object? left, object? right, int depth)
     {
-        Compared(left, right);
+        Compared(left, right, depth);
         return (left, right) switch
         {
             (string a, string b) => CompareCodePoints(a, b),
             (bool or long or double, bool or long or double) =>
                 left is double || right is double ? Real(left).CompareTo(Real(right)) : Whole(left).CompareTo(Whole(right)),
-            (List<object?> a, List<object?> b) => a.Zip(b).Select(pair => Same(pair.First, pair.Second) ? 0 : Order(pair.First, pair.Second))
+            (List<object?> a, List<object?> b) => a.Zip(b)
+                .Select(pair => Same(pair.First, pair.Second, depth + 1) ? 0 : Order(pair.First, pair.Second, depth + 1))
                 .FirstOrDefault(sign => sign != 0) is var first and not 0 ? first : a.Count.CompareTo(b.Count),
             _ => throw new JinjaException($"{TypeName(left)} and {TypeName(right)} have no order"),
         };
     }
 
-    // Values may be nested more deeply than the stack is, where the interpreter makes a fault of what is thrown; and one
-    // that holds another twice, and so on, has a size that is exponential in its depth.
-    private static void Compared(object? left, object? right)
+    // A value that holds another twice, which holds a third twice, has a size that is exponential in its depth.
+    private static void Compared(object? left, object? right, int depth)
     {
-        RuntimeHelpers.EnsureSufficientExecutionStack();
+        CheckDepth(depth);
         Cost.Spend(left is string a && right is string b ? Math.Min(a.Length, b.Length) + 16 : 16);
     }
 
     private static int CompareCodePoints(string left, string right) =>
         left.EnumerateRunes().Zip(right.EnumerateRunes()).Select(pair => pair.First.CompareTo(pair.Second)).FirstOrDefault(sign => sign != 0) is var first and not 0
             ? first : left.Length.CompareTo(right.Length);
+
+    /// <summary>
+    /// Refuses a value that is nested more than <see cref="Deepest"/> levels. The limit is fixed: how many levels a
+    /// stack takes depends on the thread and on how far the JIT has optimized.
+    /// </summary>
+    public static void CheckDepth(int depth)
+    {
+        if (depth > Deepest) throw new JinjaException("a value that is nested too deeply");
+        RuntimeHelpers.EnsureSufficientExecutionStack();
+    }
 
     public static long Whole(object? value) => value switch
     {
@@ -159,26 +176,28 @@ internal static class Values
     public static string Repr(object? value)
     {
         var output = new StringBuilder();
-        Represent(output, value);
+        Represent(output, value, 0);
         return output.ToString();
     }
 
-    private static void Represent(StringBuilder output, object? value)
+    private static void Represent(StringBuilder output, object? value, int depth)
     {
-        RuntimeHelpers.EnsureSufficientExecutionStack();
+        CheckDepth(depth);
         Cost.Spend(16);
         Cost.Fit(output.Length);
         switch (value)
         {
             case string text: Quote(output, text); break;
-            case TupleValue tuple: Several('(', tuple, entry => Represent(output, entry), tuple.Count == 1 ? ",)" : ")"); break;
-            case List<object?> list: Several('[', list, entry => Represent(output, entry), "]"); break;
+            case TupleValue tuple:
+                Several('(', tuple, entry => Represent(output, entry, depth + 1), tuple.Count == 1 ? ",)" : ")");
+                break;
+            case List<object?> list: Several('[', list, entry => Represent(output, entry, depth + 1), "]"); break;
             case DictValue dict:
                 Several('{', dict, pair =>
                 {
-                    Represent(output, pair.Key);
+                    Represent(output, pair.Key, depth + 1);
                     output.Append(": ");
-                    Represent(output, pair.Value);
+                    Represent(output, pair.Value, depth + 1);
                 }, "}");
                 break;
             default: output.Append(Plain(value)); break;

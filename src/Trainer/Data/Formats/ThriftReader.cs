@@ -1,0 +1,152 @@
+namespace Memopt.Trainer.Data.Formats;
+
+/// <summary>
+/// The fields of a Thrift struct by number: "1:i 2:[Page 3:Statistics". A type is i (a whole number), b (bytes or text),
+/// t (true or false), y (one byte), d (a double), the name of another struct, or [ and one of these for a list.
+/// </summary>
+internal sealed class ThriftSchema(params (string Name, string Fields)[] structs)
+{
+    private readonly Dictionary<string, Dictionary<int, string>> known = structs.ToDictionary(entry => entry.Name, entry =>
+        entry.Fields.Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(field => field.Split(':'))
+            .ToDictionary(field => int.Parse(field[0]), field => field[1]));
+
+    /// <summary>The type of a field; null when the struct has no field of this number.</summary>
+    public string? Field(string name, int number) => known[name].GetValueOrDefault(number);
+}
+
+/// <summary>
+/// Reads Thrift's compact protocol and refuses what differs from a schema or reaches over the end: Parquet.Net reads
+/// on without end there. Source: the Thrift compact protocol specification (apache/thrift, doc/specs).
+/// </summary>
+internal ref struct ThriftReader(ReadOnlySpan<byte> bytes, ThriftSchema schema)
+{
+    private const int Deepest = 32, LongestVarint = 10;
+
+    // The types of the protocol that are named here; 4, 5 and 6 are whole numbers of 16, 32 and 64 bits.
+    private const int Stop = 0, True = 1, False = 2, Byte = 3, Short = 4, Long = 6, Double = 7, Binary = 8, List = 9, Struct = 12;
+
+    private readonly ReadOnlySpan<byte> bytes = bytes;
+
+    /// <summary>Bytes that have been read.</summary>
+    public int Position { get; private set; }
+
+    /// <summary>Reads a struct; of its fields the whole numbers are given by their path, "5.1" for the first of the fifth.</summary>
+    /// <exception cref="InvalidDataException">The bytes are no such struct.</exception>
+    /// <exception cref="EndOfStreamException">The bytes end within the struct.</exception>
+    public void Read(string name, Dictionary<string, long>? numbers = null) => ReadStruct(name, numbers, "", 0);
+
+    private void ReadStruct(string name, Dictionary<string, long>? numbers, string path, int depth)
+    {
+        if (depth > Deepest)
+            throw new InvalidDataException("its metadata is nested too deeply");
+        for (var number = 0; ; )
+        {
+            var head = Next();
+            if (head == Stop)
+                return;
+            number = head >> 4 is var delta and not 0 ? number + delta : (short)ReadNumber();
+            var type = head & 15;
+            if (schema.Field(name, number) is { } expected)
+                ReadValue(type, expected, numbers, $"{path}{number}", depth, inList: false);
+            else
+                Skip(type, name, number);
+        }
+    }
+
+    private void ReadValue(int type, string expected, Dictionary<string, long>? numbers, string path, int depth, bool inList)
+    {
+        switch (expected)
+        {
+            case "i" when type is >= Short and <= Long:
+                var number = ReadNumber();
+                if (numbers is not null)
+                    numbers[path] = number;
+                break;
+            case "t" when type is True or False:
+                if (inList)
+                    Next();
+                break;
+            case "y" when type == Byte:
+                Next();
+                break;
+            case "d" when type == Double:
+                Take(sizeof(double));
+                break;
+            case "b" when type == Binary:
+                Take(ReadVarint());
+                break;
+            case ['[', ..] when type == List:
+                var (count, of) = ReadListHead();
+                for (var i = 0; i < count; i++)
+                    ReadValue(of, expected[1..], null, path, depth, inList: true);
+                break;
+            case { Length: > 1 } when type == Struct && expected[0] != '[':
+                ReadStruct(expected, numbers, $"{path}.", depth + 1);
+                break;
+            default:
+                throw new InvalidDataException($"its metadata has a field {path} of a type that does not belong there");
+        }
+    }
+
+    // Only what Parquet.Net passes over rightly.
+    private void Skip(int type, string name, int number)
+    {
+        switch (type)
+        {
+            case True or False:
+                break;
+            case Byte:
+                Next();
+                break;
+            case >= Short and <= Long:
+                ReadNumber();
+                break;
+            case Double:
+                Take(sizeof(double));
+                break;
+            case Binary:
+                Take(ReadVarint());
+                break;
+            case List when ReadListHead() is var (count, of) && of is (>= Byte and <= Binary):
+                for (var i = 0; i < count; i++)
+                    Skip(of, name, number);
+                break;
+            default:
+                throw new InvalidDataException($"its metadata has a field {number} of {name} that is not read here");
+        }
+    }
+
+    private (int Count, int Type) ReadListHead()
+    {
+        var head = Next();
+        var count = head >> 4 is var few and not 15 ? (ulong)few : ReadVarint();
+        // Every entry takes one byte at least.
+        return count <= (ulong)(bytes.Length - Position) ? ((int)count, head & 15) : throw Ended;
+    }
+
+    private long ReadNumber()
+    {
+        var value = ReadVarint();
+        return (long)(value >> 1) ^ -(long)(value & 1);   // zigzag
+    }
+
+    private ulong ReadVarint()
+    {
+        ulong result = 0;
+        for (var i = 0; i < LongestVarint; i++)
+        {
+            var part = Next();
+            result |= (ulong)(part & 0x7F) << (7 * i);
+            if (part < 0x80)
+                return result;
+        }
+        throw new InvalidDataException("its metadata has a number that is too long");
+    }
+
+    private int Next() => Position < bytes.Length ? bytes[Position++] : throw Ended;
+
+    private void Take(ulong count) =>
+        Position = count <= (ulong)(bytes.Length - Position) ? Position + (int)count : throw Ended;
+
+    private static EndOfStreamException Ended => new("its metadata ends early");
+}
