@@ -13,6 +13,9 @@ internal static class ParquetRows
 {
     private static readonly ParquetOptions options = new() { TreatByteArrayAsString = true };
 
+    // Rows share the entries of a column's dictionary; else every row has a copy, and a small file holds any amount.
+    static ParquetRows() => (ParquetOptions.PreferUntypedString, ParquetOptions.PreferUntypedByteArray) = (false, false);
+
     public static IEnumerable<Chunk> Read(DataFile file, ChunkBuilder builder, Action<long>? at)
     {
         if (file.Compression is not null)
@@ -138,6 +141,9 @@ internal static class ParquetRows
                 break;
             case byte[] bytes:
                 writer.WriteBase64StringValue(bytes);
+                break;
+            case ReadOnlyMemory<byte> bytes:
+                writer.WriteBase64StringValue(bytes.Span);
                 break;
             case IEnumerable list:
                 writer.WriteStartArray();
