@@ -121,10 +121,9 @@ public sealed class PullKillTests(ITestOutputHelper output)
 
     private static Process Start(string root, HubServer server)
     {
-        var start = new ProcessStartInfo("dotnet", ["exec", Cli.Tool, "pull", server.Model, "--json"]) { WorkingDirectory = root, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = Cli.Command(root, "pull", server.Model, "--json");
         start.Environment["HF_ENDPOINT"] = server.Url.ToString();
         start.Environment["HF_HUB_CACHE"] = Path.Combine(root, "hub");
-        start.Environment["DOTNET_gcServer"] = "0";
         start.Environment.Remove("HF_TOKEN");
         start.Environment.Remove("HF_HUB_OFFLINE");
         return Process.Start(start)!;
