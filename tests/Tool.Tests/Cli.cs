@@ -105,7 +105,7 @@ internal static class Cli
     {
         var path = Path.Combine(folder, "eval.jsonl");
         var few = File.ReadAllLines(path);
-        File.WriteAllLines(path, Enumerable.Repeat(few, 7_000).SelectMany(rows => rows));
+        File.WriteAllLines(path, Enumerable.Repeat(few, 2_000).SelectMany(rows => rows));
         return () => File.WriteAllLines(path, few);
     }
 
