@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
 # Installs what the tests need, builds without warnings, and runs every test. Ends with "N passed, N failed".
+#   ./test.sh          the tests of every change
+#   ./test.sh --full   storms, kills and large files at full length too
 set -uo pipefail
 cd "$(dirname "$0")"
 export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1
 # Threads that wait sleep: beside other work on the same cores trainings take half as long or less, alone a quarter longer.
 export OMP_WAIT_POLICY=PASSIVE
 fail() { echo "test.sh: $*" >&2; exit 1; }
+case "${1:-}" in
+  "") ;;
+  --full) export MEMOPT_TESTS_FULL=1 ;;
+  *) fail "the one option is --full" ;;
+esac
+began=$SECONDS
 
 command -v dotnet >/dev/null || fail "the .NET SDK is missing (see global.json)"
 command -v npm >/dev/null || fail "npm is missing: the tokenizer and template tests compare with Hugging Face's JavaScript libraries"
@@ -20,18 +28,34 @@ dotnet restore Tool.sln -v quiet || fail "restore failed"
 dotnet build Tool.sln -c Release --no-restore -v quiet -warnaserror || fail "build failed"
 dotnet format Tool.sln --no-restore --verify-no-changes || fail "run: dotnet format"
 
+echo "built and checked in $((SECONDS - began)) s"
+
+# What each test took, of one project's results: seconds, project, test.
+durations() {
+  sed -nE 's/.*<UnitTestResult .*testName="([^"]*)".* duration="([0-9]+):([0-9]+):([0-9.]+)".*/\2 \3 \4 \1/p' "$1" |
+    awk -v project="$2" '{ took = $1 * 3600 + $2 * 60 + $3; $1 = $2 = $3 = ""; printf "%8.1f s  %s:%s\n", took, project, $0 }'
+}
+
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
 passed=0 failed=0 broken=0
 for project in tests/*/*.Tests.csproj; do
+  name=$(basename "$project" .csproj)
   echo "== $project"
-  log=$(mktemp)
-  dotnet test "$project" -c Release --no-build 2>&1 | tee "$log"
+  start=$SECONDS
+  dotnet test "$project" -c Release --no-build --logger "trx;LogFileName=$results/$name.trx" 2>&1 | tee "$results/$name.log"
   status=${PIPESTATUS[0]}
-  line=$(grep -E '^(Passed|Failed)! ' "$log" | tail -1)
-  rm -f "$log"
+  echo "$name took $((SECONDS - start)) s" | tee -a "$results/times"
+  line=$(grep -E '^(Passed|Failed)! ' "$results/$name.log" | tail -1)
+  durations "$results/$name.trx" "$name" >> "$results/durations"
   p=$(sed -nE 's/.*Passed: +([0-9]+).*/\1/p' <<<"$line") f=$(sed -nE 's/.*Failed: +([0-9]+).*/\1/p' <<<"$line")
   passed=$((passed + ${p:-0})) failed=$((failed + ${f:-0}))
   # A run that ends badly or counts nothing has failed, whatever it printed.
   if [ "$status" -ne 0 ] || [ -z "$line" ]; then broken=1; [ "${f:-0}" -gt 0 ] || failed=$((failed + 1)); fi
 done
+echo "The slowest 30 tests:"
+sort -rn "$results/durations" | sed -n 1,30p
+cat "$results/times"
+echo "all took $((SECONDS - began)) s"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$broken" -eq 0 ] && [ "$passed" -gt 0 ]

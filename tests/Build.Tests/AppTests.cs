@@ -3,8 +3,7 @@ using System.Text.Json.Nodes;
 namespace Memopt.Build.Tests;
 
 /// <summary>What a program's author gets: apps that have the packages and nothing else of ours.</summary>
-[Collection(Packages.Collection)]
-public sealed class AppTests(Packages packages)
+public sealed class AppTests(Packages packages) : IClassFixture<Packages>
 {
     [Fact]
     public void The_template_trains_once_and_the_tool_agrees()

@@ -4,34 +4,38 @@ using Microsoft.Build.Logging.StructuredLogger;
 
 namespace Memopt.Build.Tests;
 
-/// <summary>What a user has: the packages in a local feed and the templates installed, and nothing else of the repository. Packed once for all tests.</summary>
+/// <summary>
+/// What a user has: the packages in a local feed and the templates installed, and nothing else of the repository. Packed once for all classes of tests,
+/// which run beside each other.
+/// </summary>
 public sealed class Packages : IDisposable
 {
-    public const string Collection = "packages";
-
-    private readonly string folder = Directory.CreateTempSubdirectory("memopt packages ").FullName;
+    private static readonly Lock change = new();
+    private static readonly Lock hives = new();
+    private static Packed? packed;
+    private static int users;
 
     public Packages()
     {
-        Feed = Path.Combine(folder, "feed");
-        Hive = Path.Combine(folder, "hive");
-        Run(Repository, fails: false, "pack", "Tool.sln", "-c", "Release", "-o", Feed, $"-p:Version={Version}", $"-p:ArtifactsPath={Path.Combine(folder, "artifacts")}");
-        File.WriteAllText(Path.Combine(folder, "NuGet.config"), $"<configuration><packageSources><add key=\"local\" value=\"{Feed}\" /></packageSources></configuration>");
-        Run(folder, fails: false, "new", "install", Path.Combine(Feed, $"Memopt.Templates.{Version}.nupkg"), "--debug:custom-hive", Hive);
+        lock (change)
+        {
+            packed ??= new();
+            users++;
+        }
     }
 
+    public string Feed => packed!.Feed;
+
+    public string Hive => packed!.Hive;
+
+    public string Version => packed!.Version;
+
     public static string Repository { get; } = Above(AppContext.BaseDirectory);
-
-    public string Feed { get; }
-
-    public string Hive { get; }
-
-    public string Version { get; } = "0.1.0-test." + DateTime.UtcNow.Ticks;
 
     /// <summary>A new empty folder below the one whose NuGet.config names the feed.</summary>
     public string Empty(string name)
     {
-        var path = Path.Combine(folder, Guid.NewGuid().ToString("N")[..6], name);
+        var path = Path.Combine(packed!.Folder, Guid.NewGuid().ToString("N")[..6], name);
         Directory.CreateDirectory(path);
         return path;
     }
@@ -39,8 +43,32 @@ public sealed class Packages : IDisposable
     /// <summary>Creates a project or an item from a template; gives its folder.</summary>
     public string New(string folder, string template, string name, params string[] arguments)
     {
-        Run(folder, fails: false, ["new", template, "-n", name, "--debug:custom-hive", Hive, .. arguments]);
+        Item(folder, [template, "-n", name, .. arguments]);
         return Path.Combine(folder, name);
+    }
+
+    /// <summary>Runs <c>dotnet new</c> over the templates that are installed: one at a time, for they share the settings of its hive.</summary>
+    public void Item(string folder, params string[] arguments)
+    {
+        lock (hives)
+            Run(folder, fails: false, ["new", .. arguments, "--debug:custom-hive", Hive]);
+    }
+
+    /// <summary>Creates a project whose training takes so many steps; gives its folder.</summary>
+    public string Small(string folder, string name, int steps = 1)
+    {
+        var project = New(folder, "memopt-qlora", name, "--rank", "4");
+        Edit(project, "\"epochs\": 3", $"\"steps\": {steps}");
+        return project;
+    }
+
+    /// <summary>Changes the config of a project.</summary>
+    public static void Edit(string project, string old, string now)
+    {
+        var config = Path.Combine(project, "memopt.json");
+        var text = File.ReadAllText(config);
+        Assert.Contains(old, text);
+        File.WriteAllText(config, text.Replace(old, now));
     }
 
     /// <summary>Runs dotnet and gives what it printed; its exit code must be 0.</summary>
@@ -49,8 +77,17 @@ public sealed class Packages : IDisposable
     /// <summary>Runs dotnet where it has to fail.</summary>
     public static string Fails(string folder, params string[] arguments) => Run(folder, fails: true, arguments);
 
-    /// <summary>Starts dotnet as a user's shell would.</summary>
-    public static Process Start(string folder, params string[] arguments) => Start("dotnet", folder, arguments);
+    private static readonly AsyncLocal<bool> offline = new();
+
+    /// <summary>Whether the builds of this test may ask no model hub.</summary>
+    public static bool Offline
+    {
+        set => offline.Value = value;
+    }
+
+    /// <summary>Starts dotnet as a user's shell would: an interrupt ends it, although these tests may have been started where interrupts are ignored.</summary>
+    public static Process Start(string folder, params string[] arguments) =>
+        OperatingSystem.IsLinux() ? Start("env", folder, ["--default-signal=INT", "dotnet", .. arguments]) : Start("dotnet", folder, arguments);
 
     /// <summary>Starts a build as a script does in the background, where an interrupt is ignored, and on a node of its own, as the second project of a parallel build is.</summary>
     public static Process StartBehind(string folder) => Start("sh", folder, ["-c", "trap '' INT; MSBUILDNOINPROCNODE=1 exec dotnet build"]);
@@ -59,6 +96,8 @@ public sealed class Packages : IDisposable
     {
         var start = new ProcessStartInfo(program, arguments) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
         start.Environment["DOTNET_NOLOGO"] = "1";
+        if (offline.Value)
+            start.Environment["HF_HUB_OFFLINE"] = "1";
         start.Environment["OMP_NUM_THREADS"] = "1";                          // tests run side by side
         // A node that stayed would keep the test's pipes open.
         start.Environment["MSBUILDDISABLENODEREUSE"] = "1";
@@ -78,10 +117,13 @@ public sealed class Packages : IDisposable
 
     public void Dispose()
     {
-        Directory.Delete(folder, recursive: true);
-        var cache = Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
-        foreach (var package in Directory.EnumerateDirectories(cache, "memopt*").Select(package => Path.Combine(package, Version)).Where(Directory.Exists))
-            Directory.Delete(package, recursive: true);
+        lock (change)
+        {
+            if (--users > 0)
+                return;
+            packed!.Remove();
+            packed = null;
+        }
     }
 
     private static string Run(string folder, bool fails, params string[] arguments)
@@ -94,6 +136,33 @@ public sealed class Packages : IDisposable
         return output.Result;
     }
 
+    private sealed class Packed
+    {
+        public Packed()
+        {
+            // The analyzers have looked when the tests were built.
+            Run(Repository, fails: false, "pack", "tests/Build.Tests/Packages.slnf", "-c", "Release", "-o", Feed, $"-p:Version={Version}", $"-p:ArtifactsPath={Path.Combine(Folder, "artifacts")}", "-p:RunAnalyzers=false");
+            File.WriteAllText(Path.Combine(Folder, "NuGet.config"), $"<configuration><packageSources><add key=\"local\" value=\"{Feed}\" /></packageSources></configuration>");
+            Run(Folder, fails: false, "new", "install", Path.Combine(Feed, $"Memopt.Templates.{Version}.nupkg"), "--debug:custom-hive", Hive);
+        }
+
+        public string Folder { get; } = Directory.CreateTempSubdirectory("memopt packages ").FullName;
+
+        public string Feed => Path.Combine(Folder, "feed");
+
+        public string Hive => Path.Combine(Folder, "hive");
+
+        public string Version { get; } = "0.1.0-test." + DateTime.UtcNow.Ticks;
+
+        public void Remove()
+        {
+            Directory.Delete(Folder, recursive: true);
+            var cache = Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
+            foreach (var package in Directory.EnumerateDirectories(cache, "memopt*").Select(package => Path.Combine(package, Version)).Where(Directory.Exists))
+                Directory.Delete(package, recursive: true);
+        }
+    }
+
     private static string Above(string folder)
     {
         while (!File.Exists(Path.Combine(folder, "Tool.sln")))
@@ -101,9 +170,6 @@ public sealed class Packages : IDisposable
         return folder;
     }
 }
-
-[CollectionDefinition(Packages.Collection)]
-public sealed class PackagesCollection : ICollectionFixture<Packages>;
 
 /// <summary>Signals as a shell sends them.</summary>
 internal static partial class Signals

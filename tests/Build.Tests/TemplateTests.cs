@@ -7,8 +7,7 @@ using YamlDotNet.Serialization;
 namespace Memopt.Build.Tests;
 
 /// <summary>What <c>dotnet new</c> makes: every template with every value of its symbols, from the packed packages alone.</summary>
-[Collection(Packages.Collection)]
-public sealed partial class TemplateTests(Packages packages)
+public sealed partial class TemplateTests(Packages packages) : IClassFixture<Packages>
 {
     private const string Check = "dotnet build -p:MemoptTrainOnBuild=false -p:MemoptBackend=none -warnaserror";
     private static readonly string[] projects = ["memopt-qlora", "memopt-lora", "memopt-full", "memopt-classifier"];
@@ -114,7 +113,7 @@ public sealed partial class TemplateTests(Packages packages)
         var schema = File.ReadAllText(Path.Combine(folder, "memopt.schema.json"));
         foreach (var (kind, adapter) in new[] { ("qlora", "qlora"), ("lora", "lora"), ("full", "none") })
         {
-            Item(folder, "memopt-config", "-n", kind, "--no-schema", "--kind", kind);
+            packages.Item(folder, "memopt-config", "-n", kind, "--no-schema", "--kind", kind);
             var config = Json(Path.Combine(folder, kind + ".json"));
             Assert.Equal((adapter, kind), ((string?)config["adapter"]!["kind"], (string?)config["tracking"]!["experiment"]));
             Assert.Equal(kind == "qlora", config["quantization"] is not null);
@@ -124,7 +123,7 @@ public sealed partial class TemplateTests(Packages packages)
         Assert.Contains("0 Warning(s)", Packages.Dotnet(folder, Check.Split(' ')[1..]));
 
         var empty = packages.Empty("config");
-        Item(empty, "memopt-config", "--data-format", "csv", "--store", "azure", "--model", @"C:\models\x");
+        packages.Item(empty, "memopt-config", "--data-format", "csv", "--store", "azure", "--model", @"C:\models\x");
         Assert.Equal(["memopt.json", "memopt.schema.json"], Files(empty));
         Assert.Equal(schema, File.ReadAllText(Path.Combine(empty, "memopt.schema.json")));
         var made = Json(Path.Combine(empty, "memopt.json"));
@@ -138,7 +137,7 @@ public sealed partial class TemplateTests(Packages packages)
         foreach (var (provider, files) in new[] { ("github", new[] { ".github/workflows/memopt.yml" }), ("azure", ["azure-pipelines.yml"]), ("both", [".github/workflows/memopt.yml", "azure-pipelines.yml"]) })
         {
             var folder = packages.Empty(provider);
-            Item(folder, "memopt-ci", "--provider", provider);
+            packages.Item(folder, "memopt-ci", "--provider", provider);
             Assert.Equal(files, Files(folder));
             Clean(folder);
             if (provider != "both")
@@ -208,8 +207,6 @@ public sealed partial class TemplateTests(Packages packages)
         Assert.Equal(Path.GetFileName(project), (string?)config["tracking"]!["experiment"]);
         return config;
     }
-
-    private void Item(string folder, params string[] arguments) => Packages.Dotnet(folder, ["new", .. arguments, "--debug:custom-hive", packages.Hive]);
 
     private static IEnumerable<string> Files(string folder) => Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories)
         .Select(file => Path.GetRelativePath(folder, file).Replace('\\', '/')).Order(StringComparer.Ordinal);

@@ -4,10 +4,8 @@ using Memopt.Tracking.Tests;
 namespace Memopt.Tool.Tests;
 
 /// <summary>Adapters by name, from the training that registers them to every command that takes one.</summary>
-public sealed class AdaptersTests : IDisposable
+public sealed class AdaptersTests
 {
-    private const string variable = "AZURE_STORAGE_CONNECTION_STRING";
-
     private static byte[] Weights(string folder) => File.ReadAllBytes(Path.Combine(folder, "adapter_model.safetensors"));
 
     private static Outcome Good(string folder, params string[] arguments)
@@ -90,7 +88,7 @@ public sealed class AdaptersTests : IDisposable
     public void Machines_share_a_registry_through_the_account()
     {
         using var azurite = new Azurite();
-        Environment.SetEnvironmentVariable(variable, azurite.Connection);
+        Cli.Account = azurite.Connection;
         string Config(string more = "") => $$"""
             { "model": { "source": "embedded:nano" }, "data": { "train": "train.jsonl", "eval": "eval.jsonl", "maxLength": 64 }, "adapter": { "rank": 4 },
               "train": { "steps": 2, "batchSize": 6 }, "tracking": { "artifacts": "{{Azurite.Place}}", "experiment": "tone" } {{more}} }
@@ -116,6 +114,4 @@ public sealed class AdaptersTests : IDisposable
         Good(one, "artifacts", "sync");
         Assert.Equal(1, (int)Good(two, "adapters", "show", "tone", "--json").Json["aliases"]!["tested"]!);
     }
-
-    public void Dispose() => Environment.SetEnvironmentVariable(variable, null);
 }

@@ -4,17 +4,15 @@ using Memopt.Tracking.Tests;
 namespace Memopt.Tool.Tests;
 
 /// <summary>The commands on artifacts, and a training that sends its adapter to a storage account.</summary>
-public sealed class ArtifactsTests : IDisposable
+public sealed class ArtifactsTests
 {
-    private const string variable = "AZURE_STORAGE_CONNECTION_STRING";
-
     [Fact]
     public void A_training_keeps_its_adapter_and_sync_sends_it()
     {
         using var azurite = new Azurite();
         var folder = Cli.Workshop();
         var place = $"tracking.artifacts={Azurite.Place}";
-        Environment.SetEnvironmentVariable(variable, azurite.ConnectionWith(Convert.ToBase64String(new byte[64])));
+        Cli.Account = azurite.ConnectionWith(Convert.ToBase64String(new byte[64]));
         var run = Cli.Run(folder, "run", "--json", "--set", place, "--set", "train.steps=4");
         Assert.True(run.Exit == 0, run.Error);
         Assert.Contains("the key or signature is refused", run.Error);
@@ -25,7 +23,7 @@ public sealed class ArtifactsTests : IDisposable
         Assert.Equal(1, refused.Exit);
         Assert.Contains("AZURE_STORAGE", (string)refused.Json["error"]!["next"]!);
 
-        Environment.SetEnvironmentVariable(variable, azurite.Connection);
+        Cli.Account = azurite.Connection;
         Assert.False((bool)Cli.Run(folder, "artifacts", "ls", "--at", $"{Azurite.Place}", "--json").Json[0]!["uploaded"]!);
         Assert.Contains("not uploaded yet", Cli.Run(folder, "artifacts", "verify", "--at", $"{Azurite.Place}").Output);
         var synced = Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}", "--json").Json["uploaded"]!.AsArray();
@@ -64,7 +62,7 @@ public sealed class ArtifactsTests : IDisposable
     {
         using var azurite = new Azurite();
         var folder = Cli.Workshop();
-        Environment.SetEnvironmentVariable(variable, azurite.Connection);
+        Cli.Account = azurite.Connection;
         string[] run = ["run", "--json", "--set", $"tracking.artifacts={Azurite.Place}", "--set", "train.steps=10"];
         azurite.Stop();
         using var process = Cli.Start(folder, run);
@@ -114,6 +112,4 @@ public sealed class ArtifactsTests : IDisposable
         var verified = Cli.Run(folder, "artifacts", "verify", "--json");
         Assert.Equal((1, 1), (verified.Exit, verified.Json["problems"]!.AsArray().Count));
     }
-
-    public void Dispose() => Environment.SetEnvironmentVariable(variable, null);
 }

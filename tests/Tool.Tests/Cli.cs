@@ -1,8 +1,6 @@
 using System.Diagnostics;
 using System.Text.Json.Nodes;
 
-[assembly: CollectionBehavior(DisableTestParallelization = true)]
-
 namespace Memopt.Tool.Tests;
 
 /// <summary>The tool as a user starts it: a process, two streams, an exit code.</summary>
@@ -15,14 +13,33 @@ internal static class Cli
 {
     public static string Repository { get; } = Above(AppContext.BaseDirectory);
 
-    /// <summary>The tool as it was built beside these tests.</summary>
-    public static string Tool { get; } = Path.Combine(AppContext.BaseDirectory, "memopt.dll");
+    /// <summary>The tool as it was built with these tests.</summary>
+    public static string Tool { get; } = Path.Combine(AppContext.BaseDirectory, "tool", "memopt.dll");
 
-    public static Process Start(string folder, params string[] arguments)
+    /// <summary>Whether the long forms run: ./test.sh --full.</summary>
+    public static bool Full { get; } = Environment.GetEnvironmentVariable("MEMOPT_TESTS_FULL") == "1";
+
+    private static readonly AsyncLocal<string?> account = new();
+
+    /// <summary>The connection to the storage account that the processes of this test are given; those of tests beside it are not.</summary>
+    public static string? Account
     {
-        var start = new ProcessStartInfo("dotnet", ["exec", Tool, .. arguments]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        set => account.Value = value;
+    }
+
+    public static Process Start(string folder, params string[] arguments) => Process.Start(Command(folder, arguments))!;
+
+    /// <summary>The tool as a shell starts it: an interrupt ends it, although these tests may have been started where interrupts are ignored.</summary>
+    public static ProcessStartInfo Command(string folder, params string[] arguments)
+    {
+        string[] program = ["dotnet", "exec", Tool, .. arguments];
+        if (OperatingSystem.IsLinux())
+            program = ["env", "--default-signal=INT", .. program];
+        var start = new ProcessStartInfo(program[0], program[1..]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
         start.Environment["DOTNET_gcServer"] = "0";
-        return Process.Start(start)!;
+        if (account.Value is { } connection)
+            start.Environment["AZURE_STORAGE_CONNECTION_STRING"] = connection;
+        return start;
     }
 
     public static Outcome Run(string folder, params string[] arguments)
@@ -61,19 +78,19 @@ internal static class Cli
         shell.WaitForExit();
     }
 
-    /// <summary>A new folder with a small fine-tune of the embedded model in it; 40 steps of 6 rows in three micro-batches.</summary>
+    /// <summary>A new folder with a small fine-tune of the embedded model in it; 20 steps of 4 rows in two micro-batches.</summary>
     public static string Workshop(string? config = null)
     {
         var folder = Directory.CreateTempSubdirectory("memopt").FullName;
         var sample = Path.Combine(Repository, "samples", "word-class");
-        File.WriteAllLines(Path.Combine(folder, "train.jsonl"), File.ReadLines(Path.Combine(sample, "train.jsonl")).Take(60));
+        File.WriteAllLines(Path.Combine(folder, "train.jsonl"), File.ReadLines(Path.Combine(sample, "train.jsonl")).Take(40));
         File.WriteAllLines(Path.Combine(folder, "eval.jsonl"), File.ReadLines(Path.Combine(sample, "eval.jsonl")).Take(8));
         File.WriteAllText(Path.Combine(folder, "memopt.json"), config ?? """
             {
               "model": { "source": "embedded:nano" },
               "data": { "train": "train.jsonl", "eval": "eval.jsonl", "maxLength": 64 },
               "adapter": { "kind": "qlora", "rank": 4, "alpha": 8, "dropout": 0.1 },
-              "train": { "epochs": 4, "batchSize": 6, "microBatch": 2, "learningRate": 1e-3 },
+              "train": { "epochs": 2, "batchSize": 4, "microBatch": 2, "learningRate": 1e-3 },
               "checkpoint": { "every": 3 }
             }
             """);
@@ -88,7 +105,7 @@ internal static class Cli
     {
         var path = Path.Combine(folder, "eval.jsonl");
         var few = File.ReadAllLines(path);
-        File.WriteAllLines(path, Enumerable.Repeat(few, 7_000).SelectMany(rows => rows));
+        File.WriteAllLines(path, Enumerable.Repeat(few, 2_000).SelectMany(rows => rows));
         return () => File.WriteAllLines(path, few);
     }
 

@@ -97,8 +97,8 @@ public sealed class CommandLineTests
         var folder = Cli.Workshop();
         var outcome = Cli.Run(folder, "run", "--dry-run", "--json");
         Assert.True(outcome.Exit == 0, outcome.Error);
-        // 60 rows in batches of 6, four times.
-        Assert.Equal((40, 60, 8, 2), ((int)outcome.Json["steps"]!, (int)outcome.Json["rows"]!, (int)outcome.Json["evalRows"]!, (int)outcome.Json["microBatch"]!));
+        // 40 rows in batches of 4, twice.
+        Assert.Equal((20, 40, 8, 2), ((int)outcome.Json["steps"]!, (int)outcome.Json["rows"]!, (int)outcome.Json["evalRows"]!, (int)outcome.Json["microBatch"]!));
         Assert.False(Directory.Exists(Path.Combine(folder, ".memopt")));
         File.WriteAllText(Path.Combine(folder, "train.jsonl"), "");
         Assert.Equal(2, Cli.Run(folder, "run", "--dry-run").Exit);

@@ -105,7 +105,7 @@ public sealed class PlantedSecretsTests : IDisposable
 
     private Outcome Memopt(params string[] arguments)
     {
-        var start = new ProcessStartInfo("dotnet", ["exec", Cli.Tool, .. arguments]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = Cli.Command(folder, arguments);
         var packages = Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
         foreach (var (name, value) in new[] { ("NUGET_PACKAGES", packages), ("XDG_CACHE_HOME", Path.Combine(folder, "home")), ("HF_HOME", Path.Combine(folder, "home", "hf")), ("HF_TOKEN", "hf_" + Plant()), ("MEMOPT_API_KEY", Plant()) })
             start.Environment[name] = value;

@@ -113,7 +113,7 @@ public sealed class PullTests : IDisposable
 
     private Process Start(params string[] arguments)
     {
-        var start = new ProcessStartInfo("dotnet", ["exec", Cli.Tool, .. arguments]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = Cli.Command(folder, arguments);
         foreach (var name in new[] { "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID" })
             start.Environment.Remove(name);
         start.Environment["HF_ENDPOINT"] = server.Url.ToString();

@@ -20,7 +20,7 @@ public sealed class RunsTests
             tail = Cli.Wait(follow);
         }
         Assert.Equal(0, tail.Exit);
-        Assert.Contains("step 40  loss", tail.Output);
+        Assert.Contains("step 20  loss", tail.Output);
         Assert.Contains("has finished", tail.Error);
 
         var second = (string)Cli.Run(folder, "runs", "search", "--filter", "params.train.learningRate > 1e-3 and metrics.eval_loss is not null order by metrics.loss", "--json").Json.AsArray().Single()!["runId"]!;
@@ -45,7 +45,7 @@ public sealed class RunsTests
         Assert.Contains($"b {second}", compared);
         Assert.Contains("│", compared);
         var shown = Cli.Run(folder, "runs", "show", first, "--json").Json;
-        Assert.Equal(40, (int)shown["metrics"]!["loss"]!["lastStep"]!);
+        Assert.Equal(20, (int)shown["metrics"]!["loss"]!["lastStep"]!);
 
         Assert.Equal(0, Cli.Run(folder, "runs", "doctor").Exit);
         Assert.Equal(0, Cli.Run(folder, "runs", "backup", "all.zip").Exit);
@@ -54,7 +54,7 @@ public sealed class RunsTests
 
         // What a training printed goes where its run goes.
         string Log(string store, string id) => Path.Combine(folder, store, "logs", id + ".txt");
-        Assert.Contains("step 40 / 40  loss", File.ReadAllText(Log(".memopt/store", first)));
+        Assert.Contains("step 20 / 20  loss", File.ReadAllText(Log(".memopt/store", first)));
         Assert.Equal(File.ReadAllText(Log(".memopt/store", first)), File.ReadAllText(Log("copy/store", first)));
 
         // Shown first, done when asked: the run, its checkpoints, and the adapter that only it names.
@@ -81,7 +81,7 @@ public sealed class RunsTests
         Assert.Contains("The training goes on", run.Error);
         File.Delete(Path.Combine(folder, ".memopt", "store"));
         Assert.Contains("1 runs brought in", Cli.Run(folder, "runs", "import", Path.Combine(folder, ".memopt", "memopt", "unrecorded")).Error);
-        Assert.Equal(40, (int)Cli.Run(folder, "runs", "list", "--json").Json[0]!["step"]!);
+        Assert.Equal(20, (int)Cli.Run(folder, "runs", "list", "--json").Json[0]!["step"]!);
     }
 
     [DiskFact]

@@ -89,6 +89,10 @@ public sealed class TerminalTests : IDisposable
         served.WaitForExit();
     }
 
-    private Process Ui(params string[] arguments) =>
-        Process.Start(new ProcessStartInfo("dotnet", ["exec", Cli.Tool, "ui", .. arguments]) { WorkingDirectory = folder, RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true })!;
+    private Process Ui(params string[] arguments)
+    {
+        var start = Cli.Command(folder, ["ui", .. arguments]);
+        start.RedirectStandardInput = true;
+        return Process.Start(start)!;
+    }
 }
