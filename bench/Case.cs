@@ -28,7 +28,7 @@ internal sealed record Case(string Name, string Shape, string Kind, int Rank, st
 }
 
 /// <summary>Random weights made where they lie.</summary>
-internal sealed class RandomParts(ModelSpec spec, ScalarType type, Device device, bool quantized, Nf4Scratch scratch, Action<DecoderLayer>? built = null) : IParts
+internal sealed class RandomParts(ModelSpec spec, ScalarType type, Device device, bool quantized, Nf4Scratch scratch, Action<DecoderLayer>? built = null) : IWeightSource
 {
     private readonly Dictionary<string, TensorSpec> tensors = spec.Tensors.ToDictionary(t => t.Name);
 
@@ -39,7 +39,7 @@ internal sealed class RandomParts(ModelSpec spec, ScalarType type, Device device
         return new Parameter(name, shape.Length == 1 ? name.EndsWith("bias", StringComparison.Ordinal) ? zeros(shape, type, device) : ones(shape, type, device) : randn(shape, type, device).mul_(0.02));
     }
 
-    public void Built(DecoderLayer layer) => built?.Invoke(layer);
+    public void OnLayerLoaded(DecoderLayer layer) => built?.Invoke(layer);
 
     public Linear Linear(string module)
     {

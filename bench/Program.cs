@@ -19,7 +19,7 @@ var deterministic = args.Contains("--deterministic");
 var shape = Path.Combine(Directory.CreateTempSubdirectory("memopt").FullName, "config.json");
 File.WriteAllText(shape, root.GetProperty("shapes").GetProperty(job.Shape).GetRawText());
 
-var backend = Backend.Load("cuda", Surroundings.BackendEnvironment());
+var backend = Backend.Load("cuda", ProcessEnvironment.BackendEnvironment());
 var spec = ModelSpec.Read(shape);
 var kind = job.Kind switch { "qlora" => AdapterKind.Qlora, "full" => AdapterKind.None, _ => AdapterKind.Lora };
 var adapter = new AdapterConfig { Kind = kind, Rank = job.Rank, Alpha = 32, Targets = new Targets(job.Targets) };
@@ -32,7 +32,7 @@ var config = new RunConfig
     {
         Strategy = job.Auto ? MemoryStrategy.Auto : MemoryStrategy.Manual,
         Recompute = job.Auto ? null : job.Recompute,
-        Keep = job.Auto ? null : Enum.Parse<Kept>(job.Keep, ignoreCase: true),
+        Keep = job.Auto ? null : Enum.Parse<SavedForBackward>(job.Keep, ignoreCase: true),
         OffloadActivations = job.Auto ? null : job.OffloadActivations,
         OffloadOptimizer = job.Auto ? null : job.OffloadOptimizer,
         StreamLayers = job.Auto ? null : job.StreamLayers,
@@ -51,16 +51,16 @@ using var model = new Decoder(spec, new RandomParts(spec, bfloat16, backend.Devi
     if (streamed.Contains(layer.Index))
         stream!.Add(layer);
 }), bfloat16, backend.Device);
-Cuda.ReleaseCached(backend.Device);
+Cuda.EmptyCache(backend.Device);
 stages.Add(Cuda.UsedBytes());
 if (kind != AdapterKind.None)
     AdapterPass.Attach(model, adapter, seed: 1);
 var meter = new Meter(Cuda.UsedBytes);
 using var optimizer = new Optimizer(AdapterPass.Trained(model, kind, BiasMode.None), train, backend.Device, bfloat16, plan.Rung.OffloadOptimizer);
-using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => false, stream, () => throw new InvalidOperationException());
-arrangement.Take(plan.Rung);
+using var arrangement = new MemorySettings(model, optimizer.OffloadToHost, meter, () => false, stream, () => throw new InvalidOperationException());
+arrangement.Apply(plan.Rung);
 stages.Add(Cuda.UsedBytes());
-var stepper = new Stepper(model, optimizer, new Schedule(train, 1000), train, null, meter);
+var stepper = new TrainStep(model, optimizer, new Schedule(train, 1000), train, null, meter);
 if (job.Group == "memory")
     stepper.Rehearse(Rehearsal.Longest(job.Batch, job.Length, job.Packing));
 var random = new Random(0);

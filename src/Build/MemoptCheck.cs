@@ -18,7 +18,7 @@ public sealed class MemoptCheck : MemoptTool
     /// <summary>Path of this config's files in the intermediate folder, without extension: <c>.inputs</c> (what it depends on, by content), <c>.watch</c> (the files behind it),
     /// <c>.checked</c> (how those were when it was checked), <c>.trained</c> (the inputs of the last training and what it left).</summary>
     [Required]
-    public string Notes { get; set; } = "";
+    public string StampPath { get; set; } = "";
 
     /// <summary>Where the training's result is to be; when it is not as the training left it, there is none, whatever the notes say.</summary>
     [Required]
@@ -28,23 +28,23 @@ public sealed class MemoptCheck : MemoptTool
     [Output]
     public string Refused { get; private set; } = "";
 
-    private string Inputs => Notes + ".inputs";
+    private string Inputs => StampPath + ".inputs";
 
-    private string Checked => Notes + ".checked";
+    private string Checked => StampPath + ".checked";
 
-    private string Trained => Notes + ".trained";
+    private string Trained => StampPath + ".trained";
 
     public override bool Execute()
     {
-        Directory.CreateDirectory(Path.GetDirectoryName(Notes)!);
-        using var one = Locked(Notes + ".lock");                             // of an IDE's build and a terminal's
-        Arguments = [.. Arguments, "--inputs", Inputs, "--watch", Notes + ".watch"];
+        Directory.CreateDirectory(Path.GetDirectoryName(StampPath)!);
+        using var one = Locked(StampPath + ".lock");                             // of an IDE's build and a terminal's
+        Arguments = [.. Arguments, "--inputs", Inputs, "--watch", StampPath + ".watch"];
         began = DateTime.UtcNow;
         var done = base.Execute() && !Log.HasLoggedErrors;
         if (done)
             Order();
         else
-            Refused = Notes;
+            Refused = StampPath;
         return done;
     }
 
@@ -71,7 +71,7 @@ public sealed class MemoptCheck : MemoptTool
         var code = base.ExecuteTool(pathToTool, responseFileCommands, commandLineCommands);
         if (code != 0)
             return code;
-        watched = File.ReadAllLines(Notes + ".watch");
+        watched = File.ReadAllLines(StampPath + ".watch");
         // What was written while it was read may have been read half, and a model that could not be looked at may be there next time: those are looked at again.
         if (watched.All(path => Time(path) < began) && !Warnings.Any(warning => warning.Contains(": warning MEMOPT0009: ")))
             File.WriteAllLines(Checked, [.. Key(), "", .. watched.Select(At), "", .. Warnings]);
@@ -91,7 +91,7 @@ public sealed class MemoptCheck : MemoptTool
     {
         if (!File.Exists(Trained))
             return;
-        var same = Directory.Exists(Adapter) && File.ReadAllText(Trained) == File.ReadAllText(Inputs) + MemoptTrain.Left(Adapter);
+        var same = Directory.Exists(Adapter) && File.ReadAllText(Trained) == File.ReadAllText(Inputs) + MemoptTrain.Fingerprint(Adapter);
         var (inputs, trained) = (File.GetLastWriteTimeUtc(Inputs), File.GetLastWriteTimeUtc(Trained));
         if (same && trained <= inputs)
             File.SetLastWriteTimeUtc(Trained, DateTime.UtcNow);

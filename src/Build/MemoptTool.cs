@@ -52,7 +52,7 @@ public class MemoptTool : ToolTask
     public string HelpLink { get; set; } = "";
 
     /// <summary>Seconds a cancelled tool gets to write a checkpoint before it is killed.</summary>
-    public int Grace { get; set; } = 60;
+    public int CancelTimeoutSeconds { get; set; } = 60;
 
     /// <summary>Seconds between two lines of progress.</summary>
     public int ProgressEvery { get; set; } = 30;
@@ -144,7 +144,7 @@ public class MemoptTool : ToolTask
             {
                 using var signal = Process.Start(new ProcessStartInfo(OnPath("kill"), $"-TERM {running.Id}") { UseShellExecute = false });
                 signal?.WaitForExit();
-                running.WaitForExit(Grace * 1000);
+                running.WaitForExit(CancelTimeoutSeconds * 1000);
             }
         }
         catch (Exception e) when (e is InvalidOperationException or System.ComponentModel.Win32Exception or FileNotFoundException)

@@ -15,7 +15,7 @@ public sealed class MemoptTrain : MemoptTool
 
     /// <summary>As of <see cref="MemoptCheck"/>.</summary>
     [Required]
-    public string Notes { get; set; } = "";
+    public string StampPath { get; set; } = "";
 
     /// <summary>As of <see cref="MemoptCheck"/>.</summary>
     [Required]
@@ -34,17 +34,17 @@ public sealed class MemoptTrain : MemoptTool
     public override bool Execute()
     {
         // Read before, since a check may write them again meanwhile.
-        var inputs = File.ReadAllText(Notes + ".inputs");
+        var inputs = File.ReadAllText(StampPath + ".inputs");
         if (!base.Execute())
             return false;
-        Directory.CreateDirectory(Path.GetDirectoryName(Notes)!);             // cleaned meanwhile
-        using var one = Locked(Notes + ".lock");
-        File.WriteAllText(Notes + ".trained", inputs + Left(Adapter));
+        Directory.CreateDirectory(Path.GetDirectoryName(StampPath)!);             // cleaned meanwhile
+        using var one = Locked(StampPath + ".lock");
+        File.WriteAllText(StampPath + ".trained", inputs + Fingerprint(Adapter));
         return true;
     }
 
     /// <summary>What lies in a folder, a line for each file: a hash of its length, its beginning and its end, which for weights is as good as one of all of it and costs nothing.</summary>
-    internal static string Left(string folder) => !Directory.Exists(folder) ? "" : string.Concat(Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).OrderBy(file => file, StringComparer.Ordinal).Select(file =>
+    internal static string Fingerprint(string folder) => !Directory.Exists(folder) ? "" : string.Concat(Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).OrderBy(file => file, StringComparer.Ordinal).Select(file =>
     {
         using var stream = File.OpenRead(file);
         var ends = new byte[2 * 65536];

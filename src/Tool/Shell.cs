@@ -34,7 +34,7 @@ internal static class Shell
     /// <summary>Tables asked for.</summary>
     public static IAnsiConsole Output { get; } = TerminalText.Console(TerminalText.Output, Console.IsOutputRedirected);
 
-    public static string Version => Session.Version;
+    public static string Version => RunLauncher.Version;
 
     public static Option<bool> JsonOption() => new("--json") { Description = "Print the result as JSON on standard output." };
 

@@ -237,7 +237,7 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
                 return;
             Thread.Sleep(Random.Shared.Next(10, 50 * (tries + 1)));          // somebody else was first
         }
-        throw new TrackingException($"{name} is being changed in {account.Place} by others all the time.") { Next = "try again: dotnet memopt artifacts sync", Passing = true };
+        throw new TrackingException($"{name} is being changed in {account.Place} by others all the time.") { Next = "try again: dotnet memopt artifacts sync", IsTransient = true };
     }
 
     private static AdapterVersion Need(RegisteredAdapter adapter, int number) => adapter.Versions.FirstOrDefault(version => version.Number == number)

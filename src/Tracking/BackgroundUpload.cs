@@ -19,7 +19,7 @@ public sealed class BackgroundUpload : IDisposable
     private readonly Thread thread;
     // The last is sent next. Never more than there are folders: those that are gone are dropped.
     private readonly List<Upload> queue;
-    private readonly List<Unsafe> refused = [];
+    private readonly List<PendingUpload> refused = [];
     private Upload? current;
     private TrackingException? trouble;
     private DateTimeOffset troubled;
@@ -33,7 +33,7 @@ public sealed class BackgroundUpload : IDisposable
     /// <param name="runs">Where links and events of runs are recorded.</param>
     /// <param name="report">Told of trouble and its end, in words for people.</param>
     /// <param name="first">The first pause after a failure, doubled up to two minutes; a second when null.</param>
-    public BackgroundUpload(LocalArtifacts local, BlobPlace place, IRunStore runs, Action<string> report, TimeSpan? first = null)
+    public BackgroundUpload(LocalArtifacts local, BlobLocation place, IRunStore runs, Action<string> report, TimeSpan? first = null)
     {
         (this.local, this.runs, this.report, this.first) = (local, runs, report, first ?? TimeSpan.FromSeconds(1));
         remote = new(local, place, attempts: 3) { Stop = end.Token, Moved = bytes => Interlocked.Add(ref moved, bytes) };
@@ -98,7 +98,7 @@ public sealed class BackgroundUpload : IDisposable
     /// <param name="patience">How long at most.</param>
     /// <param name="progress">Told bytes that are there, of those that were to be sent: when they change, else each minute.</param>
     /// <param name="stop">Ends the waiting.</param>
-    public IReadOnlyList<Unsafe> Finish(TimeSpan patience, Action<long, long> progress, CancellationToken stop)
+    public IReadOnlyList<PendingUpload> Finish(TimeSpan patience, Action<long, long> progress, CancellationToken stop)
     {
         var until = Environment.TickCount64 + (long)patience.TotalMilliseconds;
         using var stopping = stop.Register(() =>
@@ -119,7 +119,7 @@ public sealed class BackgroundUpload : IDisposable
                 }
                 Monitor.Wait(gate, TimeSpan.FromSeconds(1));
             }
-            return [.. queue.Where(left => left.There(local)).Select(left => new Unsafe(left, trouble?.Message, trouble?.Next)), .. refused.Where(left => left.Upload.There(local))];
+            return [.. queue.Where(left => left.There(local)).Select(left => new PendingUpload(left, trouble?.Message, trouble?.Next)), .. refused.Where(left => left.Upload.There(local))];
         }
     }
 
@@ -162,7 +162,7 @@ public sealed class BackgroundUpload : IDisposable
                     continue;
                 }
                 Failed(next, fault);
-                if (!fault.Passing)
+                if (!fault.IsTransient)
                     continue;
                 Pause(pause * (0.5 + Random.Shared.NextDouble()));
                 pause = pause * 2 < longest ? pause * 2 : longest;
@@ -223,10 +223,10 @@ public sealed class BackgroundUpload : IDisposable
     {
         if (trouble is null)
             troubled = DateTimeOffset.UtcNow;
-        if (trouble is null || trouble.Passing != fault.Passing)
-            Tell(upload, fault.Passing ? $"{fault.Message} It is tried again until it is there." : $"{upload.Link.Name} is not uploaded: {fault.Message} {fault.Next}");
+        if (trouble is null || trouble.IsTransient != fault.IsTransient)
+            Tell(upload, fault.IsTransient ? $"{fault.Message} It is tried again until it is there." : $"{upload.Link.Name} is not uploaded: {fault.Message} {fault.Next}");
         trouble = fault;
-        if (fault.Passing)
+        if (fault.IsTransient)
             return;
         lock (gate)
         {
@@ -249,7 +249,7 @@ public sealed class BackgroundUpload : IDisposable
     }
 
     /// <summary>What earlier processes left, but for runs that are training, which send their own.</summary>
-    private IReadOnlyList<Upload> Left(BlobPlace place)
+    private IReadOnlyList<Upload> Left(BlobLocation place)
     {
         try
         {

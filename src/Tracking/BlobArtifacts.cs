@@ -30,7 +30,7 @@ public sealed class BlobArtifacts : IArtifactStore
     private static readonly UploadTransferValidationOptions checkedUp = new() { ChecksumAlgorithm = StorageChecksumAlgorithm.MD5 };
     private static readonly DownloadTransferValidationOptions checkedDown = new() { ChecksumAlgorithm = StorageChecksumAlgorithm.MD5, AutoValidateChecksum = true };
     private readonly LocalArtifacts local;
-    private readonly BlobPlace place;
+    private readonly BlobLocation place;
     private readonly BlobContainerClient container;
     private readonly ResiliencePipeline retry;
     private bool reached;
@@ -38,7 +38,7 @@ public sealed class BlobArtifacts : IArtifactStore
     /// <param name="local">Where everything put or got is stored here.</param>
     /// <param name="place">Where it goes.</param>
     /// <param name="attempts">Of each request. Waits double from half a second to 20 seconds, with jitter: eight are a minute.</param>
-    public BlobArtifacts(LocalArtifacts local, BlobPlace place, int attempts = 8)
+    public BlobArtifacts(LocalArtifacts local, BlobLocation place, int attempts = 8)
     {
         (this.local, this.place, container) = (local, place, place.Connect());
         retry = new ResiliencePipelineBuilder().AddRetry(new RetryStrategyOptions
@@ -62,7 +62,7 @@ public sealed class BlobArtifacts : IArtifactStore
     internal int BlockBytes { get; init; } = 2 << 20;
 
     /// <summary>The storage account and the folder in it.</summary>
-    public BlobPlace Place => place;
+    public BlobLocation Place => place;
 
     public ArtifactLink Put(string name, string path)
     {
@@ -468,7 +468,7 @@ public sealed class BlobArtifacts : IArtifactStore
     /// <summary>Whether the same request may well succeed in a moment: the network, a busy or restarting server, bytes damaged on the way.</summary>
     private static bool Passing(Exception e) => e switch
     {
-        RequestFailedException failed => BlobPlace.Passing(failed),
+        RequestFailedException failed => BlobLocation.IsTransient(failed),
         AuthenticationFailedException => false,
         _ => e is IOException or HttpRequestException or InvalidDataException or OperationCanceledException,
     };

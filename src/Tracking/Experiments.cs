@@ -108,7 +108,7 @@ public sealed class Experiments
         var after = page is null ? null : Filter.Place.Parse(page);
         var all = All().ToDictionary(experiment => experiment.Id);
         var found = all.Values.Where(experiment => deleted is null || experiment.Deleted == deleted)
-            .Select(experiment => new Subject(AsRun(experiment), (_, _) => null, id => id)).Where(asked.Matches)
+            .Select(experiment => new FilterTarget(AsRun(experiment), (_, _) => null, id => id)).Where(asked.Matches)
             .Select(subject => asked.Of(subject)).Where(place => after is null || asked.Compare(place, after) > 0)
             .Order(Comparer<Filter.Place>.Create(asked.Compare)).Take(limit + 1).ToList();
         return new([.. found.Take(limit).Select(place => all[place.Id])], found.Count > limit && limit > 0 ? found[limit - 1].ToString() : null);

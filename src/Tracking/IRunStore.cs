@@ -9,7 +9,7 @@ public interface IRunStore : IDisposable
     /// Begins a run, or goes on with the one of the same id: points of steps after <paramref name="fromStep"/> are dropped, since they will be made again;
     /// <see cref="int.MaxValue"/> drops none.
     /// The run counts as alive until <see cref="IRunWriter.End"/> or the end of this process. Throws <see cref="TrackingException"/> when it cannot be recorded;
-    /// <see cref="SteadyRun.BeginSteady"/> is for those who then go on all the same.
+    /// <see cref="BestEffort.BeginBestEffort"/> is for those who then go on all the same.
     /// </summary>
     IRunWriter Begin(RunStart start, int fromStep = 0);
 
@@ -66,7 +66,7 @@ public class TrackingException(string message, Exception? inner = null) : Except
     public bool Failed { get; init; } = true;
 
     /// <summary>Whether the same may succeed later with nothing done: the network is away, or the service busy.</summary>
-    public bool Passing { get; init; }
+    public bool IsTransient { get; init; }
 }
 
 /// <summary>A filter, an order or a column cannot be read; the message says what was wrong, and <see cref="Position"/> where.</summary>

@@ -29,7 +29,7 @@ public sealed partial class LiteRunStore : IRunStore
         this.folder = folder;
         this.clock = clock ?? TimeProvider.System;
         (database, gate, spool) = (Path.Combine(folder, "runs.db"), Path.Combine(folder, "runs.lock"), new(folder));
-        Experiments = new(folder, this.clock, () => Directory.Exists(folder) ? Query(db => db.Newest().Select(run => run.Experiment).ToHashSet()) : []);
+        Experiments = new(folder, this.clock, () => Directory.Exists(folder) ? Query(db => db.Heads().Select(run => run.Experiment).ToHashSet()) : []);
     }
 
     /// <summary>The experiments that the runs are in.</summary>
@@ -67,13 +67,13 @@ public sealed partial class LiteRunStore : IRunStore
         var ids = new Dictionary<string, string>();
         return Query((db, waiting) =>
         {
-            var matching = db.Newest(query.Stop)
+            var matching = db.Heads(query.Stop)
                 .Where(run => (query.Experiment is null || run.Experiment == query.Experiment)
                     && (query.Experiments is null || query.Experiments.Contains(run.Experiment))
                     && (query.Deleted is not { } deleted || (gone.Contains(run.Experiment) || run.Tags.ContainsKey(Run.DeletedTag)) == deleted)
                     && (query.Status is null || run.Status == query.Status)
                     && query.Tags.All(tag => run.Tags.TryGetValue(tag.Key, out var value) && value == tag.Value))
-                .Select(run => new Subject(run, (metric, step) => At(db, run, metric, step), name => ids.TryGetValue(name, out var id) ? id : ids[name] = Experiments.Of(name).Id))
+                .Select(run => new FilterTarget(run, (metric, step) => At(db, run, metric, step), name => ids.TryGetValue(name, out var id) ? id : ids[name] = Experiments.Of(name).Id))
                 .Where(filter.Matches);
             // Without an order of its own a query reads no further than its page; with one it keeps no more than that.
             if (after is not null)
@@ -88,10 +88,10 @@ public sealed partial class LiteRunStore : IRunStore
                 var value => value,
             })]).ToList();
             foreach (var subject in page)
-                db.Fill(subject.Run);
+                db.LoadDetails(subject.Run);
             return new RunPage([.. page.Select(subject => subject.Run.ToRun())], values, found.Count > page.Count && page.Count > 0 ? filter.Of(page[^1]).ToString() : null, waiting)
             {
-                Unknown = waiting > 0 ? [] : found.Count == 0 || filter.Of(found[0]).Keys.Contains(null) ? Spelling.Unknown(filter.Names, db.Newest(query.Stop)) : [],
+                Unknown = waiting > 0 ? [] : found.Count == 0 || filter.Of(found[0]).Keys.Contains(null) ? Spelling.Unknown(filter.Names, db.Heads(query.Stop)) : [],
             };
         }, patience: query.Patience, stop: query.Stop);
     }
@@ -141,16 +141,16 @@ public sealed partial class LiteRunStore : IRunStore
     }
 
     /// <summary>The first so many in a filter's order.</summary>
-    private static List<Subject> First(IEnumerable<Subject> subjects, Filter filter, int count)
+    private static List<FilterTarget> First(IEnumerable<FilterTarget> subjects, Filter filter, int count)
     {
-        var best = new PriorityQueue<Subject, Filter.Place>(Comparer<Filter.Place>.Create((a, b) => filter.Compare(b, a)));
+        var best = new PriorityQueue<FilterTarget, Filter.Place>(Comparer<Filter.Place>.Create((a, b) => filter.Compare(b, a)));
         foreach (var subject in subjects)
         {
             best.Enqueue(subject, filter.Of(subject));
             if (best.Count > count)
                 best.Dequeue();
         }
-        var found = new List<Subject>(best.Count);
+        var found = new List<FilterTarget>(best.Count);
         while (best.TryDequeue(out var last, out _))
             found.Add(last);
         found.Reverse();
@@ -176,7 +176,7 @@ public sealed partial class LiteRunStore : IRunStore
     /// </summary>
     private T Query<T>(Func<RunDatabase, int, T> query, Predicate<string>? about = null, TimeSpan? patience = null, CancellationToken stop = default)
     {
-        var (news, all, made) = ((IReadOnlyList<Spool.News>?)null, false, (string?)null);
+        var (news, all, made) = ((IReadOnlyList<Spool.PendingSegment>?)null, false, (string?)null);
         var due = patience is { } given ? Environment.TickCount64 + (long)given.TotalMilliseconds : long.MaxValue;
         while (true)
         {
@@ -211,8 +211,8 @@ public sealed partial class LiteRunStore : IRunStore
         {
             using var db = Open();
             // A database that someone set aside meanwhile needs everything again, and what is sealed, too.
-            if (news is null || db.Made != made || !db.Complete && !all)
-                (all, made, news) = (!db.Complete, db.Made, db.Left(spool.Look(all: !db.Complete, about)));
+            if (news is null || db.DatabaseId != made || !db.Complete && !all)
+                (all, made, news) = (!db.Complete, db.DatabaseId, db.Left(spool.FindPending(all: !db.Complete, about)));
             news = db.Ingest(news, Math.Min(Environment.TickCount64 + Turn, due));
             var done = !news.Any(one => about is null || about(one.Segment.Run)) || Environment.TickCount64 >= due;
             var result = done ? query(db, news.Select(one => one.Segment.Run).Distinct().Count()) : default;

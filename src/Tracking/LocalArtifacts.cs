@@ -104,14 +104,14 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
     });
 
     /// <summary>Notes what is to be sent to a storage account.</summary>
-    internal void Note(Upload upload, BlobPlace place) => Guard(() =>
+    internal void Note(Upload upload, BlobLocation place) => Guard(() =>
     {
         Place(NoteOf(upload), stream => JsonSerializer.Serialize(stream, new Noted(place.ToString(), upload), LiteRunStore.Json));
         return true;
     });
 
     /// <summary>What is still to be sent to a storage account, oldest first.</summary>
-    internal IReadOnlyList<Upload> Notes(BlobPlace place) => Guard(() =>
+    internal IReadOnlyList<Upload> Notes(BlobLocation place) => Guard(() =>
     {
         var notes = new DirectoryInfo(Path.Combine(folder, "pending"));
         return (notes.Exists ? notes.GetFiles("*.json") : []).OrderBy(file => file.LastWriteTimeUtc).Select(Read).OfType<Noted>().Where(noted => noted.Place == place.ToString()).Select(noted => noted.Upload).ToList();

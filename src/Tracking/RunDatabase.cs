@@ -54,7 +54,7 @@ internal sealed class RunDatabase : IDisposable
     }
 
     /// <summary>Tells this database from one that is made anew; null of earlier ones.</summary>
-    public string? Made => state.FindById("made")?["as"].AsString;
+    public string? DatabaseId => state.FindById("made")?["as"].AsString;
 
     /// <summary>Accesses to the points, for the test that lists do not read them.</summary>
     public int PointReads { get; private set; }
@@ -74,9 +74,9 @@ internal sealed class RunDatabase : IDisposable
     /// </summary>
     /// <param name="news">What there may be to take in.</param>
     /// <param name="until">When to end, as <see cref="Environment.TickCount64"/>.</param>
-    public IReadOnlyList<Spool.News> Ingest(IReadOnlyList<Spool.News> news, long until)
+    public IReadOnlyList<Spool.PendingSegment> Ingest(IReadOnlyList<Spool.PendingSegment> news, long until)
     {
-        var left = new Queue<IGrouping<string, Spool.News>>(news.GroupBy(one => one.Segment.Run));
+        var left = new Queue<IGrouping<string, Spool.PendingSegment>>(news.GroupBy(one => one.Segment.Run));
         do
             Lot(left, until);
         while (left.Count > 0 && Environment.TickCount64 <= until);
@@ -91,7 +91,7 @@ internal sealed class RunDatabase : IDisposable
     /// <summary>
     /// Takes in the next runs, together: each wait for the disk costs more than to take in a run. All of a lot are on the disk before their spools leave their place.
     /// </summary>
-    private void Lot(Queue<IGrouping<string, Spool.News>> left, long until)
+    private void Lot(Queue<IGrouping<string, Spool.PendingSegment>> left, long until)
     {
         var sealing = new List<Spool.Segment>();
         var changed = false;
@@ -137,7 +137,7 @@ internal sealed class RunDatabase : IDisposable
     /// <summary>
     /// News without the sealed segments that are taken in already: while a database is made anew they lie beside those that are not, and each query would begin with them.
     /// </summary>
-    public IReadOnlyList<Spool.News> Left(IReadOnlyList<Spool.News> news)
+    public IReadOnlyList<Spool.PendingSegment> Left(IReadOnlyList<Spool.PendingSegment> news)
     {
         if (Complete)
             return news;
@@ -157,7 +157,7 @@ internal sealed class RunDatabase : IDisposable
         [.. runs.Find(Where("id LIKE @0", prefix + "%")).Select(document => document["id"].AsString).Where(id => id.StartsWith(prefix, StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
 
     /// <summary>All heads, newest first; runs of one instant by id.</summary>
-    public IEnumerable<RunRecord> Newest(CancellationToken stop = default)
+    public IEnumerable<RunRecord> Heads(CancellationToken stop = default)
     {
         var together = new List<RunRecord>();
         foreach (var document in runs.Find(Query.All("at", Query.Descending)))
@@ -177,7 +177,7 @@ internal sealed class RunDatabase : IDisposable
     }
 
     /// <summary>Adds the details to a head.</summary>
-    public void Fill(RunRecord record)
+    public void LoadDetails(RunRecord record)
     {
         var document = details.FindById(record.Number);
         record.StartJson = document["start"].AsString;
@@ -224,7 +224,7 @@ internal sealed class RunDatabase : IDisposable
     }
 
     /// <summary>What does not add up, or null.</summary>
-    public string? Fault()
+    public string? FindInconsistency()
     {
         // An id that was damaged, or its place in the index, hides a run from all who ask for it.
         foreach (var id in spool.Segments(all: true).Select(segment => segment.Run).Distinct())
@@ -232,11 +232,11 @@ internal sealed class RunDatabase : IDisposable
             if (FindById(id, details: false) is null && !spool.Alive(id) && spool.Begun(id))
                 return $"run {id} is not in it";
         }
-        foreach (var run in Newest())
+        foreach (var run in Heads())
         {
             if (spool.Find(run.Id, 0) is null)
                 return $"it has a run {run.Id}, of which there is no spool";
-            Fill(run);
+            LoadDetails(run);
             if (!run.Agrees())
                 return $"what it says of run {run.Id} is not what the run began and ended with";
             foreach (var (name, metric) in run.Metrics)
@@ -292,7 +292,7 @@ internal sealed class RunDatabase : IDisposable
         var record = new RunRecord { Id = document["id"].AsString, Number = document["_id"].AsInt64, Segment = document["segment"].AsInt32, Offset = document["offset"].AsInt64 };
         record.UnpackHead(document["head"].AsBinary);
         if (withDetails)
-            Fill(record);
+            LoadDetails(record);
         return record;
     }
 
@@ -337,7 +337,7 @@ internal sealed class RunDatabase : IDisposable
         var (held, took) = (0, false);
         while (true)
         {
-            var read = Fill(source, buffer.AsSpan(held, (int)Math.Min(buffer.Length - held, length - record.Offset - held)), segment.Sealed);
+            var read = LoadDetails(source, buffer.AsSpan(held, (int)Math.Min(buffer.Length - held, length - record.Offset - held)), segment.Sealed);
             held += read;
             var whole = buffer.AsSpan(0, held).LastIndexOf((byte)'\n') + 1;
             if (whole > 0)
@@ -401,7 +401,7 @@ internal sealed class RunDatabase : IDisposable
     }
 
     /// <summary>Reads what there is; a compressed file that ends early or is damaged gives what comes before.</summary>
-    private static int Fill(Stream source, Span<byte> target, bool compressed)
+    private static int LoadDetails(Stream source, Span<byte> target, bool compressed)
     {
         var filled = 0;
         try

@@ -73,15 +73,15 @@ internal sealed partial class Spool(string folder)
     }
 
     /// <summary>A segment and how long it was when it was looked at.</summary>
-    public sealed record News(Segment Segment, long Length);
+    public sealed record PendingSegment(Segment Segment, long Length);
 
     /// <summary>What there may be to take in, the runs that were written last first: if time is short, theirs is the news that people look for.</summary>
     /// <param name="all">Whether sealed segments count, too.</param>
     /// <param name="about">Which runs are asked for: they come before all others. Null for all.</param>
-    public IReadOnlyList<News> Look(bool all, Predicate<string>? about = null) =>
+    public IReadOnlyList<PendingSegment> FindPending(bool all, Predicate<string>? about = null) =>
         [.. Segments(all).Select(segment => (Segment: segment, File: new FileInfo(segment.File))).GroupBy(one => one.Segment.Run)
             .OrderByDescending(run => about?.Invoke(run.Key)).ThenByDescending(run => run.Max(one => one.File.LastWriteTimeUtc))
-            .SelectMany(run => run).Select(one => new News(one.Segment, one.File.Length))];
+            .SelectMany(run => run).Select(one => new PendingSegment(one.Segment, one.File.Length))];
 
     public void Create()
     {

@@ -14,7 +14,7 @@ public sealed record Upload(string Run, ArtifactLink Link, IReadOnlyList<Artifac
     }
 
     /// <summary>The link once it is in a storage account. Folders that are sent from where they lie, checkpoints, do not stay there.</summary>
-    internal ArtifactLink Safe(BlobPlace place) => Link with { Place = place.ToString(), Path = Files is null ? Link.Path : null };
+    internal ArtifactLink Safe(BlobLocation place) => Link with { Place = place.ToString(), Path = Files is null ? Link.Path : null };
 
     /// <summary>Whether its files are still what they were. A folder that was replaced tells by its smallest file, a checkpoint's manifest.</summary>
     internal bool There(LocalArtifacts local) => Files is null ? local.Has(Link.Hash)
@@ -39,4 +39,4 @@ public sealed record Upload(string Run, ArtifactLink Link, IReadOnlyList<Artifac
 /// <param name="Upload">What.</param>
 /// <param name="Why">What the last attempt met, or null when there was none.</param>
 /// <param name="Next">What mends it, or null.</param>
-public sealed record Unsafe(Upload Upload, string? Why, string? Next);
+public sealed record PendingUpload(Upload Upload, string? Why, string? Next);

@@ -23,7 +23,7 @@ internal sealed class Git
     public static Git? In(string folder)
     {
         string[] quiet = ["core.fsmonitor=false", "core.hooksPath=/dev/null"];
-        if (Surroundings.Program("git") is not { } program
+        if (ProcessEnvironment.Program("git") is not { } program
             || new Git(program, folder, quiet).Ask("config", "--list", "--show-scope", "--name-only", "-z") is not { } listed)
         {
             return null;

@@ -214,7 +214,7 @@ public enum MemoryStrategy { Auto, Manual }
 
 /// <summary>What a layer that is run twice keeps of its first run beside its input: each costs as much memory as the input again.</summary>
 [Flags]
-public enum Kept
+public enum SavedForBackward
 {
     Nothing = 0,
 
@@ -236,7 +236,7 @@ public sealed record MemoryConfig
     public bool? Recompute { get; init; }
 
     [Description("What recomputation keeps beside each layer's input: nothing, attention (its result), residual (the sum after it), both. Each takes as much memory as the inputs and saves some time. None: decided by the strategy.")]
-    public Kept? Keep { get; init; }
+    public SavedForBackward? Keep { get; init; }
 
     [Description("Keep what recomputation keeps in host memory until it is needed (GPU only; needs recompute). Costs host memory, and little time: copies run beside the computation. None: decided by the strategy.")]
     public bool? OffloadActivations { get; init; }

@@ -35,7 +35,7 @@ public sealed record LoadedConfig(RunConfig Config, string File, string Folder, 
     }
 
     /// <summary>Where the data sets from elsewhere lie, by their source, once they are here.</summary>
-    public IReadOnlyDictionary<string, Hub.LocalModel> Located { get; init; } = new Dictionary<string, Hub.LocalModel>();
+    public IReadOnlyDictionary<string, Hub.Snapshot> Located { get; init; } = new Dictionary<string, Hub.Snapshot>();
 }
 
 /// <summary>memopt.json → <see cref="RunConfig"/>, or every problem at once with line and column. Comments and trailing commas are allowed.</summary>
@@ -68,7 +68,7 @@ public static partial class RunConfigFile
 
     private static LoadedConfig Read(string path, byte[] text, IReadOnlyList<string> overrides, bool checkFiles, bool whole = false)
     {
-        var reading = new Reading(path) { Whole = whole };
+        var reading = new ConfigReader(path) { Whole = whole };
         var config = reading.Root(text, new RunConfig());
         var changed = new List<Override>();
         foreach (var item in overrides)
@@ -94,7 +94,7 @@ public static partial class RunConfigFile
     {
         if (!File.Exists(config.File))
             return new(path, message, Code: code);                             // a config made in code
-        var reading = new Reading(config.File) { Text = UntrustedFile.ReadAllBytes(config.File, UntrustedFile.Settings) };
+        var reading = new ConfigReader(config.File) { Text = UntrustedFile.ReadAllBytes(config.File, UntrustedFile.Settings) };
         reading.Locate(path, message, code);
         return reading.Problems[0] with { File = config.File };
     }
@@ -170,13 +170,13 @@ public static partial class RunConfigFile
         _ => throw new InvalidOperationException($"no JSON for {value.GetType()}"),
     };
 
-    private static RunConfig Override(RunConfig config, string item, Reading reading, List<Override> changed)
+    private static RunConfig Override(RunConfig config, string item, ConfigReader reading, List<Override> changed)
     {
         var cut = item.IndexOf('=');
         var name = cut < 0 ? item : item[..cut];
         if (cut < 0 || Find(name) is not { } setting)
         {
-            reading.Problem($"--set {item}", cut < 0 ? "needs key=value" : $"names no setting{Reading.Like(name, Names(), Near.Setting(name))}", 0, 0, "MEMOPT0002");
+            reading.Problem($"--set {item}", cut < 0 ? "needs key=value" : $"names no setting{ConfigReader.Like(name, Names(), Near.Setting(name))}", 0, 0, "MEMOPT0002");
             return config;
         }
         var parts = name.Split('.', 3);
@@ -246,7 +246,7 @@ public static partial class RunConfigFile
     }
 
     /// <summary>One reading of a file: binds by the record's own declarations and collects what is wrong.</summary>
-    private sealed partial class Reading(string file)
+    private sealed partial class ConfigReader(string file)
     {
         private const int MostProblems = 1_000;
 
@@ -489,7 +489,7 @@ public static partial class RunConfigFile
             Sources("data.eval", config.Data.Eval);
             // A name that only the storage account knows is asked for when it is needed.
             var place = config.Tracking.Artifacts;
-            if (config.Adapter.From is { } from && !Directory.Exists(Path.Combine(folder, from)) && Storage.Maker(Path.Combine(folder, from)) is null && !(AdapterRegistry.IsReference(from) && BlobPlace.Is(place)) && !Registered(from, Path.Combine(folder, place)))
+            if (config.Adapter.From is { } from && !Directory.Exists(Path.Combine(folder, from)) && ProjectPaths.ProducerConfig(Path.Combine(folder, from)) is null && !(AdapterRegistry.IsReference(from) && BlobLocation.Is(place)) && !Registered(from, Path.Combine(folder, place)))
                 Locate("adapter.from", $"\"{from}\" is not a folder in {folder}, and no registered adapter", "MEMOPT0005");
 
             static bool Registered(string reference, string artifacts)

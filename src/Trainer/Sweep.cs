@@ -124,7 +124,7 @@ public static partial class RunConfigFile
         if (!File.Exists(path))
             throw new UserFault($"{path} is missing.", found: $"no such file in {Path.GetDirectoryName(Path.GetFullPath(path))}", next: "docs/sweeps.md shows one");
         const string next = "docs/sweeps.md has what a sweep file may say";
-        var reading = new Reading(path);
+        var reading = new ConfigReader(path);
         var sweep = reading.Root(UntrustedFile.ReadAllBytes(path, UntrustedFile.Settings), new Sweep());
         var file = Path.Combine(Path.GetDirectoryName(path) ?? "", sweep.Config);
         var parameters = sweep.Parameters.List;
@@ -169,7 +169,7 @@ public static partial class RunConfigFile
         return new(sweep, path, config, JsonNode.Parse(reading.Text, documentOptions: new() { CommentHandling = JsonCommentHandling.Skip, AllowTrailingCommas = true })!.ToJsonString(), combinations);
     }
 
-    private sealed partial class Reading
+    private sealed partial class ConfigReader
     {
         private static readonly string[] rangeKeys = ["min", "max", "log", "points"];
 
@@ -275,7 +275,7 @@ public static partial class RunConfigFile
             var (line, column) = Position((int)reader.TokenStartIndex);
             using var document = JsonDocument.ParseValue(ref reader);
             var json = document.RootElement.GetRawText();
-            var trial = new Reading(file);
+            var trial = new ConfigReader(file);
             Override(new(), $"{name}={json}", trial, []);
             foreach (var problem in trial.Problems)
                 Problem(path, problem.Message, line, column, problem.Code);

@@ -119,7 +119,7 @@ internal static class Targets
         }),
         Plain("token-shard", (input, folder) =>
         {
-            if (Shard.Open(Put(folder, "x.shard", input)) is not { Rows: >= 0 and < 1000 } shard) return;
+            if (TokenShard.Open(Put(folder, "x.shard", input)) is not { Rows: >= 0 and < 1000 } shard) return;
             shard.Lengths(new int[shard.Rows]);
             for (var row = 0; row < shard.Rows; row++) _ = shard[row];
         }),
@@ -186,7 +186,7 @@ internal static class Targets
         List<JsonObject> chat = [Message("system", "s"), Message("user", "Hi <b>\n"), Message("assistant", "\u00c4 yes"), Message("user", "q"), Message("assistant", "no")];
         var tools = new JsonObject { ["tools"] = new JsonArray(new JsonObject { ["name"] = "f", ["parameters"] = new JsonObject { ["n"] = 1.5 } }) };
         template.Render(chat, addGenerationPrompt: true, tools);
-        AssistantTurns.Of(template, template.RenderMarked(chat, false), chat, null);
+        AssistantMask.Of(template, template.RenderMarked(chat, false), chat, null);
     }
 
     private static void Rows(string file)

@@ -69,7 +69,7 @@ public sealed class CommandLineTests
             var folder = Directory.CreateDirectory(Path.Combine(top, each, "data")).FullName;
             File.WriteAllText(Path.Combine(folder, "train.jsonl"), "{}");
         }
-        string[] Found(string folder, string source) => [.. DataFiles.Of(DataSource.Parse(source), folder, new Dictionary<string, LocalModel>()).Select(file => file.Path)];
+        string[] Found(string folder, string source) => [.. DataFiles.Of(DataSource.Parse(source), folder, new Dictionary<string, Snapshot>()).Select(file => file.Path)];
         string[] expected = [Path.Combine(top, name, "data", "train.jsonl")];
         Assert.Equal(expected, Found(Path.Combine(top, name), "data/*.jsonl"));
         Assert.Equal(expected, Found(Path.Combine(top, name), "**/*.jsonl"));

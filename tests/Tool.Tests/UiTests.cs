@@ -179,7 +179,7 @@ public sealed class UiTests : IDisposable
         // By the definition: every stretch keeps its least and its greatest, in order.
         var random = new Random(7);
         var points = Enumerable.Range(0, 10_007).Select(i => new Point(i, random.NextDouble(), i)).ToList();
-        var curve = Curve.Of(points, 301);
+        var curve = Curve.Downsample(points, 301);
         Assert.InRange(curve.Steps.Count, 200, 301);
         foreach (var stretch in points.Chunk(10_007 / 100 + 1).Select(chunk => chunk.ToList()))
         {
@@ -187,7 +187,7 @@ public sealed class UiTests : IDisposable
             var window = curve.Values.Where((_, i) => curve.Steps[i] >= stretch[0].Step - 102 && curve.Steps[i] <= stretch[^1].Step + 102).ToList();
             Assert.True(window.Min() <= stretch.Min(point => point.Value) && window.Max() >= stretch.Max(point => point.Value));
         }
-        Assert.Equal(points.Take(300).Select(point => point.Value), Curve.Of(points.Take(300).ToList(), 300).Values);
+        Assert.Equal(points.Take(300).Select(point => point.Value), Curve.Downsample(points.Take(300).ToList(), 300).Values);
     }
 
     [Fact]

@@ -22,7 +22,7 @@ internal sealed partial class Azurite : IDisposable
         Container.Create();
     }
 
-    public static BlobPlace Place { get; } = BlobPlace.Parse("az://devstoreaccount1/artifacts/team/one");
+    public static BlobLocation Place { get; } = BlobLocation.Parse("az://devstoreaccount1/artifacts/team/one");
 
     public int Port => port;
 

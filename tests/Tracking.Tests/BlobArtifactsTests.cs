@@ -242,7 +242,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
 
     [Fact]
     public void A_connection_string_for_another_account_is_refused() =>
-        Assert.Contains("another storage account", Assert.Throws<TrackingException>(() => new BlobArtifacts(Local("here"), BlobPlace.Parse("az://other/container") with { ConnectionString = azurite.Connection })).Message);
+        Assert.Contains("another storage account", Assert.Throws<TrackingException>(() => new BlobArtifacts(Local("here"), BlobLocation.Parse("az://other/container") with { ConnectionString = azurite.Connection })).Message);
 
     public void Dispose()
     {

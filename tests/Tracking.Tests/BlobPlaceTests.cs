@@ -10,7 +10,7 @@ public sealed class BlobPlaceTests
     [InlineData(403, "AuthorizationPermissionMismatch", "may not do that")]
     [InlineData(403, "AccountIsDisabled", "disabled")]
     [InlineData(418, "Odd", "418 Odd")]
-    public void An_answer_becomes_a_sentence(int status, string code, string expected) => Assert.Contains(expected, BlobPlace.Parse("az://account/container/path").Fault(new RequestFailedException(status, "said", code, null), reached: false).Message);
+    public void An_answer_becomes_a_sentence(int status, string code, string expected) => Assert.Contains(expected, BlobLocation.Parse("az://account/container/path").Fault(new RequestFailedException(status, "said", code, null), reached: false).Message);
 
     [Theory]
     [InlineData("az://account")]
@@ -19,7 +19,7 @@ public sealed class BlobPlaceTests
     [InlineData("az://account/container?sig=secret")]
     public void A_place_that_is_none_is_refused(string text)
     {
-        var fault = Assert.Throws<TrackingException>(() => BlobPlace.Parse(text));
+        var fault = Assert.Throws<TrackingException>(() => BlobLocation.Parse(text));
         Assert.DoesNotContain("secret", fault.Message);
         Assert.Contains("az://account/container/path", fault.Next);
     }

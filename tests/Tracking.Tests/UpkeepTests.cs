@@ -328,7 +328,7 @@ public sealed class UpkeepTests : IDisposable
     {
         var (disk, said) = (new FullDisk(), new List<string>());
         using var store = new LiteRunStore(At("s")) { Disk = disk.Write };
-        using (var run = store.BeginSteady(Start("one"), 0, said.Add))
+        using (var run = store.BeginBestEffort(Start("one"), 0, said.Add))
         {
             run.Append([Row(1)]);
             Assert.Empty(said);
@@ -350,7 +350,7 @@ public sealed class UpkeepTests : IDisposable
         File.WriteAllText(At("s"), "a file where the store's folder should be");
         var said = new List<string>();
         using var store = new LiteRunStore(At("s"));
-        using (var run = store.BeginSteady(Start("one"), 0, said.Add, At("instead")))
+        using (var run = store.BeginBestEffort(Start("one"), 0, said.Add, At("instead")))
         {
             run.Append([Row(1)]);
             run.End(new Outcome(RunStatus.Finished));
@@ -361,7 +361,7 @@ public sealed class UpkeepTests : IDisposable
         Assert.Equal((1, RunStatus.Finished), (store.Steps("one").Count, store.Get("one")!.Status));
 
         File.WriteAllText(At("t"), "");
-        using (var lost = new LiteRunStore(At("t")).BeginSteady(Start("two"), 0, said.Add, At("t/x")))
+        using (var lost = new LiteRunStore(At("t")).BeginBestEffort(Start("two"), 0, said.Add, At("t/x")))
         {
             lost.Append([Row(1)]);
             lost.End(new Outcome(RunStatus.Finished));

@@ -67,7 +67,7 @@ public sealed class GitTests : IDisposable
         File.WriteAllText(Path.Combine(root, "work", ".gitattributes"), "*.txt filter=a=b\n");
         File.AppendAllText(Path.Combine(root, "work", ".git", "config"), $"[filter \"a=b\"]\n\tclean = {Program()}\n");
         File.WriteAllText(Path.Combine(root, "work", "a.txt"), "two\n");
-        Assert.Equal((null, false), Surroundings.Commit(Path.Combine(root, "work")));
+        Assert.Equal((null, false), ProcessEnvironment.Commit(Path.Combine(root, "work")));
         Assert.Null(GitChanges.Of(Path.Combine(root, "work")));
         Assert.False(File.Exists(Path.Combine(root, "ran")));
     }
@@ -95,7 +95,7 @@ public sealed class GitTests : IDisposable
         File.WriteAllText(Path.Combine(root, "work", "a.txt"), "two\n");
         var blob = Ask("work", "rev-parse", "HEAD:a.txt").Trim();
         File.Delete(Path.Combine(root, "work", ".git", "objects", blob[..2], blob[2..]));
-        Surroundings.Commit(Path.Combine(root, "work"));
+        ProcessEnvironment.Commit(Path.Combine(root, "work"));
         Assert.Null(GitChanges.Of(Path.Combine(root, "work")));
         Assert.False(File.Exists(Path.Combine(root, "ran")));
     }
@@ -114,9 +114,9 @@ public sealed class GitTests : IDisposable
     [Fact]
     public void A_program_is_found_by_its_full_path_and_never_in_a_relative_folder()
     {
-        var found = Surroundings.Program("git");
+        var found = ProcessEnvironment.Program("git");
         Assert.True(Path.IsPathFullyQualified(found!), found);
-        Assert.Null(Surroundings.Program("no-such-program-of-this-name"));
+        Assert.Null(ProcessEnvironment.Program("no-such-program-of-this-name"));
     }
 
     /// <summary>A change is told as git tells it, and nothing of the repository's was started.</summary>
@@ -126,7 +126,7 @@ public sealed class GitTests : IDisposable
         File.WriteAllText(Path.Combine(work, "a.txt"), "two\n");
         var head = Ask("work", "rev-parse", "HEAD").Trim();
         File.Delete(Path.Combine(root, "ran"));                               // by git as the test runs it
-        Assert.Equal((head, true), Surroundings.Commit(work));
+        Assert.Equal((head, true), ProcessEnvironment.Commit(work));
         Assert.Contains("-one\n+two\n", GitChanges.Of(work));
         Assert.False(File.Exists(Path.Combine(root, "ran")));
     }

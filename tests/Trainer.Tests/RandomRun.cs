@@ -59,7 +59,7 @@ internal sealed record Shape(int Hidden, int Intermediate, int Layers, int Heads
 /// <param name="adapter">The adapter settings, as JSON.</param>
 /// <param name="train">The train settings.</param>
 /// <param name="more">Further sections of the config, as JSON members.</param>
-internal sealed class RandomRun(Shape shape, string adapter, string train, string more = "") : IWatcher
+internal sealed class RandomRun(Shape shape, string adapter, string train, string more = "") : ITrainingObserver
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
 
@@ -92,7 +92,7 @@ internal sealed class RandomRun(Shape shape, string adapter, string train, strin
               "adapter": { {{adapter}} }, "train": { {{train}} }{{(more.Length > 0 ? ", " + more : "")}} }
             """);
         using var store = new LiteRunStore(Path.Combine(folder, "store"));
-        var result = Recipes.FineTune.Run(new Job
+        var result = Recipes.FineTuneRecipe.Run(new FineTuneJob
         {
             Config = RunConfigFile.Read(config, []),
             Model = shape.Folder(),

@@ -17,7 +17,7 @@ internal static class TestBackend
         [System.Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(System.Environment.GetFolderPath(System.Environment.SpecialFolder.UserProfile), ".nuget", "packages")],
         Above(AppContext.BaseDirectory),
         Path.Combine(Path.GetTempPath(), "memopt-tests"),
-        Surroundings.Program("python3"));
+        ProcessEnvironment.Program("python3"));
 
     [ModuleInitializer]
     internal static void Load() => Backend.Load(null, Environment);

@@ -18,7 +18,7 @@ internal static class AdaptersCommand
         /// <summary>What this machine and the account know together; what is known here when the account cannot be reached.</summary>
         public AdapterRegistry Known(string? name = null)
         {
-            Storage.Meet(Registry, name, text => Shell.Progress.WriteLine(text));
+            ProjectPaths.TrySync(Registry, name, text => Shell.Progress.WriteLine(text));
             return Registry;
         }
 
@@ -172,7 +172,7 @@ internal static class AdaptersCommand
         }
         catch (TrackingException e)
         {
-            throw new UserFault($"{e.Message} The registry was changed on this machine only.", next: $"{(e.Passing ? "" : e.Next + "; then: ")}dotnet memopt artifacts sync", inner: e) { Failed = true };
+            throw new UserFault($"{e.Message} The registry was changed on this machine only.", next: $"{(e.IsTransient ? "" : e.Next + "; then: ")}dotnet memopt artifacts sync", inner: e) { Failed = true };
         }
     }
 
@@ -184,7 +184,7 @@ internal static class AdaptersCommand
             Trainer.Weights.PeftAdapter.Described(Path.GetFullPath(text));
             return (place.Local.Put("adapter", Path.GetFullPath(text)), null);
         }
-        using (var store = Workplace.Known())
+        using (var store = CurrentProject.Known())
         {
             if (store?.Get(text) is { } run)
                 return (run.Artifacts.FirstOrDefault(link => link.Name == "adapter") ?? throw new UserFault($"Run {run.Start.Id} left no adapter.", next: $"dotnet memopt runs show {run.Start.Id}"), run);
@@ -207,8 +207,8 @@ internal static class AdaptersCommand
 
     private static void Act(Command command, Option<bool> json, Func<ParseResult, Place, int> action) => command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
     {
-        var config = Workplace.Here();
-        var (local, account) = (Workplace.Artifacts((string?)null), config is null ? null : Storage.Remote(config, stop));
-        return action(parsed, new(config is null ? new(local.Folder) : Storage.Registry(config, stop), local, account, config));
+        var config = CurrentProject.Here();
+        var (local, account) = (CurrentProject.Artifacts((string?)null), config is null ? null : ProjectPaths.Remote(config, stop));
+        return action(parsed, new(config is null ? new(local.Folder) : ProjectPaths.Registry(config, stop), local, account, config));
     })));
 }

@@ -28,7 +28,7 @@ internal static class ArtifactsCommand
         {
             if (beginning.Contains('@') || (!beginning.All(char.IsAsciiHexDigitLower) && AdapterRegistry.IsReference(beginning)))
             {
-                Storage.Meet(Registry, beginning.Split('@')[0], text => Shell.Progress.WriteLine(text));
+                ProjectPaths.TrySync(Registry, beginning.Split('@')[0], text => Shell.Progress.WriteLine(text));
                 if (beginning.Contains('@') || Registry.Find(beginning) is not null)
                     return Registry.Resolve(beginning).Version.Hash;
             }
@@ -137,7 +137,7 @@ internal static class ArtifactsCommand
         {
             var account = places.Account;
             var named = parsed.GetValue(hash) is { Length: > 0 } some ? some.Select(places.Find).ToList() : null;
-            using var runs = Workplace.Known();
+            using var runs = CurrentProject.Known();
             var (hashes, sent) = account.Sync(runs, named);
             places.Registry.Sync();
             if (parsed.GetValue(json))
@@ -159,10 +159,10 @@ internal static class ArtifactsCommand
         var command = new Command("rm", "Remove artifacts, here and in the storage account; content that another artifact has stays. What a run or the registry of adapters names is refused.\n\nExample:\n  dotnet memopt artifacts rm 3f2a --dry-run\n  dotnet memopt artifacts rm --checkpoints") { hash, checkpoints, force, dry, at, json };
         Act(command, json, at, (parsed, places) =>
         {
-            using var store = Workplace.Known();
+            using var store = CurrentProject.Known();
             var runs = store?.Find(new RunQuery { Limit = int.MaxValue - 1 }).Runs ?? [];
             var all = places.All.List();
-            Storage.Meet(places.Registry, null, text => Shell.Progress.WriteLine(text));
+            ProjectPaths.TrySync(places.Registry, null, text => Shell.Progress.WriteLine(text));
             var versions = places.Registry.List().SelectMany(adapter => adapter.Versions.Select(version => (version.Hash, Named: $"{adapter.Name}@{version.Number}"))).ToLookup(one => one.Hash, one => one.Named);
             var named = parsed.GetValue(hash)!.Select(places.Find).Distinct().ToList();
             var spare = !parsed.GetValue(checkpoints) ? []
@@ -223,9 +223,9 @@ internal static class ArtifactsCommand
     private static void Act(Command command, Option<bool> json, Option<string?> at, Func<ParseResult, Places, int> action) => command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
     {
         var place = parsed.GetValue(at);
-        var local = place is null || BlobPlace.Is(place) ? Workplace.Artifacts((string?)null) : new LocalArtifacts(place);
-        var remote = place is not null ? BlobPlace.Is(place) ? new BlobArtifacts(local, Surroundings.BlobPlace(place)) { Stop = stop } : null
-            : Workplace.Here() is { } config ? Storage.Remote(config, stop) : null;
+        var local = place is null || BlobLocation.Is(place) ? CurrentProject.Artifacts((string?)null) : new LocalArtifacts(place);
+        var remote = place is not null ? BlobLocation.Is(place) ? new BlobArtifacts(local, ProcessEnvironment.BlobPlace(place)) { Stop = stop } : null
+            : CurrentProject.Here() is { } config ? ProjectPaths.Remote(config, stop) : null;
         return action(parsed, new(local, remote));
     })));
 }

@@ -19,7 +19,7 @@ internal static class BuildInputs
         foreach (var source in config.Config.Data.Sources.Where(source => source.Remote))
             text.Append($"data {Secrets.Redact($"{source}")}\n");                                   // likewise
         if (config.Config.Adapter.From is { } from && !Directory.Exists(config.Full(from)))
-            text.Append($"adapter {from} {Workplace.KnownHash(config, from)}\n");
+            text.Append($"adapter {from} {CurrentProject.KnownHash(config, from)}\n");
         foreach (var path in Files(config))
             text.Append(Hash(path)).Append(' ').Append(Path.GetRelativePath(config.Folder, path)).Append('\n');
         return text.ToString();
@@ -31,7 +31,7 @@ internal static class BuildInputs
         var paths = new List<string> { Path.GetFullPath(config.File) };
         paths.AddRange(Files(config));
         paths.AddRange(Folders(config).Select(folder => folder + "/"));
-        if (config.From is { } from && Storage.Maker(from) is not null)
+        if (config.From is { } from && ProjectPaths.ProducerConfig(from) is not null)
             paths.Add(from + "/");                                            // also before it is made
         foreach (var source in config.Config.Data.Sources.Where(source => !source.Remote))
         {

@@ -17,7 +17,7 @@ internal static class CacheCommand
         var command = new Command("ls", "List the models in the caches, with their commits and sizes.\n\nExample:\n  dotnet memopt cache ls --json") { json };
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
-            using var hub = new ModelHub(Surroundings.HubSettings(offline: true));
+            using var hub = new ModelHub(ProcessEnvironment.HubSettings(offline: true));
             var models = hub.Cached().List();
             if (parsed.GetValue(json))
             {
@@ -45,7 +45,7 @@ internal static class CacheCommand
         var command = new Command("verify", "Hash every file of the caches, or of one model; damaged ones are removed, and the next pull fetches them.\n\nExample:\n  dotnet memopt cache verify Qwen/Qwen2.5-0.5B\n  7 files checked, 0 damaged") { name, json };
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
         {
-            using var hub = new ModelHub(Surroundings.HubSettings(offline: true));
+            using var hub = new ModelHub(ProcessEnvironment.HubSettings(offline: true));
             using var progress = new PullProgress();
             var (count, damaged) = hub.Cached().VerifyAsync(parsed.GetValue(name), progress, stop).GetAwaiter().GetResult();
             if (parsed.GetValue(json))
@@ -68,7 +68,7 @@ internal static class CacheCommand
         var command = new Command("rm", "Remove a model from the cache.\n\nExample:\n  dotnet memopt cache rm Qwen/Qwen2.5-0.5B\n  952.1 MiB freed") { name, revision, json };
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
-            using var hub = new ModelHub(Surroundings.HubSettings(offline: true));
+            using var hub = new ModelHub(ProcessEnvironment.HubSettings(offline: true));
             var freed = hub.Cached().Remove(parsed.GetValue(name)!, parsed.GetValue(revision));
             if (parsed.GetValue(json))
                 Shell.Print(new { freedBytes = freed });

@@ -56,13 +56,13 @@ internal static class ConfigCheck
 
     private static (IReadOnlyList<Problem> Problems, MemoryPlan? Plan) Look(LoadedConfig config, string? card, double? budget, bool offline, CancellationToken stop)
     {
-        LocalModel model;
+        Snapshot model;
         using (var limited = CancellationTokenSource.CreateLinkedTokenSource(stop))
         {
             limited.CancelAfter(patience);
             try
             {
-                model = PullCommand.BringText(ModelSource.Parse(config.Config.Model.Source, config.Folder), config.Config.Model.Revision, offline, limited.Token);
+                model = PullCommand.FetchText(ModelSource.Parse(config.Config.Model.Source, config.Folder), config.Config.Model.Revision, offline, limited.Token);
             }
             catch (Exception e) when (e is UserFault or OperationCanceledException && !stop.IsCancellationRequested)
             {
@@ -81,7 +81,7 @@ internal static class ConfigCheck
         }
         try
         {
-            config = StartingAdapter.Settle(Storage.Start(config, offline, (_, _) => { }, stop), spec);
+            config = StartingAdapter.Settle(ProjectPaths.Start(config, offline, (_, _) => { }, stop), spec);
         }
         catch (UserFault fault)
         {
@@ -93,7 +93,7 @@ internal static class ConfigCheck
             var why = $"cannot be looked at, so that data and memory are not checked: {fault.Message}";
             return ([RunConfigFile.At(config, "adapter.from", why, "MEMOPT0009") with { Warning = true }], null);
         }
-        var problems = Dataset.Sample(config, new ModelText(model.Folder, Trainer.Recipes.FineTune.EndOfTurn(spec), stop: stop), Sampled).ToList();
+        var problems = Dataset.Sample(config, new ChatEncoder(model.Folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec), stop: stop), Sampled).ToList();
         var (device, where) = Device(config, card, budget);
         if (device is null)
             return (problems, null);

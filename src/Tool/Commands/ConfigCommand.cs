@@ -13,7 +13,7 @@ internal static class ConfigCommand
         return new Command("config", "Describe and check configs.\n\nExample:\n  dotnet memopt config check memopt.json") { schema, ConfigCheck.Create(), Inputs() };
     }
 
-    public static Argument<string> FileArgument() => new("config") { Description = "The config file.", DefaultValueFactory = _ => Workplace.Config };
+    public static Argument<string> FileArgument() => new("config") { Description = "The config file.", DefaultValueFactory = _ => CurrentProject.Config };
 
     private static Command Inputs()
     {

@@ -16,7 +16,7 @@ internal static class DataCommand
 
     private static Command Preview()
     {
-        var what = new Argument<string>("config") { Description = "A config, or a file, folder, glob or hf:org/name of rows.", DefaultValueFactory = _ => Workplace.Config };
+        var what = new Argument<string>("config") { Description = "A config, or a file, folder, glob or hf:org/name of rows.", DefaultValueFactory = _ => CurrentProject.Config };
         var rows = Shell.NumberOption("--rows", "Rows to show.", 3, "0 or more", number => number >= 0);
         var eval = new Option<bool>("--eval") { Description = "Show the rows for evaluation." };
         var model = new Option<string?>("--model") { Description = "Whose tokens, in place of the config's; embedded:nano for a file." };
@@ -29,9 +29,9 @@ internal static class DataCommand
             var config = IsConfig(parsed.GetValue(what)!) ? RunConfigFile.Read(parsed.GetValue(what)!, overrides, checkFiles: false)
                 : RunConfigFile.Default([.. overrides, $"data.train={parsed.GetValue(what)}"]);
             var source = ModelSource.Parse(parsed.GetValue(model) ?? config.Config.Model.Source, parsed.GetValue(model) is null ? config.Folder : Directory.GetCurrentDirectory());
-            var folder = PullCommand.BringText(source, parsed.GetValue(model) is null ? config.Config.Model.Revision : null, parsed.GetValue(offline), stop).Folder;
-            config = PullCommand.BringData(config, parsed.GetValue(offline), stop);
-            var text = new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(ModelSpec.Read(folder)), stop: stop);
+            var folder = PullCommand.FetchText(source, parsed.GetValue(model) is null ? config.Config.Model.Revision : null, parsed.GetValue(offline), stop).Folder;
+            config = PullCommand.FetchData(config, parsed.GetValue(offline), stop);
+            var text = new ChatEncoder(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(ModelSpec.Read(folder)), stop: stop);
             var count = parsed.GetValue(rows);
             if (Dataset.Pairs(config, text, Math.Max(1, count)) is { Count: > 0 } pairs)
             {
@@ -59,8 +59,8 @@ internal static class DataCommand
     /// <summary>Whether a file is a config and not rows: an object with a config's sections and nothing else.</summary>
     private static bool IsConfig(string path)
     {
-        if (path == Workplace.Config || !path.EndsWith(".json", StringComparison.Ordinal) || !File.Exists(path) || new FileInfo(path).Length > 1 << 20)
-            return path == Workplace.Config;
+        if (path == CurrentProject.Config || !path.EndsWith(".json", StringComparison.Ordinal) || !File.Exists(path) || new FileInfo(path).Length > 1 << 20)
+            return path == CurrentProject.Config;
         try
         {
             return JsonNode.Parse(File.ReadAllText(path), documentOptions: new() { CommentHandling = System.Text.Json.JsonCommentHandling.Skip, AllowTrailingCommas = true }) is JsonObject json

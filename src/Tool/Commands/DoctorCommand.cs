@@ -21,13 +21,13 @@ internal static class DoctorCommand
             IReadOnlyList<BackendCandidate> candidates;
             try
             {
-                backend = Backend.Load(parsed.GetValue(requested), Surroundings.BackendEnvironment());
+                backend = Backend.Load(parsed.GetValue(requested), ProcessEnvironment.BackendEnvironment());
                 candidates = backend.Candidates;
             }
             catch (UserFault e)
             {
                 fault = e;
-                candidates = Backend.Search(parsed.GetValue(requested), Surroundings.BackendEnvironment());
+                candidates = Backend.Search(parsed.GetValue(requested), ProcessEnvironment.BackendEnvironment());
             }
             var facts = new Dictionary<string, string>
             {

@@ -20,15 +20,15 @@ internal static class DryRun
     {
         var watcher = new ConsoleWatcher();
         var source = ModelSource.Parse(config.Config.Model.Source, config.Folder);
-        var folder = PullCommand.BringText(source, config.Config.Model.Revision, offline, stop).Folder;
+        var folder = PullCommand.FetchText(source, config.Config.Model.Revision, offline, stop).Folder;
         var spec = ModelSpec.Read(folder);
-        config = PullCommand.BringData(config, offline, stop);
-        var text = new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(spec));
+        config = PullCommand.FetchData(config, offline, stop);
+        var text = new ChatEncoder(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec));
         Dataset? Read(DataRole role)
         {
             var reports = new DataReports(note => watcher.Stage("data", note), (done, total) => watcher.Progress("tokenizing, MiB", done >> 20, total >> 20));
             var data = Dataset.Load(config, text, role, reports, stop);
-            data?.Within(spec.VocabSize);
+            data?.EnsureVocabulary(spec.VocabSize);
             return data;
         }
         var (rows, eval) = (Read(DataRole.Train)!, Read(DataRole.Eval));
@@ -44,14 +44,14 @@ internal static class DryRun
                 steps,
                 rows = rows.Rows.Count,
                 tokens = rows.Tokens,
-                trained = rows.Trained,
+                trained = rows.TargetCount,
                 longest = rows.Longest,
                 evalRows = eval?.Rows.Count ?? 0,
                 peakBytes = plan.PeakBytes,
                 hostBytes = plan.HostBytes,
                 microBatch = plan.Rung.MicroBatch,
                 chosen = plan.Rung.ToString(),
-                output = Storage.Output(config.File),
+                output = ProjectPaths.Output(config.File),
             });
         }
         else if (!json)

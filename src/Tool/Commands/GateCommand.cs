@@ -22,7 +22,7 @@ internal static class GateCommand
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
             var config = RunConfigFile.Read(parsed.GetValue(file)!, parsed.GetValue(set) ?? [], checkFiles: false);
-            using var store = Storage.Store(config);
+            using var store = ProjectPaths.Store(config);
             var run = Finished(config, store);
             var problems = Look(config, store, run, new(parsed.GetValue(accuracy), parsed.GetValue(loss), parsed.GetValue(regression), parsed.GetValue(tolerance)));
             if (problems.Count > 0)
@@ -41,7 +41,7 @@ internal static class GateCommand
 
     private static Run Finished(LoadedConfig config, LiteRunStore store)
     {
-        var last = new CheckpointFolder(Path.Combine(Storage.Output(config.File), "checkpoints"), config.Config.Checkpoint.Keep).Latest();
+        var last = new CheckpointFolder(Path.Combine(ProjectPaths.Output(config.File), "checkpoints"), config.Config.Checkpoint.Keep).Latest();
         return last is { } found && store.Get(found.Manifest.RunId) is { Status: RunStatus.Finished } run ? run
             : throw new UserFault($"{config.File} has not been trained to its end.", found: last is null ? "no checkpoint" : $"a checkpoint of step {last.Value.Manifest.Step}", next: $"dotnet memopt run {config.File}") { Failed = true };
     }

@@ -43,15 +43,15 @@ internal sealed class ModelOptions
 
     /// <summary>The model's folder; brings it here first when it is elsewhere.</summary>
     public string Folder(ParseResult parsed, CancellationToken stop = default) => folder ??= Full(parsed) ? AdapterFolder(parsed)! : Trained(parsed) is { } config
-        ? PullCommand.Bring(ModelSource.Parse(config.Config.Model.Source, config.Folder), config.Config.Model.Revision, parsed.GetValue(Offline), stop).Folder
-        : PullCommand.Bring(ModelSource.Parse(parsed.GetValue(Model)!, Directory.GetCurrentDirectory()), parsed.GetValue(Revision), parsed.GetValue(Offline), stop).Folder;
+        ? PullCommand.Fetch(ModelSource.Parse(config.Config.Model.Source, config.Folder), config.Config.Model.Revision, parsed.GetValue(Offline), stop).Folder
+        : PullCommand.Fetch(ModelSource.Parse(parsed.GetValue(Model)!, Directory.GetCurrentDirectory()), parsed.GetValue(Revision), parsed.GetValue(Offline), stop).Folder;
 
     /// <summary>The model as it is named.</summary>
     public string Source(ParseResult parsed) => Trained(parsed)?.Config.Model.Source ?? parsed.GetValue(Model)!;
 
     /// <summary>The adapter's folder, or null when none is named; brings a registered one here first. Of a full fine-tune it holds the model.</summary>
-    public string? AdapterFolder(ParseResult parsed) => adapterFolder ??= Trained(parsed) is { } config ? Workplace.Result(config.File)
-        : parsed.GetValue(Adapter) is { } named ? Workplace.Adapter(named, parsed.GetValue(Offline)) : null;
+    public string? AdapterFolder(ParseResult parsed) => adapterFolder ??= Trained(parsed) is { } config ? CurrentProject.Result(config.File)
+        : parsed.GetValue(Adapter) is { } named ? CurrentProject.Adapter(named, parsed.GetValue(Offline)) : null;
 
     private bool Full(ParseResult parsed) => Trained(parsed)?.Config.Adapter.Kind == AdapterKind.None;
 
@@ -72,14 +72,14 @@ internal sealed class ModelOptions
         var code = quantize is null or "none" ? (QuantType?)null : Choice<QuantType>("--quantize", quantize, "none");
         var dtype = Choice<DType>("--dtype", parsed.GetValue(Dtype) ?? "auto");
         var form = BaseForm.Asked(trained, code, unquantized: quantize == "none", dtype);
-        var backend = Trainer.Native.Backend.Load(parsed.GetValue(Backend), Surroundings.BackendEnvironment());
+        var backend = Trainer.Native.Backend.Load(parsed.GetValue(Backend), ProcessEnvironment.BackendEnvironment());
         var watcher = new ConsoleWatcher();
         foreach (var note in adapter?.Notes ?? [])
             watcher.Stage("adapter", note);
         if (form.Quantized && code is null)
             watcher.Stage("base", $"{form}, as the adapter was trained; --quantize none keeps it unquantized");
         var settings = new RunConfig { Adapter = adapter?.Config ?? new(), Model = new() { Source = Source(parsed) } };
-        var model = Trainer.Recipes.FineTune.LoadModel(folder, spec, form.Into(settings), Trainer.Recipes.FineTune.ComputeType(form.Dtype, backend), backend.Device,
+        var model = Trainer.Recipes.FineTuneRecipe.LoadModel(folder, spec, form.Into(settings), Trainer.Recipes.FineTuneRecipe.ComputeType(form.Dtype, backend), backend.Device,
             (done, total) => watcher.Progress("loading", done, total));
         if (adapter is not null)
             AdapterFiles.Load(adapter.Folder, model, dropout: 0);
@@ -94,7 +94,7 @@ internal sealed class ModelOptions
     {
         if (Trained(parsed) is not { } config)
             return null;
-        var checkpoints = Path.Combine(Storage.Output(config.File), "checkpoints");
+        var checkpoints = Path.Combine(ProjectPaths.Output(config.File), "checkpoints");
         return new CheckpointFolder(checkpoints, config.Config.Checkpoint.Keep).Said()?.MicroBatch;
     }
 
@@ -122,7 +122,7 @@ internal static class EvalCommand
             var (config, role) = Data(model.Trained(parsed), parsed.GetValue(data), parsed.GetValue(length));
             var folder = model.Folder(parsed, stop);
             var spec = ModelSpec.Read(folder);
-            var rows = Dataset.Load(PullCommand.BringData(config, parsed.GetValue(model.Offline), stop), new ModelText(folder, Trainer.Recipes.FineTune.EndOfTurn(spec), stop: stop), role, stop: stop)!;
+            var rows = Dataset.Load(PullCommand.FetchData(config, parsed.GetValue(model.Offline), stop), new ChatEncoder(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec), stop: stop), role, stop: stop)!;
             var (loaded, _, _) = model.Load(parsed);
             using (loaded)
             {
@@ -184,7 +184,7 @@ internal static class InferCommand
             var (loaded, _, _) = model.Load(parsed);
             using (loaded)
             {
-                var stops = parsed.GetValue(ignore) ? [] : Trainer.Recipes.FineTune.EndOfTurn(spec);
+                var stops = parsed.GetValue(ignore) ? [] : Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec);
                 var output = new List<int>();
                 var shown = 0;
                 foreach (var id in Generation.Run(loaded, input, stops, new Sampling(parsed.GetValue(max), parsed.GetValue(temperature), parsed.GetValue(topP), parsed.GetValue(seed))))

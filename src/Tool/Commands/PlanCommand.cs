@@ -30,7 +30,7 @@ internal static class PlanCommand
 
     private static int Plan(string? file, string? model, string? card, int? gpus, string? host, string[] overrides, bool offline, bool json, CancellationToken stop)
     {
-        file ??= Workplace.ConfigFile;
+        file ??= CurrentProject.ConfigFile;
         var written = file is null ? RunConfigFile.Default(overrides) : RunConfigFile.Read(file, overrides, checkFiles: false);
         var config = written.Config;
         var (device, where) = Device(config, card, host);
@@ -39,7 +39,7 @@ internal static class PlanCommand
         var folder = model is null ? written.Folder : Directory.GetCurrentDirectory();
         var spec = ModelSpec.Read(Located(model ?? config.Model.Source, folder, config.Model.Revision, offline, stop));
         static void Tell(string stage, string text) => new ConsoleWatcher().Stage(stage, text);
-        config = StartingAdapter.Settle(Storage.Start(written, offline, Tell, stop), spec, text => Tell("adapter", text)).Config;
+        config = StartingAdapter.Settle(ProjectPaths.Start(written, offline, Tell, stop), spec, text => Tell("adapter", text)).Config;
         var length = Trainer.Data.Batches.Padded(config.Data.MaxLength);
         var plan = MemoryPlan.For(config, spec, device, length);
         var strategies = Strategies.Of(config, spec, device, length, gpus ?? 2);
@@ -138,6 +138,6 @@ internal static class PlanCommand
         var path = Path.GetFullPath(Path.Combine(folder, model));
         if (File.Exists(path))
             return path;
-        return PullCommand.BringConfig(ModelSource.Parse(model, folder), revision, offline, stop).Folder;
+        return PullCommand.FetchConfig(ModelSource.Parse(model, folder), revision, offline, stop).Folder;
     }
 }

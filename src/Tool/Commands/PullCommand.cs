@@ -19,8 +19,8 @@ internal static class PullCommand
         {
             var watch = Stopwatch.StartNew();
             var (name, at) = (parsed.GetValue(source)!, parsed.GetValue(revision));
-            var model = name.StartsWith(DataSource.HubPrefix, StringComparison.Ordinal) ? Bring(HubDataSet.Parse(name) is var set && at is not null ? set with { Revision = at } : set, parsed.GetValue(offline), stop)
-                : Bring(ModelSource.Parse(name, Directory.GetCurrentDirectory()), at, parsed.GetValue(offline), stop);
+            var model = name.StartsWith(DataSource.HubPrefix, StringComparison.Ordinal) ? Fetch(HubDataSet.Parse(name) is var set && at is not null ? set with { Revision = at } : set, parsed.GetValue(offline), stop)
+                : Fetch(ModelSource.Parse(name, Directory.GetCurrentDirectory()), at, parsed.GetValue(offline), stop);
             if (parsed.GetValue(json))
                 Shell.Print(new { source = model.Source, commit = model.Commit, folder = model.Folder, files = model.Files, fetchedBytes = model.FetchedBytes, resumedBytes = model.ResumedBytes, seconds = watch.Elapsed.TotalSeconds });
             else
@@ -31,18 +31,18 @@ internal static class PullCommand
     }
 
     /// <summary>The model, brought here with progress on standard error when it is not here yet.</summary>
-    public static LocalModel Bring(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Model(source, revision, stop);
+    public static Snapshot Fetch(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Model(source, revision, stop);
 
     /// <summary>A model's config, tokenizer and template without its weights.</summary>
-    public static LocalModel BringText(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Text(source, revision, stop);
+    public static Snapshot FetchText(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Text(source, revision, stop);
 
     /// <summary>A model's config alone.</summary>
-    public static LocalModel BringConfig(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Config(source, revision, stop);
+    public static Snapshot FetchConfig(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Config(source, revision, stop);
 
     /// <summary>The config with the data sets that its rows come from, brought here like a model.</summary>
-    public static LoadedConfig BringData(LoadedConfig config, bool offline, CancellationToken stop) => Supplies(offline).Data(config, stop);
+    public static LoadedConfig FetchData(LoadedConfig config, bool offline, CancellationToken stop) => Supplies(offline).Data(config, stop);
 
-    private static LocalModel Bring(HubDataSet source, bool offline, CancellationToken stop) => Supplies(offline).Data(source, stop);
+    private static Snapshot Fetch(HubDataSet source, bool offline, CancellationToken stop) => Supplies(offline).Data(source, stop);
 
-    private static Supplies Supplies(bool offline) => new(Surroundings.HubSettings(offline), () => new PullProgress());
+    private static InputFetcher Supplies(bool offline) => new(ProcessEnvironment.HubSettings(offline), () => new PullProgress());
 }

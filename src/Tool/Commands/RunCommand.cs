@@ -15,7 +15,7 @@ internal static class RunCommand
 {
     public static Command Create()
     {
-        var config = new Argument<string>("config") { Description = "The config file.", DefaultValueFactory = _ => Workplace.Config };
+        var config = new Argument<string>("config") { Description = "The config file.", DefaultValueFactory = _ => CurrentProject.Config };
         var set = Shell.SetOption("Change a setting: --set train.steps=500 (repeatable).");
         var fromStart = new Option<bool>("--from-start") { Description = "Leave earlier checkpoints aside and train from the first step." };
         var smoke = new Option<bool>("--smoke") { Description = "Try the whole path on the embedded nano model for 20 steps." };
@@ -43,7 +43,7 @@ internal static class RunCommand
             return DryRun.Show(config, requested, offline, json, stop);
         // The same command, given again, goes on in the same folder.
         var output = again is not null ? Path.Combine(config.Folder, ".memopt", $"again-{again.Start.Id}{(config.Overrides.Count == 0 ? "" : "-" + config.Hash[..8])}")
-            : smoke ? Path.Combine(config.Folder, ".memopt", "smoke") : Storage.Output(config.File);
+            : smoke ? Path.Combine(config.Folder, ".memopt", "smoke") : ProjectPaths.Output(config.File);
         var result = Train(config, output, fromStart || smoke, requested, offline, watcher, again is null ? null : new RunParent(again.Start.Id, "again"), again, stop);
         if (json)
             Shell.Print(new { runId = result.RunId, status = result.Status, steps = result.Steps, adapter = result.Adapter, upToDate = result.UpToDate, eval = result.Score, notUploaded = Unsent(result.Unsafe) });
@@ -65,7 +65,7 @@ internal static class RunCommand
 
     private static Run Recorded(string file, string id)
     {
-        using var store = File.Exists(file) ? Storage.Store(RunConfigFile.Read(file, [], checkFiles: false)) : Workplace.Store((string?)null);
+        using var store = File.Exists(file) ? ProjectPaths.Store(RunConfigFile.Read(file, [], checkFiles: false)) : CurrentProject.Store((string?)null);
         var run = RunsCommand.Need(store, id);
         return run.Start.Tags.GetValueOrDefault("kind") != "sweep" ? run : throw new UserFault($"Run {run.Start.Id} is a sweep.", next: "train a part of it, or all of it: dotnet memopt sweep FILE --from-start");
     }
@@ -88,9 +88,9 @@ internal static class RunCommand
     /// <param name="parent">The run that this one came from, or null.</param>
     /// <param name="again">The run that is made once more, or null; what it took of moving branches and aliases is taken again.</param>
     /// <param name="stop">Ends it after the step.</param>
-    public static Result Train(LoadedConfig config, string output, bool fromStart, string? requested, bool offline, IWatcher watcher, RunParent? parent, Run? again, CancellationToken stop)
+    public static Result Train(LoadedConfig config, string output, bool fromStart, string? requested, bool offline, ITrainingObserver watcher, RunParent? parent, Run? again, CancellationToken stop)
     {
-        using var store = Storage.Store(config);
+        using var store = ProjectPaths.Store(config);
         using var log = new RunLog(watcher, store);
         var shown = watcher;
         using var told = stop.Register(() => shown.Stage("stopping", "after this step, with a checkpoint; Ctrl+C after some seconds ends it at once"));
@@ -98,7 +98,7 @@ internal static class RunCommand
         watcher.Stage("config", config.File);
         foreach (var change in config.Overrides)
             watcher.Stage("", $"{change.Key}  {Secrets.Redact(change.Key, change.Old)} -> {Secrets.Redact(change.Key, change.New)}   (command line)");
-        return new Session
+        return new RunLauncher
         {
             Config = config,
             Output = output,
@@ -109,10 +109,10 @@ internal static class RunCommand
             Offline = offline,
             FromStart = fromStart,
             Parent = parent,
-            Again = again,
+            Rerun = again,
         }.Run(stop);
     }
 
     /// <summary>What is not in the storage account, for JSON.</summary>
-    public static object Unsent(IEnumerable<Unsafe> left) => left.Select(one => new { runId = one.Upload.Run, name = one.Upload.Link.Name, hash = one.Upload.Link.Hash, why = one.Why is null ? null : Secrets.Redact(one.Why), next = one.Next });
+    public static object Unsent(IEnumerable<PendingUpload> left) => left.Select(one => new { runId = one.Upload.Run, name = one.Upload.Link.Name, hash = one.Upload.Link.Hash, why = one.Why is null ? null : Secrets.Redact(one.Why), next = one.Next });
 }

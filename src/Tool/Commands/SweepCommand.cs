@@ -47,11 +47,11 @@ internal static class SweepCommand
     {
         var watcher = new ConsoleWatcher();
         var (config, total) = (sweep.Base, sweep.Combinations.Count);
-        var folder = Path.Combine(Storage.Output(config.File), $"sweep-{sweep.Name}");
-        using var one = Session.OnlyOne(folder, watcher, stop);
-        using var store = Storage.Store(config);
-        var id = Kept(Path.Combine(folder, "run-id"), Session.NewId());
-        using var record = store.BeginSteady(new RunStart
+        var folder = Path.Combine(ProjectPaths.Output(config.File), $"sweep-{sweep.Name}");
+        using var one = RunLauncher.AcquireLock(folder, watcher, stop);
+        using var store = ProjectPaths.Store(config);
+        var id = Kept(Path.Combine(folder, "run-id"), RunLauncher.NewId());
+        using var record = store.BeginBestEffort(new RunStart
         {
             Id = id,
             Experiment = config.Config.Tracking.Experiment,
@@ -81,10 +81,10 @@ internal static class SweepCommand
         var best = Best(sweep.Sweep, children, text => watcher.Stage("best", text), store);
         // Registered before the rest is sent: the registry goes to the storage account with it.
         if (best is not null && !stopped)
-            Session.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, watcher);
-        IReadOnlyList<Unsafe> left = [];
-        using (var uploads = Storage.Uploads(config, store, text => watcher.Stage("upload", text)))
-            left = uploads is null ? [] : Storage.Finish(uploads, config, watcher, stop);
+            RunLauncher.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, watcher);
+        IReadOnlyList<PendingUpload> left = [];
+        using (var uploads = ProjectPaths.Uploads(config, store, text => watcher.Stage("upload", text)))
+            left = uploads is null ? [] : ProjectPaths.Finish(uploads, config, watcher, stop);
 
         record.Tag("best", best?.RunId);
         var status = stopped ? RunStatus.Stopped : failed == total ? RunStatus.Failed : RunStatus.Finished;

@@ -31,11 +31,11 @@ internal static class UiCommand
             var given = parsed.GetValue(stdin) ? Console.In.ReadLine() ?? "" : parsed.GetValue(token);
             if (given is { Length: < 16 })
                 throw new UserFault("This token could be guessed.", found: $"{given.Length} characters", next: "give at least 16; when --token-stdin is left out and a token is needed, it is made");
-            using var runs = Workplace.Store(parsed.GetValue(store), create: true);
+            using var runs = CurrentProject.Store(parsed.GetValue(store), create: true);
             var options = new UiOptions
             {
                 Store = runs,
-                Artifacts = Workplace.Artifacts(parsed.GetValue(store)),
+                Artifacts = CurrentProject.Artifacts(parsed.GetValue(store)),
                 Address = address,
                 Port = parsed.GetValue(port),
                 Token = given ?? (loopback ? null : UiServer.NewToken()),
@@ -83,7 +83,7 @@ internal static class UiCommand
     {
         try
         {
-            var opener = OperatingSystem.IsWindows() ? null : Surroundings.Program(OperatingSystem.IsMacOS() ? "open" : "xdg-open") ?? throw new FileNotFoundException("xdg-open is not installed.");
+            var opener = OperatingSystem.IsWindows() ? null : ProcessEnvironment.Program(OperatingSystem.IsMacOS() ? "open" : "xdg-open") ?? throw new FileNotFoundException("xdg-open is not installed.");
             Process.Start(opener is null ? new ProcessStartInfo(url) { UseShellExecute = true, WorkingDirectory = AppContext.BaseDirectory } : new ProcessStartInfo(opener, [url]))?.Dispose();
         }
         catch (Exception e) when (e is System.ComponentModel.Win32Exception or InvalidOperationException or FileNotFoundException)

@@ -13,7 +13,7 @@ internal sealed record Curve(int Count, IReadOnlyList<long> Steps, IReadOnlyList
     /// At most <paramref name="most"/> points: of each of as many stretches of equal length the least, the greatest, and the first that is no number, so that no
     /// spike and no NaN is lost; and the last point, so that a curve ends where the run is.
     /// </summary>
-    public static Curve Of(IReadOnlyList<Point> points, int most)
+    public static Curve Downsample(IReadOnlyList<Point> points, int most)
     {
         if (points.Count <= most)
             return Take(points.Count, points);

@@ -24,18 +24,18 @@ internal static class Page
             var path = name["page".Length..];
             app.MapGet(path == "/index.html" ? "/" : path, () => Results.Stream(assembly.GetManifestResourceStream(name)!, Type(path)));
         }
-        var api = app.MapGroup("/api").AddEndpointFilter(Told);
-        api.MapGet("/runs", (string? filter, string? columns, int? limit, string? page, int? patience, CancellationToken stop) => Found(runs, filter, columns, limit, page, patience, stop));
+        var api = app.MapGroup("/api").AddEndpointFilter(HandleErrors);
+        api.MapGet("/runs", (string? filter, string? columns, int? limit, string? page, int? patience, CancellationToken stop) => SearchRuns(runs, filter, columns, limit, page, patience, stop));
         api.MapGet("/runs/{id}", (string id) => runs.Get(id) is { } run ? Json(RunView.Of(run, runs)) : Missing($"There is no run {id}."));
         api.MapGet("/runs/{id}/points", (string id, string[] metric, string[] after, int? most) => Points(runs, id, metric, after, most));
         api.MapGet("/runs/{id}/log", (string id, long? after) => Log(runs, id, after));
-        api.MapGet("/compare", (string[] run) => Compared(runs, run));
+        api.MapGet("/compare", (string[] run) => CompareRuns(runs, run));
         api.MapGet("/artifacts/{hash}", (string hash) => Json(artifacts.Files(hash)));
         api.MapGet("/artifacts/{hash}/file", (string hash, string path) => Results.Stream(artifacts.Open(hash, path), "application/octet-stream", Path.GetFileName(path)));
     }
 
     /// <summary>Runs as <c>runs list</c> finds them. A filter that cannot be read is an answer like another: it is asked for with every key that is typed.</summary>
-    private static IResult Found(LiteRunStore runs, string? filter, string? columns, int? limit, string? page, int? patience, CancellationToken stop)
+    private static IResult SearchRuns(LiteRunStore runs, string? filter, string? columns, int? limit, string? page, int? patience, CancellationToken stop)
     {
         var shown = string.IsNullOrWhiteSpace(columns) ? usual : [.. RunsList.Apart(columns)];
         try
@@ -52,9 +52,9 @@ internal static class Page
     /// <summary>Curves of some metrics, each from the points after a step of its own (nothing for all of them).</summary>
     private static IResult Points(LiteRunStore runs, string id, string[] metrics, string[] after, int? most) =>
         Json(metrics.Zip(after.Concat(Enumerable.Repeat("", metrics.Length))).DistinctBy(one => one.First).ToDictionary(one => one.First,
-            one => Curve.Of(runs.Points(id, one.First, long.TryParse(one.Second, out var step) ? step : long.MinValue), Math.Clamp(most ?? 1_000, 10, MostPoints))));
+            one => Curve.Downsample(runs.Points(id, one.First, long.TryParse(one.Second, out var step) ? step : long.MinValue), Math.Clamp(most ?? 1_000, 10, MostPoints))));
 
-    private static IResult Compared(LiteRunStore runs, string[] ids)
+    private static IResult CompareRuns(LiteRunStore runs, string[] ids)
     {
         var chosen = new List<Run>();
         foreach (var id in ids.Distinct())
@@ -82,7 +82,7 @@ internal static class Page
     }
 
     /// <summary>A fault that has words is told in them.</summary>
-    private static async ValueTask<object?> Told(EndpointFilterInvocationContext context, EndpointFilterDelegate next)
+    private static async ValueTask<object?> HandleErrors(EndpointFilterInvocationContext context, EndpointFilterDelegate next)
     {
         try
         {

@@ -14,7 +14,7 @@ internal sealed record RowView(int Line, string? Answer, IReadOnlyList<TokenView
     /// <param name="row">The row.</param>
     /// <param name="model">Whose tokens they are; ids stand for themselves when it has no tokenizer.</param>
     /// <param name="answer">Which of a pair's answers it is.</param>
-    public static RowView Of(Row row, ModelText model, string? answer = null)
+    public static RowView Of(Row row, ChatEncoder model, string? answer = null)
     {
         Tokenizer? tokenizer;
         try
@@ -47,7 +47,7 @@ internal sealed record DataView(int Count, long Tokens, long Trained, long Trunc
 {
     private const int Bins = 12;
 
-    public static DataView Of(Dataset data, RunConfig config, ModelText model, int rows)
+    public static DataView Of(Dataset data, RunConfig config, ChatEncoder model, int rows)
     {
         var shortest = data.Lengths.Min();
         var width = (data.Longest - shortest) / Bins + 1;
@@ -56,7 +56,7 @@ internal sealed record DataView(int Count, long Tokens, long Trained, long Trunc
             bins[(length - shortest) / width]++;
         // One sequence a step: the steps of an epoch are its sequences.
         var packed = new Batches(data.Rows, config.Data with { Packing = true }, new TrainConfig { BatchSize = 1, Epochs = 1 }, 1);
-        return new(data.Rows.Count, data.Tokens, data.Trained, data.Counts.Truncated, data.Counts.Dropped, data.Counts.Split, data.Counts.Rejected, data.Longest,
+        return new(data.Rows.Count, data.Tokens, data.TargetCount, data.Counts.Truncated, data.Counts.Dropped, data.Counts.Split, data.Counts.Rejected, data.Longest,
             [.. bins.Select((count, bin) => new LengthBin(shortest + bin * width, shortest + (bin + 1) * width - 1, count)).Where(bin => bin.From <= data.Longest)],
             new(packed.TotalSteps, packed.EpochTokens / ((double)packed.TotalSteps * config.Data.MaxLength)), [.. data.Rows.Take(rows).Select(row => RowView.Of(row, model))]);
     }

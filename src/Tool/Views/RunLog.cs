@@ -10,16 +10,16 @@ namespace Memopt.Tool.Views;
 /// Keeps what a training prints in the log of its run, each line with its time (UTC) and without secrets; steps as when piped, one every few seconds. A log that
 /// cannot be written ends nothing.
 /// </summary>
-internal sealed class RunLog(IWatcher shown, LiteRunStore store) : IWatcher, IDisposable
+internal sealed class RunLog(ITrainingObserver shown, LiteRunStore store) : ITrainingObserver, IDisposable
 {
     private readonly Stopwatch sinceLine = Stopwatch.StartNew();
     private readonly StringBuilder early = new();
     private StreamWriter? file;
     private bool begun;
 
-    public void Began(string runId)
+    public void RunStarted(string runId)
     {
-        shown.Began(runId);
+        shown.RunStarted(runId);
         begun = true;
         Try(() =>
         {

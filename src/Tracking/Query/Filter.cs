@@ -5,7 +5,7 @@ using System.Text.Json;
 namespace Memopt.Tracking;
 
 /// <summary>A filter and an order, read from text; see <see cref="FilterParser"/> for the language.</summary>
-internal sealed record Filter(Func<Subject, bool> Matches, IReadOnlyList<Filter.Key> Order)
+internal sealed record Filter(Func<FilterTarget, bool> Matches, IReadOnlyList<Filter.Key> Order)
 {
     /// <summary>What the filter and the order name and not every run has.</summary>
     public IReadOnlyCollection<RecordedName> Names { get; init; } = [];
@@ -42,7 +42,7 @@ internal sealed record Filter(Func<Subject, bool> Matches, IReadOnlyList<Filter.
         return this with { Order = [.. Order, .. more.SelectMany(key => key.Order)], Names = [.. Names, .. more.SelectMany(key => key.Names)] };
     }
 
-    public Place Of(Subject subject) => new([.. Order.Select(key => Sortable(key.Operand, subject))], subject.Run.Started, subject.Run.Id);
+    public Place Of(FilterTarget subject) => new([.. Order.Select(key => Sortable(key.Operand, subject))], subject.Run.Started, subject.Run.Id);
 
     public int Compare(Place a, Place b)
     {
@@ -73,7 +73,7 @@ internal sealed record Filter(Func<Subject, bool> Matches, IReadOnlyList<Filter.
     }
 
     /// <summary>Parameters and tags that are numbers are ordered as such; an id or a commit is a text, though it may read like one: 26112516e4.</summary>
-    private static object? Sortable(Operand operand, Subject subject) => operand.Read(subject) switch
+    private static object? Sortable(Operand operand, FilterTarget subject) => operand.Read(subject) switch
     {
         string text when operand.Kind == OperandKind.Loose && double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) && !double.IsNaN(number) => number,
         string[] several => several.FirstOrDefault(),

@@ -78,7 +78,7 @@ internal sealed partial class FilterParser
 
     private Filter Query()
     {
-        Func<Subject, bool> matches = _ => true;
+        Func<FilterTarget, bool> matches = _ => true;
         var keys = new List<Filter.Key>();
         Blank();
         if (at < text.Length && !PeekWord("order"))
@@ -93,23 +93,23 @@ internal sealed partial class FilterParser
         return new(matches, keys) { Names = names };
     }
 
-    private Func<Subject, bool> Or()
+    private Func<FilterTarget, bool> Or()
     {
-        var any = new List<Func<Subject, bool>> { And() };
+        var any = new List<Func<FilterTarget, bool>> { And() };
         while (Word("or"))
             any.Add(And());
         return any.Count == 1 ? any[0] : subject => any.Exists(matches => matches(subject));
     }
 
-    private Func<Subject, bool> And()
+    private Func<FilterTarget, bool> And()
     {
-        var all = new List<Func<Subject, bool>> { Not() };
+        var all = new List<Func<FilterTarget, bool>> { Not() };
         while (Word("and"))
             all.Add(Not());
         return all.Count == 1 ? all[0] : subject => all.TrueForAll(matches => matches(subject));
     }
 
-    private Func<Subject, bool> Not()
+    private Func<FilterTarget, bool> Not()
     {
         stop.ThrowIfCancellationRequested();
         if (Word("not"))
@@ -125,7 +125,7 @@ internal sealed partial class FilterParser
         return Comparison();
     }
 
-    private Func<Subject, bool> Inside(Func<Func<Subject, bool>> read)
+    private Func<FilterTarget, bool> Inside(Func<Func<FilterTarget, bool>> read)
     {
         if (++depth > MostDepth)
             throw Wrong($"this is nested more than {MostDepth} deep");
@@ -134,7 +134,7 @@ internal sealed partial class FilterParser
         return inner;
     }
 
-    private Func<Subject, bool> Comparison()
+    private Func<FilterTarget, bool> Comparison()
     {
         var operand = Operand();
         var read = operand.Read;
@@ -196,7 +196,7 @@ internal sealed partial class FilterParser
     }
 
     /// <summary>Whether a run has such a value; of what has several values, one is enough.</summary>
-    private static Func<Subject, bool> Any(Read read, Predicate<object> test) => subject => read(subject) switch
+    private static Func<FilterTarget, bool> Any(Read read, Predicate<object> test) => subject => read(subject) switch
     {
         null => false,
         string[] several => Array.Exists(several, one => test(one)),

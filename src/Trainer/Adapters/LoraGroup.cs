@@ -11,55 +11,55 @@ namespace Memopt.Trainer.Adapters;
 /// multiplied by all at once, and so are the gradients on the way back. Each product alone would read x again and be over as soon as it began.
 /// Linears without a pair among them are run as they are.
 /// </summary>
-internal sealed class LoraGroup(Linear[] linears) : Together(linears)
+internal sealed class LoraGroup(Linear[] linears) : LinearGroup(linears)
 {
     private readonly LoraLinear[] loras = [.. linears.OfType<LoraLinear>()];
 
-    public override Shared forward(Tensor x, Pass pass, Wanted wanted)
+    public override GroupResult forward(Tensor x, ForwardContext context, LinearMode mode)
     {
         using var scope = NewDisposeScope();
         var (type, rank, scale) = (x.dtype, loras[0].Rank, loras[0].Scale);
-        if (Stacked(lora => lora.lora_A.Holds(type) ? lora.lora_A.As(type) : null) is not { } downs)
+        if (Stacked(lora => lora.lora_A.HasCast(type) ? lora.lora_A.Cast(type) : null) is not { } downs)
         {
-            var apart = base.forward(x, pass, wanted);
+            var apart = base.forward(x, context, mode);
             scope.MoveAllOut();
             return apart;
         }
         Tensor Slice(Tensor all, LoraLinear lora) => all.narrow(1, Array.IndexOf(loras, lora) * rank, rank);
         var lows = nn.functional.linear(x, downs);                           // (N, loras · r)
-        var inner = Array.ConvertAll(Linears, linear => (linear as LoraLinear)?.Inner.forward(x, pass, wanted) ?? linear.forward(x, pass, wanted));
-        var parts = new Out[Linears.Length];
+        var inner = Array.ConvertAll(Linears, linear => (linear as LoraLinear)?.Inner.forward(x, context, mode) ?? linear.forward(x, context, mode));
+        var parts = new ForwardResult[Linears.Length];
         for (var i = 0; i < parts.Length; i++)
         {
             LowRank? rest = null;
             if (Linears[i] is LoraLinear lora)
             {
-                var (low, up) = (Slice(lows, lora), lora.lora_B.As(type));
-                if (wanted.HasFlag(Wanted.ValueApart))
+                var (low, up) = (Slice(lows, lora), lora.lora_B.Cast(type));
+                if (mode.HasFlag(LinearMode.DeferLowRank))
                     rest = new LowRank(low, up, scale);
                 else
-                    inner[i].Value.addmm_(low, up.t(), 1, (float)scale);
+                    inner[i].Output.addmm_(low, up.t(), 1, (float)scale);
             }
-            parts[i] = new(inner[i].Value, null, Rest: rest);
+            parts[i] = new(inner[i].Output, null, PendingLowRank: rest);
         }
         scope.MoveAllOut();
-        return new(parts, !pass.Learns ? null : (gradients, onto) =>
+        return new(parts, !context.NeedsGradient ? null : (gradients, accumulateInto) =>
         {
             using var scope = NewDisposeScope();
-            var dx = onto;
+            var dx = accumulateInto;
             var dlows = empty_like(lows);
             for (var i = 0; i < parts.Length; i++)
             {
-                dx = inner[i].Back!(gradients[i], dx);
+                dx = inner[i].Backward!(gradients[i], dx);
                 if (Linears[i] is not LoraLinear lora)
                     continue;
                 lora.lora_B.Accumulate(gradients[i], Slice(lows, lora), scale);
-                Aten.MatmulInto(gradients[i], lora.lora_B.As(type), Slice(dlows, lora));
+                Aten.MatmulInto(gradients[i], lora.lora_B.Cast(type), Slice(dlows, lora));
             }
             dx!.addmm_(dlows, downs, 1, (float)scale);
             if (Stacked(lora => lora.lora_A.Grad) is { } grads)
-                grads.add_(Aten.MatmulWide(dlows.t(), x), scale);
-            return onto ?? dx.MoveToOuterDisposeScope();
+                grads.add_(Aten.MatmulFp32(dlows.t(), x), scale);
+            return accumulateInto ?? dx.MoveToOuterDisposeScope();
         });
     }
 
@@ -75,6 +75,6 @@ internal sealed class LoraGroup(Linear[] linears) : Together(linears)
                 return null;
         }
         static nint Start(Tensor slice) => Aten.DataPointer(slice) - (nint)(slice.storage_offset() * slice.element_size());
-        return first.as_strided([loras.Length * loras[0].Rank, loras[0].In], [loras[0].In, 1], first.storage_offset());
+        return first.as_strided([loras.Length * loras[0].Rank, loras[0].InFeatures], [loras[0].InFeatures, 1], first.storage_offset());
     }
 }

@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Adapters;
 
 /// <summary>A linear plus scale · B A dropout(x), B A of low rank (Hu et al. 2021, arXiv 2106.09685), as PEFT defines it.</summary>
 public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B, double scale, double dropout, int number)
-    : Linear(inner.Name, inner.In, inner.Out, inner.bias), IDisposable
+    : Linear(inner.Name, inner.InFeatures, inner.OutFeatures, inner.bias), IDisposable
 {
     public Linear Inner { get; } = inner;
 
@@ -21,14 +21,14 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
 
     public override IEnumerable<Parameter> Parameters => [.. Inner.Parameters, lora_A, lora_B];
 
-    public override int? ApartRank => dropout > 0 ? null : Rank;
+    public override int? FusableRank => dropout > 0 ? null : Rank;
 
-    public override Together With(Linear[] siblings) =>
-        dropout == 0 && siblings.Length > 1 && siblings.OfType<LoraLinear>().All(lora => lora.Rank == Rank && lora.Scale == Scale) ? new LoraGroup(siblings) : base.With(siblings);
+    public override LinearGroup GroupWith(Linear[] siblings) =>
+        dropout == 0 && siblings.Length > 1 && siblings.OfType<LoraLinear>().All(lora => lora.Rank == Rank && lora.Scale == Scale) ? new LoraGroup(siblings) : base.GroupWith(siblings);
 
     public override long WeightBytes => Inner.WeightBytes;
 
-    public override IEnumerable<Place> Frozen => Inner.Frozen;
+    public override IEnumerable<TensorSlot> Frozen => Inner.Frozen;
 
     /// <summary>The inner weight alone; <see cref="Merged"/> has the adapter in it.</summary>
     public override Tensor Dense(ScalarType type) => Inner.Dense(type);
@@ -42,54 +42,54 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
         return weight.to(float32).add(delta.to(weight.device)).MoveToOuterDisposeScope();
     }
 
-    public override Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
+    public override ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
     {
         using var scope = NewDisposeScope();
         var type = x.dtype;
-        var inner = Inner.forward(x, pass, wanted);
-        var y = inner.Value;
-        var keep = dropout > 0 && pass.Seed is { } seed ? Dropout.Mask(x.shape, type, x.device, dropout, unchecked(seed * 1_000_003 + number)) : null;   // (N, In)
-        var low = nn.functional.linear(Dropped(x), lora_A.As(type));         // (N, r)
+        var inner = Inner.forward(x, context, mode);
+        var y = inner.Output;
+        var keep = dropout > 0 && context.Seed is { } seed ? Dropout.Mask(x.shape, type, x.device, dropout, unchecked(seed * 1_000_003 + number)) : null;   // (N, In)
+        var low = nn.functional.linear(Dropped(x), lora_A.Cast(type));         // (N, r)
         LowRank? rest = null;
-        if (wanted.HasFlag(Wanted.ValueApart))
+        if (mode.HasFlag(LinearMode.DeferLowRank))
         {
-            rest = new LowRank(low, lora_B.As(type), Scale);
-            if (!lora_B.Holds(type))
+            rest = new LowRank(low, lora_B.Cast(type), Scale);
+            if (!lora_B.HasCast(type))
                 rest.Right.MoveToOuterDisposeScope();                         // converted here, since no optimizer keeps a copy: the caller needs it longer
         }
         if (rest is null)
-            y?.addmm_(low, lora_B.As(type).t(), 1, (float)Scale);
+            y?.addmm_(low, lora_B.Cast(type).t(), 1, (float)Scale);
         y?.MoveToOuterDisposeScope();
-        if (pass.Learns || rest is not null)
+        if (context.NeedsGradient || rest is not null)
             low.MoveToOuterDisposeScope();
-        if (!pass.Learns)
-            return new(y!, null, Rest: rest);
+        if (!context.NeedsGradient)
+            return new(y!, null, PendingLowRank: rest);
         keep?.MoveToOuterDisposeScope();
-        var (again, apart) = (wanted.HasFlag(Wanted.InputAgain), wanted.HasFlag(Wanted.BackApart));
+        var (again, apart) = (mode.HasFlag(LinearMode.RecomputesInput), mode.HasFlag(LinearMode.DeferLowRankGradient));
         Tensor? dlow = null;
-        return new(y!, (gradient, onto) =>
+        return new(y!, (gradient, accumulateInto) =>
         {
             using var scope = NewDisposeScope();
-            var dx = inner.Back!(gradient, onto);
+            var dx = inner.Backward!(gradient, accumulateInto);
             lora_B.Accumulate(gradient, low, Scale);
             low.Dispose();
-            dlow = gradient.matmul(lora_B.As(type));                         // (N, r); Scale is to come
+            dlow = gradient.matmul(lora_B.Cast(type));                         // (N, r); Scale is to come
             if (keep is not null)
-                dx.add_(dlow.matmul(lora_A.As(type)).mul_(keep), Scale);
+                dx.add_(dlow.matmul(lora_A.Cast(type)).mul_(keep), Scale);
             else if (!apart)
-                dx.addmm_(dlow, lora_A.As(type), 1, (float)Scale);
+                dx.addmm_(dlow, lora_A.Cast(type), 1, (float)Scale);
             if (again)
                 dlow.DetachFromDisposeScope();
             else
                 lora_A.Accumulate(dlow, Dropped(x), Scale);
-            return onto ?? dx.MoveToOuterDisposeScope();
+            return accumulateInto ?? dx.MoveToOuterDisposeScope();
         }, !again ? null : input =>
         {
             using var scope = NewDisposeScope();
             lora_A.Accumulate(dlow!, Dropped(input), Scale);
             dlow!.Dispose();
-            inner.Learn?.Invoke(input);
-        }, rest, apart ? () => new LowRank(dlow!, lora_A.As(type), Scale) : null);
+            inner.WeightGradient?.Invoke(input);
+        }, rest, apart ? () => new LowRank(dlow!, lora_A.Cast(type), Scale) : null);
 
         Tensor Dropped(Tensor input) => keep is null ? input : input * keep;
     }

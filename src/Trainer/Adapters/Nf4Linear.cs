@@ -20,7 +20,7 @@ public sealed class Nf4Linear : Linear, IDisposable
     public Nf4Linear(string name, Nf4 weight, Parameter? bias, ScalarType compute, Nf4Scratch scratch) : base(name, weight.Shape[1], weight.Shape[0], bias)
     {
         (this.weight, this.compute, this.scratch) = (weight, compute, scratch);
-        scratch.Serve(weight);
+        scratch.Attach(weight);
     }
 
     public Nf4 Weight => weight;
@@ -31,26 +31,26 @@ public sealed class Nf4Linear : Linear, IDisposable
     /// <summary>Bytes of that memory.</summary>
     public long ScratchBytes => scratch.Bytes;
 
-    public override IEnumerable<Place> Frozen => weight.Places;
+    public override IEnumerable<TensorSlot> Frozen => weight.Slots;
 
     public override long WeightBytes => weight.Bytes;
 
     public override Tensor Dense(ScalarType type) => weight.Dequantize(type);
 
-    public override Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
+    public override ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
     {
         using var scope = NewDisposeScope();
         var type = x.dtype;
-        var y = wanted.HasFlag(Wanted.NoValue) ? null : Product(x.to(compute), scratch.Expand(weight, compute)).to(type).MoveToOuterDisposeScope();
-        return new(y!, !pass.Learns ? null : (gradient, onto) =>
+        var y = mode.HasFlag(LinearMode.SkipOutput) ? null : Product(x.to(compute), scratch.Expand(weight, compute)).to(type).MoveToOuterDisposeScope();
+        return new(y!, !context.NeedsGradient ? null : (gradient, accumulateInto) =>
         {
             using var scope = NewDisposeScope();
             BiasGradient(gradient);
             var dense = scratch.Expand(weight, compute);
             if (compute == type)
-                return ProductBack(gradient, dense, onto);
+                return InputGradient(gradient, dense, accumulateInto);
             var dx = gradient.to(compute).matmul(dense).to(type);
-            return onto is null ? dx.MoveToOuterDisposeScope() : onto.add_(dx);
+            return accumulateInto is null ? dx.MoveToOuterDisposeScope() : accumulateInto.add_(dx);
         });
     }
 

@@ -194,12 +194,12 @@ public sealed class FineTune
     private FineTuneResult Run(CancellationToken stop)
     {
         stop.ThrowIfCancellationRequested();
-        var output = Storage.Output(file);
+        var output = ProjectPaths.Output(file);
         IEnumerable<string> Kept(string setting, string role, IEnumerable<Chat>? chats) => chats is null ? []
             : [$"{setting}={JsonSerializer.Serialize(Path.GetRelativePath(Path.GetDirectoryName(file)!, Chat.Keep(Path.Combine(output, "rows"), role, chats, stop)).Replace('\\', '/'))}"];
         var config = read([.. settings, .. Kept("data.train", "train", rows), .. Kept("data.eval", "eval", evaluation)]);
-        using var store = Storage.Store(config);
-        var result = new Session
+        using var store = ProjectPaths.Store(config);
+        var result = new RunLauncher
         {
             Config = config,
             Store = store,
@@ -214,7 +214,7 @@ public sealed class FineTune
         return new(result.RunId, result.Status, result.Steps, result.Adapter, result.Eval, result.UpToDate);
     }
 
-    private sealed class Watcher : IWatcher, IPullWatcher
+    private sealed class Watcher : ITrainingObserver, IPullWatcher
     {
         public Action<string, string>? Stages { get; set; }
 

@@ -58,7 +58,7 @@ public sealed class TextGenerator : IChatClient
     private readonly ChatClientMetadata metadata;
     private readonly Thread thread;
     private ModelSpec spec = null!;
-    private ModelText text = null!;
+    private ChatEncoder text = null!;
     private bool closed;
 
     private TextGenerator(string model, string? revision, string? adapter, TextGeneratorOptions options, CancellationToken stop)
@@ -169,14 +169,14 @@ public sealed class TextGenerator : IChatClient
     private Decoder Load(string source, string? revision, string? adapter, TextGeneratorOptions options, CancellationToken stop)
     {
         stop.ThrowIfCancellationRequested();
-        var folder = new Supplies(Surroundings.HubSettings(options.Offline), () => new Silent()).Model(ModelSource.Parse(source, Directory.GetCurrentDirectory()), revision, stop).Folder;
+        var folder = new InputFetcher(ProcessEnvironment.HubSettings(options.Offline), () => new Silent()).Model(ModelSource.Parse(source, Directory.GetCurrentDirectory()), revision, stop).Folder;
         spec = ModelSpec.Read(folder);
-        text = new(folder, Trainer.Recipes.FineTune.EndOfTurn(spec));
+        text = new(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec));
         var trained = adapter is null ? null : PeftAdapter.Read(adapter, spec).Form;
         var form = BaseForm.Asked(trained, options.Quantize, options.Unquantized, options.Dtype);
-        var backend = Backend.Load(options.Backend, Surroundings.BackendEnvironment());
-        using var calm = new Calm();
-        var model = Trainer.Recipes.FineTune.LoadModel(folder, spec, form.Into(new()), Trainer.Recipes.FineTune.ComputeType(form.Dtype, backend), backend.Device);
+        var backend = Backend.Load(options.Backend, ProcessEnvironment.BackendEnvironment());
+        using var calm = new NoGcScope();
+        var model = Trainer.Recipes.FineTuneRecipe.LoadModel(folder, spec, form.Into(new()), Trainer.Recipes.FineTuneRecipe.ComputeType(form.Dtype, backend), backend.Device);
         try
         {
             if (adapter is not null)

@@ -4,18 +4,18 @@ namespace Memopt.Trainer.Data;
 /// <param name="Count">Sequences, B.</param>
 /// <param name="Length">Tokens of the longest, T; shorter ones are padded at the end, where causal attention never looks.</param>
 /// <param name="Ids">(B · T) tokens.</param>
-/// <param name="Predicting">Which of the B · T positions predict a trained token.</param>
+/// <param name="LossPositions">Which of the B · T positions predict a trained token.</param>
 /// <param name="Targets">The tokens they should predict.</param>
-/// <param name="Owners">Which sequence each prediction belongs to, for per-answer scores: index of the first prediction of its run.</param>
+/// <param name="AnswerIds">Which sequence each prediction belongs to, for per-answer scores: index of the first prediction of its run.</param>
 /// <param name="Positions">(B · T) position of each token in its own row, when packed.</param>
 /// <param name="Documents">Where each row begins in the B · T tokens, when packed; padding is a document of its own.</param>
 /// <param name="Tokens">Tokens without padding.</param>
-public sealed record MicroBatch(int Count, int Length, long[] Ids, long[] Predicting, long[] Targets, int[] Owners, long[]? Positions, Documents? Documents, long Tokens);
+public sealed record MicroBatch(int Count, int Length, long[] Ids, long[] LossPositions, long[] Targets, int[] AnswerIds, long[]? Positions, Documents? Documents, long Tokens);
 
 /// <summary>The documents of a packed batch.</summary>
-/// <param name="Starts">Where each begins in the flattened batch, and the end of the last.</param>
-/// <param name="Longest">Tokens of the longest.</param>
-public sealed record Documents(int[] Starts, int Longest);
+/// <param name="CuSeqlens">Where each begins in the flattened batch, and the end of the last.</param>
+/// <param name="MaxSeqlen">Tokens of the longest.</param>
+public sealed record Documents(int[] CuSeqlens, int MaxSeqlen);
 
 /// <summary>
 /// The order of the data: epochs, each a new permutation, each cut into steps of a batch; the last step of an epoch has
@@ -60,17 +60,17 @@ public sealed class Batches
         var number = EpochOf(step);
         var (epoch, from) = (Epoch(number), (int)(step - First(number)) * batch);
         return [.. Enumerable.Range(from, Math.Min(batch, epoch.Count - from)).Select(sequence => epoch[sequence])
-            .Chunk(MicroBatch).Select(sequences => Form(rows, sequences, data.Packing))];
+            .Chunk(MicroBatch).Select(sequences => Collate(rows, sequences, data.Packing))];
     }
 
     /// <summary>Rows in file order, for evaluation.</summary>
     public static IEnumerable<MicroBatch> InOrder(IReadOnlyList<Row> rows, int microBatch) =>
-        Enumerable.Range(0, rows.Count).Select(i => new[] { i }).Chunk(microBatch).Select(sequences => Form(rows, sequences, packed: false));
+        Enumerable.Range(0, rows.Count).Select(i => new[] { i }).Chunk(microBatch).Select(sequences => Collate(rows, sequences, packed: false));
 
     /// <summary>Lays sequences (each a list of rows) side by side, padded to the longest.</summary>
-    internal static MicroBatch Form(IReadOnlyList<Row> rows, int[][] sequences, bool packed) => Form(Array.ConvertAll(sequences, sequence => Array.ConvertAll(sequence, row => rows[row])), packed);
+    internal static MicroBatch Collate(IReadOnlyList<Row> rows, int[][] sequences, bool packed) => Collate(Array.ConvertAll(sequences, sequence => Array.ConvertAll(sequence, row => rows[row])), packed);
 
-    private static MicroBatch Form(Row[][] sequences, bool packed)
+    private static MicroBatch Collate(Row[][] sequences, bool packed)
     {
         var length = Padded(sequences.Max(sequence => sequence.Sum(row => row.Ids.Length)));
         var size = sequences.Length * length;
@@ -147,7 +147,7 @@ public sealed class Batches
     /// </summary>
     private bool Alike => Shares.Count == 0;
 
-    private IReadOnlyList<Share> Shares => (rows as TokenRows)?.Shares ?? [];
+    private IReadOnlyList<SourceWeight> Shares => (rows as TokenRows)?.Shares ?? [];
 
     /// <summary>The sequences of an epoch, each the rows packed into it (one row without packing).</summary>
     private Sequences Epoch(int epoch)
@@ -181,7 +181,7 @@ public sealed class Batches
             {
                 for (var time = 0; time < times; time++)
                     order.Add(row);
-                if (rest > 0 && Mix.Share(Mix.Of(Mix.Of(Mix.Of(unchecked((ulong)data.Seed)) ^ (ulong)epoch) ^ (ulong)row)) < rest)
+                if (rest > 0 && SplitMix64.UnitInterval(SplitMix64.Of(SplitMix64.Of(SplitMix64.Of(unchecked((ulong)data.Seed)) ^ (ulong)epoch) ^ (ulong)row)) < rest)
                     order.Add(row);
             }
         }
@@ -237,7 +237,7 @@ public sealed class Batches
     // SplitMix64 (Steele et al. 2014): fixed here so that the order never depends on a runtime's version.
     private static ulong Next(ref ulong state)
     {
-        var value = Mix.Of(state);
+        var value = SplitMix64.Of(state);
         state = unchecked(state + 0x9E3779B97F4A7C15UL);
         return value;
     }

@@ -113,7 +113,7 @@ public sealed class ChatTemplate
         var globals = new List<(string, object?)>
         {
             ("raise_exception", (Callable)((given, _) => throw new JinjaException(given.Count > 0 ? Values.Print(given[0]) : "the template refused the chat"))),
-            ("strftime_now", (Callable)((given, _) => Clock.Format(clock.GetLocalNow(), given.Count > 0 ? Values.Print(given[0]) : ""))),
+            ("strftime_now", (Callable)((given, _) => Strftime.Format(clock.GetLocalNow(), given.Count > 0 ? Values.Print(given[0]) : ""))),
             ("tools", null),
             ("documents", null),
         };
@@ -128,7 +128,7 @@ public sealed class ChatTemplate
             var chosen = (variables?["tools"] is null ? template : withTools ?? template) ?? throw new UserFault($"{name} has a chat template for chats with tools only.",
                 next: "use a model with chat_template.jinja, or give every row its tools");
             piece.Check();
-            var (text, generated) = Cost.Of(piece, () => Interpreter.Run(chosen, globals));
+            var (text, generated) = RenderCost.Of(piece, () => Interpreter.Run(chosen, globals));
             return new(text, generated);
         }
         catch (JinjaException error)

@@ -41,7 +41,7 @@ internal static class DataFiles
     /// <param name="source">As the config has it.</param>
     /// <param name="folder">What its path is relative to.</param>
     /// <param name="located">Data sets that were brought here, by source.</param>
-    public static IReadOnlyList<DataFile> Of(DataSource source, string folder, IReadOnlyDictionary<string, LocalModel> located)
+    public static IReadOnlyList<DataFile> Of(DataSource source, string folder, IReadOnlyDictionary<string, Snapshot> located)
     {
         IReadOnlyList<string> paths;
         if (source.Remote)

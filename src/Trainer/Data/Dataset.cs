@@ -15,7 +15,7 @@ public sealed record Row(int[] Ids, int[] Labels, int Line)
     public const int NoLoss = -100;
 
     /// <summary>How many tokens are predicted with loss; the first has nothing before it.</summary>
-    public int Trained
+    public int TargetCount
     {
         get
         {
@@ -40,9 +40,9 @@ public sealed record DataReports(Action<string> Note, Action<long, long> Progres
 /// <param name="Hash">SHA-256 in hexadecimal: of the file, or of all that says which rows these are when there is more to say.</param>
 /// <param name="Counts">Of all rows that were read, those of the other side of a split too.</param>
 /// <param name="Tokens">Tokens of the rows.</param>
-/// <param name="Trained">Tokens of the rows that carry loss.</param>
+/// <param name="TargetCount">Tokens of the rows that carry loss.</param>
 /// <param name="Longest">Tokens of the longest row.</param>
-public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Counts, long Tokens, long Trained, int Longest)
+public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Counts, long Tokens, long TargetCount, int Longest)
 {
     private const int MostProblems = 20;
 
@@ -57,7 +57,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
     {
         ["rows"] = Rows.Count,
         ["tokens"] = Tokens,
-        ["trained"] = Trained,
+        ["trained"] = TargetCount,
         ["truncated"] = Counts.Truncated,
         ["dropped"] = Counts.Dropped,
         ["split"] = Counts.Split,
@@ -65,14 +65,14 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
     }.Select(fact => KeyValuePair.Create($"{role}.{fact.Key}", fact.Value.ToString(CultureInfo.InvariantCulture)));
 
     /// <summary>In one line: rows, tokens, and what was cut or left out.</summary>
-    public string Summary(DataConfig config) => $"{Rows.Count:N0} rows, {Tokens:N0} tokens, {Trained:N0} trained"
+    public string Summary(DataConfig config) => $"{Rows.Count:N0} rows, {Tokens:N0} tokens, {TargetCount:N0} trained"
         + (Counts.Truncated > 0 ? $", {Counts.Truncated:N0} rows cut at {config.MaxLength}" : "")
         + (Counts.Dropped > 0 ? $", {Counts.Dropped:N0} rows longer than {config.MaxLength} left out" : "")
         + (Counts.Split > 0 ? $", {Counts.Split:N0} rows split at {config.MaxLength}" : "")
         + (Counts.Rejected > 0 ? $", {Counts.Rejected:N0} rows labelled false left out" : "");
 
     /// <summary>Refuses tokens that the model does not have.</summary>
-    public void Within(int vocabulary)
+    public void EnsureVocabulary(int vocabulary)
     {
         if (Counts.Highest < vocabulary)
             return;
@@ -91,7 +91,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
     /// <param name="config">Names the files.</param>
     /// <param name="model">Whose tokens.</param>
     /// <param name="count">Rows looked at in each file.</param>
-    public static IReadOnlyList<Problem> Sample(LoadedConfig config, ModelText model, int count)
+    public static IReadOnlyList<Problem> Sample(LoadedConfig config, ChatEncoder model, int count)
     {
         var problems = new List<Problem>();
         foreach (var list in new[] { config.Config.Data.Train, config.Config.Data.Eval }.OfType<DataSources>().Select(sources => sources.List.Where(source => !source.Remote).ToList()))
@@ -168,7 +168,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
         {
             Trainable(row);
             cuts.Rows++;
-            if (Cut(row, config) is { Count: > 0 } left && left.Any(part => part.Trained > 0))
+            if (Cut(row, config) is { Count: > 0 } left && left.Any(part => part.TargetCount > 0))
                 return;
             (cuts.Lost, cuts.Longest) = (cuts.Lost + 1, Math.Max(cuts.Longest, row.Ids.Length));
             if (config.Truncate != Truncation.Drop)
@@ -198,7 +198,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
 
     private static void Trainable(Row row)
     {
-        if (row.Trained == 0)
+        if (row.TargetCount == 0)
             throw new RowFault("no token of this row carries loss", "it needs an assistant's turn, a completion, or labels other than -100 after the first");
     }
 
@@ -206,7 +206,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
 
     /// <summary>The first rows of training data that is made of preference pairs, each answer as a row; none when it is other data.</summary>
     /// <exception cref="UserFault">A row cannot be read.</exception>
-    public static IReadOnlyList<(Row Chosen, Row Rejected)> Pairs(LoadedConfig config, ModelText model, int count)
+    public static IReadOnlyList<(Row Chosen, Row Rejected)> Pairs(LoadedConfig config, ChatEncoder model, int count)
     {
         var source = config.Config.Data.Train.List[0];
         var file = DataFiles.Of(source, config.Folder, config.Located)[0];
@@ -226,7 +226,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
 
     /// <summary>Reads a file whole into memory; the tokenizer and the template are asked for only by rows that need them.</summary>
     public static Dataset Load(string file, Func<Tokenizer> tokenizer, Func<ChatTemplate?> template, DataConfig config, IReadOnlySet<int> endOfTurn) =>
-        new Reading(config, new(tokenizer, template, endOfTurn), null, null, default).Load(new([new(file)]), "", new Dictionary<string, Hub.LocalModel>(), DataRole.Train, file);
+        new DatasetLoader(config, new(tokenizer, template, endOfTurn), null, null, default).Load(new([new(file)]), "", new Dictionary<string, Hub.Snapshot>(), DataRole.Train, file);
 
     /// <summary>Reads a config's rows for training or evaluation; null when it has none for evaluation.</summary>
     /// <param name="config">The config; data sets from elsewhere are here already.</param>
@@ -234,27 +234,27 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
     /// <param name="role">Which rows.</param>
     /// <param name="reports">Told what passes.</param>
     /// <param name="stop">Gives up; what was tokenized of a large file is kept.</param>
-    public static Dataset? Load(LoadedConfig config, ModelText model, DataRole role, DataReports? reports = null, CancellationToken stop = default) =>
+    public static Dataset? Load(LoadedConfig config, ChatEncoder model, DataRole role, DataReports? reports = null, CancellationToken stop = default) =>
         Load(config, model, role, RowFile.ChunkBytes, reports, stop);
 
-    internal static Dataset? Load(LoadedConfig config, ModelText model, DataRole role, int chunkBytes, DataReports? reports = null, CancellationToken stop = default)
+    internal static Dataset? Load(LoadedConfig config, ChatEncoder model, DataRole role, int chunkBytes, DataReports? reports = null, CancellationToken stop = default)
     {
         var data = config.Config.Data;
         var sources = role == DataRole.Train || (data.Eval is null && data.EvalShare > 0) ? data.Train : data.Eval;
         return sources is null ? null
-            : new Reading(data, model, model.Hash is null ? null : new(config.Full(data.Cache)), reports, stop) { ChunkBytes = chunkBytes }.Load(sources, config.Folder, config.Located, role, sources.ToString());
+            : new DatasetLoader(data, model, model.Hash is null ? null : new(config.Full(data.Cache)), reports, stop) { ChunkBytes = chunkBytes }.Load(sources, config.Folder, config.Located, role, sources.ToString());
     }
 
     /// <summary>One reading of sources.</summary>
-    private sealed class Reading(DataConfig config, ModelText model, TokenCache? cache, DataReports? reports, CancellationToken stop)
+    private sealed class DatasetLoader(DataConfig config, ChatEncoder model, TokenCache? cache, DataReports? reports, CancellationToken stop)
     {
         public int ChunkBytes { get; init; } = RowFile.ChunkBytes;
 
-        public Dataset Load(DataSources sources, string folder, IReadOnlyDictionary<string, Hub.LocalModel> located, DataRole role, string name)
+        public Dataset Load(DataSources sources, string folder, IReadOnlyDictionary<string, Hub.Snapshot> located, DataRole role, string name)
         {
             var files = sources.List.Select(source => (Source: source, Files: DataFiles.Of(source, folder, located))).ToList();
             var tokens = Tokens(files, name);
-            var (shards, choices, shares, description) = (new List<Shard>(), new List<(int First, int[]? Rows, int Count)>(), new List<Share>(), new StringBuilder());
+            var (shards, choices, shares, description) = (new List<TokenShard>(), new List<(int First, int[]? Rows, int Count)>(), new List<SourceWeight>(), new StringBuilder());
             foreach (var (source, of) in files)
             {
                 var own = of.SelectMany(file => tokens[(source, file)].Shards).ToList();
@@ -287,11 +287,11 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             var longest = 0;
             foreach (var length in rows.Lengths)
                 (all, longest) = (all + length, Math.Max(longest, length));
-            return new(rows, hash, counts, all, rows.Trained(), longest);
+            return new(rows, hash, counts, all, rows.TargetCount(), longest);
         }
 
         /// <summary>The rows that a source gives for a role, ascending; null when that is all of them.</summary>
-        private int[]? Choose(List<Shard> shards, DataSource source, DataRole role)
+        private int[]? Choose(List<TokenShard> shards, DataSource source, DataRole role)
         {
             var (share, count) = (config.EvalShare, shards.Sum(shard => shard.Rows));
             if (share == 0 && source.Samples is null)
@@ -308,30 +308,30 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             if (source.Samples is { } samples)
             {
                 // Those with the smallest numbers drawn from seed and content. Parts of a row that was split have one hash and follow each other.
-                var seed = Mix.Of((ulong)config.Seed);
+                var seed = SplitMix64.Of((ulong)config.Seed);
                 var leads = rows.Where(row => row == 0 || parts[row] == 0 || hashes[row] != hashes[row - 1]).ToArray();
-                var keys = Array.ConvertAll(leads, row => (Mix.Of(hashes[row] ^ seed), row));
+                var keys = Array.ConvertAll(leads, row => (SplitMix64.Of(hashes[row] ^ seed), row));
                 Array.Sort(keys);
                 rows = keys.Take(samples).Select(key => key.row).Order().SelectMany(lead =>
                     Enumerable.Range(lead, count - lead).TakeWhile(row => row == lead || (parts[row] > 0 && hashes[row] == hashes[lead])));
             }
             // The side is the row's own: no seed, and nothing of where it stands.
-            return [.. share == 0 ? rows : rows.Where(row => Mix.Share(Mix.Of(hashes[row])) < share == (role == DataRole.Eval))];
+            return [.. share == 0 ? rows : rows.Where(row => SplitMix64.UnitInterval(SplitMix64.Of(hashes[row])) < share == (role == DataRole.Eval))];
         }
 
         /// <summary>The shards of each file with the file's hash, from the cache or made now; or all rows that cannot be trained on, at once.</summary>
-        private Dictionary<(DataSource, DataFile), (IReadOnlyList<Shard> Shards, string Hash)> Tokens(List<(DataSource Source, IReadOnlyList<DataFile> Files)> sources, string name)
+        private Dictionary<(DataSource, DataFile), (IReadOnlyList<TokenShard> Shards, string Hash)> Tokens(List<(DataSource Source, IReadOnlyList<DataFile> Files)> sources, string name)
         {
             var all = sources.SelectMany(source => source.Files.Select(file => (source.Source, File: file))).Distinct().ToList();
             if (cache is null || all.Sum(part => Size(part.File)) <= ChunkBytes)
             {
                 var made = Tokenize(all, null, name);
-                return all.ToDictionary(part => part, part => ((IReadOnlyList<Shard>)[.. made[part].Select(shard => shard.Shard)], TokenCache.HashOf(part.File.Path, stop)));
+                return all.ToDictionary(part => part, part => ((IReadOnlyList<TokenShard>)[.. made[part].Select(shard => shard.Shard)], TokenCache.HashOf(part.File.Path, stop)));
             }
             var kept = all.ToDictionary(part => part, part => (
                 Hash: cache.Hash(part.File, () => reports?.Note($"{part.File.Path}: read once for its hash"), stop),
                 Recipe: TokenCache.Recipe(model.Hash!, config, part.Source, part.File.Format)));
-            var found = new Dictionary<(DataSource, DataFile), IReadOnlyList<Shard>>();
+            var found = new Dictionary<(DataSource, DataFile), IReadOnlyList<TokenShard>>();
             if (!Find())
             {
                 using var held = cache.Lock(() => reports?.Note("another process is tokenizing; waiting for it"), stop);
@@ -382,9 +382,9 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
         }
 
         /// <summary>Makes tokens of files' chunks, on all cores; goes no further than the chunk in which the twentieth bad row is.</summary>
-        private Dictionary<(DataSource, DataFile), List<(Shard Shard, string Name)>> Tokenize(IReadOnlyList<(DataSource Source, DataFile File)> files, (TokenCache Cache, Func<(DataSource, DataFile), byte[]> Salt)? kept, string name)
+        private Dictionary<(DataSource, DataFile), List<(TokenShard Shard, string Name)>> Tokenize(IReadOnlyList<(DataSource Source, DataFile File)> files, (TokenCache Cache, Func<(DataSource, DataFile), byte[]> Salt)? kept, string name)
         {
-            var made = new Dictionary<(int File, int Chunk), (Shard Shard, string Name)>();
+            var made = new Dictionary<(int File, int Chunk), (TokenShard Shard, string Name)>();
             var problems = new List<Problem>();
             var (bad, reused) = (0, 0);
             var salts = kept is null ? null : files.Select(file => kept.Value.Salt(file)).ToList();
@@ -402,7 +402,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
                         if (here is null)
                         {
                             var bytes = Tokenize(chunk, readers[work.File], files[work.File].File.Path, faults);
-                            here = faults.Count > 0 ? null : kept is { } keep ? keep.Cache.Store(own, bytes) : Shard.Of(bytes);
+                            here = faults.Count > 0 ? null : kept is { } keep ? keep.Cache.Store(own, bytes) : TokenShard.Of(bytes);
                         }
                         else
                         {
@@ -457,7 +457,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
 
         private byte[] Tokenize(Chunk chunk, RowReader reader, string path, List<Problem> problems)
         {
-            var shard = new Shard.Builder();
+            var shard = new TokenShard.Builder();
             problems.AddRange(chunk.Faults.Select(fault => Unreadable(fault.Message, path, fault.Line)));
             foreach (var text in chunk.Rows)
             {
@@ -489,13 +489,13 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
         }
 
         /// <summary>What a row becomes under data.maxLength and data.truncate.</summary>
-        private IReadOnlyList<Row> Cut(Row row, Shard.Builder counts)
+        private IReadOnlyList<Row> Cut(Row row, TokenShard.Builder counts)
         {
             Trainable(row);
             if (row.Ids.Length <= config.MaxLength)
                 return [row];
             // A part in which nothing carries loss would teach nothing.
-            var left = Dataset.Cut(row, config).Where(part => part.Trained > 0).ToList();
+            var left = Dataset.Cut(row, config).Where(part => part.TargetCount > 0).ToList();
             if (left.Count == 0 && config.Truncate != Truncation.Drop)
                 throw CutOff(config);
             counts.Count(config.Truncate is Truncation.Left or Truncation.Right ? 1 : 0, config.Truncate == Truncation.Drop ? 1 : 0, config.Truncate == Truncation.Split ? 1 : 0);
@@ -505,7 +505,7 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
 }
 
 /// <summary>Numbers that follow from numbers, spread evenly (SplitMix64, Steele et al. 2014): fixed here so that nothing depends on a runtime's version.</summary>
-internal static class Mix
+internal static class SplitMix64
 {
     public static ulong Of(ulong value)
     {
@@ -519,5 +519,5 @@ internal static class Mix
     }
 
     /// <summary>A number as a share from 0 to below 1.</summary>
-    public static double Share(ulong number) => (number >> 11) * (1.0 / (1UL << 53));
+    public static double UnitInterval(ulong number) => (number >> 11) * (1.0 / (1UL << 53));
 }

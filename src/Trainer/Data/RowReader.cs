@@ -24,7 +24,7 @@ internal sealed class PairFault() : Exception("preference pairs (chosen, rejecte
 /// <param name="remarks">Takes what is not used.</param>
 /// <param name="stop">Ends the reading of a row.</param>
 internal sealed class RowReader(
-    ModelText model, DataConfig config, IReadOnlyDictionary<string, string>? columns = null, Remarks? remarks = null,
+    ChatEncoder model, DataConfig config, IReadOnlyDictionary<string, string>? columns = null, Remarks? remarks = null,
     CancellationToken stop = default)
 {
     private static readonly JsonSerializerOptions relaxed = new() { Encoder = JsonText.Encoder };
@@ -378,7 +378,7 @@ internal sealed class RowReader(
         (RenderedChat, IReadOnlyList<AssistantTurn>) Written()
         {
             var chat = Rendered();
-            return (chat, config.TrainOn == TrainOn.All ? [] : AssistantTurns.Of(writer, chat, messages, variables, asked));
+            return (chat, config.TrainOn == TrainOn.All ? [] : AssistantMask.Of(writer, chat, messages, variables, asked));
         }
 
         RenderedChat Rendered()

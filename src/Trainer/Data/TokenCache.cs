@@ -57,15 +57,15 @@ internal sealed class TokenCache(string folder)
     /// <param name="file">sha256 of its bytes.</param>
     /// <param name="recipe">What makes tokens of it.</param>
     /// <param name="source">Where it is, for messages.</param>
-    public IReadOnlyList<Shard>? Find(string file, string recipe, string source)
+    public IReadOnlyList<TokenShard>? Find(string file, string recipe, string source)
     {
         var list = ListOf(file, recipe);
         if (!File.Exists(list))
             return null;
-        var shards = new List<Shard>();
+        var shards = new List<TokenShard>();
         foreach (var line in File.ReadLines(list))
         {
-            if (line.Split(' ') is not [{ Length: 64 } name, var first] || Data.Shard.Open(PathOf(name)) is not { } shard)
+            if (line.Split(' ') is not [{ Length: 64 } name, var first] || Data.TokenShard.Open(PathOf(name)) is not { } shard)
                 return null;
             shards.Add(shard.At(int.Parse(first, CultureInfo.InvariantCulture), source));
         }
@@ -77,12 +77,12 @@ internal sealed class TokenCache(string folder)
         Put(ListOf(file, recipe), Encoding.UTF8.GetBytes(string.Concat(shards.Select(shard => $"{shard.Name} {shard.FirstLine}\n"))));
 
     /// <summary>A shard that is here already.</summary>
-    public Shard? Shard(string name) => Data.Shard.Open(PathOf(name));
+    public TokenShard? Shard(string name) => Data.TokenShard.Open(PathOf(name));
 
-    public Shard Store(string name, byte[] bytes)
+    public TokenShard Store(string name, byte[] bytes)
     {
         Put(PathOf(name), bytes);
-        return Data.Shard.Open(PathOf(name))!;
+        return Data.TokenShard.Open(PathOf(name))!;
     }
 
     /// <summary>Waits until no other process makes tokens for this cache, then keeps others waiting; ends with the process, however that ends.</summary>

@@ -4,19 +4,19 @@ namespace Memopt.Trainer.Data;
 /// <param name="First">Its first row.</param>
 /// <param name="Count">Rows.</param>
 /// <param name="Weight">Times each comes; what is behind the point is a share of the rows, others in each epoch.</param>
-internal readonly record struct Share(int First, int Count, double Weight);
+internal readonly record struct SourceWeight(int First, int Count, double Weight);
 
 /// <summary>The rows of a data set, read and decoded when asked for. In memory are their lengths and, when only some are taken, which.</summary>
 internal sealed class TokenRows : IReadOnlyList<Row>
 {
-    private readonly IReadOnlyList<Shard> shards;
+    private readonly IReadOnlyList<TokenShard> shards;
     private readonly int[] firsts, lengths;
     private readonly int[]? picks;
 
     /// <param name="shards">With all rows.</param>
     /// <param name="picks">Which of them, ascending; null takes all.</param>
     /// <param name="shares">Stretches with a weight; empty when each row comes once.</param>
-    public TokenRows(IReadOnlyList<Shard> shards, int[]? picks = null, IReadOnlyList<Share>? shares = null)
+    public TokenRows(IReadOnlyList<TokenShard> shards, int[]? picks = null, IReadOnlyList<SourceWeight>? shares = null)
     {
         (this.shards, this.picks, Shares) = (shards, picks, shares ?? []);
         firsts = new int[shards.Count + 1];
@@ -43,7 +43,7 @@ internal sealed class TokenRows : IReadOnlyList<Row>
     /// <summary>Tokens of each row.</summary>
     public ReadOnlySpan<int> Lengths => lengths;
 
-    public IReadOnlyList<Share> Shares { get; }
+    public IReadOnlyList<SourceWeight> Shares { get; }
 
     public Row this[int row]
     {
@@ -65,7 +65,7 @@ internal sealed class TokenRows : IReadOnlyList<Row>
     }
 
     /// <summary>Tokens that carry loss, of all rows.</summary>
-    public long Trained()
+    public long TargetCount()
     {
         if (picks is null)
             return shards.Sum(shard => shard.Counts.Trained);
@@ -73,7 +73,7 @@ internal sealed class TokenRows : IReadOnlyList<Row>
         ForShards((shard, rows, _) =>
         {
             var all = new int[shard.Rows];
-            shard.Trained(all);
+            shard.TargetCounts(all);
             foreach (var row in rows)
                 sum += all[row];
         });
@@ -97,7 +97,7 @@ internal sealed class TokenRows : IReadOnlyList<Row>
     }
 
     /// <summary>Each shard with its picked rows and where these are among the picks.</summary>
-    private void ForShards(Action<Shard, ReadOnlySpan<int>, int> visit)
+    private void ForShards(Action<TokenShard, ReadOnlySpan<int>, int> visit)
     {
         var (at, local) = (0, new int[shards.Count == 0 ? 0 : shards.Max(shard => shard.Rows)]);
         for (var i = 0; i < shards.Count; i++)

@@ -15,11 +15,11 @@ public sealed class Tokenizer
     private const long BytesToLoad = 512 << 20, BytesAnyText = 64 << 20;
     private static readonly TimeSpan BeyondOwnTime = TimeSpan.FromSeconds(8);
 
-    private readonly Func<Aligned, Aligned> normalize;
+    private readonly Func<NormalizedString, NormalizedString> normalize;
     private readonly PreTokenizer pieces;
     private readonly IModel model;
     private readonly PostProcessor around;
-    private readonly Decoder.Step decode;
+    private readonly TokenDecoder.DecodeStep decode;
     private readonly Budget budget;
     private readonly AddedTokens raw, normalized;
     private readonly Dictionary<string, int> ids;
@@ -38,7 +38,7 @@ public sealed class Tokenizer
         pieces = PreTokenizer.Read(json.Part("pre_tokenizer"));
         model = IModel.Read(json.GetProperty("model"), load);
         around = PostProcessor.Read(json.Part("post_processor"));
-        decode = Decoder.Read(json.Part("decoder"));
+        decode = TokenDecoder.Read(json.Part("decoder"));
         ids = new(model.Ids);
         foreach (var (token, id) in ids) tokens[id] = token;
         foreach (var token in added)
@@ -49,7 +49,7 @@ public sealed class Tokenizer
         }
         raw = new(added.Where(token => !token.Normalized).Select(token => (token.Content, token)), load);
         normalized = new(added.Where(token => token.Normalized)
-            .Select(token => (normalize(Aligned.Of(Aligned.WellFormed(token.Content), load)).Text.ToString(), token)), load);
+            .Select(token => (normalize(NormalizedString.Of(NormalizedString.WellFormed(token.Content), load)).Text.ToString(), token)), load);
         recall = remembered.GetAlternateLookup<ReadOnlySpan<char>>();
         EndOfText = endToken is not null && ids.TryGetValue(endToken, out var end) ? end : null;
     }
@@ -101,7 +101,7 @@ public sealed class Tokenizer
     {
         using var piece = budget.Piece(OwnTime(text.Length), (long)BytesPerUnit * text.Length);
         var found = new List<TokenSpan>(text.Length / 4 + 4);
-        foreach (var (rawId, part) in raw.Split(Aligned.Of(Aligned.WellFormed(text), piece)))
+        foreach (var (rawId, part) in raw.Split(NormalizedString.Of(NormalizedString.WellFormed(text), piece)))
         {
             if (rawId is { } whole)
             {
@@ -129,7 +129,7 @@ public sealed class Tokenizer
     // Ordinary tokenizers need 0.2 to 2 µs and up to 100 bytes for a character.
     private static TimeSpan OwnTime(long units) => TimeSpan.FromMilliseconds(5 + 0.005 * units);
 
-    private void Encode(Aligned stretch, List<TokenSpan> found, Budget budget)
+    private void Encode(NormalizedString stretch, List<TokenSpan> found, Budget budget)
     {
         foreach (var piece in pieces.Split(stretch))
         {
@@ -138,7 +138,7 @@ public sealed class Tokenizer
             else foreach (var part in model.Cut(piece)) Add(part);
         }
 
-        void Add(Aligned piece)
+        void Add(NormalizedString piece)
         {
             if (piece.Length == 0) return;
             if (!recall.TryGetValue(piece.Text, out var spans)) spans = EncodePiece(piece.Text.ToString(), budget);
@@ -149,7 +149,7 @@ public sealed class Tokenizer
 
     private TokenSpan[] EncodePiece(string text, Budget budget)
     {
-        var piece = pieces.Bytes ? ByteAlphabet.Encode(Aligned.Of(text, budget)) : Aligned.Of(text, budget);
+        var piece = pieces.Bytes ? ByteAlphabet.Encode(NormalizedString.Of(text, budget)) : NormalizedString.Of(text, budget);
         var at = 0;
         var spans = new List<TokenSpan>();
         foreach (var (id, length) in model.Encode(piece.Text.ToString(), budget))

@@ -11,7 +11,7 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
 
     public async Task FetchAsync(RemoteFile file, PartFile part, Action report, CancellationToken stop)
     {
-        using var session = new Session(file, part, report);
+        using var session = new Transfer(file, part, report);
         var atOnce = new ParallelOptions { MaxDegreeOfParallelism = settings.Connections, CancellationToken = stop };
         await Parallel.ForEachAsync(Enumerable.Range(0, part.Parts), atOnce, async (index, token) =>
         {
@@ -33,23 +33,23 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
     public void Dispose() => connections.Dispose();
 
     /// <summary>One attempt. Any new byte makes it a success, so that only attempts without one are counted.</summary>
-    private async ValueTask PartAsync(Session session, int index, CancellationToken stop)
+    private async ValueTask PartAsync(Transfer session, int index, CancellationToken stop)
     {
         var before = session.Part.Done(index);
         try
         {
             await RangeAsync(session, index, stop).ConfigureAwait(false);
         }
-        catch (Exception e) when (HubHttp.Passes(e) || (e is OperationCanceledException && !stop.IsCancellationRequested))
+        catch (Exception e) when (HubHttp.IsTransient(e) || (e is OperationCanceledException && !stop.IsCancellationRequested))
         {
             session.Location = null;                                           // a signed address may have run out
             if (session.Part.Done(index) == before || stop.IsCancellationRequested)
-                throw e is OperationCanceledException ? new PassingFault($"no byte for {settings.Stall.TotalSeconds:N0} s") : e;
+                throw e is OperationCanceledException ? new TransientException($"no byte for {settings.StallTimeout.TotalSeconds:N0} s") : e;
             http.Retrying?.Invoke($"{session.File.Path}: {HubHttp.Reason(e)}; goes on");
         }
     }
 
-    private async Task RangeAsync(Session session, int index, CancellationToken stop)
+    private async Task RangeAsync(Transfer session, int index, CancellationToken stop)
     {
         var (file, part) = (session.File, session.Part);
         // Where two requests may give two contents, one has to give all of it.
@@ -63,14 +63,14 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         {
             var told = answer.Message.Content.Headers.ContentRange;
             if (answer.Encoding is not null || told?.From != from || (told.Length ?? file.Size) != file.Size)
-                throw new PassingFault($"asked for bytes {from}-{to}/{file.Size}, was told {told?.ToString() ?? "nothing"} {answer.Encoding}".TrimEnd());
+                throw new TransientException($"asked for bytes {from}-{to}/{file.Size}, was told {told?.ToString() ?? "nothing"} {answer.Encoding}".TrimEnd());
             session.Ranged();
             session.Location = answer.Url;
             await CopyAsync(session, answer, from, to + 1, stop).ConfigureAwait(false);
         }
         else if (answer.Encoding is null && answer.Message.Content.Headers.ContentLength is { } length && length != file.Size)
         {
-            throw new PassingFault($"the file has {length:N0} bytes, {file.Size:N0} were listed");
+            throw new TransientException($"the file has {length:N0} bytes, {file.Size:N0} were listed");
         }
         else if (range is null)
         {
@@ -93,11 +93,11 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         }
         else
         {
-            throw new PassingFault($"asked for bytes {from}-{to}, was sent the whole file");
+            throw new TransientException($"asked for bytes {from}-{to}, was sent the whole file");
         }
     }
 
-    private async Task<HubAnswer> AskAsync(Session session, RangeHeaderValue? range, CancellationToken stop)
+    private async Task<HubResponse> AskAsync(Transfer session, RangeHeaderValue? range, CancellationToken stop)
     {
         var known = session.Location;
         try
@@ -106,14 +106,14 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         }
         catch (UserFault e) when (known is not null)
         {
-            throw new PassingFault($"the storage's address has run out ({e.Found})");   // the hub gives a new one
+            throw new TransientException($"the storage's address has run out ({e.Found})");   // the hub gives a new one
         }
     }
 
-    private async Task CopyAsync(Session session, HubAnswer answer, long from, long end, CancellationToken stop)
+    private async Task CopyAsync(Transfer session, HubResponse answer, long from, long end, CancellationToken stop)
     {
         var buffer = ArrayPool<byte>.Shared.Rent(256 << 10);
-        using var stall = new CancellationTokenSource(settings.Stall, clock);
+        using var stall = new CancellationTokenSource(settings.StallTimeout, clock);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(stop, stall.Token);
         try
         {
@@ -122,8 +122,8 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
             {
                 var count = await body.ReadAsync(buffer.AsMemory(0, (int)Math.Min(buffer.Length, end - from)), either.Token).ConfigureAwait(false);
                 if (count == 0)
-                    throw new PassingFault("the answer ended early");
-                stall.CancelAfter(settings.Stall);
+                    throw new TransientException("the answer ended early");
+                stall.CancelAfter(settings.StallTimeout);
                 session.Store(from, buffer.AsSpan(0, count));
                 from += count;
             }
@@ -135,7 +135,7 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
     }
 
     /// <summary>What the requests for one file have learnt from each other.</summary>
-    private sealed class Session(RemoteFile file, PartFile part, Action report) : IDisposable
+    private sealed class Transfer(RemoteFile file, PartFile part, Action report) : IDisposable
     {
         private readonly Lock changing = new();
         private string? storage;
@@ -156,12 +156,12 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         public bool Unranged() => Interlocked.Increment(ref whole) > 3;
 
         /// <summary>Refuses bytes of another content than was listed, or than other requests were given.</summary>
-        public void Check(HubAnswer answer)
+        public void Check(HubResponse answer)
         {
             if (answer.Status is HttpStatusCode.NotFound or HttpStatusCode.RequestedRangeNotSatisfiable)
                 throw Strange($"HTTP {(int)answer.Status}");
             var direct = answer.Url.Authority == file.Url.Authority;
-            if (file.Validator is { } expected && (answer.Linked ?? (direct ? answer.ETag : null)) is { } told && told != expected)
+            if (file.Validator is { } expected && (answer.LinkedETag ?? (direct ? answer.ETag : null)) is { } told && told != expected)
                 throw Strange($"its ETag was {expected}, is {told}");
             lock (changing)
             {
@@ -194,7 +194,7 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
 
         public void Dispose() => Whole.Dispose();
 
-        private Exception Strange(string found) => Interlocked.Increment(ref strange) <= 8 ? new PassingFault($"{file.Path} is another file now: {found}")
+        private Exception Strange(string found) => Interlocked.Increment(ref strange) <= 8 ? new TransientException($"{file.Path} is another file now: {found}")
             : new UserFault($"{file.Path} changed on the server during the download.", found: found, next: "run the same command again: it takes the new content from its start") { Failed = true };
     }
 }

@@ -10,7 +10,7 @@ using Polly.Timeout;
 namespace Memopt.Trainer.Hub;
 
 /// <summary>A fault that passes: the next attempt may do better.</summary>
-internal sealed class PassingFault(string message, TimeSpan? retryAfter = null, Exception? inner = null) : Exception(message, inner)
+internal sealed class TransientException(string message, TimeSpan? retryAfter = null, Exception? inner = null) : Exception(message, inner)
 {
     /// <summary>How long the server asks to be left alone.</summary>
     public TimeSpan? RetryAfter { get; } = retryAfter;
@@ -19,8 +19,8 @@ internal sealed class PassingFault(string message, TimeSpan? retryAfter = null, 
 /// <summary>An answer whose body has not been read.</summary>
 /// <param name="Message">The last hop.</param>
 /// <param name="Url">Where the last hop was.</param>
-/// <param name="Linked">The hub's own ETag of the content, when it redirects to storage.</param>
-internal sealed record HubAnswer(HttpResponseMessage Message, Uri Url, string? Linked) : IDisposable
+/// <param name="LinkedETag">The hub's own ETag of the content, when it redirects to storage.</param>
+internal sealed record HubResponse(HttpResponseMessage Message, Uri Url, string? LinkedETag) : IDisposable
 {
     public HttpStatusCode Status => Message.StatusCode;
 
@@ -76,7 +76,7 @@ internal sealed class HubHttp : IDisposable
             MaxResponseDrainSize = 0,                                          // a body that is given up is not read to its end
             PooledConnectionIdleTimeout = TimeSpan.FromSeconds(30),
         });
-        answer = new ResiliencePipelineBuilder { TimeProvider = clock }.AddTimeout(settings.Answer).Build();
+        answer = new ResiliencePipelineBuilder { TimeProvider = clock }.AddTimeout(settings.ResponseTimeout).Build();
     }
 
     /// <summary>Told when something is tried again.</summary>
@@ -89,7 +89,7 @@ internal sealed class HubHttp : IDisposable
         {
             await hosts.GetOrAdd(url.Authority, Pipeline).ExecuteAsync(attempt, stop).ConfigureAwait(false);
         }
-        catch (Exception e) when (Passes(e) && !stop.IsCancellationRequested)
+        catch (Exception e) when (IsTransient(e) && !stop.IsCancellationRequested)
         {
             throw new UserFault($"{url.Host} does not deliver.", found: $"{settings.Attempts + 1} attempts in a row failed, the last with: {Reason(e)}",
                 next: "run the same command again; what was fetched is kept. With a copy in the cache, --offline asks no server", inner: e)
@@ -97,8 +97,8 @@ internal sealed class HubHttp : IDisposable
         }
     }
 
-    /// <summary>Asks once, following redirects. Faults that pass are <see cref="PassingFault"/>, others are for the user.</summary>
-    public async Task<HubAnswer> GetAsync(Uri url, Login? login, RangeHeaderValue? range, CancellationToken stop)
+    /// <summary>Asks once, following redirects. Faults that pass are <see cref="TransientException"/>, others are for the user.</summary>
+    public async Task<HubResponse> GetAsync(Uri url, Login? login, RangeHeaderValue? range, CancellationToken stop)
     {
         string? linked = null;
         for (var hop = 0; hop < 10; hop++)
@@ -114,7 +114,7 @@ internal sealed class HubHttp : IDisposable
             }
             var response = await answer.ExecuteAsync(async token => await invoker.SendAsync(request, token).ConfigureAwait(false), stop).ConfigureAwait(false);
             if (response.Headers.TryGetValues("X-Linked-ETag", out var etags))
-                linked = HubAnswer.Bare(etags.First());
+                linked = HubResponse.Bare(etags.First());
             if ((int)response.StatusCode is 301 or 302 or 303 or 307 or 308 && response.Headers.Location is { } location)
             {
                 response.Dispose();
@@ -126,7 +126,7 @@ internal sealed class HubHttp : IDisposable
                 url = next;
                 continue;
             }
-            var result = new HubAnswer(response, url, linked);
+            var result = new HubResponse(response, url, linked);
             if (response.IsSuccessStatusCode || response.StatusCode is HttpStatusCode.NotFound or HttpStatusCode.RequestedRangeNotSatisfiable)
                 return result;
             using (result)
@@ -136,9 +136,9 @@ internal sealed class HubHttp : IDisposable
     }
 
     /// <summary>A small document as a whole, and the headers it came with; null when there is none.</summary>
-    public async Task<(byte[] Body, HubAnswer Answer)?> DocumentAsync(Uri url, Login? login, CancellationToken stop)
+    public async Task<(byte[] Body, HubResponse Answer)?> DocumentAsync(Uri url, Login? login, CancellationToken stop)
     {
-        (byte[], HubAnswer)? result = null;
+        (byte[], HubResponse)? result = null;
         await RetryAsync(url, async token =>
         {
             using var got = await GetAsync(url, login, null, token).ConfigureAwait(false);
@@ -151,7 +151,7 @@ internal sealed class HubHttp : IDisposable
     }
 
     /// <summary>Whether another attempt may do better.</summary>
-    public static bool Passes(Exception e) => e is PassingFault or HttpRequestException or IOException or InvalidDataException or TimeoutRejectedException or BrokenCircuitException
+    public static bool IsTransient(Exception e) => e is TransientException or HttpRequestException or IOException or InvalidDataException or TimeoutRejectedException or BrokenCircuitException
         or OperationCanceledException { InnerException: TimeoutException };    // no connection within ConnectTimeout: nobody has cancelled
 
     public static string Reason(Exception e) => e switch
@@ -165,7 +165,7 @@ internal sealed class HubHttp : IDisposable
 
     public void Dispose() => invoker.Dispose();
 
-    private static async Task<byte[]> Body(HubAnswer answer, CancellationToken stop)
+    private static async Task<byte[]> Body(HubResponse answer, CancellationToken stop)
     {
         // What the server says of the length counts for nothing: it may say none, and what it compressed may be far longer.
         using var body = await answer.BodyAsync(stop).ConfigureAwait(false);
@@ -180,7 +180,7 @@ internal sealed class HubHttp : IDisposable
         return whole.ToArray();
     }
 
-    private Exception Refusal(HubAnswer answer, Login? login, bool redirected)
+    private Exception Refusal(HubResponse answer, Login? login, bool redirected)
     {
         var (code, host) = ((int)answer.Status, answer.Url.Host);
         if (code is 408 or 425 or 429 or >= 500)
@@ -188,12 +188,12 @@ internal sealed class HubHttp : IDisposable
             var wait = answer.Message.Headers.RetryAfter is not { } after ? null : after.Delta ?? (after.Date is { } date ? date - clock.GetUtcNow() : (TimeSpan?)null);
             return wait > longestWait
                 ? new UserFault($"{host} asks to be left alone for {wait.Value.TotalMinutes:N0} minutes.", found: $"HTTP {code}", next: "run the same command again later; what was fetched is kept") { Failed = true }
-                : new PassingFault($"HTTP {code}", wait > TimeSpan.Zero ? wait : null);
+                : new TransientException($"HTTP {code}", wait > TimeSpan.Zero ? wait : null);
         }
         if (code is 401 or 403)
         {
             if (redirected)
-                return new PassingFault($"HTTP {code} from storage");          // the hub was willing: it signs a new address for the next attempt
+                return new TransientException($"HTTP {code} from storage");          // the hub was willing: it signs a new address for the next attempt
             return new UserFault($"{host} does not give this file{(login is null ? " without a token" : " to this token")}.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(),
                 next: "a private or gated model needs a token that may read it: set HF_TOKEN (MODELSCOPE_API_TOKEN, AZURE_STORAGE_SAS_TOKEN)")
             { Failed = true };
@@ -204,7 +204,7 @@ internal sealed class HubHttp : IDisposable
     private ResiliencePipeline Pipeline(string host) => new ResiliencePipelineBuilder { TimeProvider = clock }
         .AddRetry(new RetryStrategyOptions
         {
-            ShouldHandle = new PredicateBuilder().Handle<Exception>(Passes),
+            ShouldHandle = new PredicateBuilder().Handle<Exception>(IsTransient),
             MaxRetryAttempts = settings.Attempts,
             BackoffType = DelayBackoffType.Exponential,
             UseJitter = true,
@@ -213,7 +213,7 @@ internal sealed class HubHttp : IDisposable
             MaxDelay = TimeSpan.FromSeconds(30),
             DelayGenerator = arguments => new(arguments.Outcome.Exception switch
             {
-                PassingFault fault => fault.RetryAfter + TimeSpan.FromSeconds(random()),   // not all at the same instant
+                TransientException fault => fault.RetryAfter + TimeSpan.FromSeconds(random()),   // not all at the same instant
                 BrokenCircuitException broken => broken.RetryAfter,
                 _ => null,                                                     // the backoff above
             }),
@@ -225,7 +225,7 @@ internal sealed class HubHttp : IDisposable
         })
         .AddCircuitBreaker(new CircuitBreakerStrategyOptions
         {
-            ShouldHandle = new PredicateBuilder().Handle<Exception>(Passes),
+            ShouldHandle = new PredicateBuilder().Handle<Exception>(IsTransient),
             FailureRatio = 0.8,
             MinimumThroughput = 24,
             SamplingDuration = TimeSpan.FromSeconds(30),

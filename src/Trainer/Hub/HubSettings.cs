@@ -38,10 +38,10 @@ public sealed record HubSettings
     public int Connections { get; init; } = 8;
 
     /// <summary>Longest time without a byte before a connection is given up.</summary>
-    public TimeSpan Stall { get; init; } = TimeSpan.FromSeconds(20);
+    public TimeSpan StallTimeout { get; init; } = TimeSpan.FromSeconds(20);
 
     /// <summary>Longest time until a server answers.</summary>
-    public TimeSpan Answer { get; init; } = TimeSpan.FromSeconds(30);
+    public TimeSpan ResponseTimeout { get; init; } = TimeSpan.FromSeconds(30);
 
     /// <summary>Attempts in a row without a new byte before giving up.</summary>
     public int Attempts { get; init; } = 8;

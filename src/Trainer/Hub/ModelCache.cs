@@ -118,7 +118,7 @@ internal sealed class ModelCache(string root, string name)
     }
 
     // Beside the layout that is shared, as a snapshot does not tell whether it has all that was asked for.
-    private string ChosenFile(string commit, string source) => Path.Combine(Folder, ".memopt", $"{ModelFiles.SafePart(commit)}-{ContentName.Of(source)[..12]}");
+    private string ChosenFile(string commit, string source) => Path.Combine(Folder, ".memopt", $"{ModelFiles.SafePart(commit)}-{CacheKey.Of(source)[..12]}");
 
     /// <summary>Files of a snapshot with the blobs that they are.</summary>
     public IEnumerable<(string Path, long Size, string Blob)> Files(string commit)

@@ -30,19 +30,19 @@ public sealed class ModelHub : IDisposable
     public Func<string, long> FreeBytes { get; init; } = folder => new DriveInfo(folder).AvailableFreeSpace;
 
     /// <summary>Brings what a plan needs, config.json and generation_config.json: a few KB.</summary>
-    public Task<LocalModel> ConfigAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
+    public Task<Snapshot> ConfigAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
         BringAsync(source, revision, Parts.Config, watcher, stop);
 
     /// <summary>Brings what turns text into tokens beside that: tokenizer and chat template, a few MB.</summary>
-    public Task<LocalModel> TextAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
+    public Task<Snapshot> TextAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
         BringAsync(source, revision, Parts.Text, watcher, stop);
 
     /// <summary>Brings the whole model: config, tokenizer, weights.</summary>
-    public Task<LocalModel> PullAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
+    public Task<Snapshot> PullAsync(ModelSource source, string? revision, IPullWatcher watcher, CancellationToken stop) =>
         BringAsync(source, revision, Parts.All, watcher, stop);
 
     /// <summary>Brings the files of a data set that a source means: rows only, never code. The files given are those, in order of their names.</summary>
-    public async Task<LocalModel> DataAsync(HubDataSet source, IPullWatcher watcher, CancellationToken stop)
+    public async Task<Snapshot> DataAsync(HubDataSet source, IPullWatcher watcher, CancellationToken stop)
     {
         http.Retrying = watcher.Note;
         var remote = new HuggingFace(source.Id, settings, http, dataSet: true);
@@ -67,7 +67,7 @@ public sealed class ModelHub : IDisposable
         cache.Remember(wanted, listed.Commit);
         return Only(listed.Commit, names) with { FetchedBytes = read + fetched, ResumedBytes = resumed };
 
-        LocalModel Only(string commit, IReadOnlyList<string> files)
+        Snapshot Only(string commit, IReadOnlyList<string> files)
         {
             var here = Here(source.ToString(), cache, commit);
             var chosen = files.ToHashSet();
@@ -84,7 +84,7 @@ public sealed class ModelHub : IDisposable
         http.Dispose();
     }
 
-    private async Task<LocalModel> BringAsync(ModelSource source, string? revision, Parts parts, IPullWatcher watcher, CancellationToken stop)
+    private async Task<Snapshot> BringAsync(ModelSource source, string? revision, Parts parts, IPullWatcher watcher, CancellationToken stop)
     {
         if (source.Kind == SourceKind.Embedded)
             return new(Nano, Path.Combine(settings.Program, "models", "nano"), null, []);
@@ -279,7 +279,7 @@ public sealed class ModelHub : IDisposable
         }
     }
 
-    private static LocalModel Here(string source, ModelCache cache, string commit) => new(source, cache.Snapshot(commit), commit,
+    private static Snapshot Here(string source, ModelCache cache, string commit) => new(source, cache.Snapshot(commit), commit,
         [.. cache.Files(commit).Select(file => new LocalFile(file.Path, file.Size, (cache.Expected(file.Blob) ?? new Digest("etag", file.Blob)).ToString()))]);
 
     private async Task<IRemote> RemoteAsync(ModelSource source, CancellationToken stop)
@@ -292,7 +292,7 @@ public sealed class ModelHub : IDisposable
                 return new ModelScope(source.Name, settings, http);
             case SourceKind.Web:
                 var address = new Uri(source.Name);
-                return new WebFolder(address, $"web--{address.Host}--{ContentName.Of(address.GetLeftPart(UriPartial.Path))[..12]}", null, settings, http);
+                return new WebFolder(address, $"web--{address.Host}--{CacheKey.Of(address.GetLeftPart(UriPartial.Path))[..12]}", null, settings, http);
             default:
                 var parts = source.Name.Split('/', 2);
                 var container = new UriBuilder($"{settings.Azure.Replace("{account}", parts[0]).TrimEnd('/')}/{parts[1]}");
@@ -301,7 +301,7 @@ public sealed class ModelHub : IDisposable
                     container.Query = signature.TrimStart('?');
                 else if (settings.AzureToken is { } token && !settings.Offline)
                     login = new(container.Uri, "Authorization", $"Bearer {await token(stop).ConfigureAwait(false)}");
-                return new WebFolder(container.Uri, $"azure--{parts[0]}--{ContentName.Of(source.Name)[..12]}", login, settings, http);
+                return new WebFolder(container.Uri, $"azure--{parts[0]}--{CacheKey.Of(source.Name)[..12]}", login, settings, http);
         }
     }
 }

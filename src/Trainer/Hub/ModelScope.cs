@@ -28,9 +28,9 @@ internal sealed class ModelScope(string id, HubSettings settings, HubHttp http) 
                 var sha = entry.TryGetProperty("Sha256", out var hash) && hash.GetString() is { Length: 64 } hex ? hex.ToLowerInvariant() : null;
                 var place = new Uri(settings.ModelScope, $"api/v1/models/{id}/repo?Revision={Uri.EscapeDataString(revision)}&FilePath={Uri.EscapeDataString(path)}");
                 var size = entry.GetProperty("Size").GetInt64();
-                files[path] = new(path, place, size, sha ?? $"unhashed-{ContentName.Of($"{path} {size}")}", sha is null ? null : new("sha256", sha), Validator: null, Resumable: sha is not null, login);
+                files[path] = new(path, place, size, sha ?? $"unhashed-{CacheKey.Of($"{path} {size}")}", sha is null ? null : new("sha256", sha), Validator: null, Resumable: sha is not null, login);
             }
-            return new(ContentName.Of(files.Values), files);
+            return new(CacheKey.Of(files.Values), files);
         }
         catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException or FormatException or ArgumentException)
         {

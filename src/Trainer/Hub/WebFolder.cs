@@ -36,7 +36,7 @@ internal sealed class WebFolder(Uri folder, string cacheFolder, Login? login, Hu
                 await Look(name).ConfigureAwait(false);
         }
         // A named revision is a name made of contents: it holds only while the server has just that.
-        var commit = ContentName.Of(files.Values);
+        var commit = CacheKey.Of(files.Values);
         return revision == DefaultRevision || revision == commit ? new(commit, files)
             : throw new UserFault($"The model at {folder.Host} is no longer at revision \"{revision}\".", found: $"revision {commit}", next: "change model.revision, or leave it out");
     }
@@ -56,7 +56,7 @@ internal sealed class WebFolder(Uri folder, string cacheFolder, Login? login, Hu
                 ?? throw new UserFault($"{url.Host} does not say how long {name} is.", next: "use a server that sends Content-Length");
             var etag = answer.ETag;
             var version = etag ?? headers.LastModified?.ToString("O");
-            var blob = $"web-{ContentName.Of($"{url.GetLeftPart(UriPartial.Path)}\n{version}\n{size}")}";
+            var blob = $"web-{CacheKey.Of($"{url.GetLeftPart(UriPartial.Path)}\n{version}\n{size}")}";
             var md5 = answer.Header("x-ms-blob-content-md5") ?? (answer.Status == HttpStatusCode.OK && headers.ContentMD5 is { } whole ? Convert.ToBase64String(whole) : null);
             found = new(name, url, size, blob, Md5(md5), etag, Resumable: etag is not null, login);
         }, stop).ConfigureAwait(false);

@@ -26,7 +26,7 @@ public static class AdamW
     /// <param name="partial">Scratch of <see cref="Scratch"/>, zero at first; may be null on a CPU.</param>
     public static Tensor Norm(Tensor gradient, double unscale, Tensor? partial)
     {
-        if (!Kernel.Serves(gradient))
+        if (!Kernel.Supports(gradient))
             return ReferenceNorm(gradient, unscale);
         var norm = empty([], float32, gradient.device);
         using var finished = partial!.narrow(0, Blocks, 1);
@@ -44,7 +44,7 @@ public static class AdamW
     /// <param name="step">Settings.</param>
     public static void Step(Tensor value, Tensor gradient, Tensor mean, Tensor square, Tensor? copy, Tensor norm, AdamWStep step)
     {
-        if (!Kernel.Serves(gradient))
+        if (!Kernel.Supports(gradient))
         {
             Reference(value, gradient, mean, square, copy, norm, step);
             return;

@@ -14,9 +14,9 @@ public static class CrossEntropy
     /// <param name="cap">Soft cap: the loss is that of cap · tanh(logits / cap); 0 is none.</param>
     /// <param name="gradient">Whether the gradient is wanted.</param>
     /// <returns>Losses (N) fp32, nats; and whether the likeliest token, the first among equals, is the target, (N) bool.</returns>
-    public static (Tensor Losses, Tensor Right) Learn(Tensor logits, Tensor targets, double scale, double cap, bool gradient)
+    public static (Tensor Losses, Tensor Right) ForwardBackward(Tensor logits, Tensor targets, double scale, double cap, bool gradient)
     {
-        if (!Kernel.Serves(logits))
+        if (!Kernel.Supports(logits))
             return Reference(logits, targets, scale, cap, gradient);
         var (rows, width) = (logits.shape[0], logits.shape[1]);
         var losses = empty([rows], float32, logits.device);

@@ -19,7 +19,7 @@ public static class Dropout
     {
         var dropped = (ulong)(p * (1L << 32));
         var kept = (float)(1 / (1 - p));
-        if (!Kernel.Serves(device, type))
+        if (!Kernel.Supports(device, type))
             return Reference(shape, type, device, dropped, kept, (ulong)seed);
         var y = empty(shape, type, device);
         var count = y.numel();

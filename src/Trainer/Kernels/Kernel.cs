@@ -40,10 +40,10 @@ internal sealed class Kernel(string file)
     public static IReadOnlyList<string> Files => [.. typeof(Kernel).Assembly.GetManifestResourceNames().Where(name => name.EndsWith(".cu", StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
 
     /// <summary>Whether a tensor's work is done by kernels of our own.</summary>
-    public static bool Serves(Tensor tensor) => tensor.device_type == DeviceType.CUDA && Backend.Compiler is not null && types.ContainsKey(tensor.dtype);
+    public static bool Supports(Tensor tensor) => tensor.device_type == DeviceType.CUDA && Backend.Compiler is not null && types.ContainsKey(tensor.dtype);
 
     /// <summary>As above, for a tensor that is to be.</summary>
-    public static bool Serves(Device device, ScalarType type) => device.type == DeviceType.CUDA && Backend.Compiler is not null && types.ContainsKey(type);
+    public static bool Supports(Device device, ScalarType type) => device.type == DeviceType.CUDA && Backend.Compiler is not null && types.ContainsKey(type);
 
     /// <summary>The program that is compiled: what all share, the type, the file.</summary>
     public static string Source(string file, ScalarType type) => $"{Text("Common.cuh")}\ntypedef {types[type]} T;\n#line 1\n{Text(file)}";

@@ -74,7 +74,7 @@ public sealed class Nf4 : IDisposable
     public float NestedOffset => parts[3]?.cpu().item<float>() ?? 0;
 
     /// <summary>Its tensors, each with a way to put an equal one in its place.</summary>
-    public IEnumerable<Place> Places => Enumerable.Range(0, parts.Length).Where(i => parts[i] is not null).Select(i => new Place(() => parts[i]!, moved =>
+    public IEnumerable<TensorSlot> Slots => Enumerable.Range(0, parts.Length).Where(i => parts[i] is not null).Select(i => new TensorSlot(() => parts[i]!, moved =>
     {
         parts[i]!.Dispose();
         parts[i] = moved.DetachFromDisposeScope();
@@ -90,7 +90,7 @@ public sealed class Nf4 : IDisposable
         using var off = no_grad();
         var count = weight.numel();
         var blocks = (count + Block - 1) / Block;
-        var (packed, absmax) = Kernel.Serves(weight) ? Launch(weight.contiguous(), type, blocks) : Reference(weight, type, blocks);
+        var (packed, absmax) = Kernel.Supports(weight) ? Launch(weight.contiguous(), type, blocks) : Reference(weight, type, blocks);
         if (!doubleQuant)
             return new(type, weight.shape, packed.DetachFromDisposeScope(), absmax.DetachFromDisposeScope(), null, null);
 
@@ -147,7 +147,7 @@ public sealed class Nf4 : IDisposable
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        if (!Kernel.Serves(Codes.device, type))
+        if (!Kernel.Supports(Codes.device, type))
             return Reference(type).MoveToOuterDisposeScope();
         var y = empty(Shape, type, Codes.device);
         DequantizeTo(y);
@@ -247,7 +247,7 @@ public sealed class Nf4 : IDisposable
 }
 
 /// <summary>A tensor that a memory pass may put elsewhere: the present one, and a way to put an equal one in its place, which frees it.</summary>
-public readonly record struct Place(Func<Tensor> Get, Action<Tensor> Put);
+public readonly record struct TensorSlot(Func<Tensor> Get, Action<Tensor> Put);
 
 /// <summary>
 /// Room for one expanded weight, shared by all of a model: each is done with before the next is expanded. Room that came and went with every
@@ -259,7 +259,7 @@ public sealed class Nf4Scratch : IDisposable
     private Tensor? room;
 
     /// <summary>Told of each weight before the first is expanded, so that the room is made once.</summary>
-    public void Serve(Nf4 weight) => most = Math.Max(most, weight.Shape[0] * weight.Shape[1]);
+    public void Attach(Nf4 weight) => most = Math.Max(most, weight.Shape[0] * weight.Shape[1]);
 
     /// <summary>The weight in a float type; good until the next call, freed as any tensor.</summary>
     public Tensor Expand(Nf4 weight, ScalarType type)
@@ -278,7 +278,7 @@ public sealed class Nf4Scratch : IDisposable
     /// <summary>Allocates the memory for an expanded weight. False where weights are expanded without it: on a CPU.</summary>
     public bool Allocate(Device device, ScalarType type)
     {
-        if (!Kernel.Serves(device, type))
+        if (!Kernel.Supports(device, type))
             return false;
         if (room is null || room.dtype != type || room.numel() < most)
         {

@@ -12,7 +12,7 @@ namespace Memopt.Trainer.Memory;
 /// <param name="budget">Device bytes that a plan may take now, told what rests there; null when unknown.</param>
 /// <param name="release">Lets go of what an interrupted step has left.</param>
 /// <param name="told">Given a sentence on each step down.</param>
-public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, Arrangement arrangement, Func<long, long?> budget, Action release, Action<string> told)
+public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, MemorySettings arrangement, Func<long, long?> budget, Action release, Action<string> told)
 {
     // A rung that saves less is not worth a try of its own.
     private const double Least = 0.02;
@@ -23,7 +23,7 @@ public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, Ar
     /// <summary>Does something; when memory runs out, goes down and does it again.</summary>
     /// <param name="during">What it is, for the record: "step 12".</param>
     /// <param name="action">Leaves nothing half done when it throws.</param>
-    public T Hold<T>(string during, Func<T> action)
+    public T Run<T>(string during, Func<T> action)
     {
         while (true)
         {
@@ -38,15 +38,15 @@ public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, Ar
             }
             // Here, and not in the catch: the exception holds on to the frames that hold on to the memory.
             release();
-            Down(during, why);
+            StepDown(during, why);
         }
     }
 
-    private void Down(string during, string why)
+    private void StepDown(string during, string why)
     {
         while (true)
         {
-            var room = budget(Plan.Resting);
+            var room = budget(Plan.PersistentBytes);
             var smaller = rungs.Where(plan => plan.HostFits && plan.PeakBytes < Plan.PeakBytes * (1 - Least) && Below(plan.Rung)).ToList();
             var next = smaller.FirstOrDefault(plan => MemoryPlan.FitsInto(plan.PeakBytes, room)) ?? smaller.MinBy(plan => plan.PeakBytes);
             if (next is null)
@@ -59,7 +59,7 @@ public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, Ar
             Plan = next;
             try
             {
-                arrangement.Take(next.Rung);
+                arrangement.Apply(next.Rung);
                 return;
             }
             catch (Exception e) when (OutOfMemory.Is(e))

@@ -21,7 +21,7 @@ public sealed class LayerStream : IDisposable
     private readonly Slot[] slots = new Slot[Slots];
     private readonly List<Streamed> streamed = [];
     private readonly FileStream? file;
-    private readonly Pieces? pieces;
+    private readonly PinnedRing? pieces;
     private readonly int layers;
     private long slotBytes;
     private bool disposed;
@@ -53,7 +53,7 @@ public sealed class LayerStream : IDisposable
     public long ViewBytes => streamed.Sum(layer => layer.Parts.Sum(part => part.Bytes));
 
     /// <summary>Bytes of the slots on the device.</summary>
-    public long SlotBytes => slots.Sum(slot => slot.Room?.numel() ?? 0);
+    public long SlotBytes => slots.Sum(slot => slot.Buffer?.numel() ?? 0);
 
     /// <summary>Which layers of a model are streamed when so many are: spread evenly, so that each copy has the time of the layers between.</summary>
     public static IEnumerable<int> Chosen(int layers, int count) =>
@@ -81,7 +81,7 @@ public sealed class LayerStream : IDisposable
         try
         {
             foreach (var part in parts)
-                Out(moved, part, part.Place.Get().contiguous());
+                MoveOut(moved, part, part.Place.Get().contiguous());
             copies?.Wait();
         }
         catch
@@ -94,7 +94,7 @@ public sealed class LayerStream : IDisposable
             part.Place.Put(empty([0], part.Type, device));
         streamed.Add(moved);
         streamed.Sort((a, b) => a.Layer - b.Layer);
-        Arrange();
+        Bind();
     }
 
     /// <summary>Moves more layers out, until so many are.</summary>
@@ -110,18 +110,18 @@ public sealed class LayerStream : IDisposable
     /// <summary>Brings weights before a model's layers are run, either way, around whatever else runs them.</summary>
     public void Attach(Decoder model)
     {
-        if (slots.Any(slot => slot.Room is null))
-            Arrange();
+        if (slots.Any(slot => slot.Buffer is null))
+            Bind();
         var run = model.RunLayer;
-        model.RunLayer = (layer, x, pass) =>
+        model.RunLayer = (layer, x, context) =>
         {
-            var next = Enter(layer.Index, pass.Learns ? 1 : 0);
-            var result = run(layer, x, pass);
+            var next = EnsureResident(layer.Index, context.NeedsGradient ? 1 : 0);
+            var result = run(layer, x, context);
             Prefetch(next);
-            return result.Back is not { } back ? result : new(result.Value, (gradient, onto) =>
+            return result.Backward is not { } backward ? result : new(result.Output, (gradient, accumulateInto) =>
             {
-                var below = Enter(layer.Index, -1);
-                var g = back(gradient, onto);
+                var below = EnsureResident(layer.Index, -1);
+                var g = backward(gradient, accumulateInto);
                 Prefetch(below);
                 return g;
             });
@@ -139,7 +139,7 @@ public sealed class LayerStream : IDisposable
         {
             slot.Arrived?.Dispose();
             slot.Free?.Dispose();
-            slot.Room?.Dispose();
+            slot.Buffer?.Dispose();
         }
         foreach (var layer in streamed)
             layer.Free();
@@ -150,7 +150,7 @@ public sealed class LayerStream : IDisposable
     /// <summary>Sees to it that a layer's weights are there, and says which are to come next.</summary>
     /// <param name="layer">About to be run.</param>
     /// <param name="direction">1: the next is above, -1: below, 0: above, and after the last the first again.</param>
-    private int? Enter(int layer, int direction)
+    private int? EnsureResident(int layer, int direction)
     {
         var index = streamed.FindIndex(other => other.Layer == layer);
         if (index < 0)
@@ -160,7 +160,7 @@ public sealed class LayerStream : IDisposable
             slots[index % Slots].Free?.Record();
             Fetch(index);
         }
-        slots[index % Slots].Arrived?.HoldCompute();
+        slots[index % Slots].Arrived?.MakeComputeWait();
         var next = direction == 0 ? (index + 1) % Count : index + direction;
         if (copies is null || next < 0 || next >= Count || next % Slots == index % Slots || slots[next % Slots].Holds == streamed[next].Layer)
             return null;
@@ -178,8 +178,8 @@ public sealed class LayerStream : IDisposable
     private void Fetch(int index)
     {
         var (layer, slot) = (streamed[index], slots[index % Slots]);
-        copies?.After(slot.Free!);
-        var to = Aten.DataPointer(slot.Room!);
+        copies?.WaitFor(slot.Free!);
+        var to = Aten.DataPointer(slot.Buffer!);
         if (layer.Host is { } host)
         {
             copies!.ToDevice(to, Aten.DataPointer(host), layer.Bytes);
@@ -205,7 +205,7 @@ public sealed class LayerStream : IDisposable
     }
 
     /// <summary>Slots as large as the largest layer, and every layer's tensors as views of the slot whose turn is its own.</summary>
-    private void Arrange()
+    private void Bind()
     {
         var bytes = streamed.Max(layer => layer.Bytes);
         if (bytes > slotBytes)
@@ -213,13 +213,13 @@ public sealed class LayerStream : IDisposable
             slotBytes = bytes;
             foreach (var slot in slots)
             {
-                slot.Room?.Dispose();
-                slot.Room = null;
+                slot.Buffer?.Dispose();
+                slot.Buffer = null;
             }
         }
         foreach (var slot in slots)
         {
-            slot.Room ??= empty([slotBytes], uint8, device).DetachFromDisposeScope();
+            slot.Buffer ??= empty([slotBytes], uint8, device).DetachFromDisposeScope();
             slot.Holds = -1;
         }
         for (var i = 0; i < Count; i++)
@@ -227,18 +227,18 @@ public sealed class LayerStream : IDisposable
             foreach (var part in streamed[i].Parts)
             {
                 using var scope = NewDisposeScope();
-                var bare = slots[i % Slots].Room!.narrow(0, part.Offset, part.Bytes);
+                var bare = slots[i % Slots].Buffer!.narrow(0, part.Offset, part.Bytes);
                 part.Place.Put((part.Type == uint8 ? bare : Aten.Call("aten::view", "dtype", [bare, (long)part.Type], 1)[0]).view(part.Shape));
             }
         }
     }
 
-    private void Out(Streamed layer, Part part, Tensor tensor)
+    private void MoveOut(Streamed layer, Part part, Tensor tensor)
     {
         var from = Aten.DataPointer(tensor);
         if (layer.Host is { } host)
         {
-            copies!.AfterCompute(queued!);
+            copies!.WaitForCompute(queued!);
             copies.ToHost(Aten.DataPointer(host) + (nint)part.Offset, from, part.Bytes);
             return;
         }
@@ -249,7 +249,7 @@ public sealed class LayerStream : IDisposable
             if (copies is not null)
             {
                 var piece = pieces!.Next();
-                copies.AfterCompute(queued!);
+                copies.WaitForCompute(queued!);
                 copies.ToHost(piece.Address, address, count);
                 copies.Wait();
                 address = piece.Address;
@@ -280,7 +280,7 @@ public sealed class LayerStream : IDisposable
     }
 
     /// <summary>A tensor's place in its layer's bytes.</summary>
-    private sealed record Part(Place Place, long Offset, long[] Shape, ScalarType Type, long Bytes);
+    private sealed record Part(TensorSlot Place, long Offset, long[] Shape, ScalarType Type, long Bytes);
 
     private sealed record Streamed(int Layer, IReadOnlyList<Part> Parts, long Bytes, long Offset, Tensor? Host)
     {
@@ -295,7 +295,7 @@ public sealed class LayerStream : IDisposable
 
     private sealed class Slot
     {
-        public Tensor? Room;
+        public Tensor? Buffer;
         public int Holds = -1;
 
         /// <summary>All of it has come.</summary>
@@ -306,12 +306,12 @@ public sealed class LayerStream : IDisposable
     }
 
     /// <summary>Pinned buffers in turn, between the file and the device.</summary>
-    private sealed class Pieces : IDisposable
+    private sealed class PinnedRing : IDisposable
     {
         private readonly Buffer[] all;
         private int next;
 
-        public Pieces(long bytes)
+        public PinnedRing(long bytes)
         {
             all = [.. Enumerable.Range(0, 4).Select(_ => new Buffer(Cuda.AllocatePinned(bytes), new()))];
         }

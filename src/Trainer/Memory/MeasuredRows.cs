@@ -16,5 +16,5 @@ public sealed class MeasuredRows
         [.. planned.Select(row => row with { Measured = bytes.TryGetValue(row.Name, out var taken) ? taken : null })];
 
     /// <summary>Device bytes measured so far of what stays between steps.</summary>
-    public long Resting => bytes.Where(row => MemoryPlan.Rests(row.Key)).Sum(row => row.Value);
+    public long PersistentBytes => bytes.Where(row => MemoryPlan.IsPersistent(row.Key)).Sum(row => row.Value);
 }

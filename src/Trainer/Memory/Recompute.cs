@@ -12,24 +12,24 @@ namespace Memopt.Trainer.Memory;
 public static class Recompute
 {
     /// <param name="model">Whose layers are to be run twice.</param>
-    /// <param name="keeps">What is kept beside the inputs, where fused kernels made it.</param>
-    /// <param name="keeper">Who holds what is kept; none leaves it where it is.</param>
-    public static void Attach(Decoder model, Kept keeps, IKeeper? keeper = null) => model.RunLayer = (layer, x, pass) =>
-        layer.Index == model.layers.Length - 1 || !pass.Learns ? layer.forward(x, pass) : Run(layer, x, pass, keeps, keeper ?? InPlace.Keeper);
+    /// <param name="saves">What is kept beside the inputs, where fused kernels made it.</param>
+    /// <param name="savedTensors">Who holds what is kept; none leaves it where it is.</param>
+    public static void Attach(Decoder model, SavedForBackward saves, ISavedTensors? savedTensors = null) => model.RunLayer = (layer, x, context) =>
+        layer.Index == model.layers.Length - 1 || !context.NeedsGradient ? layer.forward(x, context) : Run(layer, x, context, saves, savedTensors ?? InPlaceTensors.Instance);
 
-    private static Out Run(DecoderLayer layer, Tensor x, Pass pass, Kept keeps, IKeeper keeper)
+    private static ForwardResult Run(DecoderLayer layer, Tensor x, ForwardContext context, SavedForBackward saves, ISavedTensors savedTensors)
     {
         using var scope = NewDisposeScope();
-        (pass.Learns, pass.Keeps, pass.Keeper) = (false, keeps, keeper);
-        var input = pass.Hold(x, layer.Index);
-        var y = layer.forward(x, pass).Value.MoveToOuterDisposeScope();
-        (pass.Learns, pass.Keeps) = (true, Kept.Nothing);
+        (context.NeedsGradient, context.Saves, context.SavedTensors) = (false, saves, savedTensors);
+        var input = context.Save(x, layer.Index);
+        var y = layer.forward(x, context).Output.MoveToOuterDisposeScope();
+        (context.NeedsGradient, context.Saves) = (true, SavedForBackward.Nothing);
         return new(y, (gradient, _) =>
         {
             using var scope = NewDisposeScope();
-            var again = layer.forward(input.Take(scope), pass, Wanted.NoValue);
-            pass.FreeRoom();
-            return again.Back!(gradient);
+            var again = layer.forward(input.Unpack(scope), context, LinearMode.SkipOutput);
+            context.ReleaseWorkspace();
+            return again.Backward!(gradient);
         });
     }
 }

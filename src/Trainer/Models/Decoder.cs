@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Models;
 
 /// <summary>Where a decoder's parts come from: the weights file, cast or quantized and placed, one tensor at a time.</summary>
-public interface IParts
+public interface IWeightSource
 {
     /// <summary>A weight kept as it is: an embedding or a norm.</summary>
     Parameter Weight(string name);
@@ -16,7 +16,7 @@ public interface IParts
     Linear Linear(string module);
 
     /// <summary>A layer has all its parts; the next is to come.</summary>
-    void Built(DecoderLayer layer)
+    void OnLayerLoaded(DecoderLayer layer)
     {
     }
 }
@@ -28,7 +28,7 @@ public sealed class Decoder : IDisposable
 {
     private readonly ModelSpec spec;
 
-    public Decoder(ModelSpec spec, IParts parts, ScalarType type, Device device)
+    public Decoder(ModelSpec spec, IWeightSource parts, ScalarType type, Device device)
     {
         (this.spec, Type, Device) = (spec, type, device);
         embed_tokens = parts.Weight("model.embed_tokens.weight");
@@ -53,7 +53,7 @@ public sealed class Decoder : IDisposable
     public Linear lm_head { get; set; }
 
     /// <summary>How a layer is run: kept whole until its way back unless a memory pass says otherwise.</summary>
-    public Func<DecoderLayer, Tensor, Pass, Out> RunLayer { get; set; } = (layer, x, pass) => layer.forward(x, pass);
+    public Func<DecoderLayer, Tensor, ForwardContext, ForwardResult> RunLayer { get; set; } = (layer, x, context) => layer.forward(x, context);
 
     /// <summary>Every linear with a way to put another in its place, in the order of the layers; the head last.</summary>
     public IEnumerable<(Linear Linear, Action<Linear> Replace)> Linears()
@@ -98,30 +98,30 @@ public sealed class Decoder : IDisposable
     }
 
     /// <summary>Bytes of the weights that are not trained, each tensor once.</summary>
-    public long FrozenBytes => Parameters().Where(parameter => !parameter.Trained).Select(parameter => parameter.Value)
+    public long FrozenBytes => Parameters().Where(parameter => !parameter.RequiresGrad).Select(parameter => parameter.Value)
         .Concat(Linears().SelectMany(slot => slot.Linear.Frozen).Select(place => place.Get()))
         .Distinct<Tensor>(ReferenceEqualityComparer.Instance).Sum(tensor => tensor.numel() * tensor.element_size());
 
     /// <summary>Token ids (B, T) int64 → hidden states (B · T, C) after the last norm. The way back frees the gradient it is given.</summary>
-    public Out Hidden(Tensor ids, Pass pass)
+    public ForwardResult Forward(Tensor ids, ForwardContext context)
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var x = embed_tokens.As(Type).index_select(0, ids.reshape(-1));   // (N, C)
+        var x = embed_tokens.Cast(Type).index_select(0, ids.reshape(-1));   // (N, C)
         var inputs = new Tensor[layers.Length];
         var backs = new Pullback?[layers.Length];
         for (var i = 0; i < layers.Length; i++)
         {
-            var (y, back) = RunLayer(layers[i], x, pass);
-            if (!pass.Learns)
+            var (y, backward) = RunLayer(layers[i], x, context);
+            if (!context.NeedsGradient)
                 x.Dispose();
-            (inputs[i], x, backs[i]) = (x, y, back);
+            (inputs[i], x, backs[i]) = (x, y, backward);
         }
-        pass.Cache?.Advance((int)ids.shape[1]);
-        pass.FreeRoom();
-        var (h, normBack) = norm.forward(x, pass);
+        context.Cache?.Advance((int)ids.shape[1]);
+        context.ReleaseWorkspace();
+        var (h, normBack) = norm.forward(x, context);
         h.MoveToOuterDisposeScope();
-        if (!pass.Learns)
+        if (!context.NeedsGradient)
             return new(h, null);
         var kept = scope.TakeAll();
         return new(h, (gradient, _) =>
@@ -136,9 +136,9 @@ public sealed class Decoder : IDisposable
                 g = backs[i]!(g);
                 inputs[i].Dispose();
             }
-            if (embed_tokens.Trained)
+            if (embed_tokens.RequiresGrad)
             {
-                using var order = TorchContext.InOrder(pass.Deterministic);       // a token that comes twice is added twice, on a GPU in any order unless told
+                using var order = TorchContext.Deterministic(context.Deterministic);       // a token that comes twice is added twice, on a GPU in any order unless told
                 embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.to(float32), 1);
             }
             foreach (var tensor in kept)
@@ -148,12 +148,12 @@ public sealed class Decoder : IDisposable
     }
 
     /// <summary>A pass over T tokens after those in the cache; positions count from there unless given, (B, T) int64.</summary>
-    public Pass NewPass(int length, Tensor? positions = null, Documents? documents = null, KvCache? cache = null, bool learns = false, long? seed = null, int? longest = null, bool deterministic = true)
+    public ForwardContext NewContext(int length, Tensor? positions = null, Documents? documents = null, KvCache? cache = null, bool learns = false, long? seed = null, int? longest = null, bool deterministic = true)
     {
         var past = cache?.Length ?? 0;
         using var counted = positions is null ? arange(past, past + length, int64, Device).unsqueeze(0) : null;
         var (cos, sin) = Rope.Angles(spec, positions ?? counted!, longest ?? past + length, Type);
-        return new Pass(cos, sin, length, documents, cache) { Learns = learns, Seed = seed, Deterministic = deterministic };
+        return new ForwardContext(cos, sin, length, documents, cache) { NeedsGradient = learns, Seed = seed, Deterministic = deterministic };
     }
 
     /// <summary>Logits (B, T, V) in the compute type.</summary>
@@ -161,8 +161,8 @@ public sealed class Decoder : IDisposable
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        using var pass = NewPass((int)ids.shape[1], cache: cache);
-        return lm_head.forward(Hidden(ids, pass).Value, pass).Value.view(ids.shape[0], ids.shape[1], -1).MoveToOuterDisposeScope();
+        using var context = NewContext((int)ids.shape[1], cache: cache);
+        return lm_head.forward(Forward(ids, context).Output, context).Output.view(ids.shape[0], ids.shape[1], -1).MoveToOuterDisposeScope();
     }
 
     public void Dispose()
@@ -173,7 +173,7 @@ public sealed class Decoder : IDisposable
             parameter.Dispose();
     }
 
-    private DecoderLayer Layer(int index, IParts parts)
+    private DecoderLayer Layer(int index, IWeightSource parts)
     {
         var at = $"model.layers.{index}.";
         RmsNorm Norm(string name) => new(parts.Weight(at + name + ".weight"), spec.RmsNormEps);
@@ -188,13 +188,13 @@ public sealed class Decoder : IDisposable
                 k_norm = spec.QkNorm ? Norm("self_attn.k_norm") : null,
             },
             post_attention_layernorm = Norm("post_attention_layernorm"),
-            mlp = new FeedForward(spec)
+            mlp = new Mlp(spec)
             {
                 projections = Projections(spec.FusedGateUp ? ["gate_up_proj"] : ["gate_proj", "up_proj"], "mlp."),
                 down_proj = parts.Linear(at + "mlp.down_proj"),
             },
         };
-        parts.Built(layer);
+        parts.OnLayerLoaded(layer);
         return layer;
 
         Linear[] Projections(string[] names, string part) => Array.ConvertAll(names, name => parts.Linear(at + part + name));

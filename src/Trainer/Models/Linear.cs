@@ -6,22 +6,22 @@ namespace Memopt.Trainer.Models;
 
 /// <summary>What a linear's caller will do with it; less lets it keep or compute less.</summary>
 [Flags]
-public enum Wanted
+public enum LinearMode
 {
     /// <summary>The product, and a way back that has all it needs.</summary>
-    All = 0,
+    Full = 0,
 
-    /// <summary>The input is given again, to <see cref="Out.Learn"/>, and so is not kept.</summary>
-    InputAgain = 1,
+    /// <summary>The input is given again, to <see cref="ForwardResult.WeightGradient"/>, and so is not kept.</summary>
+    RecomputesInput = 1,
 
     /// <summary>The product is known already; only the way back is wanted.</summary>
-    NoValue = 2,
+    SkipOutput = 2,
 
-    /// <summary>A low-rank part of the value is added by the caller, who looks at <see cref="Out.Rest"/>.</summary>
-    ValueApart = 4,
+    /// <summary>A low-rank part of the value is added by the caller, who looks at <see cref="ForwardResult.PendingLowRank"/>.</summary>
+    DeferLowRank = 4,
 
-    /// <summary>A low-rank part of the input's gradient is added by the caller, who looks at <see cref="Out.BackRest"/>.</summary>
-    BackApart = 8,
+    /// <summary>A low-rank part of the input's gradient is added by the caller, who looks at <see cref="ForwardResult.PendingLowRankGradient"/>.</summary>
+    DeferLowRankGradient = 8,
 }
 
 /// <summary>y = x Wᵀ + b. What W is kept in, and whether something is added to the product, is the subclass's.</summary>
@@ -30,14 +30,14 @@ public abstract class Linear(string name, long inputs, long outputs, Parameter? 
     /// <summary>Module name as in the weights file, without <c>.weight</c>.</summary>
     public string Name { get; } = name;
 
-    public long In { get; } = inputs;
+    public long InFeatures { get; } = inputs;
 
-    public long Out { get; } = outputs;
+    public long OutFeatures { get; } = outputs;
 
     public Parameter? bias { get; } = bias;
 
     /// <summary>(N, In) → (N, Out).</summary>
-    public abstract Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All);
+    public abstract ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full);
 
     /// <summary>W in a float type, (Out, In); the caller disposes it.</summary>
     public abstract Tensor Dense(ScalarType type);
@@ -46,31 +46,31 @@ public abstract class Linear(string name, long inputs, long outputs, Parameter? 
     public virtual IEnumerable<Parameter> Parameters => bias is null ? [] : [bias];
 
     /// <summary>Rank of the low-rank part that it can leave to its caller; null when it has none or cannot.</summary>
-    public virtual int? ApartRank => null;
+    public virtual int? FusableRank => null;
 
     /// <summary>How this linear and all its siblings (itself among them), which have the same input, are run.</summary>
-    public virtual Together With(Linear[] siblings) => new(siblings);
+    public virtual LinearGroup GroupWith(Linear[] siblings) => new(siblings);
 
     /// <summary>What is large and never changes, and so may lie elsewhere between uses.</summary>
-    public virtual IEnumerable<Place> Frozen => [];
+    public virtual IEnumerable<TensorSlot> Frozen => [];
 
     /// <summary>Bytes its frozen weight takes.</summary>
     public abstract long WeightBytes { get; }
 
     /// <summary>x Wᵀ + b for a weight in the type of x.</summary>
-    protected Tensor Product(Tensor x, Tensor weight) => nn.functional.linear(x, weight, bias?.As(x.dtype));
+    protected Tensor Product(Tensor x, Tensor weight) => nn.functional.linear(x, weight, bias?.Cast(x.dtype));
 
-    /// <summary>gradient · W, added to <paramref name="onto"/> where given.</summary>
-    protected Tensor ProductBack(Tensor gradient, Tensor weight, Tensor? onto)
+    /// <summary>gradient · W, added to <paramref name="accumulateInto"/> where given.</summary>
+    protected Tensor InputGradient(Tensor gradient, Tensor weight, Tensor? accumulateInto)
     {
-        if (onto is null)
+        if (accumulateInto is null)
             return gradient.matmul(weight).MoveToOuterDisposeScope();
-        return onto.addmm_(gradient, weight, 1, 1);
+        return accumulateInto.addmm_(gradient, weight, 1, 1);
     }
 
     protected void BiasGradient(Tensor gradient)
     {
-        if (bias is { Trained: true })
+        if (bias is { RequiresGrad: true })
             bias.Accumulate(gradient.sum(dim: 0, type: float32));
     }
 }
@@ -85,27 +85,27 @@ public sealed class DenseLinear(string name, Parameter weight, Parameter? bias =
 
     public override long WeightBytes => weight.Value.numel() * weight.Value.element_size();
 
-    public override IEnumerable<Place> Frozen => weight.Trained ? [] : [weight.Place];
+    public override IEnumerable<TensorSlot> Frozen => weight.RequiresGrad ? [] : [weight.Slot];
 
     public override Tensor Dense(ScalarType type) => weight.Value.dtype == type ? weight.Value.alias() : weight.Value.to(type);
 
-    public override Out forward(Tensor x, Pass pass, Wanted wanted = Wanted.All)
+    public override ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
     {
         using var scope = NewDisposeScope();
-        var y = wanted.HasFlag(Wanted.NoValue) ? null : Product(x, weight.As(x.dtype)).MoveToOuterDisposeScope();
-        if (!pass.Learns)
+        var y = mode.HasFlag(LinearMode.SkipOutput) ? null : Product(x, weight.Cast(x.dtype)).MoveToOuterDisposeScope();
+        if (!context.NeedsGradient)
             return new(y!, null);
-        var again = weight.Trained && wanted.HasFlag(Wanted.InputAgain);
+        var again = weight.RequiresGrad && mode.HasFlag(LinearMode.RecomputesInput);
         Tensor? held = null;
-        return new(y!, (gradient, onto) =>
+        return new(y!, (gradient, accumulateInto) =>
         {
             using var scope = NewDisposeScope();
             BiasGradient(gradient);
             if (again)
                 held = gradient;
-            else if (weight.Trained)
+            else if (weight.RequiresGrad)
                 weight.Accumulate(gradient, x);
-            return ProductBack(gradient, weight.As(gradient.dtype), onto);
+            return InputGradient(gradient, weight.Cast(gradient.dtype), accumulateInto);
         }, !again ? null : input =>
         {
             using var scope = NewDisposeScope();

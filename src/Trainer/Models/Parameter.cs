@@ -18,16 +18,16 @@ public sealed class Parameter(string name, Tensor value) : IDisposable
     /// <summary>Sum of gradients since the last optimizer step, fp32, shaped as <see cref="Value"/>; null while frozen.</summary>
     public Tensor? Grad { get; private set; }
 
-    public bool Trained => Grad is not null;
+    public bool RequiresGrad => Grad is not null;
 
     /// <summary>The value in the type of a computation; the caller leaves it alone, and a dispose scope frees what had to be converted.</summary>
-    public Tensor As(ScalarType type) => copy?.dtype == type ? copy : Value.dtype == type ? Value : Value.to(type);
+    public Tensor Cast(ScalarType type) => copy?.dtype == type ? copy : Value.dtype == type ? Value : Value.to(type);
 
-    /// <summary>Whether <see cref="As"/> has the type at hand, with nothing to convert.</summary>
-    public bool Holds(ScalarType type) => Value.dtype == type || copy?.dtype == type;
+    /// <summary>Whether <see cref="Cast"/> has the type at hand, with nothing to convert.</summary>
+    public bool HasCast(ScalarType type) => Value.dtype == type || copy?.dtype == type;
 
     /// <summary>Where the value lies, for one that is not trained.</summary>
-    public Place Place => new(() => Value, moved =>
+    public TensorSlot Slot => new(() => Value, moved =>
     {
         Value.Dispose();
         Value = moved.DetachFromDisposeScope();
@@ -44,7 +44,7 @@ public sealed class Parameter(string name, Tensor value) : IDisposable
     /// <summary>Makes it trained.</summary>
     /// <param name="grad">The slice that collects gradients.</param>
     /// <param name="copy">The slice that the optimizer keeps equal to the value, in the compute type; null where the value itself serves.</param>
-    public void Train(Tensor grad, Tensor? copy)
+    public void BindGradient(Tensor grad, Tensor? copy)
     {
         if (!ReferenceEquals(Grad, grad))
             Grad?.Dispose();
@@ -61,7 +61,7 @@ public sealed class Parameter(string name, Tensor value) : IDisposable
         if (Grad is null)
             return;
         using var scope = NewDisposeScope();
-        Grad.add_(Aten.MatmulWide(left.t(), right), scale);
+        Grad.add_(Aten.MatmulFp32(left.t(), right), scale);
     }
 
     public void Dispose()

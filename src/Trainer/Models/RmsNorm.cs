@@ -9,25 +9,25 @@ public sealed class RmsNorm(Parameter weight, double eps)
     public Parameter weight { get; } = weight;
 
     /// <param name="x">(…, C).</param>
-    /// <param name="pass">Whether the way back is wanted.</param>
+    /// <param name="context">Whether the way back is wanted.</param>
     /// <param name="delta">Added to x before the norm: it becomes the sum.</param>
-    public Out forward(Tensor x, Pass pass, Tensor? delta = null)              // (…, C) -> (…, C)
+    public ForwardResult forward(Tensor x, ForwardContext context, Tensor? delta = null)              // (…, C) -> (…, C)
     {
         using var scope = NewDisposeScope();
-        var (y, rstd) = Kernels.RmsNorm.Forward(x, delta, weight.As(x.dtype), eps);
+        var (y, rstd) = Kernels.FusedRmsNorm.Forward(x, delta, weight.Cast(x.dtype), eps);
         y.MoveToOuterDisposeScope();
-        if (!pass.Learns)
+        if (!context.NeedsGradient)
             return new(y, null);
         rstd.MoveToOuterDisposeScope();
         var normed = delta ?? x;
-        return new(y, (gradient, onto) =>
+        return new(y, (gradient, accumulateInto) =>
         {
             using var scope = NewDisposeScope();
-            if (weight.Trained)
-                weight.Accumulate(Kernels.RmsNorm.WeightGradient(gradient, normed, rstd));
-            var dx = Kernels.RmsNorm.Backward(gradient, normed, weight.As(normed.dtype), rstd, onto);
+            if (weight.RequiresGrad)
+                weight.Accumulate(Kernels.FusedRmsNorm.WeightGradient(gradient, normed, rstd));
+            var dx = Kernels.FusedRmsNorm.Backward(gradient, normed, weight.Cast(normed.dtype), rstd, accumulateInto);
             rstd.Dispose();
-            return onto ?? dx.MoveToOuterDisposeScope();
+            return accumulateInto ?? dx.MoveToOuterDisposeScope();
         });
     }
 }

@@ -21,7 +21,7 @@ internal static class AllocatorSettings
     /// <summary>The first libtorch whose allocator reads the limit from its settings.</summary>
     private static readonly Version since = new(2, 10);
 
-    /// <summary>Adds to the process's environment what <see cref="Cuda.ReleaseCached"/> needs. Call before libtorch is loaded.</summary>
+    /// <summary>Adds to the process's environment what <see cref="Cuda.EmptyCache"/> needs. Call before libtorch is loaded.</summary>
     /// <param name="libtorch">Its version; null when its folder does not state one.</param>
     public static void Apply(Version? libtorch)
     {

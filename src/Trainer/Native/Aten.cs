@@ -126,7 +126,7 @@ public static unsafe partial class Aten
     internal static void MatmulInto(Tensor a, Tensor b, Tensor result) => Call("aten::mm", "out", [a, b, result], 1)[0].Dispose();
 
     /// <summary>a b with the products summed and left in fp32 where a and b are narrower: (m, k) (k, n) → (m, n).</summary>
-    internal static Tensor MatmulWide(Tensor a, Tensor b)
+    internal static Tensor MatmulFp32(Tensor a, Tensor b)
     {
         if (a.dtype == ScalarType.Float32 || a.device_type != DeviceType.CUDA)
             return a.matmul(b);

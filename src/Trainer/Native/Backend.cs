@@ -255,7 +255,7 @@ public sealed class Backend
         if (kind == "cuda")
         {
             torch.InitializeDeviceType(DeviceType.CUDA);
-            Compiler = Nvrtc.Find(folder, cache) is { } compiler && compiler.Serves(Cuda.Capability()) ? compiler : null;
+            Compiler = Nvrtc.Find(folder, cache) is { } compiler && compiler.Supports(Cuda.Capability()) ? compiler : null;
         }
         return patched;
     }

@@ -125,7 +125,7 @@ public static unsafe partial class Cuda
     /// allocator does it before it refuses a request, so this asks for more than any card has. The allocator refuses without
     /// mapping anything because <see cref="AllocatorSettings"/> limits it to the card's size. Costs a few milliseconds.
     /// </summary>
-    public static void ReleaseCached(TorchSharp.torch.Device device)
+    public static void EmptyCache(TorchSharp.torch.Device device)
     {
         try
         {
@@ -156,13 +156,13 @@ public static unsafe partial class Cuda
         public void ToHost(nint host, nint device, long bytes) => Check(cuMemcpyDtoHAsync(host, device, (nuint)bytes, handle), "cuMemcpyDtoHAsync");
 
         /// <summary>What is queued from now on begins after the event.</summary>
-        public void After(Event @event) => Check(cuStreamWaitEvent(handle, @event.Handle, 0), "cuStreamWaitEvent");
+        public void WaitFor(Event @event) => Check(cuStreamWaitEvent(handle, @event.Handle, 0), "cuStreamWaitEvent");
 
         /// <summary>What is queued from now on begins after what libtorch's stream has been given so far.</summary>
-        public void AfterCompute(Event scratch)
+        public void WaitForCompute(Event scratch)
         {
             scratch.Record();
-            After(scratch);
+            WaitFor(scratch);
         }
 
         public void Record(Event @event) => Check(cuEventRecord(@event.Handle, handle), "cuEventRecord");
@@ -196,7 +196,7 @@ public static unsafe partial class Cuda
         public void Wait() => Check(cuEventSynchronize(Handle), "cuEventSynchronize");
 
         /// <summary>What libtorch's stream is given from now on begins after it.</summary>
-        public void HoldCompute() => Check(cuStreamWaitEvent(Aten.CurrentStream(), Handle, 0), "cuStreamWaitEvent");
+        public void MakeComputeWait() => Check(cuStreamWaitEvent(Aten.CurrentStream(), Handle, 0), "cuStreamWaitEvent");
 
         public void Dispose() => _ = cuEventDestroy(Handle);
     }

@@ -48,7 +48,7 @@ public sealed unsafe class Nvrtc
 
     /// <summary>Whether it compiles for a card: an older compiler does not know newer ones.</summary>
     /// <param name="capability">75 for sm_75.</param>
-    public bool Serves(int capability) => cards.Contains(capability);
+    public bool Supports(int capability) => cards.Contains(capability);
 
     /// <summary>Times a program had to be compiled rather than read from the cache.</summary>
     public int Compiled { get; private set; }

@@ -16,7 +16,7 @@ internal static unsafe class TorchContext
     /// Until disposed, operators that have a slower way of giving the same bits every time take it, if that is wanted. For the one operator
     /// that needs it, since libtorch refuses others meanwhile.
     /// </summary>
-    public static Ordered InOrder(bool wanted)
+    public static DeterministicScope Deterministic(bool wanted)
     {
         if (wanted && context != 0 && filling != null)
             filling(context, 0);                                              // else every empty tensor is filled, which costs and helps nothing here
@@ -25,7 +25,7 @@ internal static unsafe class TorchContext
     }
 
     /// <summary>Ends with its scope.</summary>
-    public readonly struct Ordered : IDisposable
+    public readonly struct DeterministicScope : IDisposable
     {
         public void Dispose() => Set(false);
     }

@@ -34,7 +34,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
 {
     /// <summary>Rows' names, shared with the meter.</summary>
     public const string Context = "CUDA context", Weights = "weights", Slots = "streaming slots", Scratch = "expanded weight", TrainedWeights = "trained weights", Adapters = "adapters", Gradients = "gradients", Optimizer = "optimizer",
-        Activations = "activations", WorkingSet = "working set", Evaluation = "evaluation", Gaps = "rounding and gaps", HostActivations = "activations on the host", HostOptimizer = "optimizer on the host",
+        Activations = "activations", WorkingSet = "working set", Evaluation = "evaluation", Fragmentation = "rounding and gaps", HostActivations = "activations on the host", HostOptimizer = "optimizer on the host",
         HostWeights = "streamed weights", Staging = "staging buffers";
 
     /// <summary>The row of the weights that are trained: the model's own, or the adapters.</summary>
@@ -72,10 +72,10 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
     public long KeptOnHost { get; init; }
 
     /// <summary>Device bytes that stay between steps.</summary>
-    public long Resting => Rows.Where(row => row.Place == "device" && Rests(row.Name)).Sum(row => row.Bytes);
+    public long PersistentBytes => Rows.Where(row => row.Place == "device" && IsPersistent(row.Name)).Sum(row => row.Bytes);
 
     /// <summary>Whether a row's bytes stay on the device between steps.</summary>
-    public static bool Rests(string row) => row is Context or Weights or Slots or Scratch or TrainedWeights or Adapters or Gradients or Optimizer;
+    public static bool IsPersistent(string row) => row is Context or Weights or Slots or Scratch or TrainedWeights or Adapters or Gradients or Optimizer;
 
     /// <summary>The fastest rung that fits; where none does, the smallest.</summary>
     /// <param name="config">The run's settings; what is written in them is kept as written.</param>
@@ -92,13 +92,13 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
 
     /// <summary>Every rung that the settings allow, the fastest first.</summary>
     public static IReadOnlyList<MemoryPlan> Ladder(RunConfig config, ModelSpec spec, PlanDevice device, int longest, int evaluated = 0, int? judged = null) =>
-        [.. Rung.All(config, spec, device).Select(rung => Count(config, spec, device, longest, rung, evaluated, judged))
-            .OrderBy(plan => Cost.Seconds(spec, config.Adapter.Kind, plan, device, longest, config.Train.BatchSize)).ThenBy(plan => plan.PeakBytes)];
+        [.. Rung.All(config, spec, device).Select(rung => Estimate(config, spec, device, longest, rung, evaluated, judged))
+            .OrderBy(plan => CostModel.Seconds(spec, config.Adapter.Kind, plan, device, longest, config.Train.BatchSize)).ThenBy(plan => plan.PeakBytes)];
 
     /// <summary>Whether a plan fits into so many bytes of device memory, with a margin.</summary>
     public static bool FitsInto(long peak, long? budget) => budget is null || peak <= budget * (1 - Margin);
 
-    internal static MemoryPlan Count(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Rung rung, int evaluated = 0, int? judged = null)
+    internal static MemoryPlan Estimate(RunConfig config, ModelSpec spec, PlanDevice device, int longest, Rung rung, int evaluated = 0, int? judged = null)
     {
         var (c, cuda) = (device.ComputeBytes, device.Kind == "cuda");
         var (linears, qlora, full) = (spec.Linears, config.Adapter.Kind == AdapterKind.Qlora, config.Adapter.Kind == AdapterKind.None);
@@ -117,7 +117,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         long h = spec.HiddenSize, q = (long)spec.Heads * spec.HeadDim, m = spec.IntermediateSize;
         var layer = LayerBytes(spec, tokens, device, config.Adapter);
         var input = tokens * h * c;
-        var kept = rung.Recompute ? input + (rung.Keeps.HasFlag(Kept.Attention) && device.FusedAttention ? tokens * (q * c + spec.Heads * 4) : 0) + (rung.Keeps.HasFlag(Kept.Residual) ? input : 0) : 0;
+        var kept = rung.Recompute ? input + (rung.Keeps.HasFlag(SavedForBackward.Attention) && device.FusedAttention ? tokens * (q * c + spec.Heads * 4) : 0) + (rung.Keeps.HasFlag(SavedForBackward.Residual) ? input : 0) : 0;
         var away = rung.OffloadActivations ? Math.Max(0, spec.Layers - 1) * kept : 0;
         var activations = !rung.Recompute ? spec.Layers * (input + layer) : input + layer + (rung.OffloadActivations ? Math.Min(1, spec.Layers - 1) : spec.Layers - 1) * kept;
 
@@ -158,14 +158,14 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         ledger.Add(Row(Gradients, count * 4, $"{count:N0} × 4 B"));
         ledger.Add(rung.OffloadOptimizer ? Row(Optimizer, 24 * Math.Min(count, OptimizerPiece), $"two pieces of {Math.Min(count, OptimizerPiece):N0} × 3 × 4 B") : Row(Optimizer, count * 8, $"{count:N0} × 2 moments × 4 B"));
         ledger.Add(Row(Activations, activations, !rung.Recompute ? $"{spec.Layers} layers × {input + layer:N0} B for {tokens:N0} tokens"
-            : $"{(rung.OffloadActivations ? 2 : spec.Layers)} layer inputs of {tokens:N0} tokens × {h} × {c} B{(rung.Keeps == Kept.Nothing ? "" : $", {rung.Keeps.ToString().ToLowerInvariant()} kept beside them")}, and all of one layer"));
+            : $"{(rung.OffloadActivations ? 2 : spec.Layers)} layer inputs of {tokens:N0} tokens × {h} × {c} B{(rung.Keeps == SavedForBackward.Nothing ? "" : $", {rung.Keeps.ToString().ToLowerInvariant()} kept beside them")}, and all of one layer"));
         ledger.Add(Row(WorkingSet, working, head >= working ? $"logits of {rows:N0} tokens × {spec.VocabSize} × {c} B"
             : "gradients inside one layer" + (passing > 0 ? qlora ? " and one expanded weight" : " and that of one weight" : "")));
         if (evaluation > 0)
             ledger.Add(Row(Evaluation, evaluation, $"{evaluated:N0} tokens in an evaluation, beyond what training takes"));
         if (cuda)
         {
-            ledger.Add(Row(Gaps, (long)(GapBytes + GapShare * (ledger.Sum(row => row.Bytes) - device.ContextBytes) + (qlora ? GapOfQuantized * weightBytes : 0)),
+            ledger.Add(Row(Fragmentation, (long)(GapBytes + GapShare * (ledger.Sum(row => row.Bytes) - device.ContextBytes) + (qlora ? GapOfQuantized * weightBytes : 0)),
                 $"libraries' workspaces, {GapBytes / 1e6:N0} MB; what the allocator rounds up and what lies free between, {GapShare:P1} of the rows above{(qlora ? $" and {GapOfQuantized:P0} of the 4-bit weights" : "")}"));
         }
         if (away > 0)

@@ -7,12 +7,12 @@ namespace Memopt.Trainer.Plan;
 /// <param name="OffloadActivations">Whether inputs, and what is kept beside them, lie on the host meanwhile.</param>
 /// <param name="OffloadOptimizer">Whether trained weights and moments do.</param>
 /// <param name="StreamLayers">Layers whose frozen weights do.</param>
-public sealed record Rung(int MicroBatch, bool Recompute = false, Kept Keeps = Kept.Nothing, bool OffloadActivations = false, bool OffloadOptimizer = false, int StreamLayers = 0)
+public sealed record Rung(int MicroBatch, bool Recompute = false, SavedForBackward Keeps = SavedForBackward.Nothing, bool OffloadActivations = false, bool OffloadOptimizer = false, int StreamLayers = 0)
 {
     /// <summary>In words, for people.</summary>
     public override string ToString()
     {
-        var kept = Keeps == Kept.Nothing ? "" : $", {Keeps.ToString().ToLowerInvariant()} kept";
+        var kept = Keeps == SavedForBackward.Nothing ? "" : $", {Keeps.ToString().ToLowerInvariant()} kept";
         return $"micro-batch {MicroBatch}, " + (Recompute ? $"activations recomputed{kept}{(OffloadActivations ? ", on the host" : "")}" : "activations kept")
             + (OffloadOptimizer ? ", optimizer on the host" : "") + (StreamLayers > 0 ? $", weights of {StreamLayers} layers streamed" : "");
     }
@@ -30,13 +30,13 @@ public sealed record Rung(int MicroBatch, bool Recompute = false, Kept Keeps = K
             : Enumerable.Range(1, config.Train.BatchSize).Where(size => config.Train.BatchSize % size == 0).Reverse().ToArray();
         if (memory.Strategy == MemoryStrategy.Manual)
         {
-            return [new(micros[0], memory.Recompute ?? false, memory.Recompute == true ? memory.Keep ?? Kept.Nothing : Kept.Nothing, memory.OffloadActivations ?? false,
+            return [new(micros[0], memory.Recompute ?? false, memory.Recompute == true ? memory.Keep ?? SavedForBackward.Nothing : SavedForBackward.Nothing, memory.OffloadActivations ?? false,
                 memory.OffloadOptimizer ?? false, Math.Min(memory.StreamLayers ?? 0, spec.Layers))];
         }
         bool[] Either(bool? written, bool possible) => written is { } value ? [value] : possible ? [false, true] : [false];
         var cuda = device.Kind == "cuda";
         // The fused kernels keep attention's result, the general operator does not.
-        Kept[] keeps = memory.Keep is { } keep ? [keep] : device.FusedAttention ? [Kept.Both, Kept.Attention, Kept.Nothing] : [Kept.Nothing];
+        SavedForBackward[] keeps = memory.Keep is { } keep ? [keep] : device.FusedAttention ? [SavedForBackward.Both, SavedForBackward.Attention, SavedForBackward.Nothing] : [SavedForBackward.Nothing];
         int[] streams = memory.StreamLayers is { } layers ? [Math.Min(layers, spec.Layers)] : config.Adapter.Kind == AdapterKind.None ? [0]
             : [.. new[] { 0, 0.25, 0.5, 0.75, 1 }.Select(share => (int)Math.Ceiling(share * spec.Layers)).Distinct()];
         return from micro in micros
@@ -45,7 +45,7 @@ public sealed record Rung(int MicroBatch, bool Recompute = false, Kept Keeps = K
                from recompute in Either(memory.Recompute, true)
                from offload in Either(memory.OffloadActivations, cuda && recompute)
                where recompute || !offload
-               from kept in recompute ? keeps : [Kept.Nothing]
+               from kept in recompute ? keeps : [SavedForBackward.Nothing]
                select new Rung(micro, recompute, kept, offload, optimizer, stream);
     }
 }

@@ -26,14 +26,14 @@ public static class Strategies
     {
         var all = new List<Strategy>();
         var plain = config with { Adapter = config.Adapter with { Kind = AdapterKind.Lora } };
-        double Seconds(RunConfig own, MemoryPlan plan) => Cost.Seconds(spec, own.Adapter.Kind, plan, device, length, own.Train.BatchSize);
-        var fastest = Seconds(plain, MemoryPlan.Count(plain, spec, device, length, new Rung(1)));
+        double Seconds(RunConfig own, MemoryPlan plan) => CostModel.Seconds(spec, own.Adapter.Kind, plan, device, length, own.Train.BatchSize);
+        var fastest = Seconds(plain, MemoryPlan.Estimate(plain, spec, device, length, new Rung(1)));
         foreach (var (kind, kindName) in kinds)
         {
             var own = config with { Adapter = config.Adapter with { Kind = kind } };
             foreach (var (name, rung) in Rungs(kind, spec, device))
             {
-                MemoryPlan Plan(int micro, int tokens) => MemoryPlan.Count(own, spec, device, tokens, rung with { MicroBatch = micro });
+                MemoryPlan Plan(int micro, int tokens) => MemoryPlan.Estimate(own, spec, device, tokens, rung with { MicroBatch = micro });
                 var plan = Plan(1, length);
                 all.Add(new(kindName + name, plan.PeakBytes, plan.Fits, Math.Round(fastest / Seconds(own, plan), 2),
                     Most(spec.MaxPositions, tokens => Plan(1, tokens).Fits), Most(4096, micro => Plan(micro, length).Fits), plan.HostBytes));
@@ -41,9 +41,9 @@ public static class Strategies
             foreach (var stage in devices > 1 && device.Kind == "cuda" ? new[] { 2, 3 } : [])
             {
                 var rung = new Rung(1, Recompute: true);
-                long Peak(int micro, int tokens) => Sharded(MemoryPlan.Count(own, spec, device, tokens, rung with { MicroBatch = micro }), spec, device, kind, stage, devices);
+                long Peak(int micro, int tokens) => Sharded(MemoryPlan.Estimate(own, spec, device, tokens, rung with { MicroBatch = micro }), spec, device, kind, stage, devices);
                 bool Fits(long peak) => MemoryPlan.FitsInto(peak, MemoryPlan.Budget(own, device));
-                var plan = MemoryPlan.Count(own, spec, device, length, rung);
+                var plan = MemoryPlan.Estimate(own, spec, device, length, rung);
                 all.Add(new($"{kindName} + recompute, ZeRO-{stage} over {devices} GPUs", Peak(1, length), Fits(Peak(1, length)), Math.Round(fastest / Seconds(own, plan), 2),
                     Most(spec.MaxPositions, tokens => Fits(Peak(1, tokens))), Most(4096, micro => Fits(Peak(micro, length))), plan.HostBytes, devices));
             }
@@ -56,13 +56,13 @@ public static class Strategies
         yield return ("", new(1));
         if (device.FusedAttention)
         {
-            yield return (" + recompute, both kept", new(1, true, Kept.Both));
-            yield return (" + recompute, attention kept", new(1, true, Kept.Attention));
+            yield return (" + recompute, both kept", new(1, true, SavedForBackward.Both));
+            yield return (" + recompute, attention kept", new(1, true, SavedForBackward.Attention));
         }
         yield return (" + recompute", new(1, true));
         if (device.Kind == "cuda")
         {
-            yield return (" + recompute, activations offloaded", new(1, true, device.FusedAttention ? Kept.Both : Kept.Nothing, OffloadActivations: true));
+            yield return (" + recompute, activations offloaded", new(1, true, device.FusedAttention ? SavedForBackward.Both : SavedForBackward.Nothing, OffloadActivations: true));
             yield return (" + recompute, optimizer offloaded", new(1, true, OffloadOptimizer: true));
             yield return (" + recompute, activations and optimizer offloaded", new(1, true, OffloadActivations: true, OffloadOptimizer: true));
         }

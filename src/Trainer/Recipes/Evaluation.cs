@@ -32,20 +32,20 @@ public static class Evaluation
         double loss = 0;
         long tokens = 0;
         var (answers, right, done) = (0, 0, 0);
-        using var calm = new Calm();
+        using var calm = new NoGcScope();
         foreach (var batch in Batches.InOrder(rows, microBatch))
         {
-            calm.Between();
+            calm.Yield();
             stop.ThrowIfCancellationRequested();
             using var scope = NewDisposeScope();
-            using var pass = model.NewPass(batch.Length);
+            using var context = model.NewContext(batch.Length);
             var ids = tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
-            var hidden = model.Hidden(ids, pass).Value;
-            var (sum, correct, _) = Head.Loss(model.lm_head, hidden, tensor(batch.Predicting, device: model.Device), tensor(batch.Targets, device: model.Device), 1, pass);
+            var hidden = model.Forward(ids, context).Output;
+            var (sum, correct, _) = ChunkedCrossEntropy.Loss(model.lm_head, hidden, tensor(batch.LossPositions, device: model.Device), tensor(batch.Targets, device: model.Device), 1, context);
             loss += sum.cpu().item<double>();
             tokens += batch.Targets.Length;
             var flags = correct.cpu().data<bool>().ToArray();
-            foreach (var answer in Enumerable.Range(0, flags.Length).GroupBy(i => batch.Owners[i]))
+            foreach (var answer in Enumerable.Range(0, flags.Length).GroupBy(i => batch.AnswerIds[i]))
             {
                 answers++;
                 right += answer.All(i => flags[i]) ? 1 : 0;
@@ -57,7 +57,7 @@ public static class Evaluation
     }
 
     /// <summary>What the model answers where rows have an answer (a stretch of trained tokens), each from the row's own tokens before it. A token at a time: slow beside <see cref="Run"/>.</summary>
-    public static IEnumerable<Answer> Answers(Decoder model, ModelText text, IReadOnlyList<Row> rows)
+    public static IEnumerable<Answer> Answers(Decoder model, ChatEncoder text, IReadOnlyList<Row> rows)
     {
         foreach (var row in rows)
         {

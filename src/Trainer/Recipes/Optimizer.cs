@@ -44,7 +44,7 @@ public sealed class Optimizer : IDisposable
         foreach (var (parameter, slice) in trained.Zip(Slices(value)))
             parameter.MoveTo(slice);
         if (device.type == DeviceType.CUDA)
-            Cuda.ReleaseCached(device);
+            Cuda.EmptyCache(device);
         gradient = zeros([Count], float32, device).DetachFromDisposeScope();
         mean = zeros([Count], float32, place).DetachFromDisposeScope();
         square = zeros([Count], float32, place).DetachFromDisposeScope();
@@ -52,7 +52,7 @@ public sealed class Optimizer : IDisposable
         if (onHost)
             host = new([value, mean, square], device);
         MakeCopy();
-        host?.MakeRoom();
+        host?.AllocateBuffers();
     }
 
     /// <summary>Trained weights.</summary>
@@ -61,18 +61,18 @@ public sealed class Optimizer : IDisposable
     /// <summary>Whether values and moments lie on the host.</summary>
     public bool OnHost => host is not null;
 
-    /// <summary>Weights and moments, by the names of torch.optim's state; good until <see cref="ToHost"/>.</summary>
+    /// <summary>Weights and moments, by the names of torch.optim's state; good until <see cref="OffloadToHost"/>.</summary>
     public IReadOnlyList<(string Name, Tensor Tensor)> State => [("value", value), ("exp_avg", mean), ("exp_avg_sq", square)];
 
     /// <summary>Moves values and moments to the host.</summary>
-    public void ToHost()
+    public void OffloadToHost()
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
         if (host is not null)
         {
             MakeCopy();                                                       // what an earlier call lacked the memory for
-            host.MakeRoom();
+            host.AllocateBuffers();
             return;
         }
         // All three, and pinned, before anything is let go of: a host without room leaves everything as it was.
@@ -85,7 +85,7 @@ public sealed class Optimizer : IDisposable
         (value, mean, square) = (moved[0].DetachFromDisposeScope(), moved[1].DetachFromDisposeScope(), moved[2].DetachFromDisposeScope());
         host = made;
         MakeCopy();
-        host.MakeRoom();
+        host.AllocateBuffers();
     }
 
     /// <summary>Adds the bytes of its arrays.</summary>
@@ -97,16 +97,16 @@ public sealed class Optimizer : IDisposable
         rows.Add(onHost ? MemoryPlan.HostOptimizer : MemoryPlan.Optimizer, Bytes(mean) + Bytes(square));
         rows.Add(trained, copy is null ? 0 : Bytes(copy));
         rows.Add(MemoryPlan.Gradients, Bytes(gradient));
-        rows.Add(MemoryPlan.Optimizer, (scratch is null ? 0 : Bytes(scratch)) + (host?.Rooms.Sum(Bytes) ?? 0));
+        rows.Add(MemoryPlan.Optimizer, (scratch is null ? 0 : Bytes(scratch)) + (host?.Buffers.Sum(Bytes) ?? 0));
 
         static long Bytes(Tensor tensor) => tensor.numel() * tensor.element_size();
     }
 
     /// <summary>Called when the state was read from a checkpoint.</summary>
-    public void Restored() => copy?.copy_(value);
+    public void SyncComputeCopy() => copy?.copy_(value);
 
     /// <summary>Forgets a gradient that was not finished.</summary>
-    public void Forget() => gradient.zero_();
+    public void ZeroGrad() => gradient.zero_();
 
     /// <summary>L2 norm of the whole gradient, fp32, ().</summary>
     /// <param name="unscale">Factor that takes a loss scale off.</param>
@@ -150,7 +150,7 @@ public sealed class Optimizer : IDisposable
         }
         var (gradients, copies) = (Slices(gradient), copy is null ? null : Slices(copy));
         for (var i = 0; i < trained.Count; i++)
-            trained[i].Train(gradients[i], copies?[i]);
+            trained[i].BindGradient(gradients[i], copies?[i]);
     }
 
     private Tensor[] Slices(Tensor whole)
@@ -197,7 +197,7 @@ public sealed class Optimizer : IDisposable
         }
 
         /// <summary>Takes the device memory for the pieces.</summary>
-        public void MakeRoom()
+        public void AllocateBuffers()
         {
             while (incoming is not null && rooms.Count < 2)
             {
@@ -209,30 +209,30 @@ public sealed class Optimizer : IDisposable
         }
 
         /// <summary>The device memory for the pieces.</summary>
-        public IEnumerable<Tensor> Rooms => rooms.SelectMany(room => room);
+        public IEnumerable<Tensor> Buffers => rooms.SelectMany(room => room);
 
         public void ForEach(Action<Tensor[], long, long> step)
         {
-            MakeRoom();
+            AllocateBuffers();
             if (incoming is null)
             {
                 step(arrays, 0, arrays[0].numel());
                 return;
             }
             var total = arrays[0].numel();
-            incoming.AfterCompute(computed!);                                 // rooms made a moment ago may have been others' until then
+            incoming.WaitForCompute(computed!);                                 // rooms made a moment ago may have been others' until then
             for (long from = 0, n = 0; from < total; from += piece, n++)
             {
                 using var scope = NewDisposeScope();
                 var (count, turn) = (Math.Min(piece, total - from), (int)(n % 2));
                 var room = rooms[turn];
-                incoming!.After(left[turn]);
+                incoming!.WaitFor(left[turn]);
                 for (var i = 0; i < arrays.Length; i++)
                     incoming.ToDevice(Aten.DataPointer(room[i]), Aten.DataPointer(arrays[i]) + (nint)(from * 4), count * 4);
                 incoming.Record(arrived[turn]);
-                arrived[turn].HoldCompute();
+                arrived[turn].MakeComputeWait();
                 step([.. room.Select(part => part.narrow(0, 0, count))], from, count);
-                outgoing!.AfterCompute(computed!);
+                outgoing!.WaitForCompute(computed!);
                 for (var i = 0; i < arrays.Length; i++)
                     outgoing.ToHost(Aten.DataPointer(arrays[i]) + (nint)(from * 4), Aten.DataPointer(room[i]), count * 4);
                 outgoing.Record(left[turn]);
@@ -247,7 +247,7 @@ public sealed class Optimizer : IDisposable
             computed?.Dispose();
             foreach (var @event in arrived.Concat(left))
                 @event.Dispose();
-            foreach (var room in Rooms)
+            foreach (var room in Buffers)
                 room.Dispose();
             foreach (var array in incoming is null ? [] : arrays)
                 Cuda.Unpin(Aten.DataPointer(array));

@@ -34,7 +34,7 @@ public static class StartingAdapter
             throw new UserFault("adapter.from goes in a circle.", found: config.File,
                 next: "name an adapter that is there, or leave adapter.from out");
         }
-        var taken = !Directory.Exists(from) && Storage.Maker(from) is { } maker
+        var taken = !Directory.Exists(from) && ProjectPaths.ProducerConfig(from) is { } maker
             ? Settle(RunConfigFile.Read(maker, [], checkFiles: false), spec, tell: null, above + 1).Config.Adapter
             : Read(from, spec, tell);
         var own = config.Config.Adapter;

@@ -12,7 +12,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Recipes;
 
 /// <summary>The part of a fine-tune that has a model on the device: loads and adapts it, makes the steps, judges it and keeps what was learned.</summary>
-internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches batches, IReadOnlyDictionary<string, string> hashes, IRunWriter record)
+internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeState earlier, Batches batches, IReadOnlyDictionary<string, string> hashes, IRunWriter record)
 {
     private readonly RunConfig config = job.Config.Config;
     private readonly bool cuda = job.Backend.Kind == "cuda";
@@ -40,14 +40,14 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         var spill = plans.Any(plan => plan.Spills);
         using var stream = start.Rung.StreamLayers > 0 ? Stream(start.Spills) : null;
         var streamed = stream is null ? [] : LayerStream.Chosen(inputs.Spec.Layers, start.Rung.StreamLayers).ToHashSet();
-        using var model = FineTune.LoadModel(job.Model, inputs.Spec, config, inputs.Type, job.Backend.Device, (done, total) => job.Watcher.Progress("loading", done, total),
+        using var model = FineTuneRecipe.LoadModel(job.Model, inputs.Spec, config, inputs.Type, job.Backend.Device, (done, total) => job.Watcher.Progress("loading", done, total),
             layer =>
             {
                 if (streamed.Contains(layer.Index))
                     stream!.Add(layer);
             });
         if (cuda)
-            Cuda.ReleaseCached(model.Device);
+            Cuda.EmptyCache(model.Device);
         meter.Sample();
         var expanding = model.Linears().Select(slot => slot.Linear).OfType<Nf4Linear>().FirstOrDefault();
         expanding?.AllocateScratch();
@@ -58,23 +58,23 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         var sampling = false;
         var trained = AdapterPass.Trained(model, config.Adapter.Kind, config.Adapter.Biases);
         using var optimizer = new Optimizer(trained, config.Train, model.Device, inputs.Type, start.Rung.OffloadOptimizer);
-        using var arrangement = new Arrangement(model, optimizer.ToHost, meter, () => sampling, stream, () => Stream(spill));
-        arrangement.Take(start.Rung);
-        using var scale = inputs.Type == float16 ? new LossScale() : null;
+        using var arrangement = new MemorySettings(model, optimizer.OffloadToHost, meter, () => sampling, stream, () => Stream(spill));
+        arrangement.Apply(start.Rung);
+        using var scale = inputs.Type == float16 ? new GradScaler() : null;
         IReadOnlyList<(string, Tensor)> State() => scale is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scale.State)];
         meter.Sample();
         if (earlier.Checkpoint is { } checkpoint)
         {
             CheckpointFolder.Load(checkpoint, State());
-            optimizer.Restored();
+            optimizer.SyncComputeCopy();
         }
         job.Watcher.Stage("training", $"{optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of {config.Train.BatchSize} sequences on {job.Backend.Kind}");
 
         Ready = true;
         var schedule = new Schedule(config.Train, batches.TotalSteps);
-        var stepper = new Stepper(model, optimizer, schedule, config.Train, scale, meter);
+        var stepper = new TrainStep(model, optimizer, schedule, config.Train, scale, meter);
         var (begun, saved) = (step, step);
-        using var calm = new Calm();
+        using var calm = new NoGcScope();
         var ladder = new Ladder(plans, start, arrangement, Room, Release, text =>
         {
             job.Watcher.Stage("memory", text);
@@ -82,16 +82,16 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         });
         if (config.Memory.Rehearse && (cuda || meter.Limited))
             Rehearse();
-        for (; step < batches.TotalSteps && !stop.IsCancellationRequested; step++, calm.Between())
+        for (; step < batches.TotalSteps && !stop.IsCancellationRequested; step++, calm.Yield())
         {
             sampling = step - saved < 3;
-            var row = ladder.Hold($"step {step + 1}", () =>
+            var row = ladder.Run($"step {step + 1}", () =>
             {
                 batches.MicroBatch = ladder.Plan.Rung.MicroBatch;
                 return stepper.Run(step, batches.Step(step), sampling);
             });
             record.Append([row]);
-            calm.Outside(() => job.Watcher.Step(row, batches.TotalSteps));
+            calm.RunOutside(() => job.Watcher.Step(row, batches.TotalSteps));
             if ((step + 1) % config.Checkpoint.Every == 0 && step + 1 < batches.TotalSteps)
                 Save(step + 1);
         }
@@ -115,7 +115,7 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         {
             return Stopped("in the evaluation, after all steps");
         }
-        ladder.Hold("saving", () =>
+        ladder.Run("saving", () =>
         {
             Directory.CreateDirectory(Emptied(staged));
             if (config.Adapter.Kind == AdapterKind.None)
@@ -140,7 +140,7 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         {
             try
             {
-                var (path, files) = ladder.Hold($"the checkpoint of step {at}", () => earlier.Checkpoints.Save(at, earlier.RunId, job.Config.Json, hashes, State(), ladder.Plan.Rung.MicroBatch));
+                var (path, files) = ladder.Run($"the checkpoint of step {at}", () => earlier.Checkpoints.Save(at, earlier.RunId, job.Config.Json, hashes, State(), ladder.Plan.Rung.MicroBatch));
                 if (config.Tracking.Checkpoints == CheckpointUploads.Upload)
                     job.Uploads?.Send(Upload.Folder(earlier.RunId, $"checkpoint-{at:D8}", path, files));
             }
@@ -155,12 +155,12 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
 
         void Release()
         {
-            stepper.Forget();
+            stepper.ZeroGrad();
             stepper.Remeasure();
             sampling = true;
             calm.Collect();
             if (cuda)
-                Cuda.ReleaseCached(model.Device);
+                Cuda.EmptyCache(model.Device);
         }
 
         IReadOnlyList<LedgerRow> Measured()
@@ -173,8 +173,8 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
             if (cuda)
             {
                 rows.Add(MemoryPlan.Staging, Staging.Bytes);
-                Cuda.ReleaseCached(model.Device);
-                rows.Add(MemoryPlan.Gaps, Math.Max(0, meter.Now() - empty - rows.Resting));
+                Cuda.EmptyCache(model.Device);
+                rows.Add(MemoryPlan.Fragmentation, Math.Max(0, meter.Now() - empty - rows.PersistentBytes));
             }
             rows.Add(MemoryPlan.Activations, stepper.Activations);
             rows.Add(MemoryPlan.WorkingSet, stepper.WorkingSet);
@@ -192,20 +192,20 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         void Rehearse()
         {
             job.Watcher.Stage("rehearsal", $"the longest batch, {inputs.Longest:N0} tokens{(inputs.Eval is null ? "" : ", an evaluation")}, a checkpoint's reading; --no-rehearsal skips it");
-            ladder.Hold("the rehearsal of the longest batch", () =>
+            ladder.Run("the rehearsal of the longest batch", () =>
             {
                 stepper.Rehearse(Rehearsal.Longest(ladder.Plan.Rung.MicroBatch, inputs.Longest, config.Data.Packing));
                 return true;
             });
             if (inputs.Eval is { } eval)
             {
-                ladder.Hold("the rehearsal of the evaluation", () =>
+                ladder.Run("the rehearsal of the evaluation", () =>
                 {
                     Rehearsal.Evaluate(model, Math.Min(ladder.Plan.Rung.MicroBatch, eval.Rows.Count), eval.Longest);
                     return true;
                 });
             }
-            ladder.Hold("the rehearsal of a checkpoint", () =>
+            ladder.Run("the rehearsal of a checkpoint", () =>
             {
                 Rehearsal.Save(State());
                 return true;
@@ -214,20 +214,20 @@ internal sealed class Training(Job job, Inputs inputs, Earlier earlier, Batches 
         }
     }
 
-    private (Score Score, IReadOnlyDictionary<string, double> Values) Evaluate(Decoder model, Dataset eval, Ladder ladder, Calm calm, CancellationToken stop)
+    private (Score Score, IReadOnlyDictionary<string, double> Values) Evaluate(Decoder model, Dataset eval, Ladder ladder, NoGcScope calm, CancellationToken stop)
     {
-        var score = ladder.Hold("the evaluation", () => Evaluation.Run(model, eval.Rows, ladder.Plan.Rung.MicroBatch, new Reporter(done => job.Watcher.Progress("evaluation", done, eval.Rows.Count)), stop));
+        var score = ladder.Run("the evaluation", () => Evaluation.Run(model, eval.Rows, ladder.Plan.Rung.MicroBatch, new SynchronousProgress(done => job.Watcher.Progress("evaluation", done, eval.Rows.Count)), stop));
         var values = new Dictionary<string, double> { ["loss"] = score.Loss, ["perplexity"] = score.Perplexity, ["accuracy"] = score.Accuracy, ["tokens"] = score.Tokens };
         if (job.Metrics.Count > 0)
         {
-            var text = new ModelText(job.Model, FineTune.EndOfTurn(inputs.Spec), stop: stop);
-            var answers = ladder.Hold("the answers to the evaluation rows", () => Evaluation.Answers(model, text, eval.Rows).Select((answer, at) =>
+            var text = new ChatEncoder(job.Model, FineTuneRecipe.EndOfTurn(inputs.Spec), stop: stop);
+            var answers = ladder.Run("the answers to the evaluation rows", () => Evaluation.Answers(model, text, eval.Rows).Select((answer, at) =>
             {
                 stop.ThrowIfCancellationRequested();
                 job.Watcher.Progress("answers", at + 1, eval.Rows.Count);
                 return answer;
             }).ToList());
-            calm.Outside(() =>
+            calm.RunOutside(() =>
             {
                 foreach (var (name, judge) in job.Metrics)
                     values[name] = answers.Select(judge).DefaultIfEmpty(double.NaN).Average();

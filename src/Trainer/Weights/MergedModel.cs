@@ -16,7 +16,7 @@ public static class MergedModel
     {
         var loras = model.Linears().Select(slot => slot.Linear).OfType<LoraLinear>().ToDictionary(lora => lora.Name + ".weight");
         var biases = model.Linears().Select(slot => slot.Linear.bias).OfType<Parameter>();
-        var trained = model.Parameters().Where(parameter => parameter.Trained).Concat(biases).DistinctBy(parameter => parameter.Name).ToDictionary(parameter => parameter.Name);
+        var trained = model.Parameters().Where(parameter => parameter.RequiresGrad).Concat(biases).DistinctBy(parameter => parameter.Name).ToDictionary(parameter => parameter.Name);
         if (model.Spec.TieWordEmbeddings && trained.TryGetValue(model.embed_tokens.Name, out var embedding))
             trained["lm_head.weight"] = embedding;                            // some files hold the tied head beside the embedding it equals
         if (model.Spec.TieWordEmbeddings && loras.ContainsKey("lm_head.weight"))
@@ -32,7 +32,7 @@ public static class MergedModel
                 if (loras.TryGetValue(stored.Name, out var lora))
                     weight = lora.Merged(weight.to(model.Device)).to(weight.dtype).cpu();
                 else if (trained.TryGetValue(stored.Name, out var parameter))
-                    weight = parameter.Value.to(parameter.Trained && model.Type == float32 ? float32 : weight.dtype).cpu();   // small steps would be rounded away
+                    weight = parameter.Value.to(parameter.RequiresGrad && model.Type == float32 ? float32 : weight.dtype).cpu();   // small steps would be rounded away
                 tensors.Add((stored.Name, weight));
             }
             SafeTensors.Write(Path.Combine(folder, name), tensors, new Dictionary<string, string> { ["format"] = "pt" });

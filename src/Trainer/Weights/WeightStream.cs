@@ -13,7 +13,7 @@ namespace Memopt.Trainer.Weights;
 /// A model folder's weights as parts of a decoder: each tensor is read, cast or quantized, and placed before the next is touched,
 /// so the model never lies in memory in 16 bits when it is to be kept in 4.
 /// </summary>
-public sealed class WeightStream : IParts, IDisposable
+public sealed class WeightStream : IWeightSource, IDisposable
 {
     private readonly Dictionary<string, SafeTensors> files = [];
     private readonly Dictionary<string, SafeTensors> where = [];
@@ -69,7 +69,7 @@ public sealed class WeightStream : IParts, IDisposable
         return new Parameter(name, Read(name, type));
     }
 
-    public void Built(DecoderLayer layer) => built?.Invoke(layer);
+    public void OnLayerLoaded(DecoderLayer layer) => built?.Invoke(layer);
 
     public Linear Linear(string module)
     {

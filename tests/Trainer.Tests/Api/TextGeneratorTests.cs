@@ -157,13 +157,13 @@ public sealed class TextGeneratorTests : IDisposable
     {
         var spec = ModelSpec.Read(TestBackend.Nano);
         var backend = Backend.Load("cpu", TestBackend.Environment);
-        using var model = Trainer.Recipes.FineTune.LoadModel(TestBackend.Nano, spec, new RunConfig(), Trainer.Recipes.FineTune.ComputeType(DType.Auto, backend), backend.Device);
+        using var model = Trainer.Recipes.FineTuneRecipe.LoadModel(TestBackend.Nano, spec, new RunConfig(), Trainer.Recipes.FineTuneRecipe.ComputeType(DType.Auto, backend), backend.Device);
         var tokenizer = Tokenizer.Load(TestBackend.Nano);
         List<JsonObject> chat = [new() { ["role"] = "user", ["content"] = Question }];
         if (system is not null)
             chat.Insert(0, new() { ["role"] = "system", ["content"] = system });
         var prompt = tokenizer.Encode(ChatTemplate.Load(TestBackend.Nano)!.Render(chat, addGenerationPrompt: true));
-        var ids = Generation.Run(model, prompt, Trainer.Recipes.FineTune.EndOfTurn(spec), sampling).ToList();
+        var ids = Generation.Run(model, prompt, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec), sampling).ToList();
         return (tokenizer.Decode(ids), prompt.Length, ids.Count);
     }
 }

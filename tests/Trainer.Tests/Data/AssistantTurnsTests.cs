@@ -28,7 +28,7 @@ public sealed class AssistantTurnsTests
     {
         var (template, messages, variables) = Given(name, Chat);
         var chat = template.RenderMarked(messages, false, variables);
-        Assert.Equal(expected, AssistantTurns.Of(template, chat, messages, variables).Select(turn => chat.Text[turn.Start..turn.End]));
+        Assert.Equal(expected, AssistantMask.Of(template, chat, messages, variables).Select(turn => chat.Text[turn.Start..turn.End]));
     }
 
     [Fact]
@@ -36,7 +36,7 @@ public sealed class AssistantTurnsTests
     {
         var (template, messages, variables) = Given("qwen3", """[{"role":"user","content":"q"},{"role":"assistant","content":"","tool_calls":[{"function":{"name":"f","arguments":{}}}]},{"role":"tool","content":"3"},{"role":"assistant","content":"3"}]""");
         var chat = template.RenderMarked(messages, false, variables);
-        var turns = AssistantTurns.Of(template, chat, messages, variables).Select(turn => chat.Text[turn.Start..turn.End]).ToList();
+        var turns = AssistantMask.Of(template, chat, messages, variables).Select(turn => chat.Text[turn.Start..turn.End]).ToList();
         Assert.EndsWith("3<|im_end|>\n", turns[1]);
         Assert.Contains("{\"name\": \"f\", \"arguments\": {}}\n</tool_call>", turns[0]);
     }
@@ -52,7 +52,7 @@ public sealed class AssistantTurnsTests
         var chat = template.RenderMarked(messages, false, variables);
         Assert.Contains("[/AVAILABLE_TOOLS] [INST] r", chat.Text);
         Assert.Equal(["a", " [TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {}, \"id\": \"call00000\"}] </s>", " b </s>"],
-            AssistantTurns.Of(template, chat, messages, variables).Select(turn => chat.Text[turn.Start..turn.End]));
+            AssistantMask.Of(template, chat, messages, variables).Select(turn => chat.Text[turn.Start..turn.End]));
     }
 
     [Theory]
@@ -67,7 +67,7 @@ public sealed class AssistantTurnsTests
         var messages = Messages(Chat);
         var template = ChatTemplate.Parse(source);
         var chat = template.RenderMarked(messages, false);
-        Assert.Equal(expected, AssistantTurns.Of(template, chat, messages, null).Select(turn => chat.Text[turn.Start..turn.End]));
+        Assert.Equal(expected, AssistantMask.Of(template, chat, messages, null).Select(turn => chat.Text[turn.Start..turn.End]));
     }
 
     [Theory]
@@ -78,7 +78,7 @@ public sealed class AssistantTurnsTests
     {
         var messages = Messages(Chat);
         var template = ChatTemplate.Parse(source);
-        var fault = Assert.Throws<UserFault>(() => AssistantTurns.Of(template, template.RenderMarked(messages, false), messages, null));
+        var fault = Assert.Throws<UserFault>(() => AssistantMask.Of(template, template.RenderMarked(messages, false), messages, null));
         Assert.Contains("message 2", fault.Message);
     }
 

@@ -96,7 +96,7 @@ public sealed class BatchesTests
     private static List<int[]> Sequences(Batches batches) => [.. Enumerable.Range(0, batches.TotalSteps).Select(step =>
     {
         var batch = Assert.Single(batches.Step(step));
-        var starts = batch.Documents?.Starts[..^1] ?? [0];
+        var starts = batch.Documents?.CuSeqlens[..^1] ?? [0];
         return starts.Where((start, at) => start < batch.Tokens).Select(start => (int)batch.Ids[start]).ToArray();
     })];
 
@@ -111,7 +111,7 @@ public sealed class BatchesTests
     private static double Loss(Decoder model, MicroBatch batch)
     {
         Tensor Grid(long[] values) => tensor(values).reshape(batch.Count, batch.Length);
-        using var pass = model.NewPass(batch.Length, batch.Positions is { } p ? Grid(p) : null, batch.Documents);
-        return Head.Loss(model.lm_head, model.Hidden(Grid(batch.Ids), pass).Value, tensor(batch.Predicting), tensor(batch.Targets), 1, pass).Sum.item<double>();
+        using var context = model.NewContext(batch.Length, batch.Positions is { } p ? Grid(p) : null, batch.Documents);
+        return ChunkedCrossEntropy.Loss(model.lm_head, model.Forward(Grid(batch.Ids), context).Output, tensor(batch.LossPositions), tensor(batch.Targets), 1, context).Sum.item<double>();
     }
 }

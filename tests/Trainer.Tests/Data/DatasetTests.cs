@@ -147,7 +147,7 @@ public sealed class DatasetTests : IDisposable
         Assert.Equal([5, 6, 7], data.Rows[0].Ids);
         Assert.Equal([N, 6, 7], data.Rows[0].Labels);
         Assert.Equal([1, 2], data.Rows[1].Labels);
-        Assert.Equal((5, 3, 0), (data.Tokens, data.Trained, data.Truncated));
+        Assert.Equal((5, 3, 0), (data.Tokens, data.TargetCount, data.Truncated));
         Assert.Equal(Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(file))), data.Hash);
     }
 

@@ -64,7 +64,7 @@ public sealed class HostileRowsTests : IDisposable
     [MemberData(nameof(Rows))]
     public void A_hostile_row_is_a_bad_row(string json, string said)
     {
-        var model = new ModelText(() => Nano, () => ChatTemplate.Load(TestBackend.Nano), new HashSet<int>());
+        var model = new ChatEncoder(() => Nano, () => ChatTemplate.Load(TestBackend.Nano), new HashSet<int>());
         var fault = Assert.Throws<RowFault>(() => new RowReader(model, new DataConfig()).Read(Encoding.UTF8.GetBytes(json), 1));
         Assert.Contains(said, fault.Message);
         Assert.True(fault.Message.Length < 600);

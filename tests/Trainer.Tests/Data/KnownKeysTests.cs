@@ -27,7 +27,7 @@ public sealed class KnownKeysTests : IDisposable
     {
         File.WriteAllText(Path.Combine(folder, name), rows);
         File.WriteAllText(Path.Combine(folder, "memopt.json"), $$"""{ "data": { "train": {{train ?? $"\"{name}\""}} } }""");
-        var model = new ModelText(() => nano, () => template is null ? ChatTemplate.Load(TestBackend.Nano) : ChatTemplate.Parse(template), new HashSet<int> { nano.Id("<|im_end|>")!.Value });
+        var model = new ChatEncoder(() => nano, () => template is null ? ChatTemplate.Load(TestBackend.Nano) : ChatTemplate.Parse(template), new HashSet<int> { nano.Id("<|im_end|>")!.Value });
         return Dataset.Load(RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []), model, DataRole.Train, new DataReports(notes.Add, (_, _) => { }))!.Rows;
     }
 
@@ -226,7 +226,7 @@ public sealed class KnownKeysTests : IDisposable
                     "maxLength": {{settings}} }
                 }
                 """);
-            return Dataset.Sample(RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []), new ModelText(TestBackend.Nano, new HashSet<int> { nano.Id("<|im_end|>")!.Value }), 100);
+            return Dataset.Sample(RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []), new ChatEncoder(TestBackend.Nano, new HashSet<int> { nano.Id("<|im_end|>")!.Value }), 100);
         }
         foreach (var truncate in Enum.GetValues<Truncation>().Where(truncate => truncate is Truncation.Right or Truncation.Drop))
         {

@@ -27,7 +27,7 @@ public sealed class SourcesTests : IDisposable
         var config = Write("memopt.json", $"{{ \"data\": {data} }}");
         progress = 0;
         notes.Clear();
-        return Dataset.Load(RunConfigFile.Read(config, []), new ModelText(model ?? TestBackend.Nano, new HashSet<int> { nano.Id("<|im_end|>")!.Value }), role, chunkBytes,
+        return Dataset.Load(RunConfigFile.Read(config, []), new ChatEncoder(model ?? TestBackend.Nano, new HashSet<int> { nano.Id("<|im_end|>")!.Value }), role, chunkBytes,
             new(notes.Add, (_, _) => progress++));
     }
 
@@ -83,7 +83,7 @@ public sealed class SourcesTests : IDisposable
         var fault = Assert.Throws<UserFault>(() => Load("""{ "train": "a.jsonl" }"""));
         Assert.Contains("not trained on yet", fault.Message);
         Assert.Equal(1, Assert.Single(fault.Problems).Line);
-        var pairs = Dataset.Pairs(RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []), new ModelText(TestBackend.Nano, new HashSet<int> { nano.Id("<|im_end|>")!.Value }), 5);
+        var pairs = Dataset.Pairs(RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []), new ChatEncoder(TestBackend.Nano, new HashSet<int> { nano.Id("<|im_end|>")!.Value }), 5);
         Assert.Equal([" four<|im_end|>| five<|im_end|>", "good<|im_end|>|bad<|im_end|>"], pairs.Select(pair => $"{Trained(pair.Chosen)}|{Trained(pair.Rejected)}"));
         Assert.Equal("2+2= four<|im_end|>", Text(pairs[0].Chosen));
         // The way that the fault names.
@@ -238,7 +238,7 @@ public sealed class SourcesTests : IDisposable
         Assert.Equal((0, 0), (progress, notes.Count));                       // nothing was read but the cache
         foreach (var data in new[] { made, found })
         {
-            Assert.Equal((memory.Hash, memory.Counts, memory.Tokens, memory.Trained, memory.Longest), (data.Hash, data.Counts, data.Tokens, data.Trained, data.Longest));
+            Assert.Equal((memory.Hash, memory.Counts, memory.Tokens, memory.TargetCount, memory.Longest), (data.Hash, data.Counts, data.Tokens, data.TargetCount, data.Longest));
             Assert.Equal(memory.Rows.Select(row => (row.Line, string.Join(',', row.Ids), string.Join(',', row.Labels))), data.Rows.Select(row => (row.Line, string.Join(',', row.Ids), string.Join(',', row.Labels))));
             Assert.Equal(memory.Lengths, data.Lengths);
         }
@@ -277,7 +277,7 @@ public sealed class SourcesTests : IDisposable
         Assert.Equal(620, Load("""{ "train": "d" }""", chunkBytes: 4000)!.Rows.Count);
         Assert.Equal(1, progress);
         Write("d/31.jsonl", "{\"input_ids\":[1,999999]}\n");
-        Assert.StartsWith(Path.Combine(folder, "d/31.jsonl") + ":1: ", Assert.Throws<UserFault>(() => Load("""{ "train": "d" }""", chunkBytes: 4000)!.Within(1000)).Message);
+        Assert.StartsWith(Path.Combine(folder, "d/31.jsonl") + ":1: ", Assert.Throws<UserFault>(() => Load("""{ "train": "d" }""", chunkBytes: 4000)!.EnsureVocabulary(1000)).Message);
     }
 
     [Fact]
@@ -313,9 +313,9 @@ public sealed class SourcesTests : IDisposable
         {
             var ids = Enumerable.Range(0, n).Select(_ => random.Next(3) == 0 ? random.Next() : random.Next(300)).ToArray();
             var labels = ids.Select(id => random.Next(4) == 0 ? Row.NoLoss : n % 3 == 0 && random.Next(5) == 0 ? random.Next(1000) : id).ToArray();
-            var builder = new Shard.Builder();
+            var builder = new TokenShard.Builder();
             builder.Add(new(ids, labels, 1), 4, 7, 0);
-            var row = Shard.Of(builder.ToArray()).At(10, "")[0];
+            var row = TokenShard.Of(builder.ToArray()).At(10, "")[0];
             Assert.Equal((ids, labels, 14), (row.Ids, row.Labels, row.Line), (a, b) => a.Item1.SequenceEqual(b.Item1) && a.Item2.SequenceEqual(b.Item2) && a.Item3 == b.Item3);
         }
     }

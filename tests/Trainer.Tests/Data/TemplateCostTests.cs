@@ -122,7 +122,7 @@ public sealed class TemplateCostTests
         using var budget = new Budget("The chat template", TimeSpan.Zero, 128 << 20);
         var template = ChatTemplate.Parse("{% for m in messages %}{{ m.content }}{% endfor %}{{ range(20000)|unique|list|length }}", budget);
         var messages = new[] { "user", "assistant" }.Select(role => new JsonObject { ["role"] = role, ["content"] = "x" }).ToList();
-        var fault = Assert.Throws<UserFault>(() => AssistantTurns.Of(template, new("xx", []), messages, null));
+        var fault = Assert.Throws<UserFault>(() => AssistantMask.Of(template, new("xx", []), messages, null));
         Assert.True(fault.OverBudget);
     }
 

@@ -136,7 +136,7 @@ public sealed class TokenizerPartsTests : IDisposable
     [InlineData("NFD", "a\u0345\u08D3\u0334", "a\u0345\u08D3\u0334"), InlineData("NFD", "a\u0345\u0316\u0334", "a\u0334\u0316\u0345")]
     [InlineData("StripAccents", "a\u08D3\u0301", "a\u08D3"), InlineData("BertNormalizer", "a\u0301\u08D3\u0890", "a\u08D3\u0890")]
     public void Characters_are_as_old_as_the_reference_knows_them(string normalizer, string text, string expected) =>
-        Assert.Equal(expected, Normalizer.Read(JsonDocument.Parse($$"""{"type":"{{normalizer}}"}""").RootElement)(Aligned.Of(text)).Text.ToString());
+        Assert.Equal(expected, Normalizer.Read(JsonDocument.Parse($$"""{"type":"{{normalizer}}"}""").RootElement)(NormalizedString.Of(text)).Text.ToString());
 
     /// <summary>Whatever the file says, it is read or refused; any other exception would fail here.</summary>
     [Fact]
@@ -181,7 +181,7 @@ public sealed class TokenizerPartsTests : IDisposable
         }
     }
 
-    private static string Show(string text) => JsonValue.Create(Aligned.WellFormed(text)).ToJsonString();
+    private static string Show(string text) => JsonValue.Create(NormalizedString.WellFormed(text)).ToJsonString();
 
     private string Write(string name, string start, string part, string value)
     {

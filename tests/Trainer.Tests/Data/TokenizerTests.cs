@@ -232,11 +232,11 @@ public sealed class TokenizerTests : IDisposable
         foreach (var row in rows)
         {
             var actual = tokenizer.Encode(row.Text, special);
-            if (!row.Expected.SequenceEqual(actual)) wrong.Add($"{JsonValue.Create(Aligned.WellFormed(row.Text)).ToJsonString()}\n  expected {string.Join(' ', row.Expected.Take(40))}\n  actual   {string.Join(' ', actual.Take(40))}");
+            if (!row.Expected.SequenceEqual(actual)) wrong.Add($"{JsonValue.Create(NormalizedString.WellFormed(row.Text)).ToJsonString()}\n  expected {string.Join(' ', row.Expected.Take(40))}\n  actual   {string.Join(' ', actual.Take(40))}");
             else if (row.Decoded is { } text && tokenizer.Decode(actual, skipSpecial: false) is var decoded && decoded != text) wrong.Add($"decoded \"{decoded}\"\n  expected \"{text}\"");
         }
         // The two references differ on half characters, which Rust's strings cannot hold, and on letters that only one knows.
-        var apart = rows.Count(row => row is { Js: { } js, Rust: { } rust } && !js.SequenceEqual(rust) && Aligned.WellFormed(row.Text) == row.Text);
+        var apart = rows.Count(row => row is { Js: { } js, Rust: { } rust } && !js.SequenceEqual(rust) && NormalizedString.WellFormed(row.Text) == row.Text);
         if (special) Assert.InRange(apart, 0, count / 1000);
         Assert.True(wrong.Count == 0, $"{wrong.Count} of {count} differ:\n{string.Join('\n', wrong.OrderBy(line => line.Length).Take(8))}");
     }

@@ -22,8 +22,8 @@ public sealed class DecoderTests
     public void Packed_rows_lose_what_they_lose_alone(AdapterKind kind, string typeName)
     {
         var type = Enum.Parse<ScalarType>(typeName);
-        var alone = Enumerable.Range(0, rows.Count).Select(i => Batches.Form(rows, [[i]], packed: false)).ToArray();
-        var packed = Batches.Form(rows, [[0, 1, 2], [3, 4, 5, 6, 7]], packed: true);
+        var alone = Enumerable.Range(0, rows.Count).Select(i => Batches.Collate(rows, [[i]], packed: false)).ToArray();
+        var packed = Batches.Collate(rows, [[0, 1, 2], [3, 4, 5, 6, 7]], packed: true);
         var (one, other) = (Steps(kind, type, [alone], 1), Steps(kind, type, [[packed]], 1));
         Assert.Equal(one.Losses[0], other.Losses[0], one.Losses[0] * 2e-3);
         Assert.True(((one.B - other.B).norm() / one.B.norm()).item<float>() < 3e-2);
@@ -32,9 +32,9 @@ public sealed class DecoderTests
     [GpuTheory, InlineData(AdapterKind.Lora, 0), InlineData(AdapterKind.Qlora, 0), InlineData(AdapterKind.Qlora, 0.1), InlineData(AdapterKind.None, 0)]
     public void Recomputed_or_not_and_run_twice_the_bits_are_the_same(AdapterKind kind, double dropout)
     {
-        MicroBatch[][] batches = [[Batches.Form(rows, [[0], [2], [6]], packed: false)], [Batches.Form(rows, [[1, 4], [7, 5]], packed: true)]];
+        MicroBatch[][] batches = [[Batches.Collate(rows, [[0], [2], [6]], packed: false)], [Batches.Collate(rows, [[1, 4], [7, 5]], packed: true)]];
         var kept = Steps(kind, ScalarType.BFloat16, batches, 6, dropout);
-        foreach (var recompute in new Kept?[] { null, Kept.Nothing, Kept.Attention, Kept.Residual, Kept.Both })
+        foreach (var recompute in new SavedForBackward?[] { null, SavedForBackward.Nothing, SavedForBackward.Attention, SavedForBackward.Residual, SavedForBackward.Both })
         {
             var other = Steps(kind, ScalarType.BFloat16, batches, 6, dropout, recompute);
             Assert.Equal(kept.Losses, other.Losses);
@@ -46,13 +46,13 @@ public sealed class DecoderTests
     public void Wherever_things_lie_the_bits_are_the_same(AdapterKind kind, string typeName)
     {
         var type = Enum.Parse<ScalarType>(typeName);
-        MicroBatch[][] batches = [[Batches.Form(rows, [[0], [2], [6]], packed: false)], [Batches.Form(rows, [[1, 4], [7, 5]], packed: true)]];
+        MicroBatch[][] batches = [[Batches.Collate(rows, [[0], [2], [6]], packed: false)], [Batches.Collate(rows, [[1, 4], [7, 5]], packed: true)]];
         var plain = Steps(kind, type, batches, 6, rank: 8);
         var fused = type != ScalarType.Float32;
         Rung[] rungs =
         [
-            new(1, true, fused ? Kept.Both : Kept.Nothing, OffloadActivations: true), new(1, true, Kept.Nothing, OffloadActivations: true), new(1, OffloadOptimizer: true),
-            .. kind == AdapterKind.None ? Array.Empty<Rung>() : [new(1, StreamLayers: 3), new(1, StreamLayers: 8), new(1, true, fused ? Kept.Both : Kept.Nothing, true, true, 8), new(1, StreamLayers: 1)],
+            new(1, true, fused ? SavedForBackward.Both : SavedForBackward.Nothing, OffloadActivations: true), new(1, true, SavedForBackward.Nothing, OffloadActivations: true), new(1, OffloadOptimizer: true),
+            .. kind == AdapterKind.None ? Array.Empty<Rung>() : [new(1, StreamLayers: 3), new(1, StreamLayers: 8), new(1, true, fused ? SavedForBackward.Both : SavedForBackward.Nothing, true, true, 8), new(1, StreamLayers: 1)],
         ];
         foreach (var rung in rungs)
         {
@@ -73,7 +73,7 @@ public sealed class DecoderTests
     public void Gradients_in_sixteen_bits_are_those_of_fp32(AdapterKind kind, string typeName, int rank)
     {
         var type = Enum.Parse<ScalarType>(typeName);
-        MicroBatch[][] batches = [[Batches.Form(rows, [[0], [2], [6]], packed: false), Batches.Form(rows, [[4], [3]], packed: false)]];
+        MicroBatch[][] batches = [[Batches.Collate(rows, [[0], [2], [6]], packed: false), Batches.Collate(rows, [[4], [3]], packed: false)]];
         // Two steps, so that both factors of a LoRA pair have had a gradient; the mean of the gradients is what is compared.
         var (narrow, wide) = (Steps(kind, type, batches, 2, rank: rank), Steps(kind, ScalarType.Float32, batches, 2, rank: rank));
         Assert.Equal(wide.Losses[0], narrow.Losses[0], wide.Losses[0] * 5e-3);
@@ -83,7 +83,7 @@ public sealed class DecoderTests
 
     /// <param name="recompute">null runs layers once; else what their first run keeps.</param>
     /// <param name="rung">What is given up, from the start or after two steps.</param>
-    private static (List<double> Losses, Tensor B, Tensor Mean) Steps(AdapterKind kind, ScalarType type, MicroBatch[][] batches, int steps, double dropout = 0, Kept? recompute = null, int rank = 16,
+    private static (List<double> Losses, Tensor B, Tensor Mean) Steps(AdapterKind kind, ScalarType type, MicroBatch[][] batches, int steps, double dropout = 0, SavedForBackward? recompute = null, int rank = 16,
         Rung? rung = null, bool late = false, bool spill = false)
     {
         var spec = ModelSpec.Read(TestBackend.Nano);
@@ -98,18 +98,18 @@ public sealed class DecoderTests
         using var model = new Decoder(spec, weights, type, Gpu.Device);
         if (kind != AdapterKind.None)
             AdapterPass.Attach(model, new AdapterConfig { Rank = rank, Dropout = dropout }, 1);
-        if (recompute is { } keeps)
-            Recompute.Attach(model, keeps);
+        if (recompute is { } saves)
+            Recompute.Attach(model, saves);
         var config = new TrainConfig { LearningRate = kind == AdapterKind.None ? 1e-4 : 2e-3, Schedule = ScheduleKind.Constant };
         var trained = AdapterPass.Trained(model, kind, BiasMode.None);
         using var optimizer = new Optimizer(trained, config, Gpu.Device, type, rung is { OffloadOptimizer: true } && !late);
-        using var arrangement = new Arrangement(model, optimizer.ToHost, new Meter(), () => false, stream, Stream);
-        using var scale = type == ScalarType.Float16 ? new LossScale() : null;
-        var stepper = new Stepper(model, optimizer, new Schedule(config, steps), config, scale, new Meter());
+        using var arrangement = new MemorySettings(model, optimizer.OffloadToHost, new Meter(), () => false, stream, Stream);
+        using var scale = type == ScalarType.Float16 ? new GradScaler() : null;
+        var stepper = new TrainStep(model, optimizer, new Schedule(config, steps), config, scale, new Meter());
         var losses = Enumerable.Range(0, steps).Select(i =>
         {
             if (rung is not null && i == (late ? 2 : 0))
-                arrangement.Take(rung);
+                arrangement.Apply(rung);
             return stepper.Run(i, batches[i % batches.Length]).Loss;
         }).ToList();
         return (losses, optimizer.State[0].Tensor.cpu(), optimizer.State[1].Tensor.cpu());

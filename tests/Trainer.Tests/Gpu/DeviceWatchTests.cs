@@ -13,7 +13,7 @@ public sealed class DeviceWatchTests
     [GpuTheory, InlineData("lora"), InlineData("qlora"), InlineData("none")]
     public void A_run_never_holds_more_than_its_plan_and_a_twentieth(string kind)
     {
-        Cuda.ReleaseCached(Gpu.Device);
+        Cuda.EmptyCache(Gpu.Device);
         using var watch = new DeviceWatch();
         var run = new RandomRun(shape, $$""" "kind": "{{kind}}" """, """ "batchSize": 8, "microBatch": 8, "steps": 6, "learningRate": 1e-4 """,
             """ "checkpoint": { "every": 2 } """);
@@ -25,7 +25,7 @@ public sealed class DeviceWatchTests
     [GpuFact]
     public void A_run_that_goes_down_never_holds_more_than_its_plan_and_a_twentieth()
     {
-        Cuda.ReleaseCached(Gpu.Device);
+        Cuda.EmptyCache(Gpu.Device);
         using var neighbour = new Neighbour();
         using var watch = new DeviceWatch(() => neighbour.Bytes);
         var run = new RandomRun(shape, """ "kind": "lora" """, """ "batchSize": 8, "microBatch": 8, "steps": 8, "learningRate": 1e-4 """)

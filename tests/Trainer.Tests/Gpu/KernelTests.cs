@@ -26,21 +26,21 @@ public sealed class KernelTests
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
-        var (x, delta, weight, dy, onto) = (Random(type, rows, width), Random(type, rows, width), Random(type, width), Random(type, rows, width), Random(type, rows, width));
+        var (x, delta, weight, dy, accumulateInto) = (Random(type, rows, width), Random(type, rows, width), Random(type, width), Random(type, rows, width), Random(type, rows, width));
         var sum = x + delta;
-        var (y, rstd) = RmsNorm.Forward(x, delta, weight, 1e-6);
+        var (y, rstd) = FusedRmsNorm.Forward(x, delta, weight, 1e-6);
         Same(sum, delta);
-        var (expected, _) = RmsNorm.Reference(Wide(sum), Wide(weight), 1e-6);
+        var (expected, _) = FusedRmsNorm.Reference(Wide(sum), Wide(weight), 1e-6);
         Near(expected, y);
-        Near(RmsNorm.Reference(Wide(x), Wide(weight), 1e-6).Y, RmsNorm.Forward(x, null, weight, 1e-6).Y);
+        Near(FusedRmsNorm.Reference(Wide(x), Wide(weight), 1e-6).Y, FusedRmsNorm.Forward(x, null, weight, 1e-6).Y);
 
-        var rstd32 = RmsNorm.Reference(Wide(sum), Wide(weight), 1e-6).Rstd;
-        var back = RmsNorm.ReferenceBackward(Wide(dy), Wide(sum), Wide(weight), rstd32, null);
-        Near(back, RmsNorm.Backward(dy, sum, weight, rstd, null));
-        var added = back + Wide(onto);
-        Near(added, RmsNorm.Backward(dy, sum, weight, rstd, onto));
-        Near(added, onto);
-        Near((Wide(dy) * (Wide(sum) * rstd32)).sum(dim: 0), RmsNorm.WeightGradient(dy, sum, rstd), type == ScalarType.Float32 ? 1e-5 : 6e-3);
+        var rstd32 = FusedRmsNorm.Reference(Wide(sum), Wide(weight), 1e-6).Rstd;
+        var back = FusedRmsNorm.ReferenceBackward(Wide(dy), Wide(sum), Wide(weight), rstd32, null);
+        Near(back, FusedRmsNorm.Backward(dy, sum, weight, rstd, null));
+        var added = back + Wide(accumulateInto);
+        Near(added, FusedRmsNorm.Backward(dy, sum, weight, rstd, accumulateInto));
+        Near(added, accumulateInto);
+        Near((Wide(dy) * (Wide(sum) * rstd32)).sum(dim: 0), FusedRmsNorm.WeightGradient(dy, sum, rstd), type == ScalarType.Float32 ? 1e-5 : 6e-3);
     }
 
     [GpuTheory, MemberData(nameof(Rows))]
@@ -48,7 +48,7 @@ public sealed class KernelTests
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
-        foreach (var act in Gated.Activations)
+        foreach (var act in GatedActivation.Activations)
         {
             foreach (var fused in new[] { false, true })
             {
@@ -57,10 +57,10 @@ public sealed class KernelTests
                 var (gate, up) = fused ? (both.narrow(-1, 0, width), both.narrow(-1, width, width)) : (Random(type, 1, rows, width), Random(type, 1, rows, width));
                 var gradient = Random(type, 1, rows, width);
                 var (g, u, d) = (Wide(gate), Wide(up), Wide(gradient));
-                var expected = Gated.Reference(g, u, act);
-                Near(expected, Gated.Forward(gate, up, act));
-                Gated.ReferenceBackward(g, u, d, act);
-                Gated.Backward(gate, up, gradient, act);
+                var expected = GatedActivation.Reference(g, u, act);
+                Near(expected, GatedActivation.Forward(gate, up, act));
+                GatedActivation.ReferenceBackward(g, u, d, act);
+                GatedActivation.Backward(gate, up, gradient, act);
                 Near(g, gate);
                 Near(u, up);
                 Near(expected, gradient);
@@ -77,16 +77,16 @@ public sealed class KernelTests
         var lefts = Random(type, rows, 2 * rank);
         LowRank Part(double scale, Tensor left, params long[] right) => new(left, Random(type, right), scale);
         var (lowGate, lowUp, low) = (Part(0.5, lefts.narrow(1, 0, rank), width, rank), Part(2, lefts.narrow(1, rank, rank), width, rank), Part(-0.25, Random(type, rows, rank), rank, width));
-        foreach (var act in Gated.Activations)
+        foreach (var act in GatedActivation.Activations)
         {
             var both = Random(type, rows, 2 * width);
             var (gate, up) = fused ? (both.narrow(-1, 0, width), both.narrow(-1, width, width)) : (Random(type, rows, width), Random(type, rows, width));
             var gradient = Random(type, rows, width);
-            Assert.True(Gated.Adds(gate, width, rank));
+            Assert.True(GatedActivation.CanFuseLowRank(gate, width, rank));
             Tensor Added(Tensor x, LowRank part, bool turned) => (Wide(x) + (Wide(part.Left).matmul(turned ? Wide(part.Right) : Wide(part.Right).t()) * part.Scale)).to(type);
             var (g, u) = (Wide(Added(gate, lowGate, false)), Wide(Added(up, lowUp, false)));
-            var expected = Gated.Reference(g, u, act);
-            Near(expected, Gated.Forward(gate, up, lowGate, lowUp, act));
+            var expected = GatedActivation.Reference(g, u, act);
+            Near(expected, GatedActivation.Forward(gate, up, lowGate, lowUp, act));
             foreach (var withGradient in new[] { false, true })
             {
                 var (gate2, up2, gradient2) = (gate.clone(), up.clone(), gradient.clone());
@@ -96,8 +96,8 @@ public sealed class KernelTests
                     (gate2, up2) = (again.narrow(-1, 0, width), again.narrow(-1, width, width));
                 }
                 var (dg, du, d) = (g.clone(), u.clone(), withGradient ? Wide(Added(gradient, low, true)) : Wide(gradient));
-                Gated.ReferenceBackward(dg, du, d, act);
-                Gated.Backward(gate2, up2, gradient2, lowGate, lowUp, withGradient ? low : null, act);
+                GatedActivation.ReferenceBackward(dg, du, d, act);
+                GatedActivation.Backward(gate2, up2, gradient2, lowGate, lowUp, withGradient ? low : null, act);
                 Near(dg, gate2);
                 Near(du, up2);
                 Near(expected, gradient2);
@@ -122,9 +122,9 @@ public sealed class KernelTests
             foreach (var back in new[] { false, true })
             {
                 var (wideQ, wideK) = (Wide(q), Wide(k));
-                Rope.Reference(wideQ, Wide(cos), Wide(sin), back);
-                Rope.Reference(wideK, Wide(cos), Wide(sin), back);
-                Rope.Turn(q, k, cos, sin, back);
+                FusedRope.Reference(wideQ, Wide(cos), Wide(sin), back);
+                FusedRope.Reference(wideK, Wide(cos), Wide(sin), back);
+                FusedRope.Apply(q, k, cos, sin, back);
                 Near(wideQ, q);
                 Near(wideK, k);
             }
@@ -145,9 +145,9 @@ public sealed class KernelTests
         var wide = Wide(logits);
         var (expected, right) = CrossEntropy.Reference(wide, targets, 0.125, cap, gradient: true);
         var before = logits.clone();
-        var (evaluated, _) = CrossEntropy.Learn(logits, targets, 0.125, cap, gradient: false);
+        var (evaluated, _) = CrossEntropy.ForwardBackward(logits, targets, 0.125, cap, gradient: false);
         Same(before, logits);
-        var (losses, hits) = CrossEntropy.Learn(logits, targets, 0.125, cap, gradient: true);
+        var (losses, hits) = CrossEntropy.ForwardBackward(logits, targets, 0.125, cap, gradient: true);
         Near(expected, losses, 1e-5);
         Same(losses, evaluated);
         Near(wide, logits);
@@ -160,7 +160,7 @@ public sealed class KernelTests
         using var scope = NewDisposeScope();
         var logits = Random(ScalarType.BFloat16, 3, 1000);
         logits[1, 7] = tensor(float.NaN, ScalarType.BFloat16, Gpu.Device);
-        var (losses, _) = CrossEntropy.Learn(logits, zeros([3], int64, Gpu.Device), 1, 0, gradient: true);
+        var (losses, _) = CrossEntropy.ForwardBackward(logits, zeros([3], int64, Gpu.Device), 1, 0, gradient: true);
         var finite = losses.isfinite().cpu().data<bool>().ToArray();
         Assert.Equal([true, false, true], finite);
         Assert.True(logits[0].isfinite().all().cpu().item<bool>() && !logits[1].isfinite().all().cpu().item<bool>());

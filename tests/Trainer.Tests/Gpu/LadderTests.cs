@@ -51,7 +51,7 @@ internal sealed class Neighbour : IDisposable
     public void Grow()
     {
         var before = Cuda.FreeBytes()!.Value;
-        Cuda.ReleaseCached(Gpu.Device);
+        Cuda.EmptyCache(Gpu.Device);
         var after = Cuda.FreeBytes()!.Value;
         var bytes = after - (after - before) * 9 / 10;
         Bytes += bytes;                                                       // first: a watch never takes these for the run's
@@ -61,6 +61,6 @@ internal sealed class Neighbour : IDisposable
     public void Dispose()
     {
         taken.ForEach(Cuda.GiveBack);
-        Cuda.ReleaseCached(Gpu.Device);
+        Cuda.EmptyCache(Gpu.Device);
     }
 }

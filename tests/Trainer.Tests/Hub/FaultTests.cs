@@ -34,8 +34,8 @@ public sealed class FaultTests
         var limit = TimeSpan.FromSeconds(150);                                 // of the fast clock: three seconds, and one that passes by chance costs a part
         bench.Settings = kind switch
         {
-            FaultKind.Stall => bench.Settings with { Stall = limit },
-            FaultKind.Silent => bench.Settings with { Answer = limit },
+            FaultKind.Stall => bench.Settings with { StallTimeout = limit },
+            FaultKind.Silent => bench.Settings with { ResponseTimeout = limit },
             _ => bench.Settings,
         };
         var random = new Random(7);

@@ -149,7 +149,7 @@ public sealed class HubDataSetTests
         bench.Server.Files["data/test-0.jsonl"] = new("{}"u8.ToArray(), Large: false);
         bench.Server.Files["load.py"] = new("raise SystemExit"u8.ToArray(), Large: false);
         var source = HubDataSet.Parse("hf:org/model");
-        async Task<LocalModel> Bring(HubDataSet wanted, bool offline)
+        async Task<Snapshot> Bring(HubDataSet wanted, bool offline)
         {
             using var hub = new ModelHub(bench.Settings with { Offline = offline });
             return await hub.DataAsync(wanted, bench, default);

@@ -93,12 +93,12 @@ public sealed class SourceTests
         foreach (var (name, file) in bench.Server.Files.ToList())
             bench.Server.Files[$"container/model/{name}"] = file;
         bench.Settings = bench.Settings with { Azure = $"{bench.Server.Url}files", AzureSas = "?sig=abc" };
-        var expected = new ModelText(folder, new HashSet<int>()).Hash;
+        var expected = new ChatEncoder(folder, new HashSet<int>()).Hash;
         foreach (var source in new[] { "org/model", "modelscope:org/model", $"{bench.Server.Url}files", "az://account/container/model" })
         {
             var model = await bench.PullAsync(source);
             Assert.Equal(ModelLayout.Small.Append("model.safetensors").Order(StringComparer.Ordinal), model.Files.Select(file => file.Path));
-            Assert.Equal(expected, new ModelText(model.Folder, new HashSet<int>()).Hash);
+            Assert.Equal(expected, new ChatEncoder(model.Folder, new HashSet<int>()).Hash);
         }
     }
 

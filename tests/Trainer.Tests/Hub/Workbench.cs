@@ -19,8 +19,8 @@ internal sealed class Workbench : IPullWatcher, IDisposable
             Program = Root,
             PartBytes = 64 << 10,
             // A thread that gets no time is no stall: only tests of stalls have a limit that is ever reached.
-            Stall = Patience,
-            Answer = Patience,
+            StallTimeout = Patience,
+            ResponseTimeout = Patience,
         };
     }
 
@@ -43,14 +43,14 @@ internal sealed class Workbench : IPullWatcher, IDisposable
     public Func<string, long>? FreeBytes { get; set; }
 
     /// <summary>One pull in what could be a process of its own.</summary>
-    public async Task<LocalModel> PullAsync(string source = "org/model", string? revision = null, double speed = 50, CancellationToken stop = default)
+    public async Task<Snapshot> PullAsync(string source = "org/model", string? revision = null, double speed = 50, CancellationToken stop = default)
     {
         using var hub = new ModelHub(Settings, new FastClock(speed), () => 0.5) { FreeBytes = FreeBytes ?? (_ => long.MaxValue) };
         return await hub.PullAsync(ModelSource.Parse(source, Root), revision, this, stop);
     }
 
     /// <summary>That exactly the needed files are there, each with the server's bytes.</summary>
-    public void Same(LocalModel model)
+    public void Same(Snapshot model)
     {
         Assert.Equal(Server.Needed, model.Files.Select(file => file.Path));
         foreach (var name in Server.Needed)

@@ -80,7 +80,7 @@ public sealed class LadderTests
     }
 
     /// <summary>A fine-tune of the nano model over rows of 64 tokens.</summary>
-    private sealed class Training(AdapterKind kind, string train, string memory = "") : IWatcher
+    private sealed class Training(AdapterKind kind, string train, string memory = "") : ITrainingObserver
     {
         private readonly string folder = Directory.CreateTempSubdirectory("memopt ladder").FullName;
         private readonly List<double> losses = [];
@@ -118,7 +118,7 @@ public sealed class LadderTests
         {
             using var store = new LiteRunStore(Path.Combine(folder, "store"));
             start = new Meter().Now();
-            var result = Recipes.FineTune.Run(new Job
+            var result = Recipes.FineTuneRecipe.Run(new FineTuneJob
             {
                 Config = RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []),
                 Model = TestBackend.Nano,

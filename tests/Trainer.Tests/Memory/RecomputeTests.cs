@@ -20,12 +20,12 @@ public sealed class RecomputeTests
             using var scope = NewDisposeScope();
             using var model = Nano();
             if (recompute)
-                Recompute.Attach(model, Kept.Both);
+                Recompute.Attach(model, SavedForBackward.Both);
             var meter = new Meter();
             var run = model.RunLayer;
-            model.RunLayer = (layer, x, pass) =>
+            model.RunLayer = (layer, x, context) =>
             {
-                var result = run(layer, x, pass);
+                var result = run(layer, x, context);
                 meter.Sample();
                 return result;
             };
@@ -50,7 +50,7 @@ public sealed class RecomputeTests
         using var model = Nano();
         using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
         if (recompute)
-            Recompute.Attach(model, Kept.Both);
+            Recompute.Attach(model, SavedForBackward.Both);
         // What a step keeps shows in every twenty. .NET's compiler takes and gives back megabytes of the same heap, at first in most of them:
         // looks go on until some were still.
         var grown = new List<long>();
@@ -92,11 +92,11 @@ public sealed class RecomputeTests
     private static void Learn(Decoder model, int count, int length)
     {
         using var scope = NewDisposeScope();
-        using var pass = model.NewPass(length, learns: true, seed: 1);
+        using var context = model.NewContext(length, learns: true, seed: 1);
         var ids = arange(count * length, int64).remainder(4000).reshape(count, length);
-        var (hidden, back) = model.Hidden(ids, pass);
+        var (hidden, backward) = model.Forward(ids, context);
         var rows = arange(0, count * length - 1, int64);
-        var (sum, _, lossBack) = Head.Loss(model.lm_head, hidden, rows, ids.reshape(-1).narrow(0, 1, count * length - 1), 1e-3, pass);
-        back!(lossBack!(sum));
+        var (sum, _, lossBack) = ChunkedCrossEntropy.Loss(model.lm_head, hidden, rows, ids.reshape(-1).narrow(0, 1, count * length - 1), 1e-3, context);
+        backward!(lossBack!(sum));
     }
 }

@@ -141,7 +141,7 @@ public sealed class GoldenTests
             AdapterPass.Attach(model, new AdapterConfig { Dropout = 0.25 }, 7);
             using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
             if (recompute)
-                Recompute.Attach(model, Kept.Both);
+                Recompute.Attach(model, SavedForBackward.Both);
             var loss = Learn(model, batch, seed: 11).cpu().item<double>();
             return (loss, model.Linears().Select(slot => slot.Linear).OfType<LoraLinear>().Select(lora => lora.lora_B.Grad!.clone()).ToList());
         }).ToList();
@@ -186,12 +186,12 @@ public sealed class GoldenTests
         foreach (var (part, labels) in batch.Zip(shifted))
         {
             using var scope = NewDisposeScope();
-            using var pass = model.NewPass((int)part.Ids.shape[1], learns: true, seed: seed);
-            var (hidden, back) = model.Hidden(part.Ids, pass);
+            using var context = model.NewContext((int)part.Ids.shape[1], learns: true, seed: seed);
+            var (hidden, backward) = model.Forward(part.Ids, context);
             var flat = cat([labels, full([labels.shape[0], 1], -100, int64, labels.device)], 1).reshape(-1);
             var rows = flat.ne(-100).nonzero().squeeze(1);
-            var (sum, _, lossBack) = Head.Loss(model.lm_head, hidden, rows, flat.index_select(0, rows), 1.0 / count, pass);
-            back!(lossBack!(sum));
+            var (sum, _, lossBack) = ChunkedCrossEntropy.Loss(model.lm_head, hidden, rows, flat.index_select(0, rows), 1.0 / count, context);
+            backward!(lossBack!(sum));
             total.add_(sum / count);
         }
         return total;

@@ -26,7 +26,7 @@ public sealed class NvrtcTests : IDisposable
             foreach (var type in new[] { ScalarType.Float32, ScalarType.BFloat16, ScalarType.Float16 })
                 Assert.True(compiler.Compile(file, Kernel.Source(file, type), capability).Length > 500);
         }
-        Assert.True(compiler.Serves(capability) && !compiler.Serves(capability + 1000));
+        Assert.True(compiler.Supports(capability) && !compiler.Supports(capability + 1000));
         Assert.Equal(Kernel.Files.Count * 3, compiler.Compiled);
         var again = Nvrtc.Find(Folder!, cache)!;
         foreach (var file in Kernel.Files)

@@ -35,11 +35,11 @@ public sealed class MemoryPlanTests
     public void Fused_attention_and_only_that_keeps_its_result()
     {
         var config = new RunConfig { Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true }, Train = new() { BatchSize = 2 } };
-        MemoryPlan Of(bool fused, Kept keep) => MemoryPlan.For(config with { Memory = config.Memory with { Keep = keep } }, llama, new PlanDevice("cuda", null, 2) { FusedAttention = fused }, 24);
+        MemoryPlan Of(bool fused, SavedForBackward keep) => MemoryPlan.For(config with { Memory = config.Memory with { Keep = keep } }, llama, new PlanDevice("cuda", null, 2) { FusedAttention = fused }, 24);
         // Two layers' results of 64 numbers a token in two bytes, and four fp32 sums: the last layer is run once.
-        Assert.Equal(2 * 48 * (64 * 2 + 4 * 4), Row(Of(true, Kept.Attention), MemoryPlan.Activations) - Row(Of(true, Kept.Nothing), MemoryPlan.Activations));
-        Assert.Equal(Row(Of(false, Kept.Nothing), MemoryPlan.Activations), Row(Of(false, Kept.Attention), MemoryPlan.Activations));
-        Assert.True(Row(Of(false, Kept.Nothing), MemoryPlan.Activations) > Row(Of(true, Kept.Nothing), MemoryPlan.Activations));
+        Assert.Equal(2 * 48 * (64 * 2 + 4 * 4), Row(Of(true, SavedForBackward.Attention), MemoryPlan.Activations) - Row(Of(true, SavedForBackward.Nothing), MemoryPlan.Activations));
+        Assert.Equal(Row(Of(false, SavedForBackward.Nothing), MemoryPlan.Activations), Row(Of(false, SavedForBackward.Attention), MemoryPlan.Activations));
+        Assert.True(Row(Of(false, SavedForBackward.Nothing), MemoryPlan.Activations) > Row(Of(true, SavedForBackward.Nothing), MemoryPlan.Activations));
     }
 
     [Fact]

@@ -12,7 +12,7 @@ internal static class RunsCommand
         return new Command("runs", "Query past runs and look after their store.\n\nExample:\n  dotnet memopt runs list\n  dotnet memopt runs show")
         {
             RunsList.Create(), RunsShow.Create(), RunsCompare.Compare(), RunsCompare.Diff(), RunsTail.Create(), RunsRemove.Create(),
-            RunsUpkeep.Doctor(), RunsUpkeep.Backup(), RunsUpkeep.Export(), RunsUpkeep.Import(), RunsUpkeep.Collect(),
+            RunsMaintenance.Doctor(), RunsMaintenance.Backup(), RunsMaintenance.Export(), RunsMaintenance.Import(), RunsMaintenance.Collect(),
         };
     }
 

@@ -18,7 +18,7 @@ internal static class RunsCompare
         var command = new Command("compare", "Runs side by side: settings that differ, metrics, curves.\n\nExample:\n  dotnet memopt runs compare 261124a 261124b --metric eval_loss") { ids, metric, log, store, json };
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
-            using var runs = Workplace.Store(parsed.GetValue(store));
+            using var runs = CurrentProject.Store(parsed.GetValue(store));
             var chosen = parsed.GetValue(ids)!.Select(id => RunsCommand.Need(runs, id)).ToList();
             if (chosen.GroupBy(run => run.Start.Id).FirstOrDefault(same => same.Count() > 1) is { } twice)
                 throw new UserFault($"Run {twice.Key} is named twice.", next: "dotnet memopt runs list");
@@ -76,7 +76,7 @@ internal static class RunsCompare
         var command = new Command("diff", "What tells two runs apart: config, hashes, code, environment, memory, result.\n\nExample:\n  dotnet memopt runs diff 261124a 261124b") { a, b, store, json };
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
-            using var runs = Workplace.Store(parsed.GetValue(store));
+            using var runs = CurrentProject.Store(parsed.GetValue(store));
             var (one, other) = (RunsCommand.Need(runs, parsed.GetValue(a)), RunsCommand.Need(runs, parsed.GetValue(b)));
             var differences = RunDiff.Between(one, other);
             if (parsed.GetValue(json))

@@ -30,7 +30,7 @@ internal static class RunsList
         command.Aliases.Add("search");
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
-            using var runs = Workplace.Store(parsed.GetValue(store));
+            using var runs = CurrentProject.Store(parsed.GetValue(store));
             var asked = (parsed.GetValue(columns) ?? []).SelectMany(Apart).ToList();
             IReadOnlyList<string> shown = asked.Count > 0 ? asked : usual;
             var found = runs.Find(new RunQuery

@@ -27,10 +27,10 @@ internal static class RunsRemove
         });
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
-            using var runs = Workplace.Store(parsed.GetValue(store));
+            using var runs = CurrentProject.Store(parsed.GetValue(store));
             var leaving = Chosen(runs, parsed.GetValue(ids)!, parsed.GetValue(filter));
-            var checkpoints = RunsUpkeep.Checkpoints(parsed.GetValue(store), [.. leaving.Select(run => run.Start.Id)]).ToList();
-            var staying = Artifacts(runs, Workplace.Artifacts(parsed.GetValue(store)), leaving);
+            var checkpoints = RunsMaintenance.Checkpoints(parsed.GetValue(store), [.. leaving.Select(run => run.Start.Id)]).ToList();
+            var staying = Artifacts(runs, CurrentProject.Artifacts(parsed.GetValue(store)), leaving);
             if (leaving.Count > 0 && !parsed.GetValue(yes) && !Agreed(leaving, parsed.GetValue(json)))
                 return 1;
             // What a run left before the run itself: after a kill it is found again.

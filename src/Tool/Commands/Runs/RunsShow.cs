@@ -19,7 +19,7 @@ internal static class RunsShow
         var command = new Command("show", "Show one run: settings, memory estimated and measured, steps, result. The newest when none is named.\n\nExample:\n  dotnet memopt runs show\n  dotnet memopt runs show 261124 --all") { id, all, store, json };
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {
-            using var runs = Workplace.Store(parsed.GetValue(store));
+            using var runs = CurrentProject.Store(parsed.GetValue(store));
             var run = RunsCommand.Need(runs, parsed.GetValue(id));
             if (parsed.GetValue(json))
                 Shell.Print(RunView.Of(run, runs) with { Steps = runs.Steps(run.Start.Id) });

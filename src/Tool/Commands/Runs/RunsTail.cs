@@ -19,7 +19,7 @@ internal static class RunsTail
         var command = new Command("tail", "The last values of a run; -f goes on while it trains.\n\nExample:\n  dotnet memopt runs tail -f") { id, follow, lines, metrics, store, json };
         command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
         {
-            using var runs = Workplace.Store(parsed.GetValue(store));
+            using var runs = CurrentProject.Store(parsed.GetValue(store));
             Follow(runs, RunsCommand.Need(runs, parsed.GetValue(id)), parsed.GetValue(follow), parsed.GetValue(lines), (parsed.GetValue(metrics) ?? []).SelectMany(RunsList.Apart).ToHashSet(), parsed.GetValue(json), stop);
             return 0;
         })));

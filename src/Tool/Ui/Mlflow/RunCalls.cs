@@ -18,7 +18,7 @@ internal sealed class RunCalls(LiteRunStore store, OpenRuns open, ExperimentCall
     {
         var experiment = ExperimentCalls.Active(request.Text("experiment_id") is { Length: > 0 } asked ? experiments.Known(asked) : store.Experiments.Get("0")!);
         var tags = Tags(request.Messages("tags"));
-        var id = Session.NewId();
+        var id = RunLauncher.NewId();
         if (request.Text("run_name") is { Length: > 0 } name)
         {
             if (tags.GetValueOrDefault(Answers.RunName, name) != name)

@@ -26,7 +26,7 @@ internal static class Builtins
         var items = new List<object?>();
         for (Int128 i = start; step > 0 ? i < stop : i > stop; i += step)
         {
-            if (items.Count >= Cost.List) throw new JinjaException($"a range longer than {Cost.List}");
+            if (items.Count >= RenderCost.List) throw new JinjaException($"a range longer than {RenderCost.List}");
             items.Add((long)i);
         }
         return items;

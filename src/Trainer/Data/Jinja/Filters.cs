@@ -19,7 +19,7 @@ internal static class Filters
         object? Argument(int at, string key, object? otherwise = null) => given.Count > at ? given[at] : named.GetValueOrDefault(key, otherwise);
         string Text() => Values.Print(value);
         RuntimeHelpers.EnsureSufficientExecutionStack();   // map may name map
-        Cost.Spend(Cost.Size(value) + given.Count);
+        RenderCost.Spend(RenderCost.Size(value) + given.Count);
         switch (name)
         {
             case "tojson":
@@ -36,8 +36,8 @@ internal static class Filters
             case "length" or "count": return value is string letters ? letters.EnumerateRunes().LongCount() : (long)Values.Items(value).Count;
             case "string": return Text();
             case "safe" or "escape" or "e" or "forceescape": return name == "safe" ? Text() : Escape(Text());
-            case "upper": return Case.Upper(Text());
-            case "lower": return Case.Lower(Text());
+            case "upper": return CaseMapping.Upper(Text());
+            case "lower": return CaseMapping.Lower(Text());
             case "title": return Methods.Title(Text(), jinja: true);
             case "capitalize": return Methods.Capitalize(Text());
             case "replace": return Methods.Replace(Text(), Values.Print(Argument(0, "old")), Values.Print(Argument(1, "new")), Argument(2, "count") is long most ? most : -1);
@@ -45,7 +45,7 @@ internal static class Filters
             case "join":
                 var parts = Values.Items(value);
                 if (Argument(1, "attribute") is { } attribute) parts = [.. parts.Select(part => Path(part, attribute))];
-                return Cost.Join(Values.Print(Argument(0, "d", "")), parts.Select(Values.Print));
+                return RenderCost.Join(Values.Print(Argument(0, "d", "")), parts.Select(Values.Print));
             case "list": return Values.Items(value).ToList();
             case "first": return Values.Items(value) is [var head, ..] ? head : new Undefined("first");
             case "last": return Values.Items(value) is [.., var tail] ? tail : new Undefined("last");
@@ -103,7 +103,7 @@ internal static class Filters
             case "groupby": return Groups(Values.Items(value), entry => Path(entry, Argument(0, "attribute"), Argument(1, "default")), Values.True(Argument(2, "case_sensitive")));
             case "center": return Methods.Center(Text(), Argument(0, "width") is long wide ? wide : 80, ' ');
             case "truncate": return Truncate(Text(), Argument(0, "length") is long length ? length : 255, Values.True(Argument(1, "killwords")), Values.Print(Argument(2, "end", "...")), Argument(3, "leeway") is long leeway ? leeway : 5);
-            case "urlencode": return value is not (List<object?> or DictValue) ? Encode(Text()) : Cost.Join("&", (value is DictValue ? Pairs(value) : Values.Items(value)).Select(pair => Cost.Join("=", Values.Items(pair).Select(entry => EncodeQuery(Values.Print(entry))))));
+            case "urlencode": return value is not (List<object?> or DictValue) ? Encode(Text()) : RenderCost.Join("&", (value is DictValue ? Pairs(value) : Values.Items(value)).Select(pair => RenderCost.Join("=", Values.Items(pair).Select(entry => EncodeQuery(Values.Print(entry))))));
             case "wordcount": return Words(Text());
             default: throw new JinjaException($"the filter '{name}' is not supported");
         }
@@ -113,13 +113,13 @@ internal static class Filters
     private static List<object?> Some(object? value) => Values.True(value) ? Values.Items(value) : [];
 
     private static bool Passes(object? value, List<object?> test) =>
-        test.Count == 0 ? Values.True(value) : Tests.Holds(Values.Print(test[0]), value, [.. test.Skip(1)]);
+        test.Count == 0 ? Values.True(value) : TestBuiltins.Holds(Values.Print(test[0]), value, [.. test.Skip(1)]);
 
     /// <summary>An item, or an item of an item by dots; a default stands in at whichever step nothing is found.</summary>
     private static object? Path(object? value, object? path, object? otherwise = null)
     {
-        if (path is string { Length: > LongestPath }) throw Cost.TooLong;
-        Cost.Spend(Cost.Size(path));
+        if (path is string { Length: > LongestPath }) throw RenderCost.TooLong;
+        RenderCost.Spend(RenderCost.Size(path));
         foreach (var key in path is long at ? [at] : Values.Print(path).Split('.').Select(part => long.TryParse(part, out var index) ? (object)index : part))
         {
             value = Operators.Index(value, key);
@@ -173,21 +173,21 @@ internal static class Filters
     private static string Indent(string text, object? width, bool first, bool blank)
     {
         var margin = width is string given ? given : new string(' ', (int)Math.Clamp(Values.Whole(width), 0, 1000));
-        return Cost.Join("\n", Methods.Parts(text, "\n").Select((line, index) =>
+        return RenderCost.Join("\n", Methods.Parts(text, "\n").Select((line, index) =>
             (index == 0 ? first : blank || line.Length > 0) ? margin + line : line));
     }
 
     private static List<object?> Batch(List<object?> items, long size, object? fill)
     {
         if (size < 1) throw new JinjaException("batch needs a size of 1 or more");
-        var rows = items.Chunk((int)Math.Min(size, Cost.List)).Select(row => (object?)row.ToList()).ToList();
-        if (fill is not null && rows is [.., List<object?> last]) last.AddRange(Enumerable.Repeat(fill, (int)Math.Min(size, Cost.List) - last.Count));
+        var rows = items.Chunk((int)Math.Min(size, RenderCost.List)).Select(row => (object?)row.ToList()).ToList();
+        if (fill is not null && rows is [.., List<object?> last]) last.AddRange(Enumerable.Repeat(fill, (int)Math.Min(size, RenderCost.List) - last.Count));
         return rows;
     }
 
     private static List<object?> Slice(List<object?> items, long count, object? fill)
     {
-        if (count is < 1 or > Cost.List) throw new JinjaException("slice needs a number of 1 or more");
+        if (count is < 1 or > RenderCost.List) throw new JinjaException("slice needs a number of 1 or more");
         var (size, longer, rows, at) = (items.Count / (int)count, items.Count % (int)count, new List<object?>(), 0);
         for (var i = 0; i < count; i++)
         {
@@ -236,7 +236,7 @@ internal static class Filters
 
     private static string Escaped(string text)
     {
-        Cost.Fit(9L * text.Length);   // three bytes a character, three characters a byte
+        RenderCost.Fit(9L * text.Length);   // three bytes a character, three characters a byte
         return Uri.EscapeDataString(text);
     }
 }

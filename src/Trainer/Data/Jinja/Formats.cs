@@ -29,7 +29,7 @@ internal static partial class Formats
             var field = PercentField().Match(format, i);
             if (!field.Success) throw new JinjaException("a format that ends in %");
             i += field.Length;
-            Cost.Spend(field.Length);
+            RenderCost.Spend(field.Length);
             var type = field.Groups["type"].Value[0];
             if (type == '%')
             {
@@ -50,7 +50,7 @@ internal static partial class Formats
                 'f' or 'F' or 'e' or 'E' or 'g' => Signed(Values.Real(value), flags, Real(type, precision ?? 6)),
                 _ => throw new JinjaException($"the format %{type} is not supported"),
             };
-            Cost.Fit((long)output.Length + text.Length);
+            RenderCost.Fit((long)output.Length + text.Length);
             output.Append(Pad(text, Number(field.Groups["width"]) ?? 0, flags.Contains('0') && type is not ('s' or 'r') ? '0' : ' ', flags.Contains('-') ? '<' : flags.Contains('0') ? '=' : '>'));
         }
         if (used < values.Count && values is not [DictValue]) throw new JinjaException("too many values for the format");

@@ -4,7 +4,7 @@ using System.Text;
 
 namespace Memopt.Trainer.Data.Jinja;
 
-/// <summary>Runs a template's tree. It sees only the values it is given, and what it costs is bounded (<see cref="Cost"/>).</summary>
+/// <summary>Runs a template's tree. It sees only the values it is given, and what it costs is bounded (<see cref="RenderCost"/>).</summary>
 internal sealed partial class Interpreter
 {
     private const int DeepestCall = 100;
@@ -55,12 +55,12 @@ internal sealed partial class Interpreter
         return (run.root.ToString(), run.generated);
     }
 
-    private static void Step() => Cost.Spend(StepWork);
+    private static void Step() => RenderCost.Spend(StepWork);
 
     private static object? Bounded(object? value)
     {
-        Cost.Spend(Cost.Size(value));
-        return value is string { Length: > Cost.Text } or List<object?> { Count: > Cost.List } ? throw Cost.TooLong : value;
+        RenderCost.Spend(RenderCost.Size(value));
+        return value is string { Length: > RenderCost.Text } or List<object?> { Count: > RenderCost.List } ? throw RenderCost.TooLong : value;
     }
 
     private Flow Execute(IReadOnlyList<Statement> body)
@@ -76,8 +76,8 @@ internal sealed partial class Interpreter
 
     private void Write(string text)
     {
-        if (output.Length + text.Length > Cost.Text) throw new JinjaException($"more than {Cost.Text} characters of output");
-        Cost.Spend(text.Length);
+        if (output.Length + text.Length > RenderCost.Text) throw new JinjaException($"more than {RenderCost.Text} characters of output");
+        RenderCost.Spend(text.Length);
         output.Append(text);
     }
 
@@ -108,7 +108,7 @@ internal sealed partial class Interpreter
                     for (var i = 0; i < values.Count; i++) Assign(block.Sets[i].Target, values[i]);
                     return Execute(block.Body);
                 });
-            case Statement.Generation block:
+            case Statement.GenerationBlock block:
                 var start = output.Length;
                 var flow = Scoped(() => Execute(block.Body));
                 if (output == root && output.Length > start) generated.Add((start, output.Length));

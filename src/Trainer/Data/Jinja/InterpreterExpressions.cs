@@ -55,7 +55,7 @@ internal sealed partial class Interpreter
             case Expression.Slice slice: return Operators.Slice(Evaluate(slice.Of), Bound(slice.Start), Bound(slice.Stop), Bound(slice.Step));
             case Expression.Call call: return Invoke(call);
             case Expression.Filter filter: return ApplyFilter(filter.Key, Evaluate(filter.Of!), filter.Arguments);
-            case Expression.Test test: return Tests.Holds(test.Key, Evaluate(test.Of), Evaluate(test.Arguments).Positional) != test.Negated;
+            case Expression.Test test: return TestBuiltins.Holds(test.Key, Evaluate(test.Of), Evaluate(test.Arguments).Positional) != test.Negated;
             case Expression.Choice choice:
                 return Values.True(Evaluate(choice.When)) ? Evaluate(choice.Then) : choice.Else is null ? new Undefined("") : Evaluate(choice.Else);
             case Expression.Unary { Operator: "not" } not: return !Values.True(Evaluate(not.Of));

@@ -17,8 +17,8 @@ internal sealed record JsonWriter(bool EnsureAscii, string? Indent, string ItemS
     private void Write(object? value, int depth)
     {
         Values.CheckDepth(depth);
-        Cost.Spend(16);
-        Cost.Fit(output.Length);
+        RenderCost.Spend(16);
+        RenderCost.Fit(output.Length);
         switch (value)
         {
             case string text: Text(text); break;
@@ -51,7 +51,7 @@ internal sealed record JsonWriter(bool EnsureAscii, string? Indent, string ItemS
         for (var i = 0; i < items.Count; i++)
         {
             if (i > 0) output.Append(ItemSeparator);
-            Cost.Fit(output.Length);
+            RenderCost.Fit(output.Length);
             Line(depth + 1);
             write(items[i]);
         }
@@ -63,15 +63,15 @@ internal sealed record JsonWriter(bool EnsureAscii, string? Indent, string ItemS
     {
         if (Indent is null) return;
         output.Append('\n');
-        Cost.Spend(depth * (Indent.Length + 1L));
-        Cost.Fit(output.Length + (long)depth * Indent.Length);
+        RenderCost.Spend(depth * (Indent.Length + 1L));
+        RenderCost.Fit(output.Length + (long)depth * Indent.Length);
         for (var i = 0; i < depth; i++) output.Append(Indent);
     }
 
     private void Text(string text)
     {
-        Cost.Spend(text.Length);
-        Cost.Fit(output.Length + (long)text.Length);
+        RenderCost.Spend(text.Length);
+        RenderCost.Fit(output.Length + (long)text.Length);
         output.Append('"');
         foreach (var unit in text)
         {

@@ -46,15 +46,15 @@ internal static class Methods
         "partition" => (given, _) => Parts(text, Required(given, 0, name), 1) is [var a, var b] ? new TupleValue([a, given[0], b]) : new TupleValue([text, "", ""]),
         "startswith" => (given, _) => Any(given, name, part => text.StartsWith(part, StringComparison.Ordinal)),
         "endswith" => (given, _) => Any(given, name, part => text.EndsWith(part, StringComparison.Ordinal)),
-        "upper" => (_, _) => Case.Upper(text),
-        "lower" => (_, _) => Case.Lower(text),
+        "upper" => (_, _) => CaseMapping.Upper(text),
+        "lower" => (_, _) => CaseMapping.Lower(text),
         "title" => (_, _) => Title(text, jinja: false),
         "capitalize" => (_, _) => Capitalize(text),
         "replace" => (given, named) => Replace(text, Required(given, 0, name), Required(given, 1, name), (given.Count > 2 ? given[2] : named.GetValueOrDefault("count")) as long? ?? -1),
         "find" => (given, _) => First(text, Required(given, 0, name)),
         "rfind" => (given, _) => Last(text, Required(given, 0, name)),
         "count" => (given, _) => Occurrences(text, Required(given, 0, name)),
-        "join" => (given, _) => Cost.Join(text, Values.Items(given.Count > 0 ? given[0] : null).Select(item => item as string ?? throw new JinjaException($"join of {Values.TypeName(item)}"))),
+        "join" => (given, _) => RenderCost.Join(text, Values.Items(given.Count > 0 ? given[0] : null).Select(item => item as string ?? throw new JinjaException($"join of {Values.TypeName(item)}"))),
         "format" => (given, named) => Format(text, given, named),
         "isdigit" or "isnumeric" or "isdecimal" => (_, _) => text.Length > 0 && text.EnumerateRunes().All(Rune.IsDigit),
         "isalpha" => (_, _) => text.Length > 0 && text.EnumerateRunes().All(Rune.IsLetter),
@@ -105,7 +105,7 @@ internal static class Methods
         return several.Any(part =>
         {
             var text = Values.Print(part);
-            Cost.Spend(text.Length);
+            RenderCost.Spend(text.Length);
             return holds(text);
         });
     }
@@ -142,7 +142,7 @@ internal static class Methods
         {
             while (i < text.Length && char.IsWhiteSpace(text[i])) i++;
             if (i >= text.Length) break;
-            Cost.Fit(words.Count + 1, Cost.List);
+            RenderCost.Fit(words.Count + 1, RenderCost.List);
             var start = i;
             if (most >= 0 && words.Count == most)
             {
@@ -162,7 +162,7 @@ internal static class Methods
         var parts = Parts(text, separator);
         if (most < 0 || parts.Count - 1 <= most) return [.. parts];
         var head = parts.Count - (int)most;
-        return [Cost.Join(separator, parts.Take(head)), .. parts.Skip(head)];
+        return [RenderCost.Join(separator, parts.Take(head)), .. parts.Skip(head)];
     }
 
     /// <summary>The parts of a text between the places of another, of which there may be a limit.</summary>
@@ -173,7 +173,7 @@ internal static class Methods
         foreach (var at in new Search(separator).All(text))
         {
             if (parts.Count == most) break;
-            Cost.Fit(parts.Count + 1, Cost.List);
+            RenderCost.Fit(parts.Count + 1, RenderCost.List);
             parts.Add(text[from..at]);
             from = at + separator.Length;
         }
@@ -192,7 +192,7 @@ internal static class Methods
             if (text[i] is not ('\n' or '\r' or '\v' or '\f' or (>= '\u001C' and <= '\u001E') or '\u0085' or '\u2028' or '\u2029')) continue;
             var end = i;
             if (text[i] == '\r' && i + 1 < text.Length && text[i + 1] == '\n') i++;
-            Cost.Fit(lines.Count + 1, Cost.List);
+            RenderCost.Fit(lines.Count + 1, RenderCost.List);
             lines.Add(text[start..(ends ? i + 1 : end)]);
             start = i + 1;
         }
@@ -207,7 +207,7 @@ internal static class Methods
         foreach (var at in new Search(old).All(text))
         {
             if (most-- == 0) break;
-            Cost.Fit((long)output.Length + at - done + with.Length);
+            RenderCost.Fit((long)output.Length + at - done + with.Length);
             output.Append(text, done, at - done).Append(with);
             done = at + old.Length;
         }
@@ -217,7 +217,7 @@ internal static class Methods
     // Python finds an empty str before each character and at the end.
     private static string Between(string text, string with, long most)
     {
-        Cost.Fit((text.Length + 1L) * with.Length);
+        RenderCost.Fit((text.Length + 1L) * with.Length);
         var output = new StringBuilder();
         foreach (var rune in text.EnumerateRunes()) output.Append(most-- != 0 ? with : "").Append(rune.ToString(), 0, rune.Utf16SequenceLength);
         return output.Append(most != 0 ? with : "").ToString();
@@ -255,8 +255,8 @@ internal static class Methods
                 else if (int.TryParse(field, NumberStyles.None, null, out var index) && index < given.Count) value = given[index];
                 else throw new JinjaException($"the format field '{{{field}}}' is not supported");
                 var made = Formats.Brace(value, spec);
-                Cost.Spend(made.Length + field.Length + 1);
-                Cost.Fit((long)output.Length + made.Length);
+                RenderCost.Spend(made.Length + field.Length + 1);
+                RenderCost.Fit((long)output.Length + made.Length);
                 output.Append(made);
                 i = close;
             }

@@ -17,7 +17,7 @@ internal static class Operators
             case "*" when left is long count && right is string text: return Repeat(text, count);
             case "*" when left is long && right is List<object?>: return Operate(symbol, right, left);
             case "*" when left is List<object?> list && right is long count:
-                if (count * (double)list.Count > Cost.List) throw Cost.TooLong;
+                if (count * (double)list.Count > RenderCost.List) throw RenderCost.TooLong;
                 var many = list.Count == 0 ? [] : Enumerable.Repeat(list, (int)Math.Max(0, count)).SelectMany(items => items);
                 return list is TupleValue ? new TupleValue(many) : many.ToList();
             case "%" when left is string format: return Formats.Percent(format, right is TupleValue several ? several : [right]);
@@ -68,23 +68,23 @@ internal static class Operators
 
     private static string Joined(string left, string right)
     {
-        Cost.Spend((long)left.Length + right.Length);
-        Cost.Fit((long)left.Length + right.Length);
+        RenderCost.Spend((long)left.Length + right.Length);
+        RenderCost.Fit((long)left.Length + right.Length);
         return left + right;
     }
 
     private static List<object?> Joined(List<object?> left, List<object?> right)
     {
-        Cost.Spend(left.Count + right.Count);
-        Cost.Fit(left.Count + right.Count, Cost.List);
+        RenderCost.Spend(left.Count + right.Count);
+        RenderCost.Fit(left.Count + right.Count, RenderCost.List);
         return [.. left, .. right];
     }
 
     private static string Repeat(string text, long count)
     {
         if (text.Length == 0 || count <= 0) return "";
-        if (text.Length * (double)count > Cost.Text) throw Cost.TooLong;
-        Cost.Spend(text.Length * count);
+        if (text.Length * (double)count > RenderCost.Text) throw RenderCost.TooLong;
+        RenderCost.Spend(text.Length * count);
         return new StringBuilder(text.Length * (int)count).Insert(0, text, (int)count).ToString();
     }
 
@@ -129,7 +129,7 @@ internal static class Operators
     /// <summary>A method that tells of the work that it has with its own text, list or dict.</summary>
     private static Callable Costing(Callable method, long work) => (given, named) =>
     {
-        Cost.Spend(work);
+        RenderCost.Spend(work);
         return method(given, named);
     };
 
@@ -155,7 +155,7 @@ internal static class Operators
         var plain = of is string given && IsPlain(given) ? given : null;
         var items = plain is null ? Values.Items(of) : [];
         var (step, count) = (by ?? 1, plain?.Length ?? items.Count);
-        Cost.Spend(count);
+        RenderCost.Spend(count);
         if (step == 0) throw new JinjaException("a slice with step 0");
         long Clamp(long? bound, long otherwise) => bound is not { } given ? otherwise
             : Math.Clamp(given < 0 ? given + count : given, step > 0 ? 0 : -1, step > 0 ? count : count - 1);
@@ -170,7 +170,7 @@ internal static class Operators
     /// <summary>Whether each character of a text is one unit of it, as nearly always, so that places need no counting.</summary>
     private static bool IsPlain(string text)
     {
-        Cost.Spend(text.Length / 16);
+        RenderCost.Spend(text.Length / 16);
         return !text.AsSpan().ContainsAnyInRange('\uD800', '\uDFFF');
     }
 }

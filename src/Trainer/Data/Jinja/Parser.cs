@@ -105,7 +105,7 @@ internal sealed partial class Parser(List<Token> tokens)
             case "with": return With();
             case "generation":
                 Need(TokenKind.CloseTag);
-                return new Statement.Generation(BodyTo("endgeneration"));
+                return new Statement.GenerationBlock(BodyTo("endgeneration"));
             case "break" or "continue":
                 Need(TokenKind.CloseTag);
                 return new Statement.Jump(name == "continue");

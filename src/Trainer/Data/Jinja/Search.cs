@@ -14,7 +14,7 @@ internal sealed class Search(string part)
     public int In(string text, int from = 0)
     {
         var at = part.Length <= Short ? text.IndexOf(part, from, StringComparison.Ordinal) : Long(text, from);
-        Cost.Spend((at < 0 ? text.Length : at) - from + part.Length);
+        RenderCost.Spend((at < 0 ? text.Length : at) - from + part.Length);
         return at;
     }
 
@@ -40,7 +40,7 @@ internal sealed class Search(string part)
         var matched = 0;
         for (var i = from; i < text.Length; i++)
         {
-            if (i % 4096 == 0) Cost.Spend(4096);
+            if (i % 4096 == 0) RenderCost.Spend(4096);
             while (matched > 0 && text[i] != part[matched]) matched = matches[matched - 1];
             if (text[i] == part[matched]) matched++;
             if (matched == part.Length) return i + 1 - part.Length;

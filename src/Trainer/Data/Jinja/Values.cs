@@ -106,7 +106,7 @@ internal static class Values
     private static void Compared(object? left, object? right, int depth)
     {
         CheckDepth(depth);
-        Cost.Spend(left is string a && right is string b ? Math.Min(a.Length, b.Length) + 16 : 16);
+        RenderCost.Spend(left is string a && right is string b ? Math.Min(a.Length, b.Length) + 16 : 16);
     }
 
     private static int CompareCodePoints(string left, string right) =>
@@ -159,8 +159,8 @@ internal static class Values
 
     private static List<object?> Letters(string text)
     {
-        Cost.Spend(text.Length);
-        Cost.Fit(text.Length, Cost.Letters);
+        RenderCost.Spend(text.Length);
+        RenderCost.Fit(text.Length, RenderCost.Letters);
         return [.. text.EnumerateRunes().Select(rune => (object?)rune.ToString())];
     }
 
@@ -183,8 +183,8 @@ internal static class Values
     private static void Represent(StringBuilder output, object? value, int depth)
     {
         CheckDepth(depth);
-        Cost.Spend(16);
-        Cost.Fit(output.Length);
+        RenderCost.Spend(16);
+        RenderCost.Fit(output.Length);
         switch (value)
         {
             case string text: Quote(output, text); break;
@@ -246,13 +246,13 @@ internal static class Values
 
     private static void Quote(StringBuilder output, string text)
     {
-        Cost.Spend(text.Length);
-        Cost.Fit((long)output.Length + text.Length);
+        RenderCost.Spend(text.Length);
+        RenderCost.Fit((long)output.Length + text.Length);
         var quote = text.Contains('\'') && !text.Contains('"') ? '"' : '\'';
         output.Append(quote);
         foreach (var rune in text.EnumerateRunes())
         {
-            Cost.Spend();
+            RenderCost.Spend();
             _ = rune.Value switch
             {
                 '\n' => output.Append("\\n"),

@@ -36,9 +36,9 @@ internal sealed class AddedTokens
     }
 
     /// <summary>The text in order: added tokens with their id, and the stretches between them with none.</summary>
-    public List<(int? Id, Aligned Text)> Split(Aligned text)
+    public List<(int? Id, NormalizedString Text)> Split(NormalizedString text)
     {
-        var parts = new List<(int? Id, Aligned Text)>();
+        var parts = new List<(int? Id, NormalizedString Text)>();
         var units = text.Text;
         var done = 0;
         for (var at = 0; Find(units, at, text.Budget) is { Token: { } token } found; at = found.End)

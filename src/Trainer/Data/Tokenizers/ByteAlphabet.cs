@@ -19,9 +19,9 @@ internal static class ByteAlphabet
         }
     }
 
-    public static Aligned Encode(Aligned text)
+    public static NormalizedString Encode(NormalizedString text)
     {
-        var output = new AlignedBuilder(text.Budget);
+        var output = new NormalizedStringBuilder(text.Budget);
         Span<byte> bytes = stackalloc byte[4];
         for (var i = 0; i < text.Length;)
         {

@@ -66,11 +66,11 @@ internal sealed class BytePairs : IModel
     /// A piece in parts that no merge can reach across. Models without a pre-tokenizer would else see a whole document as
     /// one word; between two characters that no merge brings together its words are independent.
     /// </summary>
-    public IEnumerable<Aligned> Cut(Aligned piece)
+    public IEnumerable<NormalizedString> Cut(NormalizedString piece)
     {
         if (joints is null) return [piece];
         var units = piece.Text;
-        var (parts, start) = (new List<Aligned>(), 0);
+        var (parts, start) = (new List<NormalizedString>(), 0);
         for (var i = 1; i < units.Length; i++)
         {
             if (char.IsLowSurrogate(units[i]) || joints.Contains(units[i - 1] << 16 | units[i])) continue;

@@ -28,9 +28,9 @@ internal sealed class CharactersMap
     }
 
     /// <summary>Whole clusters of characters first, as the reference does, then single characters.</summary>
-    public Aligned Normalize(Aligned text)
+    public NormalizedString Normalize(NormalizedString text)
     {
-        var output = new AlignedBuilder(text.Budget);
+        var output = new NormalizedStringBuilder(text.Budget);
         var changed = false;
         for (var at = 0; at < text.Length;)
         {

@@ -11,7 +11,7 @@ internal interface IModel
     IReadOnlyList<(int Id, int Length)> Encode(string piece, Budget budget);
 
     /// <summary>A piece in parts that can be encoded each for itself with the same result.</summary>
-    IEnumerable<Aligned> Cut(Aligned piece) => [piece];
+    IEnumerable<NormalizedString> Cut(NormalizedString piece) => [piece];
 
     public static IModel Read(JsonElement json, Budget budget) => (json.Text("type") ?? Guess(json)) switch
     {

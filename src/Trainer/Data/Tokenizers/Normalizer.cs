@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// <summary>The first stage: text to the text that the vocabulary was made from.</summary>
 internal static class Normalizer
 {
-    public static Func<Aligned, Aligned> Read(JsonElement? part)
+    public static Func<NormalizedString, NormalizedString> Read(JsonElement? part)
     {
         if (part is not { } json) return text => text;
         switch (json.Type())
@@ -38,7 +38,7 @@ internal static class Normalizer
         }
     }
 
-    private static Func<Aligned, Aligned> Bert(JsonElement json)
+    private static Func<NormalizedString, NormalizedString> Bert(JsonElement json)
     {
         var lower = json.Flag("lowercase", true);
         var (clean, chinese, accents) = (json.Flag("clean_text", true), json.Flag("handle_chinese_chars", true), json.Flag("strip_accents", lower));
@@ -60,19 +60,19 @@ internal static class Normalizer
     private static bool IsChinese(Rune rune) => rune.Value is (>= 0x4E00 and <= 0x9FFF) or (>= 0x3400 and <= 0x4DBF) or (>= 0x20000 and <= 0x2A6DF)
         or (>= 0x2A700 and <= 0x2B73F) or (>= 0x2B740 and <= 0x2B81F) or (>= 0x2B920 and <= 0x2CEAF) or (>= 0xF900 and <= 0xFAFF) or (>= 0x2F800 and <= 0x2FA1F);
 
-    private static Aligned Spaced(Aligned text) => Write(text, IsChinese, (rune, from, to, output) =>
+    private static NormalizedString Spaced(NormalizedString text) => Write(text, IsChinese, (rune, from, to, output) =>
     {
         output.Append(' ', from, to);
         output.Append(rune, from, to);
         output.Append(' ', from, to);
     });
 
-    private static Aligned Keep(Aligned text, Func<Rune, bool> keep) => Write(text, rune => !keep(rune), (_, _, _, _) => { });
+    private static NormalizedString Keep(NormalizedString text, Func<Rune, bool> keep) => Write(text, rune => !keep(rune), (_, _, _, _) => { });
 
-    private static Aligned Change(Aligned text, Func<Rune, Rune> change) =>
+    private static NormalizedString Change(NormalizedString text, Func<Rune, Rune> change) =>
         Write(text, rune => change(rune) != rune, (rune, from, to, output) => output.Append(change(rune), from, to));
 
-    private static Aligned Lowercase(Aligned text) => Write(text, rune => rune.Value == 0x130 || Rune.ToLowerInvariant(rune) != rune, (rune, from, to, output) =>
+    private static NormalizedString Lowercase(NormalizedString text) => Write(text, rune => rune.Value == 0x130 || Rune.ToLowerInvariant(rune) != rune, (rune, from, to, output) =>
     {
         // The one letter whose lower case is two characters.
         if (rune.Value == 0x130) output.Append("i\u0307", from, to);
@@ -80,9 +80,9 @@ internal static class Normalizer
     });
 
     /// <summary>The text with some of its characters written otherwise.</summary>
-    private static Aligned Write(Aligned text, Func<Rune, bool> changes, Action<Rune, int, int, AlignedBuilder> write)
+    private static NormalizedString Write(NormalizedString text, Func<Rune, bool> changes, Action<Rune, int, int, NormalizedStringBuilder> write)
     {
-        AlignedBuilder? output = null;
+        NormalizedStringBuilder? output = null;
         var (at, done) = (0, 0);
         foreach (var rune in text.Text.EnumerateRunes())
         {
@@ -101,7 +101,7 @@ internal static class Normalizer
         return output.Build();
     }
 
-    private static Aligned Strip(Aligned text, bool left, bool right)
+    private static NormalizedString Strip(NormalizedString text, bool left, bool right)
     {
         var (start, end) = (0, text.Length);
         while (left && start < end && char.IsWhiteSpace(text.Text[start])) start++;
@@ -109,16 +109,16 @@ internal static class Normalizer
         return text.Slice(start, end - start);
     }
 
-    internal static Aligned Prepend(Aligned text, string prefix)
+    internal static NormalizedString Prepend(NormalizedString text, string prefix)
     {
         if (text.Length == 0) return text;
-        var output = new AlignedBuilder(text.Budget);
+        var output = new NormalizedStringBuilder(text.Budget);
         output.Append(prefix, text.From(0), text.From(0));
         output.Append(text, 0, text.Length);
         return output.Build();
     }
 
-    private static Func<Aligned, Aligned> Replace(JsonElement json)
+    private static Func<NormalizedString, NormalizedString> Replace(JsonElement json)
     {
         var content = json.Text("content") ?? "";
         // One character for another: nothing moves.
@@ -129,7 +129,7 @@ internal static class Normalizer
         {
             var found = matches(text.Text, text.Budget);
             if (found.Count == 0) return text;
-            var (output, done) = (new AlignedBuilder(text.Budget), 0);
+            var (output, done) = (new NormalizedStringBuilder(text.Budget), 0);
             foreach (var (start, end) in found)
             {
                 output.Append(text, done, start - done);

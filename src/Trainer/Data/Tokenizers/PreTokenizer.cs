@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// <summary>The second stage: text to the pieces that tokens never cross.</summary>
 /// <param name="Split">The pieces of a text, in its own spelling.</param>
 /// <param name="Bytes">Whether the pieces then are to be spelled in the byte alphabet.</param>
-internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, bool Bytes = false)
+internal sealed record PreTokenizer(Func<NormalizedString, IEnumerable<NormalizedString>> Split, bool Bytes = false)
 {
     private const long BytesPerPiece = 80;
 
@@ -50,7 +50,7 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
         }
     }
 
-    private static IEnumerable<Aligned> Whole(Aligned text) => [text];
+    private static IEnumerable<NormalizedString> Whole(NormalizedString text) => [text];
 
     private PreTokenizer Then(PreTokenizer next)
     {
@@ -79,9 +79,9 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
         return scheme is "always" or "first" or "never" ? scheme : throw Component.Unsupported("a Metaspace prepend_scheme of this name", scheme);
     }
 
-    private static IEnumerable<Aligned> Chunks(Aligned text, int length)
+    private static IEnumerable<NormalizedString> Chunks(NormalizedString text, int length)
     {
-        var (pieces, start, count, at) = (new List<Aligned>(), 0, 0, 0);
+        var (pieces, start, count, at) = (new List<NormalizedString>(), 0, 0, 0);
         foreach (var rune in text.Text.EnumerateRunes())
         {
             at += rune.Utf16SequenceLength;
@@ -113,10 +113,10 @@ internal sealed record PreTokenizer(Func<Aligned, IEnumerable<Aligned>> Split, b
         return Cut(text, matches, behavior, invert: false);
     });
 
-    private static List<Aligned> Cut(Aligned text, List<(int Start, int End)> matches, string behavior, bool invert)
+    private static List<NormalizedString> Cut(NormalizedString text, List<(int Start, int End)> matches, string behavior, bool invert)
     {
         text.Budget?.Spend(BytesPerPiece * matches.Count);
-        var pieces = new List<Aligned>(matches.Count);
+        var pieces = new List<NormalizedString>(matches.Count);
         if (behavior == "Isolated" && matches.Count == 0) return [text];
         var (done, start, end, wasMatch) = (0, 0, 0, false);
         foreach (var (from, to) in matches)

@@ -71,7 +71,7 @@ internal static class UnicodeForms
 
     private record struct Unit(int Code, byte Class, int From, int To);
 
-    public static Aligned Normalize(Aligned input, bool compatible, bool compose)
+    public static NormalizedString Normalize(NormalizedString input, bool compatible, bool compose)
     {
         if (!(compatible ? compose ? Nfkc : Nfkd : compose ? Nfc : Nfd).AnyIn(input.Text)) return input;
 
@@ -84,7 +84,7 @@ internal static class UnicodeForms
         }
         Order(units);
         if (compose) Compose(units);
-        var output = new AlignedBuilder(input.Budget);
+        var output = new NormalizedStringBuilder(input.Budget);
         foreach (var unit in units) output.Append(new Rune(unit.Code), unit.From, unit.To);
         return output.Build();
     }

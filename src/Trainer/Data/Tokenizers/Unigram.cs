@@ -33,11 +33,11 @@ internal sealed class Unigram : IModel
 
     public IReadOnlyDictionary<string, int> Ids => ids;
 
-    private record struct Step(double Score, int Start, int Id);
+    private record struct LatticeStep(double Score, int Start, int Id);
 
     public IReadOnlyList<(int Id, int Length)> Encode(string piece, Budget budget)
     {
-        var best = new Step[piece.Length + 1];   // the best way to each place
+        var best = new LatticeStep[piece.Length + 1];   // the best way to each place
         Array.Fill(best, new(0, -1, -1), 1, piece.Length);
         for (var start = 0; start < piece.Length;)
         {
@@ -63,7 +63,7 @@ internal sealed class Unigram : IModel
         }
     }
 
-    private List<(int Id, int Length)> Walk(string piece, Step[] best)
+    private List<(int Id, int Length)> Walk(string piece, LatticeStep[] best)
     {
         var parts = new List<(int Start, int End)>();
         var fuses = false;

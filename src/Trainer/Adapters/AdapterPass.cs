@@ -1,0 +1,62 @@
+using Memopt.Trainer.Models;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Adapters;
+
+/// <summary>The LoRA of one module: its rank, scale, and optionally the values it starts from.</summary>
+public sealed record ModuleAdapter(int Rank, double Scale, Tensor? A = null, Tensor? B = null);
+
+/// <summary>Puts LoRA pairs around a model's linears.</summary>
+public static class AdapterPass
+{
+    /// <summary>Attaches fresh adapters as the config says: A uniform in ±1/√in (kaiming with a = √5), B zero.</summary>
+    public static IReadOnlyList<LoraLinear> Attach(Decoder model, AdapterConfig config, int seed)
+    {
+        using var generator = new Generator((ulong)seed);
+        ModuleAdapter? Of(string module) =>
+            config.Targets.Cover(module) ? new(config.RankOf(module), config.ScaleOf(module)) : null;
+        return Attach(model, Of, config.Dropout, generator);
+    }
+
+    /// <summary>Attaches an adapter to every module that <paramref name="choose"/> gives one.</summary>
+    public static IReadOnlyList<LoraLinear> Attach(Decoder model, Func<string, ModuleAdapter?> choose, double dropout, Generator generator)
+    {
+        using var scope = NewDisposeScope();
+        var attached = new List<LoraLinear>();
+        foreach (var (linear, replace) in model.Linears().ToList())
+        {
+            if (choose(linear.Name) is not { } adapter)
+                continue;
+            // Drawn on the host whatever the device, so that a run starts from the same values everywhere.
+            var bound = 1 / Math.Sqrt(linear.InFeatures);
+            var a = adapter.A ?? rand([adapter.Rank, linear.InFeatures], float32, generator: generator).mul_(2 * bound).sub_(bound);
+            var b = adapter.B ?? zeros([linear.OutFeatures, adapter.Rank], float32);
+            var lora = new LoraLinear(linear,
+                new Parameter(linear.Name + ".lora_A.weight", a.to(float32, model.Device).contiguous()),
+                new Parameter(linear.Name + ".lora_B.weight", b.to(float32, model.Device).contiguous()),
+                adapter.Scale, dropout, attached.Count);
+            replace(lora);
+            attached.Add(lora);
+        }
+        return attached;
+    }
+
+    /// <summary>The parameters that a run trains: adapters and the biases asked for, or everything without an adapter.</summary>
+    public static IReadOnlyList<Parameter> Trained(Decoder model, AdapterKind kind, BiasMode biases)
+    {
+        if (kind == AdapterKind.None)
+            return [.. model.Parameters()];
+        var linears = model.Linears().Select(slot => slot.Linear).ToList();
+        var loras = linears.OfType<LoraLinear>().ToList();
+        var extra = biases switch
+        {
+            BiasMode.All => linears.Select(linear => linear.bias),
+            BiasMode.LoraOnly => loras.Select(lora => lora.bias),
+            _ => [],
+        };
+        // A's of linears with one input lie together: see LoraGroup.
+        var pairs = model.LinearGroups().Select(group => group.OfType<LoraLinear>().ToList()).SelectMany(group => group.Select(lora => lora.lora_A).Concat(group.Select(lora => lora.lora_B)));
+        return [.. pairs, .. extra.OfType<Parameter>()];
+    }
+}

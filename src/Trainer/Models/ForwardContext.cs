@@ -1,0 +1,202 @@
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Kernels;
+using TorchSharp;
+using static Memopt.Trainer.Kernels.FusedAttention;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Models;
+
+/// <summary>
+/// From the gradient of an output to that of the input, added to <paramref name="accumulateInto"/> where given, which it then returns. Adds the
+/// gradients of its trained weights on the way. Leaves <paramref name="gradient"/> as it is unless the part says otherwise. Called at most once.
+/// </summary>
+public delegate Tensor Pullback(Tensor gradient, Tensor? accumulateInto = null);
+
+/// <summary>
+/// What a part returns: its output and, when the pass learns, the way back. Composing ways back by hand instead of through a
+/// graph makes every kept tensor visible: a linear keeps its input, never an expanded 4-bit weight, and recomputation is one line.
+/// </summary>
+/// <param name="Output">The output.</param>
+/// <param name="Backward">The way back.</param>
+/// <param name="WeightGradient">Of a linear that was told that its input is given again: takes it, after <paramref name="Backward"/>.</param>
+/// <param name="PendingLowRank">Of a linear that was told to leave its low-rank part to the caller: what is to be added to the value.</param>
+/// <param name="PendingLowRankGradient">Likewise, after <paramref name="Backward"/>: what is to be added to the gradient that it gave.</param>
+public readonly record struct ForwardResult(Tensor Output, Pullback? Backward, Action<Tensor>? WeightGradient = null, LowRank? PendingLowRank = null, Func<LowRank>? PendingLowRankGradient = null)
+{
+    public void Deconstruct(out Tensor output, out Pullback? backward) => (output, backward) = (Output, Backward);
+}
+
+/// <summary>One batch on its way through the decoder: positions, masks, and whether the way back is wanted.</summary>
+public sealed class ForwardContext : IDisposable
+{
+    private readonly Dictionary<int, Tensor> windows = [];
+    private readonly Dictionary<int, (ISavedTensor[] Tensors, bool Cudnn)> savedAttention = [];
+    private readonly Dictionary<int, ISavedTensor> savedResiduals = [];
+    private readonly List<ISavedTensor> saved = [];
+    private readonly Documents? documents;
+    private readonly Tensor? starts;
+    private readonly int past;
+    private readonly Device device;
+    private Tensor? workspace;
+
+    /// <param name="cos">(B or 1, T, R) rotary cosines in the compute type; freed with the pass.</param>
+    /// <param name="sin">Sines, likewise.</param>
+    /// <param name="length">Tokens in this pass, T.</param>
+    /// <param name="documents">What is packed into the rows; null when each is one.</param>
+    /// <param name="cache">Keys and values of earlier tokens, when generating.</param>
+    public ForwardContext(Tensor cos, Tensor sin, int length, Documents? documents = null, KvCache? cache = null)
+    {
+        (Cos, Sin, Cache) = (cos.DetachFromDisposeScope(), sin.DetachFromDisposeScope(), cache);
+        (Length, this.documents, past, device) = (length, documents, cache?.Length ?? 0, cos.device);
+        starts = documents is null ? null : Scopes.Upload(documents.CuSeqlens, device).DetachFromDisposeScope();
+    }
+
+    /// <summary>Tokens of a row, T: within the layers a batch is (N, …) with N = B · T.</summary>
+    public int Length { get; }
+
+    public Tensor Cos { get; }
+
+    public Tensor Sin { get; }
+
+    public KvCache? Cache { get; }
+
+    /// <summary>Whether ways back are wanted.</summary>
+    public bool NeedsGradient { get; set; }
+
+    /// <summary>Whether the same bits are wanted of every run.</summary>
+    public bool Deterministic { get; init; } = true;
+
+    /// <summary>Seed of this micro-batch's dropout, null outside training; each module adds its own number, so a second run draws the same.</summary>
+    public long? Seed { get; init; }
+
+    /// <summary>What the layers keep on this way out for a second run of the same.</summary>
+    public SavedForBackward Saves { get; set; }
+
+    /// <summary>Who holds it meanwhile.</summary>
+    public ISavedTensors SavedTensors { get; set; } = InPlaceTensors.Instance;
+
+    /// <summary>Hands a tensor to the keeper, for a layer's second run or until the pass ends.</summary>
+    public ISavedTensor Save(Tensor tensor, int layer)
+    {
+        var kept = SavedTensors.Pack(tensor, layer);
+        saved.Add(kept);
+        return kept;
+    }
+
+    /// <summary>
+    /// Room for what each layer needs for a moment on the way out, the same for all. Where layers keep the rest until the way back, room of
+    /// each one's own would be cut up by what the next keeps.
+    /// </summary>
+    public Tensor Workspace(long[] shape, ScalarType type)
+    {
+        if (workspace is null || workspace.numel() < shape.Aggregate(1L, (a, b) => a * b) || workspace.dtype != type)
+        {
+            workspace?.Dispose();
+            workspace = empty(shape, type, device).DetachFromDisposeScope();
+        }
+        return workspace.view(-1).narrow(0, 0, shape.Aggregate(1L, (a, b) => a * b)).view(shape);
+    }
+
+    /// <summary>The way out is over.</summary>
+    public void ReleaseWorkspace()
+    {
+        workspace?.Dispose();
+        workspace = null;
+    }
+
+    /// <summary>What attention gave in a layer's first run, once; from then on the scope's.</summary>
+    public AttentionOutput? TakeSavedAttention(int layer, DisposeScope owner) => savedAttention.Remove(layer, out var kept)
+        ? new(kept.Tensors[0].Unpack(owner), kept.Tensors[1].Unpack(owner), kept.Tensors[2].Unpack(owner), kept.Tensors[3].Unpack(owner), kept.Cudnn) : null;
+
+    /// <summary>Keeps what attention gave, if that is wanted, until the second run.</summary>
+    public void SaveForBackward(int layer, AttentionOutput made)
+    {
+        if (Saves.HasFlag(SavedForBackward.Attention))
+            savedAttention[layer] = ([.. new[] { made.Output.alias(), made.LogSumExp, made.Seed, made.Offset }.Select(tensor => Save(tensor, layer))], made.Cudnn);   // the layer frees its own
+    }
+
+    /// <summary>The sum between attention and feed-forward of a layer's first run, once; from then on the scope's.</summary>
+    public Tensor? TakeSavedResidual(int layer, DisposeScope owner) => savedResiduals.Remove(layer, out var kept) ? kept.Unpack(owner) : null;
+
+    /// <summary>Keeps that sum, if that is wanted, until the second run.</summary>
+    public void SaveForBackward(int layer, Tensor residual)
+    {
+        if (Saves.HasFlag(SavedForBackward.Residual))
+            savedResiduals[layer] = Save(residual.alias(), layer);
+    }
+
+    /// <summary>What the fused kernels are told of a layer.</summary>
+    public AttentionMask AttentionMaskFor(int? window) => new(window is { } w && w < Length ? w : null, starts, documents?.MaxSeqlen ?? Length);
+
+    /// <summary>Mask of a layer: null with Causal when plain causal attention does. True where a query may look.</summary>
+    public (Tensor? Mask, bool Causal) MaskFor(int? window)
+    {
+        var keys = past + Length;
+        var narrow = window is { } w && w < keys;
+        if (!narrow && documents is null && (past == 0 || Length == 1))
+            return (null, Length > 1);
+        var key = narrow ? window!.Value : 0;
+        if (!windows.TryGetValue(key, out var mask))
+        {
+            using var scope = NewDisposeScope();
+            var query = arange(past, keys, device: device).unsqueeze(1);       // (T, 1)
+            var seen = arange(0, keys, device: device).unsqueeze(0);           // (1, K)
+            mask = seen.le(query);
+            if (narrow)
+                mask = mask.logical_and(seen.gt(query - window!.Value));
+            if (documents is not null)
+            {
+                var number = searchsorted(starts!, arange(documents.CuSeqlens[^1], int32, device), right: true).reshape(-1, Length);   // (B, T)
+                mask = mask.logical_and(number.unsqueeze(2).eq(number.unsqueeze(1))).unsqueeze(1);   // (B, 1, T, T)
+            }
+            windows[key] = mask = mask.DetachFromDisposeScope();
+        }
+        return (mask, false);
+    }
+
+    public void Dispose()
+    {
+        foreach (var mask in windows.Values)
+            mask.Dispose();
+        foreach (var kept in saved)
+            kept.Dispose();
+        workspace?.Dispose();
+        Cos.Dispose();
+        Sin.Dispose();
+        starts?.Dispose();
+    }
+}
+
+/// <summary>Keys and values of the tokens so far, one pair a layer, (B, KV, T, D).</summary>
+public sealed class KvCache(int layers) : IDisposable
+{
+    private readonly (Tensor Keys, Tensor Values)?[] past = new (Tensor, Tensor)?[layers];
+
+    /// <summary>Tokens seen.</summary>
+    public int Length { get; private set; }
+
+    /// <summary>Adds this pass's keys and values and returns all so far.</summary>
+    public (Tensor Keys, Tensor Values) Append(int layer, Tensor keys, Tensor values)
+    {
+        if (past[layer] is { } old)
+        {
+            (keys, values) = (cat([old.Keys, keys], 2), cat([old.Values, values], 2));
+            old.Keys.Dispose();
+            old.Values.Dispose();
+        }
+        past[layer] = (keys.DetachFromDisposeScope(), values.DetachFromDisposeScope());
+        return (keys, values);
+    }
+
+    /// <summary>Called once a pass, after its last layer.</summary>
+    public void Advance(int tokens) => Length += tokens;
+
+    public void Dispose()
+    {
+        foreach (var pair in past)
+        {
+            pair?.Keys.Dispose();
+            pair?.Values.Dispose();
+        }
+    }
+}
