@@ -10,7 +10,7 @@ void Say(string text) => Console.WriteLine($"  said: {text}");
 switch (args[0])
 {
     case "train":
-        using (var run = store.BeginSteady(Start("full"), 0, Say))
+        using (var run = store.BeginBestEffort(Start("full"), 0, Say))
         {
             for (var step = 1; step <= 20_000; step++)
             {
@@ -22,7 +22,7 @@ switch (args[0])
         }
         break;
     case "begin":
-        using (var run = store.BeginSteady(Start("begin"), 0, Say, args[2]))
+        using (var run = store.BeginBestEffort(Start("begin"), 0, Say, args[2]))
             run.Append(new MetricRow(1, new Dictionary<string, double> { ["loss"] = 1 }));
         break;
     case "ask":

@@ -73,5 +73,5 @@ public sealed class ArchitectureTests
 
     [Fact]
     public void One_file_of_the_trainer_reads_the_environment() =>
-        Assert.Equal(["Surroundings.cs"], Sources("Trainer").Concat(Sources("Tracking")).Where(source => source.Text.Contains("GetEnvironmentVariable", StringComparison.Ordinal)).Select(source => source.Path));
+        Assert.Equal(["ProcessEnvironment.cs"], Sources("Trainer").Concat(Sources("Tracking")).Where(source => source.Text.Contains("GetEnvironmentVariable", StringComparison.Ordinal)).Select(source => source.Path));
 }
