@@ -57,18 +57,18 @@ if (kind != AdapterKind.None)
     AdapterPass.Attach(model, adapter, seed: 1);
 var meter = new Meter(Cuda.UsedBytes);
 using var optimizer = new Optimizer(AdapterPass.Trained(model, kind, BiasMode.None), train, backend.Device, bfloat16, plan.Rung.OffloadOptimizer);
-using var arrangement = new MemorySettings(model, optimizer.OffloadToHost, meter, () => false, stream, () => throw new InvalidOperationException());
-arrangement.Apply(plan.Rung);
+using var settings = new MemorySettings(model, optimizer.OffloadToHost, meter, () => false, stream, () => throw new InvalidOperationException());
+settings.Apply(plan.Rung);
 stages.Add(Cuda.UsedBytes());
-var stepper = new TrainStep(model, optimizer, new Schedule(train, 1000), train, null, meter);
+var trainStep = new TrainStep(model, optimizer, new Schedule(train, 1000), train, null, meter);
 if (job.Group == "memory")
-    stepper.Rehearse(Rehearsal.Longest(job.Batch, job.Length, job.Packing));
+    trainStep.Rehearse(Rehearsal.Longest(job.Batch, job.Length, job.Packing));
 var random = new Random(0);
 var (times, used, loss) = (new List<double>(), 0L, 0.0);
 for (var step = 0; step < job.Steps + 2; step++)
 {
     var batch = job.Tokens(random, spec.VocabSize);
-    var row = stepper.Run(step, [batch]);
+    var row = trainStep.Run(step, [batch]);
     if (step >= 2)
         times.Add(row.Seconds);
     (used, loss) = (Math.Max(used, Used()), row.Loss);

@@ -29,15 +29,15 @@ public sealed class BackgroundUpload : IDisposable
 
     /// <summary>Begins with what earlier processes left unsent.</summary>
     /// <param name="local">The artifacts of this machine; notes of what is to be sent lie beside them.</param>
-    /// <param name="place">Where everything goes.</param>
+    /// <param name="location">Where everything goes.</param>
     /// <param name="runs">Where links and events of runs are recorded.</param>
     /// <param name="report">Told of trouble and its end, in words for people.</param>
     /// <param name="first">The first pause after a failure, doubled up to two minutes; a second when null.</param>
-    public BackgroundUpload(LocalArtifacts local, BlobLocation place, IRunStore runs, Action<string> report, TimeSpan? first = null)
+    public BackgroundUpload(LocalArtifacts local, BlobLocation location, IRunStore runs, Action<string> report, TimeSpan? first = null)
     {
         (this.local, this.runs, this.report, this.first) = (local, runs, report, first ?? TimeSpan.FromSeconds(1));
-        remote = new(local, place, attempts: 3) { Stop = end.Token, Moved = bytes => Interlocked.Add(ref moved, bytes) };
-        queue = [.. Left(place)];
+        remote = new(local, location, attempts: 3) { Stop = end.Token, Moved = bytes => Interlocked.Add(ref moved, bytes) };
+        queue = [.. Left(location)];
         thread = new(Work) { IsBackground = true, Name = "upload" };
         thread.Start();
     }
@@ -249,11 +249,11 @@ public sealed class BackgroundUpload : IDisposable
     }
 
     /// <summary>What earlier processes left, but for runs that are training, which send their own.</summary>
-    private IReadOnlyList<Upload> Left(BlobLocation place)
+    private IReadOnlyList<Upload> Left(BlobLocation location)
     {
         try
         {
-            return [.. local.Notes(place).Where(left => runs.Get(left.Run)?.Status != RunStatus.Running)];
+            return [.. local.Notes(location).Where(left => runs.Get(left.Run)?.Status != RunStatus.Running)];
         }
         catch (TrackingException e)
         {

@@ -30,17 +30,17 @@ public sealed class BlobArtifacts : IArtifactStore
     private static readonly UploadTransferValidationOptions checkedUp = new() { ChecksumAlgorithm = StorageChecksumAlgorithm.MD5 };
     private static readonly DownloadTransferValidationOptions checkedDown = new() { ChecksumAlgorithm = StorageChecksumAlgorithm.MD5, AutoValidateChecksum = true };
     private readonly LocalArtifacts local;
-    private readonly BlobLocation place;
+    private readonly BlobLocation location;
     private readonly BlobContainerClient container;
     private readonly ResiliencePipeline retry;
     private bool reached;
 
     /// <param name="local">Where everything put or got is stored here.</param>
-    /// <param name="place">Where it goes.</param>
+    /// <param name="location">Where it goes.</param>
     /// <param name="attempts">Of each request. Waits double from half a second to 20 seconds, with jitter: eight are a minute.</param>
-    public BlobArtifacts(LocalArtifacts local, BlobLocation place, int attempts = 8)
+    public BlobArtifacts(LocalArtifacts local, BlobLocation location, int attempts = 8)
     {
-        (this.local, this.place, container) = (local, place, place.Connect());
+        (this.local, this.location, container) = (local, location, location.Connect());
         retry = new ResiliencePipelineBuilder().AddRetry(new RetryStrategyOptions
         {
             MaxRetryAttempts = Math.Max(1, attempts - 1),
@@ -62,13 +62,13 @@ public sealed class BlobArtifacts : IArtifactStore
     internal int BlockBytes { get; init; } = 2 << 20;
 
     /// <summary>The storage account and the folder in it.</summary>
-    public BlobLocation Place => place;
+    public BlobLocation Place => location;
 
     public ArtifactLink Put(string name, string path)
     {
         var link = local.Put(name, path);
         Push(link.Hash);
-        return link with { Place = place.ToString() };
+        return link with { Place = location.ToString() };
     }
 
     /// <summary>Uploads an artifact of the local store; what is there already is not sent again.</summary>
@@ -100,7 +100,7 @@ public sealed class BlobArtifacts : IArtifactStore
         foreach (var hash in only ?? [.. local.List().Except(there)])
             Push(hash, () => this.Push(hash, mend: only is not null));
         there.UnionWith(done);
-        foreach (var upload in local.Notes(place).Where(upload => only?.Contains(upload.Link.Hash) ?? true).Where(upload => runs?.Get(upload.Run)?.Status != RunStatus.Running))    // one that trains sends its own
+        foreach (var upload in local.Notes(location).Where(upload => only?.Contains(upload.Link.Hash) ?? true).Where(upload => runs?.Get(upload.Run)?.Status != RunStatus.Running))    // one that trains sends its own
         {
             if (!there.Contains(upload.Link.Hash) && upload.There(local))
             {
@@ -108,13 +108,13 @@ public sealed class BlobArtifacts : IArtifactStore
                 there.Add(upload.Link.Hash);
             }
             if (there.Contains(upload.Link.Hash))
-                Tell(upload.Run, upload.Safe(place));
+                Tell(upload.Run, upload.Safe(location));
             local.Forget(upload);
         }
         foreach (var run in runs?.Find(new RunQuery { Limit = int.MaxValue - 1 }).Runs ?? [])
         {
             foreach (var link in run.Artifacts.Where(link => link.Place is null && there.Contains(link.Hash)))
-                Tell(run.Start.Id, link with { Place = place.ToString() });
+                Tell(run.Start.Id, link with { Place = location.ToString() });
         }
         return (done, sent);
 
@@ -237,9 +237,9 @@ public sealed class BlobArtifacts : IArtifactStore
         {
             var found = await FindAsync(ContentBlob(file.Hash)).ConfigureAwait(false);
             if (found is null)
-                problems.Add($"the content of {file.Path} is missing ({place}, {Name(file.Hash)})");
+                problems.Add($"the content of {file.Path} is missing ({location}, {Name(file.Hash)})");
             else if (found.ContentLength != file.Bytes || await HashAsync(file).ConfigureAwait(false) != file.Hash)
-                problems.Add($"the content of {file.Path} was changed ({place}, {ContentBlob(file.Hash).Name}); to send it again where it is whole: dotnet memopt artifacts sync {hash[..12]}");
+                problems.Add($"the content of {file.Path} was changed ({location}, {ContentBlob(file.Hash).Name}); to send it again where it is whole: dotnet memopt artifacts sync {hash[..12]}");
         }
         return problems;
     });
@@ -372,7 +372,7 @@ public sealed class BlobArtifacts : IArtifactStore
             }
             // What was here from before may have been the wrong part: once more from the beginning.
         }
-        throw new TrackingException($"The content of {file.Path} was changed in the storage account ({place}, {ContentBlob(file.Hash).Name}).") { Next = $"send it again from where it is whole: dotnet memopt artifacts sync {artifact[..12]}" };
+        throw new TrackingException($"The content of {file.Path} was changed in the storage account ({location}, {ContentBlob(file.Hash).Name}).") { Next = $"send it again from where it is whole: dotnet memopt artifacts sync {artifact[..12]}" };
     }
 
     /// <summary>A file for this process alone; waits for another one that downloads the same.</summary>
@@ -419,7 +419,7 @@ public sealed class BlobArtifacts : IArtifactStore
     {
         var answer = await RetryAsync(stop => ContentBlob(hash).DownloadContentAsync(new BlobDownloadOptions { Range = new HttpRange(at, length), TransferValidation = checkedDown }, stop)).ConfigureAwait(false);
         var content = answer.Value.Content.ToMemory();
-        return content.Length == length ? content : throw new TrackingException($"{place}: {ContentBlob(hash).Name} is shorter than it was.");
+        return content.Length == length ? content : throw new TrackingException($"{location}: {ContentBlob(hash).Name} is shorter than it was.");
     }
 
     private async Task<Manifest> ManifestAsync(string hash)
@@ -429,11 +429,11 @@ public sealed class BlobArtifacts : IArtifactStore
         try
         {
             var answer = await RetryAsync(stop => ManifestBlob(hash).DownloadContentAsync(stop)).ConfigureAwait(false);
-            return Manifest.Read(answer.Value.Content.ToArray(), hash, $"{place}, {ManifestBlob(hash).Name}");
+            return Manifest.Read(answer.Value.Content.ToArray(), hash, $"{location}, {ManifestBlob(hash).Name}");
         }
         catch (RequestFailedException e) when (e.ErrorCode == BlobErrorCode.BlobNotFound)
         {
-            throw new TrackingException($"There is no artifact {hash} in {place}.", e) { Failed = false };
+            throw new TrackingException($"There is no artifact {hash} in {location}.", e) { Failed = false };
         }
     }
 
@@ -450,10 +450,10 @@ public sealed class BlobArtifacts : IArtifactStore
     }
 
     private bool Wrong(BlobProperties found, ArtifactFile file) => found.ContentLength != file.Bytes || !found.Metadata.TryGetValue(sha256, out var hash) || hash != file.Hash
-        ? throw new TrackingException($"{place}: under {ContentBlob(file.Hash).Name} lies something else.") { Next = "delete that blob, then: dotnet memopt artifacts sync" }
+        ? throw new TrackingException($"{location}: under {ContentBlob(file.Hash).Name} lies something else.") { Next = "delete that blob, then: dotnet memopt artifacts sync" }
         : false;
 
-    private string Name(string path) => place.Path.Length > 0 ? place.Path + "/" + path : path;
+    private string Name(string path) => location.Path.Length > 0 ? location.Path + "/" + path : path;
 
     private BlockBlobClient ContentBlob(string hash) => container.GetBlockBlobClient(Name($"objects/{hash[..2]}/{hash}"));
 
@@ -490,7 +490,7 @@ public sealed class BlobArtifacts : IArtifactStore
         }
         catch (Exception e) when (e is RequestFailedException or AuthenticationFailedException or IOException or HttpRequestException or UnauthorizedAccessException or InvalidDataException or OperationCanceledException)
         {
-            throw place.Fault(e, reached);
+            throw location.Fault(e, reached);
         }
     }
 }

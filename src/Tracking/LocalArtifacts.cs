@@ -104,17 +104,17 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
     });
 
     /// <summary>Notes what is to be sent to a storage account.</summary>
-    internal void Note(Upload upload, BlobLocation place) => Guard(() =>
+    internal void Note(Upload upload, BlobLocation location) => Guard(() =>
     {
-        Place(NoteOf(upload), stream => JsonSerializer.Serialize(stream, new Noted(place.ToString(), upload), LiteRunStore.Json));
+        Place(NoteOf(upload), stream => JsonSerializer.Serialize(stream, new Noted(location.ToString(), upload), LiteRunStore.Json));
         return true;
     });
 
     /// <summary>What is still to be sent to a storage account, oldest first.</summary>
-    internal IReadOnlyList<Upload> Notes(BlobLocation place) => Guard(() =>
+    internal IReadOnlyList<Upload> Notes(BlobLocation location) => Guard(() =>
     {
         var notes = new DirectoryInfo(Path.Combine(folder, "pending"));
-        return (notes.Exists ? notes.GetFiles("*.json") : []).OrderBy(file => file.LastWriteTimeUtc).Select(Read).OfType<Noted>().Where(noted => noted.Place == place.ToString()).Select(noted => noted.Upload).ToList();
+        return (notes.Exists ? notes.GetFiles("*.json") : []).OrderBy(file => file.LastWriteTimeUtc).Select(Read).OfType<Noted>().Where(noted => noted.Place == location.ToString()).Select(noted => noted.Upload).ToList();
 
         // One that cannot be read is another process's that goes just now, or is of no use.
         static Noted? Read(FileInfo file)

@@ -14,7 +14,7 @@ public sealed record Upload(string Run, ArtifactLink Link, IReadOnlyList<Artifac
     }
 
     /// <summary>The link once it is in a storage account. Folders that are sent from where they lie, checkpoints, do not stay there.</summary>
-    internal ArtifactLink Safe(BlobLocation place) => Link with { Place = place.ToString(), Path = Files is null ? Link.Path : null };
+    internal ArtifactLink Safe(BlobLocation location) => Link with { Place = location.ToString(), Path = Files is null ? Link.Path : null };
 
     /// <summary>Whether its files are still what they were. A folder that was replaced tells by its smallest file, a checkpoint's manifest.</summary>
     internal bool There(LocalArtifacts local) => Files is null ? local.Has(Link.Hash)

@@ -34,23 +34,23 @@ public static class ProjectPaths
         BlobLocation.Is(config.Config.Tracking.Artifacts) ? new(Artifacts(config), ProcessEnvironment.BlobPlace(config.Config.Tracking.Artifacts), store, report) : null;
 
     /// <summary>Waits for what is being sent and says what is not safe.</summary>
-    public static IReadOnlyList<PendingUpload> Finish(BackgroundUpload uploads, LoadedConfig config, ITrainingObserver watcher, CancellationToken stop)
+    public static IReadOnlyList<PendingUpload> Finish(BackgroundUpload uploads, LoadedConfig config, ITrainingObserver observer, CancellationToken stop)
     {
         if (uploads.Waiting is > 0 and var waiting)
-            watcher.Stage("upload", $"{waiting} still on the way to {config.Config.Tracking.Artifacts}; Ctrl+C leaves them to: dotnet memopt artifacts sync");
-        var left = uploads.Finish(TimeSpan.FromHours(config.Config.Tracking.UploadHours), (done, total) => watcher.Progress("upload, KiB", done >> 10, total >> 10), stop);
+            observer.Stage("upload", $"{waiting} still on the way to {config.Config.Tracking.Artifacts}; Ctrl+C leaves them to: dotnet memopt artifacts sync");
+        var left = uploads.Finish(TimeSpan.FromHours(config.Config.Tracking.UploadHours), (done, total) => observer.Progress("upload, KiB", done >> 10, total >> 10), stop);
         if (left.Count == 0)
         {
             // After the content: what the registry names in the account is there.
-            TrySync(Registry(config, stop), null, text => watcher.Stage("registry", text));
-            watcher.Stage("upload", $"everything is in {config.Config.Tracking.Artifacts}");
+            TrySync(Registry(config, stop), null, text => observer.Stage("registry", text));
+            observer.Stage("upload", $"everything is in {config.Config.Tracking.Artifacts}");
             return left;
         }
-        watcher.Stage("upload", $"NOT in {config.Config.Tracking.Artifacts}: {string.Join(", ", left.Select(one => one.Upload).Select(one => $"{one.Link.Name} of run {one.Run}"))}; on this machine only");
+        observer.Stage("upload", $"NOT in {config.Config.Tracking.Artifacts}: {string.Join(", ", left.Select(one => one.Upload).Select(one => $"{one.Link.Name} of run {one.Run}"))}; on this machine only");
         if (left.Select(one => one.Why).OfType<string>().FirstOrDefault() is { } why)
-            watcher.Stage("upload", why);
+            observer.Stage("upload", why);
         var first = left.Select(one => one.Next).OfType<string>().FirstOrDefault(next => !next.Contains("artifacts sync", StringComparison.Ordinal));
-        watcher.Stage("upload", $"next: {(first is null ? "" : first + "; then: ")}dotnet memopt artifacts sync");
+        observer.Stage("upload", $"next: {(first is null ? "" : first + "; then: ")}dotnet memopt artifacts sync");
         return left;
     }
 

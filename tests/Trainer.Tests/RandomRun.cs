@@ -100,7 +100,7 @@ internal sealed class RandomRun(Shape shape, string adapter, string train, strin
             Backend = backend,
             Store = store,
             Artifacts = new LocalArtifacts(Path.Combine(folder, "artifacts")),
-            Watcher = this,
+            Observer = this,
             RunId = "a",
         }, CancellationToken.None);
         Events = store.Events("a");

@@ -43,7 +43,7 @@ internal static class DataCommand
                 return 0;
             }
             var role = parsed.GetValue(eval) ? DataRole.Eval : DataRole.Train;
-            var watcher = new ConsoleWatcher();
+            var watcher = new ConsoleObserver();
             var reports = new DataReports(note => watcher.Stage("data", note), (done, total) => watcher.Progress("tokenizing, MiB", done >> 20, total >> 20));
             var data = Dataset.Load(config, text, role, reports, stop) ?? throw new UserFault("The config has no data for evaluation.", next: "set data.eval or data.evalShare");
             var preview = DataView.Of(data, config.Config, text, count);

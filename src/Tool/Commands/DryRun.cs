@@ -18,7 +18,7 @@ internal static class DryRun
     /// <param name="stop">Ends a download or the reading.</param>
     public static int Show(LoadedConfig config, string? backend, bool offline, bool json, CancellationToken stop)
     {
-        var watcher = new ConsoleWatcher();
+        var watcher = new ConsoleObserver();
         var source = ModelSource.Parse(config.Config.Model.Source, config.Folder);
         var folder = PullCommand.FetchText(source, config.Config.Model.Revision, offline, stop).Folder;
         var spec = ModelSpec.Read(folder);

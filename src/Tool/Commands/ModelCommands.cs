@@ -73,7 +73,7 @@ internal sealed class ModelOptions
         var dtype = Choice<DType>("--dtype", parsed.GetValue(Dtype) ?? "auto");
         var form = BaseForm.Asked(trained, code, unquantized: quantize == "none", dtype);
         var backend = Trainer.Native.Backend.Load(parsed.GetValue(Backend), ProcessEnvironment.BackendEnvironment());
-        var watcher = new ConsoleWatcher();
+        var watcher = new ConsoleObserver();
         foreach (var note in adapter?.Notes ?? [])
             watcher.Stage("adapter", note);
         if (form.Quantized && code is null)
@@ -126,7 +126,7 @@ internal static class EvalCommand
             var (loaded, _, _) = model.Load(parsed);
             using (loaded)
             {
-                var watcher = new ConsoleWatcher();
+                var watcher = new ConsoleObserver();
                 var atOnce = parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8;
                 var score = Evaluation.Run(loaded, rows.Rows, atOnce, new Progress(done => watcher.Progress("evaluation", done, rows.Rows.Count)), stop);
                 if (parsed.GetValue(json))

@@ -38,7 +38,7 @@ internal static class PlanCommand
             throw new UserFault($"--gpus {gpus} needs a card, and there is none here.", next: "name one: --gpu \"RTX 4090\"");
         var folder = model is null ? written.Folder : Directory.GetCurrentDirectory();
         var spec = ModelSpec.Read(Located(model ?? config.Model.Source, folder, config.Model.Revision, offline, stop));
-        static void Tell(string stage, string text) => new ConsoleWatcher().Stage(stage, text);
+        static void Tell(string stage, string text) => new ConsoleObserver().Stage(stage, text);
         config = StartingAdapter.Settle(ProjectPaths.Start(written, offline, Tell, stop), spec, text => Tell("adapter", text)).Config;
         var length = Trainer.Data.Batches.Padded(config.Data.MaxLength);
         var plan = MemoryPlan.For(config, spec, device, length);

@@ -32,7 +32,7 @@ internal static class RunCommand
 
     private static int Run(string file, string[] overrides, bool fromStart, string? fromRun, bool smoke, bool dry, string? requested, bool offline, bool json, CancellationToken stop)
     {
-        var watcher = new ConsoleWatcher();
+        var watcher = new ConsoleObserver();
         if (smoke)
             overrides = [.. overrides, $"model.source={ModelHub.Nano}", "train.steps=20", "tracking.experiment=smoke"];
         if (smoke && fromRun is not null)
@@ -84,26 +84,26 @@ internal static class RunCommand
     /// <param name="fromStart">Whether checkpoints are left aside.</param>
     /// <param name="requested">The backend asked for, or null.</param>
     /// <param name="offline">Whether no server is asked.</param>
-    /// <param name="watcher">Told what passes.</param>
+    /// <param name="observer">Told what passes.</param>
     /// <param name="parent">The run that this one came from, or null.</param>
     /// <param name="again">The run that is made once more, or null; what it took of moving branches and aliases is taken again.</param>
     /// <param name="stop">Ends it after the step.</param>
-    public static Result Train(LoadedConfig config, string output, bool fromStart, string? requested, bool offline, ITrainingObserver watcher, RunParent? parent, Run? again, CancellationToken stop)
+    public static Result Train(LoadedConfig config, string output, bool fromStart, string? requested, bool offline, ITrainingObserver observer, RunParent? parent, Run? again, CancellationToken stop)
     {
         using var store = ProjectPaths.Store(config);
-        using var log = new RunLog(watcher, store);
-        var shown = watcher;
+        using var log = new RunLog(observer, store);
+        var shown = observer;
         using var told = stop.Register(() => shown.Stage("stopping", "after this step, with a checkpoint; Ctrl+C after some seconds ends it at once"));
-        watcher = log;
-        watcher.Stage("config", config.File);
+        observer = log;
+        observer.Stage("config", config.File);
         foreach (var change in config.Overrides)
-            watcher.Stage("", $"{change.Key}  {Secrets.Redact(change.Key, change.Old)} -> {Secrets.Redact(change.Key, change.New)}   (command line)");
+            observer.Stage("", $"{change.Key}  {Secrets.Redact(change.Key, change.Old)} -> {Secrets.Redact(change.Key, change.New)}   (command line)");
         return new RunLauncher
         {
             Config = config,
             Output = output,
             Store = store,
-            Watcher = watcher,
+            Observer = observer,
             Pulling = told => new PullProgress(told),
             Backend = requested,
             Offline = offline,

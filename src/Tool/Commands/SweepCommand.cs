@@ -45,7 +45,7 @@ internal static class SweepCommand
 
     private static int Run(LoadedSweep sweep, bool fromStart, string? backend, bool offline, bool json, CancellationToken stop)
     {
-        var watcher = new ConsoleWatcher();
+        var watcher = new ConsoleObserver();
         var (config, total) = (sweep.Base, sweep.Combinations.Count);
         var folder = Path.Combine(ProjectPaths.Output(config.File), $"sweep-{sweep.Name}");
         using var one = RunLauncher.AcquireLock(folder, watcher, stop);
@@ -122,7 +122,7 @@ internal static class SweepCommand
             }
             try
             {
-                var result = RunCommand.Train(Settings(combination), own, fromStart, backend, offline, new ConsoleWatcher(), new RunParent(id, "sweep"), again: null, stop);
+                var result = RunCommand.Train(Settings(combination), own, fromStart, backend, offline, new ConsoleObserver(), new RunParent(id, "sweep"), again: null, stop);
                 return result.Status == RunStatus.Finished ? Became("finished", result.RunId, result.Steps, upToDate: result.UpToDate) : null;
             }
             catch (Exception e) when (e is OperationCanceledException || stop.IsCancellationRequested)

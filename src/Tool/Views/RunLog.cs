@@ -56,7 +56,7 @@ internal sealed class RunLog(ITrainingObserver shown, LiteRunStore store) : ITra
     {
         shown.Step(row, total);
         if (row.Step == 1 || row.Step == total || sinceLine.Elapsed.TotalSeconds >= 5)
-            Line(ConsoleWatcher.StepLine(row, total));
+            Line(ConsoleObserver.StepLine(row, total));
     }
 
     public void Dispose() => Try(() => file?.Dispose());

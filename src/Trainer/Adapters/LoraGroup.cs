@@ -8,7 +8,7 @@ namespace Memopt.Trainer.Adapters;
 
 /// <summary>
 /// LoRA pairs of one rank and scale around linears with the same input: their A's lie one after another in the optimizer's arrays, so x is
-/// multiplied by all at once, and so are the gradients on the way back. Each product alone would read x again and be over as soon as it began.
+/// multiplied by all at once, and so are the gradients in backward. Each product alone would read x again and be over as soon as it began.
 /// Linears without a pair among them are run as they are.
 /// </summary>
 internal sealed class LoraGroup(Linear[] linears) : LinearGroup(linears)

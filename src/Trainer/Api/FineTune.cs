@@ -204,7 +204,7 @@ public sealed class FineTune
             Config = config,
             Store = store,
             Output = output,
-            Watcher = watcher,
+            Observer = watcher,
             Pulling = _ => watcher,
             Backend = backend,
             Offline = offline,

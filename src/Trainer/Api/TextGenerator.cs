@@ -175,7 +175,7 @@ public sealed class TextGenerator : IChatClient
         var trained = adapter is null ? null : PeftAdapter.Read(adapter, spec).Form;
         var form = BaseForm.Asked(trained, options.Quantize, options.Unquantized, options.Dtype);
         var backend = Backend.Load(options.Backend, ProcessEnvironment.BackendEnvironment());
-        using var calm = new NoGcScope();
+        using var noGc = new NoGcScope();
         var model = Trainer.Recipes.FineTuneRecipe.LoadModel(folder, spec, form.Into(new()), Trainer.Recipes.FineTuneRecipe.ComputeType(form.Dtype, backend), backend.Device);
         try
         {

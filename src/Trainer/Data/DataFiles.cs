@@ -111,7 +111,8 @@ internal static class DataFiles
         {
             if (++found > MostEntries)
                 throw new UserFault($"{folder} holds more files and folders than are searched for data.", $"more than {MostEntries:N0}",
-                    "name the folder of the data in front of the glob") { OverBudget = true };
+                    "name the folder of the data in front of the glob")
+                { OverBudget = true };
         }
         var options = new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.Hidden | FileAttributes.System };
         return new FileSystemEnumerable<string>(folder, (ref FileSystemEntry entry) => entry.ToFullPath(), options)

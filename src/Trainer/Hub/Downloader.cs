@@ -57,25 +57,25 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         if (from > to)
             return;
         var range = from == 0 && to == file.Size - 1 ? null : new RangeHeaderValue(from, to);
-        using var answer = await AskAsync(session, range, stop).ConfigureAwait(false);
-        session.Check(answer);
-        if (answer.Status == HttpStatusCode.PartialContent)
+        using var response = await AskAsync(session, range, stop).ConfigureAwait(false);
+        session.Check(response);
+        if (response.Status == HttpStatusCode.PartialContent)
         {
-            var told = answer.Message.Content.Headers.ContentRange;
-            if (answer.Encoding is not null || told?.From != from || (told.Length ?? file.Size) != file.Size)
-                throw new TransientException($"asked for bytes {from}-{to}/{file.Size}, was told {told?.ToString() ?? "nothing"} {answer.Encoding}".TrimEnd());
+            var told = response.Message.Content.Headers.ContentRange;
+            if (response.Encoding is not null || told?.From != from || (told.Length ?? file.Size) != file.Size)
+                throw new TransientException($"asked for bytes {from}-{to}/{file.Size}, was told {told?.ToString() ?? "nothing"} {response.Encoding}".TrimEnd());
             session.Ranged();
-            session.Location = answer.Url;
-            await CopyAsync(session, answer, from, to + 1, stop).ConfigureAwait(false);
+            session.Location = response.Url;
+            await CopyAsync(session, response, from, to + 1, stop).ConfigureAwait(false);
         }
-        else if (answer.Encoding is null && answer.Message.Content.Headers.ContentLength is { } length && length != file.Size)
+        else if (response.Encoding is null && response.Message.Content.Headers.ContentLength is { } length && length != file.Size)
         {
             throw new TransientException($"the file has {length:N0} bytes, {file.Size:N0} were listed");
         }
         else if (range is null)
         {
-            session.Location = answer.Url;
-            await CopyAsync(session, answer, 0, file.Size, stop).ConfigureAwait(false);
+            session.Location = response.Url;
+            await CopyAsync(session, response, 0, file.Size, stop).ConfigureAwait(false);
         }
         else if (session.Unranged())
         {
@@ -84,7 +84,7 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
             try
             {
                 if (part.Done(index) < part.Length(index))
-                    await CopyAsync(session, answer, 0, file.Size, stop).ConfigureAwait(false);
+                    await CopyAsync(session, response, 0, file.Size, stop).ConfigureAwait(false);
             }
             finally
             {
@@ -110,14 +110,14 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         }
     }
 
-    private async Task CopyAsync(Transfer session, HubResponse answer, long from, long end, CancellationToken stop)
+    private async Task CopyAsync(Transfer session, HubResponse response, long from, long end, CancellationToken stop)
     {
         var buffer = ArrayPool<byte>.Shared.Rent(256 << 10);
         using var stall = new CancellationTokenSource(settings.StallTimeout, clock);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(stop, stall.Token);
         try
         {
-            using var body = await answer.BodyAsync(either.Token).ConfigureAwait(false);
+            using var body = await response.BodyAsync(either.Token).ConfigureAwait(false);
             while (from < end)
             {
                 var count = await body.ReadAsync(buffer.AsMemory(0, (int)Math.Min(buffer.Length, end - from)), either.Token).ConfigureAwait(false);
@@ -156,17 +156,17 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         public bool Unranged() => Interlocked.Increment(ref whole) > 3;
 
         /// <summary>Refuses bytes of another content than was listed, or than other requests were given.</summary>
-        public void Check(HubResponse answer)
+        public void Check(HubResponse response)
         {
-            if (answer.Status is HttpStatusCode.NotFound or HttpStatusCode.RequestedRangeNotSatisfiable)
-                throw Strange($"HTTP {(int)answer.Status}");
-            var direct = answer.Url.Authority == file.Url.Authority;
-            if (file.Validator is { } expected && (answer.LinkedETag ?? (direct ? answer.ETag : null)) is { } told && told != expected)
+            if (response.Status is HttpStatusCode.NotFound or HttpStatusCode.RequestedRangeNotSatisfiable)
+                throw Strange($"HTTP {(int)response.Status}");
+            var direct = response.Url.Authority == file.Url.Authority;
+            if (file.Validator is { } expected && (response.LinkedETag ?? (direct ? response.ETag : null)) is { } told && told != expected)
                 throw Strange($"its ETag was {expected}, is {told}");
             lock (changing)
             {
                 // Storage behind a redirect has ETags of its own, and its answers should agree.
-                if (answer.ETag is { } etag && (!direct || file.Validator is null) && (storage ??= etag) is { } first && first != etag)
+                if (response.ETag is { } etag && (!direct || file.Validator is null) && (storage ??= etag) is { } first && first != etag)
                 {
                     if (file.Hash is not null)
                         storage = null;                                        // which of the two is wrong shows at the end, by the hash

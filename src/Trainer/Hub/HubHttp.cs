@@ -165,27 +165,27 @@ internal sealed class HubHttp : IDisposable
 
     public void Dispose() => invoker.Dispose();
 
-    private static async Task<byte[]> Body(HubResponse answer, CancellationToken stop)
+    private static async Task<byte[]> Body(HubResponse response, CancellationToken stop)
     {
         // What the server says of the length counts for nothing: it may say none, and what it compressed may be far longer.
-        using var body = await answer.BodyAsync(stop).ConfigureAwait(false);
+        using var body = await response.BodyAsync(stop).ConfigureAwait(false);
         using var whole = new MemoryStream();
         var buffer = new byte[64 << 10];
         for (int count; (count = await body.ReadAsync(buffer, stop).ConfigureAwait(false)) > 0;)
         {
             if (whole.Length + count > LargestDocument)
-                throw new UserFault($"{answer.Url.Host} answers a question with more than an answer can be.", found: $"more than {LargestDocument >> 20} MiB", next: "use another source") { Failed = true };
+                throw new UserFault($"{response.Url.Host} answers a question with more than an answer can be.", found: $"more than {LargestDocument >> 20} MiB", next: "use another source") { Failed = true };
             whole.Write(buffer, 0, count);
         }
         return whole.ToArray();
     }
 
-    private Exception Refusal(HubResponse answer, Login? login, bool redirected)
+    private Exception Refusal(HubResponse response, Login? login, bool redirected)
     {
-        var (code, host) = ((int)answer.Status, answer.Url.Host);
+        var (code, host) = ((int)response.Status, response.Url.Host);
         if (code is 408 or 425 or 429 or >= 500)
         {
-            var wait = answer.Message.Headers.RetryAfter is not { } after ? null : after.Delta ?? (after.Date is { } date ? date - clock.GetUtcNow() : (TimeSpan?)null);
+            var wait = response.Message.Headers.RetryAfter is not { } after ? null : after.Delta ?? (after.Date is { } date ? date - clock.GetUtcNow() : (TimeSpan?)null);
             return wait > longestWait
                 ? new UserFault($"{host} asks to be left alone for {wait.Value.TotalMinutes:N0} minutes.", found: $"HTTP {code}", next: "run the same command again later; what was fetched is kept") { Failed = true }
                 : new TransientException($"HTTP {code}", wait > TimeSpan.Zero ? wait : null);
@@ -194,11 +194,11 @@ internal sealed class HubHttp : IDisposable
         {
             if (redirected)
                 return new TransientException($"HTTP {code} from storage");          // the hub was willing: it signs a new address for the next attempt
-            return new UserFault($"{host} does not give this file{(login is null ? " without a token" : " to this token")}.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(),
+            return new UserFault($"{host} does not give this file{(login is null ? " without a token" : " to this token")}.", found: $"HTTP {code} {response.Header("X-Error-Message")}".TrimEnd(),
                 next: "a private or gated model needs a token that may read it: set HF_TOKEN (MODELSCOPE_API_TOKEN, AZURE_STORAGE_SAS_TOKEN)")
             { Failed = true };
         }
-        return new UserFault($"{host} refuses.", found: $"HTTP {code} {answer.Header("X-Error-Message")}".TrimEnd(), next: "check the address of the model") { Failed = code is not (404 or 410) };
+        return new UserFault($"{host} refuses.", found: $"HTTP {code} {response.Header("X-Error-Message")}".TrimEnd(), next: "check the address of the model") { Failed = code is not (404 or 410) };
     }
 
     private ResiliencePipeline Pipeline(string host) => new ResiliencePipelineBuilder { TimeProvider = clock }

@@ -60,11 +60,11 @@ internal sealed class HuggingFace(string id, HubSettings settings, HubHttp http,
     private async Task<Page> JsonAsync(string path, string revision, CancellationToken stop)
     {
         var url = new Uri(settings.Endpoint, path);
-        var (body, answer) = await http.DocumentAsync(url, login, stop).ConfigureAwait(false)
+        var (body, response) = await http.DocumentAsync(url, login, stop).ConfigureAwait(false)
             ?? throw new UserFault($"{settings.Endpoint.Host} has no {(dataSet ? "data set" : "model")} \"{id}\" at revision \"{revision}\".", found: dataSet ? "HTTP 404" : "HTTP 404, and there is no such folder here either",
                 next: dataSet ? "check its name and revision (hf:org/name@revision); a private data set needs HF_TOKEN" : "check its name and model.revision; a private model needs HF_TOKEN");
         // Long listings come in pages: Link: <address>; rel="next"
-        var next = answer.Header("Link")?.Split(',').FirstOrDefault(link => link.Contains("rel=\"next\"", StringComparison.Ordinal));
+        var next = response.Header("Link")?.Split(',').FirstOrDefault(link => link.Contains("rel=\"next\"", StringComparison.Ordinal));
         // Of the next page's address only the path is taken: it is asked of this hub, whatever host it names.
         return new(JsonDocument.Parse(body), next is null ? null : new Uri(settings.Endpoint, next.Trim().TrimStart('<').Split('>')[0]).PathAndQuery);
     }

@@ -48,16 +48,16 @@ internal sealed class WebFolder(Uri folder, string cacheFolder, Login? login, Hu
         RemoteFile? found = null;
         await http.RetryAsync(url, async token =>
         {
-            using var answer = await http.GetAsync(url, login, new RangeHeaderValue(0, 0), token).ConfigureAwait(false);
-            var headers = answer.Message.Content.Headers;
-            if (answer.Status == HttpStatusCode.NotFound)
+            using var response = await http.GetAsync(url, login, new RangeHeaderValue(0, 0), token).ConfigureAwait(false);
+            var headers = response.Message.Content.Headers;
+            if (response.Status == HttpStatusCode.NotFound)
                 return;
-            var size = (answer.Encoding is not null ? null : answer.Status == HttpStatusCode.OK ? headers.ContentLength : headers.ContentRange?.Length)
+            var size = (response.Encoding is not null ? null : response.Status == HttpStatusCode.OK ? headers.ContentLength : headers.ContentRange?.Length)
                 ?? throw new UserFault($"{url.Host} does not say how long {name} is.", next: "use a server that sends Content-Length");
-            var etag = answer.ETag;
+            var etag = response.ETag;
             var version = etag ?? headers.LastModified?.ToString("O");
             var blob = $"web-{CacheKey.Of($"{url.GetLeftPart(UriPartial.Path)}\n{version}\n{size}")}";
-            var md5 = answer.Header("x-ms-blob-content-md5") ?? (answer.Status == HttpStatusCode.OK && headers.ContentMD5 is { } whole ? Convert.ToBase64String(whole) : null);
+            var md5 = response.Header("x-ms-blob-content-md5") ?? (response.Status == HttpStatusCode.OK && headers.ContentMD5 is { } whole ? Convert.ToBase64String(whole) : null);
             found = new(name, url, size, blob, Md5(md5), etag, Resumable: etag is not null, login);
         }, stop).ConfigureAwait(false);
         return found;

@@ -32,7 +32,7 @@ public static class FusedAttention
     private static readonly Lazy<jit.CompilationUnit> cudnn = new(() => jit.compile(Script));
     private static bool cudnnServes = capability >= 90;
 
-    /// <summary>What the way back needs.</summary>
+    /// <summary>The output and the tensors that backward needs.</summary>
     /// <param name="Output">(B, T, H, D).</param>
     /// <param name="LogSumExp">Log of the sums of the softmax, fp32.</param>
     /// <param name="Seed">State of the dropout that is not used; the operators ask for it back.</param>
@@ -57,40 +57,40 @@ public static class FusedAttention
     /// <param name="q">(B, T, H, D).</param>
     /// <param name="k">(B, T, KV, D), KV a divisor of H.</param>
     /// <param name="v">As k.</param>
-    /// <param name="sight">Windows and documents.</param>
-    public static AttentionOutput Forward(Tensor q, Tensor k, Tensor v, AttentionMask sight)
+    /// <param name="mask">Windows and documents.</param>
+    public static AttentionOutput Forward(Tensor q, Tensor k, Tensor v, AttentionMask mask)
     {
         using var scope = NewDisposeScope();
-        var plain = sight.CuSeqlens is null && sight.Window is null && q.shape[1] >= CudnnFrom && q.shape[^1] <= 128;
-        var mixed = (cudnnServes && plain ? ByCudnn(q, k, v) : null) ?? ByFlash(q, k, v, sight);
-        foreach (var tensor in mixed.Tensors)
+        var plain = mask.CuSeqlens is null && mask.Window is null && q.shape[1] >= CudnnFrom && q.shape[^1] <= 128;
+        var attended = (cudnnServes && plain ? ByCudnn(q, k, v) : null) ?? ByFlash(q, k, v, mask);
+        foreach (var tensor in attended.Tensors)
             tensor.MoveToOuterDisposeScope();
-        return mixed;
+        return attended;
     }
 
     /// <summary>Gradients of q, k and v.</summary>
     /// <param name="gradient">Of Y, (B, T, H, D).</param>
-    /// <param name="q">As on the way out.</param>
-    /// <param name="k">As on the way out.</param>
-    /// <param name="v">As on the way out.</param>
-    /// <param name="mixed">From the way out.</param>
-    /// <param name="sight">As on the way out.</param>
+    /// <param name="q">As in forward.</param>
+    /// <param name="k">As in forward.</param>
+    /// <param name="v">As in forward.</param>
+    /// <param name="attended">The result of forward.</param>
+    /// <param name="mask">As in forward.</param>
     /// <param name="deterministic">Same bits every time, whatever the length; slower, the more so the longer. cuDNN has no such mode.</param>
-    public static (Tensor Q, Tensor K, Tensor V) Backward(Tensor gradient, Tensor q, Tensor k, Tensor v, AttentionOutput mixed, AttentionMask sight, bool deterministic)
+    public static (Tensor Q, Tensor K, Tensor V) Backward(Tensor gradient, Tensor q, Tensor k, Tensor v, AttentionOutput attended, AttentionMask mask, bool deterministic)
     {
         using var scope = NewDisposeScope();
-        if (mixed.Cudnn && !deterministic)
+        if (attended.Cudnn && !deterministic)
         {
             long length = q.shape[1];
-            var r = Aten.Call("aten::_scaled_dot_product_cudnn_attention_backward", "", [Turned(gradient), Turned(q), Turned(k), Turned(v), Turned(mixed.Output), mixed.LogSumExp,
-                mixed.Seed, mixed.Offset, AtenArg.Undefined, AtenArg.Undefined, AtenArg.Undefined, length, length, 0.0, true, AtenArg.None], 3);
+            var r = Aten.Call("aten::_scaled_dot_product_cudnn_attention_backward", "", [Turned(gradient), Turned(q), Turned(k), Turned(v), Turned(attended.Output), attended.LogSumExp,
+                attended.Seed, attended.Offset, AtenArg.Undefined, AtenArg.Undefined, AtenArg.Undefined, length, length, 0.0, true, AtenArg.None], 3);
             return (Turned(r[0]).contiguous().MoveToOuterDisposeScope(), Turned(r[1]).contiguous().MoveToOuterDisposeScope(), Turned(r[2]).contiguous().MoveToOuterDisposeScope());
         }
-        var (sums, seed, offset) = mixed.Cudnn ? (mixed.LogSumExp.squeeze(-1), zeros([2], int64, q.device), zeros([], int64, q.device)) : (mixed.LogSumExp, mixed.Seed, mixed.Offset);
-        var (starts, longest, left) = Of(q, sight);
+        var (sums, seed, offset) = attended.Cudnn ? (attended.LogSumExp.squeeze(-1), zeros([2], int64, q.device), zeros([], int64, q.device)) : (attended.LogSumExp, attended.Seed, attended.Offset);
+        var (starts, longest, left) = Of(q, mask);
         var bounds = starts is null ? AtenArg.Undefined : starts;
         using var order = TorchContext.Deterministic(deterministic);
-        var back = Aten.Call("aten::_flash_attention_backward", "", [Shaped(gradient, sight), Shaped(q, sight), Shaped(k, sight), Shaped(v, sight), Shaped(mixed.Output, sight), sums,
+        var back = Aten.Call("aten::_flash_attention_backward", "", [Shaped(gradient, mask), Shaped(q, mask), Shaped(k, mask), Shaped(v, mask), Shaped(attended.Output, mask), sums,
             bounds, bounds, longest, longest, 0.0, true, seed, offset, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 3);
         return (back[0].view(q.shape).MoveToOuterDisposeScope(), back[1].view(k.shape).MoveToOuterDisposeScope(), back[2].view(v.shape).MoveToOuterDisposeScope());
     }
@@ -107,10 +107,10 @@ public static class FusedAttention
         }
     }
 
-    private static AttentionOutput ByFlash(Tensor q, Tensor k, Tensor v, AttentionMask sight)
+    private static AttentionOutput ByFlash(Tensor q, Tensor k, Tensor v, AttentionMask mask)
     {
-        var (starts, longest, left) = Of(q, sight);
-        var r = Aten.Call("aten::_flash_attention_forward", "", [Shaped(q, sight), Shaped(k, sight), Shaped(v, sight), AtenArg.Maybe(starts), AtenArg.Maybe(starts), longest, longest,
+        var (starts, longest, left) = Of(q, mask);
+        var r = Aten.Call("aten::_flash_attention_forward", "", [Shaped(q, mask), Shaped(k, mask), Shaped(v, mask), AtenArg.Maybe(starts), AtenArg.Maybe(starts), longest, longest,
             0.0, true, false, AtenArg.None, AtenArg.Maybe(left), AtenArg.Maybe(left is null ? null : 0L)], 5);
         return new(r[0].view(q.shape), r[1], r[2], r[3], false);
     }
@@ -131,9 +131,9 @@ public static class FusedAttention
 
     private static Tensor Turned(Tensor x) => x.transpose(1, 2);
 
-    private static (Tensor? Starts, long Longest, long? Left) Of(Tensor q, AttentionMask sight) =>
-        (sight.CuSeqlens, sight.CuSeqlens is null ? q.shape[1] : sight.MaxSeqlen, sight.Window is { } window ? window - 1 : null);
+    private static (Tensor? Starts, long Longest, long? Left) Of(Tensor q, AttentionMask mask) =>
+        (mask.CuSeqlens, mask.CuSeqlens is null ? q.shape[1] : mask.MaxSeqlen, mask.Window is { } window ? window - 1 : null);
 
     /// <summary>Documents are told apart in the flattened batch.</summary>
-    private static Tensor Shaped(Tensor x, AttentionMask sight) => sight.CuSeqlens is null ? x : x.reshape(-1, x.shape[^2], x.shape[^1]);
+    private static Tensor Shaped(Tensor x, AttentionMask mask) => mask.CuSeqlens is null ? x : x.reshape(-1, x.shape[^2], x.shape[^1]);
 }

@@ -13,7 +13,7 @@ public static class FusedRmsNorm
     /// <param name="delta">As x, or null. It becomes x + delta, and that is what is normed.</param>
     /// <param name="weight">(C) in the type of x.</param>
     /// <param name="eps">Added to the mean of squares.</param>
-    /// <returns>The norm as x, and 1 / rms of each row, fp32 (rows, 1), for the way back.</returns>
+    /// <returns>The norm as x, and 1 / rms of each row, fp32 (rows, 1), for backward.</returns>
     public static (Tensor Y, Tensor Rstd) Forward(Tensor x, Tensor? delta, Tensor weight, double eps)
     {
         if (!Kernel.Supports(x))
@@ -30,7 +30,7 @@ public static class FusedRmsNorm
     /// <param name="dy">Gradient of the norm.</param>
     /// <param name="x">What was normed.</param>
     /// <param name="weight">(C) in the type of x.</param>
-    /// <param name="rstd">From the way out.</param>
+    /// <param name="rstd">From forward.</param>
     /// <param name="accumulateInto">As x; overwritten with the sum and returned.</param>
     public static Tensor Backward(Tensor dy, Tensor x, Tensor weight, Tensor rstd, Tensor? accumulateInto)
     {

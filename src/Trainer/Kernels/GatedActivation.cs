@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Kernels;
 
 /// <summary>A product of low rank that is still to be added to something: Scale · Left · Right.</summary>
 /// <param name="Left">(N, r), rows at any even stride.</param>
-/// <param name="Right">(columns, r), or (r, columns) on a way back: as LoRA's B and A lie.</param>
+/// <param name="Right">(columns, r), or (r, columns) in backward: the layouts of LoRA's B and A.</param>
 /// <param name="Scale">Factor.</param>
 public sealed record LowRank(Tensor Left, Tensor Right, double Scale);
 

@@ -256,9 +256,9 @@ public readonly record struct TensorSlot(Func<Tensor> Get, Action<Tensor> Put);
 public sealed class Nf4Scratch : IDisposable
 {
     private long most;
-    private Tensor? room;
+    private Tensor? buffer;
 
-    /// <summary>Told of each weight before the first is expanded, so that the room is made once.</summary>
+    /// <summary>Told of each weight before the first is expanded, so that the buffer is made once.</summary>
     public void Attach(Nf4 weight) => most = Math.Max(most, weight.Shape[0] * weight.Shape[1]);
 
     /// <summary>The weight in a float type; good until the next call, freed as any tensor.</summary>
@@ -266,27 +266,27 @@ public sealed class Nf4Scratch : IDisposable
     {
         if (!Allocate(weight.Codes.device, type))
             return weight.Dequantize(type);
-        using var part = room!.narrow(0, 0, weight.Shape[0] * weight.Shape[1]);
+        using var part = buffer!.narrow(0, 0, weight.Shape[0] * weight.Shape[1]);
         var y = part.view(weight.Shape);
         weight.DequantizeTo(y);
         return y;
     }
 
     /// <summary>Bytes that it holds.</summary>
-    public long Bytes => room is null ? 0 : room.numel() * room.element_size();
+    public long Bytes => buffer is null ? 0 : buffer.numel() * buffer.element_size();
 
     /// <summary>Allocates the memory for an expanded weight. False where weights are expanded without it: on a CPU.</summary>
     public bool Allocate(Device device, ScalarType type)
     {
         if (!Kernel.Supports(device, type))
             return false;
-        if (room is null || room.dtype != type || room.numel() < most)
+        if (buffer is null || buffer.dtype != type || buffer.numel() < most)
         {
-            room?.Dispose();
-            room = empty([most], type, device).DetachFromDisposeScope();
+            buffer?.Dispose();
+            buffer = empty([most], type, device).DetachFromDisposeScope();
         }
         return true;
     }
 
-    public void Dispose() => room?.Dispose();
+    public void Dispose() => buffer?.Dispose();
 }

@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Memory;
 
 /// <summary>
 /// Holds tensors in pinned host memory. Copies run beside the computation: out while the layer that keeps them is computed, back while the
-/// layer above is. The device has what one layer keeps on the way out, and two layers' on the way back.
+/// layer above is. The device has the saved tensors of one layer in forward, and of two layers in backward.
 /// </summary>
 internal sealed class ActivationOffload : ISavedTensors, IDisposable
 {
@@ -32,8 +32,8 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
             return InPlaceTensors.Instance.Pack(tensor, layer);
         var kept = new OffloadedTensor(this, tensor.DetachFromDisposeScope(), layer, Rent(bytes));
         copies.WaitForCompute(queued);
-        copies.ToHost(kept.Room.Address, Aten.DataPointer(tensor), bytes);
-        copies.Record(kept.Room.Moved);
+        copies.ToHost(kept.Buffer.Address, Aten.DataPointer(tensor), bytes);
+        copies.Record(kept.Buffer.Moved);
         leaving.Add(kept);
         if (!away.TryGetValue(layer, out var list))
             away[layer] = list = [];
@@ -45,8 +45,8 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
     {
         copies.Dispose();
         queued.Dispose();
-        foreach (var room in idle)
-            room.Dispose();
+        foreach (var buffer in idle)
+            buffer.Dispose();
     }
 
     /// <summary>Frees on the device what the layers before have kept. Their copies had a layer's time; what is computed next waits for the rest.</summary>
@@ -67,16 +67,16 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
     private void Forget(OffloadedTensor kept)
     {
         leaving.Remove(kept);
-        idle.Add(kept.Room);
+        idle.Add(kept.Buffer);
         if (away.TryGetValue(kept.Layer, out var list) && list.Remove(kept) && list.Count == 0)
             away.Remove(kept.Layer);
     }
 
-    /// <summary>The smallest idle room that is large enough. If all idle room is too small, some of it makes place: lengths grow, and the room with them.</summary>
+    /// <summary>The smallest idle buffer that is large enough. If all idle buffer is too small, some of it makes place: lengths grow, and the buffer with them.</summary>
     private Pinned Rent(long bytes)
     {
-        var room = idle.Where(room => room.Bytes >= bytes).MinBy(room => room.Bytes);
-        if (room is null)
+        var buffer = idle.Where(buffer => buffer.Bytes >= bytes).MinBy(buffer => buffer.Bytes);
+        if (buffer is null)
         {
             if (idle.Count > 0)
             {
@@ -86,14 +86,14 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
                 small.Dispose();
                 this.bytes -= small.Bytes;
             }
-            room = new Pinned(bytes);
+            buffer = new Pinned(bytes);
             PeakBytes = Math.Max(PeakBytes, this.bytes += bytes);
         }
         else
         {
-            idle.Remove(room);
+            idle.Remove(buffer);
         }
-        return room;
+        return buffer;
     }
 
     /// <summary>Host memory for one tensor, and the event that its last copy is done.</summary>
@@ -112,7 +112,7 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
         }
     }
 
-    private sealed class OffloadedTensor(ActivationOffload keeper, Tensor tensor, int layer, Pinned room) : ISavedTensor
+    private sealed class OffloadedTensor(ActivationOffload offload, Tensor tensor, int layer, Pinned buffer) : ISavedTensor
     {
         private readonly (long[] Shape, ScalarType Type, Device Device, long Bytes) kind = (tensor.shape, tensor.dtype, tensor.device, tensor.numel() * tensor.element_size());
         private Tensor? here = tensor;
@@ -120,11 +120,11 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
 
         public int Layer => layer;
 
-        public Pinned Room => room;
+        public Pinned Buffer => buffer;
 
         public void Leave()
         {
-            room.Moved.MakeComputeWait();
+            buffer.Moved.MakeComputeWait();
             here!.Dispose();
             here = null;
         }
@@ -134,19 +134,19 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
             if (here is not null)
                 return;
             here = empty(kind.Shape, kind.Type, kind.Device).DetachFromDisposeScope();
-            keeper.copies.WaitForCompute(keeper.queued);                        // its memory may have been another's a moment ago
-            keeper.copies.ToDevice(Aten.DataPointer(here), room.Address, kind.Bytes);
-            keeper.copies.Record(room.Moved);
+            offload.copies.WaitForCompute(offload.queued);                        // its memory may have been another's a moment ago
+            offload.copies.ToDevice(Aten.DataPointer(here), buffer.Address, kind.Bytes);
+            offload.copies.Record(buffer.Moved);
         }
 
         public Tensor Unpack(DisposeScope owner)
         {
             Fetch();
-            room.Moved.MakeComputeWait();
+            buffer.Moved.MakeComputeWait();
             done = true;
-            keeper.Forget(this);
+            offload.Forget(this);
             owner.Attach(here!);
-            keeper.Prefetch(layer);
+            offload.Prefetch(layer);
             return here!;
         }
 
@@ -155,9 +155,9 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
             if (done)
                 return;
             done = true;
-            room.Moved.MakeComputeWait();
+            buffer.Moved.MakeComputeWait();
             here?.Dispose();
-            keeper.Forget(this);
+            offload.Forget(this);
         }
     }
 }

@@ -3,24 +3,24 @@ using Memopt.Trainer.Plan;
 namespace Memopt.Trainer.Memory;
 
 /// <summary>
-/// The way down when memory runs out: what was being done is dropped, its memory released, the fastest rung that fits into what is there now is
-/// put into effect, and it is done again. So a loss curve is that of a run that stood on the rung from that step on.
+/// Runs actions with a fallback for out of memory: drops the action, releases its memory, applies the fastest rung that fits into the memory
+/// that is free now, and runs the action again. The loss curve is that of a run that used the rung from that step on.
 /// </summary>
 /// <param name="rungs">All, the fastest first.</param>
-/// <param name="start">Where the run stands.</param>
-/// <param name="arrangement">Puts a rung into effect.</param>
-/// <param name="budget">Device bytes that a plan may take now, told what rests there; null when unknown.</param>
-/// <param name="release">Lets go of what an interrupted step has left.</param>
+/// <param name="start">The plan that the run begins with.</param>
+/// <param name="settings">Applies a rung.</param>
+/// <param name="budget">Device bytes that a plan may take now, from the persistent bytes; null when unknown.</param>
+/// <param name="release">Frees what an interrupted step left.</param>
 /// <param name="told">Given a sentence on each step down.</param>
-public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, MemorySettings arrangement, Func<long, long?> budget, Action release, Action<string> told)
+public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, MemorySettings settings, Func<long, long?> budget, Action release, Action<string> told)
 {
     // A rung that saves less is not worth a try of its own.
     private const double Least = 0.02;
 
-    /// <summary>Where the run stands.</summary>
+    /// <summary>The plan in effect.</summary>
     public MemoryPlan Plan { get; private set; } = start;
 
-    /// <summary>Does something; when memory runs out, goes down and does it again.</summary>
+    /// <summary>Runs an action; when memory runs out, steps down the ladder and runs it again.</summary>
     /// <param name="during">What it is, for the record: "step 12".</param>
     /// <param name="action">Leaves nothing half done when it throws.</param>
     public T Run<T>(string during, Func<T> action)
@@ -46,9 +46,9 @@ public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, Me
     {
         while (true)
         {
-            var room = budget(Plan.PersistentBytes);
+            var available = budget(Plan.PersistentBytes);
             var smaller = rungs.Where(plan => plan.HostFits && plan.PeakBytes < Plan.PeakBytes * (1 - Least) && Below(plan.Rung)).ToList();
-            var next = smaller.FirstOrDefault(plan => MemoryPlan.FitsInto(plan.PeakBytes, room)) ?? smaller.MinBy(plan => plan.PeakBytes);
+            var next = smaller.FirstOrDefault(plan => MemoryPlan.FitsInto(plan.PeakBytes, available)) ?? smaller.MinBy(plan => plan.PeakBytes);
             if (next is null)
             {
                 throw new UserFault($"Memory ran out in {during}, and nothing is left that could be given up.", found: why,
@@ -59,7 +59,7 @@ public sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, Me
             Plan = next;
             try
             {
-                arrangement.Apply(next.Rung);
+                settings.Apply(next.Rung);
                 return;
             }
             catch (Exception e) when (OutOfMemory.Is(e))

@@ -68,10 +68,10 @@ public sealed class LayerStream : IDisposable
         if (places.Count == 0)
             throw new UserFault("Weights that are trained cannot be streamed.", next: "set memory.streamLayers to 0 or leave it out, or train an adapter");
         long at = 0;
-        var parts = places.Select(place =>
+        var parts = places.Select(slot =>
         {
-            var tensor = place.Get();
-            var part = new Part(place, at, tensor.shape, tensor.dtype, tensor.numel() * tensor.element_size());
+            var tensor = slot.Get();
+            var part = new Part(slot, at, tensor.shape, tensor.dtype, tensor.numel() * tensor.element_size());
             at += (part.Bytes + Alignment - 1) / Alignment * Alignment;
             return part;
         }).ToList();

@@ -3,17 +3,17 @@ using Memopt.Trainer.Plan;
 
 namespace Memopt.Trainer.Memory;
 
-/// <summary>Puts rungs into effect on a model that is loaded, each from whichever was in effect before. What has gone to the host stays there.</summary>
+/// <summary>Applies rungs to a loaded model, each from the rung that was applied before. What was offloaded to the host stays there.</summary>
 /// <param name="model">The model.</param>
-/// <param name="optimizerToHost">Moves trained weights and moments there; again to finish what lacked memory.</param>
-/// <param name="meter">Read where a layer ends, out and back: peaks lie there.</param>
-/// <param name="sampling">Whether it is to be read.</param>
-/// <param name="stream">What streams layers already, if anything does.</param>
-/// <param name="newStream">Makes it when a rung asks for the first.</param>
+/// <param name="optimizerToHost">Offloads trained weights and moments to the host; a second call finishes a first that ran out of memory.</param>
+/// <param name="meter">Read where forward and backward of a layer end: the peaks are there.</param>
+/// <param name="sampling">Whether the meter is read.</param>
+/// <param name="stream">The stream of layers that exists already; null where there is none.</param>
+/// <param name="newStream">Makes the stream when a rung first asks for one.</param>
 public sealed class MemorySettings(Decoder model, Action optimizerToHost, Meter meter, Func<bool> sampling, LayerStream? stream, Func<LayerStream> newStream) : IDisposable
 {
     private LayerStream? stream = stream;
-    private ActivationOffload? keeper;
+    private ActivationOffload? offload;
 
     /// <summary>Applies a rung; after an exception for want of memory it may be called again with another.</summary>
     public void Apply(Rung rung)
@@ -24,7 +24,7 @@ public sealed class MemorySettings(Decoder model, Action optimizerToHost, Meter 
         if (rung.OffloadOptimizer)
             optimizerToHost();
         if (rung.Recompute)
-            Recompute.Attach(model, rung.Keeps, rung.OffloadActivations ? keeper ??= new() : null);
+            Recompute.Attach(model, rung.Keeps, rung.OffloadActivations ? offload ??= new() : null);
         stream?.Attach(model);
         Measure();
     }
@@ -32,7 +32,7 @@ public sealed class MemorySettings(Decoder model, Action optimizerToHost, Meter 
     /// <summary>Adds the bytes of what streams and of what it keeps on the host.</summary>
     public void Measure(MeasuredRows rows)
     {
-        rows.Add(MemoryPlan.HostActivations, keeper?.PeakBytes ?? 0);
+        rows.Add(MemoryPlan.HostActivations, offload?.PeakBytes ?? 0);
         rows.Add(MemoryPlan.HostWeights, stream?.Bytes ?? 0);
         rows.Add(MemoryPlan.Slots, stream?.SlotBytes ?? 0);
         rows.Add(MemoryPlan.Weights, -stream?.ViewBytes ?? 0);                // views of the slots
@@ -40,7 +40,7 @@ public sealed class MemorySettings(Decoder model, Action optimizerToHost, Meter 
 
     public void Dispose()
     {
-        keeper?.Dispose();
+        offload?.Dispose();
         stream?.Dispose();
     }
 

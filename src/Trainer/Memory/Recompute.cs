@@ -5,15 +5,16 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Memory;
 
 /// <summary>
-/// Activation recomputation (Chen et al. 2016, arXiv 1604.06174) a layer at a time: only the layer's input is kept, and the way back
-/// runs the layer again, but for its last product, which nothing there needs. Both runs do the same arithmetic with the same dropout
-/// seed, so loss and gradients are the same to the bit. The last layer is run once: its way back comes next.
+/// Activation checkpointing (gradient checkpointing, recomputation; Chen et al. 2016, arXiv 1604.06174) a layer at a time: forward
+/// saves only the layer's input, and backward runs the layer again, without its last product, which backward does not need. Both
+/// runs do the same arithmetic with the same dropout seed, so loss and gradients are equal to the bit. The last layer runs once:
+/// its backward comes next.
 /// </summary>
 public static class Recompute
 {
-    /// <param name="model">Whose layers are to be run twice.</param>
-    /// <param name="saves">What is kept beside the inputs, where fused kernels made it.</param>
-    /// <param name="savedTensors">Who holds what is kept; none leaves it where it is.</param>
+    /// <param name="model">The model whose layers run twice.</param>
+    /// <param name="saves">The tensors that are saved beside the inputs, where fused kernels made them.</param>
+    /// <param name="savedTensors">Holds the saved tensors; null leaves them on the device.</param>
     public static void Attach(Decoder model, SavedForBackward saves, ISavedTensors? savedTensors = null) => model.RunLayer = (layer, x, context) =>
         layer.Index == model.layers.Length - 1 || !context.NeedsGradient ? layer.forward(x, context) : Run(layer, x, context, saves, savedTensors ?? InPlaceTensors.Instance);
 

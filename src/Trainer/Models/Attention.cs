@@ -18,7 +18,7 @@ public sealed class Attention(ModelSpec spec, int layer)
     public ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)      // (N, C) -> (N, C)
     {
         using var scope = NewDisposeScope();
-        var (projected, projectedBack) = LinearGroup.Of(projections).forward(x, context, LinearMode.Full);
+        var (projected, projectedBackward) = LinearGroup.Of(projections).forward(x, context, LinearMode.Full);
         var parts = projected.Length == 3 ? Array.ConvertAll(projected, p => p.Output)
             : projected[0].Output.split([heads * dim, groups * dim, groups * dim], -1);
         var (q, k, v) = (Heads(parts[0], heads), Heads(parts[1], groups), Heads(parts[2], groups));   // (B, T, H, D)
@@ -27,8 +27,8 @@ public sealed class Attention(ModelSpec spec, int layer)
         var kNorm = k_norm?.forward(k, context);
         (q, k) = (qNorm?.Output ?? q, kNorm?.Output ?? k);
         Kernels.FusedRope.Apply(q, k, context.Cos, context.Sin);
-        var (mixed, mixedBack) = Mix(q, k, v, context, scope);                  // (B, T, H, D)
-        var output = o_proj.forward(mixed.view(-1, heads * dim), context, mode);
+        var (attended, attendBackward) = Attend(q, k, v, context, scope);                  // (B, T, H, D)
+        var output = o_proj.forward(attended.view(-1, heads * dim), context, mode);
         output.Output?.MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
             return output;
@@ -37,12 +37,12 @@ public sealed class Attention(ModelSpec spec, int layer)
         return new(output.Output!, (gradient, accumulateInto) =>
         {
             using var scope = NewDisposeScope();
-            var (dq, dk, dv) = mixedBack!(Heads(output.Backward!(gradient), heads));
+            var (dq, dk, dv) = attendBackward!(Heads(output.Backward!(gradient), heads));
             Kernels.FusedRope.Apply(dq, dk, context.Cos, context.Sin, inverse: true);
             Tensor[] grads = [Joined(qNorm?.Backward!(dq) ?? dq), Joined(kNorm?.Backward!(dk) ?? dk), Joined(dv)];
             if (projected.Length == 1)
                 grads = [cat(grads, -1)];
-            var dx = projectedBack!(grads, accumulateInto);
+            var dx = projectedBackward!(grads, accumulateInto);
             return accumulateInto ?? dx.MoveToOuterDisposeScope();
         });
 
@@ -51,28 +51,28 @@ public sealed class Attention(ModelSpec spec, int layer)
     }
 
     /// <summary>Attention itself, by the fused kernels where they serve, else by the general operator with a mask.</summary>
-    private (Tensor Value, Func<Tensor, (Tensor Q, Tensor K, Tensor V)>? Back) Mix(Tensor q, Tensor k, Tensor v, ForwardContext context, DisposeScope owner)
+    private (Tensor Output, Func<Tensor, (Tensor Q, Tensor K, Tensor V)>? Backward) Attend(Tensor q, Tensor k, Tensor v, ForwardContext context, DisposeScope owner)
     {
         if (context.Cache is null && Kernels.FusedAttention.Supports(q))
         {
-            var sight = context.AttentionMaskFor(window);
-            var mixed = context.TakeSavedAttention(layer, owner) ?? Kernels.FusedAttention.Forward(q, k, v, sight);
-            context.SaveForBackward(layer, mixed);
-            return (mixed.Output, !context.NeedsGradient ? null : gradient => Kernels.FusedAttention.Backward(gradient, q, k, v, mixed, sight, context.Deterministic));
+            var mask = context.AttentionMaskFor(window);
+            var attended = context.TakeSavedAttention(layer, owner) ?? Kernels.FusedAttention.Forward(q, k, v, mask);
+            context.SaveForBackward(layer, attended);
+            return (attended.Output, !context.NeedsGradient ? null : gradient => Kernels.FusedAttention.Backward(gradient, q, k, v, attended, mask, context.Deterministic));
         }
 
         using var scope = NewDisposeScope();
         var (keys, values) = (k.transpose(1, 2), v.transpose(1, 2));         // (B, KV, T, D)
         if (context.Cache is { } cache)
             (keys, values) = cache.Append(layer, keys.contiguous(), values.contiguous());
-        var (mask, causal) = context.MaskFor(window);
-        var (y, back) = LocalAutograd.Run(context.NeedsGradient, [q.transpose(1, 2), keys, values], qkv => Kernels.FusedAttention.General(qkv[0], qkv[1], qkv[2], mask, causal));
+        var (dense, causal) = context.MaskFor(window);
+        var (y, backward) = LocalAutograd.Run(context.NeedsGradient, [q.transpose(1, 2), keys, values], qkv => Kernels.FusedAttention.General(qkv[0], qkv[1], qkv[2], dense, causal));
         var value = y.transpose(1, 2).contiguous();
         scope.MoveAllOut();
-        return (value, back is null ? null : gradient =>
+        return (value, backward is null ? null : gradient =>
         {
             using var scope = NewDisposeScope();
-            var g = back(gradient.transpose(1, 2));
+            var g = backward(gradient.transpose(1, 2));
             Tensor Turned(Tensor x) => x.transpose(1, 2).contiguous().MoveToOuterDisposeScope();
             return (Turned(g[0]), Turned(g[1]), Turned(g[2]));
         }

@@ -15,7 +15,7 @@ public static class ChunkedCrossEntropy
     /// <param name="rows">(P) int64: which of the N positions predict.</param>
     /// <param name="targets">(P) int64: the tokens they should predict.</param>
     /// <param name="scale">The gradient is that of scale · sum.</param>
-    /// <param name="context">Whether the way back is wanted.</param>
+    /// <param name="context">Whether backward is needed.</param>
     /// <param name="cap">Soft cap of the logits; 0 is none.</param>
     /// <returns>Sum of the losses, fp64, (); and for every prediction whether its likeliest token is the target.</returns>
     public static (Tensor Sum, Tensor Right, Pullback? Back) Loss(Linear head, Tensor hidden, Tensor rows, Tensor targets, double scale, ForwardContext context, double cap = 0)

@@ -52,7 +52,7 @@ public sealed class Decoder : IDisposable
 
     public Linear lm_head { get; set; }
 
-    /// <summary>How a layer is run: kept whole until its way back unless a memory pass says otherwise.</summary>
+    /// <summary>How a layer is run: everything is saved for its backward unless a memory pass says otherwise.</summary>
     public Func<DecoderLayer, Tensor, ForwardContext, ForwardResult> RunLayer { get; set; } = (layer, x, context) => layer.forward(x, context);
 
     /// <summary>Every linear with a way to put another in its place, in the order of the layers; the head last.</summary>
@@ -99,10 +99,10 @@ public sealed class Decoder : IDisposable
 
     /// <summary>Bytes of the weights that are not trained, each tensor once.</summary>
     public long FrozenBytes => Parameters().Where(parameter => !parameter.RequiresGrad).Select(parameter => parameter.Value)
-        .Concat(Linears().SelectMany(slot => slot.Linear.Frozen).Select(place => place.Get()))
+        .Concat(Linears().SelectMany(slot => slot.Linear.Frozen).Select(slot => slot.Get()))
         .Distinct<Tensor>(ReferenceEqualityComparer.Instance).Sum(tensor => tensor.numel() * tensor.element_size());
 
-    /// <summary>Token ids (B, T) int64 → hidden states (B · T, C) after the last norm. The way back frees the gradient it is given.</summary>
+    /// <summary>Token ids (B, T) int64 → hidden states (B · T, C) after the last norm. Backward frees the gradient that it is given.</summary>
     public ForwardResult Forward(Tensor ids, ForwardContext context)
     {
         using var scope = NewDisposeScope();
@@ -148,12 +148,12 @@ public sealed class Decoder : IDisposable
     }
 
     /// <summary>A pass over T tokens after those in the cache; positions count from there unless given, (B, T) int64.</summary>
-    public ForwardContext NewContext(int length, Tensor? positions = null, Documents? documents = null, KvCache? cache = null, bool learns = false, long? seed = null, int? longest = null, bool deterministic = true)
+    public ForwardContext NewContext(int length, Tensor? positions = null, Documents? documents = null, KvCache? cache = null, bool needsGradient = false, long? seed = null, int? longest = null, bool deterministic = true)
     {
         var past = cache?.Length ?? 0;
         using var counted = positions is null ? arange(past, past + length, int64, Device).unsqueeze(0) : null;
         var (cos, sin) = Rope.Angles(spec, positions ?? counted!, longest ?? past + length, Type);
-        return new ForwardContext(cos, sin, length, documents, cache) { NeedsGradient = learns, Seed = seed, Deterministic = deterministic };
+        return new ForwardContext(cos, sin, length, documents, cache) { NeedsGradient = needsGradient, Seed = seed, Deterministic = deterministic };
     }
 
     /// <summary>Logits (B, T, V) in the compute type.</summary>

@@ -16,7 +16,7 @@ public sealed class DecoderLayer(int index)
     /// <summary>Its linears, in the order of their use.</summary>
     public IEnumerable<Linear> Linears => [.. self_attn.projections, self_attn.o_proj, .. mlp.projections, mlp.down_proj];
 
-    /// <summary>(N, C) → (N, C). The way back adds its part to the gradient it is given, in place, and returns that.</summary>
+    /// <summary>(N, C) → (N, C). Backward accumulates into the gradient that it is given, in place, and returns it.</summary>
     public ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
     {
         using var scope = NewDisposeScope();

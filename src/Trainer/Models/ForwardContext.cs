@@ -7,26 +7,27 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Models;
 
 /// <summary>
-/// From the gradient of an output to that of the input, added to <paramref name="accumulateInto"/> where given, which it then returns. Adds the
-/// gradients of its trained weights on the way. Leaves <paramref name="gradient"/> as it is unless the part says otherwise. Called at most once.
+/// Backward of one part, its vector-Jacobian product: from the gradient of the output to that of the input. Accumulates into
+/// <paramref name="accumulateInto"/> where given, and returns it. Also accumulates the gradients of the trained weights. Does not
+/// change <paramref name="gradient"/> unless the part says otherwise. Called at most once.
 /// </summary>
 public delegate Tensor Pullback(Tensor gradient, Tensor? accumulateInto = null);
 
 /// <summary>
-/// What a part returns: its output and, when the pass learns, the way back. Composing ways back by hand instead of through a
-/// graph makes every kept tensor visible: a linear keeps its input, never an expanded 4-bit weight, and recomputation is one line.
+/// The result of a forward: the output and, where a gradient is needed, backward. Backwards are composed by hand and not by an
+/// autograd graph, so every saved tensor is visible: a linear saves its input, never a dequantized weight.
 /// </summary>
 /// <param name="Output">The output.</param>
-/// <param name="Backward">The way back.</param>
-/// <param name="WeightGradient">Of a linear that was told that its input is given again: takes it, after <paramref name="Backward"/>.</param>
-/// <param name="PendingLowRank">Of a linear that was told to leave its low-rank part to the caller: what is to be added to the value.</param>
-/// <param name="PendingLowRankGradient">Likewise, after <paramref name="Backward"/>: what is to be added to the gradient that it gave.</param>
+/// <param name="Backward">From the gradient of the output to that of the input; null where no gradient is needed.</param>
+/// <param name="WeightGradient">Of a linear in mode RecomputesInput: takes the input and accumulates the gradient of the weight, after <paramref name="Backward"/>.</param>
+/// <param name="PendingLowRank">Of a linear in mode DeferLowRank: the part that the caller adds to the output.</param>
+/// <param name="PendingLowRankGradient">Of a linear in mode DeferLowRankGradient, after <paramref name="Backward"/>: the part that the caller adds to the gradient of the input.</param>
 public readonly record struct ForwardResult(Tensor Output, Pullback? Backward, Action<Tensor>? WeightGradient = null, LowRank? PendingLowRank = null, Func<LowRank>? PendingLowRankGradient = null)
 {
     public void Deconstruct(out Tensor output, out Pullback? backward) => (output, backward) = (Output, Backward);
 }
 
-/// <summary>One batch on its way through the decoder: positions, masks, and whether the way back is wanted.</summary>
+/// <summary>State of one forward pass of a batch: positions, masks, saved tensors, and whether gradients are needed. PyTorch's <c>ctx</c>.</summary>
 public sealed class ForwardContext : IDisposable
 {
     private readonly Dictionary<int, Tensor> windows = [];
@@ -60,7 +61,7 @@ public sealed class ForwardContext : IDisposable
 
     public KvCache? Cache { get; }
 
-    /// <summary>Whether ways back are wanted.</summary>
+    /// <summary>Whether forwards return a backward.</summary>
     public bool NeedsGradient { get; set; }
 
     /// <summary>Whether the same bits are wanted of every run.</summary>
@@ -69,23 +70,23 @@ public sealed class ForwardContext : IDisposable
     /// <summary>Seed of this micro-batch's dropout, null outside training; each module adds its own number, so a second run draws the same.</summary>
     public long? Seed { get; init; }
 
-    /// <summary>What the layers keep on this way out for a second run of the same.</summary>
+    /// <summary>The tensors that layers save in this forward beside their inputs, for activation checkpointing.</summary>
     public SavedForBackward Saves { get; set; }
 
-    /// <summary>Who holds it meanwhile.</summary>
+    /// <summary>Holds the saved tensors until backward.</summary>
     public ISavedTensors SavedTensors { get; set; } = InPlaceTensors.Instance;
 
-    /// <summary>Hands a tensor to the keeper, for a layer's second run or until the pass ends.</summary>
+    /// <summary>Saves a tensor until a layer's recomputation or until this context is disposed.</summary>
     public ISavedTensor Save(Tensor tensor, int layer)
     {
-        var kept = SavedTensors.Pack(tensor, layer);
-        saved.Add(kept);
-        return kept;
+        var savedTensor = SavedTensors.Pack(tensor, layer);
+        saved.Add(savedTensor);
+        return savedTensor;
     }
 
     /// <summary>
-    /// Room for what each layer needs for a moment on the way out, the same for all. Where layers keep the rest until the way back, room of
-    /// each one's own would be cut up by what the next keeps.
+    /// Memory for tensors that a layer needs during its forward only, shared by all layers. Memory of each layer's own would be
+    /// fragmented by the tensors that the next layer saves.
     /// </summary>
     public Tensor Workspace(long[] shape, ScalarType type)
     {
@@ -97,38 +98,38 @@ public sealed class ForwardContext : IDisposable
         return workspace.view(-1).narrow(0, 0, shape.Aggregate(1L, (a, b) => a * b)).view(shape);
     }
 
-    /// <summary>The way out is over.</summary>
+    /// <summary>Frees the workspace, once forward is over.</summary>
     public void ReleaseWorkspace()
     {
         workspace?.Dispose();
         workspace = null;
     }
 
-    /// <summary>What attention gave in a layer's first run, once; from then on the scope's.</summary>
+    /// <summary>Attention's saved output of a layer's first run, once; the scope owns it from then on.</summary>
     public AttentionOutput? TakeSavedAttention(int layer, DisposeScope owner) => savedAttention.Remove(layer, out var kept)
         ? new(kept.Tensors[0].Unpack(owner), kept.Tensors[1].Unpack(owner), kept.Tensors[2].Unpack(owner), kept.Tensors[3].Unpack(owner), kept.Cudnn) : null;
 
-    /// <summary>Keeps what attention gave, if that is wanted, until the second run.</summary>
+    /// <summary>Saves attention's output until the second run, where <see cref="Saves"/> says so.</summary>
     public void SaveForBackward(int layer, AttentionOutput made)
     {
         if (Saves.HasFlag(SavedForBackward.Attention))
             savedAttention[layer] = ([.. new[] { made.Output.alias(), made.LogSumExp, made.Seed, made.Offset }.Select(tensor => Save(tensor, layer))], made.Cudnn);   // the layer frees its own
     }
 
-    /// <summary>The sum between attention and feed-forward of a layer's first run, once; from then on the scope's.</summary>
-    public Tensor? TakeSavedResidual(int layer, DisposeScope owner) => savedResiduals.Remove(layer, out var kept) ? kept.Unpack(owner) : null;
+    /// <summary>The saved sum between attention and MLP of a layer's first run, once; the scope owns it from then on.</summary>
+    public Tensor? TakeSavedResidual(int layer, DisposeScope owner) => savedResiduals.Remove(layer, out var savedTensor) ? savedTensor.Unpack(owner) : null;
 
-    /// <summary>Keeps that sum, if that is wanted, until the second run.</summary>
+    /// <summary>Saves the sum until the second run, where <see cref="Saves"/> says so.</summary>
     public void SaveForBackward(int layer, Tensor residual)
     {
         if (Saves.HasFlag(SavedForBackward.Residual))
             savedResiduals[layer] = Save(residual.alias(), layer);
     }
 
-    /// <summary>What the fused kernels are told of a layer.</summary>
+    /// <summary>The mask of a layer as the fused kernels take it.</summary>
     public AttentionMask AttentionMaskFor(int? window) => new(window is { } w && w < Length ? w : null, starts, documents?.MaxSeqlen ?? Length);
 
-    /// <summary>Mask of a layer: null with Causal when plain causal attention does. True where a query may look.</summary>
+    /// <summary>The mask of a layer as a tensor, true where a query attends; null where plain causal attention is enough.</summary>
     public (Tensor? Mask, bool Causal) MaskFor(int? window)
     {
         var keys = past + Length;
@@ -158,8 +159,8 @@ public sealed class ForwardContext : IDisposable
     {
         foreach (var mask in windows.Values)
             mask.Dispose();
-        foreach (var kept in saved)
-            kept.Dispose();
+        foreach (var savedTensor in saved)
+            savedTensor.Dispose();
         workspace?.Dispose();
         Cos.Dispose();
         Sin.Dispose();

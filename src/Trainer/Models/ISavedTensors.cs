@@ -3,19 +3,19 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>Holds tensors between the way out and the way back.</summary>
+/// <summary>Holds tensors between forward and backward, as pack and unpack hooks of saved tensors do in <c>torch.autograd.graph</c>.</summary>
 public interface ISavedTensors
 {
-    /// <summary>Takes a tensor over.</summary>
+    /// <summary>Takes ownership of a tensor.</summary>
     /// <param name="tensor">May be read, and not changed, until the next layer keeps something.</param>
-    /// <param name="layer">Whose way back will ask for it.</param>
+    /// <param name="layer">The layer whose backward unpacks it.</param>
     ISavedTensor Pack(Tensor tensor, int layer);
 }
 
-/// <summary>A tensor in a keeper's hands. Disposing gives up what was not taken.</summary>
+/// <summary>A packed tensor. Disposing it frees a tensor that was not unpacked.</summary>
 public interface ISavedTensor : IDisposable
 {
-    /// <summary>The tensor, once; from then on the scope's.</summary>
+    /// <summary>Returns the tensor, once; the scope owns it from then on.</summary>
     Tensor Unpack(DisposeScope owner);
 }
 

@@ -4,23 +4,23 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>What a linear's caller will do with it; less lets it keep or compute less.</summary>
+/// <summary>What the caller of a linear needs; less lets the linear save or compute less.</summary>
 [Flags]
 public enum LinearMode
 {
-    /// <summary>The product, and a way back that has all it needs.</summary>
+    /// <summary>The output, and a backward that has all it needs.</summary>
     Full = 0,
 
-    /// <summary>The input is given again, to <see cref="ForwardResult.WeightGradient"/>, and so is not kept.</summary>
+    /// <summary>The caller recomputes the input and gives it to <see cref="ForwardResult.WeightGradient"/>, so the input is not saved.</summary>
     RecomputesInput = 1,
 
-    /// <summary>The product is known already; only the way back is wanted.</summary>
+    /// <summary>The output is known already; only backward is needed.</summary>
     SkipOutput = 2,
 
-    /// <summary>A low-rank part of the value is added by the caller, who looks at <see cref="ForwardResult.PendingLowRank"/>.</summary>
+    /// <summary>The caller adds the low-rank part of the output, from <see cref="ForwardResult.PendingLowRank"/>.</summary>
     DeferLowRank = 4,
 
-    /// <summary>A low-rank part of the input's gradient is added by the caller, who looks at <see cref="ForwardResult.PendingLowRankGradient"/>.</summary>
+    /// <summary>The caller adds the low-rank part of the input's gradient, from <see cref="ForwardResult.PendingLowRankGradient"/>.</summary>
     DeferLowRankGradient = 8,
 }
 

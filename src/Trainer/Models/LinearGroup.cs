@@ -3,17 +3,17 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>What came of linears that share an input.</summary>
-/// <param name="Parts">Of each; their ways back are not to be called.</param>
-/// <param name="Backward">Gradients of the values → that of the input, added to the second where given.</param>
+/// <summary>The results of linears that share an input.</summary>
+/// <param name="Parts">The result of each; their backwards are not called, <paramref name="Backward"/> is.</param>
+/// <param name="Backward">From the gradients of the outputs to that of the input; accumulates into the second argument where given.</param>
 public sealed record GroupResult(ForwardResult[] Parts, Func<Tensor[], Tensor?, Tensor>? Backward);
 
-/// <summary>Linears that share an input, run one after another. What can be done at once for all is a subclass's.</summary>
+/// <summary>Linears that share an input, run one after another. Subclasses fuse them.</summary>
 public class LinearGroup(Linear[] linears)
 {
     protected Linear[] Linears { get; } = linears;
 
-    /// <summary>The way that the first of them with a way of its own has.</summary>
+    /// <summary>The group of the first linear that fuses its siblings, or the plain one.</summary>
     public static LinearGroup Of(Linear[] linears)
     {
         foreach (var linear in linears)

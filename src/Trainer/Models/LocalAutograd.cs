@@ -3,14 +3,14 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>A stretch of arithmetic that libtorch differentiates: a graph over a few leaves, not over the model.</summary>
+/// <summary>Arithmetic that libtorch's autograd differentiates: a graph over a few leaves, not over the model.</summary>
 internal static class LocalAutograd
 {
-    /// <summary>Runs <paramref name="arithmetic"/> over detached inputs; the second result maps the output's gradient to each input's.</summary>
-    public static (Tensor Value, Func<Tensor, IList<Tensor>>? Back) Run(bool learns, Tensor[] inputs, Func<Tensor[], Tensor> arithmetic)
+    /// <summary>Runs <paramref name="arithmetic"/> over detached inputs; the second result maps the gradient of the output to that of each input.</summary>
+    public static (Tensor Output, Func<Tensor, IList<Tensor>>? Backward) Run(bool needsGradient, Tensor[] inputs, Func<Tensor[], Tensor> arithmetic)
     {
         using var scope = NewDisposeScope();
-        if (!learns)
+        if (!needsGradient)
         {
             using (no_grad())
                 return (arithmetic(inputs).MoveToOuterDisposeScope(), null);

@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Models;
 
 /// <summary>
-/// down(act(gate(x)) · up(x)) (Shazeer 2020, arXiv 2002.05202); gate and up fused in Phi-3. Keeps gate and up alone: the way back makes
+/// down(act(gate(x)) · up(x)) (Shazeer 2020, arXiv 2002.05202); gate and up fused in Phi-3. Saves gate and up alone: backward makes
 /// their product again where its gradient lay.
 /// </summary>
 public sealed class Mlp(ModelSpec spec)
@@ -44,8 +44,8 @@ public sealed class Mlp(ModelSpec spec)
         {
             using var scope = NewDisposeScope();
             var (gate, up) = (Half(0), Half(1));
-            Func<long[], ScalarType, Tensor>? room = context.NeedsGradient ? context.Workspace : null;
-            var gated = apart ? GatedActivation.Forward(gate, up, Low(0), Low(1), spec.HiddenAct, room) : GatedActivation.Forward(gate, up, spec.HiddenAct, room);
+            Func<long[], ScalarType, Tensor>? workspace = context.NeedsGradient ? context.Workspace : null;
+            var gated = apart ? GatedActivation.Forward(gate, up, Low(0), Low(1), spec.HiddenAct, workspace) : GatedActivation.Forward(gate, up, spec.HiddenAct, workspace);
             foreach (var part in context.NeedsGradient ? [] : projected)
                 part.Output.Dispose();
             return gated.MoveToOuterDisposeScope();

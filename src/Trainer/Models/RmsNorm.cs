@@ -9,7 +9,7 @@ public sealed class RmsNorm(Parameter weight, double eps)
     public Parameter weight { get; } = weight;
 
     /// <param name="x">(…, C).</param>
-    /// <param name="context">Whether the way back is wanted.</param>
+    /// <param name="context">Whether backward is needed.</param>
     /// <param name="delta">Added to x before the norm: it becomes the sum.</param>
     public ForwardResult forward(Tensor x, ForwardContext context, Tensor? delta = null)              // (…, C) -> (…, C)
     {

@@ -99,7 +99,7 @@ public static unsafe partial class Aten
         if (CallDispatcher(op, overload, stack) != 0)
         {
             // The reason does not come through. A request is refused only after the allocator has let go of all it could, so if little is free, that was the
-            // reason: attention's ordered way back asks for up to ten times what one argument takes.
+            // reason: deterministic attention backward asks for up to ten times what one argument takes.
             var given = args.ToArray();
             var likely = given.Any(arg => arg.Tensor?.device_type == DeviceType.CUDA) && Cuda.FreeBytes() < 16 * given.Sum(arg => arg.Tensor is { } tensor ? tensor.numel() * tensor.element_size() : 0);
             throw new ExternalException($"{op}{(overload.Length > 0 ? "." + overload : "")} failed in libtorch{(likely ? ", out of memory" : ", which wrote the reason to standard error")}; arguments: "

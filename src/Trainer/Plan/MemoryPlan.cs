@@ -13,7 +13,7 @@ public sealed record PlanDevice(string Kind, long? FreeBytes, int ComputeBytes, 
     /// <summary>Whether attention is the fused kernels', which keep less: in 16 bits from compute capability 8.0 on.</summary>
     public bool FusedAttention { get; init; }
 
-    /// <summary>Multiprocessors: attention's way back in a fixed order sums in so many parts as fill them.</summary>
+    /// <summary>Multiprocessors: deterministic attention backward sums in as many parts as fill them.</summary>
     public int Multiprocessors { get; init; } = 132;
 
     /// <summary>The same with no more than a budget, which is for the run's own bytes, as in run.</summary>
@@ -121,7 +121,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
         var away = rung.OffloadActivations ? Math.Max(0, spec.Layers - 1) * kept : 0;
         var activations = !rung.Recompute ? spec.Layers * (input + layer) : input + layer + (rung.OffloadActivations ? Math.Min(1, spec.Layers - 1) : spec.Layers - 1) * kept;
 
-        // While the loss is formed: what the head was given and its gradient, and one chunk of logits. On the way back through a layer that is run
+        // While the loss is formed: what the head was given and its gradient, and one chunk of logits. In backward through a layer that is run
         // again, the last one having given up its own: the gradient, the layer's own, and either the gradient within the feed-forward or those of attention.
         var rows = Math.Min(tokens, ChunkRows(spec.VocabSize, c));
         var head = rows * spec.VocabSize * (c + (cuda ? 0 : 8)) + 4 * input + (full && c < 4 ? 4 * h * spec.VocabSize : 0);
@@ -150,7 +150,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
                 + (streamed > 0 ? $" − {rung.StreamLayers} layers × {layerBytes:N0} B" : "")));
         }
         if (streamed > 0)
-            ledger.Add(Row(Slots, 2 * layerBytes, "room for two layers' weights"));
+            ledger.Add(Row(Slots, 2 * layerBytes, "two slots for layers' weights"));
         if (qlora && cuda)
             ledger.Add(Row(Scratch, widest * c, $"{widest:N0} × {c} B, one at a time"));
         var values = count * (c < 4 || (rung.OffloadOptimizer && cuda) ? c : 0) + (rung.OffloadOptimizer ? 0 : count * 4);
@@ -205,7 +205,7 @@ public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool F
 
     private long On(string place) => Rows.Where(row => row.Place == place).Sum(row => row.Bytes);
 
-    /// <summary>What one layer keeps between its way out and its way back, its input apart.</summary>
+    /// <summary>Bytes that one layer saves for backward, without its input.</summary>
     private static long LayerBytes(ModelSpec spec, long tokens, PlanDevice device, AdapterConfig adapter)
     {
         long c = device.ComputeBytes, h = spec.HiddenSize, q = (long)spec.Heads * spec.HeadDim, kv = (long)spec.KvHeads * spec.HeadDim, m = spec.IntermediateSize;

@@ -2,7 +2,7 @@ namespace Memopt.Trainer.Plan;
 
 /// <summary>What a run gives up for memory. Steps, losses and weights are the same on every rung, up to rounding where the micro-batch differs.</summary>
 /// <param name="MicroBatch">Sequences computed at once; the step adds up the rest.</param>
-/// <param name="Recompute">Whether layers are run again on the way back.</param>
+/// <param name="Recompute">Activation checkpointing: whether layers are run again in backward.</param>
 /// <param name="Keeps">What is kept beside their inputs then.</param>
 /// <param name="OffloadActivations">Whether inputs, and what is kept beside them, lie on the host meanwhile.</param>
 /// <param name="OffloadOptimizer">Whether trained weights and moments do.</param>

@@ -32,10 +32,10 @@ public static class Evaluation
         double loss = 0;
         long tokens = 0;
         var (answers, right, done) = (0, 0, 0);
-        using var calm = new NoGcScope();
+        using var noGc = new NoGcScope();
         foreach (var batch in Batches.InOrder(rows, microBatch))
         {
-            calm.Yield();
+            noGc.Yield();
             stop.ThrowIfCancellationRequested();
             using var scope = NewDisposeScope();
             using var context = model.NewContext(batch.Length);

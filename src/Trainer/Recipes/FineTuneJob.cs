@@ -19,7 +19,7 @@ public sealed record FineTuneJob
     public required IArtifactStore Artifacts { get; init; }
     /// <summary>Sends what is stored, and checkpoints, to where it is safe; null when nothing is sent.</summary>
     public BackgroundUpload? Uploads { get; init; }
-    public required ITrainingObserver Watcher { get; init; }
+    public required ITrainingObserver Observer { get; init; }
     /// <summary>Id of a run that begins here; a resumed one keeps its own.</summary>
     public required string RunId { get; init; }
     public bool FromStart { get; init; }

@@ -22,39 +22,39 @@ public static class FineTuneRecipe
     {
         using var scope = NewDisposeScope();
         var spec = ModelSpec.Read(job.Model);
-        job = job with { Config = StartingAdapter.Settle(job.Config, spec, text => job.Watcher.Stage("adapter", text)) };
+        job = job with { Config = StartingAdapter.Settle(job.Config, spec, text => job.Observer.Stage("adapter", text)) };
         var config = job.Config.Config;
         var inputs = TrainingInputs.Read(job, spec, stop);
-        var earlier = new ResumeState(job);
+        var resume = new ResumeState(job);
         var device = PlanDevice(job.Backend, inputs.Type, config.Memory);
         var plans = MemoryPlan.Ladder(config, inputs.Spec, device, inputs.Longest, inputs.LongestEval, inputs.Eval?.Rows.Count);
-        var plan = Choose(job, plans, device, earlier.MicroBatch ?? PlannedBefore(job.Rerun));
+        var plan = Choose(job, plans, device, resume.MicroBatch ?? PlannedBefore(job.Rerun));
         var batches = new Batches(inputs.Rows.Rows, config.Data, config.Train, plan.Rung.MicroBatch);
         var hashes = inputs.Hashes(job);
-        if (earlier.Done(hashes, batches.TotalSteps) is { } done)
+        if (resume.Done(hashes, batches.TotalSteps) is { } done)
             return done;
-        earlier.Check(hashes);
-        if (earlier.Step > 0)
-            job.Watcher.Stage("resume", $"run {earlier.RunId} goes on after step {earlier.Step} of {batches.TotalSteps}");
+        resume.Check(hashes);
+        if (resume.Step > 0)
+            job.Observer.Stage("resume", $"run {resume.RunId} goes on after step {resume.Step} of {batches.TotalSteps}");
 
-        using var record = Begin(job, inputs, earlier, plan, hashes, batches.TotalSteps);
-        void Happened(string kind, string text) => record.Append(new RunEvent(job.Clock.GetUtcNow(), earlier.Step, kind, text));
-        job.Watcher.RunStarted(earlier.RunId);
+        using var record = Begin(job, inputs, resume, plan, hashes, batches.TotalSteps);
+        void Happened(string kind, string text) => record.Append(new RunEvent(job.Clock.GetUtcNow(), resume.Step, kind, text));
+        job.Observer.RunStarted(resume.RunId);
         foreach (var happened in job.PriorEvents)
             record.Append(happened);
         var changes = job.Changes?.Invoke();
         if (changes is not null)
         {
             record.Link(changes);
-            job.Uploads?.Send(new(earlier.RunId, changes));
+            job.Uploads?.Send(new(resume.RunId, changes));
         }
         foreach (var difference in Rerun.Differences(job, hashes, changes?.Hash))
             Happened("differs", difference);
-        if (earlier.Step > 0)
-            Happened("resume", $"goes on after step {earlier.Step} of {batches.TotalSteps}");
+        if (resume.Step > 0)
+            Happened("resume", $"goes on after step {resume.Step} of {batches.TotalSteps}");
         try
         {
-            var training = new Training(job, inputs, earlier, batches, hashes, record);
+            var training = new Training(job, inputs, resume, batches, hashes, record);
             while (true)
             {
                 var why = "";
@@ -75,7 +75,7 @@ public static class FineTuneRecipe
                     found: $"{why}; the plan was {plan.Rung}, {plan.PeakBytes / 1048576.0:N0} MiB", next: "free memory, or use adapter.kind = \"qlora\"")
                 { Failed = true };
                 var text = $"memory ran out while the model was made ready: {plan.Rung} → {smaller.Rung}";
-                job.Watcher.Stage("memory", text);
+                job.Observer.Stage("memory", text);
                 Happened("memory", text);
                 plan = smaller;
             }
@@ -93,7 +93,7 @@ public static class FineTuneRecipe
     {
         var plan = plans.FirstOrDefault(plan => plan.Fits && (microBatch is null || plan.Rung.MicroBatch == microBatch))
             ?? plans.FirstOrDefault(plan => plan.Fits) ?? plans.MinBy(plan => plan.PeakBytes)!;
-        job.Watcher.Ledger(plan.Rows, measured: false);
+        job.Observer.Ledger(plan.Rows, measured: false);
         if (!plan.Fits)
         {
             throw new UserFault("This does not fit into memory.",
@@ -102,18 +102,18 @@ public static class FineTuneRecipe
                 next: "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise memory.budgetGiB")
             { Failed = true };
         }
-        job.Watcher.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
+        job.Observer.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
         return plan;
     }
 
     private static int? PlannedBefore(Run? first) => first?.Start.Environment.TryGetValue(PlannedMicroBatch, out var text) == true && int.TryParse(text, out var size) ? size : null;
 
-    private static IRunWriter Begin(FineTuneJob job, TrainingInputs inputs, ResumeState earlier, MemoryPlan plan, IReadOnlyDictionary<string, string> hashes, int steps)
+    private static IRunWriter Begin(FineTuneJob job, TrainingInputs inputs, ResumeState resume, MemoryPlan plan, IReadOnlyDictionary<string, string> hashes, int steps)
     {
         var tracking = job.Config.Config.Tracking;
         return job.Store.BeginBestEffort(new RunStart
         {
-            Id = earlier.RunId,
+            Id = resume.RunId,
             Experiment = tracking.Experiment,
             Started = job.Clock.GetUtcNow(),
             Config = job.Config.Json,
@@ -123,11 +123,11 @@ public static class FineTuneRecipe
             GitCommit = job.GitCommit,
             GitDirty = job.GitDirty,
             Tags = tracking.Tags,
-            Ledger = earlier.Ledger ?? plan.Rows,
+            Ledger = resume.Ledger ?? plan.Rows,
             TotalSteps = steps,
             Parent = job.Parent,
-        }, earlier.Step, fault => job.Watcher.Stage("tracking", fault), Path.Combine(job.Output, "unrecorded"))
-            .WithTensorBoard(tracking.Tensorboard is { } board ? job.Config.Full(board) : null, earlier.RunId, earlier.Step, fault => job.Watcher.Stage("tracking", fault), job.Clock);
+        }, resume.Step, fault => job.Observer.Stage("tracking", fault), Path.Combine(job.Output, "unrecorded"))
+            .WithTensorBoard(tracking.Tensorboard is { } board ? job.Config.Full(board) : null, resume.RunId, resume.Step, fault => job.Observer.Stage("tracking", fault), job.Clock);
     }
 
     /// <summary>Loads a model with its frozen linears in 4 bits when the adapter is QLoRA's.</summary>

@@ -20,10 +20,10 @@ public static class Generation
         using var cache = new KvCache(model.Spec.Layers);
         using var generator = new Generator((ulong)sampling.Seed);
         var input = prompt.Select(id => (long)id).ToArray();
-        using var calm = new NoGcScope();
+        using var noGc = new NoGcScope();
         for (var count = 0; count < sampling.MaxTokens; count++)
         {
-            calm.Yield();
+            noGc.Yield();
             var next = Next(model, input, cache, generator, sampling);
             if (stops.Contains(next))
                 yield break;

@@ -19,14 +19,14 @@ public sealed class GradScaler : IDisposable
     /// <summary>fp64 (2), on the host.</summary>
     public Tensor State => state;
 
-    /// <summary>A step went well.</summary>
+    /// <summary>A step had finite gradients: the scale doubles after enough of them.</summary>
     public void Grow()
     {
         var (value, steps) = (Value, state.data<double>()[1] + 1);
         (state.data<double>()[0], state.data<double>()[1]) = steps >= GrowAfter && value < Highest ? (value * 2, 0) : (value, steps);
     }
 
-    /// <summary>A gradient overflowed; false when the scale cannot be lower.</summary>
+    /// <summary>A gradient overflowed: halves the scale; false when the scale is at its lowest.</summary>
     public bool Backoff()
     {
         if (Value <= 1)

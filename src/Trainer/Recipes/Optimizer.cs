@@ -168,7 +168,7 @@ public sealed class Optimizer : IDisposable
     {
         private readonly Tensor[] arrays;
         private readonly Device device;
-        private readonly List<Tensor[]> rooms = [];
+        private readonly List<Tensor[]> buffers = [];
         private readonly Cuda.Stream? incoming, outgoing;
         private readonly Cuda.Event[] arrived = [], left = [];
         private readonly Cuda.Event? computed;
@@ -199,17 +199,17 @@ public sealed class Optimizer : IDisposable
         /// <summary>Takes the device memory for the pieces.</summary>
         public void AllocateBuffers()
         {
-            while (incoming is not null && rooms.Count < 2)
+            while (incoming is not null && buffers.Count < 2)
             {
                 using var scope = NewDisposeScope();
-                rooms.Add([.. arrays.Select(_ => empty([piece], float32, device))]);
-                foreach (var part in rooms[^1])
+                buffers.Add([.. arrays.Select(_ => empty([piece], float32, device))]);
+                foreach (var part in buffers[^1])
                     part.DetachFromDisposeScope();
             }
         }
 
         /// <summary>The device memory for the pieces.</summary>
-        public IEnumerable<Tensor> Buffers => rooms.SelectMany(room => room);
+        public IEnumerable<Tensor> Buffers => buffers.SelectMany(buffer => buffer);
 
         public void ForEach(Action<Tensor[], long, long> step)
         {
@@ -220,21 +220,21 @@ public sealed class Optimizer : IDisposable
                 return;
             }
             var total = arrays[0].numel();
-            incoming.WaitForCompute(computed!);                                 // rooms made a moment ago may have been others' until then
+            incoming.WaitForCompute(computed!);                                 // buffers made a moment ago may have been others' until then
             for (long from = 0, n = 0; from < total; from += piece, n++)
             {
                 using var scope = NewDisposeScope();
                 var (count, turn) = (Math.Min(piece, total - from), (int)(n % 2));
-                var room = rooms[turn];
+                var buffer = buffers[turn];
                 incoming!.WaitFor(left[turn]);
                 for (var i = 0; i < arrays.Length; i++)
-                    incoming.ToDevice(Aten.DataPointer(room[i]), Aten.DataPointer(arrays[i]) + (nint)(from * 4), count * 4);
+                    incoming.ToDevice(Aten.DataPointer(buffer[i]), Aten.DataPointer(arrays[i]) + (nint)(from * 4), count * 4);
                 incoming.Record(arrived[turn]);
                 arrived[turn].MakeComputeWait();
-                step([.. room.Select(part => part.narrow(0, 0, count))], from, count);
+                step([.. buffer.Select(part => part.narrow(0, 0, count))], from, count);
                 outgoing!.WaitForCompute(computed!);
                 for (var i = 0; i < arrays.Length; i++)
-                    outgoing.ToHost(Aten.DataPointer(arrays[i]) + (nint)(from * 4), Aten.DataPointer(room[i]), count * 4);
+                    outgoing.ToHost(Aten.DataPointer(arrays[i]) + (nint)(from * 4), Aten.DataPointer(buffer[i]), count * 4);
                 outgoing.Record(left[turn]);
             }
             outgoing!.Wait();                                                 // the host may read them now, and so may the next step
@@ -247,8 +247,8 @@ public sealed class Optimizer : IDisposable
             computed?.Dispose();
             foreach (var @event in arrived.Concat(left))
                 @event.Dispose();
-            foreach (var room in Buffers)
-                room.Dispose();
+            foreach (var buffer in Buffers)
+                buffer.Dispose();
             foreach (var array in incoming is null ? [] : arrays)
                 Cuda.Unpin(Aten.DataPointer(array));
         }

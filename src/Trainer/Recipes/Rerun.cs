@@ -26,9 +26,9 @@ internal static class Rerun
             .Where(key => old.Environment.GetValueOrDefault(key) != Now(key)).Order(StringComparer.Ordinal)
             .Select(key => $"{key}: was {old.Environment.GetValueOrDefault(key, "none")}, is {Now(key) ?? "none"}"));
         foreach (var difference in differences)
-            job.Watcher.Stage("differs", difference);
+            job.Observer.Stage("differs", difference);
         if (differences.Count == 0)
-            job.Watcher.Stage("again", $"model, data, code and machine are those of run {old.Id}");
+            job.Observer.Stage("again", $"model, data, code and machine are those of run {old.Id}");
         return differences;
     }
 }

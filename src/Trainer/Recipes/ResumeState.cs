@@ -18,7 +18,7 @@ internal sealed class ResumeState
         Checkpoints = new CheckpointFolder(Path.Combine(job.Output, "checkpoints"), job.Config.Config.Checkpoint.Keep);
         if (job.FromStart)
             Checkpoints.Clear();
-        last = Checkpoints.Latest(text => job.Watcher.Stage("resume", text));
+        last = Checkpoints.Latest(text => job.Observer.Stage("resume", text));
         run = last is { } found ? job.Store.Get(found.Manifest.RunId) : null;
     }
 
@@ -51,12 +51,12 @@ internal sealed class ResumeState
         var trained = found.Manifest.Step >= steps && Refusals(found.Manifest, hashes).Count == 0;
         if (trained && hashes.TryGetValue("data.eval", out var eval) && run!.Start.Hashes.GetValueOrDefault("data.eval") != eval)
         {
-            job.Watcher.Stage("evaluation", $"run {RunId} has trained exactly this already, but was judged by other rows");
+            job.Observer.Stage("evaluation", $"run {RunId} has trained exactly this already, but was judged by other rows");
             return null;
         }
         if (trained && Whole())
         {
-            job.Watcher.Stage("done", $"run {RunId} has trained exactly this already; --from-start trains it again");
+            job.Observer.Stage("done", $"run {RunId} has trained exactly this already; --from-start trains it again");
             return new(RunId, RunStatus.Finished, Step, job.AdapterFolder, null, UpToDate: true) { Eval = run!.Eval };
         }
         Checkpoints.Clear();

@@ -14,7 +14,7 @@ public sealed record RunLauncher
     /// <summary>The folder of checkpoints and result.</summary>
     public required string Output { get; init; }
 
-    public required ITrainingObserver Watcher { get; init; }
+    public required ITrainingObserver Observer { get; init; }
 
     /// <summary>Makes the watcher of one download, which tells of its retries.</summary>
     public required Func<Action<string>, IPullWatcher> Pulling { get; init; }
@@ -52,30 +52,30 @@ public sealed record RunLauncher
             lock (before)
                 before.Add(new RunEvent(DateTimeOffset.UtcNow, 0, "download", Secrets.Redact(text)));
         }
-        var supplies = new InputFetcher(ProcessEnvironment.HubSettings(Offline), () => Pulling(Retried));
+        var fetcher = new InputFetcher(ProcessEnvironment.HubSettings(Offline), () => Pulling(Retried));
         string? started = null;
         if (config.Config.Adapter.From is { } from)
         {
-            var (folder, version, maker) = ProjectPaths.Adapter(from == Setting("adapter.from") && Was("adapter.version") is { } then ? then : from, config, Offline, Watcher.Stage, stop);
+            var (folder, version, maker) = ProjectPaths.Adapter(from == Setting("adapter.from") && Was("adapter.version") is { } then ? then : from, config, Offline, Observer.Stage, stop);
             (config, started) = (config with { From = folder }, version);
             parent ??= maker is null ? null : new RunParent(maker, "fork");
         }
         var source = ModelSource.Parse(config.Config.Model.Source, config.Folder);
         var known = Was("model.source") == $"{source}" && config.Config.Model.Revision == Setting("model.revision") && source.Kind is SourceKind.HuggingFace or SourceKind.ModelScope ? Was("model.commit") : null;
-        var model = supplies.Model(source, known ?? config.Config.Model.Revision, stop);
+        var model = fetcher.Model(source, known ?? config.Config.Model.Revision, stop);
         if (model.Commit is not null)
-            Watcher.Stage("download", $"{model.Source} at {model.Commit}, {model.FetchedBytes / 1048576.0:N1} MiB fetched");
-        config = supplies.Data(config, stop, set => Was($"data.commit.{set}"));
+            Observer.Stage("download", $"{model.Source} at {model.Commit}, {model.FetchedBytes / 1048576.0:N1} MiB fetched");
+        config = fetcher.Data(config, stop, set => Was($"data.commit.{set}"));
         foreach (var data in config.Located.Values)
-            Watcher.Stage("download", $"{data.Source} at {data.Commit}, {data.Files.Count} files, {data.FetchedBytes / 1048576.0:N1} MiB fetched");
-        using var one = AcquireLock(Output, Watcher, stop);
+            Observer.Stage("download", $"{data.Source} at {data.Commit}, {data.Files.Count} files, {data.FetchedBytes / 1048576.0:N1} MiB fetched");
+        using var one = AcquireLock(Output, Observer, stop);
         var backend = Native.Backend.Load(Backend, ProcessEnvironment.BackendEnvironment(config.Folder));
         foreach (var warning in backend.Warnings)
-            Watcher.Stage("warning", warning);
+            Observer.Stage("warning", warning);
         if (parent is { Kind: "sweep" } && backend.Kind == "cuda")
             Cuda.EmptyCache(backend.Device);                               // what those before it had is free again
         var (commit, dirty) = ProcessEnvironment.Commit(config.Folder);
-        using var uploads = ProjectPaths.Uploads(config, Store, text => Watcher.Stage("upload", text));
+        using var uploads = ProjectPaths.Uploads(config, Store, text => Observer.Stage("upload", text));
         var result = FineTuneRecipe.Run(new FineTuneJob
         {
             Config = config,
@@ -85,7 +85,7 @@ public sealed record RunLauncher
             Store = Store,
             Artifacts = ProjectPaths.Artifacts(config),
             Uploads = uploads,
-            Watcher = Watcher,
+            Observer = Observer,
             RunId = NewId(),
             FromStart = FromStart,
             Parent = parent,
@@ -115,9 +115,9 @@ public sealed record RunLauncher
         }, stop);
         // Of a sweep only the best is registered, by the sweep.
         if (result.Status == RunStatus.Finished && parent is not { Kind: "sweep" })
-            Register(config, Store, result.RunId, Watcher);
+            Register(config, Store, result.RunId, Observer);
         // What a part of a sweep leaves unsent its next part sends, and the sweep waits for all of it.
-        return uploads is null || parent is { Kind: "sweep" } ? result : result with { Unsafe = ProjectPaths.Finish(uploads, config, Watcher, stop) };
+        return uploads is null || parent is { Kind: "sweep" } ? result : result with { Unsafe = ProjectPaths.Finish(uploads, config, Observer, stop) };
 
         // What the run that is made again took.
         string? Was(string fact) => Rerun?.Start.Environment.GetValueOrDefault(fact) is { } value and not "none" ? value : null;
@@ -146,7 +146,7 @@ public sealed record RunLauncher
     }
 
     /// <summary>Makes a run's adapter the next version of its name; what cannot be registered ends no training.</summary>
-    public static void Register(LoadedConfig config, IRunStore store, string id, ITrainingObserver watcher)
+    public static void Register(LoadedConfig config, IRunStore store, string id, ITrainingObserver observer)
     {
         if (config.Config.Adapter.Kind == AdapterKind.None)
             return;
@@ -159,13 +159,13 @@ public sealed record RunLauncher
             var before = registry.Find(name);
             if (registry.Register(name, link, run, config.Config.Tracking.Best) is not { } version || registry.Find(name) is not { } adapter || adapter.Versions.Count <= (before?.Versions.Count ?? 0))
                 return;
-            watcher.Stage("registered", $"{name}@{version.Number}: {string.Join(", ", adapter.Aliases.Where(alias => alias.Value == version.Number).Select(alias => alias.Key))}");
+            observer.Stage("registered", $"{name}@{version.Number}: {string.Join(", ", adapter.Aliases.Where(alias => alias.Value == version.Number).Select(alias => alias.Key))}");
             if (adapter.NotCompared(before) is { } was)
-                watcher.Stage("", $"{name}@{was.Number}, the best before, was judged on other evaluation data; the two are not compared");
+                observer.Stage("", $"{name}@{was.Number}, the best before, was judged on other evaluation data; the two are not compared");
         }
         catch (TrackingException e)
         {
-            watcher.Stage("registry", $"{e.Message} Register it later: dotnet memopt adapters register NAME {id}");
+            observer.Stage("registry", $"{e.Message} Register it later: dotnet memopt adapters register NAME {id}");
         }
     }
 
@@ -176,7 +176,7 @@ public sealed record RunLauncher
     public static string NewId() => DateTime.UtcNow.ToString("yyMMddHHmmss") + Guid.NewGuid().ToString("N")[..6];
 
     /// <summary>Two processes must not write one run's checkpoints: the second waits for the first, and then finds what that has left.</summary>
-    public static FileStream AcquireLock(string output, ITrainingObserver watcher, CancellationToken stop)
+    public static FileStream AcquireLock(string output, ITrainingObserver observer, CancellationToken stop)
     {
         var path = Path.Combine(output, "run.lock");
         for (var told = false; ; told = true)
@@ -189,7 +189,7 @@ public sealed record RunLauncher
             catch (IOException e) when (e.HResult is 11 or 35 or unchecked((int)0x80070020))     // EWOULDBLOCK on Linux and macOS; a sharing violation
             {
                 if (!told)
-                    watcher.Stage("waiting", "this config is being trained by another process; what it leaves is taken up");
+                    observer.Stage("waiting", "this config is being trained by another process; what it leaves is taken up");
                 if (stop.WaitHandle.WaitOne(200))
                     stop.ThrowIfCancellationRequested();
             }

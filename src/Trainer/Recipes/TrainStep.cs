@@ -8,22 +8,22 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>One optimizer step: micro-batches out and back, the norm, the optimizer. The host waits for the device once, to read the loss.</summary>
-/// <param name="model">With its passes attached.</param>
-/// <param name="optimizer">Of its trained weights.</param>
+/// <summary>One optimizer step: forward and backward of each micro-batch, the gradient norm, the optimizer. The host waits for the device once, to read the loss.</summary>
+/// <param name="model">The model, with its memory passes applied.</param>
+/// <param name="optimizer">The optimizer of the trained weights.</param>
 /// <param name="schedule">Learning rates.</param>
 /// <param name="config">Seeds, determinism.</param>
-/// <param name="scale">Loss scale of fp16; null for wider types.</param>
+/// <param name="scaler">Loss scale of fp16; null for wider types.</param>
 /// <param name="meter">Told of peaks.</param>
-public sealed class TrainStep(Decoder model, Optimizer optimizer, Schedule schedule, TrainConfig config, GradScaler? scale, Meter meter)
+public sealed class TrainStep(Decoder model, Optimizer optimizer, Schedule schedule, TrainConfig config, GradScaler? scaler, Meter meter)
 {
-    /// <summary>Most bytes kept between forward and backward in the steps that were measured.</summary>
+    /// <summary>Most bytes saved between forward and backward in the steps that were measured.</summary>
     public long Activations { get; private set; }
 
-    /// <summary>Most bytes beyond the activations in the steps that were measured, the allocator's gaps among them.</summary>
+    /// <summary>Most bytes beyond the activations in the steps that were measured, fragmentation included.</summary>
     public long WorkingSet { get; private set; }
 
-    /// <summary>Drops what was measured: the next steps need other memory.</summary>
+    /// <summary>Forgets the measurements: the next steps need other memory.</summary>
     public void Remeasure() => (Activations, WorkingSet) = (0, 0);
 
     /// <param name="index">From 0.</param>
@@ -41,21 +41,21 @@ public sealed class TrainStep(Decoder model, Optimizer optimizer, Schedule sched
         {
             var sum = zeros([], float64, model.Device);
             for (var part = 0; part < parts.Count; part++)
-                sum.add_(ForwardBackward(parts[part], (scale?.Value ?? 1) / targets, ((long)config.Seed << 40) ^ ((long)index << 12) ^ part, measure));
+                sum.add_(ForwardBackward(parts[part], (scaler?.Value ?? 1) / targets, ((long)config.Seed << 40) ^ ((long)index << 12) ^ part, measure));
             meter.Sample();
-            var length = optimizer.Norm(1 / (scale?.Value ?? 1));
+            var length = optimizer.Norm(1 / (scaler?.Value ?? 1));
             // The last that needs memory; from here on the step is made.
             var both = stack([sum, length.to(float64)]);
-            optimizer.Step(index + 1, schedule.At(index), length, 1 / (scale?.Value ?? 1));
+            optimizer.Step(index + 1, schedule.At(index), length, 1 / (scaler?.Value ?? 1));
             var read = both.cpu().data<double>().ToArray();
             (loss, norm) = (read[0] / targets, read[1]);
             if (double.IsFinite(norm) && double.IsFinite(loss))
             {
-                scale?.Grow();
+                scaler?.Grow();
                 break;
             }
             // In fp16 a gradient may have been too large for its scale: the optimizer let it pass, and the same step is made with half of it.
-            if (double.IsFinite(loss) && scale?.Backoff() == true)
+            if (double.IsFinite(loss) && scaler?.Backoff() == true)
                 continue;
             throw new UserFault($"The loss is no longer a number at step {index + 1}.", found: $"loss {loss}, gradient norm {norm}",
                 next: $"lower train.learningRate (now {config.LearningRate}) or set train.clip, and run again; the last checkpoint is whole")
@@ -65,35 +65,35 @@ public sealed class TrainStep(Decoder model, Optimizer optimizer, Schedule sched
         return new(index + 1, loss, schedule.At(index), norm, targets, parts.Sum(part => part.Tokens) / seconds, meter.RunPeak, seconds);
     }
 
-    /// <summary>Takes a micro-batch out and back and forgets its gradient: needs the memory of a step and changes nothing.</summary>
+    /// <summary>Runs forward and backward of a micro-batch and drops the gradient: takes the memory of a step and changes no weight.</summary>
     public void Rehearse(MicroBatch batch)
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
         meter.Reset();
-        ForwardBackward(batch, (scale?.Value ?? 1) / batch.Targets.Length, 0, measure: true);
+        ForwardBackward(batch, (scaler?.Value ?? 1) / batch.Targets.Length, 0, measure: true);
         optimizer.Norm();
         ZeroGrad();
     }
 
-    /// <summary>Lets go of a step that was not finished.</summary>
+    /// <summary>Sets all gradients to zero, after a step that was not finished.</summary>
     public void ZeroGrad() => optimizer.ZeroGrad();
 
-    /// <summary>Adds the gradients of one micro-batch; its summed loss, fp64 ().</summary>
+    /// <summary>Forward and backward of one micro-batch; accumulates gradients and returns the summed loss, fp64 ().</summary>
     private Tensor ForwardBackward(MicroBatch batch, double factor, long seed, bool measure)
     {
         using var scope = NewDisposeScope();
-        var upload = new DeviceBatch(batch, model.Device);
+        var onDevice = new DeviceBatch(batch, model.Device);
         var start = measure ? meter.Sample() : 0;
-        using var context = model.NewContext(batch.Length, upload.Positions, batch.Documents, learns: true, seed: seed, deterministic: config.Deterministic);
-        var (hidden, backward) = model.Forward(upload.Ids, context);
+        using var context = model.NewContext(batch.Length, onDevice.Positions, batch.Documents, needsGradient: true, seed: seed, deterministic: config.Deterministic);
+        var (hidden, backward) = model.Forward(onDevice.Ids, context);
         if (measure)
             Activations = Math.Max(Activations, meter.Sample() - start);
-        var (loss, _, lossBack) = ChunkedCrossEntropy.Loss(model.lm_head, hidden, upload.Rows, upload.Targets, factor, context);
+        var (loss, _, lossBackward) = ChunkedCrossEntropy.Loss(model.lm_head, hidden, onDevice.Rows, onDevice.Targets, factor, context);
         if (measure)
             meter.Sample();
         hidden.Dispose();
-        backward!(lossBack!(loss)).Dispose();
+        backward!(lossBackward!(loss)).Dispose();
         if (measure)
             WorkingSet = Math.Max(WorkingSet, meter.Peak - start - Activations);
         return loss.MoveToOuterDisposeScope();

@@ -12,12 +12,12 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Recipes;
 
 /// <summary>The part of a fine-tune that has a model on the device: loads and adapts it, makes the steps, judges it and keeps what was learned.</summary>
-internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeState earlier, Batches batches, IReadOnlyDictionary<string, string> hashes, IRunWriter record)
+internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeState resume, Batches batches, IReadOnlyDictionary<string, string> hashes, IRunWriter record)
 {
     private readonly RunConfig config = job.Config.Config;
     private readonly bool cuda = job.Backend.Kind == "cuda";
     private readonly string staged = job.AdapterFolder + ".staged";
-    private int step = earlier.Step;
+    private int step = resume.Step;
 
     /// <summary>Whether the model is loaded: from then on a step back is made in place when memory runs out, and before it by another call.</summary>
     public bool Ready { get; private set; }
@@ -27,7 +27,7 @@ internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeSta
     /// <param name="stop">Ends it after the step, with a checkpoint.</param>
     public Result Run(IReadOnlyList<MemoryPlan> plans, MemoryPlan start, CancellationToken stop)
     {
-        using var recording = job.Uploads?.Recording(earlier.RunId, record, () => step);
+        using var recording = job.Uploads?.Recording(resume.RunId, record, () => step);
         var used = cuda ? Cuda.UsedBytes : (Func<long>?)null;
         var empty = new Meter(used).Now();
         // On a GPU the meter reads what all programs have: there a budget is the plan's to keep, and the allocator's to refuse.
@@ -40,7 +40,7 @@ internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeSta
         var spill = plans.Any(plan => plan.Spills);
         using var stream = start.Rung.StreamLayers > 0 ? Stream(start.Spills) : null;
         var streamed = stream is null ? [] : LayerStream.Chosen(inputs.Spec.Layers, start.Rung.StreamLayers).ToHashSet();
-        using var model = FineTuneRecipe.LoadModel(job.Model, inputs.Spec, config, inputs.Type, job.Backend.Device, (done, total) => job.Watcher.Progress("loading", done, total),
+        using var model = FineTuneRecipe.LoadModel(job.Model, inputs.Spec, config, inputs.Type, job.Backend.Device, (done, total) => job.Observer.Progress("loading", done, total),
             layer =>
             {
                 if (streamed.Contains(layer.Index))
@@ -58,49 +58,49 @@ internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeSta
         var sampling = false;
         var trained = AdapterPass.Trained(model, config.Adapter.Kind, config.Adapter.Biases);
         using var optimizer = new Optimizer(trained, config.Train, model.Device, inputs.Type, start.Rung.OffloadOptimizer);
-        using var arrangement = new MemorySettings(model, optimizer.OffloadToHost, meter, () => sampling, stream, () => Stream(spill));
-        arrangement.Apply(start.Rung);
-        using var scale = inputs.Type == float16 ? new GradScaler() : null;
-        IReadOnlyList<(string, Tensor)> State() => scale is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scale.State)];
+        using var settings = new MemorySettings(model, optimizer.OffloadToHost, meter, () => sampling, stream, () => Stream(spill));
+        settings.Apply(start.Rung);
+        using var scaler = inputs.Type == float16 ? new GradScaler() : null;
+        IReadOnlyList<(string, Tensor)> State() => scaler is null ? optimizer.State : [.. optimizer.State, ("loss_scale", scaler.State)];
         meter.Sample();
-        if (earlier.Checkpoint is { } checkpoint)
+        if (resume.Checkpoint is { } checkpoint)
         {
             CheckpointFolder.Load(checkpoint, State());
             optimizer.SyncComputeCopy();
         }
-        job.Watcher.Stage("training", $"{optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of {config.Train.BatchSize} sequences on {job.Backend.Kind}");
+        job.Observer.Stage("training", $"{optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of {config.Train.BatchSize} sequences on {job.Backend.Kind}");
 
         Ready = true;
         var schedule = new Schedule(config.Train, batches.TotalSteps);
-        var stepper = new TrainStep(model, optimizer, schedule, config.Train, scale, meter);
+        var trainStep = new TrainStep(model, optimizer, schedule, config.Train, scaler, meter);
         var (begun, saved) = (step, step);
-        using var calm = new NoGcScope();
-        var ladder = new Ladder(plans, start, arrangement, Room, Release, text =>
+        using var noGc = new NoGcScope();
+        var ladder = new Ladder(plans, start, settings, AvailableBytes, Release, text =>
         {
-            job.Watcher.Stage("memory", text);
+            job.Observer.Stage("memory", text);
             record.Append(new RunEvent(job.Clock.GetUtcNow(), step, "memory", text));
         });
         if (config.Memory.Rehearse && (cuda || meter.Limited))
             Rehearse();
-        for (; step < batches.TotalSteps && !stop.IsCancellationRequested; step++, calm.Yield())
+        for (; step < batches.TotalSteps && !stop.IsCancellationRequested; step++, noGc.Yield())
         {
             sampling = step - saved < 3;
             var row = ladder.Run($"step {step + 1}", () =>
             {
                 batches.MicroBatch = ladder.Plan.Rung.MicroBatch;
-                return stepper.Run(step, batches.Step(step), sampling);
+                return trainStep.Run(step, batches.Step(step), sampling);
             });
             record.Append([row]);
-            calm.RunOutside(() => job.Watcher.Step(row, batches.TotalSteps));
+            noGc.RunOutside(() => job.Observer.Step(row, batches.TotalSteps));
             if ((step + 1) % config.Checkpoint.Every == 0 && step + 1 < batches.TotalSteps)
                 Save(step + 1);
         }
-        if (saved != step || earlier.Checkpoint is null)
+        if (saved != step || resume.Checkpoint is null)
             Save(step);
         // Where nothing was trained the record keeps what was measured when it was.
         var ledger = step == begun ? [] : Measured();
         if (ledger.Count > 0)
-            job.Watcher.Ledger(ledger, measured: true);
+            job.Observer.Ledger(ledger, measured: true);
         if (step < batches.TotalSteps)
             return Stopped($"after step {step} of {batches.TotalSteps}");
 
@@ -109,7 +109,7 @@ internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeSta
         try
         {
             if (inputs.Eval is { } eval)
-                (score, values) = Evaluate(model, eval, ladder, calm, stop);
+                (score, values) = Evaluate(model, eval, ladder, noGc, stop);
         }
         catch (OperationCanceledException) when (stop.IsCancellationRequested)
         {
@@ -127,26 +127,26 @@ internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeSta
         Directory.Move(staged, Emptied(job.AdapterFolder));
         Store();
         record.End(new Outcome(RunStatus.Finished) { Ended = job.Clock.GetUtcNow(), Ledger = ledger });
-        return new(earlier.RunId, RunStatus.Finished, step, job.AdapterFolder, score) { Eval = values };
+        return new(resume.RunId, RunStatus.Finished, step, job.AdapterFolder, score) { Eval = values };
 
         Result Stopped(string where)
         {
             record.End(new Outcome(RunStatus.Stopped, "stopped on request") { Ended = job.Clock.GetUtcNow(), Ledger = ledger });
-            job.Watcher.Stage("stopped", $"{where}; run again to go on");
-            return new(earlier.RunId, RunStatus.Stopped, step, null, null);
+            job.Observer.Stage("stopped", $"{where}; run again to go on");
+            return new(resume.RunId, RunStatus.Stopped, step, null, null);
         }
 
         void Save(int at)
         {
             try
             {
-                var (path, files) = ladder.Run($"the checkpoint of step {at}", () => earlier.Checkpoints.Save(at, earlier.RunId, job.Config.Json, hashes, State(), ladder.Plan.Rung.MicroBatch));
+                var (path, files) = ladder.Run($"the checkpoint of step {at}", () => resume.Checkpoints.Save(at, resume.RunId, job.Config.Json, hashes, State(), ladder.Plan.Rung.MicroBatch));
                 if (config.Tracking.Checkpoints == CheckpointUploads.Upload)
-                    job.Uploads?.Send(Upload.Folder(earlier.RunId, $"checkpoint-{at:D8}", path, files));
+                    job.Uploads?.Send(Upload.Folder(resume.RunId, $"checkpoint-{at:D8}", path, files));
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
-                throw new UserFault($"The checkpoint of step {at} cannot be written to {earlier.Checkpoints.Folder}.", found: e.Message,
+                throw new UserFault($"The checkpoint of step {at} cannot be written to {resume.Checkpoints.Folder}.", found: e.Message,
                     next: "free some space and run again: it goes on from the checkpoint before", inner: e)
                 { Failed = true };
             }
@@ -155,10 +155,10 @@ internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeSta
 
         void Release()
         {
-            stepper.ZeroGrad();
-            stepper.Remeasure();
+            trainStep.ZeroGrad();
+            trainStep.Remeasure();
             sampling = true;
-            calm.Collect();
+            noGc.Collect();
             if (cuda)
                 Cuda.EmptyCache(model.Device);
         }
@@ -169,32 +169,32 @@ internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeSta
             rows.Add(MemoryPlan.Weights, model.FrozenBytes);
             rows.Add(MemoryPlan.Scratch, expanding?.ScratchBytes ?? 0);
             optimizer.Measure(rows, config.Adapter.Kind);
-            arrangement.Measure(rows);
+            settings.Measure(rows);
             if (cuda)
             {
                 rows.Add(MemoryPlan.Staging, Staging.Bytes);
                 Cuda.EmptyCache(model.Device);
                 rows.Add(MemoryPlan.Fragmentation, Math.Max(0, meter.Now() - empty - rows.PersistentBytes));
             }
-            rows.Add(MemoryPlan.Activations, stepper.Activations);
-            rows.Add(MemoryPlan.WorkingSet, stepper.WorkingSet);
+            rows.Add(MemoryPlan.Activations, trainStep.Activations);
+            rows.Add(MemoryPlan.WorkingSet, trainStep.WorkingSet);
             return rows.Fill(ladder.Plan.Rows);
         }
 
         // What is free, and what the run has already; within the limits that were set.
-        long? Room(long resting)
+        long? AvailableBytes(long persistent)
         {
-            var free = (cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes()) + resting;
+            var free = (cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes()) + persistent;
             var most = limit?.Invoke() ?? (config.Memory.BudgetGiB is { } gib ? (long)(gib * (1L << 30)) : null);
             return most is { } bytes ? Math.Min(bytes, free ?? long.MaxValue) : free;
         }
 
         void Rehearse()
         {
-            job.Watcher.Stage("rehearsal", $"the longest batch, {inputs.Longest:N0} tokens{(inputs.Eval is null ? "" : ", an evaluation")}, a checkpoint's reading; --no-rehearsal skips it");
+            job.Observer.Stage("rehearsal", $"the longest batch, {inputs.Longest:N0} tokens{(inputs.Eval is null ? "" : ", an evaluation")}, a checkpoint's reading; --no-rehearsal skips it");
             ladder.Run("the rehearsal of the longest batch", () =>
             {
-                stepper.Rehearse(Rehearsal.Longest(ladder.Plan.Rung.MicroBatch, inputs.Longest, config.Data.Packing));
+                trainStep.Rehearse(Rehearsal.Longest(ladder.Plan.Rung.MicroBatch, inputs.Longest, config.Data.Packing));
                 return true;
             });
             if (inputs.Eval is { } eval)
@@ -210,13 +210,13 @@ internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeSta
                 Rehearsal.Save(State());
                 return true;
             });
-            calm.Collect();                                                   // an evaluation has a calm of its own, which ended ours
+            noGc.Collect();                                                   // an evaluation has a no-GC scope of its own, which ended this one
         }
     }
 
-    private (Score Score, IReadOnlyDictionary<string, double> Values) Evaluate(Decoder model, Dataset eval, Ladder ladder, NoGcScope calm, CancellationToken stop)
+    private (Score Score, IReadOnlyDictionary<string, double> Values) Evaluate(Decoder model, Dataset eval, Ladder ladder, NoGcScope noGc, CancellationToken stop)
     {
-        var score = ladder.Run("the evaluation", () => Evaluation.Run(model, eval.Rows, ladder.Plan.Rung.MicroBatch, new SynchronousProgress(done => job.Watcher.Progress("evaluation", done, eval.Rows.Count)), stop));
+        var score = ladder.Run("the evaluation", () => Evaluation.Run(model, eval.Rows, ladder.Plan.Rung.MicroBatch, new SynchronousProgress(done => job.Observer.Progress("evaluation", done, eval.Rows.Count)), stop));
         var values = new Dictionary<string, double> { ["loss"] = score.Loss, ["perplexity"] = score.Perplexity, ["accuracy"] = score.Accuracy, ["tokens"] = score.Tokens };
         if (job.Metrics.Count > 0)
         {
@@ -224,17 +224,17 @@ internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeSta
             var answers = ladder.Run("the answers to the evaluation rows", () => Evaluation.Answers(model, text, eval.Rows).Select((answer, at) =>
             {
                 stop.ThrowIfCancellationRequested();
-                job.Watcher.Progress("answers", at + 1, eval.Rows.Count);
+                job.Observer.Progress("answers", at + 1, eval.Rows.Count);
                 return answer;
             }).ToList());
-            calm.RunOutside(() =>
+            noGc.RunOutside(() =>
             {
                 foreach (var (name, judge) in job.Metrics)
                     values[name] = answers.Select(judge).DefaultIfEmpty(double.NaN).Average();
             });
         }
         record.Append(new EvalRow(step, values));
-        job.Watcher.Stage("evaluation", $"loss {score.Loss:F4}, perplexity {score.Perplexity:F3}, accuracy {score.Accuracy:P1} of {score.Answers} answers");
+        job.Observer.Stage("evaluation", $"loss {score.Loss:F4}, perplexity {score.Perplexity:F3}, accuracy {score.Accuracy:P1} of {score.Answers} answers");
         return (score, values);
     }
 
@@ -245,13 +245,13 @@ internal sealed class Training(FineTuneJob job, TrainingInputs inputs, ResumeSta
         {
             var link = job.Artifacts.Put("adapter", job.AdapterFolder);
             record.Link(link);
-            job.Uploads?.Send(new(earlier.RunId, link));
+            job.Uploads?.Send(new(resume.RunId, link));
         }
         catch (TrackingException e)
         {
-            job.Watcher.Stage("tracking", $"{e.Message} The adapter is in {job.AdapterFolder} only.");
+            job.Observer.Stage("tracking", $"{e.Message} The adapter is in {job.AdapterFolder} only.");
         }
-        job.Watcher.Stage("artifacts", job.AdapterFolder);
+        job.Observer.Stage("artifacts", job.AdapterFolder);
     }
 
     private static string Emptied(string folder)

@@ -20,7 +20,7 @@ internal sealed record TrainingInputs(ModelSpec Spec, ScalarType Type, Dataset R
     public static TrainingInputs Read(FineTuneJob job, ModelSpec spec, CancellationToken stop)
     {
         var config = job.Config.Config;
-        job.Watcher.Stage("model", $"{spec.ModelType}, {spec.Parameters:N0} parameters, {job.Model}");
+        job.Observer.Stage("model", $"{spec.ModelType}, {spec.Parameters:N0} parameters, {job.Model}");
         var rows = Read(job, spec, DataRole.Train, stop)!;
         var eval = Read(job, spec, DataRole.Eval, stop);
         if (eval is null && job.Metrics.Count > 0)
@@ -45,11 +45,11 @@ internal sealed record TrainingInputs(ModelSpec Spec, ScalarType Type, Dataset R
     private static Dataset? Read(FineTuneJob job, ModelSpec spec, DataRole role, CancellationToken stop)
     {
         var stage = role == DataRole.Train ? "data" : "evaluation data";
-        var reports = new DataReports(text => job.Watcher.Stage(stage, text), (done, total) => job.Watcher.Progress("tokenizing, MiB", done >> 20, total >> 20));
+        var reports = new DataReports(text => job.Observer.Stage(stage, text), (done, total) => job.Observer.Progress("tokenizing, MiB", done >> 20, total >> 20));
         var data = Dataset.Load(job.Config, new ChatEncoder(job.Model, FineTuneRecipe.EndOfTurn(spec), stop: stop), role, reports, stop);
         data?.EnsureVocabulary(spec.VocabSize);
         if (data is not null)
-            job.Watcher.Stage(stage, data.Summary(job.Config.Config.Data));
+            job.Observer.Stage(stage, data.Summary(job.Config.Config.Data));
         return data;
     }
 

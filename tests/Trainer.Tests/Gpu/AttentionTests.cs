@@ -20,26 +20,26 @@ public sealed class AttentionTests
         Tensor Random(int count) => randn([batch, length, count, dim], float32, Gpu.Device).to(type);
         var (q, k, v, dy) = (Random(heads), Random(groups), Random(groups), Random(heads));
         int[] starts = [0, 5, 6, length - 20, length, .. Enumerable.Range(1, batch - 1).Select(b => (b + 1) * length)];
-        AttentionMask sight = new(window > 0 ? window : null, packed ? tensor(starts, device: Gpu.Device) : null, packed ? starts.Zip(starts.Skip(1), (a, b) => b - a).Max() : length);
-        var mixed = FusedAttention.Forward(q, k, v, sight);
-        var (dq, dk, dv) = FusedAttention.Backward(dy, q, k, v, mixed, sight, deterministic);
+        AttentionMask mask = new(window > 0 ? window : null, packed ? tensor(starts, device: Gpu.Device) : null, packed ? starts.Zip(starts.Skip(1), (a, b) => b - a).Max() : length);
+        var attended = FusedAttention.Forward(q, k, v, mask);
+        var (dq, dk, dv) = FusedAttention.Backward(dy, q, k, v, attended, mask, deterministic);
 
         var at = arange(length, device: Gpu.Device);
-        var mask = at.unsqueeze(0).le(at.unsqueeze(1)).expand(batch, 1, length, length);
+        var dense = at.unsqueeze(0).le(at.unsqueeze(1)).expand(batch, 1, length, length);
         if (window > 0)
-            mask = mask.logical_and(at.unsqueeze(0).gt(at.unsqueeze(1) - window));
+            dense = dense.logical_and(at.unsqueeze(0).gt(at.unsqueeze(1) - window));
         if (packed)
         {
             var number = searchsorted(tensor(starts, device: Gpu.Device), arange(batch * length, int32, Gpu.Device), right: true).view(batch, length);
-            mask = mask.logical_and(number.unsqueeze(2).eq(number.unsqueeze(1)).unsqueeze(1));
+            dense = dense.logical_and(number.unsqueeze(2).eq(number.unsqueeze(1)).unsqueeze(1));
         }
         var leaves = new[] { q, k, v }.Select(x => x.to(float32).requires_grad_(true)).ToArray();
         Tensor y;
         using (enable_grad())
-            y = FusedAttention.General(leaves[0].transpose(1, 2), leaves[1].transpose(1, 2), leaves[2].transpose(1, 2), mask, false).transpose(1, 2);
+            y = FusedAttention.General(leaves[0].transpose(1, 2), leaves[1].transpose(1, 2), leaves[2].transpose(1, 2), dense, false).transpose(1, 2);
         var gradients = autograd.grad([y], leaves, [dy.to(float32)]);
         var limit = type == ScalarType.BFloat16 ? 1e-2 : 2e-3;
-        Near(y.detach(), mixed.Output, limit);
+        Near(y.detach(), attended.Output, limit);
         Near(gradients[0], dq, limit);
         Near(gradients[1], dk, limit);
         Near(gradients[2], dv, limit);
@@ -47,7 +47,7 @@ public sealed class AttentionTests
             return;
         for (var i = 0; i < 3; i++)
         {
-            var again = FusedAttention.Backward(dy, q, k, v, FusedAttention.Forward(q, k, v, sight), sight, deterministic: true);
+            var again = FusedAttention.Backward(dy, q, k, v, FusedAttention.Forward(q, k, v, mask), mask, deterministic: true);
             Assert.True(dq.Equals(again.Q) && dk.Equals(again.K) && dv.Equals(again.V));
         }
     }

@@ -103,14 +103,14 @@ public sealed class DecoderTests
         var config = new TrainConfig { LearningRate = kind == AdapterKind.None ? 1e-4 : 2e-3, Schedule = ScheduleKind.Constant };
         var trained = AdapterPass.Trained(model, kind, BiasMode.None);
         using var optimizer = new Optimizer(trained, config, Gpu.Device, type, rung is { OffloadOptimizer: true } && !late);
-        using var arrangement = new MemorySettings(model, optimizer.OffloadToHost, new Meter(), () => false, stream, Stream);
-        using var scale = type == ScalarType.Float16 ? new GradScaler() : null;
-        var stepper = new TrainStep(model, optimizer, new Schedule(config, steps), config, scale, new Meter());
+        using var settings = new MemorySettings(model, optimizer.OffloadToHost, new Meter(), () => false, stream, Stream);
+        using var scaler = type == ScalarType.Float16 ? new GradScaler() : null;
+        var trainStep = new TrainStep(model, optimizer, new Schedule(config, steps), config, scaler, new Meter());
         var losses = Enumerable.Range(0, steps).Select(i =>
         {
             if (rung is not null && i == (late ? 2 : 0))
-                arrangement.Apply(rung);
-            return stepper.Run(i, batches[i % batches.Length]).Loss;
+                settings.Apply(rung);
+            return trainStep.Run(i, batches[i % batches.Length]).Loss;
         }).ToList();
         return (losses, optimizer.State[0].Tensor.cpu(), optimizer.State[1].Tensor.cpu());
     }

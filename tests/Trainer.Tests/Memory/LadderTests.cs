@@ -126,7 +126,7 @@ public sealed class LadderTests
                 Backend = Backend.Load(null, TestBackend.Environment) is { Kind: "cpu" } cpu ? cpu : Backend.Load("cpu", TestBackend.Environment),
                 Store = store,
                 Artifacts = new LocalArtifacts(Path.Combine(folder, "artifacts")),
-                Watcher = this,
+                Observer = this,
                 RunId = "a",
                 MemoryLimit = Allowed,
             }, CancellationToken.None);

@@ -92,7 +92,7 @@ public sealed class RecomputeTests
     private static void Learn(Decoder model, int count, int length)
     {
         using var scope = NewDisposeScope();
-        using var context = model.NewContext(length, learns: true, seed: 1);
+        using var context = model.NewContext(length, needsGradient: true, seed: 1);
         var ids = arange(count * length, int64).remainder(4000).reshape(count, length);
         var (hidden, backward) = model.Forward(ids, context);
         var rows = arange(0, count * length - 1, int64);

@@ -186,7 +186,7 @@ public sealed class GoldenTests
         foreach (var (part, labels) in batch.Zip(shifted))
         {
             using var scope = NewDisposeScope();
-            using var context = model.NewContext((int)part.Ids.shape[1], learns: true, seed: seed);
+            using var context = model.NewContext((int)part.Ids.shape[1], needsGradient: true, seed: seed);
             var (hidden, backward) = model.Forward(part.Ids, context);
             var flat = cat([labels, full([labels.shape[0], 1], -100, int64, labels.device)], 1).reshape(-1);
             var rows = flat.ne(-100).nonzero().squeeze(1);

@@ -84,7 +84,8 @@ internal static class ParquetCheck
             if (found < 0 || found > Math.Max(most, perByte * stored))
                 throw new UserFault($"{path} has a row group that is not read.",
                     $"{found:N0} {what} in {stored:N0} stored bytes",
-                    "write it with smaller row groups: pyarrow.parquet.write_table(…, row_group_size=100_000)") { OverBudget = true };
+                    "write it with smaller row groups: pyarrow.parquet.write_table(…, row_group_size=100_000)")
+                { OverBudget = true };
         }
         Fit(group.NumRows, Rows, RowsPerByte, "rows");
         Fit(group.Columns.Max(column => column.MetaData?.NumValues) ?? 0, Values, ValuesPerByte, "values of a column");

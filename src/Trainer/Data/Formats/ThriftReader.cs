@@ -39,7 +39,7 @@ internal ref struct ThriftReader(ReadOnlySpan<byte> bytes, ThriftSchema schema)
     {
         if (depth > Deepest)
             throw new InvalidDataException("its metadata is nested too deeply");
-        for (var number = 0; ; )
+        for (var number = 0; ;)
         {
             var head = Next();
             if (head == Stop)

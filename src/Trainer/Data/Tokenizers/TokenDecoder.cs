@@ -4,7 +4,7 @@ using System.Text.Json;
 
 namespace Memopt.Trainer.Data.Tokenizers;
 
-/// <summary>The way back: the spellings of tokens to text. Every step turns a list of texts into another; the last is joined.</summary>
+/// <summary>From the spellings of tokens to text. Every step turns a list of texts into another; the last is joined.</summary>
 internal static class TokenDecoder
 {
     /// <summary>One step, or several; what it makes of the tokens is taken from the budget where it can be longer than they are.</summary>

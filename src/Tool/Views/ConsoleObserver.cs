@@ -8,7 +8,7 @@ namespace Memopt.Tool.Views;
 /// <summary>
 /// Prints what passes in a fine-tune to standard error: a live line on a terminal, plain lines every few seconds when piped. Any thread may tell it of something.
 /// </summary>
-internal sealed class ConsoleWatcher : ITrainingObserver
+internal sealed class ConsoleObserver : ITrainingObserver
 {
     private readonly IAnsiConsole console = Shell.Progress;
     private readonly Stopwatch sinceLine = Stopwatch.StartNew();
