@@ -232,13 +232,13 @@ public sealed record MemoryConfig
     [Description("auto takes the fastest settings that fit; manual takes those below as written.")]
     public MemoryStrategy Strategy { get; init; } = MemoryStrategy.Auto;
 
-    [Description("Recompute activations in the backward pass. Keeps one input a layer; costs about a third more compute. None: decided by the strategy.")]
+    [Description("Activation checkpointing (gradient checkpointing): recompute activations in the backward pass. Saves one input a layer; costs about a third more compute. None: decided by the strategy.")]
     public bool? Recompute { get; init; }
 
-    [Description("What recomputation keeps beside each layer's input: nothing, attention (its result), residual (the sum after it), both. Each takes as much memory as the inputs and saves some time. None: decided by the strategy.")]
+    [Description("Which tensors activation checkpointing saves besides layer inputs: nothing, attention (its output), residual (the sum after it), both. Each takes as much memory as the inputs and saves some time. None: decided by the strategy.")]
     public SavedForBackward? Keep { get; init; }
 
-    [Description("Keep what recomputation keeps in host memory until it is needed (GPU only; needs recompute). Costs host memory, and little time: copies run beside the computation. None: decided by the strategy.")]
+    [Description("Activation offload: hold the tensors that activation checkpointing saves in pinned host memory until backward (GPU only; needs recompute). Costs host memory, and little time: copies run beside the computation. None: decided by the strategy.")]
     public bool? OffloadActivations { get; init; }
 
     [Description("Keep trained weights and moments in host memory (GPU only); each step brings them to the device a piece at a time. Costs 24 bytes a trained weight over the bus, a step. None: decided by the strategy.")]

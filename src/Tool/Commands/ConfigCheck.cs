@@ -67,7 +67,7 @@ internal static class ConfigCheck
             catch (Exception e) when (e is UserFault or OperationCanceledException && !stop.IsCancellationRequested)
             {
                 var why = e is UserFault fault ? $"{fault.Message} {fault.Found}".TrimEnd() : $"no answer within {patience.TotalSeconds:N0} s";
-                return ([RunConfigFile.At(config, "model.source", $"cannot be looked at, so that data and memory are not checked: {why}", "MEMOPT0009") with { Warning = true }], null);
+                return ([RunConfigFile.At(config, "model.source", $"could not be inspected; data and memory checks were skipped: {why}", "MEMOPT0009") with { Warning = true }], null);
             }
         }
         ModelSpec spec;
@@ -90,7 +90,7 @@ internal static class ConfigCheck
         }
         catch (TrackingException fault)
         {
-            var why = $"cannot be looked at, so that data and memory are not checked: {fault.Message}";
+            var why = $"could not be inspected; data and memory checks were skipped: {fault.Message}";
             return ([RunConfigFile.At(config, "adapter.from", why, "MEMOPT0009") with { Warning = true }], null);
         }
         var problems = Dataset.Sample(config, new ChatEncoder(model.Folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec), stop: stop), Sampled).ToList();

@@ -17,7 +17,7 @@ internal static class GateCommand
         var accuracy = Shell.NumberOption<double>("--min-accuracy", "Least share of evaluation answers that are right, 0 to 1.", "a number from 0 to 1", number => number is >= 0 and <= 1);
         var loss = Shell.NumberOption<double>("--max-eval-loss", "Greatest loss on the evaluation data.", "a number", double.IsFinite);
         var regression = new Option<bool>("--no-regression") { Description = "Fail when accuracy (or else the loss) is worse than the best finished run of this experiment on the same evaluation data." };
-        var tolerance = Shell.NumberOption("--tolerance", "How much worse than the best is still well.", 0.0, "0 or more", number => number >= 0);
+        var tolerance = Shell.NumberOption("--tolerance", "Allowed regression from the best run.", 0.0, "0 or more", number => number >= 0);
         var command = new Command("gate", "Fail when a trained config's last evaluation is not good enough.\n\nExample:\n  dotnet memopt gate memopt.json --min-accuracy 0.8 --no-regression\n  memopt.json: error MEMOPT0013: accuracy 0.7125 is below 0.8631 of run 2611251…") { file, set, accuracy, loss, regression, tolerance, json };
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
         {

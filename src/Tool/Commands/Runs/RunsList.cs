@@ -19,7 +19,7 @@ internal static class RunsList
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var filter = new Option<string?>("--filter") { Description = "Condition, order, or both: \"metrics.eval_loss < 0.5 and params.adapter.rank = 16 order by metrics.eval_loss\" (docs/tracking.md)." };
         var limit = Shell.NumberOption("--limit", "How many.", 50, "at least 1", number => number >= 1);
-        var page = new Option<string?>("--page") { Description = "The page after, as the one before names it." };
+        var page = new Option<string?>("--page") { Description = "Page token from the previous call." };
         var experiment = new Option<string?>("--experiment") { Description = "Only this experiment." };
         var status = new Option<RunStatus?>("--status") { Description = "Only runs that stand so." };
         var deleted = new Option<bool>("--deleted") { Description = "Only runs that a client of MLflow's interface deleted; they are hidden otherwise." };

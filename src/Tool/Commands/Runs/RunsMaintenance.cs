@@ -94,7 +94,7 @@ internal static class RunsMaintenance
                 result.AddError("--filter is empty.");
         });
         var older = Shell.NumberOption<int>("--older-than", "Only runs that began more than so many days ago.", "from 0 to 36500 days", days => days is >= 0 and <= 36_500);
-        var apply = new Option<bool>("--apply") { Description = "Do it; without, it is only shown." };
+        var apply = new Option<bool>("--apply") { Description = "Apply the changes (default: dry run)." };
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var command = new Command("gc", "Remove runs, their checkpoints, their versions of registered adapters unless an alias of yours means them, and artifacts that nothing names. Shows what it would do unless --apply is given.\n\nExample:\n  dotnet memopt runs gc --filter \"status in ('failed', 'interrupted')\" --older-than 30") { filter, older, apply, store, json };
         command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
