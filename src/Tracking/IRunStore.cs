@@ -38,37 +38,6 @@ public interface IRunStore : IDisposable
     IReadOnlyList<RunEvent> Events(string id);
 }
 
-/// <summary>
-/// Writes one run. Thread-safe. What a call has returned from survives a kill of the process, and within a second a loss of power; evaluations, events, links
-/// and the end survive that at once. A call that throws <see cref="TrackingException"/> is not lost: its record waits in memory and goes out with the next call.
-/// </summary>
-public interface IRunWriter : IDisposable
-{
-    void Append(IReadOnlyList<StepRow> rows);
-    void Append(EvalRow row);
-    void Append(MetricRow row);
-    void Append(RunEvent happened);
-    /// <summary>Adds a parameter that the config does not have.</summary>
-    void Param(string name, string value);
-    /// <summary>Sets a tag, or removes it with null.</summary>
-    void Tag(string name, string? value);
-    void Link(ArtifactLink artifact);
-    void End(Outcome outcome);
-}
-
-/// <summary>The store or an artifact cannot be read or written; the message says which file and why.</summary>
-public class TrackingException(string message, Exception? inner = null) : Exception(message, inner)
-{
-    /// <summary>What mends it, or null where nothing in particular does.</summary>
-    public string? Next { get; init; }
-
-    /// <summary>False when what was named is wrong, an id, a name, a place or a file; true when it was in order and could not be read or written.</summary>
-    public bool Failed { get; init; } = true;
-
-    /// <summary>Whether the same may succeed later with nothing done: the network is away, or the service busy.</summary>
-    public bool IsTransient { get; init; }
-}
-
 /// <summary>A filter, an order or a column cannot be read; the message says what was wrong, and <see cref="Position"/> where.</summary>
 public sealed class QueryException(string text, int position, string problem) : TrackingException($"Character {position + 1} of \"{(text.Length > 300 ? text[..300] + "…" : text)}\": {problem}")
 {

@@ -1,7 +1,6 @@
 using System.Net;
 using System.Security.Cryptography;
 using System.Text;
-using Memopt.Tracking;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
@@ -10,19 +9,6 @@ using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 
 namespace Memopt.Tool.Ui;
-
-/// <summary>What a server of runs is given.</summary>
-internal sealed record UiOptions
-{
-    public required LiteRunStore Store { get; init; }
-    public required LocalArtifacts Artifacts { get; init; }
-    /// <summary>Where it listens. Anything but the loopback needs a <see cref="Token"/>.</summary>
-    public required IPAddress Address { get; init; }
-    /// <summary>0 takes any that is free.</summary>
-    public required int Port { get; init; }
-    /// <summary>What a caller must show, or null when everyone on this machine may look.</summary>
-    public string? Token { get; init; }
-}
 
 /// <summary>
 /// The web server behind <c>ui</c>: what may reach it, then what it answers. It reads no settings of its own from files or the environment, since the folder it is

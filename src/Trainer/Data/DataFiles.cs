@@ -1,35 +1,7 @@
-using System.IO.Compression;
 using System.IO.Enumeration;
 using Memopt.Trainer.Hub;
 
 namespace Memopt.Trainer.Data;
-
-/// <summary>One file of rows.</summary>
-/// <param name="Path">Where it is.</param>
-/// <param name="Format">How its rows are written; Json still may turn out to be JSON Lines.</param>
-/// <param name="Compression"><c>.gz</c>, <c>.br</c>, <c>.zst</c>, or null.</param>
-internal sealed record DataFile(string Path, DataFormat Format, string? Compression)
-{
-    // Else .NET takes a gzip or Brotli file that was cut off for a whole one. It looks once, at the first stream.
-    static DataFile() => AppContext.SetSwitch("System.IO.Compression.UseStrictValidation", true);
-
-    public long Size => new FileInfo(Path) is var file && file.LinkTarget is not null ? new FileInfo(file.ResolveLinkTarget(returnFinalTarget: true)!.FullName).Length : file.Length;
-
-    /// <summary>Its bytes in order, decompressed. Told how far it is in the bytes that are stored.</summary>
-    public Stream Open(Action<long>? at = null)
-    {
-        UntrustedFile.Check(Path);
-        var stored = new FileStream(Path, new FileStreamOptions { Options = FileOptions.SequentialScan, BufferSize = 1 << 16 });
-        Stream counted = at is null ? stored : new CountedStream(stored, at);
-        return Compression switch
-        {
-            ".gz" => new GZipStream(counted, CompressionMode.Decompress),
-            ".br" => new BrotliStream(counted, CompressionMode.Decompress),
-            ".zst" => new ZstdSharp.DecompressionStream(counted, leaveOpen: false),
-            _ => counted,
-        };
-    }
-}
 
 /// <summary>A source of a config → the files that it means.</summary>
 internal static class DataFiles
@@ -129,39 +101,4 @@ internal static class DataFiles
     /// <summary>Whether a folder is a link to one that it lies in, which would bring the same files again and again.</summary>
     private static bool LeadsUp(string folder) =>
         new DirectoryInfo(folder).ResolveLinkTarget(returnFinalTarget: true)?.FullName.TrimEnd('/') is { } target && $"{folder}/".StartsWith($"{target}/", StringComparison.Ordinal);
-}
-
-/// <summary>A stream that says how much of it has been read.</summary>
-internal sealed class CountedStream(Stream inner, Action<long> at) : Stream
-{
-    private long read;
-
-    public override bool CanRead => true;
-    public override bool CanSeek => false;
-    public override bool CanWrite => false;
-    public override long Length => inner.Length;
-    public override long Position { get => read; set => throw new NotSupportedException(); }
-
-    public override int Read(Span<byte> buffer)
-    {
-        var count = inner.Read(buffer);
-        at(read += count);
-        return count;
-    }
-
-    public override int Read(byte[] buffer, int offset, int count) => Read(buffer.AsSpan(offset, count));
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-    public override void SetLength(long value) => throw new NotSupportedException();
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    public override void Flush()
-    {
-    }
-
-    protected override void Dispose(bool disposing)
-    {
-        if (disposing)
-            inner.Dispose();
-        base.Dispose(disposing);
-    }
 }

@@ -6,27 +6,6 @@ using Memopt.Trainer.Data.Formats;
 
 namespace Memopt.Trainer.Data;
 
-/// <summary>One sequence to train on; a label is the token itself, or -100 where there is no loss (not shifted).</summary>
-/// <param name="Ids">The tokens.</param>
-/// <param name="Labels">As many as tokens.</param>
-/// <param name="Line">The row's line in its file, from 1; in Parquet its number.</param>
-public sealed record Row(int[] Ids, int[] Labels, int Line)
-{
-    public const int NoLoss = -100;
-
-    /// <summary>How many tokens are predicted with loss; the first has nothing before it.</summary>
-    public int TargetCount
-    {
-        get
-        {
-            var count = 0;
-            for (var t = 1; t < Labels.Length; t++)
-                count += Labels[t] != NoLoss ? 1 : 0;
-            return count;
-        }
-    }
-}
-
 /// <summary>What rows are for.</summary>
 public enum DataRole { Train, Eval }
 
@@ -502,22 +481,4 @@ public sealed record Dataset(IReadOnlyList<Row> Rows, string Hash, DataCounts Co
             return left;
         }
     }
-}
-
-/// <summary>Numbers that follow from numbers, spread evenly (SplitMix64, Steele et al. 2014): fixed here so that nothing depends on a runtime's version.</summary>
-internal static class SplitMix64
-{
-    public static ulong Of(ulong value)
-    {
-        unchecked
-        {
-            var z = value + 0x9E3779B97F4A7C15UL;
-            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9UL;
-            z = (z ^ (z >> 27)) * 0x94D049BB133111EBUL;
-            return z ^ (z >> 31);
-        }
-    }
-
-    /// <summary>A number as a share from 0 to below 1.</summary>
-    public static double UnitInterval(ulong number) => (number >> 11) * (1.0 / (1UL << 53));
 }

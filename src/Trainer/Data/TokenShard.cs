@@ -4,22 +4,6 @@ using System.Runtime.InteropServices;
 
 namespace Memopt.Trainer.Data;
 
-/// <summary>What became of rows on their way to tokens.</summary>
-/// <param name="Rows">Sequences to train on.</param>
-/// <param name="Tokens">Their tokens.</param>
-/// <param name="Trained">Tokens that carry loss.</param>
-/// <param name="Truncated">Rows that were cut at data.maxLength.</param>
-/// <param name="Dropped">Rows that were left out for their length.</param>
-/// <param name="Split">Rows that were made several of.</param>
-/// <param name="Rejected">Rows that were left out because their label says that the answer is a bad one.</param>
-/// <param name="Longest">Tokens of the longest sequence.</param>
-/// <param name="Highest">Largest token id or label.</param>
-public readonly record struct DataCounts(long Rows, long Tokens, long Trained, long Truncated, long Dropped, long Split, long Rejected, int Longest, int Highest)
-{
-    public static DataCounts operator +(DataCounts a, DataCounts b) => new(a.Rows + b.Rows, a.Tokens + b.Tokens, a.Trained + b.Trained, a.Truncated + b.Truncated, a.Dropped + b.Dropped, a.Split + b.Split, a.Rejected + b.Rejected,
-        Math.Max(a.Longest, b.Longest), Math.Max(a.Highest, b.Highest));
-}
-
 /// <summary>
 /// The tokens of a chunk as one run of bytes, in memory or in a file: a head, columns of numbers about the rows, and behind them the rows.
 /// A file is opened for each read and not mapped: mapped pages would count as memory of the run, which its meter reads, and thousands of
@@ -195,87 +179,6 @@ internal sealed class TokenShard
         {
             what.CopyTo(into);
             return into[what.Length..];
-        }
-    }
-}
-
-/// <summary>A row as bytes: its ids as variable-length integers, then the stretches that carry loss; labels of their own are written out.</summary>
-internal static class RowCode
-{
-    public static void Encode(Row row, IBufferWriter<byte> into)
-    {
-        Write(into, row.Ids.Length);
-        foreach (var id in row.Ids)
-            Write(into, id);
-        var runs = new List<int>();
-        for (var t = 0; t < row.Labels.Length; t++)
-        {
-            if (row.Labels[t] == Row.NoLoss)
-                continue;
-            if (row.Labels[t] != row.Ids[t])
-            {
-                Write(into, 0);
-                foreach (var label in row.Labels)
-                    Write(into, label == Row.NoLoss ? 0 : label + 1);
-                return;
-            }
-            if (runs.Count > 0 && runs[^1] == t)
-                runs[^1] = t + 1;
-            else
-                runs.AddRange([t, t + 1]);
-        }
-        Write(into, runs.Count / 2 + 1);
-        var at = 0;
-        foreach (var end in runs)
-        {
-            Write(into, end - at);
-            at = end;
-        }
-    }
-
-    public static Row Decode(ReadOnlySpan<byte> bytes, int line)
-    {
-        var count = Read(ref bytes);
-        if (count > bytes.Length)                                              // a token takes a byte or more
-            throw new OverflowException("a row names more tokens than it has bytes");
-        var ids = new int[count];
-        for (var t = 0; t < ids.Length; t++)
-            ids[t] = Read(ref bytes);
-        var labels = new int[ids.Length];
-        Array.Fill(labels, Row.NoLoss);
-        var runs = Read(ref bytes) - 1;
-        for (var t = 0; runs < 0 && t < labels.Length; t++)
-            labels[t] = Read(ref bytes) is > 0 and var label ? label - 1 : Row.NoLoss;
-        for (var at = 0; runs > 0; runs--)
-        {
-            at += Read(ref bytes);
-            var length = Read(ref bytes);
-            ids.AsSpan(at, length).CopyTo(labels.AsSpan(at));
-            at += length;
-        }
-        return new(ids, labels, line);
-    }
-
-    private static void Write(IBufferWriter<byte> into, int value)
-    {
-        var bytes = into.GetSpan(5);
-        var (left, count) = ((uint)value, 0);
-        for (; left > 0x7f; left >>= 7)
-            bytes[count++] = (byte)(left | 0x80);
-        bytes[count++] = (byte)left;
-        into.Advance(count);
-    }
-
-    private static int Read(ref ReadOnlySpan<byte> bytes)
-    {
-        uint value = 0;
-        for (var shift = 0; ; shift += 7)
-        {
-            var next = bytes[0];
-            bytes = bytes[1..];
-            value |= (uint)(next & 0x7f) << shift;
-            if (next < 0x80)
-                return (int)value;
         }
     }
 }

@@ -5,26 +5,6 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Kernels;
 
-/// <summary>An argument of a kernel: a tensor's address, or a number as the kernel declares it.</summary>
-internal readonly struct KernelArg
-{
-    private KernelArg(ulong bits) => Bits = bits;
-
-    public ulong Bits { get; }
-
-    public static KernelArg Null => new(0);
-
-    public static KernelArg Maybe(Tensor? tensor) => tensor is null ? Null : tensor;
-
-    public static implicit operator KernelArg(Tensor tensor) => new((ulong)Aten.DataPointer(tensor));
-
-    public static implicit operator KernelArg(long value) => new((ulong)value);
-
-    public static implicit operator KernelArg(int value) => new((uint)value);
-
-    public static implicit operator KernelArg(float value) => new(BitConverter.SingleToUInt32Bits(value));
-}
-
 /// <summary>
 /// A file of CUDA C++ that travels in this assembly, compiled on first use for the present card and for one type of activations.
 /// Where it cannot run (no GPU, no compiler), its shelf-mate's plain reference does.

@@ -13,20 +13,6 @@ namespace Memopt.Trainer.Models;
 /// </summary>
 public delegate Tensor Pullback(Tensor gradient, Tensor? accumulateInto = null);
 
-/// <summary>
-/// The result of a forward: the output and, where a gradient is needed, backward. Backwards are composed by hand and not by an
-/// autograd graph, so every saved tensor is visible: a linear saves its input, never a dequantized weight.
-/// </summary>
-/// <param name="Output">The output.</param>
-/// <param name="Backward">From the gradient of the output to that of the input; null where no gradient is needed.</param>
-/// <param name="WeightGradient">Of a linear in mode RecomputesInput: takes the input and accumulates the gradient of the weight, after <paramref name="Backward"/>.</param>
-/// <param name="PendingLowRank">Of a linear in mode DeferLowRank: the part that the caller adds to the output.</param>
-/// <param name="PendingLowRankGradient">Of a linear in mode DeferLowRankGradient, after <paramref name="Backward"/>: the part that the caller adds to the gradient of the input.</param>
-public readonly record struct ForwardResult(Tensor Output, Pullback? Backward, Action<Tensor>? WeightGradient = null, LowRank? PendingLowRank = null, Func<LowRank>? PendingLowRankGradient = null)
-{
-    public void Deconstruct(out Tensor output, out Pullback? backward) => (output, backward) = (Output, Backward);
-}
-
 /// <summary>State of one forward pass of a batch: positions, masks, saved tensors, and whether gradients are needed. PyTorch's <c>ctx</c>.</summary>
 public sealed class ForwardContext : IDisposable
 {
@@ -165,39 +151,5 @@ public sealed class ForwardContext : IDisposable
         Cos.Dispose();
         Sin.Dispose();
         starts?.Dispose();
-    }
-}
-
-/// <summary>Keys and values of the tokens so far, one pair a layer, (B, KV, T, D).</summary>
-public sealed class KvCache(int layers) : IDisposable
-{
-    private readonly (Tensor Keys, Tensor Values)?[] past = new (Tensor, Tensor)?[layers];
-
-    /// <summary>Tokens seen.</summary>
-    public int Length { get; private set; }
-
-    /// <summary>Adds this pass's keys and values and returns all so far.</summary>
-    public (Tensor Keys, Tensor Values) Append(int layer, Tensor keys, Tensor values)
-    {
-        if (past[layer] is { } old)
-        {
-            (keys, values) = (cat([old.Keys, keys], 2), cat([old.Values, values], 2));
-            old.Keys.Dispose();
-            old.Values.Dispose();
-        }
-        past[layer] = (keys.DetachFromDisposeScope(), values.DetachFromDisposeScope());
-        return (keys, values);
-    }
-
-    /// <summary>Called once a pass, after its last layer.</summary>
-    public void Advance(int tokens) => Length += tokens;
-
-    public void Dispose()
-    {
-        foreach (var pair in past)
-        {
-            pair?.Keys.Dispose();
-            pair?.Values.Dispose();
-        }
     }
 }

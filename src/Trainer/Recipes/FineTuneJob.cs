@@ -1,5 +1,4 @@
 using Memopt.Tracking;
-using Memopt.Trainer.Data;
 using Memopt.Trainer.Native;
 
 namespace Memopt.Trainer.Recipes;
@@ -42,41 +41,6 @@ public sealed record FineTuneJob
     public TimeProvider Clock { get; init; } = TimeProvider.System;
     /// <summary>Bytes of tensors that may be there at a moment, read at every layer; null has no limit beyond the machine's and the config's.</summary>
     public Func<long?>? MemoryLimit { get; init; }
-}
-
-/// <summary>Told what passes; prints or stays silent.</summary>
-public interface ITrainingObserver
-{
-    /// <summary>The run is being recorded under this id.</summary>
-    void RunStarted(string runId)
-    {
-    }
-
-    /// <summary>A stage begins or has a result.</summary>
-    void Stage(string name, string text);
-
-    /// <summary>Within a long stage: done of total.</summary>
-    void Progress(string name, long done, long total);
-
-    /// <summary>The memory ledger, before training and after it (then with measured values).</summary>
-    void Ledger(IReadOnlyList<LedgerRow> rows, bool measured);
-
-    void Step(StepRow row, int total);
-}
-
-/// <summary>How a fine-tune ended.</summary>
-/// <param name="RunId">In the store.</param>
-/// <param name="Status">Finished, or Stopped with a checkpoint to go on from.</param>
-/// <param name="Steps">Optimizer steps made in all.</param>
-/// <param name="Adapter">The folder that holds the result, when finished.</param>
-/// <param name="Score">The last evaluation, when there is evaluation data.</param>
-/// <param name="UpToDate">Whether nothing had to be done.</param>
-public sealed record Result(string RunId, RunStatus Status, int Steps, string? Adapter, Score? Score, bool UpToDate = false)
-{
-    /// <summary>The last evaluation's values by name, those of the job's own metrics too; empty when there is none.</summary>
-    public IReadOnlyDictionary<string, double> Eval { get; init; } = new Dictionary<string, double>();
-    /// <summary>What was to be in a storage account and is not, with the reason.</summary>
-    public IReadOnlyList<PendingUpload> Unsafe { get; init; } = [];
 }
 
 /// <summary>Reports at once and on the same thread; <see cref="Progress{T}"/> would do so later, on another.</summary>

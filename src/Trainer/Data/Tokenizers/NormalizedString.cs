@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Text;
 
 namespace Memopt.Trainer.Data.Tokenizers;
@@ -75,84 +74,4 @@ internal readonly struct NormalizedString
         }
         return new(clean);
     }
-}
-
-/// <summary>Collects an <see cref="NormalizedString"/> piece by piece, at the cost of the text that it is made of.</summary>
-internal sealed class NormalizedStringBuilder(Budget? budget)
-{
-    private const int BytesPerUnit = 16;   // a character and two numbers, with their lists' spare room
-
-    private readonly StringBuilder text = new();
-    private readonly List<int> from = [];
-    private readonly List<int> to = [];
-
-    public void Append(string units, int start, int end)
-    {
-        budget?.Spend((long)BytesPerUnit * units.Length);   // before it is written: strangers' replacements can be long
-        foreach (var unit in units) Put(unit, start, end);
-    }
-
-    public void Append(Rune rune, int start, int end)
-    {
-        Span<char> units = stackalloc char[2];
-        budget?.Spend(BytesPerUnit);
-        foreach (var unit in units[..rune.EncodeToUtf16(units)]) Put(unit, start, end);
-    }
-
-    public void Append(char unit, int start, int end)
-    {
-        budget?.Spend(BytesPerUnit);
-        Put(unit, start, end);
-    }
-
-    private void Put(char unit, int start, int end)
-    {
-        text.Append(unit);
-        from.Add(start);
-        to.Add(end);
-    }
-
-    public void Append(NormalizedString source, int start, int length)
-    {
-        budget?.Spend((long)BytesPerUnit * length);
-        text.Append(source.Text.Slice(start, length));
-        for (var i = start; i < start + length; i++)
-        {
-            from.Add(source.From(i));
-            to.Add(source.To(i));
-        }
-    }
-
-    public NormalizedString Build() => new(text.ToString(), [.. from], [.. to], budget);
-}
-
-/// <summary>Classes of characters as Rust and its regular expressions have them.</summary>
-internal static class Characters
-{
-    /// <summary>What <c>\w</c> matches: alphabetic, marks, decimal digits, connectors and joiners.</summary>
-    public static bool IsWord(Rune rune) => rune.Value is 0x200C or 0x200D
-        // Circled and squared letters, the alphabetic characters that are no letters by category.
-        or (>= 0x24B6 and <= 0x24E9) or (>= 0x1F130 and <= 0x1F149) or (>= 0x1F150 and <= 0x1F169) or (>= 0x1F170 and <= 0x1F189)
-        || Rune.GetUnicodeCategory(rune) is
-        UnicodeCategory.UppercaseLetter or UnicodeCategory.LowercaseLetter or UnicodeCategory.TitlecaseLetter or
-        UnicodeCategory.ModifierLetter or UnicodeCategory.OtherLetter or UnicodeCategory.LetterNumber or
-        UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark or
-        UnicodeCategory.DecimalDigitNumber or UnicodeCategory.ConnectorPunctuation;
-
-    public static bool IsNumeral(Rune rune) =>
-        Rune.GetUnicodeCategory(rune) is UnicodeCategory.DecimalDigitNumber or UnicodeCategory.LetterNumber or UnicodeCategory.OtherNumber;
-
-    /// <summary>Punctuation by category, and all ASCII symbols.</summary>
-    public static bool IsPunctuation(Rune rune) => Punctuation.Contains(rune.Value);
-
-    public static bool IsMark(Rune rune) => !rune.IsAscii && Mark.Contains(rune.Value);
-
-    /// <summary>Marks that take no space of their own, as BERT strips them.</summary>
-    public static bool IsAccent(Rune rune) => !rune.IsAscii && Accent.Contains(rune.Value);
-
-    /// <summary>Control characters and others that BERT removes.</summary>
-    public static bool IsUnclean(Rune rune) => Unclean.Contains(rune.Value);
-
-    private static readonly CodePointSet Punctuation = CodePointSet.OfReference("punctuation"), Mark = CodePointSet.OfReference("mark"),
-        Accent = CodePointSet.OfReference("accent"), Unclean = CodePointSet.OfReference("unclean");
 }
