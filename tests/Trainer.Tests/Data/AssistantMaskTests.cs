@@ -3,7 +3,7 @@ using Memopt.Trainer.Data;
 
 namespace Memopt.Trainer.Tests.Data;
 
-public sealed class AssistantTurnsTests
+public sealed class AssistantMaskTests
 {
     private static readonly string Templates = Path.Combine(TestBackend.Repository, "tests/Trainer.Tests/Golden/jinja/templates");
 

@@ -2,7 +2,7 @@ using Azure;
 
 namespace Memopt.Tracking.Tests;
 
-public sealed class BlobPlaceTests
+public sealed class BlobLocationTests
 {
     [Theory]
     [InlineData(507, "InsufficientStorage", "is full")]

@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Tests.Gpu;
 /// <summary>The fused kernels against attention with a mask in fp32, out and back.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
 [Collection(Alone.Name)]
-public sealed class AttentionTests
+public sealed class FusedAttentionTests
 {
     [GpuTheory]
     [InlineData("BFloat16", 2, 77, 28, 4, 128, 0, false, true), InlineData("Float16", 1, 130, 4, 4, 64, 0, false, true), InlineData("BFloat16", 2, 300, 8, 2, 80, 33, false, true)]

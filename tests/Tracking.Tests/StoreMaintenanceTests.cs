@@ -4,7 +4,7 @@ using Microsoft.Win32.SafeHandles;
 namespace Memopt.Tracking.Tests;
 
 /// <summary>Stores that are old, damaged, full, carried about.</summary>
-public sealed class UpkeepTests : IDisposable
+public sealed class StoreMaintenanceTests : IDisposable
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
 
