@@ -4,9 +4,10 @@ using System.Runtime.InteropServices;
 namespace Memopt.Tool;
 
 /// <summary>
-/// Ctrl+C and the signals that ask a process to end: the first lets a command end in its own way, however long its step takes; one that comes later ends it at
-/// once. Those that come with the first are the same wish: a shell and a build that is cancelled both send one. The end of the build that started the tool,
-/// the process <c>MEMOPT_BUILD</c>, is the same wish too: a build that was killed leaves no training behind.
+/// Ctrl+C and the signals that ask a process to end. After the first signal a command ends by itself, after its step and with a
+/// checkpoint. A signal that comes three seconds later or more ends the process at once; earlier ones count as the first, since a
+/// shell and a cancelled build both send one. The end of the build that started the tool, the process <c>MEMOPT_BUILD</c>, counts as
+/// a signal, and so does the end of the terminal (SIGHUP), which <c>nohup</c> ignores as always.
 /// </summary>
 internal sealed class Interrupt : IDisposable
 {
@@ -18,7 +19,7 @@ internal sealed class Interrupt : IDisposable
 
     public Interrupt()
     {
-        registrations = [.. new[] { PosixSignal.SIGINT, PosixSignal.SIGTERM }.Select(signal => PosixSignalRegistration.Create(signal, Asked))];
+        registrations = [.. new[] { PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP }.Select(signal => PosixSignalRegistration.Create(signal, Asked))];
         if (int.TryParse(Environment.GetEnvironmentVariable("MEMOPT_BUILD"), out var build))
             _ = Outlive(build);
     }

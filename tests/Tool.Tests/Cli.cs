@@ -34,7 +34,7 @@ internal static class Cli
     {
         string[] program = ["dotnet", "exec", Tool, .. arguments];
         if (OperatingSystem.IsLinux())
-            program = ["env", "--default-signal=INT", .. program];
+            program = ["env", "--default-signal=INT,HUP", .. program];
         var start = new ProcessStartInfo(program[0], program[1..]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
         start.Environment["DOTNET_gcServer"] = "0";
         if (account.Value is { } connection)
@@ -72,9 +72,9 @@ internal static class Cli
     }
 
     /// <summary>Ctrl+C, so many times at once.</summary>
-    public static void Interrupt(Process process, int times = 1)
+    public static void Interrupt(Process process, int times = 1, string signal = "INT")
     {
-        using var shell = Process.Start("sh", ["-c", string.Concat(Enumerable.Repeat($"kill -INT {process.Id}; ", times))]);
+        using var shell = Process.Start("sh", ["-c", string.Concat(Enumerable.Repeat($"kill -{signal} {process.Id}; ", times))]);
         shell.WaitForExit();
     }
 

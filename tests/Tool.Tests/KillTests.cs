@@ -105,6 +105,20 @@ public sealed class KillTests
         Assert.True((bool)Cli.Run(folder, "run", "--json").Json["upToDate"]!);
     }
 
+    [Fact]
+    public void The_end_of_the_terminal_leaves_a_checkpoint()
+    {
+        var folder = Cli.Workshop();
+        var end = Cli.Endless(folder);
+        using var process = Cli.Start(folder, "run");
+        Cli.Await(process, "step 1 / ");
+        Cli.Interrupt(process, signal: "HUP");
+        var stopped = Cli.Wait(process);
+        end();
+        Assert.Equal(130, stopped.Exit);
+        Assert.True(Newest(Path.Combine(folder, ".memopt", "memopt")) > 0, stopped.Error);
+    }
+
     private static void Same(string calm, string stormy)
     {
         foreach (var file in new[] { "adapter_model.safetensors", "adapter_config.json" })
