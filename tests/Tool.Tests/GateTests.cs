@@ -1,0 +1,27 @@
+namespace Memopt.Tool.Tests;
+
+/// <summary>Results that are compared with the best run before.</summary>
+public sealed class GateTests
+{
+    [Fact]
+    public void A_result_on_other_evaluation_data_is_compared_with_nothing_and_says_so()
+    {
+        var folder = Cli.Workshop();
+        var first = (string)Cli.Run(folder, "run", "--json").Json["runId"]!;
+        var rows = File.ReadAllLines(Path.Combine(folder, "eval.jsonl"));
+        File.WriteAllLines(Path.Combine(folder, "eval.jsonl"), rows.Skip(1));
+        var second = Cli.Run(folder, "run", "--from-start", "--json");
+        Assert.True(second.Exit == 0, second.Error);
+        Assert.NotEqual(first, (string)second.Json["runId"]!);
+
+        var gate = Cli.Run(folder, "gate", "--no-regression");
+        Assert.Equal(0, gate.Exit);
+        Assert.Contains($"Nothing to compare with: run {first}", gate.Error);
+
+        // On the rows of the first run there is a run to compare with, and the same training is no worse.
+        File.WriteAllLines(Path.Combine(folder, "eval.jsonl"), rows);
+        Assert.Equal(0, Cli.Run(folder, "run", "--from-start").Exit);
+        gate = Cli.Run(folder, "gate", "--no-regression");
+        Assert.Equal((0, ""), (gate.Exit, gate.Error));
+    }
+}
