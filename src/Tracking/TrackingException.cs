@@ -3,7 +3,7 @@ namespace Memopt.Tracking;
 /// <summary>The store or an artifact cannot be read or written; the message says which file and why.</summary>
 public class TrackingException(string message, Exception? inner = null) : Exception(message, inner)
 {
-    /// <summary>What mends it, or null where nothing in particular does.</summary>
+    /// <summary>The next command that fixes the fault; null where none does.</summary>
     public string? Next { get; init; }
 
     /// <summary>False when what was named is wrong, an id, a name, a place or a file; true when it was in order and could not be read or written.</summary>

@@ -38,5 +38,5 @@ public sealed record Upload(string Run, ArtifactLink Link, IReadOnlyList<Artifac
 /// <summary>What is not in the storage account, and why.</summary>
 /// <param name="Upload">What.</param>
 /// <param name="Why">What the last attempt met, or null when there was none.</param>
-/// <param name="Next">What mends it, or null.</param>
+/// <param name="Next">The next command that fixes the fault; null where none does.</param>
 public sealed record PendingUpload(Upload Upload, string? Why, string? Next);

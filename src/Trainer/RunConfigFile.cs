@@ -247,7 +247,7 @@ public static partial class RunConfigFile
         {
             Problems.Add(problem);
             if (Problems.Count == MostProblems)
-                Throw($"mend these first: reading ended at problem {MostProblems:N0}");
+                Throw($"fix these first: reading ended at problem {MostProblems:N0}");
         }
 
         /// <summary>Of a setting that is not written, and of the file as a whole.</summary>

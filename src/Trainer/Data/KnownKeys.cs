@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Data;
 /// Keys of rows and messages to which a tool gives a meaning: transformers, TRL, Axolotl, LLaMA-Factory, ms-swift,
 /// Unsloth, OpenAI, ShareGPT. A shape of rows says which of them it reads. One that it does not read is refused with
 /// the reason here, as ignoring it would train something else than its author meant. A key that is not here has no
-/// meaning: it is told once for a data set (<see cref="Remarks"/>).
+/// meaning: it is reported once for a data set (<see cref="Remarks"/>).
 /// </summary>
 internal static class KnownKeys
 {

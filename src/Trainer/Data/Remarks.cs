@@ -3,7 +3,7 @@ using System.Collections.Concurrent;
 namespace Memopt.Trainer.Data;
 
 /// <summary>
-/// What of a data set's rows is not used, or is read in a way that a user may want to know; each is told once. Safe for
+/// Warnings about columns and keys of a data set that training does not use, or reads unlike other tools; each is reported once. Safe for
 /// several threads.
 /// </summary>
 internal sealed class Remarks

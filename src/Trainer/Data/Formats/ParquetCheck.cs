@@ -81,11 +81,11 @@ internal static class ParquetCheck
         }
         void Fit(long found, long most, int perByte, string what)
         {
-            if (found < 0 || found > Math.Max(most, perByte * stored))
-                throw new UserFault($"{path} has a row group that is not read.",
-                    $"{found:N0} {what} in {stored:N0} stored bytes",
-                    "write it with smaller row groups: pyarrow.parquet.write_table(…, row_group_size=100_000)")
-                { OverBudget = true };
+            if (found >= 0 && found <= Math.Max(most, perByte * stored))
+                return;
+            throw new UserFault($"{path} has a row group that is not read.", $"{found:N0} {what} in {stored:N0} stored bytes",
+                "write it with smaller row groups: pyarrow.parquet.write_table(…, row_group_size=100_000)")
+            { OverBudget = true };
         }
         Fit(group.NumRows, Rows, RowsPerByte, "rows");
         Fit(group.Columns.Max(column => column.MetaData?.NumValues) ?? 0, Values, ValuesPerByte, "values of a column");
