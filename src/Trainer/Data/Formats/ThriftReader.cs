@@ -49,17 +49,10 @@ internal ref struct ThriftReader(ReadOnlySpan<byte> bytes, ThriftSchema schema)
                     numbers[path] = number;
                 break;
             case "t" when type is True or False:
-                if (inList)
-                    Next();
-                break;
             case "y" when type == Byte:
-                Next();
-                break;
             case "d" when type == Double:
-                Take(sizeof(double));
-                break;
             case "b" when type == Binary:
-                Take(ReadVarint());
+                SkipScalar(type, inList);
                 break;
             case ['[', ..] when type == List:
                 var (count, of) = ReadListHead();
@@ -74,31 +67,41 @@ internal ref struct ThriftReader(ReadOnlySpan<byte> bytes, ThriftSchema schema)
         }
     }
 
-    // Only what Parquet.Net passes over rightly.
+    // Only what Parquet.Net skips correctly: scalars, and lists of scalars other than true and false.
     private void Skip(int type, string name, int number)
+    {
+        if (SkipScalar(type, inList: false))
+            return;
+        var (count, of) = type == List ? ReadListHead() : default;
+        if (of is < Byte or > Binary)
+            throw new InvalidDataException($"its metadata has a field {number} of {name} that is not read here");
+        for (var i = 0; i < count; i++)
+            SkipScalar(of, inList: true);
+    }
+
+    // False, and nothing read, for a list, a struct or what is no type.
+    private bool SkipScalar(int type, bool inList)
     {
         switch (type)
         {
             case True or False:
-                break;
+                if (inList)
+                    Next();
+                return true;
             case Byte:
                 Next();
-                break;
+                return true;
             case >= Short and <= Long:
                 ReadNumber();
-                break;
+                return true;
             case Double:
                 Take(sizeof(double));
-                break;
+                return true;
             case Binary:
                 Take(ReadVarint());
-                break;
-            case List when ReadListHead() is var (count, of) && of is (>= Byte and <= Binary):
-                for (var i = 0; i < count; i++)
-                    Skip(of, name, number);
-                break;
+                return true;
             default:
-                throw new InvalidDataException($"its metadata has a field {number} of {name} that is not read here");
+                return false;
         }
     }
 
