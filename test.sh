@@ -26,7 +26,7 @@ fi
 
 dotnet restore Tool.sln -v quiet || fail "restore failed"
 dotnet build Tool.sln -c Release --no-restore -v quiet -warnaserror || fail "build failed"
-dotnet format Tool.sln --no-restore --verify-no-changes || fail "run: dotnet format"
+eng/format --check || fail "a file is not formatted"
 
 echo "built and checked in $((SECONDS - began)) s"
 

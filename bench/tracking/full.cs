@@ -5,7 +5,13 @@
 using Memopt.Tracking;
 
 using var store = new LiteRunStore(args[1]);
-static RunStart Start(string id) => new() { Id = id, Experiment = "full", Config = "{}" };
+static RunStart Start(string id) =>
+    new()
+    {
+        Id = id,
+        Experiment = "full",
+        Config = "{}",
+    };
 void Say(string text) => Console.WriteLine($"  said: {text}");
 switch (args[0])
 {
@@ -16,7 +22,7 @@ switch (args[0])
             {
                 run.Append(new MetricRow(step, new Dictionary<string, double> { ["loss"] = 1.0 / step }));
                 if (step == 15_000)
-                    File.Delete(args[2]);                                     // room again
+                    File.Delete(args[2]); // room again
             }
             run.End(new Outcome(RunStatus.Finished));
         }
@@ -29,7 +35,9 @@ switch (args[0])
         try
         {
             foreach (var run in store.Find(new RunQuery()).Runs)
-                Console.WriteLine($"  {run.Start.Id} {run.Status}, step {run.Step}, {store.Points(run.Start.Id, "loss").Count} points");
+                Console.WriteLine(
+                    $"  {run.Start.Id} {run.Status}, step {run.Step}, {store.Points(run.Start.Id, "loss").Count} points"
+                );
         }
         catch (TrackingException e)
         {

@@ -1,5 +1,11 @@
-// A store at size: writes runs as trainings would, then times what people ask of it. peers.py beside it stores the same points as MLflow does.
-// usage: dotnet run -c Release bench/tracking/scale.cs write FOLDER RUNS STEPS | ask FOLDER | log FOLDER STEPS | backlog FOLDER RUNS STEPS | first FOLDER | dump FOLDER RUNS > points.csv
+// A store at size: writes runs as trainings would, then times what people ask of it. peers.py beside it stores the same
+// points as MLflow does.
+//   dotnet run -c Release bench/tracking/scale.cs write FOLDER RUNS STEPS
+//   dotnet run -c Release bench/tracking/scale.cs ask FOLDER
+//   dotnet run -c Release bench/tracking/scale.cs log FOLDER STEPS
+//   dotnet run -c Release bench/tracking/scale.cs backlog FOLDER RUNS STEPS
+//   dotnet run -c Release bench/tracking/scale.cs first FOLDER
+//   dotnet run -c Release bench/tracking/scale.cs dump FOLDER RUNS > points.csv
 #:project ../../src/Tracking/Tracking.csproj
 #:property PublishAot=false
 #:property ServerGarbageCollector=false
@@ -33,7 +39,12 @@ switch (args[0])
             foreach (var metric in run.Metrics.Keys)
             {
                 foreach (var point in store.Points(run.Start.Id, metric))
-                    Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{run.Start.Id},{metric},{point.Step},{point.Time},{point.Value:R}"));
+                    Console.WriteLine(
+                        string.Create(
+                            CultureInfo.InvariantCulture,
+                            $"{run.Start.Id},{metric},{point.Step},{point.Time},{point.Value:R}"
+                        )
+                    );
             }
         }
         break;
@@ -56,9 +67,13 @@ void Write(int runs, int steps)
             Console.Error.WriteLine($"{first + together} runs, writing {writing:F0} s, taking in {taking:F0} s");
     }
     var points = (double)runs * steps * 10;
-    long Size(string pattern) => new DirectoryInfo(folder).EnumerateFiles(pattern, SearchOption.AllDirectories).Sum(file => file.Length);
+    long Size(string pattern) =>
+        new DirectoryInfo(folder).EnumerateFiles(pattern, SearchOption.AllDirectories).Sum(file => file.Length);
     Console.WriteLine($"{runs} runs, {points:N0} points: written in {writing:F1} s, taken in in {taking:F1} s");
-    Console.WriteLine($"runs.db {Size("runs.db"):N0} bytes, {Size("runs.db") / points:F2} a point; sealed spools {Size("*.gz"):N0} bytes, {Size("*.gz") / points:F2} a point");
+    Console.WriteLine(
+        $"runs.db {Size("runs.db"):N0} bytes, {Size("runs.db") / points:F2} a point; sealed spools "
+            + $"{Size("*.gz"):N0} bytes, {Size("*.gz") / points:F2} a point"
+    );
 }
 
 void One(int number, int steps)
@@ -66,11 +81,26 @@ void One(int number, int steps)
     using var run = store.Begin(Start(number, steps));
     foreach (var row in Rows(number, steps))
         run.Append(row);
-    run.Append(new EvalRow(steps, new Dictionary<string, double> { ["loss"] = 0.3 + number % 1000 / 1000.0, ["accuracy"] = number % 97 / 97.0 }));
-    run.End(new Outcome(number % 20 == 0 ? RunStatus.Failed : RunStatus.Finished) { Ended = Start(number, steps).Started.AddHours(1) });
+    run.Append(
+        new EvalRow(
+            steps,
+            new Dictionary<string, double>
+            {
+                ["loss"] = 0.3 + number % 1000 / 1000.0,
+                ["accuracy"] = number % 97 / 97.0,
+            }
+        )
+    );
+    run.End(
+        new Outcome(number % 20 == 0 ? RunStatus.Failed : RunStatus.Finished)
+        {
+            Ended = Start(number, steps).Started.AddHours(1),
+        }
+    );
 }
 
-// The first query after many runs: how long it waits for the first answer and for all of them, and how long others wait for the store's lock meanwhile.
+// The first query after many runs: how long it waits for the first answer and for all of them, and how long others wait
+// for the store's lock meanwhile.
 void First()
 {
     var (gate, done, longest) = (Path.Combine(folder, "runs.lock"), false, 0.0);
@@ -93,7 +123,9 @@ void First()
     });
     other.Start();
     var watch = Stopwatch.StartNew();
-    Console.WriteLine($"newest {store.Find(new RunQuery { Limit = 1 }).Runs[0].Start.Id} after {watch.Elapsed.TotalSeconds:F2} s");
+    Console.WriteLine(
+        $"newest {store.Find(new RunQuery { Limit = 1 }).Runs[0].Start.Id} after {watch.Elapsed.TotalSeconds:F2} s"
+    );
     var all = store.Find(new RunQuery { Limit = int.MaxValue - 1 }).Runs.Count;
     Console.WriteLine($"{all} runs after {watch.Elapsed.TotalSeconds:F2} s");
     done = true;
@@ -114,12 +146,18 @@ void Ask()
             found = ask();
             times.Add(watch.Elapsed.TotalMilliseconds);
         }
-        Console.WriteLine($"{what,-60} first {times[0],7:F1} ms, then median {times.Skip(1).Order().ElementAt(5),7:F1}, worst {times.Skip(1).Max(),7:F1}   {found}");
+        Console.WriteLine(
+            $"{what, -60} first {times[0], 7:F1} ms, then median {times.Skip(1).Order().ElementAt(5), 7:F1}, "
+                + $"worst {times.Skip(1).Max(), 7:F1}   {found}"
+        );
     }
     object Count(string? filter) => store.Find(new RunQuery { Filter = filter }).Runs.Count;
     Time("newest 50", () => Count(null));
     Time("status = 'failed'", () => Count("status = 'failed'"));
-    Time("metrics.eval_loss < 0.5 and params.adapter.rank = 16", () => Count("metrics.eval_loss < 0.5 and params.adapter.rank = 16"));
+    Time(
+        "metrics.eval_loss < 0.5 and params.adapter.rank = 16",
+        () => Count("metrics.eval_loss < 0.5 and params.adapter.rank = 16")
+    );
     Time("metrics.eval_loss < 0.301 (one in 1000)", () => Count("metrics.eval_loss < 0.301"));
     Time("nothing matches", () => Count("metrics.eval_loss < 0"));
     Time("order by metrics.eval_loss, start_time desc", () => Count("order by metrics.eval_loss, start_time desc"));
@@ -142,21 +180,40 @@ void Log(int steps)
     }
     run.End(new Outcome(RunStatus.Finished) { Ended = DateTimeOffset.UtcNow });
     Array.Sort(times);
-    Console.WriteLine($"{steps} steps: mean {times.Average():F4} ms, median {times[steps / 2]:F4}, 99 % {times[steps * 99 / 100]:F4}, 99.99 % {times[(int)(steps * 0.9999)]:F4}, worst {times[^1]:F4}");
+    Console.WriteLine(
+        $"{steps} steps: mean {times.Average():F4} ms, median {times[steps / 2]:F4}, 99 % "
+            + $"{times[steps * 99 / 100]:F4}, 99.99 % {times[(int)(steps * 0.9999)]:F4}, worst {times[^1]:F4}"
+    );
 }
 
-static RunStart Start(int number, int steps) => new()
-{
-    Id = $"r{number:D6}",
-    Experiment = $"experiment-{number % 10}",
-    Started = new DateTimeOffset(2026, 1, 1, 0, 0, 0, TimeSpan.Zero).AddMinutes(number),
-    Config = $$"""{"model":{"source":"Qwen/Qwen2.5-7B","revision":"main","dtype":"bfloat16"},"data":{"train":"train.jsonl","eval":"eval.jsonl","maxLength":2048,"packing":true},"adapter":{"kind":"qlora","rank":{{8 << number % 3}},"alpha":32,"dropout":0.05,"targets":"all-linear","useRslora":false},"memory":{"recomputeActivations":true,"budgetGiB":null},"train":{"epochs":3,"batchSize":16,"microBatch":2,"learningRate":{{(1 + number % 5) * 1e-4}},"schedule":"cosine","warmupSteps":100,"clip":1.0,"seed":{{number}}},"checkpoint":{"every":200,"keep":2},"tracking":{"experiment":"experiment-{{number % 10}}"} }""",
-    Hashes = new Dictionary<string, string> { ["model"] = new('a', 64), ["data.train"] = new('b', 64), ["config"] = new('c', 64) },
-    Environment = new Dictionary<string, string> { ["tool"] = "0.1.0", ["device"] = "NVIDIA H200", ["os"] = "Linux" },
-    Tags = new Dictionary<string, string> { ["team"] = number % 4 == 0 ? "nlp" : "vision" },
-    Ledger = [new("weights", 4L << 30, "device", "7.6e9 * 0.52 B"), new("activations", 2L << 30, "device", "28 layers")],
-    TotalSteps = steps,
-};
+static RunStart Start(int number, int steps) =>
+    new()
+    {
+        Id = $"r{number:D6}",
+        Experiment = $"experiment-{number % 10}",
+        Started = new DateTimeOffset(2026, 1, 1, 0, 0, 0, TimeSpan.Zero).AddMinutes(number),
+        Config =
+            $$"""{"model":{"source":"Qwen/Qwen2.5-7B","revision":"main","dtype":"bfloat16"},"data":{"train":"train.jsonl","eval":"eval.jsonl","maxLength":2048,"packing":true},"adapter":{"kind":"qlora","rank":{{8 << number % 3}},"alpha":32,"dropout":0.05,"targets":"all-linear","useRslora":false},"memory":{"recomputeActivations":true,"budgetGiB":null},"train":{"epochs":3,"batchSize":16,"microBatch":2,"learningRate":{{(1 + number % 5) * 1e-4}},"schedule":"cosine","warmupSteps":100,"clip":1.0,"seed":{{number}}},"checkpoint":{"every":200,"keep":2},"tracking":{"experiment":"experiment-{{number % 10}}"} }""",
+        Hashes = new Dictionary<string, string>
+        {
+            ["model"] = new('a', 64),
+            ["data.train"] = new('b', 64),
+            ["config"] = new('c', 64),
+        },
+        Environment = new Dictionary<string, string>
+        {
+            ["tool"] = "0.1.0",
+            ["device"] = "NVIDIA H200",
+            ["os"] = "Linux",
+        },
+        Tags = new Dictionary<string, string> { ["team"] = number % 4 == 0 ? "nlp" : "vision" },
+        Ledger =
+        [
+            new("weights", 4L << 30, "device", "7.6e9 * 0.52 B"),
+            new("activations", 2L << 30, "device", "28 layers"),
+        ],
+        TotalSteps = steps,
+    };
 
 static IEnumerable<MetricRow> Rows(int seed, int steps)
 {
@@ -170,18 +227,22 @@ static IEnumerable<MetricRow> Rows(int seed, int steps)
         var tokens = 1900 + random.Next(148);
         seen += tokens;
         time = time.AddSeconds(seconds);
-        yield return new(step, new Dictionary<string, double>
-        {
-            ["loss"] = 2.5 / Math.Sqrt(step) + random.NextDouble() * 0.1,
-            ["learning_rate"] = 1e-4 * 0.5 * (1 + Math.Cos(Math.PI * step / steps)),
-            ["grad_norm"] = (float)(0.5 + random.NextDouble()),
-            ["tokens"] = tokens,
-            ["tokens_per_second"] = tokens / seconds,
-            ["memory_bytes"] = 8L << 30,
-            ["seconds"] = seconds,
-            ["tokens_seen"] = seen,
-            ["loss_scale"] = 65536,
-            ["gpu_utilization"] = 90 + random.Next(10),
-        }, time);
+        yield return new(
+            step,
+            new Dictionary<string, double>
+            {
+                ["loss"] = 2.5 / Math.Sqrt(step) + random.NextDouble() * 0.1,
+                ["learning_rate"] = 1e-4 * 0.5 * (1 + Math.Cos(Math.PI * step / steps)),
+                ["grad_norm"] = (float)(0.5 + random.NextDouble()),
+                ["tokens"] = tokens,
+                ["tokens_per_second"] = tokens / seconds,
+                ["memory_bytes"] = 8L << 30,
+                ["seconds"] = seconds,
+                ["tokens_seen"] = seen,
+                ["loss_scale"] = 65536,
+                ["gpu_utilization"] = 90 + random.Next(10),
+            },
+            time
+        );
     }
 }

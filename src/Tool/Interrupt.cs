@@ -3,11 +3,11 @@ using System.Runtime.InteropServices;
 
 namespace Memopt.Tool;
 
-/// <summary>
-/// Ctrl+C and the signals that ask a process to end. After the first signal a command ends by itself, after its step and with a
-/// checkpoint. A signal that comes three seconds later or more ends the process at once; earlier ones count as the first, since a
-/// shell and a cancelled build both send one. The end of the build that started the tool, the process <c>MEMOPT_BUILD</c>, counts as
-/// a signal, and so does the end of the terminal (SIGHUP), which <c>nohup</c> ignores as always.
+/// <summary>Ctrl+C and the signals that ask a process to end. After the first signal a command ends by itself, after
+/// its step and with a checkpoint. A signal that comes three seconds later or more ends the process at once; earlier
+/// ones count as the first, since a shell and a cancelled build both send one. The end of the build that started the
+/// tool, the process <c>MEMOPT_BUILD</c>, counts as a signal, and so does the end of the terminal (SIGHUP), which
+/// <c>nohup</c> ignores as always.
 /// </summary>
 internal sealed class Interrupt : IDisposable
 {
@@ -19,7 +19,12 @@ internal sealed class Interrupt : IDisposable
 
     public Interrupt()
     {
-        registrations = [.. new[] { PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP }.Select(signal => PosixSignalRegistration.Create(signal, Asked))];
+        registrations =
+        [
+            .. new[] { PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP }.Select(signal =>
+                PosixSignalRegistration.Create(signal, Asked)
+            ),
+        ];
         if (int.TryParse(Environment.GetEnvironmentVariable("MEMOPT_BUILD"), out var build))
             _ = Outlive(build);
     }
@@ -46,7 +51,7 @@ internal sealed class Interrupt : IDisposable
         }
         catch (Exception e) when (e is InvalidOperationException or System.ComponentModel.Win32Exception)
         {
-            return;                                                            // a process that may not be waited for
+            return; // a process that may not be waited for
         }
         await stop.CancelAsync().ConfigureAwait(false);
     }
@@ -56,6 +61,6 @@ internal sealed class Interrupt : IDisposable
         context.Cancel = !sinceFirst.IsRunning || sinceFirst.Elapsed < together;
         sinceFirst.Start();
         if (context.Cancel)
-            _ = Task.Run(stop.Cancel);                                         // what is told of it may take its time
+            _ = Task.Run(stop.Cancel); // what is told of it may take its time
     }
 }

@@ -11,9 +11,19 @@ namespace Memopt.Tracking;
 /// <param name="Metrics">Last values of the run's metrics at that time, by name.</param>
 /// <param name="Best">How versions are compared from here on: <c>min(eval_loss)</c>, <c>max(eval_accuracy)</c>.</param>
 /// <param name="Removed">When it was taken off the registry, or null.</param>
-/// <param name="Data">sha256 of the evaluation data that its metrics were measured on; null when the run had none, and of versions of earlier tools.</param>
-public sealed record AdapterVersion(int Number, string Hash, long Bytes, string? Run, DateTimeOffset Created, IReadOnlyDictionary<string, double> Metrics, string Best,
-    DateTimeOffset? Removed = null, string? Data = null)
+/// <param name="Data">sha256 of the evaluation data that its metrics were measured on; null when the run had none, and
+/// of versions of earlier tools.</param>
+public sealed record AdapterVersion(
+    int Number,
+    string Hash,
+    long Bytes,
+    string? Run,
+    DateTimeOffset Created,
+    IReadOnlyDictionary<string, double> Metrics,
+    string Best,
+    DateTimeOffset? Removed = null,
+    string? Data = null
+)
 {
     [JsonIgnore]
     internal (string, string?) Key => (Hash, Run);

@@ -3,7 +3,8 @@ using Azure.Identity;
 
 namespace Memopt.Tracking;
 
-/// <summary>Tokens for Azure storage from whatever login this machine has: environment, workload or managed identity, az, Visual Studio.</summary>
+/// <summary>Tokens for Azure storage from whatever login this machine has: environment, workload or managed identity,
+/// az, Visual Studio.</summary>
 public sealed class AzureLogin
 {
     private static readonly TokenRequestContext storage = new(["https://storage.azure.com/.default"]);

@@ -1,15 +1,16 @@
 namespace Memopt.Tracking;
 
-/// <summary>
-/// Sends what a training leaves to a storage account while it goes on: one thread, newest first. Handing something over writes a note of a few hundred bytes and waits
-/// for nothing; memory is that of four blocks. While the network is away it tries again after growing pauses; what no waiting mends is tried again when something else
-/// has got through. Begin, end and trouble are told as events of the run, and its link names the account once it is there.
+/// <summary>Sends what a training leaves to a storage account while it goes on: one thread, newest first. Handing
+/// something over writes a note of a few hundred bytes and waits for nothing; memory is that of four blocks. While the
+/// network is away it tries again after growing pauses; what no waiting mends is tried again when something else has
+/// got through. Begin, end and trouble are told as events of the run, and its link names the account once it is there.
 /// </summary>
 public sealed class BackgroundUpload : IDisposable
 {
     private const string Kind = "upload";
     private static readonly TimeSpan longest = TimeSpan.FromMinutes(2);
-    private readonly object gate = new(), record = new();
+    private readonly object gate = new(),
+        record = new();
     private readonly CancellationTokenSource end = new();
     private readonly LocalArtifacts local;
     private readonly BlobArtifacts remote;
@@ -17,6 +18,7 @@ public sealed class BackgroundUpload : IDisposable
     private readonly Action<string> report;
     private readonly TimeSpan first;
     private readonly Thread thread;
+
     // The last is sent next. Never more than there are folders: those that are gone are dropped.
     private readonly List<Upload> queue;
     private readonly List<PendingUpload> refused = [];
@@ -33,10 +35,20 @@ public sealed class BackgroundUpload : IDisposable
     /// <param name="runs">Where links and events of runs are recorded.</param>
     /// <param name="report">Told of trouble and its end, in words for people.</param>
     /// <param name="first">The first pause after a failure, doubled up to two minutes; a second when null.</param>
-    public BackgroundUpload(LocalArtifacts local, BlobLocation location, IRunStore runs, Action<string> report, TimeSpan? first = null)
+    public BackgroundUpload(
+        LocalArtifacts local,
+        BlobLocation location,
+        IRunStore runs,
+        Action<string> report,
+        TimeSpan? first = null
+    )
     {
         (this.local, this.runs, this.report, this.first) = (local, runs, report, first ?? TimeSpan.FromSeconds(1));
-        remote = new(local, location, attempts: 3) { Stop = end.Token, Moved = bytes => Interlocked.Add(ref moved, bytes) };
+        remote = new(local, location, attempts: 3)
+        {
+            Stop = end.Token,
+            Moved = bytes => Interlocked.Add(ref moved, bytes),
+        };
         queue = [.. Left(location)];
         thread = new(Work) { IsBackground = true, Name = "upload" };
         thread.Start();
@@ -65,7 +77,9 @@ public sealed class BackgroundUpload : IDisposable
         }
         lock (gate)
         {
-            foreach (var gone in queue.Concat(refused.Select(one => one.Upload)).Where(other => !other.There(local)).ToList())
+            foreach (
+                var gone in queue.Concat(refused.Select(one => one.Upload)).Where(other => !other.There(local)).ToList()
+            )
             {
                 local.Forget(gone);
                 queue.Remove(gone);
@@ -91,12 +105,13 @@ public sealed class BackgroundUpload : IDisposable
         });
     }
 
-    /// <summary>
-    /// Waits until everything is there, or until waiting does not help: after <paramref name="patience"/>, on <paramref name="stop"/>, or when only such things are left as
-    /// no waiting mends. Returns what is not safe; notes of it stay.
+    /// <summary>Waits until everything is there, or until waiting does not help: after <paramref name="patience"/>, on
+    /// <paramref name="stop"/>, or when only such things are left as no waiting mends. Returns what is not safe; notes
+    /// of it stay.
     /// </summary>
     /// <param name="patience">How long at most.</param>
-    /// <param name="progress">Told bytes that are there, of those that were to be sent: when they change, else each minute.</param>
+    /// <param name="progress">Told bytes that are there, of those that were to be sent: when they change, else each
+    /// minute.</param>
     /// <param name="stop">Ends the waiting.</param>
     public IReadOnlyList<PendingUpload> Finish(TimeSpan patience, Action<long, long> progress, CancellationToken stop)
     {
@@ -110,7 +125,12 @@ public sealed class BackgroundUpload : IDisposable
         {
             hurry = true;
             Monitor.PulseAll(gate);
-            for (var (total, last, told) = (Left(), long.MaxValue, 0L); (current is not null || queue.Count > 0) && !stop.IsCancellationRequested && Environment.TickCount64 < until;)
+            var (total, last, told) = (Left(), long.MaxValue, 0L);
+            while (
+                (current is not null || queue.Count > 0)
+                && !stop.IsCancellationRequested
+                && Environment.TickCount64 < until
+            )
             {
                 if (Left() != last || Environment.TickCount64 - told >= 60_000)
                 {
@@ -119,7 +139,13 @@ public sealed class BackgroundUpload : IDisposable
                 }
                 Monitor.Wait(gate, TimeSpan.FromSeconds(1));
             }
-            return [.. queue.Where(left => left.There(local)).Select(left => new PendingUpload(left, trouble?.Message, trouble?.Next)), .. refused.Where(left => left.Upload.There(local))];
+            return
+            [
+                .. queue
+                    .Where(left => left.There(local))
+                    .Select(left => new PendingUpload(left, trouble?.Message, trouble?.Next)),
+                .. refused.Where(left => left.Upload.There(local)),
+            ];
         }
     }
 
@@ -133,11 +159,14 @@ public sealed class BackgroundUpload : IDisposable
             end.Dispose();
     }
 
-    private long Left() => queue.Sum(upload => upload.Link.Bytes) - (current is null ? 0 : Math.Min(Interlocked.Read(ref moved), current.Link.Bytes));
+    private long Left() =>
+        queue.Sum(upload => upload.Link.Bytes)
+        - (current is null ? 0 : Math.Min(Interlocked.Read(ref moved), current.Link.Bytes));
 
     private void Work()
     {
-        for (var pause = first; Next() is { } next;)
+        var pause = first;
+        while (Next() is { } next)
         {
             try
             {
@@ -192,7 +221,8 @@ public sealed class BackgroundUpload : IDisposable
     {
         lock (gate)
         {
-            for (var until = Environment.TickCount64 + (long)pause.TotalMilliseconds; !hurry && !end.IsCancellationRequested && until - Environment.TickCount64 is > 0 and var left;)
+            var until = Environment.TickCount64 + (long)pause.TotalMilliseconds;
+            while (!hurry && !end.IsCancellationRequested && until - Environment.TickCount64 is > 0 and var left)
                 Monitor.Wait(gate, (int)left);
             hurry = false;
         }
@@ -201,14 +231,27 @@ public sealed class BackgroundUpload : IDisposable
     private void Sent(Upload upload)
     {
         if (trouble is not null)
-            Tell(upload, $"uploads to {remote.Place} go through again, after {DateTimeOffset.UtcNow - troubled:hh\\:mm\\:ss}");
+            Tell(
+                upload,
+                $"uploads to {remote.Place} go through again, after {DateTimeOffset.UtcNow - troubled:hh\\:mm\\:ss}"
+            );
         trouble = null;
         // Without its link in the record the note stays, and so the next sync makes it good.
-        var told = Record(upload.Run, (writer, step) =>
-        {
-            writer.Append(new RunEvent(DateTimeOffset.UtcNow, step, Kind, $"{upload.Link.Name} is in {remote.Place}, {upload.Link.Bytes / 1048576.0:N1} MiB"));
-            writer.Link(upload.Safe(remote.Place));
-        });
+        var told = Record(
+            upload.Run,
+            (writer, step) =>
+            {
+                writer.Append(
+                    new RunEvent(
+                        DateTimeOffset.UtcNow,
+                        step,
+                        Kind,
+                        $"{upload.Link.Name} is in {remote.Place}, {upload.Link.Bytes / 1048576.0:N1} MiB"
+                    )
+                );
+                writer.Link(upload.Safe(remote.Place));
+            }
+        );
         if (told)
             local.Forget(upload);
         lock (gate)
@@ -224,7 +267,12 @@ public sealed class BackgroundUpload : IDisposable
         if (trouble is null)
             troubled = DateTimeOffset.UtcNow;
         if (trouble is null || trouble.IsTransient != fault.IsTransient)
-            Tell(upload, fault.IsTransient ? $"{fault.Message} It is tried again until it is there." : $"{upload.Link.Name} is not uploaded: {fault.Message} {fault.Next}");
+            Tell(
+                upload,
+                fault.IsTransient
+                    ? $"{fault.Message} It is tried again until it is there."
+                    : $"{upload.Link.Name} is not uploaded: {fault.Message} {fault.Next}"
+            );
         trouble = fault;
         if (fault.IsTransient)
             return;

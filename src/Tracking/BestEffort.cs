@@ -3,12 +3,18 @@ namespace Memopt.Tracking;
 /// <summary>For a training that must not end because its record cannot be kept.</summary>
 public static class BestEffort
 {
-    /// <summary>
-    /// Begins a run whose writer never throws. What goes wrong is told once, in words for people, and again when it is mended. When the store cannot be written the
-    /// run is recorded in a store in the folder <paramref name="instead"/>, from which <c>runs import</c> brings it home; when that cannot be written either, it is
-    /// said that nothing is recorded.
+    /// <summary>Begins a run whose writer never throws. What goes wrong is told once, in words for people, and again
+    /// when it is mended. When the store cannot be written the run is recorded in a store in the folder
+    /// <paramref name="instead"/>, from which <c>runs import</c> brings it home; when that cannot be written either, it
+    /// is said that nothing is recorded.
     /// </summary>
-    public static IRunWriter BeginBestEffort(this IRunStore store, RunStart start, int fromStep, Action<string> report, string? instead = null)
+    public static IRunWriter BeginBestEffort(
+        this IRunStore store,
+        RunStart start,
+        int fromStep,
+        Action<string> report,
+        string? instead = null
+    )
     {
         try
         {
@@ -24,7 +30,10 @@ public static class BestEffort
             try
             {
                 var writer = new LiteRunStore(instead).Begin(start, fromStep);
-                report($"{e.Message} The training goes on; the run is recorded in {instead}. When the store is there again: dotnet memopt runs import {instead}");
+                report(
+                    $"{e.Message} The training goes on; the run is recorded in {instead}. When the store is there "
+                        + $"again: dotnet memopt runs import {instead}"
+                );
                 return new BestEffortWriter(writer, report);
             }
             catch (TrackingException second)
@@ -40,13 +49,21 @@ public static class BestEffort
         private bool failing;
 
         public void Append(IReadOnlyList<StepRow> rows) => Try(writer => writer.Append(rows));
+
         public void Append(EvalRow row) => Try(writer => writer.Append(row));
+
         public void Append(MetricRow row) => Try(writer => writer.Append(row));
+
         public void Append(RunEvent happened) => Try(writer => writer.Append(happened));
+
         public void Param(string name, string value) => Try(writer => writer.Param(name, value));
+
         public void Tag(string name, string? value) => Try(writer => writer.Tag(name, value));
+
         public void Link(ArtifactLink artifact) => Try(writer => writer.Link(artifact));
+
         public void End(Outcome outcome) => Try(writer => writer.End(outcome));
+
         public void Dispose() => Try(writer => writer.Dispose());
 
         private void Try(Action<IRunWriter> call)

@@ -17,18 +17,27 @@ namespace Memopt.Tracking;
 /// <param name="Bytes">Bytes in them.</param>
 public sealed record Sent(long Blocks, long Bytes);
 
-/// <summary>
-/// Artifacts in Azure Blob Storage, laid out as in a local store and with the same hashes. Whatever is put is stored locally first and then uploaded, so a fault of the
-/// network loses nothing; whatever is got is downloaded into the local store. Both go on where a kill, of this process or of the server, cut them off.
+/// <summary>Artifacts in Azure Blob Storage, laid out as in a local store and with the same hashes. Whatever is put is
+/// stored locally first and then uploaded, so a fault of the network loses nothing; whatever is got is downloaded into
+/// the local store. Both go on where a kill, of this process or of the server, cut them off.
 /// </summary>
 public sealed class BlobArtifacts : IArtifactStore
 {
-    private const int parallel = 4, mostBlocks = 50_000;
+    private const int parallel = 4,
+        mostBlocks = 50_000;
     private const string sha256 = "sha256";
     private static readonly TimeSpan patience = TimeSpan.FromMinutes(10);
+
     // The service checks each block, and the client each range, by MD5; the whole is checked by sha256.
-    private static readonly UploadTransferValidationOptions checkedUp = new() { ChecksumAlgorithm = StorageChecksumAlgorithm.MD5 };
-    private static readonly DownloadTransferValidationOptions checkedDown = new() { ChecksumAlgorithm = StorageChecksumAlgorithm.MD5, AutoValidateChecksum = true };
+    private static readonly UploadTransferValidationOptions checkedUp = new()
+    {
+        ChecksumAlgorithm = StorageChecksumAlgorithm.MD5,
+    };
+    private static readonly DownloadTransferValidationOptions checkedDown = new()
+    {
+        ChecksumAlgorithm = StorageChecksumAlgorithm.MD5,
+        AutoValidateChecksum = true,
+    };
     private readonly LocalArtifacts local;
     private readonly BlobLocation location;
     private readonly BlobContainerClient container;
@@ -37,19 +46,26 @@ public sealed class BlobArtifacts : IArtifactStore
 
     /// <param name="local">Where everything put or got is stored here.</param>
     /// <param name="location">Where it goes.</param>
-    /// <param name="attempts">Of each request. Waits double from half a second to 20 seconds, with jitter: eight are a minute.</param>
+    /// <param name="attempts">Of each request. Waits double from half a second to 20 seconds, with jitter: eight are a
+    /// minute.</param>
     public BlobArtifacts(LocalArtifacts local, BlobLocation location, int attempts = 8)
     {
         (this.local, this.location, container) = (local, location, location.Connect());
-        retry = new ResiliencePipelineBuilder().AddRetry(new RetryStrategyOptions
-        {
-            MaxRetryAttempts = Math.Max(1, attempts - 1),
-            BackoffType = DelayBackoffType.Exponential,
-            UseJitter = true,
-            Delay = TimeSpan.FromSeconds(0.5),
-            MaxDelay = TimeSpan.FromSeconds(20),
-            ShouldHandle = new PredicateBuilder().Handle<Exception>(e => !Stop.IsCancellationRequested && Passing(e)),
-        }).Build();
+        retry = new ResiliencePipelineBuilder()
+            .AddRetry(
+                new RetryStrategyOptions
+                {
+                    MaxRetryAttempts = Math.Max(1, attempts - 1),
+                    BackoffType = DelayBackoffType.Exponential,
+                    UseJitter = true,
+                    Delay = TimeSpan.FromSeconds(0.5),
+                    MaxDelay = TimeSpan.FromSeconds(20),
+                    ShouldHandle = new PredicateBuilder().Handle<Exception>(e =>
+                        !Stop.IsCancellationRequested && Passing(e)
+                    ),
+                }
+            )
+            .Build();
     }
 
     /// <summary>Told the bytes of each block sent or range received.</summary>
@@ -58,7 +74,8 @@ public sealed class BlobArtifacts : IArtifactStore
     /// <summary>Ends transfers.</summary>
     public CancellationToken Stop { get; init; }
 
-    /// <summary>Bytes of a block, and of a range asked for at once (MD5 of a range ends at 4 MiB); a kill costs four of them at most. Files too large for 50,000 such blocks have larger ones.</summary>
+    /// <summary>Bytes of a block, and of a range asked for at once (MD5 of a range ends at 4 MiB); a kill costs four of
+    /// them at most. Files too large for 50,000 such blocks have larger ones.</summary>
     internal int BlockBytes { get; init; } = 2 << 20;
 
     /// <summary>The storage account and the folder in it.</summary>
@@ -74,18 +91,19 @@ public sealed class BlobArtifacts : IArtifactStore
     /// <summary>Uploads an artifact of the local store; what is there already is not sent again.</summary>
     public Sent Push(string hash) => Push(hash, mend: false);
 
-    private Sent Push(string hash, bool mend) => Push(local.Guard(() => local.Read(hash)), file => local.Object(file.Hash), mend);
+    private Sent Push(string hash, bool mend) =>
+        Push(local.Guard(() => local.Read(hash)), file => local.Object(file.Hash), mend);
 
     /// <summary>Uploads what a run left, from wherever it lies.</summary>
-    internal Sent Push(Upload upload) => upload.Files is { } files ? Push(Manifest.Of(files), upload.Source) : Push(upload.Link.Hash);
+    internal Sent Push(Upload upload) =>
+        upload.Files is { } files ? Push(Manifest.Of(files), upload.Source) : Push(upload.Link.Hash);
 
-    /// <summary>
-    /// Uploads what is only here: artifacts of the local store, and what trainings left to be sent. Links of runs then name the account.
+    /// <summary>Uploads what is only here: artifacts of the local store, and what trainings left to be sent. Links of
+    /// runs then name the account.
     /// </summary>
     /// <param name="runs">Where the links are, or null.</param>
-    /// <param name="only">
-    /// Artifacts of the local store to be sent as far as the account lacks their content, in place of all that it does not list. What it has of them is read, and sent
-    /// again where it was changed.
+    /// <param name="only"> Artifacts of the local store to be sent as far as the account lacks their content, in place
+    /// of all that it does not list. What it has of them is read, and sent again where it was changed.
     /// </param>
     public (IReadOnlyList<string> Hashes, Sent Sent) Sync(IRunStore? runs, IReadOnlyList<string>? only = null)
     {
@@ -100,7 +118,12 @@ public sealed class BlobArtifacts : IArtifactStore
         foreach (var hash in only ?? [.. local.List().Except(there)])
             Push(hash, () => this.Push(hash, mend: only is not null));
         there.UnionWith(done);
-        foreach (var upload in local.Notes(location).Where(upload => only?.Contains(upload.Link.Hash) ?? true).Where(upload => runs?.Get(upload.Run)?.Status != RunStatus.Running))    // one that trains sends its own
+        foreach (
+            var upload in local
+                .Notes(location)
+                .Where(upload => only?.Contains(upload.Link.Hash) ?? true)
+                .Where(upload => runs?.Get(upload.Run)?.Status != RunStatus.Running)
+        ) // one that trains sends its own
         {
             if (!there.Contains(upload.Link.Hash) && upload.There(local))
             {
@@ -128,32 +151,53 @@ public sealed class BlobArtifacts : IArtifactStore
     }
 
     /// <summary>Uploads files from wherever they lie.</summary>
-    private Sent Push(Manifest manifest, Func<ArtifactFile, string> source, bool mend = false) => Guard(async () =>
-    {
-        var hash = manifest.Hash;
-        long blocks = 0, bytes = 0;
-        foreach (var file in manifest.Files.DistinctBy(file => file.Hash))
+    private Sent Push(Manifest manifest, Func<ArtifactFile, string> source, bool mend = false) =>
+        Guard(async () =>
         {
-            await UploadAsync(file, source(file), mend, sent =>
+            var hash = manifest.Hash;
+            long blocks = 0,
+                bytes = 0;
+            foreach (var file in manifest.Files.DistinctBy(file => file.Hash))
             {
-                Interlocked.Increment(ref blocks);
-                Interlocked.Add(ref bytes, sent);
-            }).ConfigureAwait(false);
-        }
-        // The manifest last: an artifact that is listed is whole.
-        if (await FindAsync(ManifestBlob(hash)).ConfigureAwait(false) is null)
-        {
-            try
-            {
-                await RetryAsync(stop => ManifestBlob(hash).UploadAsync(new MemoryStream(manifest.Content), new BlobUploadOptions { Conditions = OnlyNew(), Metadata = Sha(hash), TransferValidation = checkedUp }, stop)).ConfigureAwait(false);
+                await UploadAsync(
+                        file,
+                        source(file),
+                        mend,
+                        sent =>
+                        {
+                            Interlocked.Increment(ref blocks);
+                            Interlocked.Add(ref bytes, sent);
+                        }
+                    )
+                    .ConfigureAwait(false);
             }
-            catch (RequestFailedException e) when (IsThere(e))
+            // The manifest last: an artifact that is listed is whole.
+            if (await FindAsync(ManifestBlob(hash)).ConfigureAwait(false) is null)
             {
-                await ManifestAsync(hash).ConfigureAwait(false);
+                try
+                {
+                    await RetryAsync(stop =>
+                            ManifestBlob(hash)
+                                .UploadAsync(
+                                    new MemoryStream(manifest.Content),
+                                    new BlobUploadOptions
+                                    {
+                                        Conditions = OnlyNew(),
+                                        Metadata = Sha(hash),
+                                        TransferValidation = checkedUp,
+                                    },
+                                    stop
+                                )
+                        )
+                        .ConfigureAwait(false);
+                }
+                catch (RequestFailedException e) when (IsThere(e))
+                {
+                    await ManifestAsync(hash).ConfigureAwait(false);
+                }
             }
-        }
-        return new Sent(blocks, bytes);
-    });
+            return new Sent(blocks, bytes);
+        });
 
     public void Get(string hash, string intoFolder)
     {
@@ -162,104 +206,140 @@ public sealed class BlobArtifacts : IArtifactStore
     }
 
     /// <summary>Downloads an artifact into the local store, as far as it is not there whole.</summary>
-    public void Pull(string hash) => Guard(async () =>
-    {
-        var manifest = local.Has(hash) ? local.Guard(() => local.Read(hash)) : await ManifestAsync(hash).ConfigureAwait(false);
-        foreach (var file in manifest.Files.DistinctBy(file => file.Hash))
+    public void Pull(string hash) =>
+        Guard(async () =>
         {
-            if (!local.Guard(() => local.Whole(file.Hash)))
-                await DownloadAsync(file, hash).ConfigureAwait(false);
-        }
-        return local.Guard(() =>
-        {
-            local.Add(manifest);
-            return true;
+            var manifest = local.Has(hash)
+                ? local.Guard(() => local.Read(hash))
+                : await ManifestAsync(hash).ConfigureAwait(false);
+            foreach (var file in manifest.Files.DistinctBy(file => file.Hash))
+            {
+                if (!local.Guard(() => local.Whole(file.Hash)))
+                    await DownloadAsync(file, hash).ConfigureAwait(false);
+            }
+            return local.Guard(() =>
+            {
+                local.Add(manifest);
+                return true;
+            });
         });
-    });
 
     public IReadOnlyList<string> List() => [.. local.List().Union(Uploaded()).Order(StringComparer.Ordinal)];
 
     /// <summary>Hashes of the artifacts that are in the storage account.</summary>
-    public IReadOnlyList<string> Uploaded() => [.. Texts("manifests/").Where(Manifest.IsHash).Order(StringComparer.Ordinal)];
+    public IReadOnlyList<string> Uploaded() =>
+        [.. Texts("manifests/").Where(Manifest.IsHash).Order(StringComparer.Ordinal)];
 
     /// <summary>Names of what lies in a folder of the account.</summary>
-    internal IReadOnlyList<string> Texts(string folder) => Guard(async () =>
-    {
-        var beginning = Name(folder);
-        return await RetryAsync(async stop =>
+    internal IReadOnlyList<string> Texts(string folder) =>
+        Guard(async () =>
         {
-            var found = new List<string>();
-            await foreach (var blob in container.GetBlobsAsync(new GetBlobsOptions { Prefix = beginning }, stop).ConfigureAwait(false))
-                found.Add(blob.Name[beginning.Length..]);
-            return found;
-        }).ConfigureAwait(false);
-    });
+            var beginning = Name(folder);
+            return await RetryAsync(async stop =>
+                {
+                    var found = new List<string>();
+                    await foreach (
+                        var blob in container
+                            .GetBlobsAsync(new GetBlobsOptions { Prefix = beginning }, stop)
+                            .ConfigureAwait(false)
+                    )
+                        found.Add(blob.Name[beginning.Length..]);
+                    return found;
+                })
+                .ConfigureAwait(false);
+        });
 
     /// <summary>A small file of the account and the tag of its present version; nulls when it is not there.</summary>
-    internal (byte[]? Content, string? Tag) ReadText(string path) => Guard(async () =>
-    {
-        try
+    internal (byte[]? Content, string? Tag) ReadText(string path) =>
+        Guard(async () =>
         {
-            var answer = await RetryAsync(stop => container.GetBlobClient(Name(path)).DownloadContentAsync(stop)).ConfigureAwait(false);
-            return ((byte[]?)answer.Value.Content.ToArray(), (string?)answer.Value.Details.ETag.ToString());
-        }
-        catch (RequestFailedException e) when (e.ErrorCode == BlobErrorCode.BlobNotFound)
-        {
-            return (null, null);
-        }
-    });
+            try
+            {
+                var answer = await RetryAsync(stop => container.GetBlobClient(Name(path)).DownloadContentAsync(stop))
+                    .ConfigureAwait(false);
+                return ((byte[]?)answer.Value.Content.ToArray(), (string?)answer.Value.Details.ETag.ToString());
+            }
+            catch (RequestFailedException e) when (e.ErrorCode == BlobErrorCode.BlobNotFound)
+            {
+                return (null, null);
+            }
+        });
 
-    /// <summary>Replaces a small file as long as it is the version of that tag, or with null is not there; false when somebody else was first.</summary>
-    internal bool WriteText(string path, byte[] content, string? tag) => Guard(async () =>
-    {
-        try
+    /// <summary>Replaces a small file as long as it is the version of that tag, or with null is not there; false when
+    /// somebody else was first.</summary>
+    internal bool WriteText(string path, byte[] content, string? tag) =>
+        Guard(async () =>
         {
-            var conditions = tag is null ? OnlyNew() : new() { IfMatch = new ETag(tag) };
-            await RetryAsync(stop => container.GetBlobClient(Name(path)).UploadAsync(new MemoryStream(content), new BlobUploadOptions { Conditions = conditions, TransferValidation = checkedUp }, stop)).ConfigureAwait(false);
-            return true;
-        }
-        catch (RequestFailedException e) when (IsThere(e))
-        {
-            return false;
-        }
-    });
+            try
+            {
+                var conditions = tag is null ? OnlyNew() : new() { IfMatch = new ETag(tag) };
+                await RetryAsync(stop =>
+                        container
+                            .GetBlobClient(Name(path))
+                            .UploadAsync(
+                                new MemoryStream(content),
+                                new BlobUploadOptions { Conditions = conditions, TransferValidation = checkedUp },
+                                stop
+                            )
+                    )
+                    .ConfigureAwait(false);
+                return true;
+            }
+            catch (RequestFailedException e) when (IsThere(e))
+            {
+                return false;
+            }
+        });
 
-    public IReadOnlyList<ArtifactFile> Files(string hash) => local.Has(hash) ? local.Files(hash) : Guard(async () => (await ManifestAsync(hash).ConfigureAwait(false)).Files);
+    public IReadOnlyList<ArtifactFile> Files(string hash) =>
+        local.Has(hash)
+            ? local.Files(hash)
+            : Guard(async () => (await ManifestAsync(hash).ConfigureAwait(false)).Files);
 
     /// <summary>Reads the content in the storage account, and what of the artifact is here.</summary>
-    public IReadOnlyList<string> Verify(string hash) => Guard(async () =>
-    {
-        var here = local.Has(hash);
-        var problems = here ? local.Verify(hash).ToList() : [];
-        if (here && await FindAsync(ManifestBlob(hash)).ConfigureAwait(false) is null)
-            return [.. problems, "not uploaded yet; run: dotnet memopt artifacts sync"];
-        foreach (var file in (await ManifestAsync(hash).ConfigureAwait(false)).Files)
+    public IReadOnlyList<string> Verify(string hash) =>
+        Guard(async () =>
         {
-            var found = await FindAsync(ContentBlob(file.Hash)).ConfigureAwait(false);
-            if (found is null)
-                problems.Add($"the content of {file.Path} is missing ({location}, {Name(file.Hash)})");
-            else if (found.ContentLength != file.Bytes || await HashAsync(file).ConfigureAwait(false) != file.Hash)
-                problems.Add($"the content of {file.Path} was changed ({location}, {ContentBlob(file.Hash).Name}); to send it again where it is whole: dotnet memopt artifacts sync {hash[..12]}");
-        }
-        return problems;
-    });
+            var here = local.Has(hash);
+            var problems = here ? local.Verify(hash).ToList() : [];
+            if (here && await FindAsync(ManifestBlob(hash)).ConfigureAwait(false) is null)
+                return [.. problems, "not uploaded yet; run: dotnet memopt artifacts sync"];
+            foreach (var file in (await ManifestAsync(hash).ConfigureAwait(false)).Files)
+            {
+                var found = await FindAsync(ContentBlob(file.Hash)).ConfigureAwait(false);
+                if (found is null)
+                    problems.Add($"the content of {file.Path} is missing ({location}, {Name(file.Hash)})");
+                else if (found.ContentLength != file.Bytes || await HashAsync(file).ConfigureAwait(false) != file.Hash)
+                    problems.Add(
+                        $"the content of {file.Path} was changed ({location}, {ContentBlob(file.Hash).Name}); to "
+                            + $"send it again where it is whole: dotnet memopt artifacts sync {hash[..12]}"
+                    );
+            }
+            return problems;
+        });
 
-    /// <summary>Removes an artifact here and in the storage account. Nobody else should upload meanwhile: what they find there already may go.</summary>
-    public void Delete(string hash) => Guard(async () =>
-    {
-        if (await FindAsync(ManifestBlob(hash)).ConfigureAwait(false) is not null)
+    /// <summary>Removes an artifact here and in the storage account. Nobody else should upload meanwhile: what they
+    /// find there already may go.</summary>
+    public void Delete(string hash) =>
+        Guard(async () =>
         {
-            var mine = (await ManifestAsync(hash).ConfigureAwait(false)).Files.Select(file => file.Hash).ToHashSet();
-            await RetryAsync(stop => ManifestBlob(hash).DeleteIfExistsAsync(cancellationToken: stop)).ConfigureAwait(false);
-            foreach (var other in Uploaded())
-                mine.ExceptWith((await ManifestAsync(other).ConfigureAwait(false)).Files.Select(file => file.Hash));
-            foreach (var orphan in mine)
-                await RetryAsync(stop => ContentBlob(orphan).DeleteIfExistsAsync(cancellationToken: stop)).ConfigureAwait(false);
-        }
-        if (local.Has(hash))
-            local.Delete(hash);
-        return true;
-    });
+            if (await FindAsync(ManifestBlob(hash)).ConfigureAwait(false) is not null)
+            {
+                var mine = (await ManifestAsync(hash).ConfigureAwait(false))
+                    .Files.Select(file => file.Hash)
+                    .ToHashSet();
+                await RetryAsync(stop => ManifestBlob(hash).DeleteIfExistsAsync(cancellationToken: stop))
+                    .ConfigureAwait(false);
+                foreach (var other in Uploaded())
+                    mine.ExceptWith((await ManifestAsync(other).ConfigureAwait(false)).Files.Select(file => file.Hash));
+                foreach (var orphan in mine)
+                    await RetryAsync(stop => ContentBlob(orphan).DeleteIfExistsAsync(cancellationToken: stop))
+                        .ConfigureAwait(false);
+            }
+            if (local.Has(hash))
+                local.Delete(hash);
+            return true;
+        });
 
     private async Task UploadAsync(ArtifactFile file, string source, bool mend, Action<long> sent)
     {
@@ -267,7 +347,10 @@ public sealed class BlobArtifacts : IArtifactStore
         for (var again = 0; ; again++)
         {
             var found = await FindAsync(blob).ConfigureAwait(false);
-            var damaged = found is not null && mend && (found.ContentLength != file.Bytes || await HashAsync(file).ConfigureAwait(false) != file.Hash);
+            var damaged =
+                found is not null
+                && mend
+                && (found.ContentLength != file.Bytes || await HashAsync(file).ConfigureAwait(false) != file.Hash);
             if (found is not null && !damaged && !Wrong(found, file))
                 return;
             // What is damaged is replaced as long as it is still that version.
@@ -275,37 +358,76 @@ public sealed class BlobArtifacts : IArtifactStore
             // Blocks are named by place and content, so those that an earlier attempt left prove themselves.
             var there = await UncommittedAsync(blob).ConfigureAwait(false);
             var ids = new List<string>();
-            await Parallel.ForEachAsync(Blocks(file, source, there, ids), new ParallelOptions { MaxDegreeOfParallelism = parallel, CancellationToken = Stop }, async (block, stop) =>
-            {
-                try
-                {
-                    await retry.ExecuteAsync(async token => await blob.StageBlockAsync(block.Id, new MemoryStream(block.Buffer, 0, block.Length), new BlockBlobStageBlockOptions { TransferValidation = checkedUp }, token).ConfigureAwait(false), stop).ConfigureAwait(false);
-                }
-                finally
-                {
-                    ArrayPool<byte>.Shared.Return(block.Buffer);
-                }
-                sent(block.Length);
-                Moved?.Invoke(block.Length);
-            }).ConfigureAwait(false);
+            await Parallel
+                .ForEachAsync(
+                    Blocks(file, source, there, ids),
+                    new ParallelOptions { MaxDegreeOfParallelism = parallel, CancellationToken = Stop },
+                    async (block, stop) =>
+                    {
+                        try
+                        {
+                            await retry
+                                .ExecuteAsync(
+                                    async token =>
+                                        await blob.StageBlockAsync(
+                                                block.Id,
+                                                new MemoryStream(block.Buffer, 0, block.Length),
+                                                new BlockBlobStageBlockOptions { TransferValidation = checkedUp },
+                                                token
+                                            )
+                                            .ConfigureAwait(false),
+                                    stop
+                                )
+                                .ConfigureAwait(false);
+                        }
+                        finally
+                        {
+                            ArrayPool<byte>.Shared.Return(block.Buffer);
+                        }
+                        sent(block.Length);
+                        Moved?.Invoke(block.Length);
+                    }
+                )
+                .ConfigureAwait(false);
             try
             {
-                await RetryAsync(stop => blob.CommitBlockListAsync(ids, new CommitBlockListOptions { Conditions = conditions, Metadata = Sha(file.Hash) }, stop)).ConfigureAwait(false);
+                await RetryAsync(stop =>
+                        blob.CommitBlockListAsync(
+                            ids,
+                            new CommitBlockListOptions { Conditions = conditions, Metadata = Sha(file.Hash) },
+                            stop
+                        )
+                    )
+                    .ConfigureAwait(false);
                 return;
             }
-            catch (RequestFailedException e) when (IsThere(e) || (e.ErrorCode == BlobErrorCode.InvalidBlockList && again < 5))
+            catch (RequestFailedException e)
+                when (IsThere(e) || (e.ErrorCode == BlobErrorCode.InvalidBlockList && again < 5))
             {
-                // Another client, or this one's commit whose answer was lost, was first; or the server lost blocks, which are sent again.
+                // Another client, or this one's commit whose answer was lost, was first; or the server lost blocks,
+                // which are sent again.
             }
         }
     }
 
-    /// <summary>A file's blocks that are not there yet, read in order; <paramref name="ids"/> gets the names of all. The end is reached only if the whole is what its hash says.</summary>
-    private IEnumerable<(string Id, byte[] Buffer, int Length)> Blocks(ArtifactFile file, string path, HashSet<string> there, List<string> ids)
+    /// <summary>A file's blocks that are not there yet, read in order; <paramref name="ids"/> gets the names of all.
+    /// The end is reached only if the whole is what its hash says.</summary>
+    private IEnumerable<(string Id, byte[] Buffer, int Length)> Blocks(
+        ArtifactFile file,
+        string path,
+        HashSet<string> there,
+        List<string> ids
+    )
     {
         var size = (int)Math.Max(BlockBytes, (file.Bytes + mostBlocks - 1) / mostBlocks);
         using var whole = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        using var source = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete, bufferSize: 0);
+        using var source = new FileStream(
+            path,
+            FileMode.Open,
+            FileAccess.Read,
+            FileShare.Read | FileShare.Delete,
+            bufferSize: 0
+        );
         var name = new byte[4 + SHA256.HashSizeInBytes];
         for (var (index, left) = (0, file.Bytes); left > 0; index++)
         {
@@ -323,14 +445,20 @@ public sealed class BlobArtifacts : IArtifactStore
                 yield return (ids[^1], buffer, length);
         }
         if (Convert.ToHexStringLower(whole.GetHashAndReset()) != file.Hash)
-            throw new TrackingException($"The content of {file.Path} was changed ({path}); it is not uploaded.") { Next = "remove that file and put the artifact again" };
+            throw new TrackingException($"The content of {file.Path} was changed ({path}); it is not uploaded.")
+            {
+                Next = "remove that file and put the artifact again",
+            };
     }
 
     private async Task<HashSet<string>> UncommittedAsync(BlockBlobClient blob)
     {
         try
         {
-            var list = await RetryAsync(stop => blob.GetBlockListAsync(BlockListTypes.Uncommitted, cancellationToken: stop)).ConfigureAwait(false);
+            var list = await RetryAsync(stop =>
+                    blob.GetBlockListAsync(BlockListTypes.Uncommitted, cancellationToken: stop)
+                )
+                .ConfigureAwait(false);
             return [.. list.Value.UncommittedBlocks.Select(block => block.Name)];
         }
         catch (RequestFailedException e) when (e.ErrorCode == BlobErrorCode.BlobNotFound)
@@ -339,12 +467,14 @@ public sealed class BlobArtifacts : IArtifactStore
         }
     }
 
-    /// <summary>Content into the local store: a part file that grows range by range, renamed when its hash is right.</summary>
+    /// <summary>Content into the local store: a part file that grows range by range, renamed when its hash is
+    /// right.</summary>
     private async Task DownloadAsync(ArtifactFile file, string artifact)
     {
         var target = local.Object(file.Hash);
         Directory.CreateDirectory(Path.GetDirectoryName(target)!);
-        for (var resumed = true; resumed;)
+        var resumed = true;
+        while (resumed)
         {
             var right = false;
             using (var part = await OpenAloneAsync(target + ".part").ConfigureAwait(false))
@@ -359,7 +489,8 @@ public sealed class BlobArtifacts : IArtifactStore
                     Moved?.Invoke(content.Length);
                 }
                 part.Position = 0;
-                right = Convert.ToHexStringLower(await SHA256.HashDataAsync(part, Stop).ConfigureAwait(false)) == file.Hash;
+                right =
+                    Convert.ToHexStringLower(await SHA256.HashDataAsync(part, Stop).ConfigureAwait(false)) == file.Hash;
                 if (right)
                     part.Flush(flushToDisk: true);
                 else
@@ -372,13 +503,20 @@ public sealed class BlobArtifacts : IArtifactStore
             }
             // What was here from before may have been the wrong part: once more from the beginning.
         }
-        throw new TrackingException($"The content of {file.Path} was changed in the storage account ({location}, {ContentBlob(file.Hash).Name}).") { Next = $"send it again from where it is whole: dotnet memopt artifacts sync {artifact[..12]}" };
+        throw new TrackingException(
+            $"The content of {file.Path} was changed in the storage account ({location}, "
+                + $"{ContentBlob(file.Hash).Name})."
+        )
+        {
+            Next = $"send it again from where it is whole: dotnet memopt artifacts sync {artifact[..12]}",
+        };
     }
 
     /// <summary>A file for this process alone; waits for another one that downloads the same.</summary>
     private async Task<FileStream> OpenAloneAsync(string path)
     {
-        for (var end = Environment.TickCount64 + (long)patience.TotalMilliseconds; ;)
+        var end = Environment.TickCount64 + (long)patience.TotalMilliseconds;
+        while (true)
         {
             try
             {
@@ -403,7 +541,8 @@ public sealed class BlobArtifacts : IArtifactStore
     private async IAsyncEnumerable<ReadOnlyMemory<byte>> RangesAsync(ArtifactFile file, long from)
     {
         var flying = new Queue<Task<ReadOnlyMemory<byte>>>();
-        for (var at = from; at < file.Bytes || flying.Count > 0;)
+        var at = from;
+        while (at < file.Bytes || flying.Count > 0)
         {
             while (at < file.Bytes && flying.Count < parallel)
             {
@@ -417,9 +556,18 @@ public sealed class BlobArtifacts : IArtifactStore
 
     private async Task<ReadOnlyMemory<byte>> RangeAsync(string hash, long at, long length)
     {
-        var answer = await RetryAsync(stop => ContentBlob(hash).DownloadContentAsync(new BlobDownloadOptions { Range = new HttpRange(at, length), TransferValidation = checkedDown }, stop)).ConfigureAwait(false);
+        var answer = await RetryAsync(stop =>
+                ContentBlob(hash)
+                    .DownloadContentAsync(
+                        new BlobDownloadOptions { Range = new HttpRange(at, length), TransferValidation = checkedDown },
+                        stop
+                    )
+            )
+            .ConfigureAwait(false);
         var content = answer.Value.Content.ToMemory();
-        return content.Length == length ? content : throw new TrackingException($"{location}: {ContentBlob(hash).Name} is shorter than it was.");
+        return content.Length == length
+            ? content
+            : throw new TrackingException($"{location}: {ContentBlob(hash).Name} is shorter than it was.");
     }
 
     private async Task<Manifest> ManifestAsync(string hash)
@@ -441,7 +589,9 @@ public sealed class BlobArtifacts : IArtifactStore
     {
         try
         {
-            return (await RetryAsync(stop => blob.GetPropertiesAsync(cancellationToken: stop)).ConfigureAwait(false)).Value;
+            return (
+                await RetryAsync(stop => blob.GetPropertiesAsync(cancellationToken: stop)).ConfigureAwait(false)
+            ).Value;
         }
         catch (RequestFailedException e) when (e.ErrorCode == BlobErrorCode.BlobNotFound)
         {
@@ -449,13 +599,18 @@ public sealed class BlobArtifacts : IArtifactStore
         }
     }
 
-    private bool Wrong(BlobProperties found, ArtifactFile file) => found.ContentLength != file.Bytes || !found.Metadata.TryGetValue(sha256, out var hash) || hash != file.Hash
-        ? throw new TrackingException($"{location}: under {ContentBlob(file.Hash).Name} lies something else.") { Next = "delete that blob, then: dotnet memopt artifacts sync" }
-        : false;
+    private bool Wrong(BlobProperties found, ArtifactFile file) =>
+        found.ContentLength != file.Bytes || !found.Metadata.TryGetValue(sha256, out var hash) || hash != file.Hash
+            ? throw new TrackingException($"{location}: under {ContentBlob(file.Hash).Name} lies something else.")
+            {
+                Next = "delete that blob, then: dotnet memopt artifacts sync",
+            }
+            : false;
 
     private string Name(string path) => location.Path.Length > 0 ? location.Path + "/" + path : path;
 
-    private BlockBlobClient ContentBlob(string hash) => container.GetBlockBlobClient(Name($"objects/{hash[..2]}/{hash}"));
+    private BlockBlobClient ContentBlob(string hash) =>
+        container.GetBlockBlobClient(Name($"objects/{hash[..2]}/{hash}"));
 
     private BlockBlobClient ManifestBlob(string hash) => container.GetBlockBlobClient(Name("manifests/" + hash));
 
@@ -463,17 +618,22 @@ public sealed class BlobArtifacts : IArtifactStore
 
     private static Dictionary<string, string> Sha(string hash) => new() { [sha256] = hash };
 
-    private static bool IsThere(RequestFailedException e) => e.Status is 409 or 412 && (e.ErrorCode == BlobErrorCode.BlobAlreadyExists || e.ErrorCode == BlobErrorCode.ConditionNotMet);
+    private static bool IsThere(RequestFailedException e) =>
+        e.Status is 409 or 412
+        && (e.ErrorCode == BlobErrorCode.BlobAlreadyExists || e.ErrorCode == BlobErrorCode.ConditionNotMet);
 
-    /// <summary>Whether the same request may well succeed in a moment: the network, a busy or restarting server, bytes damaged on the way.</summary>
-    private static bool Passing(Exception e) => e switch
-    {
-        RequestFailedException failed => BlobLocation.IsTransient(failed),
-        AuthenticationFailedException => false,
-        _ => e is IOException or HttpRequestException or InvalidDataException or OperationCanceledException,
-    };
+    /// <summary>Whether the same request may well succeed in a moment: the network, a busy or restarting server, bytes
+    /// damaged on the way.</summary>
+    private static bool Passing(Exception e) =>
+        e switch
+        {
+            RequestFailedException failed => BlobLocation.IsTransient(failed),
+            AuthenticationFailedException => false,
+            _ => e is IOException or HttpRequestException or InvalidDataException or OperationCanceledException,
+        };
 
-    private Task<T> RetryAsync<T>(Func<CancellationToken, Task<T>> request) => retry.ExecuteAsync(async stop => await request(stop).ConfigureAwait(false), Stop).AsTask();
+    private Task<T> RetryAsync<T>(Func<CancellationToken, Task<T>> request) =>
+        retry.ExecuteAsync(async stop => await request(stop).ConfigureAwait(false), Stop).AsTask();
 
     private T Guard<T>(Func<Task<T>> action)
     {
@@ -488,7 +648,16 @@ public sealed class BlobArtifacts : IArtifactStore
         {
             throw;
         }
-        catch (Exception e) when (e is RequestFailedException or AuthenticationFailedException or IOException or HttpRequestException or UnauthorizedAccessException or InvalidDataException or OperationCanceledException)
+        catch (Exception e)
+            when (e
+                    is RequestFailedException
+                        or AuthenticationFailedException
+                        or IOException
+                        or HttpRequestException
+                        or UnauthorizedAccessException
+                        or InvalidDataException
+                        or OperationCanceledException
+            )
         {
             throw location.Fault(e, reached);
         }

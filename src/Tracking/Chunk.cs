@@ -3,15 +3,16 @@ using System.IO.Compression;
 
 namespace Memopt.Tracking;
 
-/// <summary>
-/// Up to <see cref="Size"/> points of a metric as bytes. Steps and times are differences as variable-length numbers. Values are xor-ed with the one before and stored
-/// byte plane by byte plane, so that what neighbours share becomes runs of zeros for the compressor; no bit of them is lost.
+/// <summary>Up to <see cref="Size"/> points of a metric as bytes. Steps and times are differences as variable-length
+/// numbers. Values are xor-ed with the one before and stored byte plane by byte plane, so that what neighbours share
+/// becomes runs of zeros for the compressor; no bit of them is lost.
 /// </summary>
 internal static class Chunk
 {
     public const int Size = 512;
 
-    private const byte Raw = 0, Deflated = 1;
+    private const byte Raw = 0,
+        Deflated = 1;
 
     public static byte[] Pack(ReadOnlySpan<Point> points)
     {
@@ -46,14 +47,18 @@ internal static class Chunk
         ReadOnlySpan<byte> plain = bytes.AsSpan(1);
         if (bytes[0] == Deflated)
         {
-            using var deflate = new DeflateStream(new MemoryStream(bytes, 1, bytes.Length - 1), CompressionMode.Decompress);
+            using var deflate = new DeflateStream(
+                new MemoryStream(bytes, 1, bytes.Length - 1),
+                CompressionMode.Decompress
+            );
             using var all = new MemoryStream(16 * Size);
             deflate.CopyTo(all);
             plain = all.GetBuffer().AsSpan(0, (int)all.Length);
         }
         var count = (int)Take(ref plain);
         var points = new List<Point>(count);
-        Span<long> steps = new long[count], times = new long[count];
+        Span<long> steps = new long[count],
+            times = new long[count];
         Accumulate(ref plain, steps);
         Accumulate(ref plain, times);
         if (plain.Length != 8 * count)
@@ -71,7 +76,7 @@ internal static class Chunk
     private static int Difference(byte[] target, int at, long before, long now)
     {
         var change = unchecked(now - before);
-        Put(target, ref at, (ulong)(change << 1) ^ (ulong)(change >> 63));    // small whatever the sign
+        Put(target, ref at, (ulong)(change << 1) ^ (ulong)(change >> 63)); // small whatever the sign
         return at;
     }
 

@@ -12,8 +12,10 @@ public sealed record DatasetInput(string? Name, string? Digest)
 
     public string SourceType { get; init; } = "local";
     public string Source { get; init; } = "";
+
     /// <summary>Columns and their types as JSON, or null.</summary>
     public string? Schema { get; init; }
+
     /// <summary>Counts and the like as JSON, or null.</summary>
     public string? Profile { get; init; }
     public IReadOnlyDictionary<string, string> Tags { get; init; } = new Dictionary<string, string>();
@@ -24,20 +26,33 @@ public sealed record DatasetInput(string? Name, string? Digest)
     /// <summary>The tag of a run that keeps it, and what that says: the same data logged twice is one.</summary>
     public (string Name, string Value) AsTag()
     {
-        var key = Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(JsonSerializer.SerializeToUtf8Bytes(new[] { Name, Digest })));
+        var key = Convert.ToHexStringLower(
+            System.Security.Cryptography.SHA256.HashData(JsonSerializer.SerializeToUtf8Bytes(new[] { Name, Digest }))
+        );
         return (TagPrefix + key[..16], JsonSerializer.Serialize(this));
     }
 
     /// <summary>The data of a run: what its config names, and what was logged.</summary>
-    public static IEnumerable<DatasetInput> Of(IReadOnlyDictionary<string, string> parameters, IReadOnlyDictionary<string, string> hashes, IReadOnlyDictionary<string, string> tags)
+    public static IEnumerable<DatasetInput> Of(
+        IReadOnlyDictionary<string, string> parameters,
+        IReadOnlyDictionary<string, string> hashes,
+        IReadOnlyDictionary<string, string> tags
+    )
     {
         foreach (var role in new[] { "data.train", "data.eval" })
         {
             var (name, digest) = (parameters.GetValueOrDefault(role), hashes.GetValueOrDefault(role));
             if (name is not null || digest is not null)
-                yield return new(name, digest) { Source = name ?? "", Tags = new Dictionary<string, string> { [ContextTag] = role["data.".Length..] } };
+                yield return new(name, digest)
+                {
+                    Source = name ?? "",
+                    Tags = new Dictionary<string, string> { [ContextTag] = role["data.".Length..] },
+                };
         }
-        foreach (var (name, value) in tags.Where(tag => tag.Key.StartsWith(TagPrefix, StringComparison.Ordinal)).OrderBy(tag => tag.Key, StringComparer.Ordinal))
+        foreach (
+            var (name, value) in tags.Where(tag => tag.Key.StartsWith(TagPrefix, StringComparison.Ordinal))
+                .OrderBy(tag => tag.Key, StringComparer.Ordinal)
+        )
             yield return JsonSerializer.Deserialize<DatasetInput>(value)!;
     }
 }

@@ -7,26 +7,38 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Memopt.Tracking;
 
-/// <summary>
-/// One event file: TFRecords (length, its CRC, data, its CRC) of Event messages (tensorflow/core/util/event.proto), of which four kinds of field are enough. The file
-/// is at every moment the beginning of what was to be written; a kill tears at most the last record, where readers stop.
+/// <summary>One event file: TFRecords (length, its CRC, data, its CRC) of Event messages
+/// (tensorflow/core/util/event.proto), of which four kinds of field are enough. The file is at every moment the
+/// beginning of what was to be written; a kill tears at most the last record, where readers stop.
 /// </summary>
 internal sealed class EventFile : IDisposable
 {
     private const int Waiting = 16 << 20;
 
     // Field numbers of event.proto and summary.proto, with the wire type in the low three bits.
-    private const int WallTime = 1 << 3 | 1, Step = 2 << 3, FileVersion = 3 << 3 | 2, Summary = 5 << 3 | 2, SessionLog = 7 << 3 | 2;
-    private const int SummaryValue = 1 << 3 | 2, ValueTag = 1 << 3 | 2, SimpleValue = 2 << 3 | 5, SessionStatus = 1 << 3, SessionStart = 1;
+    private const int WallTime = 1 << 3 | 1,
+        Step = 2 << 3,
+        FileVersion = 3 << 3 | 2,
+        Summary = 5 << 3 | 2,
+        SessionLog = 7 << 3 | 2;
+    private const int SummaryValue = 1 << 3 | 2,
+        ValueTag = 1 << 3 | 2,
+        SimpleValue = 2 << 3 | 5,
+        SessionStatus = 1 << 3,
+        SessionStart = 1;
 
     private readonly Lock gate = new();
     private readonly string folder;
     private readonly Action<string> report;
     private readonly TimeProvider clock;
-    private readonly ArrayBufferWriter<byte> records = new(), message = new(), summary = new(), value = new();
+    private readonly ArrayBufferWriter<byte> records = new(),
+        message = new(),
+        summary = new(),
+        value = new();
     private SafeFileHandle? file;
     private long position;
-    private bool failing, disposed;
+    private bool failing,
+        disposed;
 
     /// <param name="folder">Of the run.</param>
     /// <param name="first">The first step that this file has; those of earlier files from there on are void.</param>
@@ -149,12 +161,28 @@ internal sealed class EventFile : IDisposable
     private SafeFileHandle Open()
     {
         Directory.CreateDirectory(folder);
-        // TensorBoard reads a folder's files in the order of their names, so a later one must have a later time whatever the clock says.
-        var time = Directory.EnumerateFiles(folder, "events.out.tfevents.*").Select(path => Path.GetFileName(path).Split('.'))
-            .Select(parts => parts.Length > 3 && long.TryParse(parts[3], CultureInfo.InvariantCulture, out var seconds) ? seconds + 1 : 0)
-            .Append(clock.GetUtcNow().ToUnixTimeSeconds()).Max();
-        var name = string.Create(CultureInfo.InvariantCulture, $"events.out.tfevents.{time:d10}.{Environment.MachineName}");
-        return File.OpenHandle(Path.Combine(folder, name), FileMode.CreateNew, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
+        // TensorBoard reads a folder's files in the order of their names, so a later one must have a later time
+        // whatever the clock says.
+        var time = Directory
+            .EnumerateFiles(folder, "events.out.tfevents.*")
+            .Select(path => Path.GetFileName(path).Split('.'))
+            .Select(parts =>
+                parts.Length > 3 && long.TryParse(parts[3], CultureInfo.InvariantCulture, out var seconds)
+                    ? seconds + 1
+                    : 0
+            )
+            .Append(clock.GetUtcNow().ToUnixTimeSeconds())
+            .Max();
+        var name = string.Create(
+            CultureInfo.InvariantCulture,
+            $"events.out.tfevents.{time:d10}.{Environment.MachineName}"
+        );
+        return File.OpenHandle(
+            Path.Combine(folder, name),
+            FileMode.CreateNew,
+            FileAccess.Write,
+            FileShare.ReadWrite | FileShare.Delete
+        );
     }
 
     private static void Bytes(ArrayBufferWriter<byte> target, int field, ReadOnlySpan<byte> bytes)

@@ -8,9 +8,9 @@ namespace Memopt.Tracking;
 /// <param name="Next">Asks for the next page; null on the last.</param>
 public sealed record ExperimentPage(IReadOnlyList<Experiment> Found, string? Next);
 
-/// <summary>
-/// The experiments of a store: a small file beside the runs, replaced whole under a lock, so that processes may change it at once and a kill leaves the old or the
-/// new. An experiment that runs name and the file does not is entered when it is first asked for.
+/// <summary>The experiments of a store: a small file beside the runs, replaced whole under a lock, so that processes
+/// may change it at once and a kill leaves the old or the new. An experiment that runs name and the file does not is
+/// entered when it is first asked for.
 /// </summary>
 public sealed class Experiments
 {
@@ -19,7 +19,8 @@ public sealed class Experiments
 
     private static readonly JsonSerializerOptions json = new() { WriteIndented = true, NewLine = "\n" };
 
-    private readonly string folder, file;
+    private readonly string folder,
+        file;
     private readonly TimeProvider clock;
     private readonly Func<IReadOnlyCollection<string>> named;
 
@@ -33,7 +34,9 @@ public sealed class Experiments
     public IReadOnlyList<Experiment> All()
     {
         var (names, known) = (named(), Read());
-        return names.All(name => In(known, name) is not null) ? known : Update(all => all.AddRange(Missing(all, names)));
+        return names.All(name => In(known, name) is not null)
+            ? known
+            : Update(all => all.AddRange(Missing(all, names)));
     }
 
     /// <summary>One by its id, or null.</summary>
@@ -61,7 +64,8 @@ public sealed class Experiments
         return made;
     }
 
-    /// <summary>Changes one and returns it; null when another has the new name already. Throws when there is none of that id.</summary>
+    /// <summary>Changes one and returns it; null when another has the new name already. Throws when there is none of
+    /// that id.</summary>
     public Experiment? Change(string id, Func<Experiment, Experiment> change)
     {
         Experiment? changed = null;
@@ -77,9 +81,9 @@ public sealed class Experiments
         return changed;
     }
 
-    /// <summary>
-    /// Experiments that match, in the language of runs' filters: <c>name</c>, <c>creation_time</c>, <c>last_update_time</c>, <c>experiment_id</c> and <c>tags.…</c>.
-    /// Without an order the newest come first. Throws <see cref="QueryException"/> when a text cannot be read.
+    /// <summary>Experiments that match, in the language of runs' filters: <c>name</c>, <c>creation_time</c>,
+    /// <c>last_update_time</c>, <c>experiment_id</c> and <c>tags.…</c>. Without an order the newest come first. Throws
+    /// <see cref="QueryException"/> when a text cannot be read.
     /// </summary>
     /// <param name="filter">A condition.</param>
     /// <param name="order">Keys of an order.</param>
@@ -91,33 +95,56 @@ public sealed class Experiments
         var asked = FilterParser.Parse(filter).Then(order);
         var after = page is null ? null : Filter.Place.Parse(page);
         var all = All().ToDictionary(experiment => experiment.Id);
-        var found = all.Values.Where(experiment => deleted is null || experiment.Deleted == deleted)
-            .Select(experiment => new FilterTarget(AsRun(experiment), (_, _) => null, id => id)).Where(asked.Matches)
-            .Select(subject => asked.Of(subject)).Where(place => after is null || asked.Compare(place, after) > 0)
-            .Order(Comparer<Filter.Place>.Create(asked.Compare)).Take(limit + 1).ToList();
-        return new([.. found.Take(limit).Select(place => all[place.Id])], found.Count > limit && limit > 0 ? found[limit - 1].ToString() : null);
+        var found = all
+            .Values.Where(experiment => deleted is null || experiment.Deleted == deleted)
+            .Select(experiment => new FilterTarget(AsRun(experiment), (_, _) => null, id => id))
+            .Where(asked.Matches)
+            .Select(subject => asked.Of(subject))
+            .Where(place => after is null || asked.Compare(place, after) > 0)
+            .Order(Comparer<Filter.Place>.Create(asked.Compare))
+            .Take(limit + 1)
+            .ToList();
+        return new(
+            [.. found.Take(limit).Select(place => all[place.Id])],
+            found.Count > limit && limit > 0 ? found[limit - 1].ToString() : null
+        );
     }
 
-    /// <summary>
-    /// Enters experiments of another store: those that are new here, under another id or name where theirs is taken. One that is here already keeps what it has and
-    /// gets the tags that it lacks.
+    /// <summary>Enters experiments of another store: those that are new here, under another id or name where theirs is
+    /// taken. One that is here already keeps what it has and gets the tags that it lacks.
     /// </summary>
-    internal void Take(IReadOnlyList<Experiment> others) => Update(all =>
-    {
-        foreach (var other in others)
+    internal void Take(IReadOnlyList<Experiment> others) =>
+        Update(all =>
         {
-            var place = all.FindIndex(mine => mine.Key == other.Key);
-            if (place < 0)
+            foreach (var other in others)
             {
-                var taken = other with { Id = all.Exists(mine => mine.Id == other.Id) ? New(all, other.Name).Id : other.Id };
-                all.Add(all.Exists(mine => mine.Name == other.Name) ? taken with { Name = $"{other.Name} ({taken.Id})" } : taken);
+                var place = all.FindIndex(mine => mine.Key == other.Key);
+                if (place < 0)
+                {
+                    var taken = other with
+                    {
+                        Id = all.Exists(mine => mine.Id == other.Id) ? New(all, other.Name).Id : other.Id,
+                    };
+                    all.Add(
+                        all.Exists(mine => mine.Name == other.Name)
+                            ? taken with
+                            {
+                                Name = $"{other.Name} ({taken.Id})",
+                            }
+                            : taken
+                    );
+                }
+                else if (other.Tags.Any(tag => !all[place].Tags.ContainsKey(tag.Key)))
+                {
+                    all[place] = all[place] with
+                    {
+                        Tags = new Dictionary<string, string>(
+                            other.Tags.Concat(all[place].Tags).GroupBy(tag => tag.Key).Select(tags => tags.Last())
+                        ),
+                    };
+                }
             }
-            else if (other.Tags.Any(tag => !all[place].Tags.ContainsKey(tag.Key)))
-            {
-                all[place] = all[place] with { Tags = new Dictionary<string, string>(other.Tags.Concat(all[place].Tags).GroupBy(tag => tag.Key).Select(tags => tags.Last())) };
-            }
-        }
-    });
+        });
 
     /// <summary>What the runs of an experiment can say in <see cref="RunStart.Experiment"/>.</summary>
     public IReadOnlyList<string> Keys(Experiment experiment) => Keys(Read(), experiment);
@@ -130,7 +157,9 @@ public sealed class Experiments
     }
 
     private static IReadOnlyList<string> Keys(List<Experiment> all, Experiment experiment) =>
-        In(all, experiment.Name)?.Id == experiment.Id && experiment.Name != experiment.Key ? [experiment.Key, experiment.Name] : [experiment.Key];
+        In(all, experiment.Name)?.Id == experiment.Id && experiment.Name != experiment.Key
+            ? [experiment.Key, experiment.Name]
+            : [experiment.Key];
 
     /// <summary>What is wrong with the file, or null.</summary>
     internal StoreProblem? Check(bool repair)
@@ -163,15 +192,39 @@ public sealed class Experiments
     private Experiment New(List<Experiment> all, string name)
     {
         var now = clock.GetUtcNow();
-        return new() { Id = (all.Max(experiment => long.Parse(experiment.Id, CultureInfo.InvariantCulture)) + 1).ToString(CultureInfo.InvariantCulture), Name = name, Key = name, Created = now, Updated = now };
+        return new()
+        {
+            Id = (all.Max(experiment => long.Parse(experiment.Id, CultureInfo.InvariantCulture)) + 1).ToString(
+                CultureInfo.InvariantCulture
+            ),
+            Name = name,
+            Key = name,
+            Created = now,
+            Updated = now,
+        };
     }
 
-    /// <summary>An experiment as a filter of runs can ask it: its name as the run's, its times as start and end.</summary>
+    /// <summary>An experiment as a filter of runs can ask it: its name as the run's, its times as start and
+    /// end.</summary>
     private static RunRecord AsRun(Experiment experiment)
     {
         var run = new RunRecord { Id = experiment.Id, Number = 0 };
-        run.Begin(JsonSerializer.Serialize(new RunStart { Id = experiment.Id, Experiment = experiment.Id, Started = experiment.Created, Config = "{}", Tags = new Dictionary<string, string>(experiment.Tags) { ["mlflow.runName"] = experiment.Name } }, LiteRunStore.Json));
-        run.End(JsonSerializer.Serialize(new Outcome(RunStatus.Finished) { Ended = experiment.Updated }, LiteRunStore.Json));
+        run.Begin(
+            JsonSerializer.Serialize(
+                new RunStart
+                {
+                    Id = experiment.Id,
+                    Experiment = experiment.Id,
+                    Started = experiment.Created,
+                    Config = "{}",
+                    Tags = new Dictionary<string, string>(experiment.Tags) { ["mlflow.runName"] = experiment.Name },
+                },
+                LiteRunStore.Json
+            )
+        );
+        run.End(
+            JsonSerializer.Serialize(new Outcome(RunStatus.Finished) { Ended = experiment.Updated }, LiteRunStore.Json)
+        );
         return run;
     }
 
@@ -181,17 +234,37 @@ public sealed class Experiments
         if (!File.Exists(file))
         {
             var since = Directory.Exists(folder) ? Directory.GetCreationTimeUtc(folder) : clock.GetUtcNow();
-            return [new() { Id = "0", Name = "Default", Key = DefaultKey, Created = since, Updated = since }];
+            return
+            [
+                new()
+                {
+                    Id = "0",
+                    Name = "Default",
+                    Key = DefaultKey,
+                    Created = since,
+                    Updated = since,
+                },
+            ];
         }
         try
         {
             var known = JsonSerializer.Deserialize<List<Experiment?>>(File.ReadAllBytes(file), json) ?? [];
-            return known.Exists(one => one?.Id == "0") && known.TrueForAll(one => long.TryParse(one?.Id, NumberStyles.None, CultureInfo.InvariantCulture, out _)) ? [.. known.OfType<Experiment>()]
+            return
+                known.Exists(one => one?.Id == "0")
+                && known.TrueForAll(one =>
+                    long.TryParse(one?.Id, NumberStyles.None, CultureInfo.InvariantCulture, out _)
+                )
+                ? [.. known.OfType<Experiment>()]
                 : throw new JsonException("it does not have the default experiment, or one whose id is no number");
         }
         catch (Exception e) when (e is JsonException or IOException or UnauthorizedAccessException)
         {
-            throw new TrackingException($"The experiments in {file} cannot be read: {e.Message}", e) { Next = "dotnet memopt runs doctor --repair sets the file aside: experiments are then made anew from the runs, without their ids and tags" };
+            throw new TrackingException($"The experiments in {file} cannot be read: {e.Message}", e)
+            {
+                Next =
+                    "dotnet memopt runs doctor --repair sets the file aside: experiments are then made anew from "
+                    + "the runs, without their ids and tags",
+            };
         }
     }
 
@@ -216,7 +289,8 @@ public sealed class Experiments
 
     private FileStream Hold()
     {
-        for (var patience = Environment.TickCount64 + 10_000; ;)
+        var patience = Environment.TickCount64 + 10_000;
+        while (true)
         {
             try
             {

@@ -3,7 +3,8 @@ namespace Memopt.Tracking;
 /// <summary>Files kept by the sha256 of their content: the same content is stored once.</summary>
 public interface IArtifactStore
 {
-    /// <summary>Stores a folder (or one file) and returns its link; content that is there already is not written again.</summary>
+    /// <summary>Stores a folder (or one file) and returns its link; content that is there already is not written
+    /// again.</summary>
     ArtifactLink Put(string name, string path);
 
     /// <summary>Writes an artifact's files under a folder, checking every hash.</summary>
@@ -15,7 +16,8 @@ public interface IArtifactStore
     /// <summary>An artifact's files.</summary>
     IReadOnlyList<ArtifactFile> Files(string hash);
 
-    /// <summary>Reads all content of an artifact and says what is missing or was changed; nothing when it is whole.</summary>
+    /// <summary>Reads all content of an artifact and says what is missing or was changed; nothing when it is
+    /// whole.</summary>
     IReadOnlyList<string> Verify(string hash);
 
     /// <summary>Removes an artifact and the content that no other artifact names.</summary>

@@ -21,19 +21,25 @@ public sealed record Imported(IReadOnlyList<string> Runs, int Known, int Artifac
 /// <summary>Looking after a store: check and repair, removal, one file to carry it in.</summary>
 public sealed partial class LiteRunStore
 {
-    private const string About = "memopt-runs.json", Lines = "spool/", Texts = "logs/", Content = "artifacts/", Sets = "experiments.json";
+    private const string About = "memopt-runs.json",
+        Lines = "spool/",
+        Texts = "logs/",
+        Content = "artifacts/",
+        Sets = "experiments.json";
     private const int Format = 1;
 
     private sealed record Archive(int Format, DateTimeOffset Made, int Runs);
 
-    /// <summary>
-    /// Reads everything there is and says what is wrong: lines torn in the midst, sealed segments that cannot be read, points that do not unpack or do not add up, heads
-    /// that are not what the runs began and ended with.
-    /// A repair writes damaged spools anew from the database, and a damaged database anew from the spools; what is replaced stays under another name.
+    /// <summary>Reads everything there is and says what is wrong: lines torn in the midst, sealed segments that cannot
+    /// be read, points that do not unpack or do not add up, heads that are not what the runs began and ended with. A
+    /// repair writes damaged spools anew from the database, and a damaged database anew from the spools; what is
+    /// replaced stays under another name.
     /// </summary>
     public IReadOnlyList<StoreProblem> Check(bool repair)
     {
-        using var held = Hold(Environment.TickCount64 + Patience) ?? throw new TrackingException($"The run store at {folder} cannot be written, so it cannot be checked.");
+        using var held =
+            Hold(Environment.TickCount64 + Patience)
+            ?? throw new TrackingException($"The run store at {folder} cannot be written, so it cannot be checked.");
         return Guard(() =>
         {
             spool.Create();
@@ -45,7 +51,9 @@ public sealed partial class LiteRunStore
                 problems.Add(experiments);
             foreach (var run in spool.Segments(all: true).GroupBy(segment => segment.Run))
             {
-                var damaged = run.Select(segment => (segment, Fault: Fault(segment))).Where(one => one.Fault is not null).ToList();
+                var damaged = run.Select(segment => (segment, Fault: Fault(segment)))
+                    .Where(one => one.Fault is not null)
+                    .ToList();
                 if (damaged.Count == 0)
                     continue;
                 var mended = repair && !spool.Alive(run.Key);
@@ -66,77 +74,110 @@ public sealed partial class LiteRunStore
     }
 
     /// <summary>Removes a run, its points and its spool. Throws while it is being written.</summary>
-    public void Remove(string id) => Query(db =>
-    {
-        if (spool.Alive(id))
-            throw new TrackingException($"Run {id} is being written; it cannot be removed.");
-        // The spool first: what a kill leaves is a run that can be removed again, not one that comes back.
-        spool.Remove(id);
-        if (db.FindById(id, details: false) is { } run)
-            db.Remove(run);
-        if (Spool.IsId(id) && Directory.Exists(Logs))
-            File.Delete(LogOf(id));
-        return true;
-    }, one => one == id);
+    public void Remove(string id) =>
+        Query(
+            db =>
+            {
+                if (spool.Alive(id))
+                    throw new TrackingException($"Run {id} is being written; it cannot be removed.");
+                // The spool first: what a kill leaves is a run that can be removed again, not one that comes back.
+                spool.Remove(id);
+                if (db.FindById(id, details: false) is { } run)
+                    db.Remove(run);
+                if (Spool.IsId(id) && Directory.Exists(Logs))
+                    File.Delete(LogOf(id));
+                return true;
+            },
+            one => one == id
+        );
 
-    /// <summary>
-    /// Writes runs, and with <paramref name="artifacts"/> what they link to, into one zip file: a backup, or a parcel for another store. Runs being written go in as
-    /// far as they are; importing a later archive brings the rest. Their experiments go along; a backup of all runs has those without runs too. Returns how many runs
-    /// went in.
+    /// <summary>Writes runs, and with <paramref name="artifacts"/> what they link to, into one zip file: a backup, or
+    /// a parcel for another store. Runs being written go in as far as they are; importing a later archive brings the
+    /// rest. Their experiments go along; a backup of all runs has those without runs too. Returns how many runs went
+    /// in.
     /// </summary>
     public int Export(string file, IReadOnlyCollection<string>? ids = null, IArtifactStore? artifacts = null)
     {
-        var heads = Query(db => db.Heads().Where(run => ids is null || ids.Contains(run.Id)).Select(run => (run.Id, run.Experiment)).ToList());
+        var heads = Query(db =>
+            db.Heads()
+                .Where(run => ids is null || ids.Contains(run.Id))
+                .Select(run => (run.Id, run.Experiment))
+                .ToList()
+        );
         var runs = heads.Select(run => run.Id).ToList();
-        var sets = ids is null ? Experiments.All() : [.. heads.Select(run => run.Experiment).Distinct().Select(Experiments.Of).DistinctBy(experiment => experiment.Id)];
-        var links = artifacts is null ? [] : runs.SelectMany(id => Get(id)?.Artifacts ?? []).Select(link => link.Hash).Distinct().ToList();
+        var sets = ids is null
+            ? Experiments.All()
+            :
+            [
+                .. heads
+                    .Select(run => run.Experiment)
+                    .Distinct()
+                    .Select(Experiments.Of)
+                    .DistinctBy(experiment => experiment.Id),
+            ];
+        var links = artifacts is null
+            ? []
+            : runs.SelectMany(id => Get(id)?.Artifacts ?? []).Select(link => link.Hash).Distinct().ToList();
         return Guard(() =>
         {
-            Spool.Place(file, stream =>
-            {
-                using var zip = new ZipArchive(stream, ZipArchiveMode.Create, leaveOpen: true);
-                using (var about = zip.CreateEntry(About).Open())
-                    JsonSerializer.Serialize(about, new Archive(Format, clock.GetUtcNow(), runs.Count));
-                using (var entry = zip.CreateEntry(Sets).Open())
-                    JsonSerializer.Serialize(entry, sets);
-                foreach (var id in runs)
+            Spool.Place(
+                file,
+                stream =>
                 {
-                    using var held = Hold(Environment.TickCount64 + Patience);    // nothing is sealed or removed meanwhile; others come between runs
-                    for (var number = 0; spool.Find(id, number) is { } segment; number++)
+                    using var zip = new ZipArchive(stream, ZipArchiveMode.Create, leaveOpen: true);
+                    using (var about = zip.CreateEntry(About).Open())
+                        JsonSerializer.Serialize(about, new Archive(Format, clock.GetUtcNow(), runs.Count));
+                    using (var entry = zip.CreateEntry(Sets).Open())
+                        JsonSerializer.Serialize(entry, sets);
+                    foreach (var id in runs)
                     {
-                        using var entry = zip.CreateEntry($"{Lines}{id}.{number}.jsonl", CompressionLevel.Fastest).Open();
-                        using var lines = segment.Read();
-                        lines.CopyTo(entry);
+                        // nothing is sealed or removed meanwhile; others come between runs
+                        using var held = Hold(Environment.TickCount64 + Patience);
+                        for (var number = 0; spool.Find(id, number) is { } segment; number++)
+                        {
+                            using var entry = zip.CreateEntry($"{Lines}{id}.{number}.jsonl", CompressionLevel.Fastest)
+                                .Open();
+                            using var lines = segment.Read();
+                            lines.CopyTo(entry);
+                        }
+                        if (ReadLog(id) is { } log)
+                        {
+                            using var entry = zip.CreateEntry($"{Texts}{id}.txt", CompressionLevel.Fastest).Open();
+                            using (log)
+                                log.CopyTo(entry);
+                        }
                     }
-                    if (ReadLog(id) is { } log)
+                    foreach (var hash in links.Where(hash => artifacts!.List().Contains(hash)))
                     {
-                        using var entry = zip.CreateEntry($"{Texts}{id}.txt", CompressionLevel.Fastest).Open();
-                        using (log)
-                            log.CopyTo(entry);
+                        var temporary = Directory.CreateTempSubdirectory("memopt").FullName;
+                        try
+                        {
+                            artifacts!.Get(hash, temporary);
+                            foreach (var path in Directory.EnumerateFiles(temporary, "*", SearchOption.AllDirectories))
+                                zip.CreateEntryFromFile(
+                                    path,
+                                    Content
+                                        + hash
+                                        + "/"
+                                        + Path.GetRelativePath(temporary, path)
+                                            .Replace(Path.DirectorySeparatorChar, '/'),
+                                    CompressionLevel.Fastest
+                                );
+                        }
+                        finally
+                        {
+                            Directory.Delete(temporary, recursive: true);
+                        }
                     }
                 }
-                foreach (var hash in links.Where(hash => artifacts!.List().Contains(hash)))
-                {
-                    var temporary = Directory.CreateTempSubdirectory("memopt").FullName;
-                    try
-                    {
-                        artifacts!.Get(hash, temporary);
-                        foreach (var path in Directory.EnumerateFiles(temporary, "*", SearchOption.AllDirectories))
-                            zip.CreateEntryFromFile(path, Content + hash + "/" + Path.GetRelativePath(temporary, path).Replace(Path.DirectorySeparatorChar, '/'), CompressionLevel.Fastest);
-                    }
-                    finally
-                    {
-                        Directory.Delete(temporary, recursive: true);
-                    }
-                }
-            });
+            );
             return runs.Count;
         });
     }
 
-    /// <summary>
-    /// Brings in the runs of an archive, or of another store's folder. What is here already is passed over, so importing twice changes nothing; a run that was here in
-    /// part gets the rest. Experiments keep their ids where these are free.
+    /// <summary>Brings in the runs of an archive, or of another store's folder. What is here already is passed over,
+    /// so importing twice changes nothing; a run that was here in part gets the rest. Experiments keep their ids where
+    /// these are free.
     /// </summary>
     public Imported Import(string path, IArtifactStore? artifacts = null)
     {
@@ -144,32 +185,51 @@ public sealed partial class LiteRunStore
         {
             return Guard(() => Take(path, artifacts));
         }
-        catch (Exception e) when (e is JsonException or InvalidDataException or NotSupportedException or ArgumentException)
+        catch (Exception e)
+            when (e is JsonException or InvalidDataException or NotSupportedException or ArgumentException)
         {
-            throw new TrackingException($"{path} is no archive of runs, or a damaged one: {e.Message}", e) { Failed = false };
+            throw new TrackingException($"{path} is no archive of runs, or a damaged one: {e.Message}", e)
+            {
+                Failed = false,
+            };
         }
     }
 
     private Imported Take(string path, IArtifactStore? artifacts)
     {
-        Query(_ => true);                                                     // a store of a newer version is refused before anything is added
+        Query(_ => true); // a store of a newer version is refused before anything is added
         if (Directory.Exists(path))
         {
             if (!Directory.Exists(Path.Combine(path, "spool")))
-                throw new TrackingException($"{path} is no folder of a run store.") { Failed = false, Next = "name the store's own folder, such as .memopt/store" };
+                throw new TrackingException($"{path} is no folder of a run store.")
+                {
+                    Failed = false,
+                    Next = "name the store's own folder, such as .memopt/store",
+                };
             var (source, other) = (new Spool(path), new LiteRunStore(path));
-            var taken = Take(source.Segments(all: true).Select(segment => (segment.Run, segment.Number, (Func<Stream>)(() => segment.Read()))), out var there);
+            var taken = Take(
+                source
+                    .Segments(all: true)
+                    .Select(segment => (segment.Run, segment.Number, (Func<Stream>)(() => segment.Read()))),
+                out var there
+            );
             TakeLogs(taken.Select(id => (id, (Func<Stream?>)(() => other.ReadLog(id)))));
             Experiments.Take(other.Experiments.Read());
             return new Imported(taken, there, 0);
         }
         using var zip = ZipFile.OpenRead(path);
-        using (var about = zip.GetEntry(About)?.Open() ?? throw new TrackingException($"{path} is no archive of runs.") { Failed = false })
+        using (
+            var about =
+                zip.GetEntry(About)?.Open()
+                ?? throw new TrackingException($"{path} is no archive of runs.") { Failed = false }
+        )
         {
             if (JsonSerializer.Deserialize<Archive>(about) is not { Format: <= Format })
                 throw new TrackingException($"{path} was made by a newer memopt. Update the tool.") { Failed = false };
         }
-        var segments = zip.Entries.Where(entry => entry.FullName.StartsWith(Lines, StringComparison.Ordinal)).Select(entry => (Parts: entry.Name.Split('.'), entry))
+        var segments = zip
+            .Entries.Where(entry => entry.FullName.StartsWith(Lines, StringComparison.Ordinal))
+            .Select(entry => (Parts: entry.Name.Split('.'), entry))
             .Where(one => one.Parts.Length == 3 && Spool.IsId(one.Parts[0]) && int.TryParse(one.Parts[1], out _))
             .Select(one => (one.Parts[0], int.Parse(one.Parts[1]), (Func<Stream>)one.entry.Open));
         var news = Take(segments, out var known);
@@ -177,21 +237,35 @@ public sealed partial class LiteRunStore
         using (var entry = zip.GetEntry(Sets)?.Open())
             Experiments.Take(entry is null ? [] : JsonSerializer.Deserialize<List<Experiment>>(entry)!);
         var stored = 0;
-        foreach (var artifact in zip.Entries.Where(entry => artifacts is not null && entry.FullName.StartsWith(Content, StringComparison.Ordinal)).GroupBy(entry => entry.FullName.Split('/')[1]))
+        foreach (
+            var artifact in zip
+                .Entries.Where(entry =>
+                    artifacts is not null && entry.FullName.StartsWith(Content, StringComparison.Ordinal)
+                )
+                .GroupBy(entry => entry.FullName.Split('/')[1])
+        )
         {
             var temporary = Directory.CreateTempSubdirectory("memopt").FullName;
             try
             {
                 foreach (var entry in artifact)
                 {
-                    var target = Path.GetFullPath(Path.Combine(temporary, entry.FullName[(Content.Length + artifact.Key.Length + 1)..]));
+                    var target = Path.GetFullPath(
+                        Path.Combine(temporary, entry.FullName[(Content.Length + artifact.Key.Length + 1)..])
+                    );
                     if (!target.StartsWith(temporary + Path.DirectorySeparatorChar, StringComparison.Ordinal))
-                        throw new TrackingException($"{path} names a file outside its folder: {entry.FullName}") { Failed = false };
+                        throw new TrackingException($"{path} names a file outside its folder: {entry.FullName}")
+                        {
+                            Failed = false,
+                        };
                     Directory.CreateDirectory(Path.GetDirectoryName(target)!);
                     entry.ExtractToFile(target);
                 }
                 if (artifacts!.Put(artifact.Key, temporary).Hash != artifact.Key)
-                    throw new TrackingException($"{path}: the content of artifact {artifact.Key} was changed.") { Failed = false };
+                    throw new TrackingException($"{path}: the content of artifact {artifact.Key} was changed.")
+                    {
+                        Failed = false,
+                    };
                 stored++;
             }
             finally
@@ -208,7 +282,9 @@ public sealed partial class LiteRunStore
         var (news, seen) = (new List<string>(), 0);
         foreach (var run in segments.GroupBy(segment => segment.Run))
         {
-            using var held = Hold(Environment.TickCount64 + Patience) ?? throw new TrackingException($"The run store at {folder} cannot be written.");
+            using var held =
+                Hold(Environment.TickCount64 + Patience)
+                ?? throw new TrackingException($"The run store at {folder} cannot be written.");
             spool.Create();
             var fresh = false;
             foreach (var (_, _, open) in run.OrderBy(segment => segment.Number))
@@ -220,7 +296,8 @@ public sealed partial class LiteRunStore
                     using var b = open();
                     var (same, restOfMine, restOfTheirs) = Compare(a, b);
                     have = same && !restOfTheirs;
-                    longer = same && restOfTheirs && !restOfMine && spool.Find(run.Key, number + 1) is null ? mine : null;
+                    longer =
+                        same && restOfTheirs && !restOfMine && spool.Find(run.Key, number + 1) is null ? mine : null;
                 }
                 if (have)
                     continue;
@@ -262,7 +339,10 @@ public sealed partial class LiteRunStore
         var (x, y) = (new byte[1 << 16], new byte[1 << 16]);
         while (true)
         {
-            var (m, n) = (a.ReadAtLeast(x, x.Length, throwOnEndOfStream: false), b.ReadAtLeast(y, y.Length, throwOnEndOfStream: false));
+            var (m, n) = (
+                a.ReadAtLeast(x, x.Length, throwOnEndOfStream: false),
+                b.ReadAtLeast(y, y.Length, throwOnEndOfStream: false)
+            );
             var common = Math.Min(m, n);
             if (!x.AsSpan(0, common).SequenceEqual(y.AsSpan(0, common)))
                 return (false, false, false);
@@ -302,7 +382,8 @@ public sealed partial class LiteRunStore
                 if (!SpoolLine.TryRead(Encoding.UTF8.GetBytes(line), out var kind, out _, out _))
                     doubtful++;
                 else
-                    (damaged, doubtful) = (damaged + (kind.SequenceEqual("begin"u8) ? 0 : doubtful), 0);    // before a new beginning, or last, it is what a kill left
+                    // before a new beginning, or last, it is what a kill left
+                    (damaged, doubtful) = (damaged + (kind.SequenceEqual("begin"u8) ? 0 : doubtful), 0);
             }
             return damaged > 0 ? $"{damaged} lines are damaged" : null;
         }
@@ -312,7 +393,8 @@ public sealed partial class LiteRunStore
         }
     }
 
-    /// <summary>Writes a run's spool anew: from the database, which had taken it in, or from the lines that can still be read.</summary>
+    /// <summary>Writes a run's spool anew: from the database, which had taken it in, or from the lines that can still
+    /// be read.</summary>
     private void Rewrite(string run, List<Spool.Segment> segments, bool fromDatabase)
     {
         var lines = new ArrayBufferWriter<byte>();

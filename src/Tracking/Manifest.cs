@@ -9,12 +9,14 @@ namespace Memopt.Tracking;
 /// <param name="Bytes">Its length.</param>
 public sealed record ArtifactFile(string Path, string Hash, long Bytes);
 
-/// <summary>An artifact's files as they are stored, the same bytes in every store: their sha256 is the artifact's hash.</summary>
+/// <summary>An artifact's files as they are stored, the same bytes in every store: their sha256 is the artifact's
+/// hash.</summary>
 internal sealed class Manifest
 {
     private static readonly JsonSerializerOptions json = new() { WriteIndented = true, NewLine = "\n" };
 
-    private Manifest(IReadOnlyList<ArtifactFile> files, byte[] content) => (Files, Content, Hash) = (files, content, Convert.ToHexStringLower(SHA256.HashData(content)));
+    private Manifest(IReadOnlyList<ArtifactFile> files, byte[] content) =>
+        (Files, Content, Hash) = (files, content, Convert.ToHexStringLower(SHA256.HashData(content)));
 
     /// <summary>In order of their paths.</summary>
     public IReadOnlyList<ArtifactFile> Files { get; }
@@ -25,25 +27,36 @@ internal sealed class Manifest
 
     public long Bytes => Files.Sum(file => file.Bytes);
 
-    /// <summary>The manifest of a folder or of one file, and where the content of each hash lies; of links what they lead to. Throws <see cref="TrackingException"/> when not all can be read.</summary>
+    /// <summary>The manifest of a folder or of one file, and where the content of each hash lies; of links what they
+    /// lead to. Throws <see cref="TrackingException"/> when not all can be read.</summary>
     public static (Manifest Manifest, IReadOnlyDictionary<string, string> Sources) Of(string path)
     {
         try
         {
             var (whole, one) = (Path.GetFullPath(path), !Directory.Exists(path));
             var (root, sources) = (one ? Path.GetDirectoryName(whole)! : whole, new Dictionary<string, string>());
-            var files = (one ? [whole] : Under(whole, [Real(new(whole)) ?? whole])).Order(StringComparer.Ordinal).Select(file =>
-            {
-                using var stream = File.OpenRead(file);
-                var hash = Convert.ToHexStringLower(SHA256.HashData(stream));
-                sources[hash] = file;
-                return new ArtifactFile(Path.GetRelativePath(root, file).Replace(Path.DirectorySeparatorChar, '/'), hash, stream.Length);
-            }).ToList();
+            var files = (one ? [whole] : Under(whole, [Real(new(whole)) ?? whole]))
+                .Order(StringComparer.Ordinal)
+                .Select(file =>
+                {
+                    using var stream = File.OpenRead(file);
+                    var hash = Convert.ToHexStringLower(SHA256.HashData(stream));
+                    sources[hash] = file;
+                    return new ArtifactFile(
+                        Path.GetRelativePath(root, file).Replace(Path.DirectorySeparatorChar, '/'),
+                        hash,
+                        stream.Length
+                    );
+                })
+                .ToList();
             return (Of(files), sources);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new TrackingException($"{path} cannot be stored: {e.Message}", e) { Next = "take out of it what cannot be read, or name less" };
+            throw new TrackingException($"{path} cannot be stored: {e.Message}", e)
+            {
+                Next = "take out of it what cannot be read, or name less",
+            };
         }
     }
 
@@ -63,7 +76,10 @@ internal sealed class Manifest
     }
 
     /// <summary>Where a link to a folder ends; null when it is none.</summary>
-    private static string? Real(DirectoryInfo folder) => folder.ResolveLinkTarget(returnFinalTarget: true) is { } target ? Path.TrimEndingDirectorySeparator(Path.GetFullPath(target.FullName)) : null;
+    private static string? Real(DirectoryInfo folder) =>
+        folder.ResolveLinkTarget(returnFinalTarget: true) is { } target
+            ? Path.TrimEndingDirectorySeparator(Path.GetFullPath(target.FullName))
+            : null;
 
     /// <summary>The manifest of files whose hashes are known.</summary>
     public static Manifest Of(IEnumerable<ArtifactFile> files)

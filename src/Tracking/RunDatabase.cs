@@ -7,10 +7,10 @@ using JsonSerializer = System.Text.Json.JsonSerializer;
 
 namespace Memopt.Tracking;
 
-/// <summary>
-/// The LiteDB file: made from the spools and never the only place of anything. Four collections: runs (heads, all that a query reads), details, points (chunks whose
-/// keys are run, metric and place in one number, so that a curve lies together), and state. LiteDB reads numbers only that it must order by; values of metrics, which
-/// may be NaN, are bytes to it.
+/// <summary>The LiteDB file: made from the spools and never the only place of anything. Four collections: runs (heads,
+/// all that a query reads), details, points (chunks whose keys are run, metric and place in one number, so that a curve
+/// lies together), and state. LiteDB reads numbers only that it must order by; values of metrics, which may be NaN, are
+/// bytes to it.
 /// </summary>
 internal sealed class RunDatabase : IDisposable
 {
@@ -30,8 +30,12 @@ internal sealed class RunDatabase : IDisposable
     private readonly LiteDatabase db;
     private readonly string log;
     private readonly Spool spool;
-    private readonly ILiteCollection<BsonDocument> runs, details, points, state;
-    private bool within, undone;
+    private readonly ILiteCollection<BsonDocument> runs,
+        details,
+        points,
+        state;
+    private bool within,
+        undone;
     private int uncommitted;
     private long? highest;
 
@@ -39,12 +43,24 @@ internal sealed class RunDatabase : IDisposable
     {
         this.spool = spool;
         log = Path.ChangeExtension(file, null) + "-log" + Path.GetExtension(file);
-        db = new LiteDatabase(new ConnectionString { Filename = file, Connection = ConnectionType.Direct, ReadOnly = readOnly });
-        (runs, details, points, state) = (db.GetCollection("runs"), db.GetCollection("details"), db.GetCollection("points"), db.GetCollection("state"));
+        db = new LiteDatabase(
+            new ConnectionString
+            {
+                Filename = file,
+                Connection = ConnectionType.Direct,
+                ReadOnly = readOnly,
+            }
+        );
+        (runs, details, points, state) = (
+            db.GetCollection("runs"),
+            db.GetCollection("details"),
+            db.GetCollection("points"),
+            db.GetCollection("state")
+        );
         if (readOnly)
             return;
         if (db.CheckpointSize != 0)
-            db.CheckpointSize = 0;                                            // by itself LiteDB would not look whether it can: see Checkpoint
+            db.CheckpointSize = 0; // by itself LiteDB would not look whether it can: see Checkpoint
         if (db.UserVersion == Schema)
             return;
         runs.EnsureIndex("id");
@@ -64,21 +80,27 @@ internal sealed class RunDatabase : IDisposable
     /// <summary>The layout of a file that is there.</summary>
     public static int Version(string file)
     {
-        using var db = new LiteDatabase(new ConnectionString { Filename = file, Connection = ConnectionType.Direct, ReadOnly = true });
+        using var db = new LiteDatabase(
+            new ConnectionString
+            {
+                Filename = file,
+                Connection = ConnectionType.Direct,
+                ReadOnly = true,
+            }
+        );
         return db.UserVersion;
     }
 
-    /// <summary>
-    /// Takes in what the spools had when they were looked at, and returns what was left of it when time ran out: to begin with that again would cost all the time there
-    /// is once many runs wait. What writers add meanwhile is the next query's: it could come faster than it is taken in. Goes beyond its time by one lot at most.
+    /// <summary>Takes in what the spools had when they were looked at, and returns what was left of it when time ran
+    /// out: to begin with that again would cost all the time there is once many runs wait. What writers add meanwhile
+    /// is the next query's: it could come faster than it is taken in. Goes beyond its time by one lot at most.
     /// </summary>
     /// <param name="news">What there may be to take in.</param>
     /// <param name="until">When to end, as <see cref="Environment.TickCount64"/>.</param>
     public IReadOnlyList<Spool.PendingSegment> Ingest(IReadOnlyList<Spool.PendingSegment> news, long until)
     {
         var left = new Queue<IGrouping<string, Spool.PendingSegment>>(news.GroupBy(one => one.Segment.Run));
-        do
-            Lot(left, until);
+        do Lot(left, until);
         while (left.Count > 0 && Environment.TickCount64 <= until);
         if (left.Count == 0 && !Complete)
         {
@@ -88,8 +110,8 @@ internal sealed class RunDatabase : IDisposable
         return [.. left.SelectMany(run => run)];
     }
 
-    /// <summary>
-    /// Takes in the next runs, together: each wait for the disk costs more than to take in a run. All of a lot are on the disk before their spools leave their place.
+    /// <summary>Takes in the next runs, together: each wait for the disk costs more than to take in a run. All of a
+    /// lot are on the disk before their spools leave their place.
     /// </summary>
     private void Lot(Queue<IGrouping<string, Spool.PendingSegment>> left, long until)
     {
@@ -106,7 +128,12 @@ internal sealed class RunDatabase : IDisposable
                 {
                     if (known.Number < record.Segment || spool.Find(known.Run, known.Number) is not { } segment)
                         continue;
-                    var (took, done) = Ingest(record, segment, alive && !segment.Sealed ? length : long.MaxValue, until);
+                    var (took, done) = Ingest(
+                        record,
+                        segment,
+                        alive && !segment.Sealed ? length : long.MaxValue,
+                        until
+                    );
                     changed |= took;
                     if (!done)
                         return;
@@ -118,7 +145,12 @@ internal sealed class RunDatabase : IDisposable
                     Save(record, details: false);
                     changed = true;
                 }
-                sealing.AddRange(run.Select(one => one.Segment).Where(segment => !segment.Sealed && File.Exists(segment.File) && (!alive || segment.Number < record.Segment)));
+                sealing.AddRange(
+                    run.Select(one => one.Segment)
+                        .Where(segment =>
+                            !segment.Sealed && File.Exists(segment.File) && (!alive || segment.Number < record.Segment)
+                        )
+                );
                 left.Dequeue();
                 if (Environment.TickCount64 > until)
                     return;
@@ -128,33 +160,55 @@ internal sealed class RunDatabase : IDisposable
         {
             Commit();
             if (changed)
-                Checkpoint();                                                 // on the disk, before a spool leaves its place
+                Checkpoint(); // on the disk, before a spool leaves its place
             if (!undone)
                 spool.Seal(sealing);
         }
     }
 
-    /// <summary>
-    /// News without the sealed segments that are taken in already: while a database is made anew they lie beside those that are not, and each query would begin with them.
+    /// <summary>News without the sealed segments that are taken in already: while a database is made anew they lie
+    /// beside those that are not, and each query would begin with them.
     /// </summary>
     public IReadOnlyList<Spool.PendingSegment> Left(IReadOnlyList<Spool.PendingSegment> news)
     {
         if (Complete)
             return news;
-        var reached = runs.FindAll().ToDictionary(run => run["id"].AsString, run => (Segment: run["segment"].AsInt32, Offset: run["offset"].AsInt64));
-        return [.. news.Where(one => !(one.Segment.Sealed && reached.TryGetValue(one.Segment.Run, out var at)
-            && (one.Segment.Number < at.Segment || one.Segment.Number == at.Segment && one.Segment.Holds(at.Offset))))];
+        var reached = runs.FindAll()
+            .ToDictionary(
+                run => run["id"].AsString,
+                run => (Segment: run["segment"].AsInt32, Offset: run["offset"].AsInt64)
+            );
+        return
+        [
+            .. news.Where(one =>
+                !(
+                    one.Segment.Sealed
+                    && reached.TryGetValue(one.Segment.Run, out var at)
+                    && (
+                        one.Segment.Number < at.Segment
+                        || one.Segment.Number == at.Segment && one.Segment.Holds(at.Offset)
+                    )
+                )
+            ),
+        ];
     }
 
     /// <summary>Whether everything sealed has been taken in: if so, only open spools have news.</summary>
     public bool Complete => state.FindById("complete") is not null;
 
     public RunRecord? FindById(string id, bool details = true) =>
-        runs.Find(Where("id = @0", id)).ToList().FirstOrDefault(document => document["id"].AsString == id) is { } found ? Record(found, details) : null;
+        runs.Find(Where("id = @0", id)).ToList().FirstOrDefault(document => document["id"].AsString == id) is { } found
+            ? Record(found, details)
+            : null;
 
     /// <summary>Ids that begin so.</summary>
     public List<string> Ids(string prefix) =>
-        [.. runs.Find(Where("id LIKE @0", prefix + "%")).Select(document => document["id"].AsString).Where(id => id.StartsWith(prefix, StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
+        [
+            .. runs.Find(Where("id LIKE @0", prefix + "%"))
+                .Select(document => document["id"].AsString)
+                .Where(id => id.StartsWith(prefix, StringComparison.Ordinal))
+                .Order(StringComparer.Ordinal),
+        ];
 
     /// <summary>All heads, newest first; runs of one instant by id.</summary>
     public IEnumerable<RunRecord> Heads(CancellationToken stop = default)
@@ -185,7 +239,9 @@ internal sealed class RunDatabase : IDisposable
         record.Artifacts.AddRange(document["artifacts"].AsArray.Select(item => item.AsString));
         record.Events.AddRange(document["events"].AsArray.Select(item => item.AsString));
         var later = document["later"];
-        var pairs = later.IsArray ? later.AsArray.Chunk(2).Select(pair => (Key: pair[0].AsString, Value: pair[1])) : later.AsDocument.Select(pair => (pair.Key, pair.Value));    // a document in earlier files
+        var pairs = later.IsArray
+            ? later.AsArray.Chunk(2).Select(pair => (Key: pair[0].AsString, Value: pair[1]))
+            : later.AsDocument.Select(pair => (pair.Key, pair.Value)); // a document in earlier files
         foreach (var (key, value) in pairs)
             record.Later[key] = value.IsString ? value.AsString : null;
     }
@@ -212,7 +268,8 @@ internal sealed class RunDatabase : IDisposable
         return sorted ? all : all.OrderBy(point => point.Step);
     }
 
-    private IEnumerable<BsonDocument> Chunks(RunRecord record, RunRecord.Metric metric) => points.Find(Where(Range, Key(record, metric, 0), Key(record, metric, metric.Chunks - 1)));
+    private IEnumerable<BsonDocument> Chunks(RunRecord record, RunRecord.Metric metric) =>
+        points.Find(Where(Range, Key(record, metric, 0), Key(record, metric, metric.Chunks - 1)));
 
     /// <summary>Removes a run.</summary>
     public void Remove(RunRecord record)
@@ -243,7 +300,7 @@ internal sealed class RunDatabase : IDisposable
             {
                 var sum = new RunRecord.Metric(metric.Number);
                 foreach (var point in Chunks(run, metric).SelectMany(chunk => Chunk.Unpack(chunk["bin"].AsBinary)))
-                    sum.Add(point);                                           // in the order in which they came: the sums are the same to the bit
+                    sum.Add(point); // in the order in which they came: the sums are the same to the bit
                 if (sum.Count != metric.Count)
                     return $"run {run.Id} has {sum.Count} points of {name}, and should have {metric.Count}";
                 if (sum.Summary != metric.Summary)
@@ -264,7 +321,10 @@ internal sealed class RunDatabase : IDisposable
         }
         Line("begin", run.StartJson);
         foreach (var (key, value) in run.Later)
-            Line(key[0] == 't' ? "tag" : "param", JsonSerializer.Serialize(new SpoolWriter.Named(key[1..], value), LiteRunStore.Json));
+            Line(
+                key[0] == 't' ? "tag" : "param",
+                JsonSerializer.Serialize(new SpoolWriter.Named(key[1..], value), LiteRunStore.Json)
+            );
         foreach (var name in run.Metrics.Keys)
         {
             foreach (var point in Points(run, name))
@@ -275,11 +335,12 @@ internal sealed class RunDatabase : IDisposable
         Line("end", run.EndJson);
     }
 
-    /// <summary>
-    /// A condition whose values are parameters. LiteDB compiles each text of a condition to machine code once, in two milliseconds, and keeps it as long as the process
-    /// lives: values within the text would be a new one each time.
+    /// <summary>A condition whose values are parameters. LiteDB compiles each text of a condition to machine code
+    /// once, in two milliseconds, and keeps it as long as the process lives: values within the text would be a new one
+    /// each time.
     /// </summary>
-    private static BsonExpression Where(string condition, params ReadOnlySpan<BsonValue> values) => BsonExpression.Create(condition, values.ToArray());
+    private static BsonExpression Where(string condition, params ReadOnlySpan<BsonValue> values) =>
+        BsonExpression.Create(condition, values.ToArray());
 
     private RunRecord New(string id)
     {
@@ -289,7 +350,13 @@ internal sealed class RunDatabase : IDisposable
 
     private RunRecord Record(BsonDocument document, bool withDetails)
     {
-        var record = new RunRecord { Id = document["id"].AsString, Number = document["_id"].AsInt64, Segment = document["segment"].AsInt32, Offset = document["offset"].AsInt64 };
+        var record = new RunRecord
+        {
+            Id = document["id"].AsString,
+            Number = document["_id"].AsInt64,
+            Segment = document["segment"].AsInt32,
+            Offset = document["offset"].AsInt64,
+        };
         record.UnpackHead(document["head"].AsBinary);
         if (withDetails)
             LoadDetails(record);
@@ -298,31 +365,37 @@ internal sealed class RunDatabase : IDisposable
 
     private void Save(RunRecord record, bool details)
     {
-        runs.Upsert(new BsonDocument
-        {
-            ["_id"] = record.Number,
-            ["id"] = record.Id,
-            ["at"] = record.Started,
-            ["segment"] = record.Segment,
-            ["offset"] = record.Offset,
-            ["head"] = record.PackHead(),
-        });
+        runs.Upsert(
+            new BsonDocument
+            {
+                ["_id"] = record.Number,
+                ["id"] = record.Id,
+                ["at"] = record.Started,
+                ["segment"] = record.Segment,
+                ["offset"] = record.Offset,
+                ["head"] = record.PackHead(),
+            }
+        );
         if (!details)
             return;
-        this.details.Upsert(new BsonDocument
-        {
-            ["_id"] = record.Number,
-            ["start"] = record.StartJson,
-            ["end"] = record.EndJson,
-            ["artifacts"] = new BsonArray(record.Artifacts.Select(item => new BsonValue(item))),
-            ["events"] = new BsonArray(record.Events.Select(item => new BsonValue(item))),
-            ["later"] = new BsonArray(record.Later.SelectMany(item => new[] { new BsonValue(item.Key), new BsonValue(item.Value) })),    // a LiteDB document does not tell "lr" from "LR"
-        });
+        this.details.Upsert(
+            new BsonDocument
+            {
+                ["_id"] = record.Number,
+                ["start"] = record.StartJson,
+                ["end"] = record.EndJson,
+                ["artifacts"] = new BsonArray(record.Artifacts.Select(item => new BsonValue(item))),
+                ["events"] = new BsonArray(record.Events.Select(item => new BsonValue(item))),
+                ["later"] = new BsonArray(
+                    record.Later.SelectMany(item => new[] { new BsonValue(item.Key), new BsonValue(item.Value) })
+                ), // a LiteDB document does not tell "lr" from "LR"
+            }
+        );
     }
 
-    /// <summary>
-    /// Takes in a segment up to a length, a window at a time, each in one transaction with the offset it reaches: a kill between them repeats nothing. A transaction
-    /// waits for the disk, so short segments share one. Says whether there was anything, and whether it came to the end in time.
+    /// <summary>Takes in a segment up to a length, a window at a time, each in one transaction with the offset it
+    /// reaches: a kill between them repeats nothing. A transaction waits for the disk, so short segments share one.
+    /// Says whether there was anything, and whether it came to the end in time.
     /// </summary>
     private (bool Took, bool Done) Ingest(RunRecord record, Spool.Segment segment, long length, long until)
     {
@@ -337,7 +410,11 @@ internal sealed class RunDatabase : IDisposable
         var (held, took) = (0, false);
         while (true)
         {
-            var read = LoadDetails(source, buffer.AsSpan(held, (int)Math.Min(buffer.Length - held, length - record.Offset - held)), segment.Sealed);
+            var read = LoadDetails(
+                source,
+                buffer.AsSpan(held, (int)Math.Min(buffer.Length - held, length - record.Offset - held)),
+                segment.Sealed
+            );
             held += read;
             var whole = buffer.AsSpan(0, held).LastIndexOf((byte)'\n') + 1;
             if (whole > 0)
@@ -369,7 +446,7 @@ internal sealed class RunDatabase : IDisposable
             if (Environment.TickCount64 > until)
                 return (took, false);
             if (held == buffer.Length)
-                Array.Resize(ref buffer, buffer.Length * 2);                  // a line longer than the window
+                Array.Resize(ref buffer, buffer.Length * 2); // a line longer than the window
         }
     }
 
@@ -389,13 +466,17 @@ internal sealed class RunDatabase : IDisposable
         Checkpoint();
     }
 
-    /// <summary>
-    /// Brings what is committed into the file and onto the disk. LiteDB writes its log on a thread of its own and waits for it without end, also when it died of a full
-    /// disk. So before it waits the log must be as long as it will be; asked for that length, LiteDB throws what the thread met.
+    /// <summary>Brings what is committed into the file and onto the disk. LiteDB writes its log on a thread of its own
+    /// and waits for it without end, also when it died of a full disk. So before it waits the log must be as long as it
+    /// will be; asked for that length, LiteDB throws what the thread met.
     /// </summary>
     private void Checkpoint()
     {
-        while (db.Execute("SELECT $ FROM $database").ToList()[0]["logFileSize"].AsInt64 is var length && File.Exists(log) && new FileInfo(log).Length < length)
+        while (
+            db.Execute("SELECT $ FROM $database").ToList()[0]["logFileSize"].AsInt64 is var length
+            && File.Exists(log)
+            && new FileInfo(log).Length < length
+        )
             Thread.Sleep(1);
         db.Checkpoint();
     }
@@ -406,7 +487,8 @@ internal sealed class RunDatabase : IDisposable
         var filled = 0;
         try
         {
-            for (int read; filled < target.Length && (read = source.Read(target[filled..])) > 0;)
+            int read;
+            while (filled < target.Length && (read = source.Read(target[filled..])) > 0)
                 filled += read;
         }
         catch (Exception e) when (compressed && e is InvalidDataException or EndOfStreamException)
@@ -417,7 +499,8 @@ internal sealed class RunDatabase : IDisposable
     }
 
     /// <summary>23 bits of run, 16 of metric, 24 of chunk.</summary>
-    private static long Key(RunRecord run, RunRecord.Metric metric, int chunk) => (run.Number << 40) | ((long)metric.Number << 24) | (uint)chunk;
+    private static long Key(RunRecord run, RunRecord.Metric metric, int chunk) =>
+        (run.Number << 40) | ((long)metric.Number << 24) | (uint)chunk;
 
     /// <summary>Lines of a run on their way into its record and chunks.</summary>
     private sealed class Batch(RunDatabase database, RunRecord record)
@@ -449,13 +532,13 @@ internal sealed class RunDatabase : IDisposable
         private void One(ReadOnlySpan<byte> line)
         {
             if (!SpoolLine.TryRead(line, out var kind, out var fromStep, out var body))
-                return;                                                   // torn by a kill
+                return; // torn by a kill
             if (kind.SequenceEqual("log"u8))
             {
                 Log(body);
                 return;
             }
-            if (kind.SequenceEqual("step"u8))                             // as version 0 of the layout wrote them
+            if (kind.SequenceEqual("step"u8)) // as version 0 of the layout wrote them
             {
                 Old(JsonSerializer.Deserialize<StepRow>(body, LiteRunStore.Json)!);
                 return;
@@ -512,10 +595,21 @@ internal sealed class RunDatabase : IDisposable
                     continue;
                 }
                 // One line's names are mostly those of the line before, in its order.
-                var column = expected < columns.Count && reader.ValueTextEquals(columns[expected].Name) ? columns[expected] : Named(reader.GetString()!);
+                var column =
+                    expected < columns.Count && reader.ValueTextEquals(columns[expected].Name)
+                        ? columns[expected]
+                        : Named(reader.GetString()!);
                 expected++;
                 reader.Read();
-                column.Points.Add(new(step, reader.TokenType == JsonTokenType.Number ? reader.GetDouble() : double.Parse(reader.GetString()!, CultureInfo.InvariantCulture), time));
+                column.Points.Add(
+                    new(
+                        step,
+                        reader.TokenType == JsonTokenType.Number
+                            ? reader.GetDouble()
+                            : double.Parse(reader.GetString()!, CultureInfo.InvariantCulture),
+                        time
+                    )
+                );
             }
         }
 
@@ -545,7 +639,12 @@ internal sealed class RunDatabase : IDisposable
                 if (!record.Metrics.TryGetValue(column.Name, out var metric) && record.Metrics.Count >= MostMetrics)
                     continue;
                 if (metric is null)
-                    record.Metrics.Add(column.Name, metric = new(record.Metrics.Count == 0 ? 0 : record.Metrics.Values.Max(other => other.Number) + 1));
+                    record.Metrics.Add(
+                        column.Name,
+                        metric = new(
+                            record.Metrics.Count == 0 ? 0 : record.Metrics.Values.Max(other => other.Number) + 1
+                        )
+                    );
                 foreach (var point in column.Points)
                     metric.Add(point);
                 database.Append(record, metric, column.Points);
@@ -555,8 +654,16 @@ internal sealed class RunDatabase : IDisposable
     }
 
     /// <summary>The metrics of a step, in the order in which they are written.</summary>
-    internal static (string Name, double Value)[] Row(StepRow row) => [("loss", row.Loss), ("learning_rate", row.LearningRate), ("grad_norm", row.GradNorm), ("tokens", row.Tokens),
-        ("tokens_per_second", row.TokensPerSecond), ("memory_bytes", row.MemoryBytes), ("seconds", row.Seconds)];
+    internal static (string Name, double Value)[] Row(StepRow row) =>
+        [
+            ("loss", row.Loss),
+            ("learning_rate", row.LearningRate),
+            ("grad_norm", row.GradNorm),
+            ("tokens", row.Tokens),
+            ("tokens_per_second", row.TokensPerSecond),
+            ("memory_bytes", row.MemoryBytes),
+            ("seconds", row.Seconds),
+        ];
 
     private void Append(RunRecord run, RunRecord.Metric metric, List<Point> added)
     {
@@ -567,7 +674,12 @@ internal sealed class RunDatabase : IDisposable
         }
         foreach (var part in added.Chunk(Chunk.Size))
         {
-            var chunk = new BsonDocument { ["_id"] = Key(run, metric, metric.Chunks++), ["top"] = part.Max(point => point.Step), ["bin"] = Chunk.Pack(part) };
+            var chunk = new BsonDocument
+            {
+                ["_id"] = Key(run, metric, metric.Chunks++),
+                ["top"] = part.Max(point => point.Step),
+                ["bin"] = Chunk.Pack(part),
+            };
             if (goesOn)
                 points.Update(chunk);
             else
@@ -576,7 +688,8 @@ internal sealed class RunDatabase : IDisposable
         }
     }
 
-    /// <summary>Drops the points of steps after one. Chunks before the first that has such points stay as they are; the summary is counted anew.</summary>
+    /// <summary>Drops the points of steps after one. Chunks before the first that has such points stay as they are; the
+    /// summary is counted anew.</summary>
     private void Cut(RunRecord run, long step)
     {
         foreach (var (name, old) in run.Metrics.Where(metric => metric.Value.LastStep > step).ToList())

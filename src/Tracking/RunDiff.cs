@@ -18,22 +18,49 @@ public sealed record RunVariation(string Section, string Key, IReadOnlyList<stri
 /// <summary>What runs do not have in common: what they were given first, what came of it last.</summary>
 public static class RunDiff
 {
-    public static IReadOnlyList<RunDifference> Between(Run a, Run b) => [.. Among([a, b]).Select(one => new RunDifference(one.Section, one.Key, one.Values[0], one.Values[1]))];
+    public static IReadOnlyList<RunDifference> Between(Run a, Run b) =>
+        [.. Among([a, b]).Select(one => new RunDifference(one.Section, one.Key, one.Values[0], one.Values[1]))];
 
     /// <summary>The same of any number.</summary>
     public static IReadOnlyList<RunVariation> Among(IReadOnlyList<Run> runs)
     {
         var variations = new List<RunVariation>();
-        Section("config", run => run.Params);                                  // with what the command line changed
+        Section("config", run => run.Params); // with what the command line changed
         Section("hashes", run => run.Start.Hashes);
-        Section("code", run => Of(("commit", run.Start.GitCommit), ("uncommitted changes", run.Start.GitDirty ? "yes" : "no")));
+        Section(
+            "code",
+            run => Of(("commit", run.Start.GitCommit), ("uncommitted changes", run.Start.GitDirty ? "yes" : "no"))
+        );
         Section("environment", run => run.Start.Environment);
         Section("tags", run => run.Tags);
-        Section("memory", run => run.Ledger.SelectMany(row => new[] { (row.Name, (string?)Text(row.Bytes)), (row.Name + ", measured", row.Measured is { } bytes ? Text(bytes) : null) })
-            .Where(row => row.Item2 is not null).GroupBy(row => row.Item1).ToDictionary(row => row.Key, row => row.First().Item2!));
-        Section("result", run => Of([("status", run.Status.ToString().ToLowerInvariant()), ("reason", run.Reason), ("step", Text(run.Step)), ("parent", run.Start.Parent is { } parent ? $"{parent.Id} ({parent.Kind})" : null),
-            .. run.Metrics.Select(metric => (metric.Key, (string?)metric.Value.Last.ToString("G7", CultureInfo.InvariantCulture))),
-            .. run.Artifacts.Select(artifact => (artifact.Name, (string?)artifact.Hash))]));
+        Section(
+            "memory",
+            run =>
+                run.Ledger.SelectMany(row =>
+                        new[]
+                        {
+                            (row.Name, (string?)Text(row.Bytes)),
+                            (row.Name + ", measured", row.Measured is { } bytes ? Text(bytes) : null),
+                        }
+                    )
+                    .Where(row => row.Item2 is not null)
+                    .GroupBy(row => row.Item1)
+                    .ToDictionary(row => row.Key, row => row.First().Item2!)
+        );
+        Section(
+            "result",
+            run =>
+                Of([
+                    ("status", run.Status.ToString().ToLowerInvariant()),
+                    ("reason", run.Reason),
+                    ("step", Text(run.Step)),
+                    ("parent", run.Start.Parent is { } parent ? $"{parent.Id} ({parent.Kind})" : null),
+                    .. run.Metrics.Select(metric =>
+                        (metric.Key, (string?)metric.Value.Last.ToString("G7", CultureInfo.InvariantCulture))
+                    ),
+                    .. run.Artifacts.Select(artifact => (artifact.Name, (string?)artifact.Hash)),
+                ])
+        );
         return variations;
 
         void Section(string name, Func<Run, IReadOnlyDictionary<string, string>> read)
@@ -51,5 +78,8 @@ public static class RunDiff
     private static string Text(long number) => number.ToString(CultureInfo.InvariantCulture);
 
     private static Dictionary<string, string> Of(params (string Key, string? Value)[] facts) =>
-        facts.Where(fact => fact.Value is not null).GroupBy(fact => fact.Key).ToDictionary(fact => fact.Key, fact => fact.First().Value!);
+        facts
+            .Where(fact => fact.Value is not null)
+            .GroupBy(fact => fact.Key)
+            .ToDictionary(fact => fact.Key, fact => fact.First().Value!);
 }

@@ -3,17 +3,18 @@ using System.Text.Json;
 
 namespace Memopt.Tracking;
 
-/// <summary>
-/// What the database keeps of a run beside its points, in two parts: the head, which is all that a query looks at and is small, and the details. Made by taking in the
-/// run's spool, line by line.
+/// <summary>What the database keeps of a run beside its points, in two parts: the head, which is all that a query
+/// looks at and is small, and the details. Made by taking in the run's spool, line by line.
 /// </summary>
 internal sealed class RunRecord
 {
     private const byte HeadFormat = 1;
 
     public required string Id { get; init; }
+
     /// <summary>The database's own number of the run, from which keys of points are made.</summary>
     public required long Number { get; init; }
+
     /// <summary>How far the spool has been taken in.</summary>
     public int Segment { get; set; }
     public long Offset { get; set; }
@@ -27,10 +28,23 @@ internal sealed class RunRecord
     public int TotalSteps { get; private set; }
     public string? Commit { get; private set; }
     public string? Parent { get; private set; }
+
     // Unpacked when asked for: most filters look at one of them, and there may be many runs.
-    public Dictionary<string, string> Params { get => field ??= Map(0); private set; }
-    public Dictionary<string, string> Tags { get => field ??= Map(1); private set; }
-    public Dictionary<string, string> Hashes { get => field ??= Map(2); private set; }
+    public Dictionary<string, string> Params
+    {
+        get => field ??= Map(0);
+        private set;
+    }
+    public Dictionary<string, string> Tags
+    {
+        get => field ??= Map(1);
+        private set;
+    }
+    public Dictionary<string, string> Hashes
+    {
+        get => field ??= Map(2);
+        private set;
+    }
     public Dictionary<string, Metric> Metrics => field ??= Summaries();
 
     private byte[]? packed;
@@ -41,6 +55,7 @@ internal sealed class RunRecord
     public string? EndJson { get; set; }
     public List<string> Artifacts { get; init; } = [];
     public List<string> Events { get; init; } = [];
+
     /// <summary>Parameters and tags given after the start, which a new start does not undo.</summary>
     public Dictionary<string, string?> Later { get; init; } = [];
 
@@ -48,15 +63,31 @@ internal sealed class RunRecord
     public sealed class Metric(int number)
     {
         public int Number { get; } = number;
-        public long Count, LastStep = long.MinValue, LastTime, MinStep, MaxStep, Finite;
-        public double Last, Min = double.NaN, Max = double.NaN, Sum;
+        public long Count,
+            LastStep = long.MinValue,
+            LastTime,
+            MinStep,
+            MaxStep,
+            Finite;
+        public double Last,
+            Min = double.NaN,
+            Max = double.NaN,
+            Sum;
+
         /// <summary>Chunks written, and points in the last of them.</summary>
-        public int Chunks, Tail;
+        public int Chunks,
+            Tail;
 
         public void Add(Point point)
         {
             Count++;
-            if (point.Step > LastStep || (point.Step == LastStep && (point.Time > LastTime || (point.Time == LastTime && !(point.Value < Last)))))
+            if (
+                point.Step > LastStep
+                || (
+                    point.Step == LastStep
+                    && (point.Time > LastTime || (point.Time == LastTime && !(point.Value < Last)))
+                )
+            )
                 (Last, LastStep, LastTime) = (point.Value, point.Step, point.Time);
             if (double.IsNaN(point.Value))
                 return;
@@ -71,16 +102,28 @@ internal sealed class RunRecord
         public MetricSummary Summary => new(Count, Last, LastStep, LastTime, Min, MinStep, Max, MaxStep, Sum / Finite);
     }
 
-    /// <summary>Takes in the beginning of a run, or of another stretch of it: a run that goes on keeps its first time.</summary>
+    /// <summary>Takes in the beginning of a run, or of another stretch of it: a run that goes on keeps its first
+    /// time.</summary>
     public void Begin(string json)
     {
         var start = JsonSerializer.Deserialize<RunStart>(json, LiteRunStore.Json)!;
         if (StartJson is null)
             Started = start.Started.ToUnixTimeMilliseconds();
         else
-            json = JsonSerializer.Serialize(start with { Started = JsonSerializer.Deserialize<RunStart>(StartJson, LiteRunStore.Json)!.Started }, LiteRunStore.Json);
+            json = JsonSerializer.Serialize(
+                start with
+                {
+                    Started = JsonSerializer.Deserialize<RunStart>(StartJson, LiteRunStore.Json)!.Started,
+                },
+                LiteRunStore.Json
+            );
         (StartJson, EndJson, Ended, Reason, Status) = (json, null, null, null, RunStatus.Running);
-        (Experiment, TotalSteps, Commit, Parent) = (start.Experiment, start.TotalSteps, start.GitCommit, start.Parent?.Id);
+        (Experiment, TotalSteps, Commit, Parent) = (
+            start.Experiment,
+            start.TotalSteps,
+            start.GitCommit,
+            start.Parent?.Id
+        );
         (Params, Tags, Hashes) = (Flat(start.Config), new(start.Tags), new(start.Hashes));
         foreach (var (key, value) in Later)
             Apply(key[0], key[1..], value);
@@ -98,20 +141,37 @@ internal sealed class RunRecord
         (EndJson, Status, Ended, Reason) = (json, end.Status, end.Ended.ToUnixTimeMilliseconds(), end.Reason);
     }
 
-    /// <summary>Whether the head is what the details make of it: nothing but this tells of a byte that a disk changed. Needs the details.</summary>
+    /// <summary>Whether the head is what the details make of it: nothing but this tells of a byte that a disk changed.
+    /// Needs the details.</summary>
     public bool Agrees()
     {
         if (StartJson is null)
             return true;
-        var again = new RunRecord { Id = Id, Number = Number, Later = Later };
+        var again = new RunRecord
+        {
+            Id = Id,
+            Number = Number,
+            Later = Later,
+        };
         again.Begin(StartJson);
         if (EndJson is not null)
             again.End(EndJson);
-        return (again.Experiment, again.Started, again.Ended, again.Reason, again.TotalSteps, again.Commit, again.Parent).Equals((Experiment, Started, Ended, Reason, TotalSteps, Commit, Parent))
+        return (
+                again.Experiment,
+                again.Started,
+                again.Ended,
+                again.Reason,
+                again.TotalSteps,
+                again.Commit,
+                again.Parent
+            ).Equals((Experiment, Started, Ended, Reason, TotalSteps, Commit, Parent))
             && (EndJson is null ? Status is RunStatus.Running or RunStatus.Interrupted : again.Status == Status)
-            && Same(again.Params, Params) && Same(again.Tags, Tags) && Same(again.Hashes, Hashes);
+            && Same(again.Params, Params)
+            && Same(again.Tags, Tags)
+            && Same(again.Hashes, Hashes);
 
-        static bool Same(Dictionary<string, string> a, Dictionary<string, string> b) => a.Count == b.Count && a.All(pair => b.TryGetValue(pair.Key, out var value) && value == pair.Value);
+        static bool Same(Dictionary<string, string> a, Dictionary<string, string> b) =>
+            a.Count == b.Count && a.All(pair => b.TryGetValue(pair.Key, out var value) && value == pair.Value);
     }
 
     /// <summary>The run as others see it; needs the details.</summary>
@@ -125,7 +185,14 @@ internal sealed class RunRecord
             Tags = Tags,
             Metrics = Metrics.ToDictionary(metric => metric.Key, metric => metric.Value.Summary),
             Ledger = end is { Ledger.Count: > 0 } ? end.Ledger : start.Ledger,
-            Artifacts = [.. Artifacts.Select(json => JsonSerializer.Deserialize<ArtifactLink>(json, LiteRunStore.Json)!).GroupBy(link => link.Name).Select(group => group.Last()).Where(link => link.Hash.Length > 0)],
+            Artifacts =
+            [
+                .. Artifacts
+                    .Select(json => JsonSerializer.Deserialize<ArtifactLink>(json, LiteRunStore.Json)!)
+                    .GroupBy(link => link.Name)
+                    .Select(group => group.Last())
+                    .Where(link => link.Hash.Length > 0),
+            ],
         };
     }
 
@@ -197,7 +264,8 @@ internal sealed class RunRecord
         string? Text() => head.ReadBoolean() ? head.ReadString() : null;
     }
 
-    private static BinaryReader At(int place, byte[] bytes) => new(new MemoryStream(bytes) { Position = place }, Encoding.UTF8);
+    private static BinaryReader At(int place, byte[] bytes) =>
+        new(new MemoryStream(bytes) { Position = place }, Encoding.UTF8);
 
     private Dictionary<string, string> Map(int which)
     {
@@ -251,7 +319,8 @@ internal sealed class RunRecord
             map[name] = value;
     }
 
-    /// <summary>A config's settings by path: {"adapter": {"rank": 16}} is adapter.rank = 16. Lists stay JSON; nulls are not set.</summary>
+    /// <summary>A config's settings by path: {"adapter": {"rank": 16}} is adapter.rank = 16. Lists stay JSON; nulls are
+    /// not set.</summary>
     public static Dictionary<string, string> Flat(string json)
     {
         var flat = new Dictionary<string, string>();

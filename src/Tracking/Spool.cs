@@ -5,9 +5,9 @@ using System.Text.RegularExpressions;
 
 namespace Memopt.Tracking;
 
-/// <summary>
-/// The spools of a store: all that was ever recorded, from which everything else can be built again. A writer makes a new segment each time it begins a run. One
-/// that is complete and in the database is sealed: compressed, and moved to where no query looks for news.
+/// <summary>The spools of a store: all that was ever recorded, from which everything else can be built again. A writer
+/// makes a new segment each time it begins a run. One that is complete and in the database is sealed: compressed, and
+/// moved to where no query looks for news.
 /// </summary>
 internal sealed partial class Spool(string folder)
 {
@@ -15,7 +15,8 @@ internal sealed partial class Spool(string folder)
 
     private static readonly TimeSpan silence = TimeSpan.FromSeconds(60);
 
-    private readonly string open = Path.Combine(folder, "spool"), closed = Path.Combine(folder, "sealed");
+    private readonly string open = Path.Combine(folder, "spool"),
+        closed = Path.Combine(folder, "sealed");
 
     /// <summary>One stretch of a run's record.</summary>
     /// <param name="Run">The run's id.</param>
@@ -38,13 +39,16 @@ internal sealed partial class Spool(string folder)
             }
             var lines = new GZipStream(stream, CompressionMode.Decompress);
             var skip = new byte[1 << 16];
-            for (int read; offset > 0 && (read = lines.Read(skip, 0, (int)Math.Min(skip.Length, offset))) > 0; offset -= read)
-            {
-            }
+            for (
+                int read;
+                offset > 0 && (read = lines.Read(skip, 0, (int)Math.Min(skip.Length, offset))) > 0;
+                offset -= read
+            ) { }
             return lines;
         }
 
-        /// <summary>Whether a sealed segment has the length that its last bytes tell; .NET reads one that was cut off without a word.</summary>
+        /// <summary>Whether a sealed segment has the length that its last bytes tell; .NET reads one that was cut off
+        /// without a word.</summary>
         public bool Ends()
         {
             if (!Sealed)
@@ -53,16 +57,23 @@ internal sealed partial class Spool(string folder)
             using (var lines = Read())
             {
                 var buffer = new byte[1 << 16];
-                for (int read; (read = lines.Read(buffer)) > 0;)
+                int read;
+                while ((read = lines.Read(buffer)) > 0)
                     length += read;
             }
             return Holds(length);
         }
 
-        /// <summary>Whether the last bytes of a sealed segment tell that so many bytes are in it, counted as they count: modulo 4 GiB.</summary>
+        /// <summary>Whether the last bytes of a sealed segment tell that so many bytes are in it, counted as they
+        /// count: modulo 4 GiB.</summary>
         public bool Holds(long length)
         {
-            using var stream = new FileStream(File, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+            using var stream = new FileStream(
+                File,
+                FileMode.Open,
+                FileAccess.Read,
+                FileShare.ReadWrite | FileShare.Delete
+            );
             var told = new byte[4];
             if (stream.Length < told.Length)
                 return false;
@@ -75,13 +86,20 @@ internal sealed partial class Spool(string folder)
     /// <summary>A segment and how long it was when it was looked at.</summary>
     public sealed record PendingSegment(Segment Segment, long Length);
 
-    /// <summary>What there may be to take in, the runs that were written last first: if time is short, theirs is the news that people look for.</summary>
+    /// <summary>What there may be to take in, the runs that were written last first: if time is short, theirs is the
+    /// news that people look for.</summary>
     /// <param name="all">Whether sealed segments count, too.</param>
     /// <param name="about">Which runs are asked for: they come before all others. Null for all.</param>
     public IReadOnlyList<PendingSegment> FindPending(bool all, Predicate<string>? about = null) =>
-        [.. Segments(all).Select(segment => (Segment: segment, File: new FileInfo(segment.File))).GroupBy(one => one.Segment.Run)
-            .OrderByDescending(run => about?.Invoke(run.Key)).ThenByDescending(run => run.Max(one => one.File.LastWriteTimeUtc))
-            .SelectMany(run => run).Select(one => new PendingSegment(one.Segment, one.File.Length))];
+        [
+            .. Segments(all)
+                .Select(segment => (Segment: segment, File: new FileInfo(segment.File)))
+                .GroupBy(one => one.Segment.Run)
+                .OrderByDescending(run => about?.Invoke(run.Key))
+                .ThenByDescending(run => run.Max(one => one.File.LastWriteTimeUtc))
+                .SelectMany(run => run)
+                .Select(one => new PendingSegment(one.Segment, one.File.Length)),
+        ];
 
     public void Create()
     {
@@ -96,13 +114,28 @@ internal sealed partial class Spool(string folder)
         if (all)
         {
             // A kill while sealing leaves a segment twice; the open one is then the one that is surely whole.
-            found = found.Concat(Files(closed, "*.jsonl.gz")).GroupBy(segment => (segment.Run, segment.Number)).Select(group => group.First());
+            found = found
+                .Concat(Files(closed, "*.jsonl.gz"))
+                .GroupBy(segment => (segment.Run, segment.Number))
+                .Select(group => group.First());
         }
         return found.OrderBy(segment => segment.Run, StringComparer.Ordinal).ThenBy(segment => segment.Number).ToList();
 
-        static IEnumerable<Segment> Files(string folder, string pattern) => !Directory.Exists(folder) ? [] : Directory.EnumerateFiles(folder, pattern)
-            .Select(file => Named().Match(Path.GetFileName(file)) is { Success: true } name ? new Segment(name.Groups["run"].Value, name.Groups["n"].Success ? int.Parse(name.Groups["n"].Value) : 0, file) : null)
-            .OfType<Segment>();
+        static IEnumerable<Segment> Files(string folder, string pattern) =>
+            !Directory.Exists(folder)
+                ? []
+                : Directory
+                    .EnumerateFiles(folder, pattern)
+                    .Select(file =>
+                        Named().Match(Path.GetFileName(file)) is { Success: true } name
+                            ? new Segment(
+                                name.Groups["run"].Value,
+                                name.Groups["n"].Success ? int.Parse(name.Groups["n"].Value) : 0,
+                                file
+                            )
+                            : null
+                    )
+                    .OfType<Segment>();
     }
 
     /// <summary>A run's segment, or null when there is none of that number.</summary>
@@ -110,7 +143,8 @@ internal sealed partial class Spool(string folder)
     {
         var name = FileName(run, number);
         return File.Exists(Path.Combine(open, name)) ? new(run, number, Path.Combine(open, name))
-            : File.Exists(Path.Combine(closed, name + ".gz")) ? new(run, number, Path.Combine(closed, name + ".gz")) : null;
+            : File.Exists(Path.Combine(closed, name + ".gz")) ? new(run, number, Path.Combine(closed, name + ".gz"))
+            : null;
     }
 
     /// <summary>Whether a run's record has its first line, and that can be read.</summary>
@@ -119,7 +153,9 @@ internal sealed partial class Spool(string folder)
         try
         {
             using var lines = Find(run, 0) is { } segment ? new StreamReader(segment.Read()) : null;
-            return lines?.ReadLine() is { } line && SpoolLine.TryRead(System.Text.Encoding.UTF8.GetBytes(line), out var kind, out _, out _) && kind.SequenceEqual("begin"u8);
+            return lines?.ReadLine() is { } line
+                && SpoolLine.TryRead(System.Text.Encoding.UTF8.GetBytes(line), out var kind, out _, out _)
+                && kind.SequenceEqual("begin"u8);
         }
         catch (Exception e) when (e is InvalidDataException or EndOfStreamException)
         {
@@ -138,15 +174,24 @@ internal sealed partial class Spool(string folder)
 
     public string PathOf(string run, int number) => Path.Combine(open, FileName(run, number));
 
-    /// <summary>
-    /// Seals segments, several at once: each waits for the disk, which brings many files down in the time of one. What there is no room for stays where it is, and the
-    /// next query tries again.
+    /// <summary>Seals segments, several at once: each waits for the disk, which brings many files down in the time of
+    /// one. What there is no room for stays where it is, and the next query tries again.
     /// </summary>
     public void Seal(IReadOnlyCollection<Segment> segments)
     {
         var waiting = new ConcurrentQueue<Segment>(segments);
-        Task.WaitAll(Enumerable.Range(0, Math.Min(Sealers, segments.Count))
-            .Select(_ => Task.Factory.StartNew(Work, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default)));
+        Task.WaitAll(
+            Enumerable
+                .Range(0, Math.Min(Sealers, segments.Count))
+                .Select(_ =>
+                    Task.Factory.StartNew(
+                        Work,
+                        CancellationToken.None,
+                        TaskCreationOptions.LongRunning,
+                        TaskScheduler.Default
+                    )
+                )
+        );
 
         void Work()
         {
@@ -167,14 +212,18 @@ internal sealed partial class Spool(string folder)
     private void Seal(Segment segment)
     {
         var target = Path.Combine(closed, FileName(segment.Run, segment.Number) + ".gz");
-        Place(target, stream =>
-        {
-            using var source = segment.Read();
-            using var lines = new GZipStream(stream, CompressionLevel.Fastest, leaveOpen: true);
-            if (segment.Empty)
-                lines.Write("\n"u8);                                          // of nothing .NET makes no gzip file, but an empty one: as if it had been cut off
-            source.CopyTo(lines);
-        });
+        Place(
+            target,
+            stream =>
+            {
+                using var source = segment.Read();
+                using var lines = new GZipStream(stream, CompressionLevel.Fastest, leaveOpen: true);
+                if (segment.Empty)
+                    // of nothing .NET makes no gzip file, but an empty one: as if it had been cut off
+                    lines.Write("\n"u8);
+                source.CopyTo(lines);
+            }
+        );
         File.Delete(segment.File);
     }
 
@@ -198,9 +247,9 @@ internal sealed partial class Spool(string folder)
         File.Move(staged, target, overwrite: true);
     }
 
-    /// <summary>
-    /// Whether some process is writing the run. The lock on its side file is the sign of life: the operating system lets go of it when the process ends, however it
-    /// ends. Locks do not reach other machines on every shared file system, so one that another machine took counts while it is touched.
+    /// <summary>Whether some process is writing the run. The lock on its side file is the sign of life: the operating
+    /// system lets go of it when the process ends, however it ends. Locks do not reach other machines on every shared
+    /// file system, so one that another machine took counts while it is touched.
     /// </summary>
     public bool Alive(string run)
     {
@@ -210,7 +259,10 @@ internal sealed partial class Spool(string folder)
             using var probe = new FileStream(LockFile(run), FileMode.Open, FileAccess.Read, FileShare.Read);
             using var text = new StreamReader(probe);
             var host = text.ReadLine();
-            return !string.IsNullOrEmpty(host) && host != Environment.MachineName && LastSeen(run) is { } seen && DateTime.UtcNow - seen < silence;
+            return !string.IsNullOrEmpty(host)
+                && host != Environment.MachineName
+                && LastSeen(run) is { } seen
+                && DateTime.UtcNow - seen < silence;
         }
         catch (FileNotFoundException)
         {
@@ -223,9 +275,11 @@ internal sealed partial class Spool(string folder)
     }
 
     /// <summary>The last heartbeat of the run's writer.</summary>
-    public DateTime? LastSeen(string run) => File.Exists(LockFile(run)) ? File.GetLastWriteTimeUtc(LockFile(run)) : null;
+    public DateTime? LastSeen(string run) =>
+        File.Exists(LockFile(run)) ? File.GetLastWriteTimeUtc(LockFile(run)) : null;
 
-    /// <summary>Takes the lock that says a run is alive; throws <see cref="IOException"/> when another process has it.</summary>
+    /// <summary>Takes the lock that says a run is alive; throws <see cref="IOException"/> when another process has
+    /// it.</summary>
     public FileStream Live(string run)
     {
         var life = Opened();
@@ -237,7 +291,7 @@ internal sealed partial class Spool(string folder)
         }
         catch
         {
-            life.Dispose();                                                   // a run that could not begin must not look alive
+            life.Dispose(); // a run that could not begin must not look alive
             throw;
         }
 
@@ -251,7 +305,7 @@ internal sealed partial class Spool(string folder)
                 }
                 catch (IOException) when (attempt < 100 && File.Exists(LockFile(run)))
                 {
-                    Thread.Sleep(10);                                         // one that only looks, or adds a link, holds it for a moment
+                    Thread.Sleep(10); // one that only looks, or adds a link, holds it for a moment
                 }
             }
         }

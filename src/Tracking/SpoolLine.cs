@@ -7,7 +7,8 @@ using System.Text.Json;
 
 namespace Memopt.Tracking;
 
-/// <summary>A line of a spool: a CRC of the rest, a kind, the step a run goes on from, and JSON. What a kill left half-written fails the CRC and is passed over.</summary>
+/// <summary>A line of a spool: a CRC of the rest, a kind, the step a run goes on from, and JSON. What a kill left
+/// half-written fails the CRC and is passed over.</summary>
 internal static class SpoolLine
 {
     /// <summary>Appends a line with a body that is JSON already.</summary>
@@ -18,8 +19,17 @@ internal static class SpoolLine
         Close(target, start);
     }
 
-    /// <summary>Appends a line of values at a step: t the time, s the step, v the values by name; what JSON has no number for is a string.</summary>
-    public static void Write(ArrayBufferWriter<byte> target, string kind, int fromStep, ReadOnlySpan<(string Name, double Value)> values, long time, long step, Utf8JsonWriter json)
+    /// <summary>Appends a line of values at a step: t the time, s the step, v the values by name; what JSON has no
+    /// number for is a string.</summary>
+    public static void Write(
+        ArrayBufferWriter<byte> target,
+        string kind,
+        int fromStep,
+        ReadOnlySpan<(string Name, double Value)> values,
+        long time,
+        long step,
+        Utf8JsonWriter json
+    )
     {
         var start = Open(target, kind, fromStep);
         json.Reset(target);
@@ -61,11 +71,20 @@ internal static class SpoolLine
     }
 
     /// <summary>Takes a line apart; false when it is torn.</summary>
-    public static bool TryRead(ReadOnlySpan<byte> line, out ReadOnlySpan<byte> kind, out int fromStep, out ReadOnlySpan<byte> body)
+    public static bool TryRead(
+        ReadOnlySpan<byte> line,
+        out ReadOnlySpan<byte> kind,
+        out int fromStep,
+        out ReadOnlySpan<byte> body
+    )
     {
         kind = body = default;
         fromStep = 0;
-        if (line.Length < 14 || !System.Buffers.Text.Utf8Parser.TryParse(line[..8], out uint crc, out var used, 'x') || used != 8)
+        if (
+            line.Length < 14
+            || !System.Buffers.Text.Utf8Parser.TryParse(line[..8], out uint crc, out var used, 'x')
+            || used != 8
+        )
             return false;
         var rest = line[9..];
         if (Crc32.HashToUInt32(rest) != crc)

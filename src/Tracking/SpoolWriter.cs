@@ -4,9 +4,9 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Memopt.Tracking;
 
-/// <summary>
-/// Writes one segment of a run's spool and shows that the run is alive. The file is at every moment the beginning of what was to be written: a line that did not get
-/// through waits in memory before the next. Secrets are taken out of everything that is written.
+/// <summary>Writes one segment of a run's spool and shows that the run is alive. The file is at every moment the
+/// beginning of what was to be written: a line that did not get through waits in memory before the next. Secrets are
+/// taken out of everything that is written.
 /// </summary>
 internal sealed class SpoolWriter : IRunWriter
 {
@@ -24,20 +24,40 @@ internal sealed class SpoolWriter : IRunWriter
     private readonly ITimer heart;
     private long position;
     private int lost;
-    private bool unflushed, disposed;
+    private bool unflushed,
+        disposed;
 
     /// <param name="spool">Where.</param>
     /// <param name="start">What the run begins with.</param>
     /// <param name="fromStep">The step it goes on from.</param>
     /// <param name="clock">Time of points and of the heartbeat.</param>
     /// <param name="write">Puts bytes into the file at a place; a test's disk may be full.</param>
-    public SpoolWriter(Spool spool, RunStart start, int fromStep, TimeProvider clock, Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? write = null)
-        : this(spool, start.Id, clock, write, writer => writer.Write("begin", Secrets.Redact(start), fromStep, flush: true))
+    public SpoolWriter(
+        Spool spool,
+        RunStart start,
+        int fromStep,
+        TimeProvider clock,
+        Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? write = null
+    )
+        : this(
+            spool,
+            start.Id,
+            clock,
+            write,
+            writer => writer.Write("begin", Secrets.Redact(start), fromStep, flush: true)
+        )
     {
+        // All is in the other constructor.
     }
 
     /// <summary>Adds to a run without changing how it stands.</summary>
-    public SpoolWriter(Spool spool, string run, TimeProvider clock, Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? write = null, Action<SpoolWriter>? begin = null)
+    public SpoolWriter(
+        Spool spool,
+        string run,
+        TimeProvider clock,
+        Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? write = null,
+        Action<SpoolWriter>? begin = null
+    )
     {
         this.clock = clock;
         this.write = write ?? ((handle, bytes, at) => RandomAccess.Write(handle, bytes.Span, at));
@@ -52,7 +72,7 @@ internal sealed class SpoolWriter : IRunWriter
         {
             file?.Dispose();
             if (path is not null && file is not null)
-                File.Delete(path);                                            // a run that could not begin leaves nothing
+                File.Delete(path); // a run that could not begin leaves nothing
             life.Dispose();
             throw;
         }
@@ -73,7 +93,11 @@ internal sealed class SpoolWriter : IRunWriter
     {
         lock (gate)
         {
-            Values(row.Step, clock.GetUtcNow(), [.. row.Values.Select(value => (Run.EvalPrefix + value.Key, value.Value))]);
+            Values(
+                row.Step,
+                clock.GetUtcNow(),
+                [.. row.Values.Select(value => (Run.EvalPrefix + value.Key, value.Value))]
+            );
             Send(flush: true);
         }
     }
@@ -87,15 +111,33 @@ internal sealed class SpoolWriter : IRunWriter
         }
     }
 
-    public void Append(RunEvent happened) => Write("event", happened with { Text = Secrets.Redact(happened.Text) }, flush: true);
+    public void Append(RunEvent happened) =>
+        Write("event", happened with { Text = Secrets.Redact(happened.Text) }, flush: true);
 
     public void Param(string name, string value) => Write("param", new Named(name, Secrets.Redact(name, value)));
 
-    public void Tag(string name, string? value) => Write("tag", new Named(name, value is null ? null : Secrets.Redact(name, value)));
+    public void Tag(string name, string? value) =>
+        Write("tag", new Named(name, value is null ? null : Secrets.Redact(name, value)));
 
-    public void Link(ArtifactLink artifact) => Write("artifact", artifact with { Path = artifact.Path is null ? null : Secrets.Redact(artifact.Path) }, flush: true);
+    public void Link(ArtifactLink artifact) =>
+        Write(
+            "artifact",
+            artifact with
+            {
+                Path = artifact.Path is null ? null : Secrets.Redact(artifact.Path),
+            },
+            flush: true
+        );
 
-    public void End(Outcome outcome) => Write("end", outcome with { Reason = outcome.Reason is null ? null : Secrets.Redact(outcome.Reason) }, flush: true);
+    public void End(Outcome outcome) =>
+        Write(
+            "end",
+            outcome with
+            {
+                Reason = outcome.Reason is null ? null : Secrets.Redact(outcome.Reason),
+            },
+            flush: true
+        );
 
     public void Dispose()
     {
@@ -115,7 +157,7 @@ internal sealed class SpoolWriter : IRunWriter
             }
             file.Dispose();
             json.Dispose();
-            life.Dispose();                                                   // last: from here on the run is not alive
+            life.Dispose(); // last: from here on the run is not alive
         }
     }
 
@@ -157,10 +199,18 @@ internal sealed class SpoolWriter : IRunWriter
                 if (lost > 0)
                 {
                     var text = $"{lost} records were lost while {path} could not be written";
-                    SpoolLine.Write(lines, "event", 0, JsonSerializer.SerializeToUtf8Bytes(new RunEvent(clock.GetUtcNow(), 0, "tracking", text), LiteRunStore.Json));
+                    SpoolLine.Write(
+                        lines,
+                        "event",
+                        0,
+                        JsonSerializer.SerializeToUtf8Bytes(
+                            new RunEvent(clock.GetUtcNow(), 0, "tracking", text),
+                            LiteRunStore.Json
+                        )
+                    );
                     lost = 0;
                 }
-                write(file, lines.WrittenMemory, position);                   // one write: the kernel has it when this returns
+                write(file, lines.WrittenMemory, position); // one write: the kernel has it when this returns
                 position += lines.WrittenCount;
                 lines.ResetWrittenCount();
                 unflushed = true;
@@ -173,11 +223,16 @@ internal sealed class SpoolWriter : IRunWriter
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new TrackingException($"The run cannot be recorded in {path}: {e.Message} {(lines.WrittenCount == 0 ? "It may not survive a loss of power." : $"{lines.WrittenCount:N0} bytes wait in memory.")}", e);
+            var state =
+                lines.WrittenCount == 0
+                    ? "It may not survive a loss of power."
+                    : $"{lines.WrittenCount:N0} bytes wait in memory.";
+            throw new TrackingException($"The run cannot be recorded in {path}: {e.Message} {state}", e);
         }
     }
 
-    /// <summary>Each second: what waits goes out, what is out goes to the disk, and the lock's file shows that the run is alive.</summary>
+    /// <summary>Each second: what waits goes out, what is out goes to the disk, and the lock's file shows that the run
+    /// is alive.</summary>
     private void Beat()
     {
         try
@@ -193,9 +248,10 @@ internal sealed class SpoolWriter : IRunWriter
                     return;
                 unflushed = false;
             }
-            RandomAccess.FlushToDisk(file);                                   // outside the gate: the training does not wait for the disk
+            RandomAccess.FlushToDisk(file); // outside the gate: the training does not wait for the disk
         }
-        catch (Exception e) when (e is TrackingException or IOException or UnauthorizedAccessException or ObjectDisposedException)
+        catch (Exception e)
+            when (e is TrackingException or IOException or UnauthorizedAccessException or ObjectDisposedException)
         {
             // The next call says so.
         }

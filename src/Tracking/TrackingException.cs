@@ -6,9 +6,11 @@ public class TrackingException(string message, Exception? inner = null) : Except
     /// <summary>The next command that fixes the fault; null where none does.</summary>
     public string? Next { get; init; }
 
-    /// <summary>False when what was named is wrong, an id, a name, a place or a file; true when it was in order and could not be read or written.</summary>
+    /// <summary>False when what was named is wrong, an id, a name, a place or a file; true when it was in order and
+    /// could not be read or written.</summary>
     public bool Failed { get; init; } = true;
 
-    /// <summary>Whether the same may succeed later with nothing done: the network is away, or the service busy.</summary>
+    /// <summary>Whether the same may succeed later with nothing done: the network is away, or the service
+    /// busy.</summary>
     public bool IsTransient { get; init; }
 }

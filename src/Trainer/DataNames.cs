@@ -13,13 +13,32 @@ internal static class DataNames
         [".parquet"] = DataFormat.Parquet,
     };
 
-    /// <summary>The format that a name ends in, behind <c>.gz</c>, <c>.br</c> or <c>.zst</c>; null when it says nothing.</summary>
-    public static DataFormat? Format(string path) => formats.TryGetValue(Path.GetExtension(Compression(path) is null ? path : path[..^Path.GetExtension(path).Length]), out var format) ? format : null;
+    /// <summary>The format that a name ends in, behind <c>.gz</c>, <c>.br</c> or <c>.zst</c>; null when it says
+    /// nothing.</summary>
+    public static DataFormat? Format(string path) =>
+        formats.TryGetValue(
+            Path.GetExtension(Compression(path) is null ? path : path[..^Path.GetExtension(path).Length]),
+            out var format
+        )
+            ? format
+            : null;
 
     /// <summary><c>.gz</c>, <c>.br</c>, <c>.zst</c>, or null.</summary>
-    public static string? Compression(string path) => Path.GetExtension(path).ToLowerInvariant() is (".gz" or ".br" or ".zst") and var extension ? extension : null;
+    public static string? Compression(string path) =>
+        Path.GetExtension(path).ToLowerInvariant() is (".gz" or ".br" or ".zst") and var extension ? extension : null;
 
     /// <summary>Whether a name says that a file is an archive, or compressed otherwise.</summary>
     public static bool IsPacked(string path) =>
-        Path.GetExtension(Compression(path) is null ? path : path[..^Path.GetExtension(path).Length]).ToLowerInvariant() is ".bz2" or ".xz" or ".lzma" or ".lz4" or ".zip" or ".7z" or ".rar" or ".tar" or ".tgz" or ".tbz" or ".txz";
+        Path.GetExtension(Compression(path) is null ? path : path[..^Path.GetExtension(path).Length]).ToLowerInvariant()
+            is ".bz2"
+                or ".xz"
+                or ".lzma"
+                or ".lz4"
+                or ".zip"
+                or ".7z"
+                or ".rar"
+                or ".tar"
+                or ".tgz"
+                or ".tbz"
+                or ".txz";
 }

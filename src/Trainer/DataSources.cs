@@ -3,7 +3,8 @@ namespace Memopt.Trainer;
 /// <summary>How the rows of a file are written down.</summary>
 public enum DataFormat
 {
-    [Alias("ndjson", "jsonlines")] Jsonl,
+    [Alias("ndjson", "jsonlines")]
+    Jsonl,
     Json,
     Csv,
     Tsv,

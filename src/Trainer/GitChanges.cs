@@ -3,27 +3,54 @@ using Memopt.Tracking;
 
 namespace Memopt.Trainer;
 
-/// <summary>What of a folder's repository is in no commit, as a patch that <c>git apply</c> takes unless a secret was replaced in it.</summary>
+/// <summary>What of a folder's repository is in no commit, as a patch that <c>git apply</c> takes unless a secret was
+/// replaced in it.</summary>
 internal static class GitChanges
 {
-    private const int most = 4 << 20, mostOfFile = 256 << 10;
+    private const int most = 4 << 20,
+        mostOfFile = 256 << 10;
 
-    /// <summary>
-    /// The diff of the repository against its commit, and behind it the folder's own untracked text files up to 256 KiB; 4 MiB in all, secrets replaced. What is left out is named. Null
-    /// when there is nothing, outside a repository, and without git.
+    /// <summary>The diff of the repository against its commit, and behind it the folder's own untracked text files up
+    /// to 256 KiB; 4 MiB in all, secrets replaced. What is left out is named. Null when there is nothing, outside a
+    /// repository, and without git.
     /// </summary>
     public static string? Of(string folder)
     {
-        if (Git.In(folder) is not { } git || git.Ask("rev-parse", "--show-toplevel")?.TrimEnd('\n') is not { } root
+        if (
+            Git.In(folder) is not { } git
+            || git.Ask("rev-parse", "--show-toplevel")?.TrimEnd('\n') is not { } root
             // A stranger's configuration can name any folder as the one that is tracked.
             || !Path.Exists(Path.Combine(root, ".git"))
-            || git.Ask("diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short", "--ignore-submodules=dirty") is not { } diff)
+            || git.Ask(
+                "diff",
+                "HEAD",
+                "--no-color",
+                "--no-ext-diff",
+                "--no-textconv",
+                "--submodule=short",
+                "--ignore-submodules=dirty"
+            )
+                is not { } diff
+        )
         {
             return null;
         }
         var text = new StringBuilder(diff);
         var leftOut = new List<string>();
-        foreach (var name in (git.Ask("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", ".", ":(exclude,glob)**/.memopt/**") ?? "").Split('\0', StringSplitOptions.RemoveEmptyEntries))
+        foreach (
+            var name in (
+                git.Ask(
+                    "ls-files",
+                    "--others",
+                    "--exclude-standard",
+                    "--full-name",
+                    "-z",
+                    "--",
+                    ".",
+                    ":(exclude,glob)**/.memopt/**"
+                ) ?? ""
+            ).Split('\0', StringSplitOptions.RemoveEmptyEntries)
+        )
         {
             if (text.Length < most && Text(Path.Combine(root, name)) is { } content)
                 Append(text, name, content);
@@ -32,8 +59,12 @@ internal static class GitChanges
         }
         if (text.Length == 0 && leftOut.Count == 0)
             return null;
-        var patch = Secrets.RedactLines(text.Length <= most ? text.ToString() : text.ToString(0, most) + "\n# cut off here\n");
-        return leftOut.Count == 0 ? patch : patch + string.Concat(leftOut.Take(1000).Select(name => $"# untracked, not in here: {name}\n"));
+        var patch = Secrets.RedactLines(
+            text.Length <= most ? text.ToString() : text.ToString(0, most) + "\n# cut off here\n"
+        );
+        return leftOut.Count == 0
+            ? patch
+            : patch + string.Concat(leftOut.Take(1000).Select(name => $"# untracked, not in here: {name}\n"));
     }
 
     /// <summary>A small text file, or null.</summary>

@@ -3,7 +3,8 @@ using System.Text.RegularExpressions;
 
 namespace Memopt.Trainer;
 
-/// <summary>Globs over paths with slashes: <c>*</c> and <c>?</c> within a name, <c>**</c> over folders, <c>[…]</c> one of some characters.</summary>
+/// <summary>Globs over paths with slashes: <c>*</c> and <c>?</c> within a name, <c>**</c> over folders, <c>[…]</c> one
+/// of some characters.</summary>
 internal static class Glob
 {
     private const int Longest = 4_096;
@@ -13,7 +14,11 @@ internal static class Glob
     public static Regex Of(string glob)
     {
         if (glob.Length > Longest)
-            throw new UserFault("A glob is too long.", found: $"{glob.Length:N0} characters, at most {Longest:N0}", next: "name a folder");
+            throw new UserFault(
+                "A glob is too long.",
+                found: $"{glob.Length:N0} characters, at most {Longest:N0}",
+                next: "name a folder"
+            );
         var form = new StringBuilder("^");
         for (var i = 0; i < glob.Length; i++)
         {
@@ -23,9 +28,22 @@ internal static class Glob
             else if (string.CompareOrdinal(glob, i, "**", 0, 2) == 0)
                 (_, i) = (form.Append(".*"), i + 1);
             else if (end > i + 1)
-                (_, i) = (form.Append('[').Append(glob[i + 1] == '!' ? "^" : "").Append(Regex.Escape(glob[(glob[i + 1] == '!' ? i + 2 : i + 1)..end])).Append(']'), end);
+                (_, i) = (
+                    form.Append('[')
+                        .Append(glob[i + 1] == '!' ? "^" : "")
+                        .Append(Regex.Escape(glob[(glob[i + 1] == '!' ? i + 2 : i + 1)..end]))
+                        .Append(']'),
+                    end
+                );
             else
-                form.Append(glob[i] switch { '*' => "[^/]*", '?' => "[^/]", var other => Regex.Escape(other.ToString()) });
+                form.Append(
+                    glob[i] switch
+                    {
+                        '*' => "[^/]*",
+                        '?' => "[^/]",
+                        var other => Regex.Escape(other.ToString()),
+                    }
+                );
         }
         try
         {

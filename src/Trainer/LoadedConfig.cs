@@ -7,7 +7,14 @@ namespace Memopt.Trainer;
 /// <param name="Json">All settings as JSON, defaults written out.</param>
 /// <param name="Hash">sha256 of the pinned settings.</param>
 /// <param name="Overrides">What the command line changed.</param>
-public sealed record LoadedConfig(RunConfig Config, string File, string Folder, string Json, string Hash, IReadOnlyList<Override> Overrides)
+public sealed record LoadedConfig(
+    RunConfig Config,
+    string File,
+    string Folder,
+    string Json,
+    string Hash,
+    IReadOnlyList<Override> Overrides
+)
 {
     /// <summary>A path of the config as a full path.</summary>
     public string Full(string path) => Path.GetFullPath(Path.Combine(Folder, path));

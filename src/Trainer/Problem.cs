@@ -8,11 +8,23 @@ namespace Memopt.Trainer;
 /// <param name="Column">Column from 1; 0 when unknown.</param>
 /// <param name="Code">Stable diagnostic code, <c>MEMOPT0001</c> and on: docs/diagnostics.md has them all.</param>
 /// <param name="Warning">Whether one can go on all the same.</param>
-public sealed record Problem(string Path, string Message, string? File = null, int Line = 0, int Column = 0, string Code = "MEMOPT0001", bool Warning = false)
+public sealed record Problem(
+    string Path,
+    string Message,
+    string? File = null,
+    int Line = 0,
+    int Column = 0,
+    string Code = "MEMOPT0001",
+    bool Warning = false
+)
 {
     /// <summary>A message says of the setting what it is, or is a sentence of its own.</summary>
-    private string Text => Message.Length > 0 && char.IsUpper(Message[0]) && Path.Length > 0 ? $"{Path}: {Message}" : $"{Path} {Message}";
+    private string Text =>
+        Message.Length > 0 && char.IsUpper(Message[0]) && Path.Length > 0 ? $"{Path}: {Message}" : $"{Path} {Message}";
 
-    /// <summary>The form that MSBuild and editors read: <c>file(line,column): error CODE: text</c>, on one line.</summary>
-    public override string ToString() => $"{(File is null ? "memopt" : Line > 0 ? $"{File}({Line},{Math.Max(1, Column)})" : File)}: {(Warning ? "warning" : "error")} {Code}: {Text.Trim().ReplaceLineEndings(" ")}";
+    /// <summary>The form that MSBuild and editors read: <c>file(line,column): error CODE: text</c>, on one
+    /// line.</summary>
+    public override string ToString() =>
+        $"{(File is null ? "memopt" : Line > 0 ? $"{File}({Line},{Math.Max(1, Column)})" : File)}: "
+        + $"{(Warning ? "warning" : "error")} {Code}: {Text.Trim().ReplaceLineEndings(" ")}";
 }

@@ -6,9 +6,8 @@ namespace Memopt.Trainer;
 /// <summary>What JSON of strangers is checked for before it is parsed.</summary>
 internal static class StrictJson
 {
-    /// <summary>
-    /// Finds half of a surrogate pair, and bytes that are no UTF-8, in the texts and names of a JSON text. A document that has
-    /// one parses, and throws an <see cref="InvalidOperationException"/> when the text is asked for.
+    /// <summary>Finds half of a surrogate pair, and bytes that are no UTF-8, in the texts and names of a JSON text. A
+    /// document that has one parses, and throws an <see cref="InvalidOperationException"/> when the text is asked for.
     /// </summary>
     /// <param name="text">JSON in UTF-8.</param>
     /// <param name="mostValues">Most values and names.</param>
@@ -23,11 +22,15 @@ internal static class StrictJson
         {
             while (reader.Read())
             {
-                if (++values > mostValues) throw new JsonException($"more than {mostValues:N0} values");
+                if (++values > mostValues)
+                    throw new JsonException($"more than {mostValues:N0} values");
                 if (reader.TokenType == JsonTokenType.PropertyName && reader.CurrentDepth == 1)
                     key = reader.GetString();
-                else if (reader.TokenType is JsonTokenType.String or JsonTokenType.PropertyName && reader.ValueSpan.IndexOf("\\u"u8) >= 0)
-                    reader.GetString();                                        // only an escape can be half of a pair; rows are read here
+                else if (
+                    reader.TokenType is JsonTokenType.String or JsonTokenType.PropertyName
+                    && reader.ValueSpan.IndexOf("\\u"u8) >= 0
+                )
+                    reader.GetString(); // only an escape can be half of a pair; rows are read here
             }
         }
         catch (InvalidOperationException error)

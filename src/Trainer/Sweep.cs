@@ -10,9 +10,17 @@ using Memopt.Tracking;
 namespace Memopt.Trainer;
 
 /// <summary>How a sweep goes over its parameters: every combination, or some drawn by chance.</summary>
-public enum SweepMethod { Grid, Random }
+public enum SweepMethod
+{
+    Grid,
+    Random,
+}
 
-public enum SweepGoal { Minimize, Maximize }
+public enum SweepGoal
+{
+    Minimize,
+    Maximize,
+}
 
 /// <summary>What a sweep file says: a config, and settings of it to try.</summary>
 public sealed record Sweep
@@ -40,24 +48,50 @@ public sealed record Sweep
 
     internal const int Most = 10_000;
 
-    /// <summary>The combinations, from nothing but what the file says: a grid's last setting changes fastest; a draw depends on seed, number and setting alone.</summary>
+    /// <summary>The combinations, from nothing but what the file says: a grid's last setting changes fastest; a draw
+    /// depends on seed, number and setting alone.</summary>
     internal IEnumerable<IReadOnlyList<KeyValuePair<string, string>>> Combine()
     {
         var parameters = Parameters.List;
         if (Method == SweepMethod.Grid)
         {
-            IEnumerable<IReadOnlyList<KeyValuePair<string, string>>> all = [[]];
-            return parameters.Aggregate(all, (before, parameter) => before.SelectMany(some => parameter.Values.Select(value => (IReadOnlyList<KeyValuePair<string, string>>)[.. some, new(parameter.Setting, value)])));
+            IEnumerable<IReadOnlyList<KeyValuePair<string, string>>> all =
+            [
+                [],
+            ];
+            return parameters.Aggregate(
+                all,
+                (before, parameter) =>
+                    before.SelectMany(some =>
+                        parameter.Values.Select(value =>
+                            (IReadOnlyList<KeyValuePair<string, string>>)[.. some, new(parameter.Setting, value)]
+                        )
+                    )
+            );
         }
         // What is drawn twice counts once; a few values may not have as many combinations as were asked for.
-        return Enumerable.Range(0, 20 * Count!.Value)
-            .Select(number => (IReadOnlyList<KeyValuePair<string, string>>)[.. parameters.Select(parameter => new KeyValuePair<string, string>(parameter.Setting, parameter.Draw(Chance(number, parameter.Setting))))])
-            .DistinctBy(settings => string.Join(' ', settings)).Take(Count.Value);
+        return Enumerable
+            .Range(0, 20 * Count!.Value)
+            .Select(number =>
+                (IReadOnlyList<KeyValuePair<string, string>>)
+                    [
+                        .. parameters.Select(parameter => new KeyValuePair<string, string>(
+                            parameter.Setting,
+                            parameter.Draw(Chance(number, parameter.Setting))
+                        )),
+                    ]
+            )
+            .DistinctBy(settings => string.Join(' ', settings))
+            .Take(Count.Value);
     }
 
     /// <summary>From 0 to below 1.</summary>
     private double Chance(int number, string setting) =>
-        (BitConverter.ToUInt64(SHA256.HashData(Encoding.UTF8.GetBytes(FormattableString.Invariant($"{Seed}/{number}/{setting}")))) >> 11) * Math.ScaleB(1, -53);
+        (
+            BitConverter.ToUInt64(
+                SHA256.HashData(Encoding.UTF8.GetBytes(FormattableString.Invariant($"{Seed}/{number}/{setting}")))
+            ) >> 11
+        ) * Math.ScaleB(1, -53);
 }
 
 /// <summary>The settings that a sweep tries, in the order of the file.</summary>
@@ -76,10 +110,12 @@ public sealed record SweepParameter(string Setting, IReadOnlyList<string> Values
 /// <summary>One combination of a sweep.</summary>
 /// <param name="Number">From 1.</param>
 /// <param name="Settings">What it sets, values as JSON.</param>
-/// <param name="Identity">What it trains and how that is judged: sha256 of the config's pinned settings, and those of its own that are not pinned, such as data.eval.</param>
+/// <param name="Identity">What it trains and how that is judged: sha256 of the config's pinned settings, and those of
+/// its own that are not pinned, such as data.eval.</param>
 public sealed record Combination(int Number, IReadOnlyList<KeyValuePair<string, string>> Settings, string Identity)
 {
-    public override string ToString() => string.Join("  ", Settings.Select(setting => $"{setting.Key}={Secrets.Redact(setting.Key, setting.Value)}"));
+    public override string ToString() =>
+        string.Join("  ", Settings.Select(setting => $"{setting.Key}={Secrets.Redact(setting.Key, setting.Value)}"));
 }
 
 /// <summary>A sweep that was read and holds together.</summary>
@@ -88,7 +124,13 @@ public sealed record Combination(int Number, IReadOnlyList<KeyValuePair<string, 
 /// <param name="Base">The config that all combinations start from.</param>
 /// <param name="Json">The file without comments.</param>
 /// <param name="Combinations">In the order in which they are trained.</param>
-public sealed record LoadedSweep(Sweep Sweep, string File, LoadedConfig Base, string Json, IReadOnlyList<Combination> Combinations)
+public sealed record LoadedSweep(
+    Sweep Sweep,
+    string File,
+    LoadedConfig Base,
+    string Json,
+    IReadOnlyList<Combination> Combinations
+)
 {
     /// <summary>The name of the file without its ending.</summary>
     public string Name => Path.GetFileNameWithoutExtension(File);
@@ -96,11 +138,16 @@ public sealed record LoadedSweep(Sweep Sweep, string File, LoadedConfig Base, st
 
 public static partial class RunConfigFile
 {
-    /// <summary>A sweep file, or every problem of it at once with line and column; settings that cannot go together in a combination included.</summary>
+    /// <summary>A sweep file, or every problem of it at once with line and column; settings that cannot go together in
+    /// a combination included.</summary>
     public static LoadedSweep ReadSweep(string path)
     {
         if (!File.Exists(path))
-            throw new UserFault($"{path} is missing.", found: $"no such file in {Path.GetDirectoryName(Path.GetFullPath(path))}", next: "docs/sweeps.md shows one");
+            throw new UserFault(
+                $"{path} is missing.",
+                found: $"no such file in {Path.GetDirectoryName(Path.GetFullPath(path))}",
+                next: "docs/sweeps.md shows one"
+            );
         const string next = "docs/sweeps.md has what a sweep file may say";
         var reading = new ConfigReader(path);
         var sweep = reading.Root(UntrustedFile.ReadAllBytes(path, UntrustedFile.Settings), new Sweep());
@@ -114,9 +161,22 @@ public static partial class RunConfigFile
                 reading.Locate("method", "random needs count", "MEMOPT0006");
             if (sweep.Method == SweepMethod.Grid && sweep.Count is not null)
                 reading.Locate("count", "is for method random", "MEMOPT0006");
-            foreach (var parameter in parameters.Where(parameter => sweep.Method == SweepMethod.Grid && parameter.Range is not null))
-                reading.Locate($"parameters/{parameter.Setting}", "a grid needs a list of values, or \"points\" in the range", "MEMOPT0006");
-            if (sweep.Method == SweepMethod.Grid && parameters.Aggregate(1.0, (product, parameter) => product * parameter.Values.Count) is > Sweep.Most and var many)
+            foreach (
+                var parameter in parameters.Where(parameter =>
+                    sweep.Method == SweepMethod.Grid && parameter.Range is not null
+                )
+            )
+                reading.Locate(
+                    $"parameters/{parameter.Setting}",
+                    "a grid needs a list of values, or \"points\" in the range",
+                    "MEMOPT0006"
+                );
+            if (
+                sweep.Method == SweepMethod.Grid
+                && parameters.Aggregate(1.0, (product, parameter) => product * parameter.Values.Count)
+                    is > Sweep.Most
+                        and var many
+            )
                 reading.Locate("parameters", $"make {many:N0} combinations, at most {Sweep.Most:N0}", "MEMOPT0004");
             if (!File.Exists(file))
                 reading.Locate("config", $"\"{sweep.Config}\" is not a file", "MEMOPT0005");
@@ -132,19 +192,45 @@ public static partial class RunConfigFile
             {
                 var effective = Read(file, [.. settings.Select(setting => $"{setting.Key}={setting.Value}")]);
                 var pinned = Flat(Write(effective.Config, pinnedOnly: true));
-                var free = settings.Where(setting => !pinned.ContainsKey(setting.Key)).Select(setting => $"{setting.Key}={Secrets.Redact(setting.Key, setting.Value)}").Order(StringComparer.Ordinal);
+                var free = settings
+                    .Where(setting => !pinned.ContainsKey(setting.Key))
+                    .Select(setting => $"{setting.Key}={Secrets.Redact(setting.Key, setting.Value)}")
+                    .Order(StringComparer.Ordinal);
                 combinations.Add(combination with { Identity = string.Join('\n', [effective.Hash, .. free]) });
-                if (combinations.Count == 1 && sweep.Metric.StartsWith("eval_", StringComparison.Ordinal) && effective.Config.Data is { Eval: null, EvalShare: 0 })
-                    reading.Locate("metric", $"{sweep.Metric} needs data.eval or data.evalShare in {sweep.Config}", "MEMOPT0006");
+                if (
+                    combinations.Count == 1
+                    && sweep.Metric.StartsWith("eval_", StringComparison.Ordinal)
+                    && effective.Config.Data is { Eval: null, EvalShare: 0 }
+                )
+                    reading.Locate(
+                        "metric",
+                        $"{sweep.Metric} needs data.eval or data.evalShare in {sweep.Config}",
+                        "MEMOPT0006"
+                    );
             }
             catch (UserFault fault) when (fault.Problems.Count > 0)
             {
                 foreach (var problem in fault.Problems)
-                    reading.Locate("parameters", $"combination {combination.Number} ({combination}): {problem.Path} {problem.Message}", problem.Code);
+                    reading.Locate(
+                        "parameters",
+                        $"combination {combination.Number} ({combination}): {problem.Path} {problem.Message}",
+                        problem.Code
+                    );
             }
         }
         reading.Throw(next);
-        return new(sweep, path, config, JsonNode.Parse(reading.Text, documentOptions: new() { CommentHandling = JsonCommentHandling.Skip, AllowTrailingCommas = true })!.ToJsonString(), combinations);
+        return new(
+            sweep,
+            path,
+            config,
+            JsonNode
+                .Parse(
+                    reading.Text,
+                    documentOptions: new() { CommentHandling = JsonCommentHandling.Skip, AllowTrailingCommas = true }
+                )!
+                .ToJsonString(),
+            combinations
+        );
     }
 
     private sealed partial class ConfigReader
@@ -166,7 +252,12 @@ public static partial class RunConfigFile
                 else if (list.Any(other => other.Setting == name))
                     At(ref reader, $"{path}.{name}", "is written twice", "MEMOPT0002");
                 else if (name is "tracking.store" or "tracking.artifacts")
-                    At(ref reader, $"{path}.{name}", "cannot be swept: the runs of a sweep are kept together", "MEMOPT0006");
+                    At(
+                        ref reader,
+                        $"{path}.{name}",
+                        "cannot be swept: the runs of a sweep are kept together",
+                        "MEMOPT0006"
+                    );
                 reader.Read();
                 if (Problems.Count > before)
                 {
@@ -200,7 +291,8 @@ public static partial class RunConfigFile
             }
             var type = Nullable.GetUnderlyingType(setting.PropertyType) ?? setting.PropertyType;
             var before = Problems.Count;
-            double? min = null, max = null;
+            double? min = null,
+                max = null;
             var (log, points) = (false, (int?)null);
             while (reader.Read() && reader.TokenType != JsonTokenType.EndObject)
             {
@@ -219,17 +311,32 @@ public static partial class RunConfigFile
                     case "log" when reader.TokenType is JsonTokenType.True or JsonTokenType.False:
                         log = reader.GetBoolean();
                         continue;
-                    case "points" when reader.TokenType == JsonTokenType.Number && reader.TryGetInt32(out var number) && number is >= 2 and <= Sweep.Most:
+                    case "points"
+                        when reader.TokenType == JsonTokenType.Number
+                            && reader.TryGetInt32(out var number)
+                            && number is >= 2 and <= Sweep.Most:
                         points = number;
                         continue;
-                    case "min" or "max": wanted = "a number"; break;
-                    case "log": wanted = "true or false"; break;
-                    case "points": wanted = "a whole number from 2"; break;
+                    case "min" or "max":
+                        wanted = "a number";
+                        break;
+                    case "log":
+                        wanted = "true or false";
+                        break;
+                    case "points":
+                        wanted = "a whole number from 2";
+                        break;
                 }
                 if (wanted.Length > 0)
                     At(ref reader, $"{path}.{key}", $"must be {wanted}, found {Found(ref reader)}", "MEMOPT0003");
                 else
-                    Problem($"{path}.{key}", $"is not a part of a range{Like(key, rangeKeys)}", place.Line, place.Column, "MEMOPT0002");
+                    Problem(
+                        $"{path}.{key}",
+                        $"is not a part of a range{Like(key, rangeKeys)}",
+                        place.Line,
+                        place.Column,
+                        "MEMOPT0002"
+                    );
                 reader.Skip();
             }
             if (Problems.Count > before)
@@ -243,8 +350,17 @@ public static partial class RunConfigFile
             if (Problems.Count > before)
                 return null;
             var range = new SweepRange(min!.Value, max!.Value, log, type == typeof(int));
-            return points is null ? new(name, [], range)
-                : new(name, [.. Enumerable.Range(0, points.Value).Select(point => range.At(point / (points.Value - 1.0))).Distinct()]);
+            return points is null
+                ? new(name, [], range)
+                : new(
+                    name,
+                    [
+                        .. Enumerable
+                            .Range(0, points.Value)
+                            .Select(point => range.At(point / (points.Value - 1.0)))
+                            .Distinct(),
+                    ]
+                );
         }
 
         /// <summary>A value as JSON, tried on the setting it is for.</summary>

@@ -9,7 +9,8 @@ namespace Memopt.Trainer;
 /// </summary>
 public static partial class UntrustedFile
 {
-    /// <summary>config.json, adapter_config.json, tokenizer_config.json, memopt.json; the longest known is 1.2 MB.</summary>
+    /// <summary>config.json, adapter_config.json, tokenizer_config.json, memopt.json; the longest known is 1.2
+    /// MB.</summary>
     public const int Settings = 8 << 20;
 
     /// <summary>A chat template or a data set's card; the longest known is 20 KB.</summary>
@@ -35,10 +36,14 @@ public static partial class UntrustedFile
             filled += count;
             if (filled > limit)
             {
-                throw new UserFault($"{file} is longer than such a file may be.", found: $"more than {limit >> 20} MiB",
-                    next: "docs/security.md lists the limits; check what the file is");
+                throw new UserFault(
+                    $"{file} is longer than such a file may be.",
+                    found: $"more than {limit >> 20} MiB",
+                    next: "docs/security.md lists the limits; check what the file is"
+                );
             }
-            if (filled == bytes.Length) Array.Resize(ref bytes, (int)Math.Min(2L * filled, limit + 1L));
+            if (filled == bytes.Length)
+                Array.Resize(ref bytes, (int)Math.Min(2L * filled, limit + 1L));
         }
         return bytes[..filled];
     }
@@ -55,18 +60,24 @@ public static partial class UntrustedFile
     /// <exception cref="UserFault">It is a pipe, a device, a socket or a folder.</exception>
     public static void Check(string file)
     {
-        if (Kind(file) is not { } kind) return;
+        if (Kind(file) is not { } kind)
+            return;
         var target = File.ResolveLinkTarget(file, returnFinalTarget: true)?.FullName;
-        throw new UserFault($"{file} is not a regular file.", found: target is null ? kind : $"a link to {target}, {kind}",
-            next: "put the file itself there");
+        throw new UserFault(
+            $"{file} is not a regular file.",
+            found: target is null ? kind : $"a link to {target}, {kind}",
+            next: "put the file itself there"
+        );
     }
 
     private static string? Kind(string file)
     {
-        if (!OperatingSystem.IsLinux()) return null;
+        if (!OperatingSystem.IsLinux())
+            return null;
         Span<byte> answer = stackalloc byte[256];
         // The layout of statx is the kernel's, the same on every processor; stx_mode lies at byte 28.
-        if (statx(CurrentFolder, Path.GetFullPath(file), 0, TypeOfFile, ref MemoryMarshal.GetReference(answer)) != 0) return null;
+        if (statx(CurrentFolder, Path.GetFullPath(file), 0, TypeOfFile, ref MemoryMarshal.GetReference(answer)) != 0)
+            return null;
         return (BitConverter.ToUInt16(answer[28..]) & 0xF000) switch
         {
             0x8000 => null,
@@ -77,8 +88,8 @@ public static partial class UntrustedFile
         };
     }
 
-    private const int CurrentFolder = -100;   // AT_FDCWD
-    private const uint TypeOfFile = 1;        // STATX_TYPE
+    private const int CurrentFolder = -100; // AT_FDCWD
+    private const uint TypeOfFile = 1; // STATX_TYPE
 
     [LibraryImport("libc", StringMarshalling = StringMarshalling.Utf8)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

@@ -2,10 +2,12 @@ using System.Text.Json.Nodes;
 
 namespace Memopt.Build.Tests;
 
-/// <summary>A fine-tune as a project, with the packages alone: what a build checks, trains, skips and refuses.</summary>
+/// <summary>A fine-tune as a project, with the packages alone: what a build checks, trains, skips and
+/// refuses.</summary>
 public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
 {
-    private const string Row = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n";
+    private const string Row =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n";
 
     [Fact]
     public void A_project_is_created_built_and_asked_about()
@@ -19,9 +21,18 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
         var run = Packages.Dotnet(project, "memopt", "runs", "show", (string)runs.Single()!["runId"]!, "--json");
         Assert.Equal(4, (int)JsonNode.Parse(run)!["config"]!["adapter"]!["rank"]!);
         Assert.Contains("env.OMP_NUM_THREADS", run);
-        Assert.DoesNotContain("MEMOPT_BUILD", run);                          // which is another in each build
+        Assert.DoesNotContain("MEMOPT_BUILD", run); // which is another in each build
         // A tool that was restored already is found by a project that keeps its packages elsewhere.
-        Assert.DoesNotContain("restoring the tool", Packages.Dotnet(project, "build", "--no-restore", "-p:NuGetPackageRoot=/elsewhere/", "-p:NuGetPackageFolders=/elsewhere/"));
+        Assert.DoesNotContain(
+            "restoring the tool",
+            Packages.Dotnet(
+                project,
+                "build",
+                "--no-restore",
+                "-p:NuGetPackageRoot=/elsewhere/",
+                "-p:NuGetPackageFolders=/elsewhere/"
+            )
+        );
         // What the build has trained the tool need not train again.
         Assert.True((bool)JsonNode.Parse(Packages.Dotnet(project, "memopt", "run", "--json"))!["upToDate"]!);
     }
@@ -52,7 +63,8 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
         Assert.False(Trains(project));
         File.WriteAllText(Path.Combine(project, "data", "parts", "b.jsonl"), Row);
         Assert.True(Trains(project));
-        // A result that is gone in part comes back, that of a training by hand is trained over, one that is gone is made again.
+        // A result that is gone in part comes back, that of a training by hand is trained over, one that is gone is
+        // made again.
         var weights = Path.Combine(project, ".memopt", "memopt", "adapter", "adapter_model.safetensors");
         var bytes = File.ReadAllBytes(weights);
         File.Delete(weights);
@@ -83,20 +95,34 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
         Packages.Edit(project, "\"batchSize\": 0", "\"batchSize\": 16");
         File.AppendAllText(Path.Combine(project, "data", "eval.jsonl"), "{\"messages\": 3}\n");
         var rows = File.ReadLines(Path.Combine(project, "data", "eval.jsonl")).Count();
-        Assert.Contains($"eval.jsonl({rows},1): error MEMOPT0007:", Packages.Fails(project, "build", "-p:MemoptTrainOnBuild=false"));
+        Assert.Contains(
+            $"eval.jsonl({rows},1): error MEMOPT0007:",
+            Packages.Fails(project, "build", "-p:MemoptTrainOnBuild=false")
+        );
     }
 
     [Fact]
     public void What_does_not_fit_is_a_warning_and_over_a_budget_an_error()
     {
         var project = packages.Small(packages.Empty("t"), "MyTune");
-        string[] build = ["build", "--no-restore", "-p:MemoptTrainOnBuild=false"];                                 // dotnet new has restored it
-        string Check(bool fails, params string[] more) => fails ? Packages.Fails(project, [.. build, .. more]) : Packages.Dotnet(project, [.. build, .. more]);
-        Assert.Matches(@"memopt\.json\(\d+,\d+\): warning MEMOPT0010: .*(would fit|needs)", Check(false, "-p:MemoptGpu=0.5GiB"));
-        Assert.Contains("warning MEMOPT0010", Check(false, "-p:MemoptGpu=0.5GiB"));          // told again although nothing was looked at again
+        string[] build = ["build", "--no-restore", "-p:MemoptTrainOnBuild=false"]; // dotnet new has restored it
+        string Check(bool fails, params string[] more) =>
+            fails ? Packages.Fails(project, [.. build, .. more]) : Packages.Dotnet(project, [.. build, .. more]);
+        Assert.Matches(
+            @"memopt\.json\(\d+,\d+\): warning MEMOPT0010: .*(would fit|needs)",
+            Check(false, "-p:MemoptGpu=0.5GiB")
+        );
+        // told again although nothing was looked at again
+        Assert.Contains("warning MEMOPT0010", Check(false, "-p:MemoptGpu=0.5GiB"));
         Assert.DoesNotContain("MEMOPT0010", Check(false, "-p:MemoptGpu=0.5GiB", "-p:NoWarn=MEMOPT0010"));
-        Assert.Contains("error MEMOPT0010", Check(true, "-p:MemoptGpu=0.5GiB", "-p:MSBuildWarningsAsErrors=MEMOPT0010"));
-        Assert.Matches(@"memopt\.json\(\d+,\d+\): error MEMOPT0010: .*(would fit|needs)", Check(true, "-p:MemoptBudgetGiB=0.01"));
+        Assert.Contains(
+            "error MEMOPT0010",
+            Check(true, "-p:MemoptGpu=0.5GiB", "-p:MSBuildWarningsAsErrors=MEMOPT0010")
+        );
+        Assert.Matches(
+            @"memopt\.json\(\d+,\d+\): error MEMOPT0010: .*(would fit|needs)",
+            Check(true, "-p:MemoptBudgetGiB=0.01")
+        );
         Assert.DoesNotContain("MEMOPT0010", Check(false, "-p:MemoptGpu=RTX 4090"));
         Assert.DoesNotContain("MEMOPT0010", Check(false, "-p:MemoptBudgetGiB=8"));
         // What could not be looked at is not taken for checked.
@@ -105,34 +131,51 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
         Packages.Offline = false;
         Assert.False(File.Exists(Path.Combine(project, "obj", "memopt", "memopt.checked")));
         foreach (var none in new[] { "-1", "0", "abc" })
-            Assert.Contains($"error MEMOPT0014: --budget must be a number of GiB above 0, found \"{none}\".", Check(true, $"-p:MemoptBudgetGiB={none}"));
+            Assert.Contains(
+                $"error MEMOPT0014: --budget must be a number of GiB above 0, found \"{none}\".",
+                Check(true, $"-p:MemoptBudgetGiB={none}")
+            );
     }
 
     [Fact]
     public void A_gate_fails_the_build_when_the_result_is_worse()
     {
         var project = packages.Small(packages.Empty("t"), "MyTune", steps: 12);
-        Packages.Dotnet(project, "build", "-p:MemoptNoRegression=true");                     // the first has nothing to be worse than
+        Packages.Dotnet(project, "build", "-p:MemoptNoRegression=true"); // the first has nothing to be worse than
         Packages.Edit(project, "\"steps\": 12", "\"steps\": 1");
         var worse = Packages.Fails(project, "build", "--no-restore", "-p:MemoptNoRegression=true");
         Assert.Matches(@"error MEMOPT0013: accuracy 0(\.\d+)? is below 0\.\d+ of run \w+", worse);
-        Assert.Contains("MEMOPT0013", Packages.Fails(project, "build", "--no-restore", "-p:MemoptNoRegression=true"));   // and again, although nothing is trained
+        // and again, although nothing is trained
+        Assert.Contains("MEMOPT0013", Packages.Fails(project, "build", "--no-restore", "-p:MemoptNoRegression=true"));
         Packages.Dotnet(project, "build", "--no-restore", "-p:MemoptNoRegression=true", "-p:MemoptTolerance=1");
-        Assert.Contains("error MEMOPT0011: accuracy", Packages.Fails(project, "build", "--no-restore", "-p:MemoptMinAccuracy=0.99"));
-        Assert.Contains("error MEMOPT0012: evaluation loss", Packages.Fails(project, "build", "--no-restore", "-p:MemoptMaxEvalLoss=0.001"));
+        Assert.Contains(
+            "error MEMOPT0011: accuracy",
+            Packages.Fails(project, "build", "--no-restore", "-p:MemoptMinAccuracy=0.99")
+        );
+        Assert.Contains(
+            "error MEMOPT0012: evaluation loss",
+            Packages.Fails(project, "build", "--no-restore", "-p:MemoptMaxEvalLoss=0.001")
+        );
         Packages.Dotnet(project, "build", "--no-restore", "-p:MemoptMinAccuracy=0", "-p:MemoptMaxEvalLoss=100");
 
         // Of several configs all that do not pass are told, and those that pass are not looked at again.
         foreach (var name in new[] { "good", "other" })
             File.Copy(Path.Combine(project, "memopt.json"), Path.Combine(project, $"{name}.json"));
         var file = Path.Combine(project, "MyTune.csproj");
-        File.WriteAllText(file, File.ReadAllText(file).Replace("</Project>", """
-              <ItemGroup>
-                <MemoptRun Include="good.json" MinAccuracy="0" />
-                <MemoptRun Include="other.json" MinAccuracy="0.98" />
-              </ItemGroup>
-            </Project>
-            """));
+        File.WriteAllText(
+            file,
+            File.ReadAllText(file)
+                .Replace(
+                    "</Project>",
+                    """
+                      <ItemGroup>
+                        <MemoptRun Include="good.json" MinAccuracy="0" />
+                        <MemoptRun Include="other.json" MinAccuracy="0.98" />
+                      </ItemGroup>
+                    </Project>
+                    """
+                )
+        );
         var several = Packages.Fails(project, "build", "--no-restore", "-p:MemoptMinAccuracy=0.99");
         Assert.Contains("memopt.json : error MEMOPT0011", several);
         Assert.Contains("other.json : error MEMOPT0011", several);
@@ -144,10 +187,18 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
         var output = Packages.Fails(project, "build", "--no-restore", "-p:MemoptMinAccuracy=80%");
         Assert.Contains("error MEMOPT0014: --min-accuracy must be a number from 0 to 1, found \"80%\".", output);
         Assert.DoesNotContain("MEMOPT0013", output);
-        Assert.Contains("L40S", Packages.Fails(project, "build", "--no-restore", "-p:MemoptGpu=RTX 9999"));      // to the end of a long message
-        Assert.Contains("error MEMOPT0015: nosuch cannot be started", Packages.Fails(project, "build", "--no-restore", "-p:MemoptToolCommand=nosuch"));
-        Packages.Dotnet(project, "build", "--no-restore", "-p:MemoptToolCommand= ", "-p:MemoptTrainOnBuild=false");                                              // as if it were not there
-        Assert.Contains("error MEMOPT0003: MemoptBackend must be cpu, cuda or none, found \"gpu\"", Packages.Fails(project, "build", "--no-restore", "-p:MemoptBackend=gpu"));
+        // to the end of a long message
+        Assert.Contains("L40S", Packages.Fails(project, "build", "--no-restore", "-p:MemoptGpu=RTX 9999"));
+        Assert.Contains(
+            "error MEMOPT0015: nosuch cannot be started",
+            Packages.Fails(project, "build", "--no-restore", "-p:MemoptToolCommand=nosuch")
+        );
+        // as if it were not there
+        Packages.Dotnet(project, "build", "--no-restore", "-p:MemoptToolCommand= ", "-p:MemoptTrainOnBuild=false");
+        Assert.Contains(
+            "error MEMOPT0003: MemoptBackend must be cpu, cuda or none, found \"gpu\"",
+            Packages.Fails(project, "build", "--no-restore", "-p:MemoptBackend=gpu")
+        );
     }
 
     [Fact]

@@ -4,9 +4,8 @@ using Microsoft.Build.Logging.StructuredLogger;
 
 namespace Memopt.Build.Tests;
 
-/// <summary>
-/// What a user has: the packages in a local feed and the templates installed, and nothing else of the repository. Packed once for all classes of tests,
-/// which run beside each other.
+/// <summary>What a user has: the packages in a local feed and the templates installed, and nothing else of the
+/// repository. Packed once for all classes of tests, which run beside each other.
 /// </summary>
 public sealed class Packages : IDisposable
 {
@@ -47,7 +46,8 @@ public sealed class Packages : IDisposable
         return Path.Combine(folder, name);
     }
 
-    /// <summary>Runs <c>dotnet new</c> over the templates that are installed: one at a time, for they share the settings of its hive.</summary>
+    /// <summary>Runs <c>dotnet new</c> over the templates that are installed: one at a time, for they share the
+    /// settings of its hive.</summary>
     public void Item(string folder, params string[] arguments)
     {
         lock (hives)
@@ -85,34 +85,62 @@ public sealed class Packages : IDisposable
         set => offline.Value = value;
     }
 
-    /// <summary>Starts dotnet as a user's shell would: an interrupt ends it, although these tests may have been started where interrupts are ignored.</summary>
+    /// <summary>Starts dotnet as a user's shell would: an interrupt ends it, although these tests may have been started
+    /// where interrupts are ignored.</summary>
     public static Process Start(string folder, params string[] arguments) =>
-        OperatingSystem.IsLinux() ? Start("env", folder, ["--default-signal=INT", "dotnet", .. arguments]) : Start("dotnet", folder, arguments);
+        OperatingSystem.IsLinux()
+            ? Start("env", folder, ["--default-signal=INT", "dotnet", .. arguments])
+            : Start("dotnet", folder, arguments);
 
-    /// <summary>Starts a build as a script does in the background, where an interrupt is ignored, and on a node of its own, as the second project of a parallel build is.</summary>
-    public static Process StartBehind(string folder) => Start("sh", folder, ["-c", "trap '' INT; MSBUILDNOINPROCNODE=1 exec dotnet build"]);
+    /// <summary>Starts a build as a script does in the background, where an interrupt is ignored, and on a node of its
+    /// own, as the second project of a parallel build is.</summary>
+    public static Process StartBehind(string folder) =>
+        Start("sh", folder, ["-c", "trap '' INT; MSBUILDNOINPROCNODE=1 exec dotnet build"]);
 
     private static Process Start(string program, string folder, string[] arguments)
     {
-        var start = new ProcessStartInfo(program, arguments) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo(program, arguments)
+        {
+            WorkingDirectory = folder,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
         start.Environment["DOTNET_NOLOGO"] = "1";
         if (offline.Value)
             start.Environment["HF_HUB_OFFLINE"] = "1";
-        start.Environment["OMP_NUM_THREADS"] = "1";                          // tests run side by side
+        start.Environment["OMP_NUM_THREADS"] = "1"; // tests run side by side
         // A node that stayed would keep the test's pipes open.
         start.Environment["MSBUILDDISABLENODEREUSE"] = "1";
         // The SDK that runs the tests hands these on; the user's shell has none of them.
-        foreach (var name in start.Environment.Keys.Where(key => (key.StartsWith("MSBUILD", StringComparison.OrdinalIgnoreCase) && key != "MSBUILDDISABLENODEREUSE") || key.StartsWith("VSTEST", StringComparison.OrdinalIgnoreCase)).ToList())
+        foreach (
+            var name in start
+                .Environment.Keys.Where(key =>
+                    (key.StartsWith("MSBUILD", StringComparison.OrdinalIgnoreCase) && key != "MSBUILDDISABLENODEREUSE")
+                    || key.StartsWith("VSTEST", StringComparison.OrdinalIgnoreCase)
+                )
+                .ToList()
+        )
             start.Environment.Remove(name);
         return Process.Start(start)!;
     }
 
-    /// <summary>How a build's targets of a name went, by its binary log: whether each ran or was skipped as up to date.</summary>
+    /// <summary>How a build's targets of a name went, by its binary log: whether each ran or was skipped as up to
+    /// date.</summary>
     public static IReadOnlyList<bool> Ran(string binlog, string target)
     {
         var build = BinaryLog.ReadBuild(binlog);
-        return [.. build.FindChildrenRecursive<Target>(found => found.Name == target)
-            .Select(found => !found.FindChildrenRecursive<Message>(message => message.Text.StartsWith("Skipping target", StringComparison.Ordinal)).Any() && found.FindChildrenRecursive<Microsoft.Build.Logging.StructuredLogger.Task>().Any())];
+        return
+        [
+            .. build
+                .FindChildrenRecursive<Target>(found => found.Name == target)
+                .Select(found =>
+                    !found
+                        .FindChildrenRecursive<Message>(message =>
+                            message.Text.StartsWith("Skipping target", StringComparison.Ordinal)
+                        )
+                        .Any() && found.FindChildrenRecursive<Microsoft.Build.Logging.StructuredLogger.Task>().Any()
+                ),
+        ];
     }
 
     public void Dispose()
@@ -132,7 +160,10 @@ public sealed class Packages : IDisposable
         var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
         Assert.True(process.WaitForExit(600_000), $"dotnet {string.Join(' ', arguments)} did not end");
         process.WaitForExit();
-        Assert.True(fails == (process.ExitCode != 0), $"dotnet {string.Join(' ', arguments)} exit {process.ExitCode}\n{output.Result}\n{error.Result}");
+        Assert.True(
+            fails == (process.ExitCode != 0),
+            $"dotnet {string.Join(' ', arguments)} exit {process.ExitCode}\n{output.Result}\n{error.Result}"
+        );
         return output.Result;
     }
 
@@ -141,9 +172,33 @@ public sealed class Packages : IDisposable
         public Packed()
         {
             // The analyzers have looked when the tests were built.
-            Run(Repository, fails: false, "pack", "tests/Build.Tests/Packages.slnf", "-c", "Release", "-o", Feed, $"-p:Version={Version}", $"-p:ArtifactsPath={Path.Combine(Folder, "artifacts")}", "-p:RunAnalyzers=false");
-            File.WriteAllText(Path.Combine(Folder, "NuGet.config"), $"<configuration><packageSources><add key=\"local\" value=\"{Feed}\" /></packageSources></configuration>");
-            Run(Folder, fails: false, "new", "install", Path.Combine(Feed, $"Memopt.Templates.{Version}.nupkg"), "--debug:custom-hive", Hive);
+            Run(
+                Repository,
+                fails: false,
+                "pack",
+                "tests/Build.Tests/Packages.slnf",
+                "-c",
+                "Release",
+                "-o",
+                Feed,
+                $"-p:Version={Version}",
+                $"-p:ArtifactsPath={Path.Combine(Folder, "artifacts")}",
+                "-p:RunAnalyzers=false"
+            );
+            File.WriteAllText(
+                Path.Combine(Folder, "NuGet.config"),
+                $"<configuration><packageSources><add key=\"local\" value=\"{Feed}\" "
+                    + "/></packageSources></configuration>"
+            );
+            Run(
+                Folder,
+                fails: false,
+                "new",
+                "install",
+                Path.Combine(Feed, $"Memopt.Templates.{Version}.nupkg"),
+                "--debug:custom-hive",
+                Hive
+            );
         }
 
         public string Folder { get; } = Directory.CreateTempSubdirectory("memopt packages ").FullName;
@@ -157,8 +212,15 @@ public sealed class Packages : IDisposable
         public void Remove()
         {
             Directory.Delete(Folder, recursive: true);
-            var cache = Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
-            foreach (var package in Directory.EnumerateDirectories(cache, "memopt*").Select(package => Path.Combine(package, Version)).Where(Directory.Exists))
+            var cache =
+                Environment.GetEnvironmentVariable("NUGET_PACKAGES")
+                ?? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
+            foreach (
+                var package in Directory
+                    .EnumerateDirectories(cache, "memopt*")
+                    .Select(package => Path.Combine(package, Version))
+                    .Where(Directory.Exists)
+            )
                 Directory.Delete(package, recursive: true);
         }
     }
@@ -166,7 +228,9 @@ public sealed class Packages : IDisposable
     private static string Above(string folder)
     {
         while (!File.Exists(Path.Combine(folder, "Tool.sln")))
-            folder = Path.GetDirectoryName(folder) ?? throw new DirectoryNotFoundException("Tool.sln is not above the tests");
+            folder =
+                Path.GetDirectoryName(folder)
+                ?? throw new DirectoryNotFoundException("Tool.sln is not above the tests");
         return folder;
     }
 }

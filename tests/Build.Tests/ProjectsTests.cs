@@ -4,7 +4,8 @@ using System.Text.Json.Nodes;
 
 namespace Memopt.Build.Tests;
 
-/// <summary>Fine-tunes among other projects and builds: solutions, references, several configs, cancelled builds, exports.</summary>
+/// <summary>Fine-tunes among other projects and builds: solutions, references, several configs, cancelled builds,
+/// exports.</summary>
 public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
 {
     [Fact]
@@ -56,25 +57,39 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
         var folder = packages.Empty("s 1");
         var tune = packages.Small(folder, "Tune");
         var library = Directory.CreateDirectory(Path.Combine(folder, "Library")).FullName;
-        foreach (var (from, to) in new[] { ("memopt.json", "memopt.json"), ("data/train.jsonl", "data/train.jsonl"), ("data/eval.jsonl", "data/eval.jsonl"), (".config/dotnet-tools.json", ".config/dotnet-tools.json") })
+        foreach (
+            var (from, to) in new[]
+            {
+                ("memopt.json", "memopt.json"),
+                ("data/train.jsonl", "data/train.jsonl"),
+                ("data/eval.jsonl", "data/eval.jsonl"),
+                (".config/dotnet-tools.json", ".config/dotnet-tools.json"),
+            }
+        )
         {
             Directory.CreateDirectory(Path.GetDirectoryName(Path.Combine(library, to))!);
             File.Copy(Path.Combine(tune, from), Path.Combine(library, to));
         }
-        File.WriteAllText(Path.Combine(library, "Library.csproj"), $"""
+        File.WriteAllText(
+            Path.Combine(library, "Library.csproj"),
+            $"""
             <Project Sdk="Microsoft.NET.Sdk">
               <PropertyGroup><TargetFrameworks>net10.0;netstandard2.0</TargetFrameworks><MemoptTrainOnBuild>true</MemoptTrainOnBuild></PropertyGroup>
               <ItemGroup><PackageReference Include="Memopt.Build" Version="{packages.Version}" PrivateAssets="all" /></ItemGroup>
             </Project>
-            """);
+            """
+        );
         File.WriteAllText(Path.Combine(library, "Class.cs"), "public class Class { }");
         var app = Directory.CreateDirectory(Path.Combine(folder, "App")).FullName;
-        File.WriteAllText(Path.Combine(app, "App.csproj"), """
+        File.WriteAllText(
+            Path.Combine(app, "App.csproj"),
+            """
             <Project Sdk="Microsoft.NET.Sdk">
               <PropertyGroup><OutputType>Exe</OutputType><TargetFramework>net10.0</TargetFramework></PropertyGroup>
               <ItemGroup><ProjectReference Include="../Tune/Tune.csproj" /><ProjectReference Include="../Library/Library.csproj" /></ItemGroup>
             </Project>
-            """);
+            """
+        );
         File.WriteAllText(Path.Combine(app, "Program.cs"), "System.Console.WriteLine(new Class());");
         Packages.Dotnet(folder, "new", "sln", "-n", "All");
         Packages.Dotnet(folder, "sln", "add", "Tune", "Library", "App");
@@ -82,7 +97,12 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
         Assert.Contains("0 Warning(s)", Packages.Dotnet(folder, "build", how, "-bl:first.binlog"));
         Assert.Equal([true, true], Packages.Ran(Path.Combine(folder, "first.binlog"), "_MemoptTrainChanged"));
         foreach (var name in new[] { "Tune", "Library" })
-            Assert.True(File.Exists(Path.Combine(app, "bin", "Debug", "net10.0", "adapters", name, "adapter_model.safetensors")), name);
+            Assert.True(
+                File.Exists(
+                    Path.Combine(app, "bin", "Debug", "net10.0", "adapters", name, "adapter_model.safetensors")
+                ),
+                name
+            );
         Packages.Dotnet(folder, "build", how, "-bl:second.binlog");
         Assert.Equal([false, false], Packages.Ran(Path.Combine(folder, "second.binlog"), "_MemoptTrainChanged"));
     }
@@ -93,36 +113,92 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
         var folder = packages.Empty("Ann's");
         var project = packages.Small(folder, "Tunes");
         var config = File.ReadAllText(Path.Combine(project, "memopt.json")).Replace("\"data/", $"\"{project}/data/");
-        foreach (var path in new[] { "configs/a/memopt.json", "configs/b.json", "configs/.memopt/artifacts/registry/b.json", "../common/c.json" })
+        foreach (
+            var path in new[]
+            {
+                "configs/a/memopt.json",
+                "configs/b.json",
+                "configs/.memopt/artifacts/registry/b.json",
+                "../common/c.json",
+            }
+        )
         {
             Directory.CreateDirectory(Path.GetDirectoryName(Path.Combine(project, path))!);
-            File.WriteAllText(Path.Combine(project, path), path.Contains(".memopt/", StringComparison.Ordinal) ? "{ \"name\": \"b\" }" : config);
+            File.WriteAllText(
+                Path.Combine(project, path),
+                path.Contains(".memopt/", StringComparison.Ordinal) ? "{ \"name\": \"b\" }" : config
+            );
         }
         var file = Path.Combine(project, "Tunes.csproj");
-        File.WriteAllText(file, File.ReadAllText(file).Replace("</Project>", """
-              <PropertyGroup><MemoptSet>$(MemoptSet);train.batchSize=4; tracking.experiment=Ann's "best";</MemoptSet></PropertyGroup>
-              <ItemGroup><MemoptRun Include="configs/**/*.json;../common/c.json" /></ItemGroup>
-            </Project>
-            """));
+        File.WriteAllText(
+            file,
+            File.ReadAllText(file)
+                .Replace(
+                    "</Project>",
+                    """
+                      <PropertyGroup><MemoptSet>$(MemoptSet);train.batchSize=4; tracking.experiment=Ann's "best";</MemoptSet></PropertyGroup>
+                      <ItemGroup><MemoptRun Include="configs/**/*.json;../common/c.json" /></ItemGroup>
+                    </Project>
+                    """
+                )
+        );
         Packages.Dotnet(project, "build", "-p:MemoptTrainOnBuild=false");
-        Assert.Equal(["_/common/c", "configs/a/memopt", "configs/b", "memopt"], Directory.EnumerateFiles(Path.Combine(project, "obj", "memopt"), "*.checked", SearchOption.AllDirectories)
-            .Select(note => Path.ChangeExtension(Path.GetRelativePath(Path.Combine(project, "obj", "memopt"), note), null)).Order(StringComparer.Ordinal));
-        Assert.Contains("--set train.batchSize=4 --set \"tracking.experiment=Ann's \\\"best\\\"\"", File.ReadAllText(Path.Combine(project, "obj", "memopt", "configs", "b.checked")));
-        var watched = JsonNode.Parse(Packages.Dotnet(project, "msbuild", "-t:_MemoptWatch", "-getItem:Watch", "-getProperty:CustomCollectWatchItems"))!;
+        Assert.Equal(
+            ["_/common/c", "configs/a/memopt", "configs/b", "memopt"],
+            Directory
+                .EnumerateFiles(Path.Combine(project, "obj", "memopt"), "*.checked", SearchOption.AllDirectories)
+                .Select(note =>
+                    Path.ChangeExtension(Path.GetRelativePath(Path.Combine(project, "obj", "memopt"), note), null)
+                )
+                .Order(StringComparer.Ordinal)
+        );
+        Assert.Contains(
+            "--set train.batchSize=4 --set \"tracking.experiment=Ann's \\\"best\\\"\"",
+            File.ReadAllText(Path.Combine(project, "obj", "memopt", "configs", "b.checked"))
+        );
+        var watched = JsonNode.Parse(
+            Packages.Dotnet(
+                project,
+                "msbuild",
+                "-t:_MemoptWatch",
+                "-getItem:Watch",
+                "-getProperty:CustomCollectWatchItems"
+            )
+        )!;
         Assert.Contains("_MemoptWatch", (string?)watched["Properties"]!["CustomCollectWatchItems"]);
-        Assert.Superset(new HashSet<string> { "memopt.json", "b.json", "c.json", "train.jsonl" }, watched["Items"]!["Watch"]!.AsArray().Select(item => (string?)item!["Filename"] + (string?)item["Extension"]).ToHashSet());
-        var adapters = JsonNode.Parse(Packages.Dotnet(project, "msbuild", "-t:MemoptAdapters", "-getItem:MemoptAdapter"))!["Items"]!["MemoptAdapter"]!.AsArray();
-        Assert.Equal(["Tunes", "a", "b", "c"], adapters.Select(adapter => (string?)adapter!["AdapterName"]).Order(StringComparer.Ordinal));
+        Assert.Superset(
+            new HashSet<string> { "memopt.json", "b.json", "c.json", "train.jsonl" },
+            watched["Items"]!["Watch"]!
+                .AsArray()
+                .Select(item => (string?)item!["Filename"] + (string?)item["Extension"])
+                .ToHashSet()
+        );
+        var adapters = JsonNode.Parse(
+            Packages.Dotnet(project, "msbuild", "-t:MemoptAdapters", "-getItem:MemoptAdapter")
+        )!["Items"]!["MemoptAdapter"]!.AsArray();
+        Assert.Equal(
+            ["Tunes", "a", "b", "c"],
+            adapters.Select(adapter => (string?)adapter!["AdapterName"]).Order(StringComparer.Ordinal)
+        );
 
         // The problems of all of them at once.
-        File.WriteAllText(Path.Combine(project, "configs", "a", "memopt.json"), config.Replace("\"alpha\"", "\"alhpa\""));
-        File.WriteAllText(Path.Combine(folder, "common", "c.json"), config.Replace("\"batchSize\": 16", "\"batchSize\": 0"));
+        File.WriteAllText(
+            Path.Combine(project, "configs", "a", "memopt.json"),
+            config.Replace("\"alpha\"", "\"alhpa\"")
+        );
+        File.WriteAllText(
+            Path.Combine(folder, "common", "c.json"),
+            config.Replace("\"batchSize\": 16", "\"batchSize\": 0")
+        );
         var output = Packages.Fails(project, "build");
         Assert.Contains("adapter.alhpa is not a setting", output);
         Assert.Contains("train.batchSize must be between", output);
 
         File.Copy(Path.Combine(project, "configs", "b.json"), Path.Combine(project, "configs", "a", "b.json"));
-        Assert.Contains("error MEMOPT0006: Two configs leave their adapters under one name", Packages.Fails(project, "build"));
+        Assert.Contains(
+            "error MEMOPT0006: Two configs leave their adapters under one name",
+            Packages.Fails(project, "build")
+        );
     }
 
     [Fact]
@@ -130,12 +206,22 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
     {
         // Where versions are kept in one place, too.
         var folder = packages.Empty("chain");
-        File.WriteAllText(Path.Combine(folder, "Directory.Packages.props"), "<Project><PropertyGroup><ManagePackageVersionsCentrally>true</ManagePackageVersionsCentrally></PropertyGroup></Project>");
+        File.WriteAllText(
+            Path.Combine(folder, "Directory.Packages.props"),
+            "<Project><PropertyGroup><ManagePackageVersionsCentrally>true</ManagePackageVersionsCentrally></PropertyGroup></Project>"
+        );
         packages.Small(folder, "First");
         var second = packages.Small(folder, "Second");
         Packages.Edit(second, "\"rank\": 4,", "\"rank\": 4, \"from\": \"../First/.memopt/memopt/adapter\",");
         var project = Path.Combine(second, "Second.csproj");
-        File.WriteAllText(project, File.ReadAllText(project).Replace("</Project>", "  <ItemGroup><ProjectReference Include=\"../First/First.csproj\" /></ItemGroup>\n</Project>"));
+        File.WriteAllText(
+            project,
+            File.ReadAllText(project)
+                .Replace(
+                    "</Project>",
+                    "  <ItemGroup><ProjectReference Include=\"../First/First.csproj\" /></ItemGroup>\n</Project>"
+                )
+        );
         // Checked before the first is trained, which the training of the second then is not without.
         Packages.Dotnet(second, "build", "-p:MemoptTrainOnBuild=false");
         Packages.Dotnet(second, "tool", "restore");
@@ -143,10 +229,19 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
         Assert.Contains("First/memopt.json, which has not been trained", alone.StandardError.ReadToEnd());
         Packages.Dotnet(second, "build", "-bl:once.binlog");
         Assert.Equal([true, true], Packages.Ran(Path.Combine(second, "once.binlog"), "_MemoptTrainChanged"));
-        Assert.Equal(["First", "Second"], Directory.EnumerateDirectories(Path.Combine(second, "bin", "Debug", "netstandard2.0", "adapters")).Select(Path.GetFileName).Order());
+        Assert.Equal(
+            ["First", "Second"],
+            Directory
+                .EnumerateDirectories(Path.Combine(second, "bin", "Debug", "netstandard2.0", "adapters"))
+                .Select(Path.GetFileName)
+                .Order()
+        );
 
         // Frameworks that a repository sets for all its projects are no contradiction.
-        File.WriteAllText(Path.Combine(folder, "Directory.Build.props"), "<Project><PropertyGroup><TargetFrameworks>net10.0;netstandard2.0</TargetFrameworks></PropertyGroup></Project>");
+        File.WriteAllText(
+            Path.Combine(folder, "Directory.Build.props"),
+            "<Project><PropertyGroup><TargetFrameworks>net10.0;netstandard2.0</TargetFrameworks></PropertyGroup></Project>"
+        );
         Assert.Equal("", Packages.Dotnet(second, "msbuild", "-getProperty:TargetFramework").Trim());
         foreach (var name in new[] { "First", "Second" })
             Directory.Delete(Path.Combine(folder, name, ".memopt", "memopt"), recursive: true);
@@ -169,44 +264,70 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
         Packages.Dotnet(project, "build", "-t:MemoptExport", "-p:MemoptMerge=true");
         Assert.True(File.Exists(merged));
         Packages.Dotnet(project, "build", "-t:MemoptExport");
-        Assert.Equal(["adapter_config.json", "adapter_model.safetensors"], Directory.EnumerateFiles(Path.GetDirectoryName(merged)!).Select(Path.GetFileName).Order());
+        Assert.Equal(
+            ["adapter_config.json", "adapter_model.safetensors"],
+            Directory.EnumerateFiles(Path.GetDirectoryName(merged)!).Select(Path.GetFileName).Order()
+        );
         // As a package it is its adapter, which is copied beside the dll of what refers to it.
         Packages.Dotnet(project, "pack", "-o", "out", "-p:IsPackable=true", "-warnaserror");
         using (var package = ZipFile.OpenRead(Path.Combine(project, "out", "MyTune.1.0.0.nupkg")))
         {
-            Assert.Equal(["contentFiles/any/any/adapters/MyTune/adapter_config.json", "contentFiles/any/any/adapters/MyTune/adapter_model.safetensors"],
-                package.Entries.Select(entry => entry.FullName).Where(name => name.Contains("adapter", StringComparison.Ordinal)).Order(StringComparer.Ordinal));
+            Assert.Equal(
+                [
+                    "contentFiles/any/any/adapters/MyTune/adapter_config.json",
+                    "contentFiles/any/any/adapters/MyTune/adapter_model.safetensors",
+                ],
+                package
+                    .Entries.Select(entry => entry.FullName)
+                    .Where(name => name.Contains("adapter", StringComparison.Ordinal))
+                    .Order(StringComparer.Ordinal)
+            );
             using var nuspec = new StreamReader(package.GetEntry("MyTune.nuspec")!.Open());
             Assert.Contains("copyToOutput=\"true\"", nuspec.ReadToEnd());
         }
         Packages.Dotnet(project, "clean");
-        Assert.True(Directory.Exists(Path.Combine(project, ".memopt", "memopt", "adapter")));    // days of a GPU are not cleaned away
+        // days of a GPU are not cleaned away
+        Assert.True(Directory.Exists(Path.Combine(project, ".memopt", "memopt", "adapter")));
         Packages.Dotnet(project, "build", "-t:MemoptClean");
         Assert.False(Directory.Exists(Path.Combine(project, ".memopt", "memopt")));
         Assert.True(Directory.Exists(Path.Combine(project, ".memopt", "store")));
     }
 
     /// <summary>Processes of the tool that work for a project.</summary>
-    private static List<int> Tools(string project) => [.. Directory.EnumerateDirectories("/proc").Select(Path.GetFileName).Where(name => int.TryParse(name, out _)).Select(int.Parse!).Where(pid =>
-    {
-        try
-        {
-            var line = File.ReadAllText($"/proc/{pid}/cmdline");
-            return line.Contains("memopt.dll\0run", StringComparison.Ordinal) && line.Contains(project, StringComparison.Ordinal);
-        }
-        catch (IOException)
-        {
-            return false;
-        }
-    })];
+    private static List<int> Tools(string project) =>
+        [
+            .. Directory
+                .EnumerateDirectories("/proc")
+                .Select(Path.GetFileName)
+                .Where(name => int.TryParse(name, out _))
+                .Select(int.Parse!)
+                .Where(pid =>
+                {
+                    try
+                    {
+                        var line = File.ReadAllText($"/proc/{pid}/cmdline");
+                        return line.Contains("memopt.dll\0run", StringComparison.Ordinal)
+                            && line.Contains(project, StringComparison.Ordinal);
+                    }
+                    catch (IOException)
+                    {
+                        return false;
+                    }
+                }),
+        ];
 
     /// <summary>Whether a step has been recorded.</summary>
-    private static bool Spools(string project) => Directory.Exists(Path.Combine(project, ".memopt", "store", "spool"))
-        && Directory.EnumerateFiles(Path.Combine(project, ".memopt", "store", "spool"), "*.jsonl").Any(file => Text(file).Contains("\"grad_norm\"", StringComparison.Ordinal));
+    private static bool Spools(string project) =>
+        Directory.Exists(Path.Combine(project, ".memopt", "store", "spool"))
+        && Directory
+            .EnumerateFiles(Path.Combine(project, ".memopt", "store", "spool"), "*.jsonl")
+            .Any(file => Text(file).Contains("\"grad_norm\"", StringComparison.Ordinal));
 
     private static string Text(string file)
     {
-        using var reader = new StreamReader(new FileStream(file, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete));
+        using var reader = new StreamReader(
+            new FileStream(file, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete)
+        );
         return reader.ReadToEnd();
     }
 }

@@ -6,9 +6,8 @@ using Memopt.Trainer.Data;
 
 namespace Memopt.Fuzz;
 
-/// <summary>
-/// Runs cases in a process that may die: <c>child TARGET SEED FROM COUNT FOLDER</c>. Each case's number is told before it
-/// runs. The process starts with all its folders (home, temporary files, the current one) in FOLDER.
+/// <summary>Runs cases in a process that may die: <c>child TARGET SEED FROM COUNT FOLDER</c>. Each case's number is
+/// told before it runs. The process starts with all its folders (home, temporary files, the current one) in FOLDER.
 /// </summary>
 internal static class Child
 {
@@ -20,7 +19,8 @@ internal static class Child
         {
             Console.WriteLine($"case {i} {Environment.WorkingSet}");
             var place = Directory.CreateDirectory(Path.Combine(folder, "case")).FullName;
-            if (Fault(target, target.Input(seed, i), place) is { } fault) Console.WriteLine($"fault {fault}");
+            if (Fault(target, target.Input(seed, i), place) is { } fault)
+                Console.WriteLine($"fault {fault}");
             Directory.Delete(place, recursive: true);
             if (Written(folder) is { } written)
             {
@@ -50,7 +50,10 @@ internal static class Child
             target.Read(input, place);
             return null;
         }
-        catch (Exception e) when (e is UserFault or TrackingException or MlflowFault or RowFault or PairFault || e is IOException or UnauthorizedAccessException)
+        catch (Exception e)
+            when (e is UserFault or TrackingException or MlflowFault or RowFault or PairFault
+                || e is IOException or UnauthorizedAccessException
+            )
         {
             tell?.Invoke($"refused: {e.Message} {(e as UserFault)?.Found}");
             return null;
@@ -62,8 +65,12 @@ internal static class Child
     }
 
     /// <summary>What lies beside the case's folder and has no business there.</summary>
-    private static string? Written(string folder) => Directory.EnumerateFileSystemEntries(folder, "*", SearchOption.AllDirectories)
-        .FirstOrDefault(path => Path.GetRelativePath(folder, path).Split('/') is not (["home" or "tmp" or "cwd"] or ["own", ..]));
+    private static string? Written(string folder) =>
+        Directory
+            .EnumerateFileSystemEntries(folder, "*", SearchOption.AllDirectories)
+            .FirstOrDefault(path =>
+                Path.GetRelativePath(folder, path).Split('/') is not (["home" or "tmp" or "cwd"] or ["own", ..])
+            );
 
     private static int Number(string text) => int.Parse(text, CultureInfo.InvariantCulture);
 }

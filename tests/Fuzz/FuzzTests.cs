@@ -3,7 +3,8 @@ namespace Memopt.Fuzz;
 /// <summary>A few cases of every reader, the kept inputs among them.</summary>
 public sealed class FuzzTests
 {
-    private const int Seed = 16, Cases = 40;
+    private const int Seed = 16,
+        Cases = 40;
 
     public static TheoryData<string> Names => new(Targets.All.Select(target => target.Name));
 
@@ -12,7 +13,11 @@ public sealed class FuzzTests
     public void A_reader_takes_or_refuses_whatever_it_is_given(string name)
     {
         var (told, folder) = (new List<string>(), Directory.CreateTempSubdirectory("memopt-fuzz"));
-        var failed = new Watch(folder.FullName, Seed, told.Add).Cases(Targets.All.Single(target => target.Name == name), 0, Cases);
+        var failed = new Watch(folder.FullName, Seed, told.Add).Cases(
+            Targets.All.Single(target => target.Name == name),
+            0,
+            Cases
+        );
         Assert.True(failed == 0, string.Join('\n', told) + $"\nkept in {folder.FullName}");
         folder.Delete(recursive: true);
     }

@@ -17,14 +17,33 @@ internal static class Hub
     public static void Ask(byte[] input, string folder)
     {
         var at = Array.IndexOf(input, (byte)0);
-        (link, body) = at > 0 ? (new string([.. Encoding.Latin1.GetString(input, 0, at).Where(unit => unit is >= ' ' and < '\u007f')]), input[(at + 1)..]) : ("", input);
-        var settings = new HubSettings { Endpoint = address.Value, ModelScope = address.Value, HubCache = folder, OwnCache = folder, Program = folder, Attempts = 1 };
+        (link, body) =
+            at > 0
+                ? (
+                    new string([
+                        .. Encoding.Latin1.GetString(input, 0, at).Where(unit => unit is >= ' ' and < '\u007f'),
+                    ]),
+                    input[(at + 1)..]
+                )
+                : ("", input);
+        var settings = new HubSettings
+        {
+            Endpoint = address.Value,
+            ModelScope = address.Value,
+            HubCache = folder,
+            OwnCache = folder,
+            Program = folder,
+            Attempts = 1,
+        };
         using var http = new HubHttp(settings, TimeProvider.System, () => 0);
-        foreach (var hub in new IRemote[] { new HuggingFace("a/b", settings, http), new ModelScope("a/b", settings, http) })
+        foreach (
+            var hub in new IRemote[] { new HuggingFace("a/b", settings, http), new ModelScope("a/b", settings, http) }
+        )
         {
             try
             {
-                foreach (var name in hub.ListAsync("main", CancellationToken.None).GetAwaiter().GetResult().Files.Keys) ModelFiles.Safe(name);
+                foreach (var name in hub.ListAsync("main", CancellationToken.None).GetAwaiter().GetResult().Files.Keys)
+                    ModelFiles.Safe(name);
             }
             catch (Memopt.Trainer.UserFault) when (hub is HuggingFace)
             {
@@ -40,7 +59,8 @@ internal static class Hub
         var app = builder.Build();
         app.Run(async context =>
         {
-            if (link.Length > 0) context.Response.Headers.Link = link;
+            if (link.Length > 0)
+                context.Response.Headers.Link = link;
             await context.Response.Body.WriteAsync(body);
         });
         app.StartAsync().GetAwaiter().GetResult();

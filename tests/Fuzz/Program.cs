@@ -23,19 +23,35 @@ internal static class Program
 
     private static int Main(string[] args)
     {
-        Tracking.DamagedDatabase.OutliveFinalizers();                          // as the tool does
-        if (args is ["child", ..]) return Child.Run(args);
-        var (minutes, seed, folder, names, replay) = (5.0, int.Parse($"{DateTime.UtcNow:yyyyMMdd}", CultureInfo.InvariantCulture), "", new List<string>(), "");
+        Tracking.DamagedDatabase.OutliveFinalizers(); // as the tool does
+        if (args is ["child", ..])
+            return Child.Run(args);
+        var (minutes, seed, folder, names, replay) = (
+            5.0,
+            int.Parse($"{DateTime.UtcNow:yyyyMMdd}", CultureInfo.InvariantCulture),
+            "",
+            new List<string>(),
+            ""
+        );
         for (var i = 0; i < args.Length; i++)
         {
             string Value() => ++i < args.Length ? args[i] : "";
             switch (args[i])
             {
-                case "--minutes" when double.TryParse(Value(), NumberStyles.Float, CultureInfo.InvariantCulture, out minutes): break;
-                case "--seed" when int.TryParse(Value(), NumberStyles.None, CultureInfo.InvariantCulture, out seed): break;
-                case "--target": names.Add(Value()); break;
-                case "--out": folder = Value(); break;
-                case "--replay": replay = Value(); break;
+                case "--minutes"
+                    when double.TryParse(Value(), NumberStyles.Float, CultureInfo.InvariantCulture, out minutes):
+                    break;
+                case "--seed" when int.TryParse(Value(), NumberStyles.None, CultureInfo.InvariantCulture, out seed):
+                    break;
+                case "--target":
+                    names.Add(Value());
+                    break;
+                case "--out":
+                    folder = Value();
+                    break;
+                case "--replay":
+                    replay = Value();
+                    break;
                 case "--list":
                     Console.WriteLine(string.Join('\n', Targets.All.Select(target => target.Name)));
                     return 0;
@@ -53,8 +69,13 @@ internal static class Program
             Console.Error.WriteLine($"There is no target {string.Join(", ", names)}; --list names them.");
             return 2;
         }
-        if (replay.Length > 0) return Child.Replay(targets[0], File.ReadAllBytes(replay));
-        var watch = new Watch(folder.Length > 0 ? folder : Path.Combine(Targets.Repository, "artifacts", "fuzz"), seed, Console.WriteLine);
+        if (replay.Length > 0)
+            return Child.Replay(targets[0], File.ReadAllBytes(replay));
+        var watch = new Watch(
+            folder.Length > 0 ? folder : Path.Combine(Targets.Repository, "artifacts", "fuzz"),
+            seed,
+            Console.WriteLine
+        );
         Console.WriteLine($"seed {seed}, {targets.Count} targets, {minutes} minutes");
         return watch.Run(targets, TimeSpan.FromMinutes(minutes)) == 0 ? 0 : 1;
     }

@@ -9,11 +9,13 @@ namespace Memopt.Fuzz;
 /// <param name="tell">Told of each failure, and of progress.</param>
 internal sealed class Watch(string kept, int seed, Action<string> tell)
 {
-    private const int Batch = 250, Alike = 3;
+    private const int Batch = 250,
+        Alike = 3;
     private const long MostGrowth = 1L << 30;
 
     // Time of processors, which other work on the machine does not change; and of the wall, for what waits.
-    private static readonly TimeSpan mostTime = TimeSpan.FromSeconds(10), mostWait = TimeSpan.FromMinutes(2);
+    private static readonly TimeSpan mostTime = TimeSpan.FromSeconds(10),
+        mostWait = TimeSpan.FromMinutes(2);
 
     private readonly Dictionary<string, int> seen = [];
 
@@ -29,7 +31,10 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
                 done[target] += Batch;
             }
         }
-        tell($"{done.Values.Sum():N0} cases, {failed} failed: {string.Join(", ", done.Select(pair => $"{pair.Key.Name} {pair.Value}"))}");
+        tell(
+            $"{done.Values.Sum():N0} cases, {failed} failed: "
+                + $"{string.Join(", ", done.Select(pair => $"{pair.Key.Name} {pair.Value}"))}"
+        );
         return failed;
     }
 
@@ -37,10 +42,12 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
     public int Cases(Target target, int from, int count)
     {
         var failed = 0;
-        for (var next = from; next < from + count;)
+        var next = from;
+        while (next < from + count)
         {
             var (last, faults) = Child(target, next, from + count - next);
-            foreach (var (number, fault) in faults) Keep(target, number, fault);
+            foreach (var (number, fault) in faults)
+                Keep(target, number, fault);
             failed += faults.Count;
             next = last + 1;
         }
@@ -51,35 +58,53 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
     private (int Last, List<(int Case, string Fault)> Faults) Child(Target target, int from, int count)
     {
         var folder = Directory.CreateTempSubdirectory("memopt-fuzz").FullName;
-        var info = new ProcessStartInfo("dotnet", [typeof(Watch).Assembly.Location, "child", target.Name, Text(seed), Text(from), Text(count), folder])
+        var info = new ProcessStartInfo(
+            "dotnet",
+            [typeof(Watch).Assembly.Location, "child", target.Name, Text(seed), Text(from), Text(count), folder]
+        )
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,
             WorkingDirectory = Directory.CreateDirectory(Path.Combine(folder, "cwd")).FullName,
         };
-        info.Environment["NUGET_PACKAGES"] = Targets.Packages;                // else they are looked for in HOME
+        info.Environment["NUGET_PACKAGES"] = Targets.Packages; // else they are looked for in HOME
         info.Environment["HOME"] = Directory.CreateDirectory(Path.Combine(folder, "home")).FullName;
         info.Environment["TMPDIR"] = Directory.CreateDirectory(Path.Combine(folder, "tmp")).FullName;
-        info.Environment["DOTNET_EnableDiagnostics"] = "0";                    // its socket would lie in TMPDIR
+        info.Environment["DOTNET_EnableDiagnostics"] = "0"; // its socket would lie in TMPDIR
         info.Environment["DOTNET_TieredPGO"] = "0";
         var faults = new List<(int, string)>();
-        var (current, since, used, memory, ended, error) = (from, Stopwatch.StartNew(), TimeSpan.MaxValue, 0L, false, new Queue<string>());
+        var (current, since, used, memory, ended, error) = (
+            from,
+            Stopwatch.StartNew(),
+            TimeSpan.MaxValue,
+            0L,
+            false,
+            new Queue<string>()
+        );
         using var process = Process.Start(info)!;
         process.OutputDataReceived += (_, line) =>
         {
             lock (faults)
             {
-                if (line.Data is "done") ended = true;
-                else if (line.Data?.StartsWith("fault ", StringComparison.Ordinal) == true) faults.Add((current, line.Data[6..]));
+                if (line.Data is "done")
+                    ended = true;
+                else if (line.Data?.StartsWith("fault ", StringComparison.Ordinal) == true)
+                    faults.Add((current, line.Data[6..]));
                 else if (line.Data?.Split(' ') is ["case", var number, var bytes])
-                    (current, memory, used, since) = (int.Parse(number, CultureInfo.InvariantCulture), long.Parse(bytes, CultureInfo.InvariantCulture), TimeSpan.MaxValue, Stopwatch.StartNew());
+                    (current, memory, used, since) = (
+                        int.Parse(number, CultureInfo.InvariantCulture),
+                        long.Parse(bytes, CultureInfo.InvariantCulture),
+                        TimeSpan.MaxValue,
+                        Stopwatch.StartNew()
+                    );
             }
         };
         process.ErrorDataReceived += (_, line) =>
         {
             lock (error)
             {
-                if (line.Data is not null && error.Count < 30) error.Enqueue(line.Data);
+                if (line.Data is not null && error.Count < 30)
+                    error.Enqueue(line.Data);
             }
         };
         process.BeginOutputReadLine();
@@ -91,18 +116,24 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
             {
                 process.Refresh();
                 var (time, size) = Now(process);
-                if (used > time) used = time;                                  // the first look at a case
-                if (memory > 0 && time - used > mostTime || since.Elapsed > mostWait) killed = $"more than {mostTime.TotalSeconds} s";
-                else if (memory > 0 && size - memory > MostGrowth) killed = "grew by more than 1 GB";
+                if (used > time)
+                    used = time; // the first look at a case
+                if (memory > 0 && time - used > mostTime || since.Elapsed > mostWait)
+                    killed = $"more than {mostTime.TotalSeconds} s";
+                else if (memory > 0 && size - memory > MostGrowth)
+                    killed = "grew by more than 1 GB";
             }
-            if (killed is null) continue;
+            if (killed is null)
+                continue;
             process.Kill(entireProcessTree: true);
             break;
         }
         process.WaitForExit();
         Directory.Delete(folder, recursive: true);
-        if (killed is not null) faults.Add((current, killed));
-        else if (!ended && !faults.Any(fault => fault.Item1 == current)) faults.Add((current, $"the process ended with {process.ExitCode}: {string.Join(" | ", error)}"));
+        if (killed is not null)
+            faults.Add((current, killed));
+        else if (!ended && !faults.Any(fault => fault.Item1 == current))
+            faults.Add((current, $"the process ended with {process.ExitCode}: {string.Join(" | ", error)}"));
         return (ended ? from + count - 1 : current, faults);
     }
 
@@ -114,7 +145,7 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
         }
         catch (Exception e) when (e is InvalidOperationException or System.ComponentModel.Win32Exception)
         {
-            return default;                                                    // it ended meanwhile
+            return default; // it ended meanwhile
         }
     }
 
@@ -124,7 +155,8 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
         var place = fault.Split(" | ").FirstOrDefault(line => line.Contains(" in ", StringComparison.Ordinal)) ?? fault;
         var name = $"{target.Name}-{seed}-{number}";
         seen[$"{target.Name} {place}"] = seen.GetValueOrDefault($"{target.Name} {place}") + 1;
-        if (seen[$"{target.Name} {place}"] > Alike) return;
+        if (seen[$"{target.Name} {place}"] > Alike)
+            return;
         tell($"{name}: {fault[..Math.Min(fault.Length, 1200)]}");
         Directory.CreateDirectory(kept);
         File.WriteAllBytes(Path.Combine(kept, $"{name}.input"), target.Input(seed, number));

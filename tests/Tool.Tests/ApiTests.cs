@@ -11,9 +11,17 @@ public sealed class ApiTests
         var (file, code) = (Cli.Workshop(), Cli.Workshop());
         var run = Cli.Run(file, "run", "--json", "--set", "train.steps=9");
         Assert.True(run.Exit == 0, run.Error);
-        var tuned = await FineTune.Create(Path.Combine(code, "memopt.json")).With("train.steps", 9).WithData(Chats(code, "train")).WithEvaluation(Chats(code, "eval")).RunAsync();
+        var tuned = await FineTune
+            .Create(Path.Combine(code, "memopt.json"))
+            .With("train.steps", 9)
+            .WithData(Chats(code, "train"))
+            .WithEvaluation(Chats(code, "eval"))
+            .RunAsync();
         foreach (var name in new[] { "adapter_model.safetensors", "adapter_config.json" })
-            Assert.Equal(File.ReadAllBytes(Path.Combine((string)run.Json["adapter"]!, name)), File.ReadAllBytes(Path.Combine(tuned.AdapterFolder!, name)));
+            Assert.Equal(
+                File.ReadAllBytes(Path.Combine((string)run.Json["adapter"]!, name)),
+                File.ReadAllBytes(Path.Combine(tuned.AdapterFolder!, name))
+            );
         Assert.Equal((double)run.Json["eval"]!["loss"]!, tuned.Loss);
 
         // The tool takes the program's run for its own when the same rows are in a file, and the program the tool's.
@@ -23,9 +31,16 @@ public sealed class ApiTests
         Assert.Equal((tuned.RunId, true), ((string?)again.Json["runId"], (bool)again.Json["upToDate"]!));
         var shown = Cli.Run(code, "runs", "show", tuned.RunId, "--json").Json;
         Assert.Equal(9, shown["steps"]!.AsArray().Count);
-        Assert.True((await FineTune.Create(Path.Combine(code, "memopt.json")).With("train.steps", 9).RunAsync()).UpToDate);
+        Assert.True(
+            (await FineTune.Create(Path.Combine(code, "memopt.json")).With("train.steps", 9).RunAsync()).UpToDate
+        );
     }
 
-    private static IEnumerable<Chat> Chats(string folder, string name) => File.ReadLines(Path.Combine(folder, name + ".jsonl"))
-        .Select(line => new Chat([.. JsonNode.Parse(line)!["messages"]!.AsArray().Select(turn => new ChatTurn((string)turn!["role"]!, (string)turn["content"]!))]));
+    private static IEnumerable<Chat> Chats(string folder, string name) =>
+        File.ReadLines(Path.Combine(folder, name + ".jsonl"))
+            .Select(line => new Chat([
+                .. JsonNode.Parse(line)!["messages"]!
+                    .AsArray()
+                    .Select(turn => new ChatTurn((string)turn!["role"]!, (string)turn["content"]!)),
+            ]));
 }

@@ -17,27 +17,44 @@ public sealed class ArtifactsTests
         Assert.True(run.Exit == 0, run.Error);
         Assert.Contains("the key or signature is refused", run.Error);
         Assert.Contains("NOT in az://devstoreaccount1/artifacts/team/one: ", run.Error);
-        Assert.Equal(3, run.Json["notUploaded"]!.AsArray().Count);           // the adapter and two checkpoints
-        var hash = (string)Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["artifacts"]![0]!["hash"]!;
+        Assert.Equal(3, run.Json["notUploaded"]!.AsArray().Count); // the adapter and two checkpoints
+        var hash = (string)
+            Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["artifacts"]![0]!["hash"]!;
         var refused = Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}", "--json");
         Assert.Equal(1, refused.Exit);
         Assert.Contains("AZURE_STORAGE", (string)refused.Json["error"]!["next"]!);
 
         Cli.Account = azurite.Connection;
-        Assert.False((bool)Cli.Run(folder, "artifacts", "ls", "--at", $"{Azurite.Place}", "--json").Json[0]!["uploaded"]!);
+        Assert.False(
+            (bool)Cli.Run(folder, "artifacts", "ls", "--at", $"{Azurite.Place}", "--json").Json[0]!["uploaded"]!
+        );
         Assert.Contains("not uploaded yet", Cli.Run(folder, "artifacts", "verify", "--at", $"{Azurite.Place}").Output);
-        var synced = Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}", "--json").Json["uploaded"]!.AsArray();
+        var synced = Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}", "--json").Json[
+            "uploaded"
+        ]!.AsArray();
         Assert.Equal((3, hash), (synced.Count, (string?)synced[0]));
         var links = Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["artifacts"]!.AsArray();
-        Assert.Equal(["adapter", "checkpoint-00000003", "checkpoint-00000004"], links.Select(link => (string?)link!["name"]).Order());
+        Assert.Equal(
+            ["adapter", "checkpoint-00000003", "checkpoint-00000004"],
+            links.Select(link => (string?)link!["name"]).Order()
+        );
         Assert.All(links, link => Assert.Equal($"{Azurite.Place}", (string?)link!["place"]));
-        Assert.Contains("0 artifacts uploaded", Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}").Output);
-        Assert.Contains("3 artifacts checked, 0 problems", Cli.Run(folder, "artifacts", "verify", "--at", $"{Azurite.Place}").Output);
+        Assert.Contains(
+            "0 artifacts uploaded",
+            Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}").Output
+        );
+        Assert.Contains(
+            "3 artifacts checked, 0 problems",
+            Cli.Run(folder, "artifacts", "verify", "--at", $"{Azurite.Place}").Output
+        );
 
         // Elsewhere, by a config that names the account.
         var elsewhere = Cli.Workshop($$"""{ "tracking": { "artifacts": "{{Azurite.Place}}" } }""");
         Assert.Equal(0, Cli.Run(elsewhere, "artifacts", "get", hash[..8], "--out", "got").Exit);
-        Assert.Equal(File.ReadAllBytes(Path.Combine(folder, ".memopt/memopt/adapter/adapter_model.safetensors")), File.ReadAllBytes(Path.Combine(elsewhere, "got/adapter_model.safetensors")));
+        Assert.Equal(
+            File.ReadAllBytes(Path.Combine(folder, ".memopt/memopt/adapter/adapter_model.safetensors")),
+            File.ReadAllBytes(Path.Combine(elsewhere, "got/adapter_model.safetensors"))
+        );
         var again = Cli.Run(elsewhere, "artifacts", "put", "got", "--json").Json;
         Assert.Equal((hash, 0), ((string)again["hash"]!, (int)again["sent"]!["blocks"]!));
         Assert.Contains("here, uploaded", Cli.Run(elsewhere, "artifacts", "ls").Output);
@@ -50,10 +67,21 @@ public sealed class ArtifactsTests
         Assert.Contains("Would remove 2 artifacts,", would.Output);
         var gone = Cli.Run(folder, "artifacts", "rm", "--checkpoints", "--at", $"{Azurite.Place}", "--json");
         Assert.True((bool)gone.Json["applied"]!, gone.Error);
-        Assert.Equal([hash], Cli.Run(folder, "artifacts", "ls", "--at", $"{Azurite.Place}", "--json").Json.AsArray().Select(row => (string?)row!["hash"]));
-        Assert.Contains("0 artifacts uploaded", Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}").Output);
+        Assert.Equal(
+            [hash],
+            Cli.Run(folder, "artifacts", "ls", "--at", $"{Azurite.Place}", "--json")
+                .Json.AsArray()
+                .Select(row => (string?)row!["hash"])
+        );
+        Assert.Contains(
+            "0 artifacts uploaded",
+            Cli.Run(folder, "artifacts", "sync", "--at", $"{Azurite.Place}").Output
+        );
         Assert.Equal(0, Cli.Run(folder, "artifacts", "rm", hash, "--force", "--at", $"{Azurite.Place}").Exit);
-        Assert.DoesNotContain(Cli.Run(elsewhere, "artifacts", "ls", "--json").Json.AsArray(), row => (bool?)row!["uploaded"] == true);
+        Assert.DoesNotContain(
+            Cli.Run(elsewhere, "artifacts", "ls", "--json").Json.AsArray(),
+            row => (bool?)row!["uploaded"] == true
+        );
         Assert.Empty(Cli.Run(folder, "artifacts", "ls", "--json").Json.AsArray());
     }
 
@@ -68,8 +96,12 @@ public sealed class ArtifactsTests
         using var process = Cli.Start(folder, run);
         var lines = new List<string>();
         // Whichever comes first: the end of a short training, or the first attempt's failure.
-        while (!(lines.Exists(line => line.StartsWith("upload       3 still", StringComparison.Ordinal)) && lines.Exists(line => line.Contains("cannot be reached") && line.Contains("tried again")))
-            && process.StandardError.ReadLine() is { } line)
+        while (
+            !(
+                lines.Exists(line => line.StartsWith("upload       3 still", StringComparison.Ordinal))
+                && lines.Exists(line => line.Contains("cannot be reached") && line.Contains("tried again"))
+            ) && process.StandardError.ReadLine() is { } line
+        )
             lines.Add(line);
         Assert.False(process.HasExited, string.Join('\n', lines));
         Assert.Contains(lines, line => line.StartsWith("step 10 / 10", StringComparison.Ordinal));
@@ -89,9 +121,22 @@ public sealed class ArtifactsTests
         Assert.Contains("adapter", shown["artifacts"]!.AsArray().Select(link => (string?)link!["name"]));
         Assert.All(shown["artifacts"]!.AsArray(), link => Assert.Equal($"{Azurite.Place}", (string?)link!["place"]));
         // Checkpoints that checkpoint.keep had removed by then were not sent: of 3, 6, 9 and 10 the last two.
-        Assert.Equal(["adapter", "checkpoint-00000009", "checkpoint-00000010"], shown["artifacts"]!.AsArray().Select(link => (string?)link!["name"]).Order());
-        Assert.Equal(["begins to fail", "sent", "sent", "sent"], shown["events"]!.AsArray().Where(happened => (string?)happened!["kind"] == "upload").Select(happened => (string)happened!["text"]!)
-            .Select(text => text.Contains("cannot be reached") ? "begins to fail" : text.Contains(" is in az://") ? "sent" : text));
+        Assert.Equal(
+            ["adapter", "checkpoint-00000009", "checkpoint-00000010"],
+            shown["artifacts"]!.AsArray().Select(link => (string?)link!["name"]).Order()
+        );
+        Assert.Equal(
+            ["begins to fail", "sent", "sent", "sent"],
+            shown["events"]!
+                .AsArray()
+                .Where(happened => (string?)happened!["kind"] == "upload")
+                .Select(happened => (string)happened!["text"]!)
+                .Select(text =>
+                    text.Contains("cannot be reached") ? "begins to fail"
+                    : text.Contains(" is in az://") ? "sent"
+                    : text
+                )
+        );
     }
 
     [Fact]
@@ -107,7 +152,9 @@ public sealed class ArtifactsTests
         Assert.Contains("No storage account is named", Cli.Run(folder, "artifacts", "sync").Error);
         Assert.Contains("no artifact zz", Cli.Run(folder, "artifacts", "get", "zz", "--out", "x").Error);
 
-        var stored = Directory.EnumerateFiles(Path.Combine(folder, ".memopt/artifacts/objects"), "*", SearchOption.AllDirectories).Single();
+        var stored = Directory
+            .EnumerateFiles(Path.Combine(folder, ".memopt/artifacts/objects"), "*", SearchOption.AllDirectories)
+            .Single();
         File.WriteAllText(stored, "b");
         var verified = Cli.Run(folder, "artifacts", "verify", "--json");
         Assert.Equal((1, 1), (verified.Exit, verified.Json["problems"]!.AsArray().Count));

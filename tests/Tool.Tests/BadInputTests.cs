@@ -2,40 +2,94 @@ using System.Text;
 
 namespace Memopt.Tool.Tests;
 
-/// <summary>Everything a user can get wrong gives one clear message, an exit code, and no stack trace; nothing is lost.</summary>
+/// <summary>Everything a user can get wrong gives one clear message, an exit code, and no stack trace; nothing is
+/// lost.</summary>
 public sealed class BadInputTests
 {
     private const string Good = """{ "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }""";
 
-    public static TheoryData<string, string, string> Configs => new()
-    {
-        { "broken JSON", "{ \"train\": { \"steps\": }", "MEMOPT0001" },
-        { "empty file", "", "MEMOPT0001" },
-        { "not an object", "[1, 2]", "must be an object" },
-        { "text after the end", Good + "{}", "MEMOPT0001" },
-        { "lone surrogate", "{ \"model\": { \"source\": \"\\ud800\" } }", "MEMOPT0001" },
-        { "unknown key", "{ \"adapter\": { \"rnk\": 8 } }", "did you mean rank?" },
-        { "unknown section", "{ \"adaptr\": { } }", "did you mean adapter?" },
-        { "key twice", "{ \"train\": { \"steps\": 1, \"steps\": 2 } }", "written twice" },
-        { "wrong type", "{ \"train\": { \"steps\": \"many\" } }", "must be a whole number, found \"many\"" },
-        { "out of range", "{ \"train\": { \"steps\": 0 } }", "MEMOPT0004" },
-        { "unknown choice", "{ \"adapter\": { \"kind\": \"dora\" } }", "\"lora\", \"qlora\", \"none\"" },
-        { "empty targets", "{ \"adapter\": { \"targets\": [] } }", "all-linear" },
-        { "zero rank in a pattern", "{ \"adapter\": { \"rankPattern\": { \"q_proj\": 0 } } }", "above 0" },
-        { "missing data file", "{ \"data\": { \"train\": \"nowhere.jsonl\" } }", "MEMOPT0005" },
-        { "missing model", "{ \"model\": { \"source\": \"nowhere\" }, \"data\": { \"train\": \"train.jsonl\" } }", "MEMOPT0005" },
-        { "activations off the device that are not made again", "{ \"data\": { \"train\": \"train.jsonl\" }, \"memory\": { \"strategy\": \"manual\", \"offloadActivations\": true } }", "memory.recompute = true" },
-        { "trained weights streamed", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"kind\": \"none\" }, \"memory\": { \"streamLayers\": 2 } }", "cannot be streamed" },
-        { "micro-batch that does not divide", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"batchSize\": 8, \"microBatch\": 3 } }", "does not divide" },
-        { "steps and epochs", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 8, \"epochs\": 3 } }", "keep one" },
-        { "bad betas", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"betas\": [0.9] } }", "two numbers" },
-        { "targets that match nothing", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"targets\": [\"w_q\"] } }", "w_q" },
-        { "pattern that fits nothing", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"rankPattern\": { \"nosuch_proj\": 2 } } }", "nosuch_proj" },
-        { "pattern of no expression", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"alphaPattern\": { \"(q_proj\": 2 } } }", "not a regular expression" },
-        { "no memory", "{ \"data\": { \"train\": \"train.jsonl\" }, \"memory\": { \"budgetGiB\": 0.001 } }", "does not fit" },
-        { "adapter folder without adapter", "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"from\": \".\" } }", "adapter_config.json" },
-        { "a loss that is no number", "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 5, \"batchSize\": 2, \"epsilon\": 0 } }", "no longer a number" },
-    };
+    public static TheoryData<string, string, string> Configs =>
+        new()
+        {
+            { "broken JSON", "{ \"train\": { \"steps\": }", "MEMOPT0001" },
+            { "empty file", "", "MEMOPT0001" },
+            { "not an object", "[1, 2]", "must be an object" },
+            { "text after the end", Good + "{}", "MEMOPT0001" },
+            { "lone surrogate", "{ \"model\": { \"source\": \"\\ud800\" } }", "MEMOPT0001" },
+            { "unknown key", "{ \"adapter\": { \"rnk\": 8 } }", "did you mean rank?" },
+            { "unknown section", "{ \"adaptr\": { } }", "did you mean adapter?" },
+            { "key twice", "{ \"train\": { \"steps\": 1, \"steps\": 2 } }", "written twice" },
+            { "wrong type", "{ \"train\": { \"steps\": \"many\" } }", "must be a whole number, found \"many\"" },
+            { "out of range", "{ \"train\": { \"steps\": 0 } }", "MEMOPT0004" },
+            { "unknown choice", "{ \"adapter\": { \"kind\": \"dora\" } }", "\"lora\", \"qlora\", \"none\"" },
+            { "empty targets", "{ \"adapter\": { \"targets\": [] } }", "all-linear" },
+            { "zero rank in a pattern", "{ \"adapter\": { \"rankPattern\": { \"q_proj\": 0 } } }", "above 0" },
+            { "missing data file", "{ \"data\": { \"train\": \"nowhere.jsonl\" } }", "MEMOPT0005" },
+            {
+                "missing model",
+                "{ \"model\": { \"source\": \"nowhere\" }, \"data\": { \"train\": \"train.jsonl\" } }",
+                "MEMOPT0005"
+            },
+            {
+                "activations off the device that are not made again",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"memory\": { \"strategy\": \"manual\", "
+                    + "\"offloadActivations\": true } }",
+                "memory.recompute = true"
+            },
+            {
+                "trained weights streamed",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"kind\": \"none\" }, \"memory\": { "
+                    + "\"streamLayers\": 2 } }",
+                "cannot be streamed"
+            },
+            {
+                "micro-batch that does not divide",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"batchSize\": 8, \"microBatch\": 3 } }",
+                "does not divide"
+            },
+            {
+                "steps and epochs",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 8, \"epochs\": 3 } }",
+                "keep one"
+            },
+            {
+                "bad betas",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"betas\": [0.9] } }",
+                "two numbers"
+            },
+            {
+                "targets that match nothing",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"targets\": [\"w_q\"] } }",
+                "w_q"
+            },
+            {
+                "pattern that fits nothing",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"rankPattern\": { \"nosuch_proj\": "
+                    + "2 } } }",
+                "nosuch_proj"
+            },
+            {
+                "pattern of no expression",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"alphaPattern\": { \"(q_proj\": 2 } } }",
+                "not a regular expression"
+            },
+            {
+                "no memory",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"memory\": { \"budgetGiB\": 0.001 } }",
+                "does not fit"
+            },
+            {
+                "adapter folder without adapter",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"adapter\": { \"from\": \".\" } }",
+                "adapter_config.json"
+            },
+            {
+                "a loss that is no number",
+                "{ \"data\": { \"train\": \"train.jsonl\" }, \"train\": { \"steps\": 5, \"batchSize\": 2, "
+                    + "\"epsilon\": 0 } }",
+                "no longer a number"
+            },
+        };
 
     [Theory, MemberData(nameof(Configs))]
     public void Config(string kind, string text, string expected)
@@ -44,15 +98,16 @@ public sealed class BadInputTests
         Refused(Cli.Run(folder, "run", "--json"), expected, kind);
     }
 
-    public static TheoryData<string, string, string> Data => new()
-    {
-        { "empty", "", "no rows" },
-        { "broken row", "{\"messages\": [", "train.jsonl(1," },
-        { "no assistant turn", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "train.jsonl(1," },
-        { "not a row", "{\"question\": \"a\"}", "train.jsonl(1," },
-        { "labels of another length", "{\"input_ids\": [1, 2], \"labels\": [1]}", "train.jsonl(1," },
-        { "token outside the vocabulary", "{\"input_ids\": [1, 2, 99999]}", "vocabulary" },
-    };
+    public static TheoryData<string, string, string> Data =>
+        new()
+        {
+            { "empty", "", "no rows" },
+            { "broken row", "{\"messages\": [", "train.jsonl(1," },
+            { "no assistant turn", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "train.jsonl(1," },
+            { "not a row", "{\"question\": \"a\"}", "train.jsonl(1," },
+            { "labels of another length", "{\"input_ids\": [1, 2], \"labels\": [1]}", "train.jsonl(1," },
+            { "token outside the vocabulary", "{\"input_ids\": [1, 2, 99999]}", "vocabulary" },
+        };
 
     [Theory, MemberData(nameof(Data))]
     public void Rows(string kind, string text, string expected)
@@ -77,7 +132,9 @@ public sealed class BadInputTests
     [Fact]
     public void A_check_names_the_file_and_where_it_can_the_line()
     {
-        const string row = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n";
+        const string row =
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
+            + "\"b\"}]}\n";
         var folder = Cli.Workshop(Good);
         var (config, data) = (Path.Combine(folder, "memopt.json"), Path.Combine(folder, "train.jsonl"));
         string Check()
@@ -107,22 +164,40 @@ public sealed class BadInputTests
     public void A_wrong_argument_is_named_without_the_help()
     {
         var outcome = Cli.Run(Path.GetTempPath(), "infer", "--max-tokens", "many");
-        Assert.Equal((2, "error: --max-tokens must be a whole number, 1 or more, found \"many\".\n  next:  dotnet memopt infer --help\n", ""), (outcome.Exit, outcome.Error, outcome.Output));
+        Assert.Equal(
+            (
+                2,
+                "error: --max-tokens must be a whole number, 1 or more, found \"many\".\n  next:  dotnet memopt "
+                    + "infer --help\n",
+                ""
+            ),
+            (outcome.Exit, outcome.Error, outcome.Output)
+        );
         outcome = Cli.Run(Path.GetTempPath(), "gate", "--min-accuracy", "80%");
         Assert.Equal((2, ""), (outcome.Exit, outcome.Output));
         Assert.StartsWith("error: --min-accuracy must be a number from 0 to 1", outcome.Error);
     }
 
-    public static TheoryData<string, string> Models => new()
-    {
-        { "truncated weights", "truncated" }, { "header only", "not a whole safetensors file" }, { "other shapes", "has shape" }, { "missing weights", "holds no weights" },
-        { "unknown architecture", "gpt2" }, { "unknown rope", "longrope" }, { "broken config", "not valid JSON" }, { "no config", "config.json" }, { "broken tokenizer", "tokenizer.json" },
-    };
+    public static TheoryData<string, string> Models =>
+        new()
+        {
+            { "truncated weights", "truncated" },
+            { "header only", "not a whole safetensors file" },
+            { "other shapes", "has shape" },
+            { "missing weights", "holds no weights" },
+            { "unknown architecture", "gpt2" },
+            { "unknown rope", "longrope" },
+            { "broken config", "not valid JSON" },
+            { "no config", "config.json" },
+            { "broken tokenizer", "tokenizer.json" },
+        };
 
     [Theory, MemberData(nameof(Models))]
     public void Model(string kind, string expected)
     {
-        var folder = Cli.Workshop("""{ "model": { "source": "model" }, "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }""");
+        var folder = Cli.Workshop(
+            """{ "model": { "source": "model" }, "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }"""
+        );
         var model = Directory.CreateDirectory(Path.Combine(folder, "model")).FullName;
         foreach (var file in Directory.EnumerateFiles(Path.Combine(Cli.Repository, "samples", "word-class", "model")))
             File.Copy(file, Path.Combine(model, Path.GetFileName(file)));
@@ -164,7 +239,9 @@ public sealed class BadInputTests
     [Fact]
     public void All_problems_come_at_once_with_line_and_column()
     {
-        var folder = Cli.Workshop("{\n  \"adapter\": { \"rnk\": 8 },\n  \"train\": {\n    \"steps\": -1,\n    \"clip\": \"no\" }\n}\n");
+        var folder = Cli.Workshop(
+            "{\n  \"adapter\": { \"rnk\": 8 },\n  \"train\": {\n    \"steps\": -1,\n    \"clip\": \"no\" }\n}\n"
+        );
         var problems = Cli.Run(folder, "config", "check", "--json").Json["error"]!["problems"]!.AsArray();
         Assert.Equal([(2, 16), (4, 14), (5, 13)], problems.Select(p => ((int)p!["line"]!, (int)p["column"]!)));
     }
@@ -173,9 +250,24 @@ public sealed class BadInputTests
     public void Overrides_are_whole_values()
     {
         var folder = Cli.Workshop(Good);
-        foreach (var set in new[] { "train.learningRate=0,0002", "train.steps=5 6", "model.source.x=1", "train.nothing=1", "train.steps" })
+        foreach (
+            var set in new[]
+            {
+                "train.learningRate=0,0002",
+                "train.steps=5 6",
+                "model.source.x=1",
+                "train.nothing=1",
+                "train.steps",
+            }
+        )
             Refused(Cli.Run(folder, "config", "check", "--json", "--set", set), "", set);
-        Assert.Equal("1234567", (string?)Cli.Run(folder, "config", "check", "--json", "--set", "model.revision=1234567").Json["config"]!["model"]!["revision"]);
+        Assert.Equal(
+            "1234567",
+            (string?)
+                Cli.Run(folder, "config", "check", "--json", "--set", "model.revision=1234567").Json["config"]![
+                    "model"
+                ]!["revision"]
+        );
     }
 
     [Fact]
@@ -194,7 +286,10 @@ public sealed class BadInputTests
     {
         var folder = Cli.Workshop();
         KilledAfter(2, folder);
-        var newest = Directory.EnumerateDirectories(Path.Combine(folder, ".memopt/memopt/checkpoints"), "step-*").Order().Last();
+        var newest = Directory
+            .EnumerateDirectories(Path.Combine(folder, ".memopt/memopt/checkpoints"), "step-*")
+            .Order()
+            .Last();
         var state = Path.Combine(newest, "state.safetensors");
         var bytes = File.ReadAllBytes(state);
         bytes[^5] ^= 1;
@@ -219,9 +314,19 @@ public sealed class BadInputTests
         Assert.Equal(0, Cli.Run(folder, "artifacts", "put", "train.jsonl").Exit);
         string[][] unset =
         [
-            ["artifacts", "rm", ""], ["runs", "gc", "--filter", "", "--apply"], ["runs", "list", "--store", ""], ["run", ""], ["sweep", ""], ["pull", ""], ["infer", ""], ["export", "--adapter", "", "--out", "x"],
+            ["artifacts", "rm", ""],
+            ["runs", "gc", "--filter", "", "--apply"],
+            ["runs", "list", "--store", ""],
+            ["run", ""],
+            ["sweep", ""],
+            ["pull", ""],
+            ["infer", ""],
+            ["export", "--adapter", "", "--out", "x"],
         ];
-        Assert.All(unset, arguments => Refused(Cli.Run(folder, [.. arguments, "--json"]), " is empty.", string.Join(" ", arguments)));
+        Assert.All(
+            unset,
+            arguments => Refused(Cli.Run(folder, [.. arguments, "--json"]), " is empty.", string.Join(" ", arguments))
+        );
         Assert.Single(Cli.Run(folder, "artifacts", "ls", "--json").Json.AsArray());
         foreach (var days in new[] { "-5", "99999999" })
         {
@@ -245,7 +350,22 @@ public sealed class BadInputTests
     public void Wrong_words_give_a_hint_and_no_trace()
     {
         var folder = Cli.Workshop(Good);
-        foreach (string[] words in new[] { new[] { "rnu" }, ["runs", "show", "nothing"], ["eval", "--data", "nowhere.jsonl"], ["infer", "--ids", "1,x"], ["export", "--out", "x"], ["run", "other.json"], ["eval", "--data", "train.jsonl", "--dtype", "int3"], ["run", "--backend", "/nowhere"], ["eval"], ["infer", ""], ["infer", "--adapter", ".", "a"] })
+        foreach (
+            string[] words in new[]
+            {
+                new[] { "rnu" },
+                ["runs", "show", "nothing"],
+                ["eval", "--data", "nowhere.jsonl"],
+                ["infer", "--ids", "1,x"],
+                ["export", "--out", "x"],
+                ["run", "other.json"],
+                ["eval", "--data", "train.jsonl", "--dtype", "int3"],
+                ["run", "--backend", "/nowhere"],
+                ["eval"],
+                ["infer", ""],
+                ["infer", "--adapter", ".", "a"],
+            }
+        )
         {
             var outcome = Cli.Run(folder, words);
             Assert.NotEqual(0, outcome.Exit);
@@ -276,7 +396,10 @@ public sealed class BadInputTests
         Assert.False(string.IsNullOrWhiteSpace((string?)error["message"]));
         Assert.DoesNotContain("   at ", outcome.Error + outcome.Output);
         Assert.DoesNotContain("should not have", outcome.Error);
-        Assert.True(outcome.Error.Contains(expected, StringComparison.Ordinal), $"{kind}: no \"{expected}\" in\n{outcome.Error}");
+        Assert.True(
+            outcome.Error.Contains(expected, StringComparison.Ordinal),
+            $"{kind}: no \"{expected}\" in\n{outcome.Error}"
+        );
     }
 
     private static void Edit(string file, string from, string to)

@@ -21,7 +21,8 @@ internal static class Cli
 
     private static readonly AsyncLocal<string?> account = new();
 
-    /// <summary>The connection to the storage account that the processes of this test are given; those of tests beside it are not.</summary>
+    /// <summary>The connection to the storage account that the processes of this test are given; those of tests beside
+    /// it are not.</summary>
     public static string? Account
     {
         set => account.Value = value;
@@ -29,13 +30,19 @@ internal static class Cli
 
     public static Process Start(string folder, params string[] arguments) => Process.Start(Command(folder, arguments))!;
 
-    /// <summary>The tool as a shell starts it: an interrupt ends it, although these tests may have been started where interrupts are ignored.</summary>
+    /// <summary>The tool as a shell starts it: an interrupt ends it, although these tests may have been started where
+    /// interrupts are ignored.</summary>
     public static ProcessStartInfo Command(string folder, params string[] arguments)
     {
         string[] program = ["dotnet", "exec", Tool, .. arguments];
         if (OperatingSystem.IsLinux())
             program = ["env", "--default-signal=INT,HUP", .. program];
-        var start = new ProcessStartInfo(program[0], program[1..]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo(program[0], program[1..])
+        {
+            WorkingDirectory = folder,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
         start.Environment["DOTNET_gcServer"] = "0";
         if (account.Value is { } connection)
             start.Environment["AZURE_STORAGE_CONNECTION_STRING"] = connection;
@@ -48,7 +55,8 @@ internal static class Cli
         return Wait(process);
     }
 
-    /// <summary>Longer than anything takes that ends, on a machine however slow; where all is well nothing waits for it.</summary>
+    /// <summary>Longer than anything takes that ends, on a machine however slow; where all is well nothing waits for
+    /// it.</summary>
     public static TimeSpan Patience { get; } = TimeSpan.FromMinutes(20);
 
     public static Outcome Wait(Process process)
@@ -68,38 +76,56 @@ internal static class Cli
     {
         var said = new List<string>();
         while (said is [] || !said[^1].Contains(text, StringComparison.Ordinal))
-            said.Add(process.StandardError.ReadLine() ?? throw new InvalidOperationException($"it ended and never said \"{text}\":\n{string.Join('\n', said)}"));
+            said.Add(
+                process.StandardError.ReadLine()
+                    ?? throw new InvalidOperationException(
+                        $"it ended and never said \"{text}\":\n{string.Join('\n', said)}"
+                    )
+            );
     }
 
     /// <summary>Ctrl+C, so many times at once.</summary>
     public static void Interrupt(Process process, int times = 1, string signal = "INT")
     {
-        using var shell = Process.Start("sh", ["-c", string.Concat(Enumerable.Repeat($"kill -{signal} {process.Id}; ", times))]);
+        using var shell = Process.Start(
+            "sh",
+            ["-c", string.Concat(Enumerable.Repeat($"kill -{signal} {process.Id}; ", times))]
+        );
         shell.WaitForExit();
     }
 
-    /// <summary>A new folder with a small fine-tune of the embedded model in it; 20 steps of 4 rows in two micro-batches.</summary>
+    /// <summary>A new folder with a small fine-tune of the embedded model in it; 20 steps of 4 rows in two
+    /// micro-batches.</summary>
     public static string Workshop(string? config = null)
     {
         var folder = Directory.CreateTempSubdirectory("memopt").FullName;
         var sample = Path.Combine(Repository, "samples", "word-class");
-        File.WriteAllLines(Path.Combine(folder, "train.jsonl"), File.ReadLines(Path.Combine(sample, "train.jsonl")).Take(40));
-        File.WriteAllLines(Path.Combine(folder, "eval.jsonl"), File.ReadLines(Path.Combine(sample, "eval.jsonl")).Take(8));
-        File.WriteAllText(Path.Combine(folder, "memopt.json"), config ?? """
-            {
-              "model": { "source": "embedded:nano" },
-              "data": { "train": "train.jsonl", "eval": "eval.jsonl", "maxLength": 64 },
-              "adapter": { "kind": "qlora", "rank": 4, "alpha": 8, "dropout": 0.1 },
-              "train": { "epochs": 2, "batchSize": 4, "microBatch": 2, "learningRate": 1e-3 },
-              "checkpoint": { "every": 3 }
-            }
-            """);
+        File.WriteAllLines(
+            Path.Combine(folder, "train.jsonl"),
+            File.ReadLines(Path.Combine(sample, "train.jsonl")).Take(40)
+        );
+        File.WriteAllLines(
+            Path.Combine(folder, "eval.jsonl"),
+            File.ReadLines(Path.Combine(sample, "eval.jsonl")).Take(8)
+        );
+        File.WriteAllText(
+            Path.Combine(folder, "memopt.json"),
+            config
+                ?? """
+                {
+                  "model": { "source": "embedded:nano" },
+                  "data": { "train": "train.jsonl", "eval": "eval.jsonl", "maxLength": 64 },
+                  "adapter": { "kind": "qlora", "rank": 4, "alpha": 8, "dropout": 0.1 },
+                  "train": { "epochs": 2, "batchSize": 4, "microBatch": 2, "learningRate": 1e-3 },
+                  "checkpoint": { "every": 3 }
+                }
+                """
+        );
         return folder;
     }
 
-    /// <summary>
-    /// Gives a workshop more rows to evaluate on than are done while a test waits: its runs make their steps, and then judge until they are stopped or killed,
-    /// whenever that comes. Gives what puts the few rows back.
+    /// <summary>Gives a workshop more rows to evaluate on than are done while a test waits: its runs make their steps,
+    /// and then judge until they are stopped or killed, whenever that comes. Gives what puts the few rows back.
     /// </summary>
     public static Action Endless(string folder)
     {
@@ -112,7 +138,9 @@ internal static class Cli
     private static string Above(string folder)
     {
         while (!File.Exists(Path.Combine(folder, "Tool.sln")))
-            folder = Path.GetDirectoryName(folder) ?? throw new DirectoryNotFoundException("Tool.sln is not above the tests");
+            folder =
+                Path.GetDirectoryName(folder)
+                ?? throw new DirectoryNotFoundException("Tool.sln is not above the tests");
         return folder;
     }
 }

@@ -6,14 +6,30 @@ using Spectre.Console;
 
 namespace Memopt.Tool.Tests;
 
-/// <summary>Data in the commands: preview, what a run records of it, and the cache of large files under kills and several processes.</summary>
+/// <summary>Data in the commands: preview, what a run records of it, and the cache of large files under kills and
+/// several processes.</summary>
 public sealed class DataTests : IDisposable
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
 
-    private static readonly string[] vocabulary = ["What", "part", "of", "speech", "is", "noun", "verb", "adjective", "adverb", "the", "word", "answer"];
+    private static readonly string[] vocabulary =
+    [
+        "What",
+        "part",
+        "of",
+        "speech",
+        "is",
+        "noun",
+        "verb",
+        "adjective",
+        "adverb",
+        "the",
+        "word",
+        "answer",
+    ];
 
-    private static string Golden(string name) => Path.Combine(Cli.Repository, "tests", "Trainer.Tests", "Golden", "data", name);
+    private static string Golden(string name) =>
+        Path.Combine(Cli.Repository, "tests", "Trainer.Tests", "Golden", "data", name);
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
@@ -25,8 +41,13 @@ public sealed class DataTests : IDisposable
         var random = new Random(11);
         for (long size = 0, n = 0; size < megabytes << 20; n++)
         {
-            var words = string.Join(' ', Enumerable.Range(0, random.Next(20, 100)).Select(_ => vocabulary[random.Next(vocabulary.Length)]));
-            var line = $"{{\"messages\":[{{\"role\":\"user\",\"content\":\"{n} {words}\"}},{{\"role\":\"assistant\",\"content\":\"{words}\"}}]}}";
+            var words = string.Join(
+                ' ',
+                Enumerable.Range(0, random.Next(20, 100)).Select(_ => vocabulary[random.Next(vocabulary.Length)])
+            );
+            var line =
+                $"{{\"messages\":[{{\"role\":\"user\",\"content\":\"{n} {words}\"}},{{\"role\":\"assistant\",\"content\":\""
+                + $"{words}\"}}]}}";
             writer.Write(line + "\n");
             size += line.Length + 1;
         }
@@ -37,20 +58,51 @@ public sealed class DataTests : IDisposable
     public void Preview_shows_tokens_lengths_cuts_and_packing()
     {
         var shop = Cli.Workshop();
-        var shown = Cli.Run(shop, "data", "preview", "--rows", "1", "--set", "data.maxLength=26", "--set", "data.truncate=drop");
+        var shown = Cli.Run(
+            shop,
+            "data",
+            "preview",
+            "--rows",
+            "1",
+            "--set",
+            "data.maxLength=26",
+            "--set",
+            "data.truncate=drop"
+        );
         Assert.True(shown.Exit == 0, shown.Error);
         Assert.Contains("«noun<|im_end|>»", shown.Output);
         Assert.Contains("packed:", shown.Output);
-        var json = Cli.Run(shop, "data", "preview", "--rows", "2", "--json", "--set", "data.maxLength=26", "--set", "data.truncate=drop").Json;
+        var json = Cli.Run(
+            shop,
+            "data",
+            "preview",
+            "--rows",
+            "2",
+            "--json",
+            "--set",
+            "data.maxLength=26",
+            "--set",
+            "data.truncate=drop"
+        ).Json;
         Assert.Equal(40, (int)json["count"]! + (int)json["dropped"]!);
         Assert.True((int)json["dropped"]! > 0);
         Assert.Equal((int)json["count"]!, json["lengths"]!.AsArray().Sum(bin => (int)bin!["rows"]!));
         // No two rows of 24 and more fit into 26: each sequence is a row.
         Assert.Equal((int)json["count"]!, (int)json["packing"]!["sequences"]!);
-        Assert.Equal((double)(long)json["tokens"]! / (26 * (int)json["count"]!), (double)json["packing"]!["filled"]!, 1e-9);
+        Assert.Equal(
+            (double)(long)json["tokens"]! / (26 * (int)json["count"]!),
+            (double)json["packing"]!["filled"]!,
+            1e-9
+        );
         var tokens = json["rows"]![0]!["tokens"]!.AsArray();
-        Assert.Equal("<|im_start|>user\nWhat part of speech is \"chub\"?<|im_end|>\n<|im_start|>assistant\nnoun<|im_end|>\n", string.Concat(tokens.Select(token => (string?)token!["text"])));
-        Assert.Equal("noun<|im_end|>", string.Concat(tokens.Where(token => (bool)token!["trained"]!).Select(token => (string?)token!["text"])));
+        Assert.Equal(
+            "<|im_start|>user\nWhat part of speech is \"chub\"?<|im_end|>\n<|im_start|>assistant\nnoun<|im_end|>\n",
+            string.Concat(tokens.Select(token => (string?)token!["text"]))
+        );
+        Assert.Equal(
+            "noun<|im_end|>",
+            string.Concat(tokens.Where(token => (bool)token!["trained"]!).Select(token => (string?)token!["text"]))
+        );
         Directory.Delete(shop, recursive: true);
     }
 
@@ -58,25 +110,45 @@ public sealed class DataTests : IDisposable
     public void Preview_fits_a_narrow_terminal_and_lets_no_row_command_it()
     {
         var written = new StringWriter();
-        var console = AnsiConsole.Create(new AnsiConsoleSettings { Ansi = AnsiSupport.No, Out = new AnsiConsoleOutput(written) });
+        var console = AnsiConsole.Create(
+            new AnsiConsoleSettings { Ansi = AnsiSupport.No, Out = new AnsiConsoleOutput(written) }
+        );
         console.Profile.Width = 40;
-        new DataView(3, 30, 20, 0, 0, 0, 0, 20, [new(10, 14, 1), new(15, 19, 2)], new(1, 0.5), [new(1, null, [new(1, "a\u001b[31mb\u0007\u009bc\u007f\n", true)])]).Write(console, "3 rows");
+        new DataView(
+            3,
+            30,
+            20,
+            0,
+            0,
+            0,
+            0,
+            20,
+            [new(10, 14, 1), new(15, 19, 2)],
+            new(1, 0.5),
+            [new(1, null, [new(1, "a\u001b[31mb\u0007\u009bc\u007f\n", true)])]
+        ).Write(console, "3 rows");
         var lines = written.ToString().Split('\n').Select(line => line.TrimEnd()).ToList();
         Assert.Contains("«a␛[31mb␇\ufffdc␡⏎", lines);
-        Assert.Equal(["  10 – 14      1   ██████████", "  15 – 19      2   ███████████████████"], lines.Where(line => line.Contains('█')));
+        Assert.Equal(
+            ["  10 – 14      1   ██████████", "  15 – 19      2   ███████████████████"],
+            lines.Where(line => line.Contains('█'))
+        );
     }
 
     [Fact]
     public void Preview_needs_no_config_and_no_libtorch()
     {
         var start = Cli.Command(folder, "data", "preview", Golden("chats.parquet"), "--json");
-        start.Environment["NUGET_PACKAGES"] = folder;                         // where libtorch would be found
+        start.Environment["NUGET_PACKAGES"] = folder; // where libtorch would be found
         start.Environment["MEMOPT_LIBTORCH"] = folder;
         using var process = Process.Start(start)!;
         var result = Cli.Wait(process);
         Assert.True(result.Exit == 0, result.Error);
         Assert.Equal(File.ReadLines(Golden("chats.jsonl")).Count(), (int)result.Json["count"]!);
-        File.WriteAllText(Path.Combine(folder, "pairs.jsonl"), """{"prompt":"2+2=","chosen":" four","rejected":" five"}""");
+        File.WriteAllText(
+            Path.Combine(folder, "pairs.jsonl"),
+            """{"prompt":"2+2=","chosen":" four","rejected":" five"}"""
+        );
         var pairs = Cli.Run(folder, "data", "preview", "pairs.jsonl", "--json");
         Assert.True(pairs.Exit == 0, pairs.Error);
         Assert.Equal(["chosen", "rejected"], pairs.Json["rows"]!.AsArray().Select(row => (string?)row!["answer"]));
@@ -88,13 +160,15 @@ public sealed class DataTests : IDisposable
     [Fact]
     public void A_run_records_what_became_of_its_rows_and_resumes_with_them()
     {
-        var shop = Cli.Workshop("""
+        var shop = Cli.Workshop(
+            """
             {
               "data": { "train": [{ "source": "chats.parquet#80", "weight": 1.5 }, "train.jsonl"], "evalShare": 0.25, "maxLength": 48, "truncate": "split" },
               "train": { "steps": 3, "batchSize": 2 },
               "checkpoint": { "every": 1 }
             }
-            """);
+            """
+        );
         File.Copy(Golden("chats.parquet"), Path.Combine(shop, "chats.parquet"));
         var run = Cli.Run(shop, "run", "--json");
         Assert.True(run.Exit == 0, run.Error);
@@ -113,7 +187,7 @@ public sealed class DataTests : IDisposable
     public void A_checkpoint_of_another_order_of_rows_is_refused()
     {
         var shop = Cli.Workshop();
-        string[] run = ["run", "--set", "train.epochs=100000"];               // it does not come to its end before it is killed
+        string[] run = ["run", "--set", "train.epochs=100000"]; // it does not come to its end before it is killed
         var checkpoints = Path.Combine(shop, ".memopt", "memopt", "checkpoints");
         bool Saved() => Directory.Exists(checkpoints) && Directory.EnumerateDirectories(checkpoints, "step-*").Any();
         using (var process = Cli.Start(shop, run))
@@ -126,10 +200,15 @@ public sealed class DataTests : IDisposable
             process.Kill();
             process.WaitForExit();
         }
-        foreach (var path in Directory.GetDirectories(checkpoints, "step-*").Select(step => Path.Combine(step, "manifest.json")).Where(File.Exists))
+        foreach (
+            var path in Directory
+                .GetDirectories(checkpoints, "step-*")
+                .Select(step => Path.Combine(step, "manifest.json"))
+                .Where(File.Exists)
+        )
         {
             var manifest = JsonNode.Parse(File.ReadAllText(path))!.AsObject();
-            manifest.Remove("order");                                         // as versions wrote it that filled an epoch's last step with rows of the next
+            manifest.Remove("order"); // as versions wrote it that filled an epoch's last step with rows of the next
             File.WriteAllText(path, manifest.ToJsonString());
         }
         var again = Cli.Run(shop, run);
@@ -143,7 +222,8 @@ public sealed class DataTests : IDisposable
     public void Kills_lose_no_finished_part_and_change_no_row()
     {
         var file = Large(40);
-        string[] Preview(string cache) => ["data", "preview", file, "--json", "--rows", "3", "--set", $"data.cache={cache}"];
+        string[] Preview(string cache) =>
+            ["data", "preview", file, "--json", "--rows", "3", "--set", $"data.cache={cache}"];
         var calm = Cli.Run(folder, Preview("calm"));
         Assert.True(calm.Exit == 0, calm.Error);
         var before = new HashSet<string>();
@@ -151,7 +231,12 @@ public sealed class DataTests : IDisposable
         // It comes to no end before the kills: the last part waits.
         var parts = PartsOf("calm");
         var gate = Gate(Path.Combine(folder, "stormy", parts[^1]));
-        string[] Parts() => [.. Directory.GetFiles(Path.Combine(folder, "stormy/shards"), "*", SearchOption.AllDirectories).Where(path => path != gate && !path.EndsWith(".part", StringComparison.Ordinal))];
+        string[] Parts() =>
+            [
+                .. Directory
+                    .GetFiles(Path.Combine(folder, "stormy/shards"), "*", SearchOption.AllDirectories)
+                    .Where(path => path != gate && !path.EndsWith(".part", StringComparison.Ordinal)),
+            ];
         // While it starts and reads, then each time soon after another part is there, as the next ones are being made.
         for (var kills = 0; kills < 3; kills++)
         {
@@ -173,7 +258,8 @@ public sealed class DataTests : IDisposable
         var stormy = Cli.Run(folder, Preview("stormy"));
         Assert.True(stormy.Exit == 0, stormy.Error);
         Assert.Equal(calm.Output, stormy.Output);
-        Assert.All(stamps, pair => Assert.Equal(pair.Value, File.GetLastWriteTimeUtc(pair.Key)));   // what was made was not made again
+        // what was made was not made again
+        Assert.All(stamps, pair => Assert.Equal(pair.Value, File.GetLastWriteTimeUtc(pair.Key)));
         Assert.Equal(parts, PartsOf("stormy"));
 
         // Another start reads the cache alone, in a moment, and says so by saying nothing.
@@ -187,7 +273,12 @@ public sealed class DataTests : IDisposable
         var file = Large(10);
         string[] arguments = ["data", "preview", file, "--json"];
         // Neither goes on before both have begun.
-        var held = new FileStream(Path.Combine(Directory.CreateDirectory(Path.Combine(folder, ".memopt/data")).FullName, "lock"), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        var held = new FileStream(
+            Path.Combine(Directory.CreateDirectory(Path.Combine(folder, ".memopt/data")).FullName, "lock"),
+            FileMode.OpenOrCreate,
+            FileAccess.ReadWrite,
+            FileShare.None
+        );
         using var first = Cli.Start(folder, arguments);
         using var second = Cli.Start(folder, arguments);
         Cli.Await(first, "another process is tokenizing");
@@ -199,16 +290,27 @@ public sealed class DataTests : IDisposable
         Assert.Equal((0, 0), (one.Exit, two.Exit));
         Assert.Equal(one.Output, two.Output);
         // One of them waited for the other, and then found everything.
-        Assert.Single(new[] { one.Error, two.Error }, error => error.Contains("tokenizing, MiB", StringComparison.Ordinal));
+        Assert.Single(
+            new[] { one.Error, two.Error },
+            error => error.Contains("tokenizing, MiB", StringComparison.Ordinal)
+        );
     }
 
     [Fact]
     public void An_interrupt_ends_tokenizing_and_keeps_what_is_done()
     {
-        var file = Large(60);                                                 // seconds of work after its first part
+        var file = Large(60); // seconds of work after its first part
         using var process = Cli.Start(folder, "data", "preview", file, "--json");
         var shards = Path.Combine(folder, ".memopt/data/shards");
-        while (!process.HasExited && (!Directory.Exists(shards) || Directory.GetFiles(shards, "*", SearchOption.AllDirectories).All(path => path.EndsWith(".part", StringComparison.Ordinal))))
+        while (
+            !process.HasExited
+            && (
+                !Directory.Exists(shards)
+                || Directory
+                    .GetFiles(shards, "*", SearchOption.AllDirectories)
+                    .All(path => path.EndsWith(".part", StringComparison.Ordinal))
+            )
+        )
             Thread.Sleep(10);
         Cli.Interrupt(process);
         Assert.Equal(130, Cli.Wait(process).Exit);
@@ -217,9 +319,13 @@ public sealed class DataTests : IDisposable
 
     /// <summary>The parts of the one file that a cache has, in its order, as paths in the cache.</summary>
     private string[] PartsOf(string cache) =>
-        [.. File.ReadLines(Directory.GetFiles(Path.Combine(folder, cache, "files")).Single()).Select(line => Path.Combine("shards", line[..2], line.Split(' ')[0]))];
+        [
+            .. File.ReadLines(Directory.GetFiles(Path.Combine(folder, cache, "files")).Single())
+                .Select(line => Path.Combine("shards", line[..2], line.Split(' ')[0])),
+        ];
 
-    /// <summary>A pipe in the place of a part: who looks whether the part is there waits until somebody opens the other end.</summary>
+    /// <summary>A pipe in the place of a part: who looks whether the part is there waits until somebody opens the other
+    /// end.</summary>
     private static string Gate(string part)
     {
         Directory.CreateDirectory(Path.GetDirectoryName(part)!);
@@ -233,9 +339,15 @@ public sealed class DataTests : IDisposable
     public void A_data_set_of_the_hub_is_brought_and_recorded()
     {
         using var server = new Trainer.Tests.Hub.HubServer("org/rows") { DataSet = true };
-        server.Files["data/train-00000-of-00001.parquet"] = new(File.ReadAllBytes(Golden("chats.parquet")), Large: true);
+        server.Files["data/train-00000-of-00001.parquet"] = new(
+            File.ReadAllBytes(Golden("chats.parquet")),
+            Large: true
+        );
         server.Files["data/test-00000-of-00001.parquet"] = new([1, 2, 3], Large: true);
-        File.WriteAllText(Path.Combine(folder, "memopt.json"), """{ "data": { "train": "hf:org/rows#40", "maxLength": 64 }, "train": { "steps": 1, "batchSize": 2 } }""");
+        File.WriteAllText(
+            Path.Combine(folder, "memopt.json"),
+            """{ "data": { "train": "hf:org/rows#40", "maxLength": 64 }, "train": { "steps": 1, "batchSize": 2 } }"""
+        );
         var start = Cli.Command(folder, "run", "--json");
         foreach (var name in new[] { "HF_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE" })
             start.Environment.Remove(name);
@@ -245,7 +357,14 @@ public sealed class DataTests : IDisposable
         var run = Cli.Wait(process);
         Assert.True(run.Exit == 0, run.Error);
         var facts = Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["environment"]!;
-        Assert.Equal((Trainer.Tests.Hub.HubServer.Commit, "40"), ((string?)facts["data.commit.hf:org/rows"], (string?)facts["data.train.rows"]));
-        Assert.DoesNotContain(server.StorageRequests, request => request.Path.EndsWith(server.Files["data/test-00000-of-00001.parquet"].Sha256, StringComparison.Ordinal));
+        Assert.Equal(
+            (Trainer.Tests.Hub.HubServer.Commit, "40"),
+            ((string?)facts["data.commit.hf:org/rows"], (string?)facts["data.train.rows"])
+        );
+        Assert.DoesNotContain(
+            server.StorageRequests,
+            request =>
+                request.Path.EndsWith(server.Files["data/test-00000-of-00001.parquet"].Sha256, StringComparison.Ordinal)
+        );
     }
 }

@@ -6,12 +6,24 @@ namespace Memopt.Tool.Tests;
 /// <summary>Tables on consoles of any width: ids stay whole, columns go by rank, and a note says which.</summary>
 public sealed class FittedTableTests
 {
-    private const string Id = "261130102055fdd3bf", Other = "261130102055fdd3c0";
+    private const string Id = "261130102055fdd3bf",
+        Other = "261130102055fdd3c0";
 
     private static FittedTable Runs()
     {
-        var table = new FittedTable("--json").AddColumn("run_id").AddColumn("experiment", rank: 3).AddColumn("status", rank: 1).AddColumn("loss", right: true, rank: 2).AddColumn("why", breaks: true, rank: 4);
-        table.AddRow(Id, "word-class", "[green]finished[/]", "10.542", "a reason of several words that may be broken over lines");
+        var table = new FittedTable("--json")
+            .AddColumn("run_id")
+            .AddColumn("experiment", rank: 3)
+            .AddColumn("status", rank: 1)
+            .AddColumn("loss", right: true, rank: 2)
+            .AddColumn("why", breaks: true, rank: 4);
+        table.AddRow(
+            Id,
+            "word-class",
+            "[green]finished[/]",
+            "10.542",
+            "a reason of several words that may be broken over lines"
+        );
         table.AddRow(Other, "word-class", "failed", "0.5", "");
         return table;
     }
@@ -19,7 +31,9 @@ public sealed class FittedTableTests
     private static List<string> Lines(FittedTable table, int width)
     {
         using var text = new StringWriter();
-        var console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(text), Ansi = AnsiSupport.No });
+        var console = AnsiConsole.Create(
+            new AnsiConsoleSettings { Out = new AnsiConsoleOutput(text), Ansi = AnsiSupport.No }
+        );
         console.Profile.Width = width;
         console.Write(table);
         return [.. text.ToString().Split('\n')];
@@ -36,7 +50,10 @@ public sealed class FittedTableTests
     public void A_table_shows_the_columns_that_fit_by_rank(int width, string expected)
     {
         var lines = Lines(Runs(), width);
-        Assert.Equal(expected.Split(' '), lines.First(line => line.Contains("run_id")).Split(' ', StringSplitOptions.RemoveEmptyEntries));
+        Assert.Equal(
+            expected.Split(' '),
+            lines.First(line => line.Contains("run_id")).Split(' ', StringSplitOptions.RemoveEmptyEntries)
+        );
         Assert.All(lines, line => Assert.True(line.TrimEnd().Length <= Math.Max(width, Id.Length + 4), line));
         // Each id stands on one line, whole.
         Assert.Single(lines, line => line.Contains(Id));
@@ -51,7 +68,10 @@ public sealed class FittedTableTests
     public void Prose_is_broken_and_loses_no_word()
     {
         var lines = Lines(Runs(), 80);
-        var reason = string.Join(' ', lines.Where(line => line.Length > 56).Select(line => line[56..].Trim()).Where(part => part.Length > 0));
+        var reason = string.Join(
+            ' ',
+            lines.Where(line => line.Length > 56).Select(line => line[56..].Trim()).Where(part => part.Length > 0)
+        );
         Assert.Contains("a reason of several words that may be broken over lines", reason);
     }
 
@@ -64,7 +84,13 @@ public sealed class FittedTableTests
         Assert.Equal("2e-4", Human.Metric("learning_rate", 0.0002));
         Assert.Equal("NaN", Human.Metric("loss", double.NaN));
         Assert.Equal("0.0913", Human.Metric("eval_loss", 0.0913));
-        Assert.Equal(["340 ms", "4.8 s", "3 h 2 min", "2 d 1 h"], new[] { 0.34, 4.8, 10_920, 176_400 }.Select(seconds => Human.Duration(TimeSpan.FromSeconds(seconds))));
-        Assert.Equal(["1e-5", "64", "[0.9,0.999]"], new[] { "0.00001", "64", "[\n  0.9,\n  0.999\n]" }.Select(Human.Setting));
+        Assert.Equal(
+            ["340 ms", "4.8 s", "3 h 2 min", "2 d 1 h"],
+            new[] { 0.34, 4.8, 10_920, 176_400 }.Select(seconds => Human.Duration(TimeSpan.FromSeconds(seconds)))
+        );
+        Assert.Equal(
+            ["1e-5", "64", "[0.9,0.999]"],
+            new[] { "0.00001", "64", "[\n  0.9,\n  0.999\n]" }.Select(Human.Setting)
+        );
     }
 }

@@ -2,7 +2,8 @@ using System.Diagnostics;
 
 namespace Memopt.Tool.Tests;
 
-/// <summary>Where models are kept, by the variables that huggingface_hub reads, expanded as it does with Python's expanduser and expandvars.</summary>
+/// <summary>Where models are kept, by the variables that huggingface_hub reads, expanded as it does with Python's
+/// expanduser and expandvars.</summary>
 public sealed class HomeTests
 {
     [Theory]
@@ -26,17 +27,38 @@ public sealed class HomeTests
             ["NOT"] = null,
             [variable] = value.Replace("TOP", top),
         };
-        var python = Output(top, surroundings, "python3", "-c", "import os,sys; print(os.path.expandvars(os.path.expanduser(sys.argv[1])))", expected).Output.Trim();
+        var python = Output(
+            top,
+            surroundings,
+            "python3",
+            "-c",
+            "import os,sys; print(os.path.expandvars(os.path.expanduser(sys.argv[1])))",
+            expected
+        )
+            .Output.Trim();
         var outcome = Output(top, surroundings, "dotnet", "exec", Cli.Tool, "pull", "org/name", "--offline", "--json");
         Assert.Equal(1, outcome.Exit);
-        Assert.StartsWith(python + "/", (string)outcome.Json["error"]!["found"]!.ToString().Replace("missing in ", "")!);
+        Assert.StartsWith(
+            python + "/",
+            (string)outcome.Json["error"]!["found"]!.ToString().Replace("missing in ", "")!
+        );
         Assert.DoesNotContain(".cache", Directory.EnumerateFileSystemEntries(top).Select(Path.GetFileName));
         Directory.Delete(top, recursive: true);
     }
 
-    private static Outcome Output(string folder, Dictionary<string, string?> surroundings, string program, params string[] arguments)
+    private static Outcome Output(
+        string folder,
+        Dictionary<string, string?> surroundings,
+        string program,
+        params string[] arguments
+    )
     {
-        var start = new ProcessStartInfo(program, arguments) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo(program, arguments)
+        {
+            WorkingDirectory = folder,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
         foreach (var (name, value) in surroundings)
             start.Environment[name] = value;
         using var process = Process.Start(start)!;

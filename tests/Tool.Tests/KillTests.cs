@@ -19,7 +19,8 @@ public sealed class KillTests
         var place = Path.Combine(stormy, ".memopt", "memopt");
         for (var kill = 0; kill < (Cli.Full ? 32 : 8); kill++)
         {
-            // Eight from the start-up to the end: the first as it starts anew, each other soon after another checkpoint of seven.
+            // Eight from the start-up to the end: the first as it starts anew, each other soon after another checkpoint
+            // of seven.
             if (kill % 8 == 0 && kill > 0)
                 Directory.Delete(place, recursive: true);
             var next = kill % 8 == 0 ? 0 : Math.Min(Newest(place) + 1, steps);
@@ -27,29 +28,39 @@ public sealed class KillTests
             var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
             while (Newest(place) < next && !process.HasExited)
                 Thread.Sleep(5);
-            Assert.False(process.WaitForExit(TimeSpan.FromMilliseconds(random.Next(300))), process.HasExited ? error.Result : "");
+            Assert.False(
+                process.WaitForExit(TimeSpan.FromMilliseconds(random.Next(300))),
+                process.HasExited ? error.Result : ""
+            );
             process.Kill();
             process.WaitForExit();
             Assert.DoesNotContain("error:", error.Result);
         }
         end();
         KilledAtTheEnd(calm, stormy, random);
-        Assert.DoesNotContain(Cli.Run(stormy, "runs", "list", "--json").Json.AsArray(), run => (string?)run!["status"] == "running");
+        Assert.DoesNotContain(
+            Cli.Run(stormy, "runs", "list", "--json").Json.AsArray(),
+            run => (string?)run!["status"] == "running"
+        );
         var last = Cli.Run(stormy, "run", "--json");
         Assert.True(last.Exit == 0, last.Error);
         Same(calm, stormy);
-        var recorded = Cli.Run(stormy, "runs", "show", (string)last.Json["runId"]!, "--json").Json["steps"]!.AsArray().Select(step => (int)step!["step"]!).ToList();
+        var recorded = Cli.Run(stormy, "runs", "show", (string)last.Json["runId"]!, "--json").Json["steps"]!
+            .AsArray()
+            .Select(step => (int)step!["step"]!)
+            .ToList();
         Assert.Equal(Enumerable.Range(1, steps), recorded);
     }
 
-    /// <summary>
-    /// Kills a run that has nothing left to do but to judge and to save, again and again from how it stood before. One that ends before its kill is whole.
+    /// <summary>Kills a run that has nothing left to do but to judge and to save, again and again from how it stood
+    /// before. One that ends before its kill is whole.
     /// </summary>
     private static void KilledAtTheEnd(string calm, string stormy, Random random)
     {
         var (store, before) = (Path.Combine(stormy, ".memopt"), Path.Combine(stormy, "before"));
         Copy(store, before);
-        for (var kills = 0; kills < (Cli.Full ? 16 : 4);)
+        var kills = 0;
+        while (kills < (Cli.Full ? 16 : 4))
         {
             Directory.Delete(store, recursive: true);
             Copy(before, store);
@@ -81,7 +92,13 @@ public sealed class KillTests
     private static int Newest(string place)
     {
         var checkpoints = Path.Combine(place, "checkpoints");
-        return Directory.Exists(checkpoints) ? Directory.EnumerateDirectories(checkpoints, "step-*").Select(path => int.Parse(Path.GetFileName(path)[5..])).DefaultIfEmpty().Max() : 0;
+        return Directory.Exists(checkpoints)
+            ? Directory
+                .EnumerateDirectories(checkpoints, "step-*")
+                .Select(path => int.Parse(Path.GetFileName(path)[5..]))
+                .DefaultIfEmpty()
+                .Max()
+            : 0;
     }
 
     [Fact]
@@ -122,6 +139,9 @@ public sealed class KillTests
     private static void Same(string calm, string stormy)
     {
         foreach (var file in new[] { "adapter_model.safetensors", "adapter_config.json" })
-            Assert.Equal(File.ReadAllBytes(Path.Combine(calm, ".memopt/memopt/adapter", file)), File.ReadAllBytes(Path.Combine(stormy, ".memopt/memopt/adapter", file)));
+            Assert.Equal(
+                File.ReadAllBytes(Path.Combine(calm, ".memopt/memopt/adapter", file)),
+                File.ReadAllBytes(Path.Combine(stormy, ".memopt/memopt/adapter", file))
+            );
     }
 }

@@ -13,18 +13,27 @@ public sealed class LineageTests
         return outcome;
     }
 
-    private static JsonNode Shown(string folder, JsonNode run) => Good(folder, "runs", "show", (string)run["runId"]!, "--json").Json;
+    private static JsonNode Shown(string folder, JsonNode run) =>
+        Good(folder, "runs", "show", (string)run["runId"]!, "--json").Json;
 
     private static void Git(string folder, params string[] arguments)
     {
-        using var git = Process.Start(new ProcessStartInfo("git", ["-c", "user.name=a", "-c", "user.email=a@example.org", .. arguments]) { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true })!;
+        using var git = Process.Start(
+            new ProcessStartInfo("git", ["-c", "user.name=a", "-c", "user.email=a@example.org", .. arguments])
+            {
+                WorkingDirectory = folder,
+                RedirectStandardOutput = true,
+                RedirectStandardError = true,
+            }
+        )!;
         var wrong = git.StandardError.ReadToEndAsync();
         git.StandardOutput.ReadToEnd();
         git.WaitForExit();
         Assert.True(git.ExitCode == 0, wrong.Result);
     }
 
-    private static byte[] Adapter(string folder, string place) => File.ReadAllBytes(Path.Combine(folder, ".memopt", place, "adapter", "adapter_model.safetensors"));
+    private static byte[] Adapter(string folder, string place) =>
+        File.ReadAllBytes(Path.Combine(folder, ".memopt", place, "adapter", "adapter_model.safetensors"));
 
     [Fact]
     public void A_run_made_again_has_the_same_bytes_and_says_what_differs()
@@ -33,13 +42,22 @@ public sealed class LineageTests
         var first = Good(folder, "run", "--json", "--set", "train.steps=9", "--set", "adapter.rank=2").Json;
         var id = (string)first["runId"]!;
         var record = Shown(folder, first);
-        Assert.Equal(("9", "2"), ((string?)record["overrides"]!["train.steps"], (string?)record["overrides"]!["adapter.rank"]));
-        Assert.Equal(["config", "data.eval", "data.train", "model", "template", "tokenizer"], record["hashes"]!.AsObject().Select(hash => hash.Key).Order());
+        Assert.Equal(
+            ("9", "2"),
+            ((string?)record["overrides"]!["train.steps"], (string?)record["overrides"]!["adapter.rank"])
+        );
+        Assert.Equal(
+            ["config", "data.eval", "data.train", "model", "template", "tokenizer"],
+            record["hashes"]!.AsObject().Select(hash => hash.Key).Order()
+        );
         Assert.All(record["hashes"]!.AsObject(), hash => Assert.Equal(64, ((string)hash.Value!).Length));
         Assert.Equal("40", (string?)record["environment"]!["data.train.rows"]);
 
         // The config has changed since; the record has not.
-        File.WriteAllText(Path.Combine(folder, "memopt.json"), """{ "data": { "train": "train.jsonl" }, "adapter": { "rank": 8 } }""");
+        File.WriteAllText(
+            Path.Combine(folder, "memopt.json"),
+            """{ "data": { "train": "train.jsonl" }, "adapter": { "rank": 8 } }"""
+        );
         var again = Good(folder, "run", "--from-run", id[..14], "--json");
         Assert.Contains($"model, data, code and machine are those of run {id}", again.Error);
         Assert.Equal(Adapter(folder, "memopt"), Adapter(folder, $"again-{id}"));
@@ -48,7 +66,10 @@ public sealed class LineageTests
         Assert.Equal("9", (string?)shown["overrides"]!["train.steps"]);
         Assert.Equal(record["hashes"]!.ToJsonString(), shown["hashes"]!.ToJsonString());
         Assert.True((bool)Good(folder, "run", "--from-run", id, "--json").Json["upToDate"]!);
-        var differing = Good(folder, "runs", "diff", id, (string)again.Json["runId"]!, "--json").Json.AsArray().Select(one => (string)one!["section"]!).Distinct();
+        var differing = Good(folder, "runs", "diff", id, (string)again.Json["runId"]!, "--json")
+            .Json.AsArray()
+            .Select(one => (string)one!["section"]!)
+            .Distinct();
         Assert.DoesNotContain(differing, section => section is "config" or "hashes" or "code");
 
         // A setting on top, in a folder of its own; killed and given again, it goes on.
@@ -56,24 +77,45 @@ public sealed class LineageTests
         using (var killed = Cli.Start(folder, more))
         {
             var lines = killed.StandardError;
-            while (lines.ReadLine() is { } line && !line.StartsWith("step 1 ", StringComparison.Ordinal))
-            {
-            }
-            while (!Directory.EnumerateDirectories(Path.Combine(folder, ".memopt"), $"again-{id}-*").Any(place => Directory.Exists(Path.Combine(place, "checkpoints"))) && !killed.HasExited)
+            while (lines.ReadLine() is { } line && !line.StartsWith("step 1 ", StringComparison.Ordinal)) { }
+            while (
+                !Directory
+                    .EnumerateDirectories(Path.Combine(folder, ".memopt"), $"again-{id}-*")
+                    .Any(place => Directory.Exists(Path.Combine(place, "checkpoints"))) && !killed.HasExited
+            )
                 Thread.Sleep(1);
             killed.Kill();
             killed.WaitForExit();
         }
         var changed = Good(folder, more);
         var altered = Shown(folder, changed.Json);
-        Assert.Equal(("0.0005", "9"), ((string?)altered["overrides"]!["train.learningRate"], (string?)altered["overrides"]!["train.steps"]));
-        Assert.NotEqual(Adapter(folder, "memopt"), Adapter(folder, Path.GetFileName(Directory.EnumerateDirectories(Path.Combine(folder, ".memopt"), $"again-{id}-*").Single())));
+        Assert.Equal(
+            ("0.0005", "9"),
+            ((string?)altered["overrides"]!["train.learningRate"], (string?)altered["overrides"]!["train.steps"])
+        );
+        Assert.NotEqual(
+            Adapter(folder, "memopt"),
+            Adapter(
+                folder,
+                Path.GetFileName(
+                    Directory.EnumerateDirectories(Path.Combine(folder, ".memopt"), $"again-{id}-*").Single()
+                )
+            )
+        );
 
         // Other data is said and recorded, and is no reason to refuse.
-        File.AppendAllLines(Path.Combine(folder, "train.jsonl"), File.ReadLines(Path.Combine(folder, "eval.jsonl")).Take(1).ToList());
+        File.AppendAllLines(
+            Path.Combine(folder, "train.jsonl"),
+            File.ReadLines(Path.Combine(folder, "eval.jsonl")).Take(1).ToList()
+        );
         var other = Good(folder, "run", "--from-run", id, "--json");
         Assert.Contains("content of data.train: was " + ((string)record["hashes"]!["data.train"]!)[..12], other.Error);
-        Assert.Contains(Shown(folder, other.Json)["events"]!.AsArray(), happened => (string?)happened!["kind"] == "differs" && ((string)happened["text"]!).StartsWith("content of data.train", StringComparison.Ordinal));
+        Assert.Contains(
+            Shown(folder, other.Json)["events"]!.AsArray(),
+            happened =>
+                (string?)happened!["kind"] == "differs"
+                && ((string)happened["text"]!).StartsWith("content of data.train", StringComparison.Ordinal)
+        );
         Assert.Contains("There is no run zz", Cli.Run(folder, "run", "--from-run", "zz").Error);
     }
 
@@ -84,20 +126,33 @@ public sealed class LineageTests
         string[] run = ["run", "--json", "--set", "train.steps=3"];
         var first = Good(folder, run).Json;
         var (adapter, record) = (Adapter(folder, "memopt"), Shown(folder, first));
-        File.WriteAllLines(Path.Combine(folder, "eval.jsonl"), File.ReadAllLines(Path.Combine(folder, "eval.jsonl")).Take(2));
+        File.WriteAllLines(
+            Path.Combine(folder, "eval.jsonl"),
+            File.ReadAllLines(Path.Combine(folder, "eval.jsonl")).Take(2)
+        );
         var again = Good(folder, run);
         Assert.Contains("was judged by other rows", again.Error);
         Assert.Equal((string)first["runId"]!, (string)again.Json["runId"]!);
         Assert.False((bool?)again.Json["upToDate"] ?? false);
         Assert.True((double)again.Json["eval"]!["tokens"]! < (double)first["eval"]!["tokens"]!);
         var score = Good(folder, "eval", "--config", "memopt.json", "--json").Json;
-        Assert.Equal(again.Json["eval"]!.ToJsonString(), new JsonObject(again.Json["eval"]!.AsObject().Select(value => KeyValuePair.Create(value.Key, score[value.Key]?.DeepClone()))).ToJsonString());
+        Assert.Equal(
+            again.Json["eval"]!.ToJsonString(),
+            new JsonObject(
+                again.Json["eval"]!
+                    .AsObject()
+                    .Select(value => KeyValuePair.Create(value.Key, score[value.Key]?.DeepClone()))
+            ).ToJsonString()
+        );
         Assert.Equal(adapter, Adapter(folder, "memopt"));
         var shown = Shown(folder, again.Json);
         Assert.NotEqual((string)record["hashes"]!["data.eval"]!, (string)shown["hashes"]!["data.eval"]!);
         Assert.Equal(record["ledger"]!.ToJsonString(), shown["ledger"]!.ToJsonString());
         Assert.Equal("finished", (string?)shown["status"]);
-        Assert.Contains("MEMOPT0012", Cli.Run(folder, "gate", "--max-eval-loss", $"{(double)score["loss"]! - 0.001:F6}").Error);
+        Assert.Contains(
+            "MEMOPT0012",
+            Cli.Run(folder, "gate", "--max-eval-loss", $"{(double)score["loss"]! - 0.001:F6}").Error
+        );
         Good(folder, "gate", "--max-eval-loss", $"{(double)score["loss"]! + 0.001:F6}");
         Assert.True((bool)Good(folder, run).Json["upToDate"]!);
     }

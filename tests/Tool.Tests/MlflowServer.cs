@@ -19,9 +19,8 @@ public sealed class MlflowServer : IDisposable
     private readonly string[] arguments;
     private Process process = null!;
 
-    public MlflowServer() : this([])
-    {
-    }
+    public MlflowServer()
+        : this([]) { }
 
     internal MlflowServer(params string[] arguments)
     {
@@ -45,7 +44,7 @@ public sealed class MlflowServer : IDisposable
                 break;
         }
         Assert.True(json.Length > 0, "the server did not begin");
-        _ = process.StandardError.ReadToEndAsync();                           // what nobody reads would hold it up in the end
+        _ = process.StandardError.ReadToEndAsync(); // what nobody reads would hold it up in the end
         Url = ((string)JsonNode.Parse(json.ToString())!["url"]!).Split("/?")[0].TrimEnd('/');
     }
 
@@ -72,7 +71,8 @@ public sealed class MlflowServer : IDisposable
 
     internal Task<Answer> Get(string path) => Send(HttpMethod.Get, "/api/2.0/mlflow/" + path);
 
-    internal Task<Answer> Post(string path, object body) => Send(HttpMethod.Post, "/api/2.0/mlflow/" + path, Json(body));
+    internal Task<Answer> Post(string path, object body) =>
+        Send(HttpMethod.Post, "/api/2.0/mlflow/" + path, Json(body));
 
     /// <summary>What a call that must succeed gives.</summary>
     internal async Task<JsonNode> Done(string path, object body)
@@ -89,11 +89,25 @@ public sealed class MlflowServer : IDisposable
         return answer.Body!;
     }
 
-    internal async Task<string> NewExperiment(string? name = null) => (string)(await Done("experiments/create", new { name = name ?? Guid.NewGuid().ToString() }))["experiment_id"]!;
+    internal async Task<string> NewExperiment(string? name = null) =>
+        (string)(await Done("experiments/create", new { name = name ?? Guid.NewGuid().ToString() }))["experiment_id"]!;
 
-    internal async Task<string> NewRun(string experiment_id, object? tags = null) => (string)(await Done("runs/create", new { experiment_id, start_time = 1764028800000, tags }))["run"]!["info"]!["run_id"]!;
+    internal async Task<string> NewRun(string experiment_id, object? tags = null) =>
+        (string)
+            (
+                await Done(
+                    "runs/create",
+                    new
+                    {
+                        experiment_id,
+                        start_time = 1764028800000,
+                        tags,
+                    }
+                )
+            )["run"]!["info"]!["run_id"]!;
 
-    internal static StringContent Json(object body) => new(body as string ?? System.Text.Json.JsonSerializer.Serialize(body), Encoding.UTF8, "application/json");
+    internal static StringContent Json(object body) =>
+        new(body as string ?? System.Text.Json.JsonSerializer.Serialize(body), Encoding.UTF8, "application/json");
 
     public void Dispose()
     {

@@ -2,18 +2,26 @@ using System.Diagnostics;
 
 namespace Memopt.Tool.Tests;
 
-/// <summary>What cannot be written or opened: no output ends a training, and what is missing is one clear message.</summary>
+/// <summary>What cannot be written or opened: no output ends a training, and what is missing is one clear
+/// message.</summary>
 public sealed class OutputTests
 {
     [Theory, InlineData("2>/dev/full"), InlineData("2>&-"), InlineData("<&- >&- 2>&-")]
     public void A_training_whose_output_cannot_be_written_ends_well(string streams)
     {
-        var folder = Cli.Workshop("""{ "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }""");
+        var folder = Cli.Workshop(
+            """{ "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }"""
+        );
         Assert.Equal(0, Shell(folder, $"$MEMOPT run {streams}").Exit);
         Assert.True(File.Exists(Path.Combine(folder, ".memopt", "memopt", "adapter", "adapter_model.safetensors")));
     }
 
-    [Theory, InlineData("init --json >/dev/full", "No space left"), InlineData("init --json >&-", "closed"), InlineData("init >/dev/full", "No space left")]
+    [
+        Theory,
+        InlineData("init --json >/dev/full", "No space left"),
+        InlineData("init --json >&-", "closed"),
+        InlineData("init >/dev/full", "No space left")
+    ]
     public void A_result_that_cannot_be_written_is_one_line_on_the_other_stream(string command, string expected)
     {
         var outcome = Shell(Path.GetTempPath(), $"$MEMOPT {command}");
@@ -32,8 +40,14 @@ public sealed class OutputTests
 
     [Fact]
     public void A_reader_that_ends_early_is_no_fault() =>
-        Assert.Equal((0, "# Completion of `dotnet memopt` in bash. In ~/.bashrc:  eval \"$(dotnet memopt completion bash)\"\n", ""),
-            Parts(Shell(Path.GetTempPath(), "set -o pipefail; $MEMOPT completion bash | head -1")));
+        Assert.Equal(
+            (
+                0,
+                "# Completion of `dotnet memopt` in bash. In ~/.bashrc:  eval \"$(dotnet memopt completion bash)\"\n",
+                ""
+            ),
+            Parts(Shell(Path.GetTempPath(), "set -o pipefail; $MEMOPT completion bash | head -1"))
+        );
 
     [Fact]
     public void A_closed_input_is_an_empty_prompt()
@@ -48,23 +62,34 @@ public sealed class OutputTests
     {
         var outcome = Shell(Path.GetTempPath(), $"ulimit -n {limit}; $MEMOPT init --json");
         Assert.Equal((1, ""), (outcome.Exit, outcome.Output));
-        Assert.Equal($"error: Too few files may be open at once.\n  found: a limit of {limit}; 256 are needed\n"
-            + "  next:  ulimit -n 1024   (where that is refused, raise the limit of the user or the container)\n", outcome.Error);
+        Assert.Equal(
+            $"error: Too few files may be open at once.\n  found: a limit of {limit}; 256 are needed\n"
+                + "  next:  ulimit -n 1024   (where that is refused, raise the limit of the user or the container)\n",
+            outcome.Error
+        );
     }
 
-    [Theory, InlineData("dotnet memopt runs l", "list"), InlineData("dotnet memopt runs list --lim", "--limit"), InlineData("dotnet memopt run --set train.lea", "train.learningRate="),
-        InlineData("dotnet-memopt doc", "doctor")]
+    [
+        Theory,
+        InlineData("dotnet memopt runs l", "list"),
+        InlineData("dotnet memopt runs list --lim", "--limit"),
+        InlineData("dotnet memopt run --set train.lea", "train.learningRate="),
+        InlineData("dotnet-memopt doc", "doctor")
+    ]
     public void Bash_completes_commands_options_and_settings(string typed, string expected)
     {
         // As bash calls it: the words, the place among them, and the line; dotnet is this build's tool.
         var words = string.Join(' ', typed.Split(' ').Select(word => $"'{word}'"));
-        var outcome = Shell(Path.GetTempPath(), $$"""
+        var outcome = Shell(
+            Path.GetTempPath(),
+            $$"""
             dotnet() { shift; $MEMOPT "$@"; }
             eval "$($MEMOPT completion bash)"
             COMP_WORDS=({{words}}); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMP_LINE='{{typed}}'; COMP_POINT=${#COMP_LINE}
             compopt() { :; }
             _memopt; printf '%s\n' "${COMPREPLY[@]}"
-            """);
+            """
+        );
         Assert.Equal((0, expected + "\n", ""), Parts(outcome));
     }
 
@@ -72,8 +97,16 @@ public sealed class OutputTests
 
     private static Outcome Shell(string folder, string script)
     {
-        var start = new ProcessStartInfo("bash", ["-c", $"MEMOPT='dotnet exec {Cli.Tool}'; {script.Replace("$MEMOPT", "command $MEMOPT")}"])
-        { WorkingDirectory = folder, RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true };
+        var start = new ProcessStartInfo(
+            "bash",
+            ["-c", $"MEMOPT='dotnet exec {Cli.Tool}'; {script.Replace("$MEMOPT", "command $MEMOPT")}"]
+        )
+        {
+            WorkingDirectory = folder,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            RedirectStandardInput = true,
+        };
         using var process = Process.Start(start)!;
         process.StandardInput.Close();
         return Cli.Wait(process);

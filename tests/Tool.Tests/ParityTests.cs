@@ -3,7 +3,8 @@ using System.Text.Json.Nodes;
 
 namespace Memopt.Tool.Tests;
 
-/// <summary>The golden numbers of transformers and PEFT again, by the commands a user types: eval, run, runs show, infer.</summary>
+/// <summary>The golden numbers of transformers and PEFT again, by the commands a user types: eval, run, runs show,
+/// infer.</summary>
 public sealed class ParityTests
 {
     [Theory, InlineData("llama"), InlineData("qwen2"), InlineData("qwen3"), InlineData("mistral"), InlineData("phi3")]
@@ -12,22 +13,53 @@ public sealed class ParityTests
         var model = Path.Combine(Cli.Repository, "tests", "Trainer.Tests", "Golden", family);
         var golden = new Golden(Path.Combine(model, "golden.safetensors"));
         var adapter = Path.Combine(model, "adapter-start");
-        var folder = Cli.Workshop(new JsonObject
-        {
-            ["model"] = new JsonObject { ["source"] = model, ["dtype"] = "float32" },
-            ["data"] = new JsonObject { ["train"] = "train.jsonl", ["shuffle"] = false },
-            ["adapter"] = new JsonObject { ["from"] = adapter },
-            ["train"] = new JsonObject { ["steps"] = 10, ["batchSize"] = 4, ["microBatch"] = 2, ["learningRate"] = 1e-2, ["weightDecay"] = 0.01 },
-        }.ToJsonString());
+        var folder = Cli.Workshop(
+            new JsonObject
+            {
+                ["model"] = new JsonObject { ["source"] = model, ["dtype"] = "float32" },
+                ["data"] = new JsonObject { ["train"] = "train.jsonl", ["shuffle"] = false },
+                ["adapter"] = new JsonObject { ["from"] = adapter },
+                ["train"] = new JsonObject
+                {
+                    ["steps"] = 10,
+                    ["batchSize"] = 4,
+                    ["microBatch"] = 2,
+                    ["learningRate"] = 1e-2,
+                    ["weightDecay"] = 0.01,
+                },
+            }.ToJsonString()
+        );
         var first = golden.Rows("input_ids", "labels");
         File.WriteAllLines(Path.Combine(folder, "eval.jsonl"), first);
         File.WriteAllLines(Path.Combine(folder, "train.jsonl"), first.Concat(golden.Rows("input_ids2", "labels2")));
 
-        Near(golden.Floats("loss")[0], (double)Cli.Run(folder, "eval", "--model", model, "--data", "eval.jsonl", "--json").Json["loss"]!, 1e-4);
-        Near(golden.Floats("lora_loss")[0], (double)Cli.Run(folder, "eval", "--model", model, "--adapter", adapter, "--data", "eval.jsonl", "--json").Json["loss"]!, 1e-4);
+        Near(
+            golden.Floats("loss")[0],
+            (double)Cli.Run(folder, "eval", "--model", model, "--data", "eval.jsonl", "--json").Json["loss"]!,
+            1e-4
+        );
+        Near(
+            golden.Floats("lora_loss")[0],
+            (double)
+                Cli.Run(folder, "eval", "--model", model, "--adapter", adapter, "--data", "eval.jsonl", "--json").Json[
+                    "loss"
+                ]!,
+            1e-4
+        );
 
         var greedy = golden.Longs("greedy");
-        var answer = Cli.Run(folder, "infer", "--model", model, "--ids", string.Join(",", greedy[..12]), "--max-tokens", "16", "--ignore-eos", "--json");
+        var answer = Cli.Run(
+            folder,
+            "infer",
+            "--model",
+            model,
+            "--ids",
+            string.Join(",", greedy[..12]),
+            "--max-tokens",
+            "16",
+            "--ignore-eos",
+            "--json"
+        );
         Assert.Equal(greedy[12..], answer.Json["ids"]!.AsArray().Select(id => (long)id!));
 
         var run = Cli.Run(folder, "run", "--json");
@@ -43,8 +75,15 @@ public sealed class ParityTests
         }
 
         var merged = Path.Combine(folder, "merged");
-        Assert.Equal(0, Cli.Run(folder, "export", "--merge", "--model", model, "--adapter", adapter, "--out", merged).Exit);
-        Near(golden.Floats("lora_loss")[0], (double)Cli.Run(folder, "eval", "--model", merged, "--data", "eval.jsonl", "--json").Json["loss"]!, 1e-4);
+        Assert.Equal(
+            0,
+            Cli.Run(folder, "export", "--merge", "--model", model, "--adapter", adapter, "--out", merged).Exit
+        );
+        Near(
+            golden.Floats("lora_loss")[0],
+            (double)Cli.Run(folder, "eval", "--model", merged, "--data", "eval.jsonl", "--json").Json["loss"]!,
+            1e-4
+        );
     }
 
     private static void Near(double expected, double actual, double relative) =>
@@ -64,14 +103,24 @@ public sealed class ParityTests
             header = JsonNode.Parse(bytes.AsSpan(8, data - 8))!;
         }
 
-        public long[] Longs(string name) => [.. Cells(name, 8).Select(at => BinaryPrimitives.ReadInt64LittleEndian(bytes.AsSpan(at)))];
+        public long[] Longs(string name) =>
+            [.. Cells(name, 8).Select(at => BinaryPrimitives.ReadInt64LittleEndian(bytes.AsSpan(at)))];
 
-        public double[] Doubles(string name) => [.. Cells(name, 8).Select(at => BinaryPrimitives.ReadDoubleLittleEndian(bytes.AsSpan(at)))];
+        public double[] Doubles(string name) =>
+            [.. Cells(name, 8).Select(at => BinaryPrimitives.ReadDoubleLittleEndian(bytes.AsSpan(at)))];
 
-        public float[] Floats(string name) => [.. Cells(name, 4).Select(at => BinaryPrimitives.ReadSingleLittleEndian(bytes.AsSpan(at)))];
+        public float[] Floats(string name) =>
+            [.. Cells(name, 4).Select(at => BinaryPrimitives.ReadSingleLittleEndian(bytes.AsSpan(at)))];
 
-        public IEnumerable<string> Rows(string ids, string labels) => Longs(ids).Chunk(24).Zip(Longs(labels).Chunk(24))
-            .Select(row => $"{{\"input_ids\": [{string.Join(", ", row.First)}], \"labels\": [{string.Join(", ", row.Second)}]}}").ToList();
+        public IEnumerable<string> Rows(string ids, string labels) =>
+            Longs(ids)
+                .Chunk(24)
+                .Zip(Longs(labels).Chunk(24))
+                .Select(row =>
+                    $"{{\"input_ids\": [{string.Join(", ", row.First)}], \"labels\": ["
+                    + $"{string.Join(", ", row.Second)}]}}"
+                )
+                .ToList();
 
         private IEnumerable<int> Cells(string name, int size)
         {

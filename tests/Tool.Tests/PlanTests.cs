@@ -7,28 +7,77 @@ public sealed class PlanTests : IDisposable
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
 
-    private static string Published(string model) => Path.Combine(Cli.Repository, "tests", "Trainer.Tests", "Plan", "configs", model + ".json");
+    private static string Published(string model) =>
+        Path.Combine(Cli.Repository, "tests", "Trainer.Tests", "Plan", "configs", model + ".json");
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
     [Fact]
     public void A_bare_config_json_and_a_card_are_enough()
     {
-        var result = Cli.Run(folder, "plan", "--model", Published("qwen2.5-7b"), "--gpu", "RTX 4090", "--set", "adapter.kind=qlora", "--set", "data.maxLength=2048", "--json");
+        var result = Cli.Run(
+            folder,
+            "plan",
+            "--model",
+            Published("qwen2.5-7b"),
+            "--gpu",
+            "RTX 4090",
+            "--set",
+            "adapter.kind=qlora",
+            "--set",
+            "data.maxLength=2048",
+            "--json"
+        );
         Assert.Equal((0, ""), (result.Exit, result.Error));
         Assert.Equal(7_615_616_512, (long)result.Json["model"]!["parameters"]!);
         var rows = result.Json["rows"]!.AsArray();
-        Assert.All(rows, row => Assert.True((long)row!["bytes"]! > 0 && (string)row["place"]! is "device" or "host" && ((string)row["why"]!).Length > 3));
-        Assert.Equal((long)result.Json["peakBytes"]!, rows.Where(row => (string)row!["place"]! == "device").Sum(row => (long)row!["bytes"]!));
+        Assert.All(
+            rows,
+            row =>
+                Assert.True(
+                    (long)row!["bytes"]! > 0
+                        && (string)row["place"]! is "device" or "host"
+                        && ((string)row["why"]!).Length > 3
+                )
+        );
+        Assert.Equal(
+            (long)result.Json["peakBytes"]!,
+            rows.Where(row => (string)row!["place"]! == "device").Sum(row => (long)row!["bytes"]!)
+        );
         Assert.True((long)result.Json["peakBytes"]! <= 24564L << 20);
-        Assert.All(result.Json["strategies"]!.AsArray(), s => Assert.Equal(["name", "peakBytes", "fits", "relativeSpeed", "maxSequence", "maxMicroBatch", "hostBytes", "devices"], s!.AsObject().Select(p => p.Key)));
+        Assert.All(
+            result.Json["strategies"]!.AsArray(),
+            s =>
+                Assert.Equal(
+                    [
+                        "name",
+                        "peakBytes",
+                        "fits",
+                        "relativeSpeed",
+                        "maxSequence",
+                        "maxMicroBatch",
+                        "hostBytes",
+                        "devices",
+                    ],
+                    s!.AsObject().Select(p => p.Key)
+                )
+        );
         Assert.Empty(Directory.EnumerateFileSystemEntries(folder));
     }
 
     [Fact]
     public void What_does_not_fit_is_a_failure_that_says_what_would()
     {
-        string[] tooLarge = ["estimate-memory", "--model", Published("qwen2.5-14b"), "--gpu", "24GiB", "--set", "adapter.kind=none"];
+        string[] tooLarge =
+        [
+            "estimate-memory",
+            "--model",
+            Published("qwen2.5-14b"),
+            "--gpu",
+            "24GiB",
+            "--set",
+            "adapter.kind=none",
+        ];
         var said = Cli.Run(folder, tooLarge);
         Assert.Equal(1, said.Exit);
         Assert.Contains("QLoRA", said.Error);
@@ -54,11 +103,19 @@ public sealed class PlanTests : IDisposable
             Assert.Equal(Bytes(ledger, name), Bytes(planned.Json["rows"]!.AsArray(), name));
         Directory.Delete(shop, recursive: true);
 
-        static long Bytes(JsonArray rows, string name) => (long)rows.Single(row => (string)row!["name"]! == name)!["bytes"]!;
+        static long Bytes(JsonArray rows, string name) =>
+            (long)rows.Single(row => (string)row!["name"]! == name)!["bytes"]!;
     }
 
-    [Theory, InlineData("--gpu", "RTX 9999", "RTX 4090"), InlineData("--model", "no/such/place/at/all", "no/such/place"), InlineData("--set", "adapter.rank=0", "rank"),
-        InlineData("--host", "abc", "--host takes an amount of memory"), InlineData("--gpus", "0", "--gpus must be from 1 to 1024"), InlineData("--gpu", "-24GiB", "RTX 4090")]
+    [
+        Theory,
+        InlineData("--gpu", "RTX 9999", "RTX 4090"),
+        InlineData("--model", "no/such/place/at/all", "no/such/place"),
+        InlineData("--set", "adapter.rank=0", "rank"),
+        InlineData("--host", "abc", "--host takes an amount of memory"),
+        InlineData("--gpus", "0", "--gpus must be from 1 to 1024"),
+        InlineData("--gpu", "-24GiB", "RTX 4090")
+    ]
     public void Bad_input_is_named(string option, string value, string expected)
     {
         var result = Cli.Run(folder, ["plan", option, value, "--offline"]);

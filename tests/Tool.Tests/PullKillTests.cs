@@ -5,13 +5,15 @@ using Xunit.Abstractions;
 
 namespace Memopt.Tool.Tests;
 
-/// <summary>
-/// A download that is killed again and again, over a network that fails again and again, ends with every byte right and next to
-/// nothing fetched twice. MEMOPT_PULL_MIB sets the size: 96 by default, 1024 with ./test.sh --full, as the results in bench/ were made.
+/// <summary>A download that is killed again and again, over a network that fails again and again, ends with every byte
+/// right and next to nothing fetched twice. MEMOPT_PULL_MIB sets the size: 96 by default, 1024 with ./test.sh --full,
+/// as the results in bench/ were made.
 /// </summary>
 public sealed class PullKillTests(ITestOutputHelper output)
 {
-    private const int shards = 4, kills = 12, faults = 50;
+    private const int shards = 4,
+        kills = 12,
+        faults = 50;
     private int owed;
 
     [Fact]
@@ -31,15 +33,20 @@ public sealed class PullKillTests(ITestOutputHelper output)
             var (random, killed, peak) = (new Random(5), 0, 0L);
             while (killed < kills)
             {
-                // Each has its share, and the last, which is not killed, the rest: none ends before its kill, whenever that comes.
+                // Each has its share, and the last, which is not killed, the rest: none ends before its kill, whenever
+                // that comes.
                 server.Most = size * (killed + 1) / (kills + 2);
                 owed = shards * (killed + 1);
                 using var pull = Start(root, server);
                 var errors = pull.StandardError.ReadToEndAsync();
-                // From its first faults on, whatever the machine takes to start a process: no file gets an answer without one before.
+                // From its first faults on, whatever the machine takes to start a process: no file gets an answer
+                // without one before.
                 while (server.Faults < owed && !pull.HasExited)
                     await Task.Delay(10);
-                Assert.False(pull.WaitForExit(TimeSpan.FromMilliseconds(random.Next(100, 900))), $"the download ended after {killed} kills: {(pull.HasExited ? errors.Result : "")}");
+                Assert.False(
+                    pull.WaitForExit(TimeSpan.FromMilliseconds(random.Next(100, 900))),
+                    $"the download ended after {killed} kills: {(pull.HasExited ? errors.Result : "")}"
+                );
                 peak = Math.Max(peak, Peak(pull));
                 pull.Kill();
                 pull.WaitForExit();
@@ -57,10 +64,18 @@ public sealed class PullKillTests(ITestOutputHelper output)
             var looks = await watcher;
             var folder = (string)result.Json["folder"]!;
             foreach (var name in server.Needed)
-                Assert.True(server.Files[name].Bytes.AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(folder, name))), $"{name} differs");
+                Assert.True(
+                    server.Files[name].Bytes.AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(folder, name))),
+                    $"{name} differs"
+                );
             Assert.Empty(Directory.EnumerateFiles(root, "*.part", SearchOption.AllDirectories));
             var all = server.Needed.Sum(name => server.Files[name].Bytes.LongLength);
-            output.WriteLine($"{all:N0} bytes in {shards} files; {killed} kills, {server.Faults} faults; {server.Sent:N0} bytes sent = {server.Sent / (double)all:F4} of the size; peak memory {peak / 1048576.0:F1} MiB; {looks} looks at the cache");
+            output.WriteLine(
+                $"{all:N0} bytes in {shards} files; {killed} kills, {server.Faults} faults; {server.Sent:N0} "
+                    + $"bytes sent = {server.Sent / (double)all:F4} of the size; peak memory {peak / 1048576.0:F1} "
+                    + "MiB; "
+                    + $"{looks} looks at the cache"
+            );
             Assert.True(server.Faults >= faults, $"only {server.Faults} faults");
             Assert.InRange(server.Sent, all, all * 1.05);
             Assert.InRange(peak, 1, 100 << 20);
@@ -72,18 +87,30 @@ public sealed class PullKillTests(ITestOutputHelper output)
         }
     }
 
-    /// <summary>Faults of each kind at random offsets, over the whole of the download. Those of one file come in turn, so that none goes without a byte too often in a row.</summary>
+    /// <summary>Faults of each kind at random offsets, over the whole of the download. Those of one file come in turn,
+    /// so that none goes without a byte too often in a row.</summary>
     private void Spoil(HubServer server, long size)
     {
         var random = new Random(11);
-        FaultKind[] kinds = [FaultKind.Reset, FaultKind.Close, FaultKind.Status429, FaultKind.Status503, FaultKind.WrongETag, FaultKind.Whole, FaultKind.Shorten, FaultKind.Reset];
+        FaultKind[] kinds =
+        [
+            FaultKind.Reset,
+            FaultKind.Close,
+            FaultKind.Status429,
+            FaultKind.Status503,
+            FaultKind.WrongETag,
+            FaultKind.Whole,
+            FaultKind.Shorten,
+            FaultKind.Reset,
+        ];
         var turns = new Dictionary<string, int>();
         var (made, stalls) = (0, 0);
         server.Spoil = request =>
         {
             lock (random)
             {
-                if (made >= owed && (owed == faults && made >= faults + 10 || random.Next(6) == 0))    // the last one has to come to an end
+                // the last one has to come to an end
+                if (made >= owed && (owed == faults && made >= faults + 10 || random.Next(6) == 0))
                     return null;
                 made++;
                 // Stalls cost 20 seconds of real time: one is enough here, the unit tests have many.
@@ -98,20 +125,42 @@ public sealed class PullKillTests(ITestOutputHelper output)
     /// <summary>Looks at the cache all the while: what has its final name must be whole.</summary>
     private static async Task<int> WatchAsync(HubServer server, string root, CancellationToken stop)
     {
-        var sizes = server.Files.Values.DistinctBy(file => file.ETag).ToDictionary(file => file.ETag, file => file.Bytes.LongLength);
+        var sizes = server
+            .Files.Values.DistinctBy(file => file.ETag)
+            .ToDictionary(file => file.ETag, file => file.Bytes.LongLength);
         var looks = 0;
         for (; !stop.IsCancellationRequested; looks++)
         {
             var blobs = Path.Combine(root, "hub", "models--org--model", "blobs");
             if (Directory.Exists(blobs))
             {
-                foreach (var blob in new DirectoryInfo(blobs).EnumerateFiles().Where(file => !file.Name.EndsWith(".part", StringComparison.Ordinal)))
+                foreach (
+                    var blob in new DirectoryInfo(blobs)
+                        .EnumerateFiles()
+                        .Where(file => !file.Name.EndsWith(".part", StringComparison.Ordinal))
+                )
                 {
-                    Assert.True(sizes.TryGetValue(blob.Name, out var size) && blob.Length == size, $"{blob.Name} is visible with {blob.Length} bytes");
+                    Assert.True(
+                        sizes.TryGetValue(blob.Name, out var size) && blob.Length == size,
+                        $"{blob.Name} is visible with {blob.Length} bytes"
+                    );
                     if (looks % 50 == 0)
-                        Assert.Equal(blob.Name, server.Files.Values.First(file => file.ETag == blob.Name) is { Large: true } ? Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(File.ReadAllBytes(blob.FullName))) : blob.Name);
+                        Assert.Equal(
+                            blob.Name,
+                            server.Files.Values.First(file => file.ETag == blob.Name) is { Large: true }
+                                ? Convert.ToHexStringLower(
+                                    System.Security.Cryptography.SHA256.HashData(File.ReadAllBytes(blob.FullName))
+                                )
+                                : blob.Name
+                        );
                 }
-                foreach (var link in Directory.EnumerateFiles(Path.GetDirectoryName(blobs)!, "*.safetensors", SearchOption.AllDirectories))
+                foreach (
+                    var link in Directory.EnumerateFiles(
+                        Path.GetDirectoryName(blobs)!,
+                        "*.safetensors",
+                        SearchOption.AllDirectories
+                    )
+                )
                     Assert.True(new FileInfo(link).ResolveLinkTarget(true)!.Exists, $"{link} points to nothing");
             }
             await Task.Delay(20, CancellationToken.None);
@@ -134,7 +183,9 @@ public sealed class PullKillTests(ITestOutputHelper output)
     {
         try
         {
-            return long.Parse(Regex.Match(File.ReadAllText($"/proc/{process.Id}/status"), @"VmHWM:\s+(\d+)").Groups[1].Value) << 10;
+            return long.Parse(
+                    Regex.Match(File.ReadAllText($"/proc/{process.Id}/status"), @"VmHWM:\s+(\d+)").Groups[1].Value
+                ) << 10;
         }
         catch (Exception e) when (e is IOException or FormatException)
         {

@@ -8,18 +8,23 @@ namespace Memopt.Tool.Tests;
 public sealed class PullTests : IDisposable
 {
     private readonly HubServer server = new();
-    private readonly string folder = Cli.Workshop("""
+    private readonly string folder = Cli.Workshop(
+        """
         {
           "model": { "source": "org/model" },
           "data": { "train": "train.jsonl", "maxLength": 64 },
           "train": { "steps": 2, "batchSize": 2 }
         }
-        """);
+        """
+    );
 
     public PullTests()
     {
         foreach (var file in Directory.EnumerateFiles(Path.Combine(Cli.Repository, "samples", "word-class", "model")))
-            server.Files[Path.GetFileName(file)] = new(File.ReadAllBytes(file), Large: file.EndsWith(".safetensors", StringComparison.Ordinal));
+            server.Files[Path.GetFileName(file)] = new(
+                File.ReadAllBytes(file),
+                Large: file.EndsWith(".safetensors", StringComparison.Ordinal)
+            );
     }
 
     public void Dispose()
@@ -37,10 +42,16 @@ public sealed class PullTests : IDisposable
         Assert.True(run.Exit == 0, run.Error);
         Assert.Contains($"org/model at {HubServer.Commit}", run.Error);
         var shown = Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json;
-        Assert.Contains(shown["events"]!.AsArray(), happened => (string?)happened!["kind"] == "download" && ((string)happened["text"]!).Contains("503"));
+        Assert.Contains(
+            shown["events"]!.AsArray(),
+            happened => (string?)happened!["kind"] == "download" && ((string)happened["text"]!).Contains("503")
+        );
         var facts = shown["environment"]!;
         Assert.Equal(("org/model", HubServer.Commit), ((string?)facts["model.source"], (string?)facts["model.commit"]));
-        Assert.Equal("sha256:" + server.Files["model.safetensors"].Sha256, (string?)facts["model.files.model.safetensors"]);
+        Assert.Equal(
+            "sha256:" + server.Files["model.safetensors"].Sha256,
+            (string?)facts["model.files.model.safetensors"]
+        );
         // Made again it takes that commit, wherever the branch is by now.
         server.Head = new string('f', 40);
         var again = Memopt("run", "--from-run", (string)run.Json["runId"]!, "--json");
@@ -67,7 +78,10 @@ public sealed class PullTests : IDisposable
         var damaged = Memopt("cache", "verify", "org/model");
         Assert.Equal(1, damaged.Exit);
         Assert.Contains("dotnet memopt pull org/model", damaged.Output);
-        Assert.Equal(server.Files["model.safetensors"].Bytes.Length, (long)Memopt("pull", "org/model", "--json").Json["fetchedBytes"]!);
+        Assert.Equal(
+            server.Files["model.safetensors"].Bytes.Length,
+            (long)Memopt("pull", "org/model", "--json").Json["fetchedBytes"]!
+        );
         Assert.Equal(0, Memopt("cache", "rm", "org/model").Exit);
         Assert.Empty(Memopt("cache", "ls", "--json").Json.AsArray());
     }
@@ -84,7 +98,7 @@ public sealed class PullTests : IDisposable
         Assert.Equal(1, refused.Exit);
         Assert.Contains("HF_TOKEN", (string?)refused.Json["error"]!["next"]);
         File.WriteAllText(Path.Combine(folder, "token"), "hf_secret\n");
-        Assert.Equal(0, Memopt("pull", "org/model").Exit);                    // as Hugging Face's login leaves it in HF_HOME
+        Assert.Equal(0, Memopt("pull", "org/model").Exit); // as Hugging Face's login leaves it in HF_HOME
     }
 
     [Fact]
@@ -95,7 +109,14 @@ public sealed class PullTests : IDisposable
         server.Files["model.safetensors"] = weights;
         server.Most = 4 << 20;
         using var pull = Start("pull", "org/model", "--json");
-        while (PartFile.Stored(Path.Combine(folder, "hub", "models--org--model", "blobs", weights.ETag + ".part"), weights.ETag, size) < 2 << 20)
+        while (
+            PartFile.Stored(
+                Path.Combine(folder, "hub", "models--org--model", "blobs", weights.ETag + ".part"),
+                weights.ETag,
+                size
+            )
+            < 2 << 20
+        )
             Assert.False(pull.WaitForExit(20));
         Cli.Interrupt(pull);
         Assert.Equal(130, Cli.Wait(pull).Exit);
@@ -114,10 +135,23 @@ public sealed class PullTests : IDisposable
     private Process Start(params string[] arguments)
     {
         var start = Cli.Command(folder, arguments);
-        foreach (var name in new[] { "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HUGGING_FACE_HUB_TOKEN", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID" })
+        foreach (
+            var name in new[]
+            {
+                "HF_TOKEN",
+                "HF_TOKEN_PATH",
+                "HF_HUB_CACHE",
+                "HUGGINGFACE_HUB_CACHE",
+                "HF_HUB_OFFLINE",
+                "HUGGING_FACE_HUB_TOKEN",
+                "AZURE_STORAGE_SAS_TOKEN",
+                "AZURE_CLIENT_ID",
+            }
+        )
             start.Environment.Remove(name);
         start.Environment["HF_ENDPOINT"] = server.Url.ToString();
-        start.Environment["AZURE_TOKEN_CREDENTIALS"] = "EnvironmentCredential";  // and none is set, so that no one is asked for a login
+        // and none is set, so that no one is asked for a login
+        start.Environment["AZURE_TOKEN_CREDENTIALS"] = "EnvironmentCredential";
         start.Environment["HF_HOME"] = folder;
         start.Environment["XDG_CACHE_HOME"] = Path.Combine(folder, "cache");
         return Process.Start(start)!;

@@ -2,7 +2,8 @@ using Memopt.Tracking;
 
 namespace Memopt.Tool.Tests;
 
-/// <summary>Which store and which run a command means when it does not say; and runs that are removed by name.</summary>
+/// <summary>Which store and which run a command means when it does not say; and runs that are removed by
+/// name.</summary>
 public sealed class RunsHereTests
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
@@ -11,21 +12,34 @@ public sealed class RunsHereTests
 
     private LiteRunStore Store() => new(Path.Combine(folder, ".memopt", "store"));
 
-    private static void Add(LiteRunStore store, string id, int minute, RunStatus? end = RunStatus.Finished, ArtifactLink? link = null)
+    private static void Add(
+        LiteRunStore store,
+        string id,
+        int minute,
+        RunStatus? end = RunStatus.Finished,
+        ArtifactLink? link = null
+    )
     {
-        using var run = store.Begin(new RunStart
-        {
-            Id = id,
-            Experiment = "e",
-            Started = new DateTimeOffset(2026, 1, 1, 0, minute, 0, TimeSpan.Zero),
-            Config = """{"adapter":{"rank":3},"train":{"learningRate":0.0003,"weightDecay":0}}""",
-            TotalSteps = 1,
-        });
+        using var run = store.Begin(
+            new RunStart
+            {
+                Id = id,
+                Experiment = "e",
+                Started = new DateTimeOffset(2026, 1, 1, 0, minute, 0, TimeSpan.Zero),
+                Config = """{"adapter":{"rank":3},"train":{"learningRate":0.0003,"weightDecay":0}}""",
+                TotalSteps = 1,
+            }
+        );
         run.Append([new StepRow(1, 2.5, 2e-4, 0.5, 12, 12_345, 92_480_000, 0.34)]);
         if (link is not null)
             run.Link(link);
         if (end is { } status)
-            run.End(new Memopt.Tracking.Outcome(status) { Ended = new DateTimeOffset(2026, 1, 1, 1, minute, 5, TimeSpan.Zero) });
+            run.End(
+                new Memopt.Tracking.Outcome(status)
+                {
+                    Ended = new DateTimeOffset(2026, 1, 1, 1, minute, 5, TimeSpan.Zero),
+                }
+            );
     }
 
     [Fact]
@@ -42,9 +56,20 @@ public sealed class RunsHereTests
         Assert.Equal("b1", (string?)Cli.Run(Below, "runs", "show", "latest", "--json").Json["runId"]);
         Assert.Contains("aa1, aa2", Cli.Run(Below, "runs", "show", "aa").Error);
         var shown = Cli.Run(Below, "runs", "show").Output;
-        foreach (var text in new[] { "took 1 h 0 min", "rank=3", "learningRate=3e-4", "12,345/s", "88.2 MiB", "340 ms", "--all" })
+        foreach (
+            var text in new[]
+            {
+                "took 1 h 0 min",
+                "rank=3",
+                "learningRate=3e-4",
+                "12,345/s",
+                "88.2 MiB",
+                "340 ms",
+                "--all",
+            }
+        )
             Assert.Contains(text, shown);
-        Assert.DoesNotContain("weightDecay", shown);                           // it is at its default
+        Assert.DoesNotContain("weightDecay", shown); // it is at its default
         Assert.Contains("weightDecay=0", Cli.Run(Below, "runs", "show", "--all").Output);
         Assert.Contains("The runs do not differ", Cli.Run(Below, "runs", "diff", "b1").Output);
     }
@@ -67,17 +92,28 @@ public sealed class RunsHereTests
     public void Runs_that_are_named_are_removed_and_what_they_left_is_told()
     {
         File.WriteAllText(Path.Combine(folder, "content"), "content");
-        var link = new LocalArtifacts(Path.Combine(folder, ".memopt", "artifacts")).Put("adapter", Path.Combine(folder, "content"));
+        var link = new LocalArtifacts(Path.Combine(folder, ".memopt", "artifacts")).Put(
+            "adapter",
+            Path.Combine(folder, "content")
+        );
         using var store = Store();
         Add(store, "aa1", 1, link: link);
         Add(store, "aa2", 2, RunStatus.Failed);
         Add(store, "aa3", 3, RunStatus.Failed);
-        using var busy = store.Begin(new RunStart { Id = "busy", Experiment = "e", Started = DateTimeOffset.UnixEpoch, Config = "{}" });
+        using var busy = store.Begin(
+            new RunStart
+            {
+                Id = "busy",
+                Experiment = "e",
+                Started = DateTimeOffset.UnixEpoch,
+                Config = "{}",
+            }
+        );
 
         Assert.NotEqual(0, Cli.Run(folder, "runs", "rm").Exit);
         Assert.Contains("is running", Cli.Run(folder, "runs", "rm", "busy", "--yes").Error);
         Assert.Contains("is running", Cli.Run(folder, "runs", "rm", "--filter", "experiment = 'e'", "--yes").Error);
-        Assert.Contains("--yes", Cli.Run(folder, "runs", "rm", "aa1").Error);   // nobody can be asked
+        Assert.Contains("--yes", Cli.Run(folder, "runs", "rm", "aa1").Error); // nobody can be asked
         Assert.Equal(4, store.Find(new RunQuery()).Runs.Count);
 
         var one = Cli.Run(folder, "runs", "rm", "aa1", "--yes", "--json");

@@ -15,7 +15,8 @@ public sealed class SweepTests
 
     private static string Workshop(string sweep = Grid, string name = "grid.json")
     {
-        var folder = Cli.Workshop("""
+        var folder = Cli.Workshop(
+            """
             {
               "data": { "train": "train.jsonl", "eval": "eval.jsonl", "maxLength": 64 },
               "adapter": { "rank": 4, "alpha": 8 },
@@ -23,7 +24,8 @@ public sealed class SweepTests
               "checkpoint": { "every": 1 },
               "tracking": { "tensorboard": "board", "tags": { "team": "nlp" } }
             }
-            """);
+            """
+        );
         File.WriteAllText(Path.Combine(folder, name), sweep);
         return folder;
     }
@@ -36,8 +38,16 @@ public sealed class SweepTests
         var end = () => { };
         using (var process = Cli.Start(folder, "sweep", "grid.json"))
         {
-            // The third waits for its folder with its rows still unread; they are made such that it does not end before the kill.
-            using (new FileStream(Path.Combine(third, "run.lock"), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None))
+            // The third waits for its folder with its rows still unread; they are made such that it does not end before
+            // the kill.
+            using (
+                new FileStream(
+                    Path.Combine(third, "run.lock"),
+                    FileMode.OpenOrCreate,
+                    FileAccess.ReadWrite,
+                    FileShare.None
+                )
+            )
             {
                 Cli.Await(process, "waiting  ");
                 end = Cli.Endless(folder);
@@ -57,26 +67,46 @@ public sealed class SweepTests
         Assert.True(said.Exit == 0, said.Error);
         var children = said.Json["children"]!.AsArray();
         Assert.Equal([true, true, false, false], children.Select(child => (bool)child!["upToDate"]!));
-        Assert.Equal(before.Select(run => (string)run["runId"]!), children.Take(3).Select(child => (string)child!["runId"]!));
-        Assert.Equal(["1e-4 2", "1e-4 4", "2e-2 2", "2e-2 4"], children.Select(child => $"{child!["parameters"]!["train.learningRate"]!.ToJsonString()} {child["parameters"]!["adapter.rank"]}"));
+        Assert.Equal(
+            before.Select(run => (string)run["runId"]!),
+            children.Take(3).Select(child => (string)child!["runId"]!)
+        );
+        Assert.Equal(
+            ["1e-4 2", "1e-4 4", "2e-2 2", "2e-2 4"],
+            children.Select(child =>
+                $"{child!["parameters"]!["train.learningRate"]!.ToJsonString()} {child["parameters"]!["adapter.rank"]}"
+            )
+        );
 
         // What it says is what the store has, of runs with exactly their three steps.
         var id = (string)said.Json["runId"]!;
         foreach (var child in children)
         {
             var shown = Cli.Run(folder, "runs", "show", (string)child!["runId"]!, "--json").Json;
-            Assert.Equal(("finished", id, "sweep"), ((string?)shown["status"], (string?)shown["parent"]!["id"], (string?)shown["parent"]!["kind"]));
+            Assert.Equal(
+                ("finished", id, "sweep"),
+                ((string?)shown["status"], (string?)shown["parent"]!["id"], (string?)shown["parent"]!["kind"])
+            );
             Assert.Equal(("grid", "nlp"), ((string?)shown["tags"]!["sweep"], (string?)shown["tags"]!["team"]));
             Assert.Equal([1, 2, 3], shown["steps"]!.AsArray().Select(step => (int)step!["step"]!));
             Assert.Equal((double)child["value"]!, (double)shown["metrics"]!["eval_loss"]!["last"]!);
-            Assert.Equal(child["parameters"]!["adapter.rank"]!.ToJsonString(), shown["config"]!["adapter"]!["rank"]!.ToJsonString());
+            Assert.Equal(
+                child["parameters"]!["adapter.rank"]!.ToJsonString(),
+                shown["config"]!["adapter"]!["rank"]!.ToJsonString()
+            );
             Assert.True(File.Exists(Path.Combine((string)child["folder"]!, "adapter", "adapter_model.safetensors")));
         }
-        Assert.Equal(children.MinBy(child => (double)child!["value"]!)!["runId"]!.ToString(), (string?)said.Json["best"]!["runId"]);
+        Assert.Equal(
+            children.MinBy(child => (double)child!["value"]!)!["runId"]!.ToString(),
+            (string?)said.Json["best"]!["runId"]
+        );
         Assert.Equal(4, children.Select(child => (double)child!["value"]!).Distinct().Count());
         Assert.Equal(4, Runs(folder, $"parent = '{id}'").Count);
         var sweep = Runs(folder, $"run_id = '{id}'").Single();
-        Assert.Equal(("finished", 4, (string?)said.Json["best"]!["runId"]), ((string?)sweep["status"], (int)sweep["step"]!, (string?)sweep["tags"]!["best"]));
+        Assert.Equal(
+            ("finished", 4, (string?)said.Json["best"]!["runId"]),
+            ((string?)sweep["status"], (int)sweep["step"]!, (string?)sweep["tags"]!["best"])
+        );
 
         // Of the four the best alone is registered.
         var registered = Cli.Run(folder, "adapters", "show", "default", "--json").Json["versions"]!.AsArray();
@@ -104,16 +134,28 @@ public sealed class SweepTests
         Assert.Equal(130, stopped.Exit);
         Assert.Contains("go on with: dotnet memopt sweep grid.json", stopped.Error);
 
-        // The first place has another combination now, though a checkpoint of the old one lies there; the second cannot be trained.
-        File.WriteAllText(Path.Combine(folder, "grid.json"), """{ "metric": "loss", "goal": "maximize", "parameters": { "adapter.rank": [3], "adapter.targets": ["all-linear", ["w_q"]] } }""");
+        // The first place has another combination now, though a checkpoint of the old one lies there; the second cannot
+        // be trained.
+        File.WriteAllText(
+            Path.Combine(folder, "grid.json"),
+            """{ "metric": "loss", "goal": "maximize", "parameters": { "adapter.rank": [3], "adapter.targets": ["all-linear", ["w_q"]] } }"""
+        );
         var said = Cli.Run(folder, "sweep", "grid.json", "--json");
         Assert.Equal(1, said.Exit);
-        Assert.Equal(["finished", "failed"], said.Json["children"]!.AsArray().Select(child => (string)child!["status"]!));
+        Assert.Equal(
+            ["finished", "failed"],
+            said.Json["children"]!.AsArray().Select(child => (string)child!["status"]!)
+        );
         Assert.Contains("w_q", (string)said.Json["children"]![1]!["reason"]!);
         Assert.Equal(1, (int)said.Json["best"]!["number"]!);
         var shown = Cli.Run(folder, "runs", "show", (string)said.Json["runId"]!, "--json").Json;
         Assert.Contains("w_q", (string)shown["events"]!.AsArray().Single()!["text"]!);
-        Assert.Equal("3", Cli.Run(folder, "runs", "show", (string)said.Json["best"]!["runId"]!, "--json").Json["config"]!["adapter"]!["rank"]!.ToJsonString());
+        Assert.Equal(
+            "3",
+            Cli.Run(folder, "runs", "show", (string)said.Json["best"]!["runId"]!, "--json").Json["config"]!["adapter"]![
+                "rank"
+            ]!.ToJsonString()
+        );
     }
 
     [Fact]
@@ -130,11 +172,17 @@ public sealed class SweepTests
         }
         var values = Values();
         Assert.NotEqual(values[0], values[1]);
-        File.WriteAllText(Path.Combine(folder, "free.json"), """{ "parameters": { "data.eval": ["ü.jsonl", "eval.jsonl"] } }""");
+        File.WriteAllText(
+            Path.Combine(folder, "free.json"),
+            """{ "parameters": { "data.eval": ["ü.jsonl", "eval.jsonl"] } }"""
+        );
         Assert.Equal(values.Reverse(), Values());
 
         // What no run has is no reason to be silent; and names stand as they were written.
-        File.WriteAllText(Path.Combine(folder, "free.json"), """{ "metric": "eval_los", "parameters": { "data.eval": ["ü.jsonl", "eval.jsonl"] } }""");
+        File.WriteAllText(
+            Path.Combine(folder, "free.json"),
+            """{ "metric": "eval_los", "parameters": { "data.eval": ["ü.jsonl", "eval.jsonl"] } }"""
+        );
         var said = Cli.Run(folder, "sweep", "free.json");
         Assert.Equal(0, said.Exit);
         Assert.Matches("best +none: no combination has eval_los as a number; runs have .*eval_loss", said.Error);
@@ -160,20 +208,30 @@ public sealed class SweepTests
         Assert.Equal([2, 3, 4, 5], first.Select(one => (int)one!["parameters"]!["adapter.rank"]!).Distinct().Order());
         var rates = first.Select(one => (double)one!["parameters"]!["train.learningRate"]!).ToList();
         Assert.All(rates, rate => Assert.InRange(rate, 1e-5, 1e-2));
-        Assert.InRange(rates.Count(rate => rate < 3.2e-4), 2, 10);             // by factors, not by differences
+        Assert.InRange(rates.Count(rate => rate < 3.2e-4), 2, 10); // by factors, not by differences
         Assert.Equal(Lines(draws), Lines(draws));
         Assert.Equal(Lines(draws)[..5], Lines(draws.Replace("12", "5")));
         Assert.NotEqual(Lines(draws), Lines(draws.Replace("7", "8")));
         // Four are all that there are.
-        Assert.Equal(4, Lines("""{ "method": "random", "count": 50, "parameters": { "adapter.rank": { "min": 2, "max": 5 } } }""").Count);
-        Assert.Equal(["2", "4", "8", "16"], Drawn("""{ "parameters": { "adapter.rank": { "min": 2, "max": 16, "log": true, "points": 4 } } }""").Select(one => one!["parameters"]!["adapter.rank"]!.ToJsonString()));
+        Assert.Equal(
+            4,
+            Lines(
+                """{ "method": "random", "count": 50, "parameters": { "adapter.rank": { "min": 2, "max": 5 } } }"""
+            ).Count
+        );
+        Assert.Equal(
+            ["2", "4", "8", "16"],
+            Drawn("""{ "parameters": { "adapter.rank": { "min": 2, "max": 16, "log": true, "points": 4 } } }""")
+                .Select(one => one!["parameters"]!["adapter.rank"]!.ToJsonString())
+        );
         Assert.False(Directory.Exists(Path.Combine(folder, ".memopt")));
     }
 
     [Fact]
     public void All_problems_of_a_file_come_at_once_with_their_places()
     {
-        var folder = Workshop("""
+        var folder = Workshop(
+            """
             {
               "metod": "grid",
               "goal": "best",
@@ -185,11 +243,24 @@ public sealed class SweepTests
                 "tracking.store": ["a"]
               }
             }
-            """, "bad.json");
+            """,
+            "bad.json"
+        );
         var said = Cli.Run(folder, "sweep", "bad.json", "--json");
         Assert.Equal(2, said.Exit);
-        foreach (var expected in new[] { "(2,3): error MEMOPT0002: metod", "(3,11): error MEMOPT0003: goal", "(5,5): error MEMOPT0002: parameters.train.learningRte is not a setting (did you mean train.learningRate?)",
-            "(6,25): error MEMOPT0004: parameters.adapter.rank", "(7,30): error MEMOPT0003: parameters.adapter.kind", "(8,33): error MEMOPT0002: parameters.train.warmup.mx", "(9,5): error MEMOPT0006: parameters.tracking.store" })
+        foreach (
+            var expected in new[]
+            {
+                "(2,3): error MEMOPT0002: metod",
+                "(3,11): error MEMOPT0003: goal",
+                "(5,5): error MEMOPT0002: parameters.train.learningRte is not a setting (did you mean "
+                    + "train.learningRate?)",
+                "(6,25): error MEMOPT0004: parameters.adapter.rank",
+                "(7,30): error MEMOPT0003: parameters.adapter.kind",
+                "(8,33): error MEMOPT0002: parameters.train.warmup.mx",
+                "(9,5): error MEMOPT0006: parameters.tracking.store",
+            }
+        )
         {
             Assert.Contains("bad.json" + expected, said.Error);
         }
@@ -199,8 +270,14 @@ public sealed class SweepTests
     [InlineData("""{ "parameters": {} }""", "bad.json(1,3): error MEMOPT0003: parameters must name")]
     [InlineData("""{ "method": "random", "parameters": { "adapter.rank": [1] } }""", "random needs count")]
     [InlineData("""{ "count": 3, "parameters": { "adapter.rank": [1] } }""", "is for method random")]
-    [InlineData("""{ "parameters": { "adapter.rank": { "min": 1, "max": 4 } } }""", "bad.json(1,19): error MEMOPT0006: parameters.adapter.rank a grid needs")]
-    [InlineData("""{ "parameters": { "train.microBatch": [2, 4] } }""", "combination 2 (train.microBatch=4): train.microBatch is 4, which does not divide")]
+    [InlineData(
+        """{ "parameters": { "adapter.rank": { "min": 1, "max": 4 } } }""",
+        "bad.json(1,19): error MEMOPT0006: parameters.adapter.rank a grid needs"
+    )]
+    [InlineData(
+        """{ "parameters": { "train.microBatch": [2, 4] } }""",
+        "combination 2 (train.microBatch=4): train.microBatch is 4, which does not divide"
+    )]
     [InlineData("""{ "config": "no.json", "parameters": { "adapter.rank": [1] } }""", "\"no.json\" is not a file")]
     [InlineData("""{ "parameters": { "data.eval": [null] } }""", "eval_loss needs data.eval")]
     [InlineData("""{ "parameters": { "adapter.rank": { "min": 0, "max": 4, "points": 2 } } }""", "MEMOPT0004")]
@@ -212,5 +289,10 @@ public sealed class SweepTests
         Assert.Contains(expected, said.Error);
     }
 
-    private static List<JsonNode> Runs(string folder, string? filter = null) => [.. Cli.Run(folder, ["runs", "list", .. filter is null ? [] : new[] { "--filter", filter }, "--json"]).Json.AsArray().Select(run => run!)];
+    private static List<JsonNode> Runs(string folder, string? filter = null) =>
+        [
+            .. Cli.Run(folder, ["runs", "list", .. filter is null ? [] : new[] { "--filter", filter }, "--json"])
+                .Json.AsArray()
+                .Select(run => run!),
+        ];
 }

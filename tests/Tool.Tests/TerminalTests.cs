@@ -20,7 +20,8 @@ public sealed class TerminalTests : IDisposable
     [InlineData("\0\a\b\u007f\r", "␀␇␈\\u007f␍")]
     [InlineData("\u009b31m\u0085", "\\u009b31m\\u0085")]
     [InlineData("\u202e\u2066\u2028", "\\u202e\\u2066\\u2028")]
-    public void Control_characters_are_shown_and_do_nothing(string text, string shown) => Assert.Equal(shown, TerminalText.Visible(text));
+    public void Control_characters_are_shown_and_do_nothing(string text, string shown) =>
+        Assert.Equal(shown, TerminalText.Visible(text));
 
     [Fact]
     public void A_console_with_colours_keeps_its_own_commands_and_shows_those_of_others()
@@ -44,26 +45,62 @@ public sealed class TerminalTests : IDisposable
     public void Models_runs_and_their_tags_command_no_terminal()
     {
         Directory.CreateDirectory(Path.Combine(folder, "model"));
-        File.WriteAllText(Path.Combine(folder, "model", "config.json"), System.Text.Json.JsonSerializer.Serialize(new { architectures = new[] { Hostile }, model_type = Hostile, hidden_size = 8 }));
+        File.WriteAllText(
+            Path.Combine(folder, "model", "config.json"),
+            System.Text.Json.JsonSerializer.Serialize(
+                new
+                {
+                    architectures = new[] { Hostile },
+                    model_type = Hostile,
+                    hidden_size = 8,
+                }
+            )
+        );
         using (var store = new LiteRunStore(Path.Combine(folder, ".memopt", "store")))
-        using (var run = store.Begin(new RunStart
-        {
-            Id = "r1",
-            Experiment = Hostile,
-            Config = "{}",
-            Tags = new Dictionary<string, string> { [Hostile] = Hostile },
-            Ledger = [new(Hostile, 1, Hostile, Hostile)],
-        }))
+        using (
+            var run = store.Begin(
+                new RunStart
+                {
+                    Id = "r1",
+                    Experiment = Hostile,
+                    Config = "{}",
+                    Tags = new Dictionary<string, string> { [Hostile] = Hostile },
+                    Ledger = [new(Hostile, 1, Hostile, Hostile)],
+                }
+            )
+        )
         {
             run.Append(new RunEvent(DateTimeOffset.UtcNow, 0, "oom", Hostile));
             run.Append(new MetricRow(1, new Dictionary<string, double> { [Hostile] = 1 }));
             run.End(new Memopt.Tracking.Outcome(RunStatus.Failed, Hostile) { Ended = DateTimeOffset.UtcNow });
         }
-        foreach (var command in new[] { "plan --model model", "runs list --columns experiment", "runs show r1", "runs tail r1", "runs list --filter X", "adapters show X", "cache rm X", "config check X" })
+        foreach (
+            var command in new[]
+            {
+                "plan --model model",
+                "runs list --columns experiment",
+                "runs show r1",
+                "runs tail r1",
+                "runs list --filter X",
+                "adapters show X",
+                "cache rm X",
+                "config check X",
+            }
+        )
         {
-            var said = Cli.Run(folder, [.. command.Split(' ').Select(argument => argument == "X" ? Hostile : argument)]);
-            Assert.DoesNotContain(said.Output + said.Error, c => c is < ' ' and not ('\n' or '\t') or (>= '\u007f' and < '\u00a0') or '\u202e');
-            Assert.True(said.Error.Length + said.Output.Length > 0 && !said.Error.Contains("should not have", StringComparison.Ordinal), $"{command}: {said.Error}");
+            var said = Cli.Run(
+                folder,
+                [.. command.Split(' ').Select(argument => argument == "X" ? Hostile : argument)]
+            );
+            Assert.DoesNotContain(
+                said.Output + said.Error,
+                c => c is < ' ' and not ('\n' or '\t') or (>= '\u007f' and < '\u00a0') or '\u202e'
+            );
+            Assert.True(
+                said.Error.Length + said.Output.Length > 0
+                    && !said.Error.Contains("should not have", StringComparison.Ordinal),
+                $"{command}: {said.Error}"
+            );
         }
         // For a program the text is whole.
         Assert.Equal(Hostile, (string?)Cli.Run(folder, "runs", "show", "r1", "--json").Json["experiment"]);

@@ -2,26 +2,42 @@ using System.Diagnostics;
 
 namespace Memopt.Tracking.Tests;
 
-/// <summary>Names, versions and aliases: on one machine with several processes, and on two through a storage account.</summary>
+/// <summary>Names, versions and aliases: on one machine with several processes, and on two through a storage
+/// account.</summary>
 public sealed class AdapterRegistryTests : IDisposable
 {
     private const string rule = "min(eval_loss)";
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
 
-    private AdapterRegistry Registry(string machine = "one", BlobArtifacts? account = null) => new(Path.Combine(folder, machine), account);
+    private AdapterRegistry Registry(string machine = "one", BlobArtifacts? account = null) =>
+        new(Path.Combine(folder, machine), account);
 
     private static ArtifactLink Link(int content) => new("adapter", content.ToString("x64"), 100);
 
-    private static Run Made(string id, double? loss = null, double accuracy = 0, string? data = null) => new(new RunStart
-    {
-        Id = id,
-        Experiment = "e",
-        Config = "{}",
-        Hashes = data is null ? new Dictionary<string, string>() : new Dictionary<string, string> { ["data.eval"] = data },
-    }, RunStatus.Finished, null, null)
-    {
-        Metrics = loss is null ? new Dictionary<string, MetricSummary>() : new Dictionary<string, MetricSummary> { ["eval_loss"] = Last(loss.Value), ["eval_accuracy"] = Last(accuracy) },
-    };
+    private static Run Made(string id, double? loss = null, double accuracy = 0, string? data = null) =>
+        new(
+            new RunStart
+            {
+                Id = id,
+                Experiment = "e",
+                Config = "{}",
+                Hashes = data is null
+                    ? new Dictionary<string, string>()
+                    : new Dictionary<string, string> { ["data.eval"] = data },
+            },
+            RunStatus.Finished,
+            null,
+            null
+        )
+        {
+            Metrics = loss is null
+                ? new Dictionary<string, MetricSummary>()
+                : new Dictionary<string, MetricSummary>
+                {
+                    ["eval_loss"] = Last(loss.Value),
+                    ["eval_accuracy"] = Last(accuracy),
+                },
+        };
 
     private static MetricSummary Last(double value) => new(1, value, 1, 0, value, 1, value, 1, value);
 
@@ -38,16 +54,19 @@ public sealed class AdapterRegistryTests : IDisposable
         int Best() => registry.Find("tone")!.Aliases["best"];
 
         Assert.Null(Register(1, 0.1, "easy"));
-        Assert.Equal(1, Register(2, 0.7, "hard")!.BestVersion!.Number);       // it says so once
+        Assert.Equal(1, Register(2, 0.7, "hard")!.BestVersion!.Number); // it says so once
         Assert.Equal(2, Best());
         Assert.Null(Register(3, 0.6, "hard"));
-        Assert.Null(Register(4, null, "other"));                              // not judged: it changes nothing
+        Assert.Null(Register(4, null, "other")); // not judged: it changes nothing
         Assert.Equal(3, Best());
         Register(5, 0.2, "easy");
         Assert.Equal(1, Best());
         Register(6, 0.9, null);
         Assert.Equal(6, Best());
-        Assert.Equal(["easy", "hard", "hard", "other", "easy", null], registry.Find("tone")!.Versions.Select(version => version.Data));
+        Assert.Equal(
+            ["easy", "hard", "hard", "other", "easy", null],
+            registry.Find("tone")!.Versions.Select(version => version.Data)
+        );
     }
 
     [Fact]
@@ -59,7 +78,8 @@ public sealed class AdapterRegistryTests : IDisposable
         registry.Register("tone", Link(2), Made("r2", 0.3), rule);
         registry.Register("tone", Link(3), Made("r3", double.NaN), rule);
         registry.Register("tone", Link(4), Made("r4"), rule);
-        Assert.Equal(2, registry.Register("tone", Link(2), Made("r2", 0.9), rule)!.Number);   // registered already, with the metrics of that time
+        // registered already, with the metrics of that time
+        Assert.Equal(2, registry.Register("tone", Link(2), Made("r2", 0.9), rule)!.Number);
         var tone = registry.Find("tone")!;
         Assert.Equal([1, 2, 3, 4], tone.Versions.Select(version => version.Number));
         Assert.Equal((4, 2), (tone.Aliases["latest"], tone.Aliases["best"]));
@@ -73,10 +93,22 @@ public sealed class AdapterRegistryTests : IDisposable
         Assert.Equal(1, registry.Resolve("tone@1").Version.Number);
         registry.Alias("tone", "production", null);
         Assert.Equal([Link(1).Hash, Link(3).Hash, null], registry.Find("tone")!.History.Select(change => change.Hash));
-        Assert.Contains("1, 2, 3, 4, and best, latest", Assert.Throws<TrackingException>(() => registry.Resolve("tone@production")).Message);
-        Assert.Contains("has no alias", Assert.Throws<TrackingException>(() => registry.Alias("tone", "production", null)).Message);
-        Assert.Contains("set by itself", Assert.Throws<TrackingException>(() => registry.Alias("tone", "latest", 1)).Message);
-        Assert.Contains("not digits only", Assert.Throws<TrackingException>(() => registry.Alias("tone", "12", 1)).Message);
+        Assert.Contains(
+            "1, 2, 3, 4, and best, latest",
+            Assert.Throws<TrackingException>(() => registry.Resolve("tone@production")).Message
+        );
+        Assert.Contains(
+            "has no alias",
+            Assert.Throws<TrackingException>(() => registry.Alias("tone", "production", null)).Message
+        );
+        Assert.Contains(
+            "set by itself",
+            Assert.Throws<TrackingException>(() => registry.Alias("tone", "latest", 1)).Message
+        );
+        Assert.Contains(
+            "not digits only",
+            Assert.Throws<TrackingException>(() => registry.Alias("tone", "12", 1)).Message
+        );
         Assert.Contains("neither a folder", Assert.Throws<TrackingException>(() => registry.Resolve("none@1")).Message);
 
         // Another measure from here on.
@@ -112,8 +144,19 @@ public sealed class AdapterRegistryTests : IDisposable
     public void Machines_that_register_at_once_lose_nothing()
     {
         using var azurite = new Azurite();
-        BlobArtifacts Account(string machine, string? connection = null) => new(new LocalArtifacts(Path.Combine(folder, machine)), Azurite.Place with { ConnectionString = connection ?? azurite.Connection }, attempts: 2);
-        var processes = Enumerable.Range(0, 3).Select(number => Start($"machine{number}", azurite.Connection, number, 8)).ToList();
+        BlobArtifacts Account(string machine, string? connection = null) =>
+            new(
+                new LocalArtifacts(Path.Combine(folder, machine)),
+                Azurite.Place with
+                {
+                    ConnectionString = connection ?? azurite.Connection,
+                },
+                attempts: 2
+            );
+        var processes = Enumerable
+            .Range(0, 3)
+            .Select(number => Start($"machine{number}", azurite.Connection, number, 8))
+            .ToList();
         processes.ForEach(End);
 
         var seen = new List<IReadOnlyList<(int, string?)>>();
@@ -127,7 +170,8 @@ public sealed class AdapterRegistryTests : IDisposable
         Assert.Equal(24, seen[0].DistinctBy(version => version.Item2).Count());
         Assert.All(seen, other => Assert.Equal(seen[0], other));
 
-        // Apart from each other, then together: both versions, the account's number stays; of an alias the later word, with both in its history.
+        // Apart from each other, then together: both versions, the account's number stays; of an alias the later word,
+        // with both in its history.
         var (a, b) = (Registry("machine0", Account("machine0")), Registry("machine1", Account("machine1")));
         a.Register("tone", Link(1000), Made("a"), rule);
         b.Register("tone", Link(2000), Made("b"), rule);
@@ -140,7 +184,10 @@ public sealed class AdapterRegistryTests : IDisposable
         foreach (var registry in new[] { a, b })
         {
             var tone = registry.Find("tone")!;
-            Assert.Equal([(25, "a"), (26, "b")], tone.Versions.Where(version => version.Number > 24).Select(version => (version.Number, version.Run)));
+            Assert.Equal(
+                [(25, "a"), (26, "b")],
+                tone.Versions.Where(version => version.Number > 24).Select(version => (version.Number, version.Run))
+            );
             Assert.Equal((26, 2, 24 + 2 - 1), (tone.Aliases["production"], tone.History.Count, tone.Versions.Count));
         }
 
@@ -150,13 +197,35 @@ public sealed class AdapterRegistryTests : IDisposable
         Assert.Equal(26, away.Resolve("tone@production").Version.Number);
     }
 
-    /// <summary>A process that registers some versions of "tone" one after another, and shares each when there is an account.</summary>
+    /// <summary>A process that registers some versions of "tone" one after another, and shares each when there is an
+    /// account.</summary>
     private Process Start(string machine, string? connection, int number, int count) =>
-        Process.Start(new ProcessStartInfo("dotnet", ["exec", typeof(AdapterRegistryTests).Assembly.Location, "register", Path.Combine(folder, machine), connection ?? "", $"{number}", $"{count}"]) { RedirectStandardError = true })!;
+        Process.Start(
+            new ProcessStartInfo(
+                "dotnet",
+                [
+                    "exec",
+                    typeof(AdapterRegistryTests).Assembly.Location,
+                    "register",
+                    Path.Combine(folder, machine),
+                    connection ?? "",
+                    $"{number}",
+                    $"{count}",
+                ]
+            )
+            {
+                RedirectStandardError = true,
+            }
+        )!;
 
     internal static int Register(string folder, string connection, int number, int count)
     {
-        var registry = new AdapterRegistry(folder, connection.Length == 0 ? null : new(new LocalArtifacts(folder), Azurite.Place with { ConnectionString = connection }));
+        var registry = new AdapterRegistry(
+            folder,
+            connection.Length == 0
+                ? null
+                : new(new LocalArtifacts(folder), Azurite.Place with { ConnectionString = connection })
+        );
         for (var i = 0; i < count; i++)
         {
             registry.Register("tone", Link((number * 100) + i + 1), Made($"p{number}-{i}"), rule);

@@ -14,14 +14,44 @@ public sealed class BackgroundUploadTests : IDisposable
     private readonly LiteRunStore runs;
     private readonly LocalArtifacts local;
 
-    public BackgroundUploadTests() => (runs, local) = (new(Path.Combine(folder, "store")), new(Path.Combine(folder, "artifacts")));
+    public BackgroundUploadTests() =>
+        (runs, local) = (new(Path.Combine(folder, "store")), new(Path.Combine(folder, "artifacts")));
 
     private BackgroundUpload Uploads(string? connection = null) =>
-        new(local, Azurite.Place with { ConnectionString = connection ?? azurite.Connection }, runs, text => { lock (told) told.Add(text); }, TimeSpan.FromMilliseconds(50));
+        new(
+            local,
+            Azurite.Place with
+            {
+                ConnectionString = connection ?? azurite.Connection,
+            },
+            runs,
+            text =>
+            {
+                lock (told)
+                    told.Add(text);
+            },
+            TimeSpan.FromMilliseconds(50)
+        );
 
-    private BlobArtifacts Far(string name = "far") => new(new LocalArtifacts(Path.Combine(folder, name)), Azurite.Place with { ConnectionString = azurite.Connection });
+    private BlobArtifacts Far(string name = "far") =>
+        new(
+            new LocalArtifacts(Path.Combine(folder, name)),
+            Azurite.Place with
+            {
+                ConnectionString = azurite.Connection,
+            }
+        );
 
-    private IRunWriter Begin(string id) => runs.Begin(new RunStart { Id = id, Experiment = "e", Started = DateTimeOffset.UtcNow, Config = "{}" });
+    private IRunWriter Begin(string id) =>
+        runs.Begin(
+            new RunStart
+            {
+                Id = id,
+                Experiment = "e",
+                Started = DateTimeOffset.UtcNow,
+                Config = "{}",
+            }
+        );
 
     /// <summary>A checkpoint as the trainer writes them: a large file and a small one.</summary>
     private string Checkpoint(int step, int bytes = 100_000)
@@ -36,13 +66,23 @@ public sealed class BackgroundUploadTests : IDisposable
     }
 
     internal static IReadOnlyList<ArtifactFile> FilesOf(string path) =>
-        [.. Directory.EnumerateFiles(path).Select(file => new ArtifactFile(Path.GetFileName(file), Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(file))), new FileInfo(file).Length))];
+        [
+            .. Directory
+                .EnumerateFiles(path)
+                .Select(file => new ArtifactFile(
+                    Path.GetFileName(file),
+                    Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(file))),
+                    new FileInfo(file).Length
+                )),
+        ];
 
-    private static Upload Sending(string run, int step, string path) => Upload.Folder(run, $"checkpoint-{step}", path, FilesOf(path));
+    private static Upload Sending(string run, int step, string path) =>
+        Upload.Folder(run, $"checkpoint-{step}", path, FilesOf(path));
 
     private static StepRow Step(int step) => new(step, 1, 1, 1, 1, 1, 1, 1);
 
-    private List<string> Events(string run) => [.. runs.Events(run).Where(happened => happened.Kind == "upload").Select(happened => happened.Text)];
+    private List<string> Events(string run) =>
+        [.. runs.Events(run).Where(happened => happened.Kind == "upload").Select(happened => happened.Text)];
 
     [Fact]
     public void A_server_that_goes_away_and_comes_back_loses_nothing()
@@ -54,8 +94,11 @@ public sealed class BackgroundUploadTests : IDisposable
             using var recording = uploads.Recording("r1", run, () => step);
             run.Append([Step(step)]);
             uploads.Send(Sending("r1", 1, Checkpoint(1)));
-            Wait.Until(() => runs.Get("r1")!.Artifacts.Any(link => link.Name == "checkpoint-1" && link.Place == Azurite.Place.ToString()));
-            azurite.Saved();                                                  // what a killed server has not saved is not its client's to know
+            Wait.Until(() =>
+                runs.Get("r1")!
+                    .Artifacts.Any(link => link.Name == "checkpoint-1" && link.Place == Azurite.Place.ToString())
+            );
+            azurite.Saved(); // what a killed server has not saved is not its client's to know
             azurite.Kill();
             uploads.Send(Sending("r1", 2, Checkpoint(2)));
             Wait.Until(() => Events("r1").Any(text => text.Contains("cannot be reached")));
@@ -82,12 +125,19 @@ public sealed class BackgroundUploadTests : IDisposable
         Assert.Equal(["adapter", "checkpoint-1", "checkpoint-2"], ended.Artifacts.Select(link => link.Name).Order());
         Assert.All(ended.Artifacts, link => Assert.Equal(Azurite.Place.ToString(), link.Place));
         Assert.All(ended.Artifacts, link => Assert.Empty(Far().Verify(link.Hash)));
-        Assert.Equal(["is in", "cannot be reached", "go through again", "adapter is in", "checkpoint-2 is in"],
-            Events("r1").Zip(["is in", "cannot be reached", "go through again", "adapter is in", "checkpoint-2 is in"], (text, part) => text.Contains(part) ? part : text));
-        Assert.Equal(1, runs.Events("r1")[1].Step);                           // told when it began, not at the end
-        Assert.Equal(2, told.Count);                                          // once that it fails, once that it is mended
+        Assert.Equal(
+            ["is in", "cannot be reached", "go through again", "adapter is in", "checkpoint-2 is in"],
+            Events("r1")
+                .Zip(
+                    ["is in", "cannot be reached", "go through again", "adapter is in", "checkpoint-2 is in"],
+                    (text, part) => text.Contains(part) ? part : text
+                )
+        );
+        Assert.Equal(1, runs.Events("r1")[1].Step); // told when it began, not at the end
+        Assert.Equal(2, told.Count); // once that it fails, once that it is mended
         Assert.Empty(local.Notes(Azurite.Place));
-        Assert.Equal([ended.Artifacts.Single(link => link.Name == "adapter").Hash], local.List());    // nothing of a checkpoint is copied
+        // nothing of a checkpoint is copied
+        Assert.Equal([ended.Artifacts.Single(link => link.Name == "adapter").Hash], local.List());
     }
 
     [Fact]
@@ -129,12 +179,18 @@ public sealed class BackgroundUploadTests : IDisposable
             var left = uploads.Finish(TimeSpan.FromHours(4), (_, _) => { }, stop.Token);
             Assert.True(stop.IsCancellationRequested);
             // What was removed meanwhile waits no longer: nothing grows with the number of checkpoints.
-            Assert.Equal(["checkpoint-1", "checkpoint-10", "checkpoint-200"], left.Select(one => one.Upload.Link.Name).Order(StringComparer.Ordinal));
+            Assert.Equal(
+                ["checkpoint-1", "checkpoint-10", "checkpoint-200"],
+                left.Select(one => one.Upload.Link.Name).Order(StringComparer.Ordinal)
+            );
         }
         // The next process sends what was left.
         using (var next = Uploads())
             Assert.Empty(next.Finish(Wait.Patience, (_, _) => { }, CancellationToken.None));
-        Assert.Equal(["checkpoint-1", "checkpoint-10", "checkpoint-200"], runs.Get("r1")!.Artifacts.Select(link => link.Name).Order(StringComparer.Ordinal));
+        Assert.Equal(
+            ["checkpoint-1", "checkpoint-10", "checkpoint-200"],
+            runs.Get("r1")!.Artifacts.Select(link => link.Name).Order(StringComparer.Ordinal)
+        );
         Assert.Equal(3, Far().Uploaded().Count);
     }
 
@@ -142,9 +198,7 @@ public sealed class BackgroundUploadTests : IDisposable
     public void Newest_first_and_what_is_gone_or_replaced_not_at_all()
     {
         var away = azurite.ConnectionAt(1);
-        using (Begin("r1"))
-        {
-        }
+        using (Begin("r1")) { }
         using (var uploads = Uploads(away))
         {
             for (var step = 1; step <= 4; step++)
@@ -155,16 +209,17 @@ public sealed class BackgroundUploadTests : IDisposable
         File.WriteAllText(Path.Combine(folder, "checkpoints", "step-3", "manifest.json"), "{\"step\": 9}");
         using (var uploads = Uploads())
             Assert.Empty(uploads.Finish(Wait.Patience, (_, _) => { }, CancellationToken.None));
-        Assert.Equal(["checkpoint-4", "checkpoint-2"], Events("r1").Where(text => text.Contains(" is in ")).Select(text => text.Split(' ')[0]));
+        Assert.Equal(
+            ["checkpoint-4", "checkpoint-2"],
+            Events("r1").Where(text => text.Contains(" is in ")).Select(text => text.Split(' ')[0])
+        );
         Assert.Empty(local.Notes(Azurite.Place));
     }
 
     [Fact]
     public void What_waiting_does_not_mend_ends_the_waiting()
     {
-        using (Begin("r1"))
-        {
-        }
+        using (Begin("r1")) { }
         using (var uploads = Uploads(azurite.ConnectionWith(Convert.ToBase64String(new byte[64]))))
         {
             uploads.Send(Sending("r1", 1, Checkpoint(1)));
@@ -176,7 +231,10 @@ public sealed class BackgroundUploadTests : IDisposable
         azurite.Container.Delete();
         using (var uploads = Uploads())
         {
-            Assert.Contains("no container", Assert.Single(uploads.Finish(TimeSpan.FromHours(4), (_, _) => { }, CancellationToken.None)).Why);
+            Assert.Contains(
+                "no container",
+                Assert.Single(uploads.Finish(TimeSpan.FromHours(4), (_, _) => { }, CancellationToken.None)).Why
+            );
             // Mended while the training goes on: the next one gets through and takes the others with it.
             azurite.Container.Create();
             uploads.Send(Sending("r1", 2, Checkpoint(2)));
@@ -191,10 +249,27 @@ public sealed class BackgroundUploadTests : IDisposable
     {
         var checkpoint = Checkpoint(1, 24 << 20);
         Directory.CreateDirectory(Path.Combine(folder, "checkpoints", "adapter"));
-        File.WriteAllBytes(Path.Combine(folder, "checkpoints", "adapter", "adapter_model.safetensors"), new byte[8 << 20]);
+        File.WriteAllBytes(
+            Path.Combine(folder, "checkpoints", "adapter", "adapter_model.safetensors"),
+            new byte[8 << 20]
+        );
         // Both are 32 MiB in blocks of two, four at a time: some of them arrive whole, and not all.
         using (var dam = new Dam(azurite.Port, 20 << 20))
-        using (var client = Process.Start(new ProcessStartInfo("dotnet", ["exec", typeof(BackgroundUploadTests).Assembly.Location, "upload", folder, azurite.ConnectionAt(dam.Port), checkpoint]))!)
+        using (
+            var client = Process.Start(
+                new ProcessStartInfo(
+                    "dotnet",
+                    [
+                        "exec",
+                        typeof(BackgroundUploadTests).Assembly.Location,
+                        "upload",
+                        folder,
+                        azurite.ConnectionAt(dam.Port),
+                        checkpoint,
+                    ]
+                )
+            )!
+        )
         {
             Wait.Until(() => azurite.Blocks > 0 || client.HasExited);
             Assert.False(client.HasExited);

@@ -6,7 +6,8 @@ using Xunit.Abstractions;
 
 namespace Memopt.Tracking.Tests;
 
-/// <summary>Artifacts in a storage account, over real sockets. MEMOPT_BLOB=full makes the kills at the size that bench/RESULTS.md reports.</summary>
+/// <summary>Artifacts in a storage account, over real sockets. MEMOPT_BLOB=full makes the kills at the size that
+/// bench/RESULTS.md reports.</summary>
 public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
 {
     private const int block = 256 << 10;
@@ -18,8 +19,17 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
 
     private LocalArtifacts Local(string name) => new(At(name));
 
-    private BlobArtifacts Remote(string local, string? connection = null, int attempts = 8, Action<long>? moved = null) =>
-        new(Local(local), Azurite.Place with { ConnectionString = connection ?? azurite.Connection }, attempts) { BlockBytes = block, Moved = moved };
+    private BlobArtifacts Remote(
+        string local,
+        string? connection = null,
+        int attempts = 8,
+        Action<long>? moved = null
+    ) =>
+        new(Local(local), Azurite.Place with { ConnectionString = connection ?? azurite.Connection }, attempts)
+        {
+            BlockBytes = block,
+            Moved = moved,
+        };
 
     /// <summary>A folder with one file of some size, a small one, an empty one, and one twice.</summary>
     private string Adapter(long bytes, int seed = 1)
@@ -43,8 +53,18 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
 
     private void Same(string expected, string got)
     {
-        var names = Directory.EnumerateFiles(expected, "*", SearchOption.AllDirectories).Select(file => Path.GetRelativePath(expected, file)).Order().ToList();
-        Assert.Equal(names, Directory.EnumerateFiles(got, "*", SearchOption.AllDirectories).Select(file => Path.GetRelativePath(got, file)).Order());
+        var names = Directory
+            .EnumerateFiles(expected, "*", SearchOption.AllDirectories)
+            .Select(file => Path.GetRelativePath(expected, file))
+            .Order()
+            .ToList();
+        Assert.Equal(
+            names,
+            Directory
+                .EnumerateFiles(got, "*", SearchOption.AllDirectories)
+                .Select(file => Path.GetRelativePath(got, file))
+                .Order()
+        );
         Assert.All(names, name => Assert.Equal(Hash(Path.Combine(expected, name)), Hash(Path.Combine(got, name))));
     }
 
@@ -55,7 +75,23 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     private Process Start(string verb, string local, Dam dam, string hash, int size) =>
-        Process.Start(new ProcessStartInfo("dotnet", ["exec", typeof(BlobArtifactsTests).Assembly.Location, verb, At(local), azurite.ConnectionAt(dam.Port), hash, $"{size}"]) { RedirectStandardError = true })!;
+        Process.Start(
+            new ProcessStartInfo(
+                "dotnet",
+                [
+                    "exec",
+                    typeof(BlobArtifactsTests).Assembly.Location,
+                    verb,
+                    At(local),
+                    azurite.ConnectionAt(dam.Port),
+                    hash,
+                    $"{size}",
+                ]
+            )
+            {
+                RedirectStandardError = true,
+            }
+        )!;
 
     [Fact]
     public void Comes_back_as_it_went_up_and_goes_up_once()
@@ -63,7 +99,8 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         var adapter = Adapter((5 * block) + 7);
         var link = Remote("one").Put("adapter", adapter);
         Assert.Equal(Local("other").Put("adapter", adapter).Hash, link.Hash);
-        Assert.Equal(6 + 1, azurite.Blocks);                                  // the large file and "{}", which is there twice; an empty file has no block
+        // the large file and "{}", which is there twice; an empty file has no block
+        Assert.Equal(6 + 1, azurite.Blocks);
 
         Assert.Equal(new Sent(0, 0), Remote("one").Push(link.Hash));
         Assert.Equal(link.Hash, Remote("two").Put("renamed", adapter).Hash);
@@ -122,7 +159,11 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         var wrong = client.StandardError.ReadToEndAsync();
         Wait.Ended(client);
         Assert.True(client.ExitCode == 0, wrong.Result);
-        output.WriteLine($"{bytes >> 20} MiB, {clients} kills of the client, {servers} of the server: {azurite.Blocks} blocks sent of {needed} needed, {(double)azurite.Blocks / needed:F3} ×, cut ones counted whole; {(double)dam.Passed / bytes:F3} × the bytes; {watch.Elapsed.TotalSeconds:F0} s");
+        output.WriteLine(
+            $"{bytes >> 20} MiB, {clients} kills of the client, {servers} of the server: {azurite.Blocks} blocks "
+                + $"sent of {needed} needed, {(double)azurite.Blocks / needed:F3} ×, cut ones counted whole; "
+                + $"{(double)dam.Passed / bytes:F3} × the bytes; {watch.Elapsed.TotalSeconds:F0} s"
+        );
         // Each kill cuts off four blocks at most, for the dam holds them midway; a killed server does not log them.
         Assert.InRange(azurite.Blocks, needed - (4 * servers), needed + (4 * (clients + servers)));
         Assert.InRange(dam.Passed, bytes, bytes * 1.1);
@@ -141,7 +182,9 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         using (var dam = new Dam(azurite.Port, 12 << 20))
         using (var client = Start("pull", "there", dam, hash, block))
         {
-            Wait.Until(() => (new FileInfo(part) is { Exists: true } file && file.Length > 8 << 20) || client.HasExited);
+            Wait.Until(() =>
+                (new FileInfo(part) is { Exists: true } file && file.Length > 8 << 20) || client.HasExited
+            );
             Assert.False(client.HasExited);
             client.Kill();
             Wait.Ended(client);
@@ -183,10 +226,16 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         var blob = azurite.Container.GetBlobClient($"team/one/objects/{file.Hash[..2]}/{file.Hash}");
         var bytes = blob.DownloadContent().Value.Content.ToArray();
         bytes[block + 5] ^= 1;
-        blob.Upload(new BinaryData(bytes), new BlobUploadOptions { Metadata = new Dictionary<string, string> { ["sha256"] = file.Hash } });
+        blob.Upload(
+            new BinaryData(bytes),
+            new BlobUploadOptions { Metadata = new Dictionary<string, string> { ["sha256"] = file.Hash } }
+        );
 
         Assert.Contains("adapter_model.safetensors was changed", Assert.Single(Remote("there").Verify(link.Hash)));
-        Assert.Contains("was changed", Assert.Throws<TrackingException>(() => Remote("there").Get(link.Hash, At("back"))).Message);
+        Assert.Contains(
+            "was changed",
+            Assert.Throws<TrackingException>(() => Remote("there").Get(link.Hash, At("back"))).Message
+        );
         Assert.False(Directory.Exists(At("back")));
         Assert.Empty(Local("there").List());
 
@@ -215,7 +264,9 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     public void Each_fault_says_what_is_wrong_and_loses_nothing()
     {
         var adapter = Adapter(2 * block);
-        var sas = azurite.Container.GenerateSasUri(BlobContainerSasPermissions.All, DateTimeOffset.UtcNow.AddHours(-1)).Query.TrimStart('?');
+        var sas = azurite
+            .Container.GenerateSasUri(BlobContainerSasPermissions.All, DateTimeOffset.UtcNow.AddHours(-1))
+            .Query.TrimStart('?');
         Told("refused (403", "AZURE_STORAGE", azurite.ConnectionWith(Convert.ToBase64String(new byte[64])));
         Told("expired at", "AZURE_STORAGE_SAS_TOKEN", $"BlobEndpoint={azurite.Endpoint};SharedAccessSignature={sas}");
         azurite.Container.Delete();
@@ -229,20 +280,38 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
 
         void Told(string what, string next, string connection)
         {
-            var fault = Assert.Throws<TrackingException>(() => Remote("here", connection, attempts: 2).Put("adapter", adapter));
+            var fault = Assert.Throws<TrackingException>(() =>
+                Remote("here", connection, attempts: 2).Put("adapter", adapter)
+            );
             var link = Local("here").Put("adapter", adapter);
             Assert.Contains(what, fault.Message);
             Assert.Contains(next, fault.Next);
             Assert.DoesNotContain("sig=", fault.Message + fault.Next);
             Local("here").Get(link.Hash, At(what[..3]));
             Same(adapter, At(what[..3]));
-            Assert.Equal(fault.Message, Assert.Throws<TrackingException>(() => Remote("here", connection, attempts: 2).Push(link.Hash)).Message);
+            Assert.Equal(
+                fault.Message,
+                Assert.Throws<TrackingException>(() => Remote("here", connection, attempts: 2).Push(link.Hash)).Message
+            );
         }
     }
 
     [Fact]
     public void A_connection_string_for_another_account_is_refused() =>
-        Assert.Contains("another storage account", Assert.Throws<TrackingException>(() => new BlobArtifacts(Local("here"), BlobLocation.Parse("az://other/container") with { ConnectionString = azurite.Connection })).Message);
+        Assert.Contains(
+            "another storage account",
+            Assert
+                .Throws<TrackingException>(() =>
+                    new BlobArtifacts(
+                        Local("here"),
+                        BlobLocation.Parse("az://other/container") with
+                        {
+                            ConnectionString = azurite.Connection,
+                        }
+                    )
+                )
+                .Message
+        );
 
     public void Dispose()
     {

@@ -10,7 +10,14 @@ public sealed class BlobLocationTests
     [InlineData(403, "AuthorizationPermissionMismatch", "may not do that")]
     [InlineData(403, "AccountIsDisabled", "disabled")]
     [InlineData(418, "Odd", "418 Odd")]
-    public void An_answer_becomes_a_sentence(int status, string code, string expected) => Assert.Contains(expected, BlobLocation.Parse("az://account/container/path").Fault(new RequestFailedException(status, "said", code, null), reached: false).Message);
+    public void An_answer_becomes_a_sentence(int status, string code, string expected) =>
+        Assert.Contains(
+            expected,
+            BlobLocation
+                .Parse("az://account/container/path")
+                .Fault(new RequestFailedException(status, "said", code, null), reached: false)
+                .Message
+        );
 
     [Theory]
     [InlineData("az://account")]

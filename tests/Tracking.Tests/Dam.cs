@@ -3,16 +3,17 @@ using System.Net.Sockets;
 
 namespace Memopt.Tracking.Tests;
 
-/// <summary>
-/// Stands before a server and lets so many bytes through, in both directions together, and then none until more are let: what is larger cannot end meanwhile, however
-/// slowly a test looks. A connection that one side leaves is closed on the other.
+/// <summary>Stands before a server and lets so many bytes through, in both directions together, and then none until
+/// more are let: what is larger cannot end meanwhile, however slowly a test looks. A connection that one side leaves is
+/// closed on the other.
 /// </summary>
 internal sealed class Dam : IDisposable
 {
     private readonly TcpListener listener = new(IPAddress.Loopback, 0);
     private readonly object gate = new();
     private readonly int server;
-    private long allowed, passed;
+    private long allowed,
+        passed;
 
     public Dam(int server, long bytes)
     {
@@ -80,9 +81,7 @@ internal sealed class Dam : IDisposable
                 new Thread(() => Pass(far, client)) { IsBackground = true }.Start();
             }
         }
-        catch (Exception e) when (e is SocketException or ObjectDisposedException or InvalidOperationException)
-        {
-        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException or InvalidOperationException) { }
     }
 
     private void Pass(Socket from, Socket to)
@@ -92,7 +91,8 @@ internal sealed class Dam : IDisposable
         {
             while (from.Receive(buffer) is > 0 and var got)
             {
-                for (var sent = 0; sent < got;)
+                var sent = 0;
+                while (sent < got)
                 {
                     int part;
                     lock (gate)
@@ -112,9 +112,7 @@ internal sealed class Dam : IDisposable
                 }
             }
         }
-        catch (Exception e) when (e is SocketException or ObjectDisposedException)
-        {
-        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException) { }
         finally
         {
             from.Dispose();

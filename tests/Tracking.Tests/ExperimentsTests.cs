@@ -7,7 +7,14 @@ public sealed class ExperimentsTests : IDisposable
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
-    private static RunStart Start(string id, string experiment) => new() { Id = id, Experiment = experiment, Started = DateTimeOffset.UtcNow, Config = "{}" };
+    private static RunStart Start(string id, string experiment) =>
+        new()
+        {
+            Id = id,
+            Experiment = experiment,
+            Started = DateTimeOffset.UtcNow,
+            Config = "{}",
+        };
 
     private static void Ended(LiteRunStore store, RunStart start)
     {
@@ -26,7 +33,10 @@ public sealed class ExperimentsTests : IDisposable
         Assert.Null(store.Experiments.Create("mine", new Dictionary<string, string>()));
         Assert.Equal("2", store.Experiments.Create("other", new Dictionary<string, string>())!.Id);
         using var later = new LiteRunStore(folder);
-        Assert.Equal(("1", "0", "3"), (later.Experiments.Of("mine").Id, later.Experiments.Of("default").Id, later.Experiments.Of("unseen").Id));
+        Assert.Equal(
+            ("1", "0", "3"),
+            (later.Experiments.Of("mine").Id, later.Experiments.Of("default").Id, later.Experiments.Of("unseen").Id)
+        );
     }
 
     [Fact]
@@ -57,7 +67,10 @@ public sealed class ExperimentsTests : IDisposable
         var file = Path.Combine(folder, "experiments.json");
         File.WriteAllText(file, damaged);
         Assert.Contains("doctor --repair", Assert.Throws<TrackingException>(() => store.Find(new RunQuery())).Next);
-        Assert.Equal((file, false), Assert.Single(store.Check(repair: false)) is var found ? (found.File, found.Mended) : default);
+        Assert.Equal(
+            (file, false),
+            Assert.Single(store.Check(repair: false)) is var found ? (found.File, found.Mended) : default
+        );
         Assert.True(Assert.Single(store.Check(repair: true)).Mended);
         Assert.Empty(store.Check(repair: false));
         Assert.Single(store.Find(new RunQuery()).Runs);
@@ -74,7 +87,11 @@ public sealed class ExperimentsTests : IDisposable
         using (var late = store.Amend("a"))
             late.Tag(Run.DeletedTag, "now");
         store.Experiments.Change(store.Experiments.Of("two").Id, one => one with { Deleted = true });
-        string Found(bool? deleted) => string.Join(' ', store.Find(new RunQuery { Deleted = deleted, Order = ["run_id"] }).Runs.Select(run => run.Start.Id));
+        string Found(bool? deleted) =>
+            string.Join(
+                ' ',
+                store.Find(new RunQuery { Deleted = deleted, Order = ["run_id"] }).Runs.Select(run => run.Start.Id)
+            );
         Assert.Equal(("b", "a c", "a b c"), (Found(false), Found(true), Found(null)));
         Assert.Equal("b", Assert.Single(store.Find(new RunQuery { Experiments = ["one"] }).Runs).Start.Id);
         Assert.Equal(RunStatus.Finished, store.Get("a")!.Status);
@@ -114,11 +131,26 @@ public sealed class ExperimentsTests : IDisposable
         Ended(store, Start("b", "new"));
         Ended(store, Start("c", Experiments.DefaultKey));
         store.Experiments.Change(id, one => one with { Name = "renamed" });
-        string Found(string filter) => string.Join(' ', store.Find(new RunQuery { Filter = filter }).Runs.Select(run => run.Start.Id).Order());
+        string Found(string filter) =>
+            string.Join(' ', store.Find(new RunQuery { Filter = filter }).Runs.Select(run => run.Start.Id).Order());
         Assert.Equal(("1", "a", "a"), (id, Found("experiment_id = '1'"), Found("attributes.experiment_id = 1")));
-        Assert.Equal(("", "c", "b c"), (Found("experiment_id = '7'"), Found("experiment_id = '0'"), Found("experiment_id in ('0', '2')")));
-        Assert.Equal(("a", "a c"), (Found("artifact_uri = 'mlflow-artifacts:/1/a/artifacts'"), Found("attributes.artifact_uri like '%:/0/%' or artifact_uri like '%/1/a/%'")));
-        Assert.Equal(["2", "1", "0"], store.Find(new RunQuery { Filter = "order by experiment_id desc", Columns = ["experiment_id"] }).Values.Select(row => row[0]));
+        Assert.Equal(
+            ("", "c", "b c"),
+            (Found("experiment_id = '7'"), Found("experiment_id = '0'"), Found("experiment_id in ('0', '2')"))
+        );
+        Assert.Equal(
+            ("a", "a c"),
+            (
+                Found("artifact_uri = 'mlflow-artifacts:/1/a/artifacts'"),
+                Found("attributes.artifact_uri like '%:/0/%' or artifact_uri like '%/1/a/%'")
+            )
+        );
+        Assert.Equal(
+            ["2", "1", "0"],
+            store
+                .Find(new RunQuery { Filter = "order by experiment_id desc", Columns = ["experiment_id"] })
+                .Values.Select(row => row[0])
+        );
     }
 
     [Fact]
@@ -136,14 +168,24 @@ public sealed class ExperimentsTests : IDisposable
     public void Several_change_them_at_once_and_none_is_lost()
     {
         var stores = Enumerable.Range(0, 4).Select(_ => new LiteRunStore(folder)).ToList();
-        Parallel.ForEach(stores.Select((store, i) => (store, i)), one =>
-        {
-            for (var n = 0; n < 10; n++)
+        Parallel.ForEach(
+            stores.Select((store, i) => (store, i)),
+            one =>
             {
-                Assert.NotNull(one.store.Experiments.Create($"{one.i}-{n}", new Dictionary<string, string>()));
-                one.store.Experiments.Change("0", known => known with { Tags = new Dictionary<string, string>(known.Tags) { [$"{one.i}-{n}"] = "" } });
+                for (var n = 0; n < 10; n++)
+                {
+                    Assert.NotNull(one.store.Experiments.Create($"{one.i}-{n}", new Dictionary<string, string>()));
+                    one.store.Experiments.Change(
+                        "0",
+                        known =>
+                            known with
+                            {
+                                Tags = new Dictionary<string, string>(known.Tags) { [$"{one.i}-{n}"] = "" },
+                            }
+                    );
+                }
             }
-        });
+        );
         var all = stores[0].Experiments.All();
         Assert.Equal(41, all.Count);
         Assert.Equal(Enumerable.Range(0, 41), all.Select(one => int.Parse(one.Id)));
@@ -155,15 +197,23 @@ public sealed class ExperimentsTests : IDisposable
     {
         using var store = new LiteRunStore(folder);
         foreach (var letter in "abcde")
-            store.Experiments.Create($"e-{letter}", new Dictionary<string, string> { ["vowel"] = letter is 'a' or 'e' ? "yes" : "no" });
+            store.Experiments.Create(
+                $"e-{letter}",
+                new Dictionary<string, string> { ["vowel"] = letter is 'a' or 'e' ? "yes" : "no" }
+            );
         var (seen, page) = (new List<string>(), (string?)null);
         do
         {
-            var found = store.Experiments.Find("name like 'e-%' and (tags.vowel = 'no' or name = 'e-e')", ["name desc"], deleted: false, 2, page);
+            var found = store.Experiments.Find(
+                "name like 'e-%' and (tags.vowel = 'no' or name = 'e-e')",
+                ["name desc"],
+                deleted: false,
+                2,
+                page
+            );
             seen.AddRange(found.Found.Select(one => one.Name));
             page = found.Next;
-        }
-        while (page is not null);
+        } while (page is not null);
         Assert.Equal(["e-e", "e-d", "e-c", "e-b"], seen);
         Assert.Throws<QueryException>(() => store.Experiments.Find("name ==", [], null, 5, null));
     }

@@ -12,14 +12,33 @@ public sealed class FilterTests : IDisposable
     {
         store = new LiteRunStore(folder);
         // a: finished; b: failed, NaN loss; c: being written, without metrics.
-        using (var run = store.Begin(Start("a", "one", 1, """{"adapter":{"rank":16,"kind":"lora"},"train":{"seed":"07"},"data":{"train":"x.jsonl"}}""", new() { ["team"] = "nlp", ["odd key"] = "it's", ["fold"] = "3" })))
+        using (
+            var run = store.Begin(
+                Start(
+                    "a",
+                    "one",
+                    1,
+                    """{"adapter":{"rank":16,"kind":"lora"},"train":{"seed":"07"},"data":{"train":"x.jsonl"}}""",
+                    new()
+                    {
+                        ["team"] = "nlp",
+                        ["odd key"] = "it's",
+                        ["fold"] = "3",
+                    }
+                )
+            )
+        )
         {
             run.Append(new MetricRow(1, new Dictionary<string, double> { ["loss"] = 3, ["eval/acc"] = 0.5 }));
             run.Append(new MetricRow(2, new Dictionary<string, double> { ["loss"] = 1 }));
             run.Append(new MetricRow(3, new Dictionary<string, double> { ["loss"] = 2 }));
             run.End(new Outcome(RunStatus.Finished) { Ended = Day(1).AddSeconds(90) });
         }
-        using (var run = store.Begin(Start("b", "one", 2, """{"adapter":{"rank":8,"kind":"qlora"}}""", new() { ["team"] = "Vision" })))
+        using (
+            var run = store.Begin(
+                Start("b", "one", 2, """{"adapter":{"rank":8,"kind":"qlora"}}""", new() { ["team"] = "Vision" })
+            )
+        )
         {
             run.Append(new MetricRow(1, new Dictionary<string, double> { ["loss"] = double.NaN }));
             run.Param("added", "1e3");
@@ -31,18 +50,25 @@ public sealed class FilterTests : IDisposable
 
     private static DateTimeOffset Day(int day) => new(2026, 11, day, 0, 0, 0, TimeSpan.Zero);
 
-    private static RunStart Start(string id, string experiment, int day, string config, Dictionary<string, string> tags) => new()
-    {
-        Id = id,
-        Experiment = experiment,
-        Started = Day(day),
-        Config = config,
-        Tags = tags,
-        Hashes = new Dictionary<string, string> { ["model"] = "m-" + id, ["data.train"] = "d-" + id },
-        GitCommit = id == "a" ? "c0ffee" : null,
-        Parent = id == "b" ? new("a", "fork") : null,
-        TotalSteps = 10,
-    };
+    private static RunStart Start(
+        string id,
+        string experiment,
+        int day,
+        string config,
+        Dictionary<string, string> tags
+    ) =>
+        new()
+        {
+            Id = id,
+            Experiment = experiment,
+            Started = Day(day),
+            Config = config,
+            Tags = tags,
+            Hashes = new Dictionary<string, string> { ["model"] = "m-" + id, ["data.train"] = "d-" + id },
+            GitCommit = id == "a" ? "c0ffee" : null,
+            Parent = id == "b" ? new("a", "fork") : null,
+            TotalSteps = 10,
+        };
 
     [Theory]
     // Metrics: numbers only, last value, aggregates, at a step.
@@ -143,7 +169,10 @@ public sealed class FilterTests : IDisposable
     [InlineData("experiment = 'one' ORDER BY min(metrics.loss)", "a b")]
     [InlineData("metrics.loss is not null order by run_id desc", "b a")]
     public void Case(string filter, string expected) =>
-        Assert.Equal(expected, string.Join(' ', store.Find(new RunQuery { Filter = filter }).Runs.Select(run => run.Start.Id)));
+        Assert.Equal(
+            expected,
+            string.Join(' ', store.Find(new RunQuery { Filter = filter }).Runs.Select(run => run.Start.Id))
+        );
 
     [Theory]
     [InlineData("metrics.loss", 12, "expected a comparison")]
@@ -186,15 +215,34 @@ public sealed class FilterTests : IDisposable
     [InlineData("not ")]
     public void A_filter_nested_without_end_is_refused_and_does_not_end_the_process(string deeper)
     {
-        Assert.Contains("more than 100 deep", Assert.Throws<QueryException>(() => store.Find(new RunQuery { Filter = string.Concat(Enumerable.Repeat(deeper, 50_000)) })).Message);
-        Assert.Single(store.Find(new RunQuery { Filter = new string('(', 100) + "run_id = 'a'" + new string(')', 100) }).Runs);
+        Assert.Contains(
+            "more than 100 deep",
+            Assert
+                .Throws<QueryException>(() =>
+                    store.Find(new RunQuery { Filter = string.Concat(Enumerable.Repeat(deeper, 50_000)) })
+                )
+                .Message
+        );
+        Assert.Single(
+            store.Find(new RunQuery { Filter = new string('(', 100) + "run_id = 'a'" + new string(')', 100) }).Runs
+        );
     }
 
     [Fact]
     public void A_filter_that_is_too_long_is_refused()
     {
-        Assert.Contains("250,000 characters at most", Assert.Throws<QueryException>(() => store.Find(new RunQuery { Filter = new string(' ', 250_001) })).Message);
-        Assert.Contains("1,000 characters at most", Assert.Throws<QueryException>(() => store.Find(new RunQuery { Filter = $"tags.team like '{new string('%', 1_001)}'" })).Message);
+        Assert.Contains(
+            "250,000 characters at most",
+            Assert.Throws<QueryException>(() => store.Find(new RunQuery { Filter = new string(' ', 250_001) })).Message
+        );
+        Assert.Contains(
+            "1,000 characters at most",
+            Assert
+                .Throws<QueryException>(() =>
+                    store.Find(new RunQuery { Filter = $"tags.team like '{new string('%', 1_001)}'" })
+                )
+                .Message
+        );
     }
 
     [Theory]
@@ -206,7 +254,7 @@ public sealed class FilterTests : IDisposable
     {
         Read(10);
         var (one, eight) = (Read(500), Read(4_000));
-        Assert.InRange(eight, 0, 12 * one);                                   // to copy the rest of the text at each place would be 64 times as much
+        Assert.InRange(eight, 0, 12 * one); // to copy the rest of the text at each place would be 64 times as much
 
         long Read(int times)
         {
@@ -224,7 +272,9 @@ public sealed class FilterTests : IDisposable
         using var stop = new CancellationTokenSource();
         stop.Cancel();
         Assert.ThrowsAny<OperationCanceledException>(() => FilterParser.Parse("run_id = 'a'", stop.Token));
-        Assert.ThrowsAny<OperationCanceledException>(() => store.Find(new RunQuery { Filter = "run_id = 'a'", Stop = stop.Token }));
+        Assert.ThrowsAny<OperationCanceledException>(() =>
+            store.Find(new RunQuery { Filter = "run_id = 'a'", Stop = stop.Token })
+        );
         Assert.Equal(3, store.Find(new RunQuery()).Runs.Count);
         Assert.Empty(Directory.EnumerateFiles(folder, "runs.db.broken-*"));
     }
@@ -234,25 +284,38 @@ public sealed class FilterTests : IDisposable
     {
         // The reference is .NET's regular expressions.
         var random = new Random(11);
-        string Some(string letters, int most) => string.Concat(Enumerable.Range(0, random.Next(most)).Select(_ => letters[random.Next(letters.Length)]));
+        string Some(string letters, int most) =>
+            string.Concat(Enumerable.Range(0, random.Next(most)).Select(_ => letters[random.Next(letters.Length)]));
         for (var i = 0; i < 300; i++)
         {
             var (text, like, insensitive) = (Some("abA.\n", 7), Some("abA.%_%", 6), i % 2 == 0);
             var meant = System.Text.RegularExpressions.Regex.Escape(like).Replace("%", ".*").Replace("_", ".");
-            var options = System.Text.RegularExpressions.RegexOptions.Singleline | (insensitive ? System.Text.RegularExpressions.RegexOptions.IgnoreCase : 0);
+            var options =
+                System.Text.RegularExpressions.RegexOptions.Singleline
+                | (insensitive ? System.Text.RegularExpressions.RegexOptions.IgnoreCase : 0);
             var filter = FilterParser.Parse($"tags.t {(insensitive ? "ilike" : "like")} '{like}'");
             var record = new RunRecord { Id = "x", Number = 1 };
             record.Set(tag: true, "t", text);
-            Assert.True(System.Text.RegularExpressions.Regex.IsMatch(text, $"^(?:{meant})\\z", options) == filter.Matches(new(record, (_, _) => null, name => name)), $"\"{text}\" like \"{like}\"");
+            Assert.True(
+                System.Text.RegularExpressions.Regex.IsMatch(text, $"^(?:{meant})\\z", options)
+                    == filter.Matches(new(record, (_, _) => null, name => name)),
+                $"\"{text}\" like \"{like}\""
+            );
         }
     }
 
     [Fact]
     public void A_name_that_no_run_has_is_told_with_near_ones()
     {
-        IEnumerable<string> Told(string filter) => store.Find(new RunQuery { Filter = filter }).Unknown.Select(unknown => $"{unknown.Name}: {string.Join(", ", unknown.Near)}");
+        IEnumerable<string> Told(string filter) =>
+            store
+                .Find(new RunQuery { Filter = filter })
+                .Unknown.Select(unknown => $"{unknown.Name}: {string.Join(", ", unknown.Near)}");
         Assert.Equal(["metrics.los: metrics.loss"], Told("metrics.los < 1"));
-        Assert.Equal(["params.adapter.rnk: params.adapter.rank, params.adapter.kind"], Told("metrics.loss > 0 and params.adapter.rnk = 16"));
+        Assert.Equal(
+            ["params.adapter.rnk: params.adapter.rank, params.adapter.kind"],
+            Told("metrics.loss > 0 and params.adapter.rnk = 16")
+        );
         Assert.Equal(["tags.odd kye: tags.`odd key`"], Told("tags.`odd kye` = 'x'"));
         Assert.Equal(["metrics.xyz: "], Told("order by metrics.xyz"));
         Assert.Empty(Told("metrics.loss < 0"));
@@ -263,7 +326,23 @@ public sealed class FilterTests : IDisposable
     [Fact]
     public void Columns_are_what_a_filter_can_name()
     {
-        var page = store.Find(new RunQuery { Filter = "run_id = 'a'", Columns = ["run_id", "metrics.loss", "min(metrics.loss)", "metrics.loss@1", "params.adapter.rank", "start_time", "tags.none", "dataset.name"] });
+        var page = store.Find(
+            new RunQuery
+            {
+                Filter = "run_id = 'a'",
+                Columns =
+                [
+                    "run_id",
+                    "metrics.loss",
+                    "min(metrics.loss)",
+                    "metrics.loss@1",
+                    "params.adapter.rank",
+                    "start_time",
+                    "tags.none",
+                    "dataset.name",
+                ],
+            }
+        );
         Assert.Equal(["a", 2.0, 1.0, 3.0, "16", Day(1), null, "x.jsonl"], page.Values[0]);
         Assert.Throws<QueryException>(() => store.Find(new RunQuery { Columns = ["run_id, status"] }));
     }
@@ -276,14 +355,25 @@ public sealed class FilterTests : IDisposable
             store.Begin(Start(id, "ids", 4, "{}", [])).Dispose();
         var found = store.Find(new RunQuery { Filter = "experiment = 'ids' order by run_id", Limit = 2 });
         Assert.Equal(ids[..2], found.Runs.Select(run => run.Start.Id));
-        Assert.Equal(ids[2..], store.Find(new RunQuery { Filter = "experiment = 'ids' order by run_id", Page = found.Next }).Runs.Select(run => run.Start.Id));
-        Assert.Equal(ids.Reverse(), store.Find(new RunQuery { Filter = "experiment = 'ids' order by attributes.run_id desc" }).Runs.Select(run => run.Start.Id));
+        Assert.Equal(
+            ids[2..],
+            store
+                .Find(new RunQuery { Filter = "experiment = 'ids' order by run_id", Page = found.Next })
+                .Runs.Select(run => run.Start.Id)
+        );
+        Assert.Equal(
+            ids.Reverse(),
+            store
+                .Find(new RunQuery { Filter = "experiment = 'ids' order by attributes.run_id desc" })
+                .Runs.Select(run => run.Start.Id)
+        );
     }
 
     [Theory]
     [InlineData("")]
     [InlineData("order by run_id desc")]
-    public void The_greatest_limit_is_none(string filter) => Assert.Equal(3, store.Find(new RunQuery { Filter = filter, Limit = int.MaxValue }).Runs.Count);
+    public void The_greatest_limit_is_none(string filter) =>
+        Assert.Equal(3, store.Find(new RunQuery { Filter = filter, Limit = int.MaxValue }).Runs.Count);
 
     [Fact]
     public void Pages_follow_each_other_though_runs_begin_meanwhile()
@@ -294,13 +384,19 @@ public sealed class FilterTests : IDisposable
             var (seen, page) = (new List<string>(), (string?)null);
             do
             {
-                var found = store.Find(new RunQuery { Filter = filter, Limit = 1, Page = page });
+                var found = store.Find(
+                    new RunQuery
+                    {
+                        Filter = filter,
+                        Limit = 1,
+                        Page = page,
+                    }
+                );
                 seen.AddRange(found.Runs.Select(run => run.Start.Id));
                 page = found.Next;
                 if (seen.Count == 1)
                     store.Begin(Start("new" + all.Count, "zzz", 30, "{}", [])).Dispose();
-            }
-            while (page is not null);
+            } while (page is not null);
             Assert.Equal(all, seen.Where(all.Contains));
             Assert.Equal(seen.Count, seen.Distinct().Count());
         }
@@ -313,21 +409,50 @@ public sealed class FilterTests : IDisposable
         var random = new Random(20261125);
         for (var i = 0; i < 60; i++)
         {
-            using var run = store.Begin(Start($"p{i}", random.Next(2) == 0 ? "one" : "two", random.Next(1, 28), $$"""{"x":{{random.Next(3)}},"y":"{{"abc"[random.Next(3)]}}b"}""", random.Next(2) == 0 ? [] : new() { ["t"] = "ab%_"[random.Next(4)].ToString() }));
+            using var run = store.Begin(
+                Start(
+                    $"p{i}",
+                    random.Next(2) == 0 ? "one" : "two",
+                    random.Next(1, 28),
+                    $$"""{"x":{{random.Next(3)}},"y":"{{"abc"[random.Next(3)]}}b"}""",
+                    random.Next(2) == 0 ? [] : new() { ["t"] = "ab%_"[random.Next(4)].ToString() }
+                )
+            );
             for (var step = 0; step < random.Next(4); step++)
-                run.Append(new MetricRow(step, new Dictionary<string, double> { [random.Next(2) == 0 ? "m" : "n"] = random.Next(6) == 0 ? double.NaN : random.Next(-2, 3) / 2.0 }));
+                run.Append(
+                    new MetricRow(
+                        step,
+                        new Dictionary<string, double>
+                        {
+                            [random.Next(2) == 0 ? "m" : "n"] =
+                                random.Next(6) == 0 ? double.NaN : random.Next(-2, 3) / 2.0,
+                        }
+                    )
+                );
             if (random.Next(3) > 0)
                 run.End(new Outcome((RunStatus)random.Next(1, 4)));
         }
-        var naive = store.Find(new RunQuery { Limit = 1000 }).Runs.Select(run => new Naive(run,
-            run.Metrics.Keys.ToDictionary(name => name, name => store.Points(run.Start.Id, name)))).ToList();
+        var naive = store
+            .Find(new RunQuery { Limit = 1000 })
+            .Runs.Select(run => new Naive(
+                run,
+                run.Metrics.Keys.ToDictionary(name => name, name => store.Points(run.Start.Id, name))
+            ))
+            .ToList();
         var (some, most) = (0, 0);
         for (var i = 0; i < 1500; i++)
         {
             var (text, matches) = Any(random, 3);
             var expected = naive.Where(matches).Select(run => run.Run.Start.Id).Order(StringComparer.Ordinal).ToList();
-            var found = store.Find(new RunQuery { Filter = text, Limit = 1000 }).Runs.Select(run => run.Start.Id).Order(StringComparer.Ordinal).ToList();
-            Assert.True(expected.SequenceEqual(found), $"{text}\nexpected {string.Join(' ', expected)}\nfound    {string.Join(' ', found)}");
+            var found = store
+                .Find(new RunQuery { Filter = text, Limit = 1000 })
+                .Runs.Select(run => run.Start.Id)
+                .Order(StringComparer.Ordinal)
+                .ToList();
+            Assert.True(
+                expected.SequenceEqual(found),
+                $"{text}\nexpected {string.Join(' ', expected)}\nfound    {string.Join(' ', found)}"
+            );
             some += expected.Count > 0 ? 1 : 0;
             most += expected.Count < naive.Count ? 1 : 0;
         }
@@ -365,32 +490,55 @@ public sealed class FilterTests : IDisposable
         if (kind is 1 or 2)
         {
             var (a, b) = (Any(random, depth - 1), Any(random, depth - 1));
-            return kind == 1 ? ($"({a.Text}) and ({b.Text})", run => a.Matches(run) && b.Matches(run)) : ($"({a.Text} or {b.Text})", run => a.Matches(run) || b.Matches(run));
+            return kind == 1
+                ? ($"({a.Text}) and ({b.Text})", run => a.Matches(run) && b.Matches(run))
+                : ($"({a.Text} or {b.Text})", run => a.Matches(run) || b.Matches(run));
         }
-        return random.Next(3) switch { 0 => Number(random), 1 => Text(random), _ => Loose(random) };
+        return random.Next(3) switch
+        {
+            0 => Number(random),
+            1 => Text(random),
+            _ => Loose(random),
+        };
     }
 
     private static (string, Func<Naive, bool>) Number(Random random)
     {
-        var name = random.Next(3) switch { 0 => "m", 1 => "n", _ => "none" };
+        var name = random.Next(3) switch
+        {
+            0 => "m",
+            1 => "n",
+            _ => "none",
+        };
         var how = new[] { "", "min", "max", "mean", "count", "@1", "last" }[random.Next(7)];
-        var operand = how switch { "" => $"metrics.{name}", "@1" => $"metrics.`{name}`@1", _ => $"{how}(metrics.{name})" };
+        var operand = how switch
+        {
+            "" => $"metrics.{name}",
+            "@1" => $"metrics.`{name}`@1",
+            _ => $"{how}(metrics.{name})",
+        };
         if (random.Next(6) == 0)
         {
-            return random.Next(2) == 0 ? ($"{operand} is null", run => run.Number(name, how) is null)
+            return random.Next(2) == 0
+                ? ($"{operand} is null", run => run.Number(name, how) is null)
                 : ($"{operand} is not nan", run => run.Number(name, how) is { } value && !double.IsNaN(value));
         }
         var limit = random.Next(-2, 3) / 2.0;
         var sign = new[] { "=", "!=", "<", "<=", ">", ">=" }[random.Next(6)];
-        return ($"{operand} {sign} {limit.ToString(CultureInfo.InvariantCulture)}", run => run.Number(name, how) is { } value && sign switch
-        {
-            "=" => value == limit,
-            "!=" => value != limit,
-            "<" => value < limit,
-            "<=" => value <= limit,
-            ">" => value > limit,
-            _ => value >= limit,
-        });
+        return (
+            $"{operand} {sign} {limit.ToString(CultureInfo.InvariantCulture)}",
+            run =>
+                run.Number(name, how) is { } value
+                && sign switch
+                {
+                    "=" => value == limit,
+                    "!=" => value != limit,
+                    "<" => value < limit,
+                    "<=" => value <= limit,
+                    ">" => value > limit,
+                    _ => value >= limit,
+                }
+        );
     }
 
     private static (string, Func<Naive, bool>) Text(Random random)
@@ -402,13 +550,22 @@ public sealed class FilterTests : IDisposable
             2 => ("experiment", run => run.Run.Start.Experiment),
             _ => ("status", run => run.Run.Status.ToString().ToLowerInvariant()),
         };
-        var values = operand switch { "experiment" => new[] { "one", "two" }, "status" => ["finished", "stopped", "failed", "interrupted"], "params.y" => ["ab", "bb", "zz"], _ => ["a", "b", "%", "_"] };
+        var values = operand switch
+        {
+            "experiment" => new[] { "one", "two" },
+            "status" => ["finished", "stopped", "failed", "interrupted"],
+            "params.y" => ["ab", "bb", "zz"],
+            _ => ["a", "b", "%", "_"],
+        };
         var (one, other) = (values[random.Next(values.Length)], values[random.Next(values.Length)]);
         return random.Next(5) switch
         {
             0 => ($"{operand} = '{one}'", run => read(run) == one),
             1 => ($"{operand} != '{one}'", run => read(run) is { } value && value != one),
-            2 => ($"{operand} in ('{one}', '{other}')", run => read(run) is { } value && (value == one || value == other)),
+            2 => (
+                $"{operand} in ('{one}', '{other}')",
+                run => read(run) is { } value && (value == one || value == other)
+            ),
             3 => ($"{operand} not in ('{one}')", run => read(run) is { } value && value != one),
             // % and _ in a pattern stand for any; read this way a value of one character matches either.
             _ => ($"{operand} like '%b'", run => read(run) is { } value && value.EndsWith('b')),
@@ -421,7 +578,10 @@ public sealed class FilterTests : IDisposable
         return random.Next(3) switch
         {
             0 => ($"params.x = {limit}", run => run.Run.Params.GetValueOrDefault("x") == limit.ToString()),
-            1 => ($"params.x > {limit}", run => run.Run.Params.TryGetValue("x", out var value) && int.Parse(value) > limit),
+            1 => (
+                $"params.x > {limit}",
+                run => run.Run.Params.TryGetValue("x", out var value) && int.Parse(value) > limit
+            ),
             _ => ($"params.x is not null", run => run.Run.Params.ContainsKey("x")),
         };
     }

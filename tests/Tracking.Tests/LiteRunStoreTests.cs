@@ -4,20 +4,21 @@ public sealed class LiteRunStoreTests : IDisposable
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
 
-    private static RunStart Start(string id) => new()
-    {
-        Id = id,
-        Experiment = "  spaces kept  ",
-        Started = new DateTimeOffset(2026, 1, 2, 3, 4, 5, 678, TimeSpan.FromHours(8)),
-        Config = "{\"a.b\": \"\"}",
-        Hashes = new Dictionary<string, string> { ["data.train"] = "ab" },
-        GitCommit = "c0ffee",
-        GitDirty = true,
-        Environment = new Dictionary<string, string> { ["tool"] = "" },
-        Tags = new Dictionary<string, string> { ["team"] = "nlp", ["$odd.key"] = "x" },
-        Ledger = [new("weights", long.MaxValue, "device", "why")],
-        TotalSteps = 9,
-    };
+    private static RunStart Start(string id) =>
+        new()
+        {
+            Id = id,
+            Experiment = "  spaces kept  ",
+            Started = new DateTimeOffset(2026, 1, 2, 3, 4, 5, 678, TimeSpan.FromHours(8)),
+            Config = "{\"a.b\": \"\"}",
+            Hashes = new Dictionary<string, string> { ["data.train"] = "ab" },
+            GitCommit = "c0ffee",
+            GitDirty = true,
+            Environment = new Dictionary<string, string> { ["tool"] = "" },
+            Tags = new Dictionary<string, string> { ["team"] = "nlp", ["$odd.key"] = "x" },
+            Ledger = [new("weights", long.MaxValue, "device", "why")],
+            TotalSteps = 9,
+        };
 
     private static StepRow Row(int step, double loss = 1.5) => new(step, loss, 1e-3, 0.1, 1L << 52, 3.25, 4, 0.5);
 
@@ -65,7 +66,10 @@ public sealed class LiteRunStoreTests : IDisposable
                 other.Import(Path.Combine(folder, "one.zip"));
             }
             var back = other.Get("r1")!;
-            Assert.Equal((RunStatus.Stopped, "asked", DateTimeOffset.UnixEpoch, 2), (back.Status, back.Reason, back.Ended!.Value, back.Step));
+            Assert.Equal(
+                (RunStatus.Stopped, "asked", DateTimeOffset.UnixEpoch, 2),
+                (back.Status, back.Reason, back.Ended!.Value, back.Step)
+            );
             Assert.Equal(("az://a/b", "yes"), (Assert.Single(back.Artifacts).Place, back.Tags["seen"]));
             Assert.Equal("sent", Assert.Single(other.Events("r1")).Text);
             Assert.Empty(other.Check(repair: false));
@@ -86,11 +90,23 @@ public sealed class LiteRunStoreTests : IDisposable
             run.Link(new ArtifactLink("adapter", "ff", 12, "/x"));
             run.Append(new RunEvent(DateTimeOffset.UnixEpoch, 2, "oom", "micro-batch 4 -> 2"));
             Assert.Equal(RunStatus.Running, store.Get("r1")!.Status);
-            run.End(new Outcome(RunStatus.Finished, "because") { Ended = DateTimeOffset.UnixEpoch, Ledger = [new("weights", 1, "device", "why", 2)] });
+            run.End(
+                new Outcome(RunStatus.Finished, "because")
+                {
+                    Ended = DateTimeOffset.UnixEpoch,
+                    Ledger = [new("weights", 1, "device", "why", 2)],
+                }
+            );
         }
         var back = store.Get("r")!;
-        Assert.Equal(System.Text.Json.JsonSerializer.Serialize(Start("r1")), System.Text.Json.JsonSerializer.Serialize(back.Start));
-        Assert.Equal((RunStatus.Finished, "because", DateTimeOffset.UnixEpoch), (back.Status, back.Reason, back.Ended!.Value));
+        Assert.Equal(
+            System.Text.Json.JsonSerializer.Serialize(Start("r1")),
+            System.Text.Json.JsonSerializer.Serialize(back.Start)
+        );
+        Assert.Equal(
+            (RunStatus.Finished, "because", DateTimeOffset.UnixEpoch),
+            (back.Status, back.Reason, back.Ended!.Value)
+        );
         Assert.Equal([Row(1), Row(2, double.NaN), Row(3, double.PositiveInfinity)], store.Steps("r1"));
         Assert.Equal(0.5, back.Eval["accuracy"]);
         Assert.Equal(2, back.Ledger[0].Measured);
@@ -119,18 +135,22 @@ public sealed class LiteRunStoreTests : IDisposable
     public void Many_write_and_query_at_once()
     {
         using var store = new LiteRunStore(folder);
-        Parallel.For(0, 6, writer =>
-        {
-            using var mine = new LiteRunStore(folder);
-            using var run = mine.Begin(Start($"w{writer}"));
-            for (var step = 1; step <= 200; step++)
+        Parallel.For(
+            0,
+            6,
+            writer =>
             {
-                run.Append([Row(step)]);
-                if (step % 50 == 0)
-                    Assert.Equal(step, mine.Steps($"w{writer}").Count);
+                using var mine = new LiteRunStore(folder);
+                using var run = mine.Begin(Start($"w{writer}"));
+                for (var step = 1; step <= 200; step++)
+                {
+                    run.Append([Row(step)]);
+                    if (step % 50 == 0)
+                        Assert.Equal(step, mine.Steps($"w{writer}").Count);
+                }
+                run.End(new Outcome(RunStatus.Finished));
             }
-            run.End(new Outcome(RunStatus.Finished));
-        });
+        );
         Assert.Equal(6, store.Find(new RunQuery { Status = RunStatus.Finished }).Runs.Count);
         Assert.All(Enumerable.Range(0, 6), writer => Assert.Equal(200, store.Steps($"w{writer}").Count));
     }
@@ -147,7 +167,10 @@ public sealed class LiteRunStoreTests : IDisposable
             run.Append([Row(3)]);
         Assert.Equal([1, 2, 3], store.Steps("r1").Select(row => row.Step));
 
-        File.WriteAllText(Path.Combine(folder, "runs.db"), "this is no database, and long enough to be taken for one page of it".PadRight(9000, '?'));
+        File.WriteAllText(
+            Path.Combine(folder, "runs.db"),
+            "this is no database, and long enough to be taken for one page of it".PadRight(9000, '?')
+        );
         Assert.Equal([1, 2, 3], store.Steps("r1").Select(row => row.Step));
         Assert.NotEmpty(Directory.EnumerateFiles(folder, "runs.db.broken-*"));
     }
@@ -186,10 +209,17 @@ public sealed class LiteRunStoreTests : IDisposable
         }
         using var again = new LiteRunStore(folder);
         var back = again.Get("r1")!;
-        Assert.Equal(["pLR", "pLr", "plr"], back.Params.Where(param => param.Value.StartsWith('p')).Select(param => param.Value).Order(StringComparer.Ordinal));
+        Assert.Equal(
+            ["pLR", "pLr", "plr"],
+            back.Params.Where(param => param.Value.StartsWith('p'))
+                .Select(param => param.Value)
+                .Order(StringComparer.Ordinal)
+        );
         Assert.Equal(("tlr", "tLR", false), (back.Tags["lr"], back.Tags["LR"], back.Tags.ContainsKey("Lr")));
         Assert.Equal(('l', 'L'), ((char)back.Metrics["lr"].Last, (char)back.Metrics["Lr"].Last));
-        Assert.Single(again.Find(new RunQuery { Filter = "params.LR = 'pLR' and tags.lr = 'tlr' and metrics.LR = 76" }).Runs);
+        Assert.Single(
+            again.Find(new RunQuery { Filter = "params.LR = 'pLR' and tags.lr = 'tlr' and metrics.LR = 76" }).Runs
+        );
         Assert.Empty(again.Check(repair: false));
         Assert.Empty(Directory.EnumerateFiles(folder, "*.broken-*"));
     }
@@ -214,7 +244,7 @@ public sealed class LiteRunStoreTests : IDisposable
         Backlog(store, 30);
         File.SetLastWriteTimeUtc(Path.Combine(folder, "spool", "r7.jsonl"), DateTime.UtcNow.AddMinutes(1));
         var first = store.Find(new RunQuery { Patience = TimeSpan.Zero });
-        Assert.Equal("r7", Assert.Single(first.Runs).Start.Id);               // written last, taken in first
+        Assert.Equal("r7", Assert.Single(first.Runs).Start.Id); // written last, taken in first
         Assert.Equal(29, first.Waiting);
         Assert.Equal(28, store.Find(new RunQuery { Patience = TimeSpan.Zero }).Waiting);
         var all = store.Find(new RunQuery());
@@ -285,7 +315,10 @@ public sealed class LiteRunStoreTests : IDisposable
         void Agree()
         {
             Assert.Equal(points, store.Points("r1", "a.b/c d").Select(point => (point.Step, point.Value)));
-            var (known, numbers) = (store.Get("r1")!.Metrics["a.b/c d"], points.Where(point => !double.IsNaN(point.Value)).ToList());
+            var (known, numbers) = (
+                store.Get("r1")!.Metrics["a.b/c d"],
+                points.Where(point => !double.IsNaN(point.Value)).ToList()
+            );
             Assert.Equal((points.Count, points[^1].Value, points[^1].Step), (known.Count, known.Last, known.LastStep));
             Assert.Equal(numbers.MinBy(point => point.Value), (known.MinStep, known.Min));
             Assert.Equal(numbers.MaxBy(point => point.Value), (known.MaxStep, known.Max));
@@ -300,7 +333,18 @@ public sealed class LiteRunStoreTests : IDisposable
         using (var run = store.Begin(Start("r1")))
             run.Append([Row(1), Row(2)]);
         store.Find(new RunQuery());
-        Assert.Single(store.Find(new RunQuery { Filter = "metrics.loss > 0 and min(metrics.loss) < 9 and params.x is null order by metrics.loss", Columns = ["metrics.loss", "mean(metrics.loss)"] }).Runs);
+        Assert.Single(
+            store
+                .Find(
+                    new RunQuery
+                    {
+                        Filter =
+                            "metrics.loss > 0 and min(metrics.loss) < 9 and params.x is null order by metrics.loss",
+                        Columns = ["metrics.loss", "mean(metrics.loss)"],
+                    }
+                )
+                .Runs
+        );
         store.Get("r1");
         Assert.Equal(0, store.PointReads);
         store.Find(new RunQuery { Filter = "metrics.loss@1 > 0" });
@@ -313,31 +357,40 @@ public sealed class LiteRunStoreTests : IDisposable
     public void Secrets_are_not_recorded()
     {
         using var store = new LiteRunStore(folder);
-        store.Begin(Start("r1") with
-        {
-            Config = """{"model":{"source":"https://user:hunter2@host/m?sig=abcDEF%3D&x=1"},"data":{"maxTokens":5}}""",
-            Environment = new Dictionary<string, string>
-            {
-                ["env.HF_TOKEN"] = "hunter2",
-                ["env.AZURE_STORAGE_CONNECTION_STRING"] = "hunter2",
-                ["env.MEMOPT_API_KEY"] = "hunter2",
-                ["env.DB_PASSWORD"] = "hunter2",
-                ["env.PROXY"] = "http://me:hunter2@proxy:80",
-                ["env.LINE"] = "AccountKey=hunter2==;Name=x",
-                ["note"] = "hf_abcdefghijklmnopqrstuvwx eyJhbGciOiJI.eyJzdWIiOiIx.abc_def-123",
-                ["tokenizer"] = "kept",
-                ["tokens_per_step"] = "kept",
-                ["env.HF_HOME"] = "kept",
-            },
-            Tags = new Dictionary<string, string> { ["password"] = "hunter2" },
-        }).Dispose();
+        store
+            .Begin(
+                Start("r1") with
+                {
+                    Config =
+                        """{"model":{"source":"https://user:hunter2@host/m?sig=abcDEF%3D&x=1"},"data":{"maxTokens":5}}""",
+                    Environment = new Dictionary<string, string>
+                    {
+                        ["env.HF_TOKEN"] = "hunter2",
+                        ["env.AZURE_STORAGE_CONNECTION_STRING"] = "hunter2",
+                        ["env.MEMOPT_API_KEY"] = "hunter2",
+                        ["env.DB_PASSWORD"] = "hunter2",
+                        ["env.PROXY"] = "http://me:hunter2@proxy:80",
+                        ["env.LINE"] = "AccountKey=hunter2==;Name=x",
+                        ["note"] = "hf_abcdefghijklmnopqrstuvwx eyJhbGciOiJI.eyJzdWIiOiIx.abc_def-123",
+                        ["tokenizer"] = "kept",
+                        ["tokens_per_step"] = "kept",
+                        ["env.HF_HOME"] = "kept",
+                    },
+                    Tags = new Dictionary<string, string> { ["password"] = "hunter2" },
+                }
+            )
+            .Dispose();
         var kept = store.Get("r1")!.Start;
         Assert.Equal("[redacted]", kept.Environment["env.HF_TOKEN"]);
         Assert.Equal("http://me:[redacted]@proxy:80", kept.Environment["env.PROXY"]);
         Assert.Equal("[redacted] [redacted]", kept.Environment["note"]);
         Assert.Equal(3, kept.Environment.Values.Count(value => value == "kept"));
         Assert.Equal("https://user:[redacted]@host/m?sig=[redacted]&x=1", store.Get("r1")!.Params["model.source"]);
-        foreach (var file in Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Where(file => !file.EndsWith(".gz", StringComparison.Ordinal)))
+        foreach (
+            var file in Directory
+                .EnumerateFiles(folder, "*", SearchOption.AllDirectories)
+                .Where(file => !file.EndsWith(".gz", StringComparison.Ordinal))
+        )
             Assert.DoesNotContain("hunter2", File.ReadAllText(file));
     }
 
@@ -347,15 +400,27 @@ public sealed class LiteRunStoreTests : IDisposable
         using var store = new LiteRunStore(folder);
         using (var run = store.Begin(Start("a") with { Config = """{"x":1,"y":2}""" }))
             run.Append([Row(1)]);
-        using (var run = store.Begin(Start("b") with { Config = """{"x":1,"y":3,"z":true}""", GitCommit = "beef", Hashes = new Dictionary<string, string>() }))
+        using (
+            var run = store.Begin(
+                Start("b") with
+                {
+                    Config = """{"x":1,"y":3,"z":true}""",
+                    GitCommit = "beef",
+                    Hashes = new Dictionary<string, string>(),
+                }
+            )
+        )
             run.Append([Row(1, 2.5)]);
-        Assert.Equal([
-            new("config", "y", "2", "3"),
-            new("config", "z", null, "true"),
-            new("hashes", "data.train", "ab", null),
-            new("code", "commit", "c0ffee", "beef"),
-            new("result", "loss", "1.5", "2.5"),
-        ], RunDiff.Between(store.Get("a")!, store.Get("b")!));
+        Assert.Equal(
+            [
+                new("config", "y", "2", "3"),
+                new("config", "z", null, "true"),
+                new("hashes", "data.train", "ab", null),
+                new("code", "commit", "c0ffee", "beef"),
+                new("result", "loss", "1.5", "2.5"),
+            ],
+            RunDiff.Between(store.Get("a")!, store.Get("b")!)
+        );
         Assert.Empty(RunDiff.Between(store.Get("a")!, store.Get("a")!));
     }
 
@@ -365,7 +430,7 @@ public sealed class LiteRunStoreTests : IDisposable
         using var store = new LiteRunStore(folder);
         store.Begin(Start("r1")).Dispose();
         var life = Path.Combine(folder, "spool", "r1.lock");
-        File.WriteAllText(life, "another-host");                              // its lock does not reach here
+        File.WriteAllText(life, "another-host"); // its lock does not reach here
         Assert.Equal(RunStatus.Running, store.Get("r1")!.Status);
         File.SetLastWriteTimeUtc(life, DateTime.UtcNow.AddMinutes(-2));
         Assert.Equal(RunStatus.Interrupted, store.Get("r1")!.Status);
@@ -377,9 +442,19 @@ public sealed class LiteRunStoreTests : IDisposable
         var random = new Random(5);
         foreach (var count in new[] { 1, 2, 511, 512 })
         {
-            var points = Enumerable.Range(0, count).Select(i => new Point(random.NextInt64(-5, 5) * (i % 7 == 0 ? long.MaxValue / 8 : 1), BitConverter.Int64BitsToDouble(random.NextInt64(long.MinValue, long.MaxValue)), random.NextInt64())).ToArray();
+            var points = Enumerable
+                .Range(0, count)
+                .Select(i => new Point(
+                    random.NextInt64(-5, 5) * (i % 7 == 0 ? long.MaxValue / 8 : 1),
+                    BitConverter.Int64BitsToDouble(random.NextInt64(long.MinValue, long.MaxValue)),
+                    random.NextInt64()
+                ))
+                .ToArray();
             var back = Chunk.Unpack(Chunk.Pack(points));
-            Assert.Equal(points.Select(point => (point.Step, BitConverter.DoubleToInt64Bits(point.Value), point.Time)), back.Select(point => (point.Step, BitConverter.DoubleToInt64Bits(point.Value), point.Time)));
+            Assert.Equal(
+                points.Select(point => (point.Step, BitConverter.DoubleToInt64Bits(point.Value), point.Time)),
+                back.Select(point => (point.Step, BitConverter.DoubleToInt64Bits(point.Value), point.Time))
+            );
         }
     }
 

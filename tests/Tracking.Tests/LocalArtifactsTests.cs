@@ -27,7 +27,10 @@ public sealed class LocalArtifactsTests : IDisposable
         Store.Get(link.Hash, Path.Combine(folder, "back"));
         Assert.Equal("1", File.ReadAllText(Path.Combine(folder, "back", "a.txt")));
         Assert.Equal("shared", File.ReadAllText(Path.Combine(folder, "back", "sub", "b.txt")));
-        Assert.Equal(2, Directory.EnumerateFiles(Path.Combine(folder, "store", "objects"), "*", SearchOption.AllDirectories).Count());
+        Assert.Equal(
+            2,
+            Directory.EnumerateFiles(Path.Combine(folder, "store", "objects"), "*", SearchOption.AllDirectories).Count()
+        );
     }
 
     [Fact]
@@ -45,19 +48,29 @@ public sealed class LocalArtifactsTests : IDisposable
     public void Changed_content_is_not_handed_out()
     {
         var link = Store.Put("one", Sample("one", "1"));
-        var stored = Directory.EnumerateFiles(Path.Combine(folder, "store", "objects"), "*", SearchOption.AllDirectories).First(file => File.ReadAllText(file) == "1");
+        var stored = Directory
+            .EnumerateFiles(Path.Combine(folder, "store", "objects"), "*", SearchOption.AllDirectories)
+            .First(file => File.ReadAllText(file) == "1");
         File.WriteAllText(stored, "2");
-        Assert.Contains("was changed", Assert.Throws<TrackingException>(() => Store.Get(link.Hash, Path.Combine(folder, "back"))).Message);
+        Assert.Contains(
+            "was changed",
+            Assert.Throws<TrackingException>(() => Store.Get(link.Hash, Path.Combine(folder, "back"))).Message
+        );
     }
 
     [Fact]
     public void Storing_once_more_mends_what_was_damaged()
     {
         var link = Store.Put("one", Sample("one", "1"));
-        var stored = Directory.EnumerateFiles(Path.Combine(folder, "store", "objects"), "*", SearchOption.AllDirectories).First(file => File.ReadAllText(file) == "1");
+        var stored = Directory
+            .EnumerateFiles(Path.Combine(folder, "store", "objects"), "*", SearchOption.AllDirectories)
+            .First(file => File.ReadAllText(file) == "1");
         File.WriteAllText(stored, "0");
         Assert.Single(Store.Verify(link.Hash));
-        Assert.Contains("artifacts put", Assert.Throws<TrackingException>(() => Store.Get(link.Hash, Path.Combine(folder, "back"))).Next);
+        Assert.Contains(
+            "artifacts put",
+            Assert.Throws<TrackingException>(() => Store.Get(link.Hash, Path.Combine(folder, "back"))).Next
+        );
         Store.Put("one", Path.Combine(folder, "one"));
         Assert.Empty(Store.Verify(link.Hash));
     }
@@ -76,10 +89,19 @@ public sealed class LocalArtifactsTests : IDisposable
         }
         var back = Path.Combine(folder, "back");
         Store.Get(Store.Put("odd", from.FullName).Hash, back);
-        Assert.Equal(names.Order(), Directory.EnumerateFiles(back, "*", SearchOption.AllDirectories).Select(file => Path.GetRelativePath(back, file)).Order());
+        Assert.Equal(
+            names.Order(),
+            Directory
+                .EnumerateFiles(back, "*", SearchOption.AllDirectories)
+                .Select(file => Path.GetRelativePath(back, file))
+                .Order()
+        );
         Assert.All(names, name => Assert.Equal(name, File.ReadAllText(Path.Combine(back, name))));
 
-        Store.Get(Store.Put("empty", Directory.CreateDirectory(Path.Combine(folder, "empty")).FullName).Hash, Path.Combine(folder, "nothing"));
+        Store.Get(
+            Store.Put("empty", Directory.CreateDirectory(Path.Combine(folder, "empty")).FullName).Hash,
+            Path.Combine(folder, "nothing")
+        );
         Assert.Empty(Directory.EnumerateFileSystemEntries(Path.Combine(folder, "nothing")));
     }
 
@@ -87,13 +109,20 @@ public sealed class LocalArtifactsTests : IDisposable
     public void Links_are_followed_and_those_that_lead_nowhere_are_named()
     {
         if (OperatingSystem.IsWindows())
-            return;                                                           // links need a right of their own there
+            return; // links need a right of their own there
         var from = Sample("from", "1");
         Directory.CreateSymbolicLink(Path.Combine(from, "other"), Sample("elsewhere", "2"));
-        Assert.Equal(["a.txt", "other/a.txt", "other/sub/b.txt", "sub/b.txt"], Store.Files(Store.Put("one", from).Hash).Select(file => file.Path));
+        Assert.Equal(
+            ["a.txt", "other/a.txt", "other/sub/b.txt", "sub/b.txt"],
+            Store.Files(Store.Put("one", from).Hash).Select(file => file.Path)
+        );
 
         // Two of them: read without looking, each level would have twice as many.
-        var around = new[] { Directory.CreateSymbolicLink(Path.Combine(from, "sub", "up"), ".."), Directory.CreateSymbolicLink(Path.Combine(from, "self"), ".") };
+        var around = new[]
+        {
+            Directory.CreateSymbolicLink(Path.Combine(from, "sub", "up"), ".."),
+            Directory.CreateSymbolicLink(Path.Combine(from, "self"), "."),
+        };
         Refused("leads to a folder that it is in");
         foreach (var link in around)
             link.Delete();
@@ -128,9 +157,15 @@ public sealed class LocalArtifactsTests : IDisposable
         var evil = Encoding.UTF8.GetBytes(File.ReadAllText(manifest).Replace("a.txt", "../../a.txt"));
         var hash = Convert.ToHexStringLower(SHA256.HashData(evil));
         File.WriteAllBytes(Path.Combine(folder, "store", "manifests", hash), evil);
-        Assert.Contains("outside", Assert.Throws<TrackingException>(() => Store.Get(hash, Path.Combine(folder, "back"))).Message);
+        Assert.Contains(
+            "outside",
+            Assert.Throws<TrackingException>(() => Store.Get(hash, Path.Combine(folder, "back"))).Message
+        );
         File.WriteAllBytes(manifest, evil);
-        Assert.Contains("was changed", Assert.Throws<TrackingException>(() => Store.Get(link.Hash, Path.Combine(folder, "back"))).Message);
+        Assert.Contains(
+            "was changed",
+            Assert.Throws<TrackingException>(() => Store.Get(link.Hash, Path.Combine(folder, "back"))).Message
+        );
         Assert.Throws<TrackingException>(() => Store.Get("../x", folder));
     }
 

@@ -1,9 +1,9 @@
 namespace Memopt.Tracking.Tests;
 
-/// <summary>
-/// What <see cref="StormTests"/> starts: <c>write STORE RUN STEPS ACKNOWLEDGED</c> or <c>query STORE STOP</c>; and <see cref="BlobArtifactsTests"/>:
-/// <c>push|pull FOLDER CONNECTION HASH BLOCKBYTES</c>; and <see cref="BackgroundUploadTests"/>:
-/// <c>upload FOLDER CONNECTION CHECKPOINT</c>, which trains nothing and sends a checkpoint and an adapter; and <see cref="AdapterRegistryTests"/>: <c>register FOLDER CONNECTION NUMBER COUNT</c>.
+/// <summary>What <see cref="StormTests"/> starts: <c>write STORE RUN STEPS ACKNOWLEDGED</c> or <c>query STORE
+/// STOP</c>; and <see cref="BlobArtifactsTests"/>: <c>push|pull FOLDER CONNECTION HASH BLOCKBYTES</c>; and
+/// <see cref="BackgroundUploadTests"/>: <c>upload FOLDER CONNECTION CHECKPOINT</c>, which trains nothing and sends a
+/// checkpoint and an adapter; and <see cref="AdapterRegistryTests"/>: <c>register FOLDER CONNECTION NUMBER COUNT</c>.
 /// </summary>
 internal static class Program
 {
@@ -26,7 +26,16 @@ internal static class Program
 
     private static int Move(string[] args)
     {
-        var artifacts = new BlobArtifacts(new LocalArtifacts(args[1]), Azurite.Place with { ConnectionString = args[2] }) { BlockBytes = int.Parse(args[4]) };
+        var artifacts = new BlobArtifacts(
+            new LocalArtifacts(args[1]),
+            Azurite.Place with
+            {
+                ConnectionString = args[2],
+            }
+        )
+        {
+            BlockBytes = int.Parse(args[4]),
+        };
         if (args[0] == "push")
             artifacts.Push(args[3]);
         else
@@ -36,12 +45,40 @@ internal static class Program
 
     private static int Upload(string folder, string connection, string checkpoint)
     {
-        var (local, runs) = (new LocalArtifacts(Path.Combine(folder, "artifacts")), new LiteRunStore(Path.Combine(folder, "store")));
-        using var uploads = new BackgroundUpload(local, Azurite.Place with { ConnectionString = connection }, runs, Console.Error.WriteLine);
-        using (var run = runs.Begin(new RunStart { Id = "r1", Experiment = "e", Started = DateTimeOffset.UtcNow, Config = "{}" }))
+        var (local, runs) = (
+            new LocalArtifacts(Path.Combine(folder, "artifacts")),
+            new LiteRunStore(Path.Combine(folder, "store"))
+        );
+        using var uploads = new BackgroundUpload(
+            local,
+            Azurite.Place with
+            {
+                ConnectionString = connection,
+            },
+            runs,
+            Console.Error.WriteLine
+        );
+        using (
+            var run = runs.Begin(
+                new RunStart
+                {
+                    Id = "r1",
+                    Experiment = "e",
+                    Started = DateTimeOffset.UtcNow,
+                    Config = "{}",
+                }
+            )
+        )
         {
             using var recording = uploads.Recording("r1", run, () => 1);
-            uploads.Send(Tracking.Upload.Folder("r1", "checkpoint-00000001", checkpoint, BackgroundUploadTests.FilesOf(checkpoint)));
+            uploads.Send(
+                Tracking.Upload.Folder(
+                    "r1",
+                    "checkpoint-00000001",
+                    checkpoint,
+                    BackgroundUploadTests.FilesOf(checkpoint)
+                )
+            );
             var link = local.Put("adapter", Path.Combine(checkpoint, "..", "adapter"));
             run.Link(link);
             uploads.Send(new("r1", link));
@@ -65,16 +102,31 @@ internal static class Program
     private static int Write(LiteRunStore store, string id, int steps, string file)
     {
         var from = Acknowledged(file);
-        using var run = store.Begin(new RunStart { Id = id, Experiment = "storm", Started = DateTimeOffset.UtcNow, Config = "{}", TotalSteps = steps }, from);
+        using var run = store.Begin(
+            new RunStart
+            {
+                Id = id,
+                Experiment = "storm",
+                Started = DateTimeOffset.UtcNow,
+                Config = "{}",
+                TotalSteps = steps,
+            },
+            from
+        );
         // Four bytes at a time at their place: a kill cannot leave half a number before a whole one.
         using var acknowledged = File.OpenHandle(file, FileMode.OpenOrCreate, FileAccess.Write);
         var place = RandomAccess.GetLength(acknowledged) / 4 * 4;
         for (var step = from + 1; step <= steps; step++, place += 4)
         {
-            run.Append(new MetricRow(step, Enumerable.Range(0, Metrics).ToDictionary(metric => $"m{metric}", metric => Value(id, metric, step))));
+            run.Append(
+                new MetricRow(
+                    step,
+                    Enumerable.Range(0, Metrics).ToDictionary(metric => $"m{metric}", metric => Value(id, metric, step))
+                )
+            );
             RandomAccess.Write(acknowledged, BitConverter.GetBytes(step), place);
             if (steps == int.MaxValue && step % 2 == 0)
-                Thread.Sleep(1);                                              // one that goes on until it is killed need not fill the disk
+                Thread.Sleep(1); // one that goes on until it is killed need not fill the disk
         }
         run.End(new Outcome(RunStatus.Finished) { Ended = DateTimeOffset.UtcNow });
         return 0;
@@ -91,7 +143,10 @@ internal static class Program
             {
                 var curve = store.Points(run.Start.Id, $"m{random.Next(Metrics)}");
                 if (curve.Count == 0 || curve[^1].Step < run.Step)
-                    throw new InvalidOperationException($"{run.Start.Id} had step {run.Step} and a curve up to {(curve.Count == 0 ? 0 : curve[^1].Step)}");
+                    throw new InvalidOperationException(
+                        $"{run.Start.Id} had step {run.Step} and a curve up to "
+                            + $"{(curve.Count == 0 ? 0 : curve[^1].Step)}"
+                    );
             }
             Thread.Sleep(20);
         }

@@ -51,11 +51,20 @@ public sealed class SecretsTests
     [Theory]
     [InlineData("https://h/m?sv=1&sig={0}&se=2", "https://h/m?sv=1&sig=[redacted]&se=2")]
     [InlineData("https://h/m?sig={0}%2Bx%3D", "https://h/m?sig=[redacted]")]
-    [InlineData("https://h/m?sv=1\\u0026sig={0}\\u002Bx\\u0026se=2", "https://h/m?sv=1\\u0026sig=[redacted]\\u0026se=2")]
+    [InlineData(
+        "https://h/m?sv=1\\u0026sig={0}\\u002Bx\\u0026se=2",
+        "https://h/m?sv=1\\u0026sig=[redacted]\\u0026se=2"
+    )]
     [InlineData("https://h/m?sv=1&amp;sig={0}&amp;se=2", "https://h/m?sv=1&amp;sig=[redacted]&amp;se=2")]
-    [InlineData("https%3A%2F%2Fh%2Fm%3Fsv%3D1%26sig%3D{0}%252B%26se%3D2", "https%3A%2F%2Fh%2Fm%3Fsv%3D1%26sig%3D[redacted]%26se%3D2")]
+    [InlineData(
+        "https%3A%2F%2Fh%2Fm%3Fsv%3D1%26sig%3D{0}%252B%26se%3D2",
+        "https%3A%2F%2Fh%2Fm%3Fsv%3D1%26sig%3D[redacted]%26se%3D2"
+    )]
     [InlineData("x%2526sig%253D{0}%2526y", "x%2526sig%253D[redacted]%2526y")]
-    [InlineData("https://s3/m?X-Amz-Credential={0}&X-Amz-Date=1&X-Amz-Signature={0}&X-Amz-Security-Token={0}", "https://s3/m?X-Amz-Credential=[redacted]&X-Amz-Date=1&X-Amz-Signature=[redacted]&X-Amz-Security-Token=[redacted]")]
+    [InlineData(
+        "https://s3/m?X-Amz-Credential={0}&X-Amz-Date=1&X-Amz-Signature={0}&X-Amz-Security-Token={0}",
+        "https://s3/m?X-Amz-Credential=[redacted]&X-Amz-Date=1&X-Amz-Signature=[redacted]&X-Amz-Security-Token=[redacted]"
+    )]
     [InlineData("https://g/m?X-Goog-Signature={0} and more", "https://g/m?X-Goog-Signature=[redacted] and more")]
     [InlineData("https://h/?access_token={0}", "https://h/?access_token=[redacted]")]
     [InlineData("https://h/?password=a%26{0}&b=1", "https://h/?password=[redacted]&b=1")]
@@ -78,7 +87,10 @@ public sealed class SecretsTests
     [InlineData("said {{\\\"token\\\":\\\"{0}\\\",\\\"b\\\":1}}", "said {{\\\"token\\\":[redacted],\\\"b\\\":1}}")]
     public void A_secret_is_known_by_its_look_however_it_is_escaped(string text, string clean)
     {
-        (text, clean) = (text.Replace("{0}", Hidden).Replace("{{", "{").Replace("}}", "}"), clean.Replace("{{", "{").Replace("}}", "}"));
+        (text, clean) = (
+            text.Replace("{0}", Hidden).Replace("{{", "{").Replace("}}", "}"),
+            clean.Replace("{{", "{").Replace("}}", "}")
+        );
         Assert.Equal(clean, Secrets.Redact(text));
         Assert.Equal(clean, Secrets.Redact(clean));
     }
@@ -96,13 +108,27 @@ public sealed class SecretsTests
     [Fact]
     public void JSON_stays_JSON_and_loses_secrets_at_any_depth()
     {
-        var text = JsonSerializer.Serialize(new
-        {
-            model = new { source = $"https://h/m?a=1&sig={Hidden}", rank = 4 },
-            tags = new Dictionary<string, object?> { ["api_key"] = Hidden, ["pin"] = 1, ["empty_password"] = "", ["password"] = 12345, ["on_token"] = true },
-            credentials = new { user = "u", deep = new[] { Hidden } },
-            list = new object[] { $"hf_{Hidden}", new { secret = Hidden }, new { text = $"{{\"deep\":{{\"client_secret\":\"{Hidden}\"}}}}" } },
-        });
+        var text = JsonSerializer.Serialize(
+            new
+            {
+                model = new { source = $"https://h/m?a=1&sig={Hidden}", rank = 4 },
+                tags = new Dictionary<string, object?>
+                {
+                    ["api_key"] = Hidden,
+                    ["pin"] = 1,
+                    ["empty_password"] = "",
+                    ["password"] = 12345,
+                    ["on_token"] = true,
+                },
+                credentials = new { user = "u", deep = new[] { Hidden } },
+                list = new object[]
+                {
+                    $"hf_{Hidden}",
+                    new { secret = Hidden },
+                    new { text = $"{{\"deep\":{{\"client_secret\":\"{Hidden}\"}}}}" },
+                },
+            }
+        );
         var clean = Secrets.Redact(text);
         Assert.DoesNotContain(Hidden, clean);
         Assert.DoesNotContain("12345", clean);

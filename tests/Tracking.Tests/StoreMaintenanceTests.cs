@@ -10,7 +10,14 @@ public sealed class StoreMaintenanceTests : IDisposable
 
     private string At(string name) => Path.Combine(folder, name);
 
-    private static RunStart Start(string id, string experiment = "e") => new() { Id = id, Experiment = experiment, Started = DateTimeOffset.UnixEpoch, Config = "{}" };
+    private static RunStart Start(string id, string experiment = "e") =>
+        new()
+        {
+            Id = id,
+            Experiment = experiment,
+            Started = DateTimeOffset.UnixEpoch,
+            Config = "{}",
+        };
 
     private static StepRow Row(int step) => new(step, 1.0 / step, 1e-3, 0.1, 5, 3.25, 4, 0.5);
 
@@ -42,17 +49,30 @@ public sealed class StoreMaintenanceTests : IDisposable
     [Fact]
     public void A_store_of_the_first_layout_opens_and_keeps_its_runs()
     {
-        // Made by the version before: four runs, of which one was resumed, one's spool was lost, and one had not been taken in.
+        // Made by the version before: four runs, of which one was resumed, one's spool was lost, and one had not been
+        // taken in.
         ZipFile.ExtractToDirectory(Path.Combine(AppContext.BaseDirectory, "Fixtures", "store-0.zip"), At("old"));
         static StepRow Old(int step) => new(step, 2.0 / step, 1e-3, 0.25, 100 + step, 1000.5, 1L << 30, 0.125);
         using var store = new LiteRunStore(At("old"));
-        Assert.Equal(["uningested", "lost-spool", "resumed", "finished"], store.Find(new RunQuery()).Runs.Select(run => run.Start.Id));
+        Assert.Equal(
+            ["uningested", "lost-spool", "resumed", "finished"],
+            store.Find(new RunQuery()).Runs.Select(run => run.Start.Id)
+        );
         Assert.Equal(Enumerable.Range(1, 700).Select(Old), store.Steps("finished"));
         Assert.Equal(Enumerable.Range(1, 50).Select(Old), store.Steps("resumed"));
         Assert.Equal(Enumerable.Range(1, 20).Select(Old), store.Steps("lost-spool"));
         Assert.Equal(2, store.Steps("uningested").Count);
         var finished = store.Get("finished")!;
-        Assert.Equal((RunStatus.Finished, 0.75, "16", 90L, "nlp"), (finished.Status, finished.Eval["accuracy"], finished.Params["adapter.rank"], finished.Ledger[0].Measured!.Value, finished.Tags["team"]));
+        Assert.Equal(
+            (RunStatus.Finished, 0.75, "16", 90L, "nlp"),
+            (
+                finished.Status,
+                finished.Eval["accuracy"],
+                finished.Params["adapter.rank"],
+                finished.Ledger[0].Measured!.Value,
+                finished.Tags["team"]
+            )
+        );
         Assert.Equal("/x", Assert.Single(finished.Artifacts).Path);
         Assert.Equal((RunStatus.Failed, "why"), (store.Get("lost-spool")!.Status, store.Get("lost-spool")!.Reason));
         Assert.Equal(new DateTimeOffset(2026, 11, 2, 10, 0, 0, TimeSpan.Zero), store.Get("resumed")!.Start.Started);
@@ -69,7 +89,14 @@ public sealed class StoreMaintenanceTests : IDisposable
             db.UserVersion = RunDatabase.Schema + 1;
         using var store = new LiteRunStore(At("s"));
         var before = Content();
-        foreach (var ask in new Action[] { () => store.Find(new RunQuery()), () => store.Check(repair: true), () => store.Import(At("other")) })
+        foreach (
+            var ask in new Action[]
+            {
+                () => store.Find(new RunQuery()),
+                () => store.Check(repair: true),
+                () => store.Import(At("other")),
+            }
+        )
         {
             var fault = Assert.Throws<TrackingException>(ask);
             Assert.Contains("newer memopt", fault.Message);
@@ -77,12 +104,23 @@ public sealed class StoreMaintenanceTests : IDisposable
         }
         Assert.Equal(before, Content());
 
-        // One that cannot be written is not read either: what its numbers mean is not known. A directory in the lock's place keeps even root from it.
+        // One that cannot be written is not read either: what its numbers mean is not known. A directory in the lock's
+        // place keeps even root from it.
         File.Delete(At("s/runs.lock"));
         Directory.CreateDirectory(At("s/runs.lock"));
         Assert.Contains("newer memopt", Assert.Throws<TrackingException>(() => store.Find(new RunQuery())).Message);
 
-        string Content() => string.Join('\n', Directory.EnumerateFiles(At("s"), "*", SearchOption.AllDirectories).Order().Select(file => $"{file} {Convert.ToHexString(System.Security.Cryptography.SHA256.HashData(File.ReadAllBytes(file)))}"));
+        string Content() =>
+            string.Join(
+                '\n',
+                Directory
+                    .EnumerateFiles(At("s"), "*", SearchOption.AllDirectories)
+                    .Order()
+                    .Select(file =>
+                        $"{file} "
+                        + $"{Convert.ToHexString(System.Security.Cryptography.SHA256.HashData(File.ReadAllBytes(file)))}"
+                    )
+            );
     }
 
     [Fact]
@@ -138,19 +176,25 @@ public sealed class StoreMaintenanceTests : IDisposable
         using var store = Filled("s");
         using (var db = new LiteDB.LiteDatabase(At("s/runs.db")))
         {
-            var (collection, field) = says.StartsWith("other", StringComparison.Ordinal) ? ("points", "bin") : ("runs", "head");
+            var (collection, field) = says.StartsWith("other", StringComparison.Ordinal)
+                ? ("points", "bin")
+                : ("runs", "head");
             var documents = db.GetCollection(collection);
             var document = documents.FindAll().First();
             var bytes = document[field].AsBinary;
             if (field == "head")
             {
-                Assert.Equal((byte)'e', bytes[2]);                            // format, length, experiment
+                Assert.Equal((byte)'e', bytes[2]); // format, length, experiment
                 bytes[2]++;
                 document[field] = bytes;
             }
             else
             {
-                document[field] = Chunk.Pack([.. Chunk.Unpack(bytes).Select((point, i) => i == 136 ? point with { Value = point.Value * 1.001 } : point)]);
+                document[field] = Chunk.Pack([
+                    .. Chunk
+                        .Unpack(bytes)
+                        .Select((point, i) => i == 136 ? point with { Value = point.Value * 1.001 } : point),
+                ]);
             }
             documents.Update(document);
         }
@@ -191,7 +235,7 @@ public sealed class StoreMaintenanceTests : IDisposable
         {
             run.Append([Row(1)]);
             run.Link(link);
-            Assert.Equal(3, from.Export(At("early.zip")));                    // while it is being written
+            Assert.Equal(3, from.Export(At("early.zip"))); // while it is being written
             run.Append([Row(2)]);
             run.End(new Outcome(RunStatus.Finished));
         }
@@ -211,10 +255,11 @@ public sealed class StoreMaintenanceTests : IDisposable
         Assert.Equal([link.Hash], there.List());
         Whole(to);
         Assert.Empty(to.Import(At("all.zip"), there).Runs);
-        Assert.Empty(to.Import(At("from")).Runs);                             // a folder does as well
+        Assert.Empty(to.Import(At("from")).Runs); // a folder does as well
         Whole(to);
         File.WriteAllText(At("no.zip"), "text");
-        Assert.Contains("no folder of a run store", Assert.Throws<TrackingException>(() => to.Import(folder)).Message);    // one above the stores
+        // one above the stores
+        Assert.Contains("no folder of a run store", Assert.Throws<TrackingException>(() => to.Import(folder)).Message);
         Assert.Contains("no archive", Assert.Throws<TrackingException>(() => to.Import(At("no.zip"))).Message);
     }
 
@@ -223,7 +268,15 @@ public sealed class StoreMaintenanceTests : IDisposable
     {
         using var from = new LiteRunStore(At("from"));
         from.Begin(Start("one", "words")).Dispose();
-        from.Experiments.Change(from.Experiments.Of("words").Id, words => words with { Name = "Words of today", Tags = new Dictionary<string, string> { ["team"] = "nlp", ["kept"] = "no" } });
+        from.Experiments.Change(
+            from.Experiments.Of("words").Id,
+            words =>
+                words with
+                {
+                    Name = "Words of today",
+                    Tags = new Dictionary<string, string> { ["team"] = "nlp", ["kept"] = "no" },
+                }
+        );
         var empty = from.Experiments.Create("Empty", new Dictionary<string, string>())!;
         from.Experiments.Change(empty.Id, experiment => experiment with { Deleted = true });
         Assert.Equal(1, from.Export(At("all.zip")));
@@ -239,7 +292,10 @@ public sealed class StoreMaintenanceTests : IDisposable
         using var to = new LiteRunStore(At("to"));
         var mine = to.Experiments.Create("Words of today", new Dictionary<string, string>())!;
         to.Begin(Start("two", "words")).Dispose();
-        to.Experiments.Change(to.Experiments.Of("words").Id, words => words with { Tags = new Dictionary<string, string> { ["kept"] = "yes" } });
+        to.Experiments.Change(
+            to.Experiments.Of("words").Id,
+            words => words with { Tags = new Dictionary<string, string> { ["kept"] = "yes" } }
+        );
         var before = to.Experiments.All();
         to.Import(At("all.zip"));
         to.Import(At("all.zip"));
@@ -253,7 +309,8 @@ public sealed class StoreMaintenanceTests : IDisposable
         Assert.Equal(mine.Id, to.Experiments.Of("Words of today").Id);
 
         static string Said(Experiment experiment) =>
-            $"{experiment.Id} {experiment.Name} {experiment.Key} {experiment.Deleted} {string.Join(",", experiment.Tags.OrderBy(tag => tag.Key).Select(tag => tag.Key + "=" + tag.Value))}";
+            $"{experiment.Id} {experiment.Name} {experiment.Key} {experiment.Deleted} "
+            + $"{string.Join(",", experiment.Tags.OrderBy(tag => tag.Key).Select(tag => tag.Key + "=" + tag.Value))}";
     }
 
     [Fact]
@@ -282,7 +339,8 @@ public sealed class StoreMaintenanceTests : IDisposable
         Assert.Contains("being written", Assert.Throws<TrackingException>(() => store.Remove("three")).Message);
     }
 
-    /// <summary>A disk that is full from some byte on, until there is room again; it takes what fits of the write that fails.</summary>
+    /// <summary>A disk that is full from some byte on, until there is room again; it takes what fits of the write that
+    /// fails.</summary>
     private sealed class FullDisk
     {
         public long Room { get; set; } = long.MaxValue;
@@ -308,7 +366,7 @@ public sealed class StoreMaintenanceTests : IDisposable
         using (var run = store.Begin(Start("one")))
         {
             run.Append([Row(1)]);
-            disk.Room = new FileInfo(At("s/spool/one.jsonl")).Length + 50;    // in the midst of the next line
+            disk.Room = new FileInfo(At("s/spool/one.jsonl")).Length + 50; // in the midst of the next line
             for (var step = 2; step <= 5; step++)
             {
                 var full = Assert.Throws<TrackingException>(() => run.Append([Row(step)]));
@@ -335,7 +393,7 @@ public sealed class StoreMaintenanceTests : IDisposable
             disk.Room = 0;
             run.Append([Row(2)]);
             run.Append(new EvalRow(2, new Dictionary<string, double> { ["loss"] = 1 }));
-            Assert.Contains("No space left", Assert.Single(said));            // once, not each step
+            Assert.Contains("No space left", Assert.Single(said)); // once, not each step
             disk.Room = long.MaxValue;
             run.Append([Row(3)]);
             Assert.Contains("recorded again", said[1]);

@@ -3,10 +3,13 @@ using Xunit.Abstractions;
 
 namespace Memopt.Tracking.Tests;
 
-/// <summary>Many processes at one store, some of them killed. ./test.sh --full runs it at the size that bench/RESULTS.md reports; so does MEMOPT_STORM=full.</summary>
+/// <summary>Many processes at one store, some of them killed. ./test.sh --full runs it at the size that
+/// bench/RESULTS.md reports; so does MEMOPT_STORM=full.</summary>
 public sealed class StormTests(ITestOutputHelper output) : IDisposable
 {
-    private static readonly bool full = Environment.GetEnvironmentVariable("MEMOPT_STORM") == "full" || Environment.GetEnvironmentVariable("MEMOPT_TESTS_FULL") == "1";
+    private static readonly bool full =
+        Environment.GetEnvironmentVariable("MEMOPT_STORM") == "full"
+        || Environment.GetEnvironmentVariable("MEMOPT_TESTS_FULL") == "1";
 
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
     private readonly List<Process> started = [];
@@ -19,7 +22,11 @@ public sealed class StormTests(ITestOutputHelper output) : IDisposable
 
     private Process Start(params string[] arguments)
     {
-        var start = new ProcessStartInfo("dotnet", ["exec", typeof(StormTests).Assembly.Location, .. arguments]) { RedirectStandardError = true, RedirectStandardOutput = true };
+        var start = new ProcessStartInfo("dotnet", ["exec", typeof(StormTests).Assembly.Location, .. arguments])
+        {
+            RedirectStandardError = true,
+            RedirectStandardOutput = true,
+        };
         start.Environment["DOTNET_gcServer"] = "0";
         var process = Process.Start(start)!;
         started.Add(process);
@@ -49,9 +56,15 @@ public sealed class StormTests(ITestOutputHelper output) : IDisposable
         for (var metric = 0; metric < Program.Metrics; metric++)
         {
             var curve = store.Points(run, $"m{metric}");
-            Assert.True(curve.Count >= acknowledged, $"{run}: {curve.Count} points of m{metric}, {acknowledged} acknowledged");
+            Assert.True(
+                curve.Count >= acknowledged,
+                $"{run}: {curve.Count} points of m{metric}, {acknowledged} acknowledged"
+            );
             for (var i = 0; i < curve.Count; i++)
-                Assert.True(curve[i].Step == i + 1 && curve[i].Value == Program.Value(run, metric, i + 1), $"{run}: point {i} of m{metric} is {curve[i]}");
+                Assert.True(
+                    curve[i].Step == i + 1 && curve[i].Value == Program.Value(run, metric, i + 1),
+                    $"{run}: point {i} of m{metric} is {curve[i]}"
+                );
         }
     }
 
@@ -81,7 +94,10 @@ public sealed class StormTests(ITestOutputHelper output) : IDisposable
             Holds(store, run, steps);
         }
         Assert.Empty(store.Check(repair: false));
-        output.WriteLine($"{writers} processes, {steps:N0} steps of {Program.Metrics} metrics each: {written.TotalSeconds:F1} s, all there");
+        output.WriteLine(
+            $"{writers} processes, {steps:N0} steps of {Program.Metrics} metrics each: {written.TotalSeconds:F1} "
+                + "s, all there"
+        );
     }
 
     [Fact]
@@ -96,7 +112,8 @@ public sealed class StormTests(ITestOutputHelper output) : IDisposable
         var known = runs.ToDictionary(run => run, run => 0);
         for (var kill = 0; kill < kills; kill++)
         {
-            // One in four may be killed before it has begun; the others have recorded something since they were started.
+            // One in four may be killed before it has begun; the others have recorded something since they were
+            // started.
             var run = runs[random.Next(runs.Count)];
             if (kill % 4 != 0)
                 Wait.Until(() => Program.Acknowledged(Acknowledged(run)) > known[run] || writers[run].HasExited);
@@ -106,7 +123,7 @@ public sealed class StormTests(ITestOutputHelper output) : IDisposable
             Wait.Ended(writers[run]);
             if (kill % 4 == 3)
             {
-                reader.Kill();                                                // one that may be at work on the database
+                reader.Kill(); // one that may be at work on the database
                 Wait.Ended(reader);
                 reader = Reader();
             }
@@ -129,7 +146,10 @@ public sealed class StormTests(ITestOutputHelper output) : IDisposable
         foreach (var run in runs)
             Holds(store, run, Program.Acknowledged(Acknowledged(run)));
         Assert.Empty(store.Check(repair: false));
-        output.WriteLine($"{kills + writers.Count} kills, {runs.Sum(run => Program.Acknowledged(Acknowledged(run))):N0} acknowledged steps of {Program.Metrics} metrics, all there");
+        output.WriteLine(
+            $"{kills + writers.Count} kills, {runs.Sum(run => Program.Acknowledged(Acknowledged(run))):N0} "
+                + $"acknowledged steps of {Program.Metrics} metrics, all there"
+        );
     }
 
     public void Dispose()

@@ -17,7 +17,10 @@ public sealed class TensorBoardTests : IDisposable
     [InlineData("ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff", 0x62a8ab43u)]
     [InlineData("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", 0x46dd794eu)]
     [InlineData("1f1e1d1c1b1a191817161514131211100f0e0d0c0b0a09080706050403020100", 0x113fdb5cu)]
-    [InlineData("01c000000000000000000000000000001400000000000400000000140000001828000000000000000200000000000000", 0xd9963a56u)]
+    [InlineData(
+        "01c000000000000000000000000000001400000000000400000000140000001828000000000000000200000000000000",
+        0xd9963a56u
+    )]
     public void Checksums_are_those_of_the_standard(string hex, uint expected)
     {
         Assert.Equal(expected, EventFile.Crc(Convert.FromHexString(hex)));
@@ -32,9 +35,15 @@ public sealed class TensorBoardTests : IDisposable
         run.Append([Row(1), Row(2, double.NaN)]);
         run.Append([Row(300, double.PositiveInfinity)]);
         run.Append(new EvalRow(300, new Dictionary<string, double> { ["loss"] = 0.125, ["accuracy"] = 1.0 / 3 }));
-        run.Append(new MetricRow(-7, new Dictionary<string, double> { ["own/ü"] = 4.5 }, DateTimeOffset.UnixEpoch.AddSeconds(1.5)));
+        run.Append(
+            new MetricRow(
+                -7,
+                new Dictionary<string, double> { ["own/ü"] = 4.5 },
+                DateTimeOffset.UnixEpoch.AddSeconds(1.5)
+            )
+        );
 
-        var events = Events();                                                // nothing was closed or flushed
+        var events = Events(); // nothing was closed or flushed
         Assert.Equal(("brain.Event:2", 0L), ((string?)events[0]["version"], (long)events[0]["step"]!));
         Assert.Equal((1, 1L), ((int)events[1]["status"]!, (long)events[1]["step"]!));
         var written = Values(events);
@@ -44,8 +53,14 @@ public sealed class TensorBoardTests : IDisposable
         {
             var tag = metric.StartsWith("eval_", StringComparison.Ordinal) ? "eval/" + metric[5..] : metric;
             var points = store.Points("r1", metric);
-            Assert.Equal(points.Select(point => (point.Step, (float)point.Value)), written[tag].Select(point => (point.Step, point.Value)));
-            Assert.All(points.Zip(written[tag]), pair => Assert.InRange(pair.Second.Wall - pair.First.Time / 1e3, -1, 1));
+            Assert.Equal(
+                points.Select(point => (point.Step, (float)point.Value)),
+                written[tag].Select(point => (point.Step, point.Value))
+            );
+            Assert.All(
+                points.Zip(written[tag]),
+                pair => Assert.InRange(pair.Second.Wall - pair.First.Time / 1e3, -1, 1)
+            );
         }
         Assert.Equal(metrics.Count, written.Count);
         Assert.Equal(1.5, written["own/ü"][0].Wall);
@@ -65,8 +80,17 @@ public sealed class TensorBoardTests : IDisposable
 
         var events = Events();
         var files = events.Select(one => (string)one["file"]!).Distinct().ToList();
-        Assert.Equal([$"events.out.tfevents.2000000000.{Environment.MachineName}", $"events.out.tfevents.2000000001.{Environment.MachineName}"], files);
-        Assert.Equal(4L, (long)events.Single(one => (string)one["file"]! == files[1] && one["status"] is not null)["step"]!);
+        Assert.Equal(
+            [
+                $"events.out.tfevents.2000000000.{Environment.MachineName}",
+                $"events.out.tfevents.2000000001.{Environment.MachineName}",
+            ],
+            files
+        );
+        Assert.Equal(
+            4L,
+            (long)events.Single(one => (string)one["file"]! == files[1] && one["status"] is not null)["step"]!
+        );
         // TensorBoard's rule: a start lets go of all that came before it from its step on.
         var kept = new List<(long Step, float Loss)>();
         foreach (var one in events)
@@ -115,29 +139,69 @@ public sealed class TensorBoardTests : IDisposable
     public void Without_a_folder_the_writer_is_the_one_it_was()
     {
         using var store = new LiteRunStore(folder);
-        using var run = store.Begin(new RunStart { Id = "r1", Experiment = "e", Config = "{}" });
+        using var run = store.Begin(
+            new RunStart
+            {
+                Id = "r1",
+                Experiment = "e",
+                Config = "{}",
+            }
+        );
         Assert.Same(run, run.WithTensorBoard(null, "r1", 0, told.Add));
     }
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
     private IRunWriter Begin(LiteRunStore store, int fromStep, TimeProvider? clock = null) =>
-        store.Begin(new RunStart { Id = "r1", Experiment = "e", Config = "{}" }, fromStep).WithTensorBoard(Board, "r1", fromStep, told.Add, clock);
+        store
+            .Begin(
+                new RunStart
+                {
+                    Id = "r1",
+                    Experiment = "e",
+                    Config = "{}",
+                },
+                fromStep
+            )
+            .WithTensorBoard(Board, "r1", fromStep, told.Add, clock);
 
-    private static StepRow Row(int step, double loss = 1.5) => new(step, loss, 1e-3, 0.1, 1L << 40, 3.25, 12_345_678_901, 0.5);
+    private static StepRow Row(int step, double loss = 1.5) =>
+        new(step, loss, 1e-3, 0.1, 1L << 40, 3.25, 12_345_678_901, 0.5);
 
-    private List<JsonNode> Events() => [.. Python(Path.Combine(Board, "r1")).Split('\n', StringSplitOptions.RemoveEmptyEntries)
-        .Select(line => JsonNode.Parse(line.Replace("NaN", "\"NaN\"").Replace("Infinity", "\"Infinity\""))!)];
+    private List<JsonNode> Events() =>
+        [
+            .. Python(Path.Combine(Board, "r1"))
+                .Split('\n', StringSplitOptions.RemoveEmptyEntries)
+                .Select(line => JsonNode.Parse(line.Replace("NaN", "\"NaN\"").Replace("Infinity", "\"Infinity\""))!),
+        ];
 
-    private static Dictionary<string, List<(long Step, float Value, double Wall)>> Values(List<JsonNode> events) => events.Where(one => one["values"] is not null)
-        .SelectMany(one => one["values"]!.AsObject().Select(pair => (pair.Key, Point: ((long)one["step"]!, Number(pair.Value!), (double)one["wall"]!))))
-        .GroupBy(pair => pair.Key, pair => pair.Point).ToDictionary(tag => tag.Key, tag => tag.ToList());
+    private static Dictionary<string, List<(long Step, float Value, double Wall)>> Values(List<JsonNode> events) =>
+        events
+            .Where(one => one["values"] is not null)
+            .SelectMany(one =>
+                one["values"]!
+                    .AsObject()
+                    .Select(pair => (pair.Key, Point: ((long)one["step"]!, Number(pair.Value!), (double)one["wall"]!)))
+            )
+            .GroupBy(pair => pair.Key, pair => pair.Point)
+            .ToDictionary(tag => tag.Key, tag => tag.ToList());
 
-    private static float Number(JsonNode value) => value.GetValueKind() == System.Text.Json.JsonValueKind.String ? float.Parse((string)value!, System.Globalization.CultureInfo.InvariantCulture) : (float)(double)value;
+    private static float Number(JsonNode value) =>
+        value.GetValueKind() == System.Text.Json.JsonValueKind.String
+            ? float.Parse((string)value!, System.Globalization.CultureInfo.InvariantCulture)
+            : (float)(double)value;
 
     private static string Python(params string[] arguments)
     {
-        using var process = Process.Start(new ProcessStartInfo("python3", [Path.Combine(AppContext.BaseDirectory, "Fixtures", "read_events.py"), .. arguments]) { RedirectStandardOutput = true })!;
+        using var process = Process.Start(
+            new ProcessStartInfo(
+                "python3",
+                [Path.Combine(AppContext.BaseDirectory, "Fixtures", "read_events.py"), .. arguments]
+            )
+            {
+                RedirectStandardOutput = true,
+            }
+        )!;
         var output = process.StandardOutput.ReadToEnd();
         process.WaitForExit();
         Assert.Equal(0, process.ExitCode);

@@ -2,7 +2,8 @@ using System.Diagnostics;
 
 namespace Memopt.Tracking.Tests;
 
-/// <summary>Waiting for another thread or process: as long as a slow machine may need, for what comes about costs no more time than it takes.</summary>
+/// <summary>Waiting for another thread or process: as long as a slow machine may need, for what comes about costs no
+/// more time than it takes.</summary>
 internal static class Wait
 {
     public static TimeSpan Patience { get; } = TimeSpan.FromMinutes(10);

@@ -1,8 +1,8 @@
 namespace Memopt.Trainer.Tests;
 
-/// <summary>
-/// Tests beside which nothing else may run: those that measure the whole process's memory, and those that compute with libtorch at length,
-/// since a collection that another test's thread begins can free a number that libtorch still reads (Native/Calm).
+/// <summary>Tests beside which nothing else may run: those that measure the whole process's memory, and those that
+/// compute with libtorch at length, since a collection that another test's thread begins can free a number that
+/// libtorch still reads (Native/Calm).
 /// </summary>
 [CollectionDefinition(Name, DisableParallelization = true)]
 public sealed class Alone

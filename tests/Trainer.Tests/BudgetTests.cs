@@ -25,9 +25,12 @@ public sealed class BudgetTests
     [Fact]
     public void Time_that_others_compute_or_that_is_waited_costs_nothing()
     {
-        if (!OperatingSystem.IsLinux()) return;
+        if (!OperatingSystem.IsLinux())
+            return;
         var budget = new Budget("x", TimeSpan.FromMilliseconds(200), 0);
-        var other = new Thread(() => Assert.Throws<UserFault>(() => Endless(new Budget("y", TimeSpan.FromMilliseconds(300), 0))));
+        var other = new Thread(() =>
+            Assert.Throws<UserFault>(() => Endless(new Budget("y", TimeSpan.FromMilliseconds(300), 0)))
+        );
         other.Start();
         other.Join();
         budget.Check();
@@ -50,10 +53,13 @@ public sealed class BudgetTests
         var budget = new Budget("x", Ample, 0);
         for (var time = 0; time < 2; time++)
         {
-            for (var level = 0; level < Budget.Depth; level++) budget.Descend();
-            for (var level = 0; level < Budget.Depth; level++) budget.Ascend();
+            for (var level = 0; level < Budget.Depth; level++)
+                budget.Descend();
+            for (var level = 0; level < Budget.Depth; level++)
+                budget.Ascend();
         }
-        for (var level = 0; level < Budget.Depth; level++) budget.Descend();
+        for (var level = 0; level < Budget.Depth; level++)
+            budget.Descend();
         Assert.Contains("256 levels", Assert.Throws<UserFault>(budget.Descend).Found);
     }
 
@@ -66,7 +72,8 @@ public sealed class BudgetTests
             for (var pieces = 0; pieces < int.MaxValue; pieces++)
             {
                 using var piece = whole.Piece(TimeSpan.Zero);
-                for (var i = 0; i < 10_000; i++) piece.Spend();
+                for (var i = 0; i < 10_000; i++)
+                    piece.Spend();
                 piece.Check();
             }
         });
@@ -79,8 +86,10 @@ public sealed class BudgetTests
         for (var i = 0; i < 30; i++)
         {
             // Each takes longer than it may, then one gives back as much: 0.3 s in all, of 0.1 s that is shared.
-            using (var piece = whole.Piece(TimeSpan.Zero)) Assert.Throws<UserFault>(() => Endless(new Budget("y", TimeSpan.FromMilliseconds(10), 0)));
-            using (var piece = whole.Piece(Ample)) piece.Check();
+            using (var piece = whole.Piece(TimeSpan.Zero))
+                Assert.Throws<UserFault>(() => Endless(new Budget("y", TimeSpan.FromMilliseconds(10), 0)));
+            using (var piece = whole.Piece(Ample))
+                piece.Check();
         }
         using var last = whole.Piece(TimeSpan.Zero);
         last.Check();
@@ -100,6 +109,7 @@ public sealed class BudgetTests
 
     private static void Endless(Budget budget)
     {
-        while (true) budget.Spend();
+        while (true)
+            budget.Spend();
     }
 }

@@ -2,7 +2,8 @@ using System.Diagnostics;
 
 namespace Memopt.Trainer.Tests;
 
-/// <summary>A repository whose own configuration names programs: each would leave a file called "ran" beside it.</summary>
+/// <summary>A repository whose own configuration names programs: each would leave a file called "ran" beside
+/// it.</summary>
 [Collection(Alone.Name)]
 public sealed class GitTests : IDisposable
 {
@@ -35,7 +36,11 @@ public sealed class GitTests : IDisposable
     {
         var work = Path.Combine(root, "work");
         if (settings[0].Count(c => c == '.') > 1)
-            File.WriteAllText(Path.Combine(work, ".gitattributes"), $"*.txt {settings[0][..settings[0].IndexOf('.')]}={settings[0][(settings[0].IndexOf('.') + 1)..settings[0].LastIndexOf('.')]}\n");
+            File.WriteAllText(
+                Path.Combine(work, ".gitattributes"),
+                $"*.txt {settings[0][..settings[0].IndexOf('.')]}="
+                    + $"{settings[0][(settings[0].IndexOf('.') + 1)..settings[0].LastIndexOf('.')]}\n"
+            );
         foreach (var setting in settings.Chunk(2))
             Run("work", "config", setting[0], setting[1].Replace("PROGRAM", Program()));
         Changed();
@@ -125,7 +130,7 @@ public sealed class GitTests : IDisposable
         var work = Path.Combine(root, "work");
         File.WriteAllText(Path.Combine(work, "a.txt"), "two\n");
         var head = Ask("work", "rev-parse", "HEAD").Trim();
-        File.Delete(Path.Combine(root, "ran"));                               // by git as the test runs it
+        File.Delete(Path.Combine(root, "ran")); // by git as the test runs it
         Assert.Equal((head, true), ProcessEnvironment.Commit(work));
         Assert.Contains("-one\n+two\n", GitChanges.Of(work));
         Assert.False(File.Exists(Path.Combine(root, "ran")));
@@ -144,8 +149,14 @@ public sealed class GitTests : IDisposable
 
     private string Ask(string folder, params string[] arguments)
     {
-        using var git = Process.Start(new ProcessStartInfo("git", ["-c", "user.name=a", "-c", "user.email=a@example.org", .. arguments])
-        { WorkingDirectory = Path.Combine(root, folder), RedirectStandardOutput = true, RedirectStandardError = true })!;
+        using var git = Process.Start(
+            new ProcessStartInfo("git", ["-c", "user.name=a", "-c", "user.email=a@example.org", .. arguments])
+            {
+                WorkingDirectory = Path.Combine(root, folder),
+                RedirectStandardOutput = true,
+                RedirectStandardError = true,
+            }
+        )!;
         var wrong = git.StandardError.ReadToEndAsync();
         var said = git.StandardOutput.ReadToEnd();
         git.WaitForExit();

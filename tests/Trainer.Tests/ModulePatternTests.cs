@@ -4,11 +4,16 @@ public sealed class ModulePatternTests
 {
     private static readonly string[] modules =
     [
-        "model.layers.0.self_attn.q_proj", "model.layers.10.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.0.self_attn.qkv_proj",
-        "model.layers.0.mlp.gate_up_proj", "lm_head",
+        "model.layers.0.self_attn.q_proj",
+        "model.layers.10.self_attn.q_proj",
+        "model.layers.1.self_attn.q_proj",
+        "model.layers.0.self_attn.qkv_proj",
+        "model.layers.0.mlp.gate_up_proj",
+        "lm_head",
     ];
 
-    /// <summary>The modules are those for which Python 3.11 finds <c>re.match(rf"(.*\.)?({key})$", module)</c>.</summary>
+    /// <summary>The modules are those for which Python 3.11 finds <c>re.match(rf"(.*\.)?({key})$",
+    /// module)</c>.</summary>
     [Theory]
     [InlineData("q_proj", 0, 1, 2)]
     [InlineData("up_proj")]
@@ -39,9 +44,21 @@ public sealed class ModulePatternTests
     [Fact]
     public void The_first_key_that_fits_counts_in_the_order_of_the_file()
     {
-        var adapter = new AdapterConfig { Rank = 8, RankPattern = new Dictionary<string, int> { ["self_attn.q_proj"] = 4, [@"layers\.1\..*"] = 2, ["q_proj"] = 1 } };
+        var adapter = new AdapterConfig
+        {
+            Rank = 8,
+            RankPattern = new Dictionary<string, int>
+            {
+                ["self_attn.q_proj"] = 4,
+                [@"layers\.1\..*"] = 2,
+                ["q_proj"] = 1,
+            },
+        };
         Assert.Equal([4, 4, 4, 8, 8, 8], modules.Select(adapter.RankOf));
-        var other = adapter with { RankPattern = new Dictionary<string, int> { [@"layers\.1\..*"] = 2, ["self_attn.q_proj"] = 4 } };
+        var other = adapter with
+        {
+            RankPattern = new Dictionary<string, int> { [@"layers\.1\..*"] = 2, ["self_attn.q_proj"] = 4 },
+        };
         Assert.Equal([4, 4, 2, 8, 8, 8], modules.Select(other.RankOf));
         var written = RunConfigFile.Write(new RunConfig { Adapter = other })["adapter"]!["rankPattern"]!.AsObject();
         Assert.Equal([@"layers\.1\..*", "self_attn.q_proj"], written.Select(entry => entry.Key));

@@ -5,7 +5,8 @@ using Xunit.Sdk;
 
 namespace Memopt.Trainer.Tests;
 
-/// <summary>Runs these tests on a machine that has .NET's runtime and no SDK: <c>dotnet Trainer.Tests.dll [gpu | part of a name]</c>.</summary>
+/// <summary>Runs these tests on a machine that has .NET's runtime and no SDK: <c>dotnet Trainer.Tests.dll [gpu | part
+/// of a name]</c>.</summary>
 internal static class Program
 {
     private static int Main(string[] args)
@@ -18,8 +19,13 @@ internal static class Program
         discoverer.Find(includeSourceInformation: false, found, options);
         found.Done.WaitOne();
         var wanted = args.FirstOrDefault();
-        var cases = found.Cases.Where(test => wanted is null || test.DisplayName.Contains(wanted, StringComparison.OrdinalIgnoreCase)
-            || test.Traits.TryGetValue("Device", out var devices) && devices.Contains(wanted)).ToList();
+        var cases = found
+            .Cases.Where(test =>
+                wanted is null
+                || test.DisplayName.Contains(wanted, StringComparison.OrdinalIgnoreCase)
+                || test.Traits.TryGetValue("Device", out var devices) && devices.Contains(wanted)
+            )
+            .ToList();
         using var executor = framework.GetExecutor(Assembly.GetExecutingAssembly().GetName());
         using var watch = new Told();
         executor.RunTests(cases, watch, options);
@@ -68,7 +74,8 @@ internal static class Program
             switch (message)
             {
                 case ITestStarting starting:
-                    Console.WriteLine(starting.Test.DisplayName);              // before it runs: a crash of native code says nothing itself
+                    // before it runs: a crash of native code says nothing itself
+                    Console.WriteLine(starting.Test.DisplayName);
                     break;
                 case ITestPassed:
                     Passed++;
@@ -79,7 +86,11 @@ internal static class Program
                     break;
                 case ITestFailed failed:
                     Failed++;
-                    Console.WriteLine($"FAILED {failed.Test.DisplayName} ({clock.Elapsed.TotalSeconds:F0} s)\n  {string.Join("\n  ", failed.Messages)}\n{string.Join('\n', failed.StackTraces.SelectMany(t => (t ?? "").Split('\n')).Take(6))}");
+                    Console.WriteLine(
+                        $"FAILED {failed.Test.DisplayName} ({clock.Elapsed.TotalSeconds:F0} s)\n  "
+                            + $"{string.Join("\n  ", failed.Messages)}\n"
+                            + $"{string.Join('\n', failed.StackTraces.SelectMany(t => (t ?? "").Split('\n')).Take(6))}"
+                    );
                     break;
                 case ITestAssemblyFinished:
                     Done.Set();
@@ -92,11 +103,18 @@ internal static class Program
     }
 
     /// <summary>xunit's defaults, but one test at a time: they share a device.</summary>
-    private sealed class Options : LongLivedMarshalByRefObject, ITestFrameworkDiscoveryOptions, ITestFrameworkExecutionOptions
+    private sealed class Options
+        : LongLivedMarshalByRefObject,
+            ITestFrameworkDiscoveryOptions,
+            ITestFrameworkExecutionOptions
     {
-        private readonly Dictionary<string, object?> values = new() { ["xunit.execution.DisableParallelization"] = true };
+        private readonly Dictionary<string, object?> values = new()
+        {
+            ["xunit.execution.DisableParallelization"] = true,
+        };
 
-        public TValue GetValue<TValue>(string name) => values.TryGetValue(name, out var value) ? (TValue)value! : default!;
+        public TValue GetValue<TValue>(string name) =>
+            values.TryGetValue(name, out var value) ? (TValue)value! : default!;
 
         public void SetValue<TValue>(string name, TValue value) => values[name] = value;
     }

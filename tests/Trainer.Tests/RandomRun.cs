@@ -18,7 +18,15 @@ internal sealed record Shape(int Hidden, int Intermediate, int Layers, int Heads
 
     /// <summary>(In, Out) of the linears of a layer.</summary>
     private (long In, long Out)[] Linears =>
-        [(Hidden, Hidden), (Hidden, KvWidth), (Hidden, KvWidth), (Hidden, Hidden), (Hidden, Intermediate), (Hidden, Intermediate), (Intermediate, Hidden)];
+        [
+            (Hidden, Hidden),
+            (Hidden, KvWidth),
+            (Hidden, KvWidth),
+            (Hidden, Hidden),
+            (Hidden, Intermediate),
+            (Hidden, Intermediate),
+            (Intermediate, Hidden),
+        ];
 
     /// <summary>Weights that are in no linear of a layer: embedding, head, norms.</summary>
     public long Others => 2L * Vocabulary * Hidden + (2L * Layers + 1) * Hidden;
@@ -29,8 +37,11 @@ internal sealed record Shape(int Hidden, int Intermediate, int Layers, int Heads
     /// <summary>Weights of LoRA pairs on every linear of the layers (Hu et al. 2021, arXiv 2106.09685).</summary>
     public long Adapters(int rank) => Layers * Linears.Sum(linear => rank * (linear.In + linear.Out));
 
-    /// <summary>Bytes of the linears in NF4 with double quantization (Dettmers et al. 2023, arXiv 2305.14314): 4 bits a weight, 8 a block of 64, 32 for 256 blocks.</summary>
-    public long Nf4 => Layers * Linears.Sum(linear => linear.In * linear.Out is var n ? n / 2 + n / 64 + (n / 64 + 255) / 256 * 4 + 4 : 0);
+    /// <summary>Bytes of the linears in NF4 with double quantization (Dettmers et al. 2023, arXiv 2305.14314): 4 bits a
+    /// weight, 8 a block of 64, 32 for 256 blocks.</summary>
+    public long Nf4 =>
+        Layers
+        * Linears.Sum(linear => linear.In * linear.Out is var n ? n / 2 + n / 64 + (n / 64 + 255) / 256 * 4 + 4 : 0);
 
     /// <summary>A folder with a model of this shape and random weights in bf16.</summary>
     public string Folder()
@@ -40,15 +51,31 @@ internal sealed record Shape(int Hidden, int Intermediate, int Layers, int Heads
             if (made.TryGetValue(this, out var folder))
                 return folder;
             folder = Directory.CreateTempSubdirectory("memopt model").FullName;
-            File.WriteAllText(Path.Combine(folder, "config.json"), $$"""
+            File.WriteAllText(
+                Path.Combine(folder, "config.json"),
+                $$"""
                 { "model_type": "llama", "hidden_size": {{Hidden}}, "intermediate_size": {{Intermediate}}, "num_hidden_layers": {{Layers}}, "num_attention_heads": {{Heads}},
                   "num_key_value_heads": {{KvHeads}}, "vocab_size": {{Vocabulary}}, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16",
                   "tie_word_embeddings": false }
-                """);
+                """
+            );
             using var scope = NewDisposeScope();
             manual_seed(3);
-            SafeTensors.Write(Path.Combine(folder, "model.safetensors"), [.. ModelSpec.Read(folder).Tensors.Select(tensor =>
-                (tensor.Name, tensor.Shape.Length == 1 ? ones(tensor.Shape, bfloat16) : randn(tensor.Shape, float32).mul_(0.02).to(bfloat16)))]);
+            SafeTensors.Write(
+                Path.Combine(folder, "model.safetensors"),
+                [
+                    .. ModelSpec
+                        .Read(folder)
+                        .Tensors.Select(tensor =>
+                            (
+                                tensor.Name,
+                                tensor.Shape.Length == 1
+                                    ? ones(tensor.Shape, bfloat16)
+                                    : randn(tensor.Shape, float32).mul_(0.02).to(bfloat16)
+                            )
+                        ),
+                ]
+            );
             return made[this] = folder;
         }
     }
@@ -83,26 +110,42 @@ internal sealed class RandomRun(Shape shape, string adapter, string train, strin
         var random = new Random(1);
         foreach (var (file, rows) in new[] { ("train.jsonl", Rows), ("eval.jsonl", 8) })
         {
-            File.WriteAllLines(Path.Combine(folder, file), Enumerable.Range(0, rows).Select(_ =>
-                JsonSerializer.Serialize(new { input_ids = Enumerable.Range(0, Length).Select(_ => random.Next(shape.Vocabulary)) })));
+            File.WriteAllLines(
+                Path.Combine(folder, file),
+                Enumerable
+                    .Range(0, rows)
+                    .Select(_ =>
+                        JsonSerializer.Serialize(
+                            new { input_ids = Enumerable.Range(0, Length).Select(_ => random.Next(shape.Vocabulary)) }
+                        )
+                    )
+            );
         }
         var config = Path.Combine(folder, "memopt.json");
-        File.WriteAllText(config, $$"""
-            { "model": { "source": {{JsonSerializer.Serialize(shape.Folder())}} }, "data": { "train": "train.jsonl", "eval": "eval.jsonl", "maxLength": {{Length}} },
+        File.WriteAllText(
+            config,
+            $$"""
+            { "model": { "source": {{JsonSerializer.Serialize(
+                shape.Folder()
+            )}} }, "data": { "train": "train.jsonl", "eval": "eval.jsonl", "maxLength": {{Length}} },
               "adapter": { {{adapter}} }, "train": { {{train}} }{{(more.Length > 0 ? ", " + more : "")}} }
-            """);
+            """
+        );
         using var store = new LiteRunStore(Path.Combine(folder, "store"));
-        var result = Recipes.FineTuneRecipe.Run(new FineTuneJob
-        {
-            Config = RunConfigFile.Read(config, []),
-            Model = shape.Folder(),
-            Output = Path.Combine(folder, "out"),
-            Backend = backend,
-            Store = store,
-            Artifacts = new LocalArtifacts(Path.Combine(folder, "artifacts")),
-            Observer = this,
-            RunId = "a",
-        }, CancellationToken.None);
+        var result = Recipes.FineTuneRecipe.Run(
+            new FineTuneJob
+            {
+                Config = RunConfigFile.Read(config, []),
+                Model = shape.Folder(),
+                Output = Path.Combine(folder, "out"),
+                Backend = backend,
+                Store = store,
+                Artifacts = new LocalArtifacts(Path.Combine(folder, "artifacts")),
+                Observer = this,
+                RunId = "a",
+            },
+            CancellationToken.None
+        );
         Events = store.Events("a");
         return result;
     }
@@ -113,13 +156,9 @@ internal sealed class RandomRun(Shape shape, string adapter, string train, strin
         OnStep(row);
     }
 
-    public void Stage(string name, string text)
-    {
-    }
+    public void Stage(string name, string text) { }
 
-    public void Progress(string name, long done, long total)
-    {
-    }
+    public void Progress(string name, long done, long total) { }
 
     public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured)
     {

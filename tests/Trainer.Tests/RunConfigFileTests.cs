@@ -14,12 +14,18 @@ public sealed class RunConfigFileTests
     [Fact]
     public void Defaults_comments_and_overrides()
     {
-        var loaded = Read("""
+        var loaded = Read(
+            """
             {
               // comments and trailing commas are fine
               "adapter": { "kind": "qlora", "targets": ["q_proj", "v_proj"], "rankPattern": { "q_proj": 8 }, },
             }
-            """, "train.steps=500", "tracking.tags.team=nlp", "adapter.targets=all-linear", "train.learningRate=1e-4");
+            """,
+            "train.steps=500",
+            "tracking.tags.team=nlp",
+            "adapter.targets=all-linear",
+            "train.learningRate=1e-4"
+        );
         Assert.Equal(AdapterKind.Qlora, loaded.Config.Adapter.Kind);
         Assert.True(loaded.Config.Adapter.Targets.All);
         Assert.Equal(8, loaded.Config.Adapter.RankPattern["q_proj"]);
@@ -30,26 +36,61 @@ public sealed class RunConfigFileTests
     }
 
     [Theory]
-    [InlineData("model.dtype", "bf16", "bfloat16"), InlineData("model.dtype", "fp16", "float16"), InlineData("model.dtype", "half", "float16"), InlineData("model.dtype", "fp32", "float32")]
-    [InlineData("model.dtype", "float", "float32"), InlineData("model.dtype", "auto", "auto"), InlineData("quantization.computeType", "bf16", "bfloat16"), InlineData("adapter.kind", "full", "none")]
-    [InlineData("adapter.biases", "lora_only", "loraOnly"), InlineData("train.schedule", "cosine_with_warmup", "cosine"), InlineData("train.optimizer", "adamw_torch", "adamw"), InlineData("data.truncate", "keep_end", "left")]
+    [
+        InlineData("model.dtype", "bf16", "bfloat16"),
+        InlineData("model.dtype", "fp16", "float16"),
+        InlineData("model.dtype", "half", "float16"),
+        InlineData("model.dtype", "fp32", "float32")
+    ]
+    [
+        InlineData("model.dtype", "float", "float32"),
+        InlineData("model.dtype", "auto", "auto"),
+        InlineData("quantization.computeType", "bf16", "bfloat16"),
+        InlineData("adapter.kind", "full", "none")
+    ]
+    [
+        InlineData("adapter.biases", "lora_only", "loraOnly"),
+        InlineData("train.schedule", "cosine_with_warmup", "cosine"),
+        InlineData("train.optimizer", "adamw_torch", "adamw"),
+        InlineData("data.truncate", "keep_end", "left")
+    ]
     public void Names_that_other_tools_have_are_read_as_the_value_s_own(string setting, string name, string own)
     {
         var (section, key) = (setting.Split('.')[0], setting.Split('.')[1]);
-        var (other, ours) = (Read($$"""{ "{{section}}": { "{{key}}": "{{name}}" } }"""), Read("{}", $"{setting}={own}"));
+        var (other, ours) = (
+            Read($$"""{ "{{section}}": { "{{key}}": "{{name}}" } }"""),
+            Read("{}", $"{setting}={own}")
+        );
         Assert.Equal((ours.Json, ours.Hash), (other.Json, other.Hash));
         Assert.Equal(ours.Json, Read("{}", $"{setting}={name}").Json);
-        Assert.Contains(name, System.Text.Json.Nodes.JsonNode.Parse(RunConfigSchema.Generate())!["properties"]![section]!["properties"]![key]!["enum"]!.AsArray().Select(value => (string)value!));
+        Assert.Contains(
+            name,
+            System.Text.Json.Nodes.JsonNode.Parse(RunConfigSchema.Generate())!["properties"]![section]!["properties"]![
+                key
+            ]!["enum"]!
+                .AsArray()
+                .Select(value => (string)value!)
+        );
     }
 
-    [Theory, InlineData("model.dtype", "int8", "one of \"auto\", \"float32\", \"bfloat16\", \"float16\""), InlineData("train.optimizer", "adamw_8bit", "one of \"adamw\""), InlineData("train.schedule", "cosine_with_restarts", "one of")]
+    [
+        Theory,
+        InlineData("model.dtype", "int8", "one of \"auto\", \"float32\", \"bfloat16\", \"float16\""),
+        InlineData("train.optimizer", "adamw_8bit", "one of \"adamw\""),
+        InlineData("train.schedule", "cosine_with_restarts", "one of")
+    ]
     public void Names_of_something_else_are_refused(string setting, string name, string expected) =>
-        Assert.Contains(expected, Assert.Single(Assert.Throws<UserFault>(() => Read("{}", $"{setting}={name}")).Problems).Message);
+        Assert.Contains(
+            expected,
+            Assert.Single(Assert.Throws<UserFault>(() => Read("{}", $"{setting}={name}")).Problems).Message
+        );
 
     [Fact]
     public void The_written_config_reads_back_the_same()
     {
-        var once = Read("""{ "train": { "betas": [0.8, 0.95], "steps": 3 }, "adapter": { "alphaPattern": { "o_proj": 2.5 } }, "memory": { "recompute": true } }""");
+        var once = Read(
+            """{ "train": { "betas": [0.8, 0.95], "steps": 3 }, "adapter": { "alphaPattern": { "o_proj": 2.5 } }, "memory": { "recompute": true } }"""
+        );
         // Both steps and epochs are written out by the tool, never by a user.
         var again = Read(once.Json.Replace("\"epochs\": 3,", ""));
         Assert.Equal(once.Json, again.Json);
@@ -60,8 +101,16 @@ public sealed class RunConfigFileTests
     public void Only_pinned_settings_are_compared()
     {
         var before = Read("""{ "checkpoint": { "every": 5 }, "adapter": { "rank": 4 } }""");
-        Assert.Empty(RunConfigFile.PinnedDifferences(before.Json, Read("""{ "checkpoint": { "every": 9 }, "adapter": { "rank": 4 } }""").Config));
-        Assert.Equal([new Override("adapter.rank", "4", "8")], RunConfigFile.PinnedDifferences(before.Json, Read("""{ "adapter": { "rank": 8 } }""").Config));
+        Assert.Empty(
+            RunConfigFile.PinnedDifferences(
+                before.Json,
+                Read("""{ "checkpoint": { "every": 9 }, "adapter": { "rank": 4 } }""").Config
+            )
+        );
+        Assert.Equal(
+            [new Override("adapter.rank", "4", "8")],
+            RunConfigFile.PinnedDifferences(before.Json, Read("""{ "adapter": { "rank": 8 } }""").Config)
+        );
     }
 
     [Fact]
@@ -75,5 +124,8 @@ public sealed class RunConfigFileTests
 
     [Fact]
     public void The_schema_in_docs_is_the_record_s() =>
-        Assert.Equal(RunConfigSchema.Generate(), File.ReadAllText(Path.Combine(TestBackend.Repository, "docs", "memopt.schema.json")));
+        Assert.Equal(
+            RunConfigSchema.Generate(),
+            File.ReadAllText(Path.Combine(TestBackend.Repository, "docs", "memopt.schema.json"))
+        );
 }

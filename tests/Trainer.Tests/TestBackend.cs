@@ -12,12 +12,21 @@ internal static class TestBackend
 
     public static string Nano => Path.Combine(Repository, "samples", "word-class", "model");
 
-    public static BackendEnvironment Environment { get; } = new(
-        System.Environment.GetEnvironmentVariable("MEMOPT_LIBTORCH"),
-        [System.Environment.GetEnvironmentVariable("NUGET_PACKAGES") ?? Path.Combine(System.Environment.GetFolderPath(System.Environment.SpecialFolder.UserProfile), ".nuget", "packages")],
-        Above(AppContext.BaseDirectory),
-        Path.Combine(Path.GetTempPath(), "memopt-tests"),
-        ProcessEnvironment.Program("python3"));
+    public static BackendEnvironment Environment { get; } =
+        new(
+            System.Environment.GetEnvironmentVariable("MEMOPT_LIBTORCH"),
+            [
+                System.Environment.GetEnvironmentVariable("NUGET_PACKAGES")
+                    ?? Path.Combine(
+                        System.Environment.GetFolderPath(System.Environment.SpecialFolder.UserProfile),
+                        ".nuget",
+                        "packages"
+                    ),
+            ],
+            Above(AppContext.BaseDirectory),
+            Path.Combine(Path.GetTempPath(), "memopt-tests"),
+            ProcessEnvironment.Program("python3")
+        );
 
     [ModuleInitializer]
     internal static void Load() => Backend.Load(null, Environment);
@@ -25,7 +34,9 @@ internal static class TestBackend
     private static string Above(string folder)
     {
         while (!File.Exists(Path.Combine(folder, "Tool.sln")))
-            folder = Path.GetDirectoryName(folder) ?? throw new DirectoryNotFoundException("Tool.sln is not above the tests");
+            folder =
+                Path.GetDirectoryName(folder)
+                ?? throw new DirectoryNotFoundException("Tool.sln is not above the tests");
         return folder;
     }
 }

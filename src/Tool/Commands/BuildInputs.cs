@@ -7,7 +7,8 @@ using Memopt.Trainer.Hub;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary>What the result of a config depends on, for a build: by content, to know whether to train, and by place, to know whether to look.</summary>
+/// <summary>What the result of a config depends on, for a build: by content, to know whether to train, and by place, to
+/// know whether to look.</summary>
 internal static class BuildInputs
 {
     /// <summary>A line for each: the tool, the settings that change a result, and the sha256 of each file.</summary>
@@ -15,9 +16,10 @@ internal static class BuildInputs
     {
         var text = new StringBuilder($"tool {Shell.Version}\nsettings {config.Hash}\n");
         if (Model(config) is { Remote: true } model)
-            text.Append($"model {model} {config.Config.Model.Revision}\n");     // a pinned commit never changes; a branch is asked for by run
+            // a pinned commit never changes; a branch is asked for by run
+            text.Append($"model {model} {config.Config.Model.Revision}\n");
         foreach (var source in config.Config.Data.Sources.Where(source => source.Remote))
-            text.Append($"data {Secrets.Redact($"{source}")}\n");                                   // likewise
+            text.Append($"data {Secrets.Redact($"{source}")}\n"); // likewise
         if (config.Config.Adapter.From is { } from && !Directory.Exists(config.Full(from)))
             text.Append($"adapter {from} {CurrentProject.KnownHash(config, from)}\n");
         foreach (var path in Files(config))
@@ -25,18 +27,24 @@ internal static class BuildInputs
         return text.ToString();
     }
 
-    /// <summary>Full paths of the files, and of the folders in which another file would count, those with / at the end; one a line.</summary>
+    /// <summary>Full paths of the files, and of the folders in which another file would count, those with / at the end;
+    /// one a line.</summary>
     public static string Watched(LoadedConfig config)
     {
         var paths = new List<string> { Path.GetFullPath(config.File) };
         paths.AddRange(Files(config));
         paths.AddRange(Folders(config).Select(folder => folder + "/"));
         if (config.From is { } from && ProjectPaths.ProducerConfig(from) is not null)
-            paths.Add(from + "/");                                            // also before it is made
+            paths.Add(from + "/"); // also before it is made
         foreach (var source in config.Config.Data.Sources.Where(source => !source.Remote))
         {
             if (Root(config.Full(source.Source)) is { } root)
-                paths.AddRange(Directory.EnumerateDirectories(root, "*", SearchOption.AllDirectories).Prepend(root).Select(folder => folder + "/"));
+                paths.AddRange(
+                    Directory
+                        .EnumerateDirectories(root, "*", SearchOption.AllDirectories)
+                        .Prepend(root)
+                        .Select(folder => folder + "/")
+                );
         }
         return string.Concat(paths.Distinct().Select(path => path + "\n"));
     }
@@ -51,13 +59,17 @@ internal static class BuildInputs
         return path;
     }
 
-    private static ModelSource Model(LoadedConfig config) => ModelSource.Parse(config.Config.Model.Source, config.Folder);
+    private static ModelSource Model(LoadedConfig config) =>
+        ModelSource.Parse(config.Config.Model.Source, config.Folder);
 
-    private static IEnumerable<string> Files(LoadedConfig config) => Dataset.Files(config).Concat(Folders(config).SelectMany(Directory.EnumerateFiles).Order(StringComparer.Ordinal));
+    private static IEnumerable<string> Files(LoadedConfig config) =>
+        Dataset
+            .Files(config)
+            .Concat(Folders(config).SelectMany(Directory.EnumerateFiles).Order(StringComparer.Ordinal));
 
     private static IEnumerable<string> Folders(LoadedConfig config)
     {
-        if (Model(config) is { Kind: SourceKind.Folder } model)                // the embedded model is the tool's version
+        if (Model(config) is { Kind: SourceKind.Folder } model) // the embedded model is the tool's version
         {
             yield return model.Name;
             if (Path.Combine(model.Name, ModelLayout.Templates) is var templates && Directory.Exists(templates))

@@ -10,51 +10,123 @@ using Memopt.Trainer.Recipes;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary>
-/// <c>config check</c>: what a build wants to know before anything is trained: every problem of the config at once, a sample of the data, and whether the
-/// memory that there will be is enough. Without libtorch and without the weights.
+/// <summary><c>config check</c>: what a build wants to know before anything is trained: every problem of the config at
+/// once, a sample of the data, and whether the memory that there will be is enough. Without libtorch and without the
+/// weights.
 /// </summary>
 internal static class ConfigCheck
 {
     /// <summary>Rows of each file that are read.</summary>
     private const int Sampled = 100;
 
-    /// <summary>How long a server may take to give a model's config and tokenizer: a build does not wait for a network that is away.</summary>
+    /// <summary>How long a server may take to give a model's config and tokenizer: a build does not wait for a network
+    /// that is away.</summary>
     private static readonly TimeSpan patience = TimeSpan.FromSeconds(20);
 
     public static Command Create()
     {
-        var (file, set, json) = (ConfigCommand.FileArgument(), Shell.SetOption("Change a setting first."), Shell.JsonOption());
-        var gpu = new Option<string?>("--gpu") { Description = "The card it is to train on (\"RTX 4090\", 24GiB): a plan that does not fit is a warning." };
-        var budget = Shell.NumberOption<double>("--budget", "GiB it may take: a plan that does not fit is an error.", "a number of GiB above 0", number => number is > 0 and < 1e6);
-        var inputs = new Option<string?>("--inputs") { Description = "Write what the result depends on to this file, by content; only when that changes it." };
-        var watch = new Option<string?>("--watch") { Description = "Write the files and folders (those with / at the end) behind it to this file." };
-        var offline = Shell.OfflineOption();
-        var check = new Command("check", "Check a config: all its problems at once with line and column, a sample of the data, the memory.\n\nExample:\n  dotnet memopt config check memopt.json --gpu \"RTX 4090\"\n  memopt.json is in order: 11.92 GiB of 24.0 GiB") { file, set, gpu, budget, inputs, watch, offline, json };
-        check.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
+        var (file, set, json) = (
+            ConfigCommand.FileArgument(),
+            Shell.SetOption("Change a setting first."),
+            Shell.JsonOption()
+        );
+        var gpu = new Option<string?>("--gpu")
         {
-            var config = RunConfigFile.Read(parsed.GetValue(file)!, parsed.GetValue(set) ?? []);
-            var (problems, plan) = Look(config, parsed.GetValue(gpu), parsed.GetValue(budget), parsed.GetValue(offline), stop);
-            if (problems.Any(problem => !problem.Warning))
-                throw new UserFault($"{config.File} cannot be trained as it is.", next: "docs/diagnostics.md says more of each code") { Problems = problems };
-            if (parsed.GetValue(inputs) is { } content)
-                Write(content, BuildInputs.Content(config));
-            if (parsed.GetValue(watch) is { } list)
-                Write(list, BuildInputs.Watched(config));
-            if (parsed.GetValue(json))
-            {
-                Shell.Print(new { ok = true, hash = config.Hash, peakBytes = plan?.PeakBytes, problems = Shell.Clean(problems), config = JsonNode.Parse(Secrets.Redact(config.Json)) });
-                return 0;
-            }
-            foreach (var problem in problems)
-                Shell.Tell($"{problem}");
-            Console.Out.WriteLine($"{config.File} is in order{(plan is null ? "" : $": {LedgerTable.Size(plan.PeakBytes)}, {plan.Rung}")}.");
-            return 0;
-        })));
+            Description = "The card it is to train on (\"RTX 4090\", 24GiB): a plan that does not fit is a warning.",
+        };
+        var budget = Shell.NumberOption<double>(
+            "--budget",
+            "GiB it may take: a plan that does not fit is an error.",
+            "a number of GiB above 0",
+            number => number is > 0 and < 1e6
+        );
+        var inputs = new Option<string?>("--inputs")
+        {
+            Description = "Write what the result depends on to this file, by content; only when that changes it.",
+        };
+        var watch = new Option<string?>("--watch")
+        {
+            Description = "Write the files and folders (those with / at the end) behind it to this file.",
+        };
+        var offline = Shell.OfflineOption();
+        var check = new Command(
+            "check",
+            "Check a config: all its problems at once with line and column, a sample of the data, the memory.\n\n"
+                + "Example:\n  dotnet memopt config check memopt.json --gpu \"RTX 4090\"\n  memopt.json is in order: "
+                + "11.92 GiB of 24.0 GiB"
+        )
+        {
+            file,
+            set,
+            gpu,
+            budget,
+            inputs,
+            watch,
+            offline,
+            json,
+        };
+        check.SetAction(
+            (parsed, stop) =>
+                Task.FromResult(
+                    Shell.Guard(
+                        parsed.GetValue(json),
+                        () =>
+                        {
+                            var config = RunConfigFile.Read(parsed.GetValue(file)!, parsed.GetValue(set) ?? []);
+                            var (problems, plan) = Look(
+                                config,
+                                parsed.GetValue(gpu),
+                                parsed.GetValue(budget),
+                                parsed.GetValue(offline),
+                                stop
+                            );
+                            if (problems.Any(problem => !problem.Warning))
+                                throw new UserFault(
+                                    $"{config.File} cannot be trained as it is.",
+                                    next: "docs/diagnostics.md says more of each code"
+                                )
+                                {
+                                    Problems = problems,
+                                };
+                            if (parsed.GetValue(inputs) is { } content)
+                                Write(content, BuildInputs.Content(config));
+                            if (parsed.GetValue(watch) is { } list)
+                                Write(list, BuildInputs.Watched(config));
+                            if (parsed.GetValue(json))
+                            {
+                                Shell.Print(
+                                    new
+                                    {
+                                        ok = true,
+                                        hash = config.Hash,
+                                        peakBytes = plan?.PeakBytes,
+                                        problems = Shell.Clean(problems),
+                                        config = JsonNode.Parse(Secrets.Redact(config.Json)),
+                                    }
+                                );
+                                return 0;
+                            }
+                            foreach (var problem in problems)
+                                Shell.Tell($"{problem}");
+                            Console.Out.WriteLine(
+                                $"{config.File} is in order"
+                                    + $"{(plan is null ? "" : $": {LedgerTable.Size(plan.PeakBytes)}, {plan.Rung}")}."
+                            );
+                            return 0;
+                        }
+                    )
+                )
+        );
         return check;
     }
 
-    private static (IReadOnlyList<Problem> Problems, MemoryPlan? Plan) Look(LoadedConfig config, string? card, double? budget, bool offline, CancellationToken stop)
+    private static (IReadOnlyList<Problem> Problems, MemoryPlan? Plan) Look(
+        LoadedConfig config,
+        string? card,
+        double? budget,
+        bool offline,
+        CancellationToken stop
+    )
     {
         Snapshot model;
         using (var limited = CancellationTokenSource.CreateLinkedTokenSource(stop))
@@ -62,12 +134,32 @@ internal static class ConfigCheck
             limited.CancelAfter(patience);
             try
             {
-                model = PullCommand.FetchText(ModelSource.Parse(config.Config.Model.Source, config.Folder), config.Config.Model.Revision, offline, limited.Token);
+                model = PullCommand.FetchText(
+                    ModelSource.Parse(config.Config.Model.Source, config.Folder),
+                    config.Config.Model.Revision,
+                    offline,
+                    limited.Token
+                );
             }
             catch (Exception e) when (e is UserFault or OperationCanceledException && !stop.IsCancellationRequested)
             {
-                var why = e is UserFault fault ? $"{fault.Message} {fault.Found}".TrimEnd() : $"no answer within {patience.TotalSeconds:N0} s";
-                return ([RunConfigFile.At(config, "model.source", $"could not be inspected; data and memory checks were skipped: {why}", "MEMOPT0009") with { Warning = true }], null);
+                var why = e is UserFault fault
+                    ? $"{fault.Message} {fault.Found}".TrimEnd()
+                    : $"no answer within {patience.TotalSeconds:N0} s";
+                return (
+                    [
+                        RunConfigFile.At(
+                            config,
+                            "model.source",
+                            $"could not be inspected; data and memory checks were skipped: {why}",
+                            "MEMOPT0009"
+                        ) with
+                        {
+                            Warning = true,
+                        },
+                    ],
+                    null
+                );
             }
         }
         ModelSpec spec;
@@ -77,7 +169,10 @@ internal static class ConfigCheck
         }
         catch (UserFault fault)
         {
-            return ([RunConfigFile.At(config, "model.source", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0009")], null);
+            return (
+                [RunConfigFile.At(config, "model.source", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0009")],
+                null
+            );
         }
         try
         {
@@ -85,7 +180,12 @@ internal static class ConfigCheck
         }
         catch (UserFault fault)
         {
-            var whole = RunConfigFile.At(config, "adapter.from", $"{fault.Message} {fault.Found}".TrimEnd(), "MEMOPT0005");
+            var whole = RunConfigFile.At(
+                config,
+                "adapter.from",
+                $"{fault.Message} {fault.Found}".TrimEnd(),
+                "MEMOPT0005"
+            );
             return ([.. fault.Problems.DefaultIfEmpty(whole)], null);
         }
         catch (TrackingException fault)
@@ -93,7 +193,13 @@ internal static class ConfigCheck
             var why = $"could not be inspected; data and memory checks were skipped: {fault.Message}";
             return ([RunConfigFile.At(config, "adapter.from", why, "MEMOPT0009") with { Warning = true }], null);
         }
-        var problems = Dataset.Sample(config, new ChatEncoder(model.Folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec), stop: stop), Sampled).ToList();
+        var problems = Dataset
+            .Sample(
+                config,
+                new ChatEncoder(model.Folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec), stop: stop),
+                Sampled
+            )
+            .ToList();
         var (device, where) = Device(config, card, budget);
         if (device is null)
             return (problems, null);
@@ -101,8 +207,24 @@ internal static class ConfigCheck
         var plan = MemoryPlan.For(config.Config, spec, device, length);
         if (!plan.Fits)
         {
-            var fault = PlanCommand.Fault(plan, Strategies.Of(config.Config, spec, device, length, 1), device, where, length);
-            problems.Add(RunConfigFile.At(config, "model.source", $"{fault.Message} {fault.Found}; {fault.Next}", "MEMOPT0010") with { Warning = budget is null });
+            var fault = PlanCommand.Fault(
+                plan,
+                Strategies.Of(config.Config, spec, device, length, 1),
+                device,
+                where,
+                length
+            );
+            problems.Add(
+                RunConfigFile.At(
+                    config,
+                    "model.source",
+                    $"{fault.Message} {fault.Found}; {fault.Next}",
+                    "MEMOPT0010"
+                ) with
+                {
+                    Warning = budget is null,
+                }
+            );
         }
         return (problems, plan);
     }
@@ -114,7 +236,16 @@ internal static class ConfigCheck
         var device = gpu is not null ? PlanDevice.Of(gpu, config.Config.Model.Dtype) : null;
         if ((budget ?? (gpu is null ? config.Config.Memory.BudgetGiB : null)) is not { } gib)
             return (device, gpu?.Name ?? "");
-        return ((device ?? new("cuda", 0, config.Config.Model.Dtype == DType.Float32 ? 4 : 2) { FusedAttention = config.Config.Model.Dtype != DType.Float32 }).Within(gib), $"a budget of {gib} GiB");
+        return (
+            (
+                device
+                ?? new("cuda", 0, config.Config.Model.Dtype == DType.Float32 ? 4 : 2)
+                {
+                    FusedAttention = config.Config.Model.Dtype != DType.Float32,
+                }
+            ).Within(gib),
+            $"a budget of {gib} GiB"
+        );
     }
 
     private static void Write(string path, string text)

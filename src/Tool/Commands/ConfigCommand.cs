@@ -8,22 +8,47 @@ internal static class ConfigCommand
 {
     public static Command Create()
     {
-        var schema = new Command("schema", "Print the JSON Schema of memopt.json: every setting with type, default, unit and cost.\n\nExample:\n  dotnet memopt config schema > memopt.schema.json");
+        var schema = new Command(
+            "schema",
+            "Print the JSON Schema of memopt.json: every setting with type, default, unit and cost.\n\nExample:\n"
+                + "  dotnet memopt config schema > memopt.schema.json"
+        );
         schema.SetAction(_ => Console.Out.Write(RunConfigSchema.Generate()));
-        return new Command("config", "Describe and check configs.\n\nExample:\n  dotnet memopt config check memopt.json") { schema, ConfigCheck.Create(), Inputs() };
+        return new Command(
+            "config",
+            "Describe and check configs.\n\nExample:\n  dotnet memopt config check memopt.json"
+        )
+        {
+            schema,
+            ConfigCheck.Create(),
+            Inputs(),
+        };
     }
 
-    public static Argument<string> FileArgument() => new("config") { Description = "The config file.", DefaultValueFactory = _ => CurrentProject.Config };
+    public static Argument<string> FileArgument() =>
+        new("config") { Description = "The config file.", DefaultValueFactory = _ => CurrentProject.Config };
 
     private static Command Inputs()
     {
         var file = FileArgument();
-        var inputs = new Command("inputs", "List what a fine-tune depends on, with the sha256 of each.\n\nExample:\n  dotnet memopt config inputs memopt.json") { file };
-        inputs.SetAction(parsed => Shell.Guard(false, () =>
+        var inputs = new Command(
+            "inputs",
+            "List what a fine-tune depends on, with the sha256 of each.\n\nExample:\n  dotnet memopt config "
+                + "inputs memopt.json"
+        )
         {
-            Console.Out.Write(BuildInputs.Content(RunConfigFile.Read(parsed.GetValue(file)!, [])));
-            return 0;
-        }));
+            file,
+        };
+        inputs.SetAction(parsed =>
+            Shell.Guard(
+                false,
+                () =>
+                {
+                    Console.Out.Write(BuildInputs.Content(RunConfigFile.Read(parsed.GetValue(file)!, [])));
+                    return 0;
+                }
+            )
+        );
         return inputs;
     }
 }

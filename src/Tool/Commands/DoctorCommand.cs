@@ -13,56 +13,105 @@ internal static class DoctorCommand
     public static Command Create()
     {
         var (requested, json) = (Shell.BackendOption(), Shell.JsonOption());
-        var command = new Command("doctor", "Show which libtorch, devices and versions were found, which was chosen, and why.\n\nExample:\n  dotnet memopt doctor") { requested, json };
-        command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
+        var command = new Command(
+            "doctor",
+            "Show which libtorch, devices and versions were found, which was chosen, and why.\n\nExample:\n  "
+                + "dotnet memopt doctor"
+        )
         {
-            Backend? backend = null;
-            UserFault? fault = null;
-            IReadOnlyList<BackendCandidate> candidates;
-            try
-            {
-                backend = Backend.Load(parsed.GetValue(requested), ProcessEnvironment.BackendEnvironment());
-                candidates = backend.Candidates;
-            }
-            catch (UserFault e)
-            {
-                fault = e;
-                candidates = Backend.Search(parsed.GetValue(requested), ProcessEnvironment.BackendEnvironment());
-            }
-            var facts = new Dictionary<string, string>
-            {
-                ["memopt"] = Shell.Version,
-                ["dotnet"] = RuntimeInformation.FrameworkDescription,
-                ["system"] = $"{RuntimeInformation.OSDescription}, {RuntimeInformation.ProcessArchitecture}, {Environment.ProcessorCount} threads",
-                ["host memory"] = $"{HostMemory.FreeBytes() / 1073741824.0:F1} GiB free",
-                ["GPU"] = Cuda.DeviceName() is { } card ? $"{card}, compute capability {Cuda.Capability() / 10.0:F1}, {(Cuda.TotalBytes() ?? 0) / 1073741824.0:F1} GiB, driver for CUDA {Cuda.DriverVersion() / 1000}.{Cuda.DriverVersion() % 1000 / 10}" : "none (no CUDA driver answered)",
-                ["kernels"] = Kernels(backend),
-                ["libtorch"] = backend is null ? "not usable" : $"{backend.Kind} {backend.Version ?? "of unknown version"} in {backend.Folder}",
-            };
-            if (backend is { Patched: true })
-                facts["libstdc++"] = "older than TorchSharp was built with: its library is loaded from a private copy in which the need for GLIBCXX_3.4.32, which nothing in it uses, is marked weak";
-            if (parsed.GetValue(json))
-            {
-                Shell.Print(new { ok = backend is not null, facts, candidates, warnings = backend?.Warnings ?? [], fault = fault?.Message, found = fault?.Found, next = fault?.Next });
-                return backend is null ? 1 : 0;
-            }
-            var grid = new Grid().AddColumn().AddColumn();
-            foreach (var (name, value) in facts)
-                grid.AddRow(name, Markup.Escape(value));
-            Shell.Output.Write(grid);
-            var table = new FittedTable("--json").AddColumn("looked in").AddColumn("folder", breaks: true).AddColumn("").AddColumn("why", breaks: true);
-            foreach (var candidate in candidates)
-                table.AddRow(candidate.Source, Markup.Escape(candidate.Folder ?? "–"), candidate.Chosen ? "[green]chosen[/]" : "", Markup.Escape(candidate.Why));
-            Shell.Output.Write(table);
-            foreach (var warning in backend?.Warnings ?? [])
-                Shell.Output.MarkupLineInterpolated($"[yellow]warning:[/] {warning}");
-            return fault is null ? 0 : throw fault;
-        }));
+            requested,
+            json,
+        };
+        command.SetAction(parsed =>
+            Shell.Guard(
+                parsed.GetValue(json),
+                () =>
+                {
+                    Backend? backend = null;
+                    UserFault? fault = null;
+                    IReadOnlyList<BackendCandidate> candidates;
+                    try
+                    {
+                        backend = Backend.Load(parsed.GetValue(requested), ProcessEnvironment.BackendEnvironment());
+                        candidates = backend.Candidates;
+                    }
+                    catch (UserFault e)
+                    {
+                        fault = e;
+                        candidates = Backend.Search(
+                            parsed.GetValue(requested),
+                            ProcessEnvironment.BackendEnvironment()
+                        );
+                    }
+                    var facts = new Dictionary<string, string>
+                    {
+                        ["memopt"] = Shell.Version,
+                        ["dotnet"] = RuntimeInformation.FrameworkDescription,
+                        ["system"] =
+                            $"{RuntimeInformation.OSDescription}, {RuntimeInformation.ProcessArchitecture}, "
+                            + $"{Environment.ProcessorCount} threads",
+                        ["host memory"] = $"{HostMemory.FreeBytes() / 1073741824.0:F1} GiB free",
+                        ["GPU"] = Cuda.DeviceName() is { } card
+                            ? $"{card}, compute capability {Cuda.Capability() / 10.0:F1}, "
+                                + $"{(Cuda.TotalBytes() ?? 0) / 1073741824.0:F1} GiB, driver for CUDA "
+                                + $"{Cuda.DriverVersion() / 1000}.{Cuda.DriverVersion() % 1000 / 10}"
+                            : "none (no CUDA driver answered)",
+                        ["kernels"] = Kernels(backend),
+                        ["libtorch"] = backend is null
+                            ? "not usable"
+                            : $"{backend.Kind} {backend.Version ?? "of unknown version"} in {backend.Folder}",
+                    };
+                    if (backend is { Patched: true })
+                        facts["libstdc++"] =
+                            "older than TorchSharp was built with: its library is loaded from a private copy in "
+                            + "which the need for GLIBCXX_3.4.32, which nothing in it uses, is marked weak";
+                    if (parsed.GetValue(json))
+                    {
+                        Shell.Print(
+                            new
+                            {
+                                ok = backend is not null,
+                                facts,
+                                candidates,
+                                warnings = backend?.Warnings ?? [],
+                                fault = fault?.Message,
+                                found = fault?.Found,
+                                next = fault?.Next,
+                            }
+                        );
+                        return backend is null ? 1 : 0;
+                    }
+                    var grid = new Grid().AddColumn().AddColumn();
+                    foreach (var (name, value) in facts)
+                        grid.AddRow(name, Markup.Escape(value));
+                    Shell.Output.Write(grid);
+                    var table = new FittedTable("--json")
+                        .AddColumn("looked in")
+                        .AddColumn("folder", breaks: true)
+                        .AddColumn("")
+                        .AddColumn("why", breaks: true);
+                    foreach (var candidate in candidates)
+                        table.AddRow(
+                            candidate.Source,
+                            Markup.Escape(candidate.Folder ?? "–"),
+                            candidate.Chosen ? "[green]chosen[/]" : "",
+                            Markup.Escape(candidate.Why)
+                        );
+                    Shell.Output.Write(table);
+                    foreach (var warning in backend?.Warnings ?? [])
+                        Shell.Output.MarkupLineInterpolated($"[yellow]warning:[/] {warning}");
+                    return fault is null ? 0 : throw fault;
+                }
+            )
+        );
         return command;
     }
 
     /// <summary>Whether the tool's own kernels will run, and on what.</summary>
-    private static string Kernels(Backend? backend) => backend?.Kind != "cuda" ? "none (they need a GPU)"
-        : Backend.Compiler is { } compiler ? $"compiled for sm_{Cuda.Capability()} on first use by NVRTC {compiler.Version} ({compiler.File})"
-        : "libtorch's own: no NVRTC that knows this card was found beside it, so training is slower and takes more memory";
+    private static string Kernels(Backend? backend) =>
+        backend?.Kind != "cuda" ? "none (they need a GPU)"
+        : Backend.Compiler is { } compiler
+            ? $"compiled for sm_{Cuda.Capability()} on first use by NVRTC {compiler.Version} ({compiler.File})"
+        : "libtorch's own: no NVRTC that knows this card was found beside it, so training is slower and takes "
+            + "more memory";
 }

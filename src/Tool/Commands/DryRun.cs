@@ -7,7 +7,8 @@ using Spectre.Console;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary><c>run --dry-run</c>: all of a run up to its plan, without the weights and without libtorch: every row is read, nothing is trained or recorded.</summary>
+/// <summary><c>run --dry-run</c>: all of a run up to its plan, without the weights and without libtorch: every row is
+/// read, nothing is trained or recorded.</summary>
 internal static class DryRun
 {
     /// <summary>Shows what would be trained; a fault where a run would have one before its first step.</summary>
@@ -26,7 +27,10 @@ internal static class DryRun
         var text = new ChatEncoder(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec));
         Dataset? Read(DataRole role)
         {
-            var reports = new DataReports(note => watcher.Stage("data", note), (done, total) => watcher.Progress("tokenizing, MiB", done >> 20, total >> 20));
+            var reports = new DataReports(
+                note => watcher.Stage("data", note),
+                (done, total) => watcher.Progress("tokenizing, MiB", done >> 20, total >> 20)
+            );
             var data = Dataset.Load(config, text, role, reports, stop);
             data?.EnsureVocabulary(spec.VocabSize);
             return data;
@@ -36,32 +40,41 @@ internal static class DryRun
         var length = Batches.Padded(config.Config.Data.Packing ? config.Config.Data.MaxLength : rows.Longest);
         var plan = MemoryPlan.For(config.Config, spec, device, length, eval is null ? 0 : Batches.Padded(eval.Longest));
         var steps = new Batches(rows.Rows, config.Config.Data, config.Config.Train, plan.Rung.MicroBatch).TotalSteps;
-        var fault = plan.Fits ? null : PlanCommand.Fault(plan, Strategies.Of(config.Config, spec, device, length, 1), device, where, length);
+        var fault = plan.Fits
+            ? null
+            : PlanCommand.Fault(plan, Strategies.Of(config.Config, spec, device, length, 1), device, where, length);
         if (json && fault is null)
         {
-            Shell.Print(new
-            {
-                steps,
-                rows = rows.Rows.Count,
-                tokens = rows.Tokens,
-                trained = rows.TargetCount,
-                longest = rows.Longest,
-                evalRows = eval?.Rows.Count ?? 0,
-                peakBytes = plan.PeakBytes,
-                hostBytes = plan.HostBytes,
-                microBatch = plan.Rung.MicroBatch,
-                chosen = plan.Rung.ToString(),
-                output = ProjectPaths.Output(config.File),
-            });
+            Shell.Print(
+                new
+                {
+                    steps,
+                    rows = rows.Rows.Count,
+                    tokens = rows.Tokens,
+                    trained = rows.TargetCount,
+                    longest = rows.Longest,
+                    evalRows = eval?.Rows.Count ?? 0,
+                    peakBytes = plan.PeakBytes,
+                    hostBytes = plan.HostBytes,
+                    microBatch = plan.Rung.MicroBatch,
+                    chosen = plan.Rung.ToString(),
+                    output = ProjectPaths.Output(config.File),
+                }
+            );
         }
         else if (!json)
         {
             var console = Shell.Output;
-            console.WriteLine($"{spec.ModelType}, {spec.Parameters:N0} parameters; {where}, {LedgerTable.Size(device.FreeBytes ?? 0)}");
+            console.WriteLine(
+                $"{spec.ModelType}, {spec.Parameters:N0} parameters; {where}, {LedgerTable.Size(device.FreeBytes ?? 0)}"
+            );
             console.WriteLine($"data: {rows.Summary(config.Config.Data)}");
             if (eval is not null)
                 console.WriteLine($"evaluation data: {eval.Summary(config.Config.Data)}");
-            console.WriteLine($"{steps:N0} steps of {config.Config.Train.BatchSize} sequences; {PlanCommand.Chosen(config.Config, plan)}");
+            console.WriteLine(
+                $"{steps:N0} steps of {config.Config.Train.BatchSize} sequences; "
+                    + $"{PlanCommand.Chosen(config.Config, plan)}"
+            );
             console.Write(LedgerTable.Of(plan.Rows, measured: false));
             console.WriteLine("Nothing was trained.");
         }

@@ -13,34 +13,48 @@ internal static class ExportCommand
         var output = new Option<string>("--out") { Description = "Folder to write.", Required = true };
         var merge = new Option<bool>("--merge") { Description = "Add the adapter into the base model's weights." };
         var json = Shell.JsonOption();
-        var command = new Command("export", "Write an adapter, or a model with the adapter merged in.\n\nExample:\n  dotnet memopt export --merge --model embedded:nano --adapter .memopt/memopt/adapter --out merged") { output, merge, json };
-        model.AddTo(command);
-        command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
+        var command = new Command(
+            "export",
+            "Write an adapter, or a model with the adapter merged in.\n\nExample:\n  dotnet memopt export "
+                + "--merge --model embedded:nano --adapter .memopt/memopt/adapter --out merged"
+        )
         {
-            var (source, target) = (model.Folder(parsed), Path.GetFullPath(parsed.GetValue(output)!));
-            if (model.AdapterFolder(parsed) is null)
-                throw new UserFault("export needs --adapter or --config.", next: "dotnet memopt export --help");
-            if (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any())
-                throw new UserFault($"{target} is not empty.", next: "name a new folder with --out");
-            var (loaded, settings, adapted) = model.Load(parsed);
-            using (loaded)
-            {
-                var staged = target + ".staged";
-                Directory.CreateDirectory(staged);
-                if (parsed.GetValue(merge) || !adapted)
-                    MergedModel.Save(staged, source, loaded);
-                else
-                    AdapterFiles.Save(staged, loaded, settings);
-                if (Directory.Exists(target))
-                    Directory.Delete(target);
-                Directory.Move(staged, target);
-            }
-            if (parsed.GetValue(json))
-                Shell.Print(new { folder = target });
-            else
-                Console.Out.WriteLine(target);
-            return 0;
-        }));
+            output,
+            merge,
+            json,
+        };
+        model.AddTo(command);
+        command.SetAction(parsed =>
+            Shell.Guard(
+                parsed.GetValue(json),
+                () =>
+                {
+                    var (source, target) = (model.Folder(parsed), Path.GetFullPath(parsed.GetValue(output)!));
+                    if (model.AdapterFolder(parsed) is null)
+                        throw new UserFault("export needs --adapter or --config.", next: "dotnet memopt export --help");
+                    if (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any())
+                        throw new UserFault($"{target} is not empty.", next: "name a new folder with --out");
+                    var (loaded, settings, adapted) = model.Load(parsed);
+                    using (loaded)
+                    {
+                        var staged = target + ".staged";
+                        Directory.CreateDirectory(staged);
+                        if (parsed.GetValue(merge) || !adapted)
+                            MergedModel.Save(staged, source, loaded);
+                        else
+                            AdapterFiles.Save(staged, loaded, settings);
+                        if (Directory.Exists(target))
+                            Directory.Delete(target);
+                        Directory.Move(staged, target);
+                    }
+                    if (parsed.GetValue(json))
+                        Shell.Print(new { folder = target });
+                    else
+                        Console.Out.WriteLine(target);
+                    return 0;
+                }
+            )
+        );
         return command;
     }
 }

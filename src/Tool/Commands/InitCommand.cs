@@ -2,27 +2,49 @@ using System.CommandLine;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary><c>init</c>: says how a project is begun. Templates write it, so that a project has one beginning.</summary>
+/// <summary><c>init</c>: says how a project is begun. Templates write it, so that a project has one
+/// beginning.</summary>
 internal static class InitCommand
 {
     public static Command Create()
     {
         var json = Shell.JsonOption();
-        var command = new Command("init", "Say with which commands a project is begun; writes nothing.\n\nExample:\n  dotnet memopt init") { json };
-        command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
+        var command = new Command(
+            "init",
+            "Say with which commands a project is begun; writes nothing.\n\nExample:\n  dotnet memopt init"
+        )
         {
-            (string What, string Command)[] beginnings =
-            [
-                ("the templates, once", "dotnet new install Memopt.Templates"),
-                ("a new project with QLoRA (also memopt-lora, memopt-full, memopt-classifier)", "dotnet new memopt-qlora -n MyTune"),
-                ("a memopt.json in this folder", "dotnet new memopt-config"),
-            ];
-            if (parsed.GetValue(json))
-                Shell.Print(beginnings.Select(beginning => new { what = beginning.What, command = beginning.Command }));
-            else
-                Console.Out.WriteLine(string.Join('\n', beginnings.Select(beginning => $"# {beginning.What}\n{beginning.Command}")));
-            return 0;
-        }));
+            json,
+        };
+        command.SetAction(parsed =>
+            Shell.Guard(
+                parsed.GetValue(json),
+                () =>
+                {
+                    (string What, string Command)[] beginnings =
+                    [
+                        ("the templates, once", "dotnet new install Memopt.Templates"),
+                        (
+                            "a new project with QLoRA (also memopt-lora, memopt-full, memopt-classifier)",
+                            "dotnet new memopt-qlora -n MyTune"
+                        ),
+                        ("a memopt.json in this folder", "dotnet new memopt-config"),
+                    ];
+                    if (parsed.GetValue(json))
+                        Shell.Print(
+                            beginnings.Select(beginning => new { what = beginning.What, command = beginning.Command })
+                        );
+                    else
+                        Console.Out.WriteLine(
+                            string.Join(
+                                '\n',
+                                beginnings.Select(beginning => $"# {beginning.What}\n{beginning.Command}")
+                            )
+                        );
+                    return 0;
+                }
+            )
+        );
         return command;
     }
 }

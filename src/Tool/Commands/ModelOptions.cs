@@ -12,24 +12,42 @@ namespace Memopt.Tool.Commands;
 /// <summary>The options by which eval, infer and export name a model and what is laid over it.</summary>
 internal sealed class ModelOptions
 {
-    private string? folder, adapterFolder;
+    private string? folder,
+        adapterFolder;
     private LoadedConfig? trained;
 
-    public Option<string?> Config { get; } = new("--config") { Description = "A config that was trained: its model and its adapter, in place of --model and --adapter." };
-    public Option<string> Model { get; } = new("--model") { Description = "Model folder, embedded:nano, or a model to download: org/name, modelscope:org/name, https://…, az://…", DefaultValueFactory = _ => ModelHub.Nano };
-    public Option<string?> Revision { get; } = new("--revision") { Description = "Branch, tag or commit of a downloaded model." };
+    public Option<string?> Config { get; } =
+        new("--config")
+        {
+            Description = "A config that was trained: its model and its adapter, in place of --model and --adapter.",
+        };
+    public Option<string> Model { get; } =
+        new("--model")
+        {
+            Description =
+                "Model folder, embedded:nano, or a model to download: org/name, modelscope:org/name, https://…, az://…",
+            DefaultValueFactory = _ => ModelHub.Nano,
+        };
+    public Option<string?> Revision { get; } =
+        new("--revision") { Description = "Branch, tag or commit of a downloaded model." };
     public Option<bool> Offline { get; } = Shell.OfflineOption();
-    public Option<string?> Adapter { get; } = new("--adapter") { Description = "Adapter folder in PEFT's layout, or a registered adapter: NAME, NAME@best, NAME@3." };
-    public Option<string?> Quantize { get; } = new("--quantize")
-    {
-        Description = "Keep the base in 4 bits, nf4 or fp4, or none; as the adapter was trained when left out.",
-        CompletionSources = { "nf4", "fp4", "none" },
-    };
-    public Option<string?> Dtype { get; } = new("--dtype")
-    {
-        Description = "Compute type: auto, float32 or bfloat16; as the adapter was trained when left out.",
-        CompletionSources = { "auto", "float32", "bfloat16" },
-    };
+    public Option<string?> Adapter { get; } =
+        new("--adapter")
+        {
+            Description = "Adapter folder in PEFT's layout, or a registered adapter: NAME, NAME@best, NAME@3.",
+        };
+    public Option<string?> Quantize { get; } =
+        new("--quantize")
+        {
+            Description = "Keep the base in 4 bits, nf4 or fp4, or none; as the adapter was trained when left out.",
+            CompletionSources = { "nf4", "fp4", "none" },
+        };
+    public Option<string?> Dtype { get; } =
+        new("--dtype")
+        {
+            Description = "Compute type: auto, float32 or bfloat16; as the adapter was trained when left out.",
+            CompletionSources = { "auto", "float32", "bfloat16" },
+        };
     public Option<string?> Backend { get; } = Shell.BackendOption();
 
     public void AddTo(Command command)
@@ -39,31 +57,54 @@ internal sealed class ModelOptions
     }
 
     /// <summary>The model's folder; brings it here first when it is elsewhere.</summary>
-    public string Folder(ParseResult parsed, CancellationToken stop = default) => folder ??= Full(parsed) ? AdapterFolder(parsed)! : Trained(parsed) is { } config
-        ? PullCommand.Fetch(ModelSource.Parse(config.Config.Model.Source, config.Folder), config.Config.Model.Revision, parsed.GetValue(Offline), stop).Folder
-        : PullCommand.Fetch(ModelSource.Parse(parsed.GetValue(Model)!, Directory.GetCurrentDirectory()), parsed.GetValue(Revision), parsed.GetValue(Offline), stop).Folder;
+    public string Folder(ParseResult parsed, CancellationToken stop = default) =>
+        folder ??=
+            Full(parsed) ? AdapterFolder(parsed)!
+            : Trained(parsed) is { } config
+                ? PullCommand
+                    .Fetch(
+                        ModelSource.Parse(config.Config.Model.Source, config.Folder),
+                        config.Config.Model.Revision,
+                        parsed.GetValue(Offline),
+                        stop
+                    )
+                    .Folder
+            : PullCommand
+                .Fetch(
+                    ModelSource.Parse(parsed.GetValue(Model)!, Directory.GetCurrentDirectory()),
+                    parsed.GetValue(Revision),
+                    parsed.GetValue(Offline),
+                    stop
+                )
+                .Folder;
 
     /// <summary>The model as it is named.</summary>
     public string Source(ParseResult parsed) => Trained(parsed)?.Config.Model.Source ?? parsed.GetValue(Model)!;
 
-    /// <summary>The adapter's folder, or null when none is named; brings a registered one here first. Of a full fine-tune it holds the model.</summary>
-    public string? AdapterFolder(ParseResult parsed) => adapterFolder ??= Trained(parsed) is { } config ? CurrentProject.Result(config.File)
-        : parsed.GetValue(Adapter) is { } named ? CurrentProject.Adapter(named, parsed.GetValue(Offline)) : null;
+    /// <summary>The adapter's folder, or null when none is named; brings a registered one here first. Of a full
+    /// fine-tune it holds the model.</summary>
+    public string? AdapterFolder(ParseResult parsed) =>
+        adapterFolder ??=
+            Trained(parsed) is { } config ? CurrentProject.Result(config.File)
+            : parsed.GetValue(Adapter) is { } named ? CurrentProject.Adapter(named, parsed.GetValue(Offline))
+            : null;
 
     private bool Full(ParseResult parsed) => Trained(parsed)?.Config.Adapter.Kind == AdapterKind.None;
 
     /// <summary>The config that was trained, or null when none is named.</summary>
-    public LoadedConfig? Trained(ParseResult parsed) => trained ??= parsed.GetValue(Config) is { } file ? RunConfigFile.Read(file, [], checkFiles: false) : null;
+    public LoadedConfig? Trained(ParseResult parsed) =>
+        trained ??= parsed.GetValue(Config) is { } file ? RunConfigFile.Read(file, [], checkFiles: false) : null;
 
-    /// <summary>
-    /// Loads the model and its adapter. The base is kept as it was when the adapter was trained, which a config says, or else the
-    /// adapter itself, unless --quantize and --dtype say otherwise. Gives the settings that the adapter was trained under.
+    /// <summary>Loads the model and its adapter. The base is kept as it was when the adapter was trained, which a
+    /// config says, or else the adapter itself, unless --quantize and --dtype say otherwise. Gives the settings that
+    /// the adapter was trained under.
     /// </summary>
     public (Decoder Model, RunConfig Settings, bool Adapted) Load(ParseResult parsed)
     {
         var folder = Folder(parsed);
         var spec = ModelSpec.Read(folder);
-        var adapter = !Full(parsed) && AdapterFolder(parsed) is { } named ? PeftAdapter.Read(named, spec) : null;    // before all that takes long
+        // before all that takes long
+        var adapter = !Full(parsed) && AdapterFolder(parsed) is { } named ? PeftAdapter.Read(named, spec) : null;
         var trained = Trained(parsed) is { } config ? BaseForm.Of(config.Config) : adapter?.Form;
         var quantize = parsed.GetValue(Quantize);
         var code = quantize is null or "none" ? (QuantType?)null : Choice<QuantType>("--quantize", quantize, "none");
@@ -75,17 +116,26 @@ internal sealed class ModelOptions
             watcher.Stage("adapter", note);
         if (form.Quantized && code is null)
             watcher.Stage("base", $"{form}, as the adapter was trained; --quantize none keeps it unquantized");
-        var settings = new RunConfig { Adapter = adapter?.Config ?? new(), Model = new() { Source = Source(parsed) } };
-        var model = Trainer.Recipes.FineTuneRecipe.LoadModel(folder, spec, form.Into(settings), Trainer.Recipes.FineTuneRecipe.ComputeType(form.Dtype, backend), backend.Device,
-            (done, total) => watcher.Progress("loading", done, total));
+        var settings = new RunConfig
+        {
+            Adapter = adapter?.Config ?? new(),
+            Model = new() { Source = Source(parsed) },
+        };
+        var model = Trainer.Recipes.FineTuneRecipe.LoadModel(
+            folder,
+            spec,
+            form.Into(settings),
+            Trainer.Recipes.FineTuneRecipe.ComputeType(form.Dtype, backend),
+            backend.Device,
+            (done, total) => watcher.Progress("loading", done, total)
+        );
         if (adapter is not null)
             AdapterFiles.Load(adapter.Folder, model, dropout: 0);
         return (model, (trained ?? form).Into(settings), adapter is not null);
     }
 
-    /// <summary>
-    /// Rows that the training of a config evaluated at once, so that an evaluation by it adds up in the same order; null when that
-    /// is not known.
+    /// <summary>Rows that the training of a config evaluated at once, so that an evaluation by it adds up in the same
+    /// order; null when that is not known.
     /// </summary>
     public int? MicroBatch(ParseResult parsed)
     {
@@ -95,8 +145,13 @@ internal sealed class ModelOptions
         return new CheckpointFolder(checkpoints, config.Config.Checkpoint.Keep).Said()?.MicroBatch;
     }
 
-    private static T Choice<T>(string option, string value, params string[] also) where T : struct, Enum =>
-        RunConfigFile.Names(typeof(T)).GetValueOrDefault(value.ToLowerInvariant()) is T found ? found
-        : throw new UserFault($"{option} \"{value}\" is not known.", found: value,
-            next: $"use one of {string.Join(", ", also.Concat(Enum.GetNames<T>())).ToLowerInvariant()}");
+    private static T Choice<T>(string option, string value, params string[] also)
+        where T : struct, Enum =>
+        RunConfigFile.Names(typeof(T)).GetValueOrDefault(value.ToLowerInvariant()) is T found
+            ? found
+            : throw new UserFault(
+                $"{option} \"{value}\" is not known.",
+                found: value,
+                next: $"use one of {string.Join(", ", also.Concat(Enum.GetNames<T>())).ToLowerInvariant()}"
+            );
 }

@@ -11,38 +11,97 @@ internal static class PullCommand
 {
     public static Command Create()
     {
-        var source = new Argument<string>("source") { Description = "org/name, modelscope:org/name, https://host/folder or az://account/container/path; hf:org/name is a data set." };
-        var revision = new Option<string?>("--revision") { Description = "Branch, tag or commit; the main branch when left out." };
-        var (offline, json) = (Shell.OfflineOption(), Shell.JsonOption());
-        var command = new Command("pull", "Download a model: only config, tokenizer and safetensors, checked, resumed where an earlier download was cut off.\n\nExample:\n  dotnet memopt pull Qwen/Qwen2.5-0.5B\n  /home/me/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B/snapshots/060db6…") { source, revision, offline, json };
-        command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
+        var source = new Argument<string>("source")
         {
-            var watch = Stopwatch.StartNew();
-            var (name, at) = (parsed.GetValue(source)!, parsed.GetValue(revision));
-            var model = name.StartsWith(DataSource.HubPrefix, StringComparison.Ordinal) ? Fetch(HubDataSet.Parse(name) is var set && at is not null ? set with { Revision = at } : set, parsed.GetValue(offline), stop)
-                : Fetch(ModelSource.Parse(name, Directory.GetCurrentDirectory()), at, parsed.GetValue(offline), stop);
-            if (parsed.GetValue(json))
-                Shell.Print(new { source = model.Source, commit = model.Commit, folder = model.Folder, files = model.Files, fetchedBytes = model.FetchedBytes, resumedBytes = model.ResumedBytes, seconds = watch.Elapsed.TotalSeconds });
-            else
-                Console.Out.WriteLine(model.Folder);
-            return 0;
-        })));
+            Description =
+                "org/name, modelscope:org/name, https://host/folder or az://account/container/path; hf:org/name "
+                + "is a data set.",
+        };
+        var revision = new Option<string?>("--revision")
+        {
+            Description = "Branch, tag or commit; the main branch when left out.",
+        };
+        var (offline, json) = (Shell.OfflineOption(), Shell.JsonOption());
+        var command = new Command(
+            "pull",
+            "Download a model: only config, tokenizer and safetensors, checked, resumed where an earlier "
+                + "download was cut off.\n\nExample:\n  dotnet memopt pull Qwen/Qwen2.5-0.5B\n  "
+                + "/home/me/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B/snapshots/060db6…"
+        )
+        {
+            source,
+            revision,
+            offline,
+            json,
+        };
+        command.SetAction(
+            (parsed, stop) =>
+                Task.FromResult(
+                    Shell.Guard(
+                        parsed.GetValue(json),
+                        () =>
+                        {
+                            var watch = Stopwatch.StartNew();
+                            var (name, at) = (parsed.GetValue(source)!, parsed.GetValue(revision));
+                            var model = name.StartsWith(DataSource.HubPrefix, StringComparison.Ordinal)
+                                ? Fetch(
+                                    HubDataSet.Parse(name) is var set && at is not null
+                                        ? set with
+                                        {
+                                            Revision = at,
+                                        }
+                                        : set,
+                                    parsed.GetValue(offline),
+                                    stop
+                                )
+                                : Fetch(
+                                    ModelSource.Parse(name, Directory.GetCurrentDirectory()),
+                                    at,
+                                    parsed.GetValue(offline),
+                                    stop
+                                );
+                            if (parsed.GetValue(json))
+                                Shell.Print(
+                                    new
+                                    {
+                                        source = model.Source,
+                                        commit = model.Commit,
+                                        folder = model.Folder,
+                                        files = model.Files,
+                                        fetchedBytes = model.FetchedBytes,
+                                        resumedBytes = model.ResumedBytes,
+                                        seconds = watch.Elapsed.TotalSeconds,
+                                    }
+                                );
+                            else
+                                Console.Out.WriteLine(model.Folder);
+                            return 0;
+                        }
+                    )
+                )
+        );
         return command;
     }
 
     /// <summary>The model, brought here with progress on standard error when it is not here yet.</summary>
-    public static Snapshot Fetch(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Model(source, revision, stop);
+    public static Snapshot Fetch(ModelSource source, string? revision, bool offline, CancellationToken stop) =>
+        Supplies(offline).Model(source, revision, stop);
 
     /// <summary>A model's config, tokenizer and template without its weights.</summary>
-    public static Snapshot FetchText(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Text(source, revision, stop);
+    public static Snapshot FetchText(ModelSource source, string? revision, bool offline, CancellationToken stop) =>
+        Supplies(offline).Text(source, revision, stop);
 
     /// <summary>A model's config alone.</summary>
-    public static Snapshot FetchConfig(ModelSource source, string? revision, bool offline, CancellationToken stop) => Supplies(offline).Config(source, revision, stop);
+    public static Snapshot FetchConfig(ModelSource source, string? revision, bool offline, CancellationToken stop) =>
+        Supplies(offline).Config(source, revision, stop);
 
     /// <summary>The config with the data sets that its rows come from, brought here like a model.</summary>
-    public static LoadedConfig FetchData(LoadedConfig config, bool offline, CancellationToken stop) => Supplies(offline).Data(config, stop);
+    public static LoadedConfig FetchData(LoadedConfig config, bool offline, CancellationToken stop) =>
+        Supplies(offline).Data(config, stop);
 
-    private static Snapshot Fetch(HubDataSet source, bool offline, CancellationToken stop) => Supplies(offline).Data(source, stop);
+    private static Snapshot Fetch(HubDataSet source, bool offline, CancellationToken stop) =>
+        Supplies(offline).Data(source, stop);
 
-    private static InputFetcher Supplies(bool offline) => new(ProcessEnvironment.HubSettings(offline), () => new PullProgress());
+    private static InputFetcher Supplies(bool offline) =>
+        new(ProcessEnvironment.HubSettings(offline), () => new PullProgress());
 }

@@ -9,41 +9,102 @@ using Spectre.Console;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary><c>sweep</c>: trains each combination of a sweep file as <c>run</c> would, one after another, and names the best.</summary>
+/// <summary><c>sweep</c>: trains each combination of a sweep file as <c>run</c> would, one after another, and names the
+/// best.</summary>
 internal static class SweepCommand
 {
     /// <summary>What became of a combination.</summary>
-    private sealed record Child(int Number, string? RunId, string Status, double? Value, int? Steps, IReadOnlyDictionary<string, JsonNode?> Parameters, string Folder, string? Reason, bool UpToDate, string? EvalData);
+    private sealed record Child(
+        int Number,
+        string? RunId,
+        string Status,
+        double? Value,
+        int? Steps,
+        IReadOnlyDictionary<string, JsonNode?> Parameters,
+        string Folder,
+        string? Reason,
+        bool UpToDate,
+        string? EvalData
+    );
 
     public static Command Create()
     {
         var file = new Argument<string>("file") { Description = "The sweep file." };
         var dry = new Option<bool>("--dry-run") { Description = "List the combinations and train none." };
-        var fromStart = new Option<bool>("--from-start") { Description = "Train combinations again that are trained already." };
-        var (backend, offline, json) = (Shell.BackendOption(), Shell.OfflineOption(), Shell.JsonOption());
-        var command = new Command("sweep", "Train combinations of settings, each a run of its own, and name the best; goes on where it was stopped or killed.\n\nExample:\n  dotnet memopt sweep rates.json\n  best: 3  train.learningRate=2e-4  adapter.rank=16  eval_loss 0.0913") { file, dry, fromStart, backend, offline, json };
-        command.SetAction((parsed, stop) => Task.FromResult(Shell.Guard(parsed.GetValue(json), () =>
+        var fromStart = new Option<bool>("--from-start")
         {
-            var sweep = RunConfigFile.ReadSweep(parsed.GetValue(file)!);
-            return parsed.GetValue(dry) ? List(sweep, parsed.GetValue(json))
-                : Run(sweep, parsed.GetValue(fromStart), parsed.GetValue(backend), parsed.GetValue(offline), parsed.GetValue(json), stop);
-        })));
+            Description = "Train combinations again that are trained already.",
+        };
+        var (backend, offline, json) = (Shell.BackendOption(), Shell.OfflineOption(), Shell.JsonOption());
+        var command = new Command(
+            "sweep",
+            "Train combinations of settings, each a run of its own, and name the best; goes on where it was "
+                + "stopped or killed.\n\nExample:\n  dotnet memopt sweep rates.json\n  best: 3  "
+                + "train.learningRate=2e-4  adapter.rank=16  eval_loss 0.0913"
+        )
+        {
+            file,
+            dry,
+            fromStart,
+            backend,
+            offline,
+            json,
+        };
+        command.SetAction(
+            (parsed, stop) =>
+                Task.FromResult(
+                    Shell.Guard(
+                        parsed.GetValue(json),
+                        () =>
+                        {
+                            var sweep = RunConfigFile.ReadSweep(parsed.GetValue(file)!);
+                            return parsed.GetValue(dry)
+                                ? List(sweep, parsed.GetValue(json))
+                                : Run(
+                                    sweep,
+                                    parsed.GetValue(fromStart),
+                                    parsed.GetValue(backend),
+                                    parsed.GetValue(offline),
+                                    parsed.GetValue(json),
+                                    stop
+                                );
+                        }
+                    )
+                )
+        );
         return command;
     }
 
     private static int List(LoadedSweep sweep, bool json)
     {
         if (json)
-            Shell.Print(new { name = sweep.Name, combinations = sweep.Combinations.Select(one => new { number = one.Number, parameters = Parameters(one) }) });
+            Shell.Print(
+                new
+                {
+                    name = sweep.Name,
+                    combinations = sweep.Combinations.Select(one => new
+                    {
+                        number = one.Number,
+                        parameters = Parameters(one),
+                    }),
+                }
+            );
         else
         {
             foreach (var combination in sweep.Combinations)
-                Shell.Output.WriteLine($"{combination.Number,4}  {combination}");
+                Shell.Output.WriteLine($"{combination.Number.ToString().PadLeft(4)}  {combination}");
         }
         return 0;
     }
 
-    private static int Run(LoadedSweep sweep, bool fromStart, string? backend, bool offline, bool json, CancellationToken stop)
+    private static int Run(
+        LoadedSweep sweep,
+        bool fromStart,
+        string? backend,
+        bool offline,
+        bool json,
+        CancellationToken stop
+    )
     {
         var watcher = new ConsoleObserver();
         var (config, total) = (sweep.Base, sweep.Combinations.Count);
@@ -51,15 +112,20 @@ internal static class SweepCommand
         using var one = RunLauncher.AcquireLock(folder, watcher, stop);
         using var store = ProjectPaths.Store(config);
         var id = Kept(Path.Combine(folder, "run-id"), RunLauncher.NewId());
-        using var record = store.BeginBestEffort(new RunStart
-        {
-            Id = id,
-            Experiment = config.Config.Tracking.Experiment,
-            Started = DateTimeOffset.UtcNow,
-            Config = sweep.Json,
-            Tags = new Dictionary<string, string>(config.Config.Tracking.Tags) { ["kind"] = "sweep" },
-            TotalSteps = total,
-        }, 0, fault => watcher.Stage("tracking", fault), Path.Combine(folder, "unrecorded"));
+        using var record = store.BeginBestEffort(
+            new RunStart
+            {
+                Id = id,
+                Experiment = config.Config.Tracking.Experiment,
+                Started = DateTimeOffset.UtcNow,
+                Config = sweep.Json,
+                Tags = new Dictionary<string, string>(config.Config.Tracking.Tags) { ["kind"] = "sweep" },
+                TotalSteps = total,
+            },
+            0,
+            fault => watcher.Stage("tracking", fault),
+            Path.Combine(folder, "unrecorded")
+        );
 
         var children = new List<Child>();
         foreach (var combination in sweep.Combinations)
@@ -72,9 +138,21 @@ internal static class SweepCommand
                 break;
             children.Add(child);
             if (child.Value is { } value)
-                record.Append(new MetricRow(child.Number, new Dictionary<string, double> { [$"sweep/{sweep.Sweep.Metric}"] = value }));
+                record.Append(
+                    new MetricRow(
+                        child.Number,
+                        new Dictionary<string, double> { [$"sweep/{sweep.Sweep.Metric}"] = value }
+                    )
+                );
             if (child.Reason is { } reason)
-                record.Append(new RunEvent(DateTimeOffset.UtcNow, child.Number, "failed", $"{combination.Number} ({combination}): {reason}"));
+                record.Append(
+                    new RunEvent(
+                        DateTimeOffset.UtcNow,
+                        child.Number,
+                        "failed",
+                        $"{combination.Number} ({combination}): {reason}"
+                    )
+                );
         }
 
         var (stopped, failed) = (children.Count < total, children.Count(child => child.Reason is not null));
@@ -87,18 +165,55 @@ internal static class SweepCommand
             left = uploads is null ? [] : ProjectPaths.Finish(uploads, config, watcher, stop);
 
         record.Tag("best", best?.RunId);
-        var status = stopped ? RunStatus.Stopped : failed == total ? RunStatus.Failed : RunStatus.Finished;
-        record.End(new Outcome(status, stopped ? "stopped on request" : failed > 0 ? $"{failed} of {total} failed" : null) { Ended = DateTimeOffset.UtcNow });
+        var status =
+            stopped ? RunStatus.Stopped
+            : failed == total ? RunStatus.Failed
+            : RunStatus.Finished;
+        record.End(
+            new Outcome(
+                status,
+                stopped ? "stopped on request"
+                    : failed > 0 ? $"{failed} of {total} failed"
+                    : null
+            )
+            {
+                Ended = DateTimeOffset.UtcNow,
+            }
+        );
         if (json)
-            Shell.Print(new { runId = id, name = sweep.Name, metric = sweep.Sweep.Metric, goal = sweep.Sweep.Goal, total, stopped, best, children, notUploaded = RunCommand.Unsent(left) });
+            Shell.Print(
+                new
+                {
+                    runId = id,
+                    name = sweep.Name,
+                    metric = sweep.Sweep.Metric,
+                    goal = sweep.Sweep.Goal,
+                    total,
+                    stopped,
+                    best,
+                    children,
+                    notUploaded = RunCommand.Unsent(left),
+                }
+            );
         else
             Show(sweep, children, best);
         if (stopped)
-            watcher.Stage("stopped", $"{children.Count} of {total} are done; go on with: dotnet memopt sweep {sweep.File}");
-        return stopped ? 130 : failed > 0 ? 1 : 0;
+            watcher.Stage(
+                "stopped",
+                $"{children.Count} of {total} are done; go on with: dotnet memopt sweep {sweep.File}"
+            );
+        return stopped ? 130
+            : failed > 0 ? 1
+            : 0;
 
         LoadedConfig Settings(Combination combination) =>
-            RunConfigFile.Read(config.File, [.. combination.Settings.Select(setting => $"{setting.Key}={setting.Value}"), $"tracking.tags.sweep=\"{sweep.Name}\""]);
+            RunConfigFile.Read(
+                config.File,
+                [
+                    .. combination.Settings.Select(setting => $"{setting.Key}={setting.Value}"),
+                    $"tracking.tags.sweep=\"{sweep.Name}\"",
+                ]
+            );
 
         // Null when it was asked to stop.
         Child? Train(Combination combination)
@@ -108,22 +223,51 @@ internal static class SweepCommand
             var (known, checkpoints) = (Path.Combine(own, "combination"), Path.Combine(own, "checkpoints"));
             if (!File.Exists(known) || File.ReadAllText(known) != combination.Identity)
             {
-                // Another combination was here before the sweep file or the config changed; its checkpoints are of no use.
+                // Another combination was here before the sweep file or the config changed; its checkpoints are of no
+                // use.
                 if (Directory.Exists(checkpoints))
                     Directory.Delete(checkpoints, recursive: true);
                 File.WriteAllText(known, combination.Identity);
             }
 
-            Child Became(string status, string? runId = null, int? steps = null, string? reason = null, bool upToDate = false)
+            Child Became(
+                string status,
+                string? runId = null,
+                int? steps = null,
+                string? reason = null,
+                bool upToDate = false
+            )
             {
                 var run = runId is null ? null : store.Get(runId);
-                return new(combination.Number, runId, status, run?.Metrics.GetValueOrDefault(sweep.Sweep.Metric)?.Last, steps, Parameters(combination), own, reason, upToDate,
-                    run?.Start.Hashes.GetValueOrDefault("data.eval"));
+                return new(
+                    combination.Number,
+                    runId,
+                    status,
+                    run?.Metrics.GetValueOrDefault(sweep.Sweep.Metric)?.Last,
+                    steps,
+                    Parameters(combination),
+                    own,
+                    reason,
+                    upToDate,
+                    run?.Start.Hashes.GetValueOrDefault("data.eval")
+                );
             }
             try
             {
-                var result = RunCommand.Train(Settings(combination), own, fromStart, backend, offline, new ConsoleObserver(), new RunParent(id, "sweep"), again: null, stop);
-                return result.Status == RunStatus.Finished ? Became("finished", result.RunId, result.Steps, upToDate: result.UpToDate) : null;
+                var result = RunCommand.Train(
+                    Settings(combination),
+                    own,
+                    fromStart,
+                    backend,
+                    offline,
+                    new ConsoleObserver(),
+                    new RunParent(id, "sweep"),
+                    again: null,
+                    stop
+                );
+                return result.Status == RunStatus.Finished
+                    ? Became("finished", result.RunId, result.Steps, upToDate: result.UpToDate)
+                    : null;
             }
             catch (Exception e) when (e is OperationCanceledException || stop.IsCancellationRequested)
             {
@@ -131,22 +275,36 @@ internal static class SweepCommand
             }
             catch (Exception e) when (e is not TrackingException)
             {
-                var reason = Secrets.Redact(e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0]);
+                var reason = Secrets.Redact(
+                    e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0]
+                );
                 watcher.Stage("failed", reason);
                 return Became("failed", reason: reason);
             }
         }
     }
 
-    /// <summary>The best combination; null, and why, when there is none: scores on different evaluation data say nothing about each other.</summary>
+    /// <summary>The best combination; null, and why, when there is none: scores on different evaluation data say
+    /// nothing about each other.</summary>
     private static Child? Best(Sweep sweep, List<Child> children, Action<string> tell, LiteRunStore store)
     {
-        Child Of(IEnumerable<Child> some) => sweep.Goal == SweepGoal.Minimize ? some.MinBy(child => child.Value)! : some.MaxBy(child => child.Value)!;
-        var judged = children.Where(child => child.Value is { } value && !double.IsNaN(value)).GroupBy(child => RegisteredAdapter.ByData(sweep.Metric) ? child.EvalData : null).Select(Of).ToList();
+        Child Of(IEnumerable<Child> some) =>
+            sweep.Goal == SweepGoal.Minimize ? some.MinBy(child => child.Value)! : some.MaxBy(child => child.Value)!;
+        var judged = children
+            .Where(child => child.Value is { } value && !double.IsNaN(value))
+            .GroupBy(child => RegisteredAdapter.ByData(sweep.Metric) ? child.EvalData : null)
+            .Select(Of)
+            .ToList();
         if (judged.Count > 1)
-            tell($"none: combinations were judged on {judged.Count} different sets of evaluation data; the best on each: {string.Join(", ", judged.Select(child => child.Number))}");
+            tell(
+                $"none: combinations were judged on {judged.Count} different sets of evaluation data; the best on "
+                    + $"each: {string.Join(", ", judged.Select(child => child.Number))}"
+            );
         else if (judged.Count == 0 && children.Find(child => child.RunId is not null) is { } trained)
-            tell($"none: no combination has {sweep.Metric} as a number; runs have {string.Join(", ", store.Get(trained.RunId!)!.Metrics.Keys.Order(StringComparer.Ordinal))}");
+            tell(
+                $"none: no combination has {sweep.Metric} as a number; runs have "
+                    + $"{string.Join(", ", store.Get(trained.RunId!)!.Metrics.Keys.Order(StringComparer.Ordinal))}"
+            );
         return judged.Count == 1 ? judged[0] : null;
     }
 
@@ -155,21 +313,40 @@ internal static class SweepCommand
         var table = new FittedTable("--json").AddColumn("#", right: true);
         foreach (var parameter in sweep.Sweep.Parameters.List)
             table.AddColumn(Markup.Escape(parameter.Setting), rank: 4);
-        table.AddColumn(Markup.Escape(sweep.Sweep.Metric), right: true, rank: 0).AddColumn("status", rank: 3).AddColumn("run", rank: 2).AddColumn("note", breaks: true, rank: 1);
+        table
+            .AddColumn(Markup.Escape(sweep.Sweep.Metric), right: true, rank: 0)
+            .AddColumn("status", rank: 3)
+            .AddColumn("run", rank: 2)
+            .AddColumn("note", breaks: true, rank: 1);
         foreach (var child in children)
         {
-            table.AddRow([$"{child.Number}", .. sweep.Combinations[child.Number - 1].Settings.Select(setting => Markup.Escape(Secrets.Redact(setting.Key, setting.Value))), RunsCommand.Brief(child.Value),
-                RunsCommand.Spelled(child.Status), child.RunId ?? "–", child == best ? "[green]best[/]" : Markup.Escape(child.Reason ?? "")]);
+            table.AddRow([
+                $"{child.Number}",
+                .. sweep
+                    .Combinations[child.Number - 1]
+                    .Settings.Select(setting => Markup.Escape(Secrets.Redact(setting.Key, setting.Value))),
+                RunsCommand.Brief(child.Value),
+                RunsCommand.Spelled(child.Status),
+                child.RunId ?? "–",
+                child == best ? "[green]best[/]" : Markup.Escape(child.Reason ?? ""),
+            ]);
         }
         Shell.Output.Write(table);
         if (best is not null)
         {
-            Shell.Output.WriteLine($"best: {best.Number}  {sweep.Combinations[best.Number - 1]}  {sweep.Sweep.Metric} {RunsCommand.Brief(best.Value)}");
+            Shell.Output.WriteLine(
+                $"best: {best.Number}  {sweep.Combinations[best.Number - 1]}  {sweep.Sweep.Metric} "
+                    + $"{RunsCommand.Brief(best.Value)}"
+            );
             Shell.Output.WriteLine($"      {Path.Combine(best.Folder, "adapter")}");
         }
     }
 
-    private static Dictionary<string, JsonNode?> Parameters(Combination combination) => combination.Settings.ToDictionary(setting => setting.Key, setting => Secrets.Tells(setting.Key) ? Secrets.Redacted : JsonNode.Parse(Secrets.Redact(setting.Value)));
+    private static Dictionary<string, JsonNode?> Parameters(Combination combination) =>
+        combination.Settings.ToDictionary(
+            setting => setting.Key,
+            setting => Secrets.Tells(setting.Key) ? Secrets.Redacted : JsonNode.Parse(Secrets.Redact(setting.Value))
+        );
 
     /// <summary>What a file holds, written on the first call.</summary>
     private static string Kept(string file, string first)

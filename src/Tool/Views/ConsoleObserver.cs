@@ -5,8 +5,8 @@ using Spectre.Console;
 
 namespace Memopt.Tool.Views;
 
-/// <summary>
-/// Prints what passes in a fine-tune to standard error: a live line on a terminal, plain lines every few seconds when piped. Any thread may tell it of something.
+/// <summary>Prints what passes in a fine-tune to standard error: a live line on a terminal, plain lines every few
+/// seconds when piped. Any thread may tell it of something.
 /// </summary>
 internal sealed class ConsoleObserver : ITrainingObserver
 {
@@ -24,14 +24,14 @@ internal sealed class ConsoleObserver : ITrainingObserver
     {
         using var one = gate.EnterScope();
         Close();
-        console.MarkupLineInterpolated($"[bold]{name,-12}[/] {Secrets.Redact(text)}");
+        console.MarkupLineInterpolated($"[bold]{name.PadRight(12)}[/] {Secrets.Redact(text)}");
     }
 
     public void Progress(string name, long done, long total)
     {
         using var one = gate.EnterScope();
         if (done == total || sinceLine.Elapsed.TotalSeconds >= (Console.IsErrorRedirected ? 5 : 0.2))
-            Line($"{name,-12} {done:N0} / {total:N0}", done == total);
+            Line($"{name.PadRight(12)} {done:N0} / {total:N0}", done == total);
     }
 
     public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured)
@@ -53,12 +53,14 @@ internal sealed class ConsoleObserver : ITrainingObserver
         var last = row.Step == total;
         if (!last && row.Step != first && sinceLine.Elapsed.TotalSeconds < (Console.IsErrorRedirected ? 5 : 0.2))
             return;
-        var left = row.Step == first ? "" : $", {TimeSpan.FromSeconds(training.Elapsed.TotalSeconds / (row.Step - first) * (total - row.Step)):hh\\:mm\\:ss} left";
+        var seconds = training.Elapsed.TotalSeconds / (row.Step - first) * (total - row.Step);
+        var left = row.Step == first ? "" : $", {TimeSpan.FromSeconds(seconds):hh\\:mm\\:ss} left";
         Line(StepLine(row, total) + left, last);
     }
 
     public static string StepLine(StepRow row, int total) =>
-        $"step {row.Step} / {total}  loss {row.Loss:F4}  lr {row.LearningRate:G3}  norm {row.GradNorm:F3}  {row.TokensPerSecond:N0} tokens/s  {row.MemoryBytes / 1048576.0:N0} MiB";
+        $"step {row.Step} / {total}  loss {row.Loss:F4}  lr {row.LearningRate:G3}  norm {row.GradNorm:F3}  "
+        + $"{row.TokensPerSecond:N0} tokens/s  {row.MemoryBytes / 1048576.0:N0} MiB";
 
     private void Line(string text, bool last)
     {
@@ -69,7 +71,9 @@ internal sealed class ConsoleObserver : ITrainingObserver
             return;
         }
         var width = Math.Max(0, Console.WindowWidth - 1);
-        console.Profile.Out.Writer.Write("\r" + TerminalText.Visible(text).ReplaceLineEndings(" ").PadRight(width)[..width]);
+        console.Profile.Out.Writer.Write(
+            "\r" + TerminalText.Visible(text).ReplaceLineEndings(" ").PadRight(width)[..width]
+        );
         open = true;
         if (last)
             Close();

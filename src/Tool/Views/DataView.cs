@@ -17,7 +17,19 @@ internal sealed record LengthBin(int From, int To, int Rows);
 internal sealed record PackingView(int Sequences, double Filled);
 
 /// <summary>What training will see of its data.</summary>
-internal sealed record DataView(int Count, long Tokens, long Trained, long Truncated, long Dropped, long Split, long Rejected, int Longest, IReadOnlyList<LengthBin> Lengths, PackingView Packing, IReadOnlyList<RowView> Rows)
+internal sealed record DataView(
+    int Count,
+    long Tokens,
+    long Trained,
+    long Truncated,
+    long Dropped,
+    long Split,
+    long Rejected,
+    int Longest,
+    IReadOnlyList<LengthBin> Lengths,
+    PackingView Packing,
+    IReadOnlyList<RowView> Rows
+)
 {
     private const int Bins = 12;
 
@@ -29,10 +41,33 @@ internal sealed record DataView(int Count, long Tokens, long Trained, long Trunc
         foreach (var length in data.Lengths)
             bins[(length - shortest) / width]++;
         // One sequence a step: the steps of an epoch are its sequences.
-        var packed = new Batches(data.Rows, config.Data with { Packing = true }, new TrainConfig { BatchSize = 1, Epochs = 1 }, 1);
-        return new(data.Rows.Count, data.Tokens, data.TargetCount, data.Counts.Truncated, data.Counts.Dropped, data.Counts.Split, data.Counts.Rejected, data.Longest,
-            [.. bins.Select((count, bin) => new LengthBin(shortest + bin * width, shortest + (bin + 1) * width - 1, count)).Where(bin => bin.From <= data.Longest)],
-            new(packed.TotalSteps, packed.EpochTokens / ((double)packed.TotalSteps * config.Data.MaxLength)), [.. data.Rows.Take(rows).Select(row => RowView.Of(row, model))]);
+        var packed = new Batches(
+            data.Rows,
+            config.Data with
+            {
+                Packing = true,
+            },
+            new TrainConfig { BatchSize = 1, Epochs = 1 },
+            1
+        );
+        return new(
+            data.Rows.Count,
+            data.Tokens,
+            data.TargetCount,
+            data.Counts.Truncated,
+            data.Counts.Dropped,
+            data.Counts.Split,
+            data.Counts.Rejected,
+            data.Longest,
+            [
+                .. bins.Select(
+                        (count, bin) => new LengthBin(shortest + bin * width, shortest + (bin + 1) * width - 1, count)
+                    )
+                    .Where(bin => bin.From <= data.Longest),
+            ],
+            new(packed.TotalSteps, packed.EpochTokens / ((double)packed.TotalSteps * config.Data.MaxLength)),
+            [.. data.Rows.Take(rows).Select(row => RowView.Of(row, model))]
+        );
     }
 
     public void Write(IAnsiConsole console, string summary)
@@ -40,29 +75,47 @@ internal sealed record DataView(int Count, long Tokens, long Trained, long Trunc
         Write(console, Rows, summary);
         var most = Math.Max(1, Lengths.Max(bin => bin.Rows));
         var spans = Lengths.Select(bin => $"{bin.From:N0} – {bin.To:N0}").ToList();
-        var bar = Math.Clamp(console.Profile.Width - 10 - Math.Max(6, spans.Max(span => span.Length)) - Math.Max(4, $"{most:N0}".Length), 1, 40);   // 10: the table's own blanks
-        var table = new FittedTable("--json").AddColumn("tokens", right: true).AddColumn("rows", right: true).AddColumn("");
+        var bar = Math.Clamp(
+            console.Profile.Width - 10 - Math.Max(6, spans.Max(span => span.Length)) - Math.Max(4, $"{most:N0}".Length),
+            1,
+            40
+        ); // 10: the table's own blanks
+        var table = new FittedTable("--json")
+            .AddColumn("tokens", right: true)
+            .AddColumn("rows", right: true)
+            .AddColumn("");
         foreach (var (span, bin) in spans.Zip(Lengths))
             table.AddRow(span, $"{bin.Rows:N0}", new string('█', (int)Math.Ceiling((double)bar * bin.Rows / most)));
         console.Write(table);
-        console.MarkupLineInterpolated($"packed: {Packing.Sequences:N0} sequences, {Packing.Filled:P1} filled; cut {Truncated:N0}, left out {Dropped + Rejected:N0}, split {Split:N0}");
+        console.WriteLine(
+            $"packed: {Packing.Sequences:N0} sequences, {Packing.Filled:P1} filled; cut {Truncated:N0}, left out "
+                + $"{Dropped + Rejected:N0}, split {Split:N0}"
+        );
     }
 
-    /// <summary>
-    /// Rows, the tokens that carry loss in green, or in «» where there are no colours; a new line of the text shows as ⏎, other control characters as their pictures:
-    /// data from elsewhere commands no terminal.
+    /// <summary>Rows, the tokens that carry loss in green, or in «» where there are no colours; a new line of the text
+    /// shows as ⏎, other control characters as their pictures: data from elsewhere commands no terminal.
     /// </summary>
     public static void Write(IAnsiConsole console, IReadOnlyList<RowView> rows, string summary)
     {
-        var colours = console.Profile.Capabilities.Ansi && console.Profile.Capabilities.ColorSystem != ColorSystem.NoColors;
+        var colours =
+            console.Profile.Capabilities.Ansi && console.Profile.Capabilities.ColorSystem != ColorSystem.NoColors;
         foreach (var row in rows)
         {
-            console.MarkupLineInterpolated($"[bold]line {row.Line}[/]{(row.Answer is null ? "" : $", {row.Answer}")}: {row.Tokens.Count:N0} tokens, [green]{row.Tokens.Count(token => token.Trained):N0} trained[/]");
+            var answer = row.Answer is null ? "" : $", {row.Answer}";
+            var trained = row.Tokens.Count(token => token.Trained);
+            console.MarkupLineInterpolated(
+                $"[bold]line {row.Line}[/]{answer}: {row.Tokens.Count:N0} tokens, [green]{trained:N0} trained[/]"
+            );
             var text = new StringBuilder();
             foreach (var stretch in Stretches(row.Tokens))
             {
                 var shown = Markup.Escape(string.Concat(stretch.Text.Select(Shown)));
-                text.Append(!stretch.Trained ? $"[grey]{shown}[/]" : colours ? $"[black on green]{shown}[/]" : $"«{shown}»");
+                text.Append(
+                    !stretch.Trained ? $"[grey]{shown}[/]"
+                    : colours ? $"[black on green]{shown}[/]"
+                    : $"«{shown}»"
+                );
             }
             console.MarkupLine(text.ToString());
             console.WriteLine();
@@ -70,20 +123,22 @@ internal sealed record DataView(int Count, long Tokens, long Trained, long Trunc
         console.MarkupLineInterpolated($"{summary}");
     }
 
-    private static string Shown(char character) => character switch
-    {
-        '\n' => "⏎\n",
-        '\t' => "\t",
-        < ' ' => ((char)('\u2400' + character)).ToString(),
-        '\u007f' => "␡",
-        >= '\u0080' and < '\u00a0' => "\ufffd",
-        _ => character.ToString(),
-    };
+    private static string Shown(char character) =>
+        character switch
+        {
+            '\n' => "⏎\n",
+            '\t' => "\t",
+            < ' ' => ((char)('\u2400' + character)).ToString(),
+            '\u007f' => "␡",
+            >= '\u0080' and < '\u00a0' => "\ufffd",
+            _ => character.ToString(),
+        };
 
     /// <summary>Tokens that follow each other and are alike.</summary>
     private static IEnumerable<(bool Trained, string Text)> Stretches(IReadOnlyList<TokenView> tokens)
     {
-        for (var at = 0; at < tokens.Count;)
+        var at = 0;
+        while (at < tokens.Count)
         {
             var trained = tokens[at].Trained;
             var count = tokens.Skip(at).TakeWhile(token => token.Trained == trained).Count();

@@ -21,13 +21,25 @@ internal static class LedgerTable
         }
         foreach (var place in rows.GroupBy(row => row.Place))
         {
-            List<string> total = ["[bold]total[/]", Markup.Escape(place.Key), $"[bold]{Size(place.Sum(row => row.Bytes))}[/]"];
+            List<string> total =
+            [
+                "[bold]total[/]",
+                Markup.Escape(place.Key),
+                $"[bold]{Size(place.Sum(row => row.Bytes))}[/]",
+            ];
             if (measured)
-                total.Add(place.Any(row => row.Measured is not null) ? $"[bold]{Size(place.Sum(row => row.Measured ?? 0))}[/]" : "–");
+                total.Add(
+                    place.Any(row => row.Measured is not null)
+                        ? $"[bold]{Size(place.Sum(row => row.Measured ?? 0))}[/]"
+                        : "–"
+                );
             table.AddRow([.. total.Append("")]);
         }
         return table;
     }
 
-    public static string Size(long bytes) => bytes >= 1L << 30 ? $"{bytes / 1073741824.0:F2} GiB" : bytes >= 1 << 20 ? $"{bytes / 1048576.0:F1} MiB" : $"{bytes / 1024.0:F1} KiB";
+    public static string Size(long bytes) =>
+        bytes >= 1L << 30 ? $"{bytes / 1073741824.0:F2} GiB"
+        : bytes >= 1 << 20 ? $"{bytes / 1048576.0:F1} MiB"
+        : $"{bytes / 1024.0:F1} KiB";
 }

@@ -6,7 +6,8 @@ using Spectre.Console;
 
 namespace Memopt.Tool.Views;
 
-/// <summary>A download on standard error: a bar for each file on a terminal, a line every few seconds when piped.</summary>
+/// <summary>A download on standard error: a bar for each file on a terminal, a line every few seconds when
+/// piped.</summary>
 internal sealed class PullProgress : IPullWatcher, IDisposable
 {
     private static readonly TimeSpan between = TimeSpan.FromSeconds(5);
@@ -45,7 +46,11 @@ internal sealed class PullProgress : IPullWatcher, IDisposable
         {
             if (!finished.TryAdd(file, true))
                 return;
-            Shell.Progress.WriteLine($"{file,-40} {LedgerTable.Size(size)}{(resumed == size && size > 0 ? ", was here" : resumed > 0 ? $", {LedgerTable.Size(resumed)} of it resumed" : "")}");
+            var before =
+                resumed == size && size > 0 ? ", was here"
+                : resumed > 0 ? $", {LedgerTable.Size(resumed)} of it resumed"
+                : "";
+            Shell.Progress.WriteLine($"{file.PadRight(40)} {LedgerTable.Size(size)}{before}");
             return;
         }
         if (watch.Elapsed - last < between || Interlocked.Exchange(ref writing, 1) == 1)
@@ -67,10 +72,18 @@ internal sealed class PullProgress : IPullWatcher, IDisposable
     {
         last = watch.Elapsed;
         var now = files.Values;
-        var (done, size, resumed) = (now.Sum(file => file.Done), now.Sum(file => file.Size), now.Sum(file => file.Resumed));
+        var (done, size, resumed) = (
+            now.Sum(file => file.Done),
+            now.Sum(file => file.Size),
+            now.Sum(file => file.Resumed)
+        );
         var rate = (done - resumed) / Math.Max(1e-3, watch.Elapsed.TotalSeconds);
         var left = rate > 0 ? $"{TimeSpan.FromSeconds((size - done) / rate):hh\\:mm\\:ss} left" : "no byte yet";
-        Shell.Progress.WriteLine($"{"download",-12} {LedgerTable.Size(done)} / {LedgerTable.Size(size)}  {LedgerTable.Size((long)rate)}/s, {left}{(resumed > 0 ? $", {LedgerTable.Size(resumed)} resumed" : "")}");
+        Shell.Progress.WriteLine(
+            $"download     {LedgerTable.Size(done)} / {LedgerTable.Size(size)}  "
+                + $"{LedgerTable.Size((long)rate)}/s, {left}"
+                + $"{(resumed > 0 ? $", {LedgerTable.Size(resumed)} resumed" : "")}"
+        );
     }
 
     private void Notes()
@@ -79,23 +92,40 @@ internal sealed class PullProgress : IPullWatcher, IDisposable
             Shell.Progress.WriteLine(text);
     }
 
-    private Task BarsAsync() => Shell.Progress.Progress().AutoClear(false).HideCompleted(false)
-        .Columns(new TaskDescriptionColumn { Alignment = Justify.Left }, new ProgressBarColumn(), new PercentageColumn(), new DownloadedColumn(), new TransferSpeedColumn(), new RemainingTimeColumn())
-        .StartAsync(async context =>
-        {
-            var shown = new Dictionary<string, ProgressTask>();
-            do
+    private Task BarsAsync() =>
+        Shell
+            .Progress.Progress()
+            .AutoClear(false)
+            .HideCompleted(false)
+            .Columns(
+                new TaskDescriptionColumn { Alignment = Justify.Left },
+                new ProgressBarColumn(),
+                new PercentageColumn(),
+                new DownloadedColumn(),
+                new TransferSpeedColumn(),
+                new RemainingTimeColumn()
+            )
+            .StartAsync(async context =>
             {
-                await Task.WhenAny(Task.Delay(100, ended.Token)).ConfigureAwait(false);
-                foreach (var (name, (done, size, resumed)) in files)
+                var shown = new Dictionary<string, ProgressTask>();
+                do
                 {
-                    if (!shown.TryGetValue(name, out var bar))
-                        shown[name] = bar = context.AddTask(Markup.Escape(resumed > 0 && resumed < size ? $"{name} ({LedgerTable.Size(resumed)} resumed)" : name), maxValue: Math.Max(1, size));
-                    bar.Value = size == 0 ? 1 : done;
-                }
-                while (notes.TryDequeue(out var text))
-                    Shell.Progress.WriteLine(text);
-            }
-            while (!ended.IsCancellationRequested);
-        });
+                    await Task.WhenAny(Task.Delay(100, ended.Token)).ConfigureAwait(false);
+                    foreach (var (name, (done, size, resumed)) in files)
+                    {
+                        if (!shown.TryGetValue(name, out var bar))
+                            shown[name] = bar = context.AddTask(
+                                Markup.Escape(
+                                    resumed > 0 && resumed < size
+                                        ? $"{name} ({LedgerTable.Size(resumed)} resumed)"
+                                        : name
+                                ),
+                                maxValue: Math.Max(1, size)
+                            );
+                        bar.Value = size == 0 ? 1 : done;
+                    }
+                    while (notes.TryDequeue(out var text))
+                        Shell.Progress.WriteLine(text);
+                } while (!ended.IsCancellationRequested);
+            });
 }

@@ -23,7 +23,11 @@ internal sealed record RowView(int Line, string? Answer, IReadOnlyList<TokenView
         }
         // A character of several tokens shows at the last of them.
         var stream = tokenizer is null ? null : new TokenStream(tokenizer, skipSpecial: false);
-        var tokens = row.Ids.Select((id, at) => new TokenView(id, stream?.Add(id) ?? $"{id} ", at > 0 && row.Labels[at] != Row.NoLoss)).ToList();
+        var tokens = row
+            .Ids.Select(
+                (id, at) => new TokenView(id, stream?.Add(id) ?? $"{id} ", at > 0 && row.Labels[at] != Row.NoLoss)
+            )
+            .ToList();
         if (stream?.End() is { Length: > 0 } rest)
             tokens[^1] = tokens[^1] with { Text = tokens[^1].Text + rest };
         return new(row.Line, answer, tokens);

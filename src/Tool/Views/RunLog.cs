@@ -6,9 +6,8 @@ using Spectre.Console;
 
 namespace Memopt.Tool.Views;
 
-/// <summary>
-/// Keeps what a training prints in the log of its run, each line with its time (UTC) and without secrets; steps as when piped, one every few seconds. A log that
-/// cannot be written ends nothing.
+/// <summary>Keeps what a training prints in the log of its run, each line with its time (UTC) and without secrets;
+/// steps as when piped, one every few seconds. A log that cannot be written ends nothing.
 /// </summary>
 internal sealed class RunLog(ITrainingObserver shown, LiteRunStore store) : ITrainingObserver, IDisposable
 {
@@ -31,24 +30,30 @@ internal sealed class RunLog(ITrainingObserver shown, LiteRunStore store) : ITra
     public void Stage(string name, string text)
     {
         shown.Stage(name, text);
-        Line($"{name,-12} {text}");
+        Line($"{name.PadRight(12)} {text}");
     }
 
     public void Progress(string name, long done, long total)
     {
         shown.Progress(name, done, total);
         if (done == total || sinceLine.Elapsed.TotalSeconds >= 5)
-            Line($"{name,-12} {done:N0} / {total:N0}");
+            Line($"{name.PadRight(12)} {done:N0} / {total:N0}");
     }
 
     public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured)
     {
         shown.Ledger(rows, measured);
         using var text = new StringWriter();
-        var console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(text), Ansi = AnsiSupport.No });
+        var console = AnsiConsole.Create(
+            new AnsiConsoleSettings { Out = new AnsiConsoleOutput(text), Ansi = AnsiSupport.No }
+        );
         console.Profile.Width = 160;
         console.Write(LedgerTable.Of(rows, measured));
-        foreach (var line in text.ToString().Split('\n', StringSplitOptions.RemoveEmptyEntries).Where(line => !string.IsNullOrWhiteSpace(line)))
+        foreach (
+            var line in text.ToString()
+                .Split('\n', StringSplitOptions.RemoveEmptyEntries)
+                .Where(line => !string.IsNullOrWhiteSpace(line))
+        )
             Line(line.TrimEnd());
     }
 

@@ -19,7 +19,10 @@ internal static class Attributes
         ["step"] = Number(run => run.Metrics.Count == 0 ? 0 : run.Metrics.Values.Max(metric => metric.LastStep)),
         ["total_steps"] = Number(run => run.TotalSteps),
         ["experiment_id"] = new(OperandKind.Loose, subject => subject.ExperimentId(subject.Run.Experiment)),
-        ["artifact_uri"] = new(OperandKind.Text, subject => Run.ArtifactUri(subject.ExperimentId(subject.Run.Experiment), subject.Run.Id)),
+        ["artifact_uri"] = new(
+            OperandKind.Text,
+            subject => Run.ArtifactUri(subject.ExperimentId(subject.Run.Experiment), subject.Run.Id)
+        ),
     };
 
     private static readonly Dictionary<string, string> aliases = new(StringComparer.OrdinalIgnoreCase)
@@ -48,5 +51,6 @@ internal static class Attributes
 
     private static Operand Text(Func<RunRecord, string?> read) => new(OperandKind.Text, subject => read(subject.Run));
 
-    private static Operand Number(Func<RunRecord, double?> read) => new(OperandKind.Number, subject => read(subject.Run));
+    private static Operand Number(Func<RunRecord, double?> read) =>
+        new(OperandKind.Number, subject => read(subject.Run));
 }

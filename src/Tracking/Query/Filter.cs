@@ -13,20 +13,46 @@ internal sealed record Filter(Func<FilterTarget, bool> Matches, IReadOnlyList<Fi
     /// <summary>One key of an order.</summary>
     public sealed record Key(Operand Operand, bool Descending);
 
-    /// <summary>Where a run stands in the order: the keys' values, then newest first, then by id. As text it asks for the page after.</summary>
+    /// <summary>Where a run stands in the order: the keys' values, then newest first, then by id. As text it asks for
+    /// the page after.</summary>
     public sealed record Place(object?[] Keys, long Started, string Id)
     {
-        public override string ToString() => Convert.ToBase64String(JsonSerializer.SerializeToUtf8Bytes(new Written(
-            [.. Keys.Select(key => key is double number ? "n" + number.ToString("R", CultureInfo.InvariantCulture) : key is string text ? "t" + text : null)], Started, Id)));
+        public override string ToString() =>
+            Convert.ToBase64String(
+                JsonSerializer.SerializeToUtf8Bytes(
+                    new Written(
+                        [
+                            .. Keys.Select(key =>
+                                key is double number ? "n" + number.ToString("R", CultureInfo.InvariantCulture)
+                                : key is string text ? "t" + text
+                                : null
+                            ),
+                        ],
+                        Started,
+                        Id
+                    )
+                )
+            );
 
         public static Place Parse(string text)
         {
             try
             {
                 var written = JsonSerializer.Deserialize<Written>(Convert.FromBase64String(text))!;
-                return new([.. written.Keys.Select(key => key is null ? null : key[0] == 'n' ? double.Parse(key[1..], CultureInfo.InvariantCulture) : (object)key[1..])], written.Started, written.Id);
+                return new(
+                    [
+                        .. written.Keys.Select(key =>
+                            key is null ? null
+                            : key[0] == 'n' ? double.Parse(key[1..], CultureInfo.InvariantCulture)
+                            : (object)key[1..]
+                        ),
+                    ],
+                    written.Started,
+                    written.Id
+                );
             }
-            catch (Exception e) when (e is FormatException or JsonException or NullReferenceException or IndexOutOfRangeException)
+            catch (Exception e)
+                when (e is FormatException or JsonException or NullReferenceException or IndexOutOfRangeException)
             {
                 throw new QueryException(text, 0, "this is not a page that a query gave.");
             }
@@ -39,10 +65,15 @@ internal sealed record Filter(Func<FilterTarget, bool> Matches, IReadOnlyList<Fi
     public Filter Then(IReadOnlyList<string> keys)
     {
         var more = keys.Select(FilterParser.Keys).ToList();
-        return this with { Order = [.. Order, .. more.SelectMany(key => key.Order)], Names = [.. Names, .. more.SelectMany(key => key.Names)] };
+        return this with
+        {
+            Order = [.. Order, .. more.SelectMany(key => key.Order)],
+            Names = [.. Names, .. more.SelectMany(key => key.Names)],
+        };
     }
 
-    public Place Of(FilterTarget subject) => new([.. Order.Select(key => Sortable(key.Operand, subject))], subject.Run.Started, subject.Run.Id);
+    public Place Of(FilterTarget subject) =>
+        new([.. Order.Select(key => Sortable(key.Operand, subject))], subject.Run.Started, subject.Run.Id);
 
     public int Compare(Place a, Place b)
     {
@@ -72,11 +103,16 @@ internal sealed record Filter(Func<FilterTarget, bool> Matches, IReadOnlyList<Fi
         return a.Started != b.Started ? b.Started.CompareTo(a.Started) : string.CompareOrdinal(a.Id, b.Id);
     }
 
-    /// <summary>Parameters and tags that are numbers are ordered as such; an id or a commit is a text, though it may read like one: 26112516e4.</summary>
-    private static object? Sortable(Operand operand, FilterTarget subject) => operand.Read(subject) switch
-    {
-        string text when operand.Kind == OperandKind.Loose && double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) && !double.IsNaN(number) => number,
-        string[] several => several.FirstOrDefault(),
-        var value => value,
-    };
+    /// <summary>Parameters and tags that are numbers are ordered as such; an id or a commit is a text, though it may
+    /// read like one: 26112516e4.</summary>
+    private static object? Sortable(Operand operand, FilterTarget subject) =>
+        operand.Read(subject) switch
+        {
+            string text
+                when operand.Kind == OperandKind.Loose
+                    && double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var number)
+                    && !double.IsNaN(number) => number,
+            string[] several => several.FirstOrDefault(),
+            var value => value,
+        };
 }

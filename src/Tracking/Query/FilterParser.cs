@@ -12,19 +12,23 @@ namespace Memopt.Tracking;
 /// and        = not { "and" not }
 /// not        = "not" not | "(" or ")" | comparison
 /// comparison = operand ( "=" | "==" | "!=" | "&lt;&gt;" | "&lt;" | "&lt;=" | "&gt;" | "&gt;=" ) literal
-///            | operand [ "not" ] ( "like" | "ilike" ) text | operand [ "not" ] "in" "(" literal { "," literal } ")" | operand "is" [ "not" ] ( "null" | "nan" )
-/// operand    = "metrics." name [ "@" step ] | ( "min" | "max" | "mean" | "count" | "last" ) "(" "metrics." name ")"
-///            | "params." name | "tags." name | "hashes." name | "datasets." ( "name" | "digest" | "context" ) | [ "attributes." ] name
-/// name       = letters, digits and _ . / : - as they are; anything between ` or "
-/// literal    = number | 'text' | "text"
+///            | operand [ "not" ] ( "like" | "ilike" ) text | operand [ "not" ] "in" "(" literal { "," literal } ")" |
+///            operand "is" [ "not" ] ( "null" | "nan" ) operand = "metrics." name [ "@" step ] | ( "min" | "max" |
+///            "mean" | "count" | "last" ) "(" "metrics." name ")"
+///            | "params." name | "tags." name | "hashes." name | "datasets." ( "name" | "digest" | "context" ) | [
+///            "attributes." ] name name = letters, digits and _ . / : - as they are; anything between ` or " literal =
+///            number | 'text' | "text"
 /// </code>
-/// A comparison with what a run does not have is false; "not" turns whatever follows it around.
-/// A text is read once, from left to right: the time grows with its length. Whoever asks may be a stranger, so length and depth have limits.
+/// A comparison with what a run does not have is false; "not" turns whatever follows it around. A text is read once,
+/// from left to right: the time grows with its length. Whoever asks may be a stranger, so length and depth have limits.
 /// </summary>
 internal sealed partial class FilterParser
 {
-    /// <summary>Characters of a filter, of a pattern of like, and how deep brackets and "not" may stand in each other.</summary>
-    public const int MostCharacters = 250_000, MostOfPattern = 1_000, MostDepth = 100;
+    /// <summary>Characters of a filter, of a pattern of like, and how deep brackets and "not" may stand in each
+    /// other.</summary>
+    public const int MostCharacters = 250_000,
+        MostOfPattern = 1_000,
+        MostDepth = 100;
 
     private static readonly string[] aggregates = ["min", "max", "mean", "count", "last"];
 
@@ -34,17 +38,24 @@ internal sealed partial class FilterParser
     private readonly string text;
     private readonly CancellationToken stop;
     private readonly HashSet<RecordedName> names = [];
-    private int at, depth;
+    private int at,
+        depth;
 
     private FilterParser(string text, CancellationToken stop = default)
     {
         (this.text, this.stop) = (text, stop);
         if (text.Length > MostCharacters)
-            throw new QueryException(text, MostCharacters, $"a filter has {MostCharacters:N0} characters at most (found {text.Length:N0}).");
+            throw new QueryException(
+                text,
+                MostCharacters,
+                $"a filter has {MostCharacters:N0} characters at most (found {text.Length:N0})."
+            );
     }
 
-    /// <summary>Reads a filter and an order. Throws <see cref="QueryException"/> when it cannot, and when <paramref name="stop"/> is cancelled.</summary>
-    public static Filter Parse(string? text, CancellationToken stop = default) => new FilterParser(text ?? "", stop).Query();
+    /// <summary>Reads a filter and an order. Throws <see cref="QueryException"/> when it cannot, and when
+    /// <paramref name="stop"/> is cancelled.</summary>
+    public static Filter Parse(string? text, CancellationToken stop = default) =>
+        new FilterParser(text ?? "", stop).Query();
 
     /// <summary>Reads one operand: a column.</summary>
     public static Operand Column(string text)
@@ -71,8 +82,7 @@ internal sealed partial class FilterParser
         {
             var operand = Operand();
             keys.Add(new(operand, !Word("asc") && Word("desc")));
-        }
-        while (Symbol(","));
+        } while (Symbol(","));
         return keys;
     }
 
@@ -144,7 +154,9 @@ internal sealed partial class FilterParser
             if (Word("null"))
                 return subject => read(subject) is null or string[] { Length: 0 } ? !not : not;
             if (Word("nan"))
-                return operand.Kind == OperandKind.Number ? subject => read(subject) is double value && double.IsNaN(value) != not : throw Wrong("only a number can be NaN");
+                return operand.Kind == OperandKind.Number
+                    ? subject => read(subject) is double value && double.IsNaN(value) != not
+                    : throw Wrong("only a number can be NaN");
             throw Wrong("expected \"null\" or \"nan\"");
         }
         var negated = Word("not");
@@ -157,8 +169,7 @@ internal sealed partial class FilterParser
             {
                 stop.ThrowIfCancellationRequested();
                 tests.Add(Equal(operand.Kind));
-            }
-            while (Symbol(","));
+            } while (Symbol(","));
             if (!Symbol(")"))
                 throw Wrong("expected \",\" or \")\"");
             return Any(read, value => tests.Exists(test => test(value)) != negated);
@@ -169,10 +180,18 @@ internal sealed partial class FilterParser
             Blank();
             if (operand.Kind is OperandKind.Number or OperandKind.Time)
                 throw Wrong("a number has no pattern");
-            var pattern = Pattern(Text() ?? throw Wrong("expected a pattern in quotes"), insensitive || operand.Kind == OperandKind.Status);
+            var pattern = Pattern(
+                Text() ?? throw Wrong("expected a pattern in quotes"),
+                insensitive || operand.Kind == OperandKind.Status
+            );
             if (operand.Kind == OperandKind.Status)
             {
-                var meant = Enum.GetValues<RunStatus>().Where(status => pattern(Attributes.Spelled(status)) || (killed.Contains(status) && pattern("killed"))).Select(Attributes.Spelled).ToList();
+                var meant = Enum.GetValues<RunStatus>()
+                    .Where(status =>
+                        pattern(Attributes.Spelled(status)) || (killed.Contains(status) && pattern("killed"))
+                    )
+                    .Select(Attributes.Spelled)
+                    .ToList();
                 return Any(read, value => meant.Contains((string)value) != negated);
             }
             return Any(read, value => value is string candidate && pattern(candidate) != negated);
@@ -191,17 +210,33 @@ internal sealed partial class FilterParser
             throw Wrong($"text has no order: \"{sign}\" needs a number", where);
         Blank();
         where = at;
-        var limit = operand.Kind == OperandKind.Time ? Time() : Number() ?? throw Wrong($"expected a number after \"{sign}\"", where);
-        return Any(read, value => Number(value) is { } number && sign switch { "<" => number < limit, "<=" => number <= limit, ">" => number > limit, _ => number >= limit });
+        var limit =
+            operand.Kind == OperandKind.Time
+                ? Time()
+                : Number() ?? throw Wrong($"expected a number after \"{sign}\"", where);
+        return Any(
+            read,
+            value =>
+                Number(value) is { } number
+                && sign switch
+                {
+                    "<" => number < limit,
+                    "<=" => number <= limit,
+                    ">" => number > limit,
+                    _ => number >= limit,
+                }
+        );
     }
 
     /// <summary>Whether a run has such a value; of what has several values, one is enough.</summary>
-    private static Func<FilterTarget, bool> Any(Read read, Predicate<object> test) => subject => read(subject) switch
-    {
-        null => false,
-        string[] several => Array.Exists(several, one => test(one)),
-        var value => test(value),
-    };
+    private static Func<FilterTarget, bool> Any(Read read, Predicate<object> test) =>
+        subject =>
+            read(subject) switch
+            {
+                null => false,
+                string[] several => Array.Exists(several, one => test(one)),
+                var value => test(value),
+            };
 
     /// <summary>Reads a literal and makes the test that a value equals it.</summary>
     private Predicate<object> Equal(OperandKind kind)
@@ -223,7 +258,12 @@ internal sealed partial class FilterParser
             case OperandKind.Loose when Number() is { } loose:
                 return value => Number(value) == loose;
             default:
-                var exact = Text() ?? throw Wrong(kind == OperandKind.Loose ? "expected a number, or text in quotes" : "expected text in quotes", where);
+                var exact =
+                    Text()
+                    ?? throw Wrong(
+                        kind == OperandKind.Loose ? "expected a number, or text in quotes" : "expected text in quotes",
+                        where
+                    );
                 return value => (string)value == exact;
         }
     }
@@ -234,8 +274,18 @@ internal sealed partial class FilterParser
             return [.. killed.Select(Attributes.Spelled)];
         if (text.Equals("scheduled", StringComparison.OrdinalIgnoreCase))
             return [];
-        return Enum.TryParse<RunStatus>(text, ignoreCase: true, out var status) && Enum.IsDefined(status) && !char.IsDigit(text[0]) ? [Attributes.Spelled(status)]
-            : throw Wrong($"no run is \"{text}\"; it can be {string.Join(", ", Enum.GetValues<RunStatus>().Select(Attributes.Spelled))}, or killed for both of stopped and interrupted", where);
+        return
+            Enum.TryParse<RunStatus>(text, ignoreCase: true, out var status)
+            && Enum.IsDefined(status)
+            && !char.IsDigit(text[0])
+            ? [Attributes.Spelled(status)]
+            : throw Wrong(
+                $"no run is \"{text}\"; it can be "
+                    + $"{string.Join(", ", Enum.GetValues<RunStatus>().Select(Attributes.Spelled))}, or killed "
+                    + "for both "
+                    + "of stopped and interrupted",
+                where
+            );
     }
 
     private Operand Operand()
@@ -247,7 +297,10 @@ internal sealed partial class FilterParser
             return Attribute(quoted, start);
         var word = quoted ?? Name(Letters());
         if (word.Length == 0)
-            throw Wrong(at == text.Length ? "expected a name, but the text ends" : "expected a name such as metrics.loss", start);
+            throw Wrong(
+                at == text.Length ? "expected a name, but the text ends" : "expected a name such as metrics.loss",
+                start
+            );
         if (aggregates.Contains(word.ToLowerInvariant()) && Symbol("("))
         {
             Blank();
@@ -258,14 +311,20 @@ internal sealed partial class FilterParser
             var metric = Key("metrics");
             if (!Symbol(")"))
                 throw Wrong("expected \")\"");
-            return new(OperandKind.Number, subject => subject.Run.Metrics.TryGetValue(metric, out var m) ? word.ToLowerInvariant() switch
-            {
-                "min" => m.Min,
-                "max" => m.Max,
-                "mean" => m.Sum / m.Finite,
-                "count" => m.Count,
-                _ => m.Last,
-            } : null);
+            return new(
+                OperandKind.Number,
+                subject =>
+                    subject.Run.Metrics.TryGetValue(metric, out var m)
+                        ? word.ToLowerInvariant() switch
+                        {
+                            "min" => m.Min,
+                            "max" => m.Max,
+                            "mean" => m.Sum / m.Finite,
+                            "count" => m.Count,
+                            _ => m.Last,
+                        }
+                        : null
+            );
         }
         if (!Dot())
             return Attribute(word, start);
@@ -274,11 +333,19 @@ internal sealed partial class FilterParser
             case "metric" or "metrics":
                 var metric = Key("metrics");
                 if (at >= text.Length || text[at] != '@')
-                    return new(OperandKind.Number, subject => subject.Run.Metrics.TryGetValue(metric, out var m) ? m.Last : null);
+                    return new(
+                        OperandKind.Number,
+                        subject => subject.Run.Metrics.TryGetValue(metric, out var m) ? m.Last : null
+                    );
                 at++;
                 var digits = at;
-                var step = long.TryParse(Name(Digits()), out var parsed) ? parsed : throw Wrong("expected a step after \"@\"", digits);
-                return new(OperandKind.Number, subject => subject.Run.Metrics.ContainsKey(metric) ? subject.At(metric, step) : null);
+                var step = long.TryParse(Name(Digits()), out var parsed)
+                    ? parsed
+                    : throw Wrong("expected a step after \"@\"", digits);
+                return new(
+                    OperandKind.Number,
+                    subject => subject.Run.Metrics.ContainsKey(metric) ? subject.At(metric, step) : null
+                );
             case "param" or "params" or "parameter" or "parameters":
                 var param = Key("params");
                 return new(OperandKind.Loose, subject => subject.Run.Params.GetValueOrDefault(param));
@@ -294,7 +361,11 @@ internal sealed partial class FilterParser
                 start = at;
                 return Attribute(Key(), start);
             default:
-                throw Wrong($"there is nothing called {word}; names begin with metrics, params, tags, hashes, datasets or attributes", start);
+                throw Wrong(
+                    $"there is nothing called {word}; names begin with metrics, params, tags, hashes, datasets or "
+                        + "attributes",
+                    start
+                );
         }
     }
 
@@ -310,11 +381,24 @@ internal sealed partial class FilterParser
         };
 
         static Operand Of(Func<DatasetInput, string?> read) =>
-            new(OperandKind.Text, subject => DatasetInput.Of(subject.Run.Params, subject.Run.Hashes, subject.Run.Tags).Select(read).OfType<string>().ToArray());
+            new(
+                OperandKind.Text,
+                subject =>
+                    DatasetInput
+                        .Of(subject.Run.Params, subject.Run.Hashes, subject.Run.Tags)
+                        .Select(read)
+                        .OfType<string>()
+                        .ToArray()
+            );
     }
 
-    private Operand Attribute(string name, int start) => Attributes.Find(name)
-        ?? throw Wrong($"there is no attribute {name}; if it is a metric, write metrics.{name}. Attributes: {string.Join(", ", Attributes.Names)}", start);
+    private Operand Attribute(string name, int start) =>
+        Attributes.Find(name)
+        ?? throw Wrong(
+            $"there is no attribute {name}; if it is a metric, write metrics.{name}. Attributes: "
+                + $"{string.Join(", ", Attributes.Names)}",
+            start
+        );
 
     /// <summary>Reads the name of something that a run may have, and remembers that it was asked for.</summary>
     private string Key(string kind)
@@ -333,14 +417,17 @@ internal sealed partial class FilterParser
         return name.Length > 0 ? name : throw Wrong("expected a name after \".\"", start);
     }
 
-    private static double? Number(object? value) => value switch
-    {
-        double number => number,
-        string text when double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) => number,
-        _ => null,
-    };
+    private static double? Number(object? value) =>
+        value switch
+        {
+            double number => number,
+            string text when double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var number) =>
+                number,
+            _ => null,
+        };
 
-    /// <summary>A time: milliseconds since 1970, as MLflow has it, or a date in quotes, UTC unless it says otherwise.</summary>
+    /// <summary>A time: milliseconds since 1970, as MLflow has it, or a date in quotes, UTC unless it says
+    /// otherwise.</summary>
     private double Time()
     {
         Blank();
@@ -348,7 +435,8 @@ internal sealed partial class FilterParser
         if (Number() is { } milliseconds)
             return milliseconds;
         var date = Text() ?? throw Wrong("expected milliseconds, or a date in quotes", where);
-        return DateTimeOffset.TryParse(date, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal, out var time) ? time.ToUnixTimeMilliseconds()
+        return DateTimeOffset.TryParse(date, CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal, out var time)
+            ? time.ToUnixTimeMilliseconds()
             : throw Wrong($"\"{date}\" is no date; write '2026-11-25' or '2026-11-25 13:00'", where);
     }
 
@@ -392,7 +480,8 @@ internal sealed partial class FilterParser
     {
         Blank();
         var end = at + word.Length;
-        return end <= text.Length && text.AsSpan(at, word.Length).Equals(word, StringComparison.OrdinalIgnoreCase)
+        return end <= text.Length
+            && text.AsSpan(at, word.Length).Equals(word, StringComparison.OrdinalIgnoreCase)
             && (end == text.Length || !(char.IsLetterOrDigit(text[end]) || text[end] is '_' or '.'));
     }
 
@@ -423,7 +512,19 @@ internal sealed partial class FilterParser
 
     private string? Sign()
     {
-        foreach (var (spelled, meant) in new[] { ("==", "="), ("=", "="), ("!=", "!="), ("<>", "!="), ("<=", "<="), ("<", "<"), (">=", ">="), (">", ">") })
+        foreach (
+            var (spelled, meant) in new[]
+            {
+                ("==", "="),
+                ("=", "="),
+                ("!=", "!="),
+                ("<>", "!="),
+                ("<=", "<="),
+                ("<", "<"),
+                (">=", ">="),
+                (">", ">"),
+            }
+        )
         {
             if (Symbol(spelled))
                 return meant;
@@ -476,7 +577,10 @@ internal sealed partial class FilterParser
         at += match.Length;
         if (at < text.Length && (char.IsLetterOrDigit(text[at]) || text[at] is '_' or '.'))
             throw Wrong("a number goes on with what no number has");
-        return match.Value.Contains("inf", StringComparison.OrdinalIgnoreCase) ? match.Value[0] == '-' ? double.NegativeInfinity : double.PositiveInfinity
+        return match.Value.Contains("inf", StringComparison.OrdinalIgnoreCase)
+            ? match.Value[0] == '-'
+                ? double.NegativeInfinity
+                : double.PositiveInfinity
             : double.Parse(match.Value, CultureInfo.InvariantCulture);
     }
 

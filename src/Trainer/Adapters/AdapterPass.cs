@@ -10,7 +10,8 @@ public sealed record ModuleAdapter(int Rank, double Scale, Tensor? A = null, Ten
 /// <summary>Puts LoRA pairs around a model's linears.</summary>
 public static class AdapterPass
 {
-    /// <summary>Attaches fresh adapters as the config says: A uniform in ±1/√in (kaiming with a = √5), B zero.</summary>
+    /// <summary>Attaches fresh adapters as the config says: A uniform in ±1/√in (kaiming with a = √5), B
+    /// zero.</summary>
     public static IReadOnlyList<LoraLinear> Attach(Decoder model, AdapterConfig config, int seed)
     {
         using var generator = new Generator((ulong)seed);
@@ -20,7 +21,12 @@ public static class AdapterPass
     }
 
     /// <summary>Attaches an adapter to every module that <paramref name="choose"/> gives one.</summary>
-    public static IReadOnlyList<LoraLinear> Attach(Decoder model, Func<string, ModuleAdapter?> choose, double dropout, Generator generator)
+    public static IReadOnlyList<LoraLinear> Attach(
+        Decoder model,
+        Func<string, ModuleAdapter?> choose,
+        double dropout,
+        Generator generator
+    )
     {
         using var scope = NewDisposeScope();
         var attached = new List<LoraLinear>();
@@ -30,19 +36,26 @@ public static class AdapterPass
                 continue;
             // Drawn on the host whatever the device, so that a run starts from the same values everywhere.
             var bound = 1 / Math.Sqrt(linear.InFeatures);
-            var a = adapter.A ?? rand([adapter.Rank, linear.InFeatures], float32, generator: generator).mul_(2 * bound).sub_(bound);
+            var a =
+                adapter.A
+                ?? rand([adapter.Rank, linear.InFeatures], float32, generator: generator).mul_(2 * bound).sub_(bound);
             var b = adapter.B ?? zeros([linear.OutFeatures, adapter.Rank], float32);
-            var lora = new LoraLinear(linear,
+            var lora = new LoraLinear(
+                linear,
                 new Parameter(linear.Name + ".lora_A.weight", a.to(float32, model.Device).contiguous()),
                 new Parameter(linear.Name + ".lora_B.weight", b.to(float32, model.Device).contiguous()),
-                adapter.Scale, dropout, attached.Count);
+                adapter.Scale,
+                dropout,
+                attached.Count
+            );
             replace(lora);
             attached.Add(lora);
         }
         return attached;
     }
 
-    /// <summary>The parameters that a run trains: adapters and the biases asked for, or everything without an adapter.</summary>
+    /// <summary>The parameters that a run trains: adapters and the biases asked for, or everything without an
+    /// adapter.</summary>
     public static IReadOnlyList<Parameter> Trained(Decoder model, AdapterKind kind, BiasMode biases)
     {
         if (kind == AdapterKind.None)
@@ -56,7 +69,10 @@ public static class AdapterPass
             _ => [],
         };
         // A's of linears with one input lie together: see LoraGroup.
-        var pairs = model.LinearGroups().Select(group => group.OfType<LoraLinear>().ToList()).SelectMany(group => group.Select(lora => lora.lora_A).Concat(group.Select(lora => lora.lora_B)));
+        var pairs = model
+            .LinearGroups()
+            .Select(group => group.OfType<LoraLinear>().ToList())
+            .SelectMany(group => group.Select(lora => lora.lora_A).Concat(group.Select(lora => lora.lora_B)));
         return [.. pairs, .. extra.OfType<Parameter>()];
     }
 }

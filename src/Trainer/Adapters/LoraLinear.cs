@@ -5,15 +5,22 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Adapters;
 
-/// <summary>A linear plus scale · B A dropout(x), B A of low rank (Hu et al. 2021, arXiv 2106.09685), as PEFT defines it.</summary>
-public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B, double scale, double dropout, int number)
-    : Linear(inner.Name, inner.InFeatures, inner.OutFeatures, inner.bias), IDisposable
+/// <summary>A linear plus scale · B A dropout(x), B A of low rank (Hu et al. 2021, arXiv 2106.09685), as PEFT defines
+/// it.</summary>
+public sealed class LoraLinear(
+    Linear inner,
+    Parameter lora_A,
+    Parameter lora_B,
+    double scale,
+    double dropout,
+    int number
+) : Linear(inner.Name, inner.InFeatures, inner.OutFeatures, inner.bias), IDisposable
 {
     public Linear Inner { get; } = inner;
 
-    public Parameter lora_A { get; } = lora_A;                               // (r, In)
+    public Parameter lora_A { get; } = lora_A; // (r, In)
 
-    public Parameter lora_B { get; } = lora_B;                               // (Out, r)
+    public Parameter lora_B { get; } = lora_B; // (Out, r)
 
     public double Scale { get; } = scale;
 
@@ -24,7 +31,11 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
     public override int? FusableRank => dropout > 0 ? null : Rank;
 
     public override LinearGroup GroupWith(Linear[] siblings) =>
-        dropout == 0 && siblings.Length > 1 && siblings.OfType<LoraLinear>().All(lora => lora.Rank == Rank && lora.Scale == Scale) ? new LoraGroup(siblings) : base.GroupWith(siblings);
+        dropout == 0
+        && siblings.Length > 1
+        && siblings.OfType<LoraLinear>().All(lora => lora.Rank == Rank && lora.Scale == Scale)
+            ? new LoraGroup(siblings)
+            : base.GroupWith(siblings);
 
     public override long WeightBytes => Inner.WeightBytes;
 
@@ -48,14 +59,18 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
         var type = x.dtype;
         var inner = Inner.forward(x, context, mode);
         var y = inner.Output;
-        var keep = dropout > 0 && context.Seed is { } seed ? Dropout.Mask(x.shape, type, x.device, dropout, unchecked(seed * 1_000_003 + number)) : null;   // (N, In)
-        var low = nn.functional.linear(Dropped(x), lora_A.Cast(type));         // (N, r)
+        var keep =
+            dropout > 0 && context.Seed is { } seed
+                ? Dropout.Mask(x.shape, type, x.device, dropout, unchecked(seed * 1_000_003 + number))
+                : null; // (N, In)
+        var low = nn.functional.linear(Dropped(x), lora_A.Cast(type)); // (N, r)
         LowRank? rest = null;
         if (mode.HasFlag(LinearMode.DeferLowRank))
         {
             rest = new LowRank(low, lora_B.Cast(type), Scale);
             if (!lora_B.HasCast(type))
-                rest.Right.MoveToOuterDisposeScope();                         // converted here, since no optimizer keeps a copy: the caller needs it longer
+                // converted here, since no optimizer keeps a copy: the caller needs it longer
+                rest.Right.MoveToOuterDisposeScope();
         }
         if (rest is null)
             y?.addmm_(low, lora_B.Cast(type).t(), 1, (float)Scale);
@@ -67,29 +82,37 @@ public sealed class LoraLinear(Linear inner, Parameter lora_A, Parameter lora_B,
         keep?.MoveToOuterDisposeScope();
         var (again, apart) = (mode.HasFlag(LinearMode.RecomputesInput), mode.HasFlag(LinearMode.DeferLowRankGradient));
         Tensor? dlow = null;
-        return new(y!, (gradient, accumulateInto) =>
-        {
-            using var scope = NewDisposeScope();
-            var dx = inner.Backward!(gradient, accumulateInto);
-            lora_B.Accumulate(gradient, low, Scale);
-            low.Dispose();
-            dlow = gradient.matmul(lora_B.Cast(type));                         // (N, r); Scale is to come
-            if (keep is not null)
-                dx.add_(dlow.matmul(lora_A.Cast(type)).mul_(keep), Scale);
-            else if (!apart)
-                dx.addmm_(dlow, lora_A.Cast(type), 1, (float)Scale);
-            if (again)
-                dlow.DetachFromDisposeScope();
-            else
-                lora_A.Accumulate(dlow, Dropped(x), Scale);
-            return accumulateInto ?? dx.MoveToOuterDisposeScope();
-        }, !again ? null : input =>
-        {
-            using var scope = NewDisposeScope();
-            lora_A.Accumulate(dlow!, Dropped(input), Scale);
-            dlow!.Dispose();
-            inner.WeightGradient?.Invoke(input);
-        }, rest, apart ? () => new LowRank(dlow!, lora_A.Cast(type), Scale) : null);
+        return new(
+            y!,
+            (gradient, accumulateInto) =>
+            {
+                using var scope = NewDisposeScope();
+                var dx = inner.Backward!(gradient, accumulateInto);
+                lora_B.Accumulate(gradient, low, Scale);
+                low.Dispose();
+                dlow = gradient.matmul(lora_B.Cast(type)); // (N, r); Scale is to come
+                if (keep is not null)
+                    dx.add_(dlow.matmul(lora_A.Cast(type)).mul_(keep), Scale);
+                else if (!apart)
+                    dx.addmm_(dlow, lora_A.Cast(type), 1, (float)Scale);
+                if (again)
+                    dlow.DetachFromDisposeScope();
+                else
+                    lora_A.Accumulate(dlow, Dropped(x), Scale);
+                return accumulateInto ?? dx.MoveToOuterDisposeScope();
+            },
+            !again
+                ? null
+                : input =>
+                {
+                    using var scope = NewDisposeScope();
+                    lora_A.Accumulate(dlow!, Dropped(input), Scale);
+                    dlow!.Dispose();
+                    inner.WeightGradient?.Invoke(input);
+                },
+            rest,
+            apart ? () => new LowRank(dlow!, lora_A.Cast(type), Scale) : null
+        );
 
         Tensor Dropped(Tensor input) => keep is null ? input : input * keep;
     }

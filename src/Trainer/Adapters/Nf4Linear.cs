@@ -5,7 +5,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Adapters;
 
-/// <summary>A frozen linear kept in 4 bits. The weight is expanded for a product, forward and back, in room that the model's share.</summary>
+/// <summary>A frozen linear kept in 4 bits. The weight is expanded for a product, forward and back, in room that the
+/// model's share.</summary>
 public sealed class Nf4Linear : Linear, IDisposable
 {
     private readonly Nf4 weight;
@@ -17,7 +18,8 @@ public sealed class Nf4Linear : Linear, IDisposable
     /// <param name="bias">(Out), or none.</param>
     /// <param name="compute">Type the weight is expanded to.</param>
     /// <param name="scratch">Where.</param>
-    public Nf4Linear(string name, Nf4 weight, Parameter? bias, ScalarType compute, Nf4Scratch scratch) : base(name, weight.Shape[1], weight.Shape[0], bias)
+    public Nf4Linear(string name, Nf4 weight, Parameter? bias, ScalarType compute, Nf4Scratch scratch)
+        : base(name, weight.Shape[1], weight.Shape[0], bias)
     {
         (this.weight, this.compute, this.scratch) = (weight, compute, scratch);
         scratch.Attach(weight);
@@ -41,17 +43,24 @@ public sealed class Nf4Linear : Linear, IDisposable
     {
         using var scope = NewDisposeScope();
         var type = x.dtype;
-        var y = mode.HasFlag(LinearMode.SkipOutput) ? null : Product(x.to(compute), scratch.Expand(weight, compute)).to(type).MoveToOuterDisposeScope();
-        return new(y!, !context.NeedsGradient ? null : (gradient, accumulateInto) =>
-        {
-            using var scope = NewDisposeScope();
-            BiasGradient(gradient);
-            var dense = scratch.Expand(weight, compute);
-            if (compute == type)
-                return InputGradient(gradient, dense, accumulateInto);
-            var dx = gradient.to(compute).matmul(dense).to(type);
-            return accumulateInto is null ? dx.MoveToOuterDisposeScope() : accumulateInto.add_(dx);
-        });
+        var y = mode.HasFlag(LinearMode.SkipOutput)
+            ? null
+            : Product(x.to(compute), scratch.Expand(weight, compute)).to(type).MoveToOuterDisposeScope();
+        return new(
+            y!,
+            !context.NeedsGradient
+                ? null
+                : (gradient, accumulateInto) =>
+                {
+                    using var scope = NewDisposeScope();
+                    BiasGradient(gradient);
+                    var dense = scratch.Expand(weight, compute);
+                    if (compute == type)
+                        return InputGradient(gradient, dense, accumulateInto);
+                    var dx = gradient.to(compute).matmul(dense).to(type);
+                    return accumulateInto is null ? dx.MoveToOuterDisposeScope() : accumulateInto.add_(dx);
+                }
+        );
     }
 
     public void Dispose()

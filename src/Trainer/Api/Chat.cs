@@ -28,20 +28,28 @@ public sealed class Chat(params IReadOnlyList<ChatTurn> turns)
     /// <param name="answer">The assistant's.</param>
     /// <param name="system">What comes before both, or null.</param>
     public static Chat Of(string prompt, string answer, string? system = null) =>
-        new([.. system is null ? Array.Empty<ChatTurn>() : [new("system", system)], new("user", prompt), new("assistant", answer)]);
+        new([
+            .. system is null ? Array.Empty<ChatTurn>() : [new("system", system)],
+            new("user", prompt),
+            new("assistant", answer),
+        ]);
 
     /// <summary>The texts of messages.</summary>
-    public static Chat From(IEnumerable<ChatMessage> messages) => new([.. messages.Select(message => new ChatTurn(message.Role.Value, message.Text))]);
+    public static Chat From(IEnumerable<ChatMessage> messages) =>
+        new([.. messages.Select(message => new ChatTurn(message.Role.Value, message.Text))]);
 
     /// <summary>As messages, to ask an <see cref="IChatClient"/> with.</summary>
-    public IReadOnlyList<ChatMessage> ToMessages() => [.. Turns.Select(turn => new ChatMessage(new(turn.Role), turn.Content))];
+    public IReadOnlyList<ChatMessage> ToMessages() =>
+        [.. Turns.Select(turn => new ChatMessage(new(turn.Role), turn.Content))];
 
-    /// <summary>Writes chats as JSON Lines, the form that <c>data.train</c> and <c>data.eval</c> read. The same chats give the same bytes; they are not held in memory.</summary>
+    /// <summary>Writes chats as JSON Lines, the form that <c>data.train</c> and <c>data.eval</c> read. The same chats
+    /// give the same bytes; they are not held in memory.</summary>
     /// <param name="file">Written anew.</param>
     /// <param name="chats">Read once.</param>
     public static void WriteLines(string file, IEnumerable<Chat> chats) => Write(file, chats, default);
 
-    /// <summary>Writes chats into a folder under a name made of their content; a file that is there already is kept as it is.</summary>
+    /// <summary>Writes chats into a folder under a name made of their content; a file that is there already is kept as
+    /// it is.</summary>
     internal static string Keep(string folder, string role, IEnumerable<Chat> chats, CancellationToken stop)
     {
         Directory.CreateDirectory(folder);

@@ -15,11 +15,20 @@ namespace Memopt;
 /// <param name="TokensPerSecond">All tokens computed, padding left out, per second.</param>
 /// <param name="MemoryBytes">Peak bytes of live tensors (device memory on a GPU) up to the step.</param>
 /// <param name="Seconds">Wall time of the step.</param>
-public sealed record StepInfo(int Step, int Total, double Loss, double LearningRate, double GradNorm, double TokensPerSecond, long MemoryBytes, double Seconds);
+public sealed record StepInfo(
+    int Step,
+    int Total,
+    double Loss,
+    double LearningRate,
+    double GradNorm,
+    double TokensPerSecond,
+    long MemoryBytes,
+    double Seconds
+);
 
-/// <summary>
-/// A fine-tune from code: the settings of a config, rows and metrics of the program's own. It trains what <c>dotnet memopt run</c> would from the same config and rows, to the byte,
-/// goes on where it was stopped or killed, does nothing when the same has been trained already, and is recorded in the same store.
+/// <summary>A fine-tune from code: the settings of a config, rows and metrics of the program's own. It trains what
+/// <c>dotnet memopt run</c> would from the same config and rows, to the byte, goes on where it was stopped or killed,
+/// does nothing when the same has been trained already, and is recorded in the same store.
 /// </summary>
 /// <example><code>
 /// var result = await FineTune.Create("memopt.json")
@@ -38,9 +47,11 @@ public sealed class FineTune
     private readonly List<string> settings = [];
     private readonly Dictionary<string, Func<Answer, double>> metrics = [];
     private readonly Watcher watcher = new();
-    private IEnumerable<Chat>? rows, evaluation;
+    private IEnumerable<Chat>? rows,
+        evaluation;
     private string? backend;
-    private bool offline, fromStart;
+    private bool offline,
+        fromStart;
 
     private FineTune(string file, Func<string[], LoadedConfig> read) => (this.file, this.read) = (file, read);
 
@@ -53,7 +64,8 @@ public sealed class FineTune
         return new(file, settings => RunConfigFile.Read(file, settings));
     }
 
-    /// <summary>A fine-tune by settings, as if they were written in <c>NAME.json</c> in the current directory.</summary>
+    /// <summary>A fine-tune by settings, as if they were written in <c>NAME.json</c> in the current
+    /// directory.</summary>
     /// <param name="config">The settings; those left out are at their defaults.</param>
     /// <param name="name">Of the folder in <c>.memopt</c> that checkpoints, rows and result go to.</param>
     public static FineTune Create(RunConfig config, string name = "memopt")
@@ -74,7 +86,8 @@ public sealed class FineTune
         return this;
     }
 
-    /// <summary>Trains on these rows instead of <c>data.train</c>. They are read once, when the training begins, and kept as JSON Lines under their hash in the run's folder.</summary>
+    /// <summary>Trains on these rows instead of <c>data.train</c>. They are read once, when the training begins, and
+    /// kept as JSON Lines under their hash in the run's folder.</summary>
     public FineTune WithData(IEnumerable<Chat> rows)
     {
         ArgumentNullException.ThrowIfNull(rows);
@@ -90,12 +103,13 @@ public sealed class FineTune
         return this;
     }
 
-    /// <summary>
-    /// Judges the model's own answers when it is trained: each answer in the evaluation rows is generated greedily, at most 256 tokens of it, from what is before it, and the mean of what the judge gives
-    /// is recorded in the run as the metric <c>eval_NAME</c>. A run that was trained already keeps the metrics it has.
+    /// <summary>Judges the model's own answers when it is trained: each answer in the evaluation rows is generated
+    /// greedily, at most 256 tokens of it, from what is before it, and the mean of what the judge gives is recorded in
+    /// the run as the metric <c>eval_NAME</c>. A run that was trained already keeps the metrics it has.
     /// </summary>
     /// <param name="name">Of the metric, without <c>eval_</c>.</param>
-    /// <param name="judge">Given the prompt as the model reads it (template and all), the row's answer and the model's; gives a number. Called on the training's thread.</param>
+    /// <param name="judge">Given the prompt as the model reads it (template and all), the row's answer and the model's;
+    /// gives a number. Called on the training's thread.</param>
     public FineTune WithMetric(string name, Func<string, string, string, double> judge)
     {
         ArgumentException.ThrowIfNullOrEmpty(name);
@@ -106,21 +120,24 @@ public sealed class FineTune
         return this;
     }
 
-    /// <summary>Calls back after each step, on the training's thread, which waits. An exception ends the run as failed and comes out of <see cref="RunAsync"/>.</summary>
+    /// <summary>Calls back after each step, on the training's thread, which waits. An exception ends the run as failed
+    /// and comes out of <see cref="RunAsync"/>.</summary>
     public FineTune OnStep(Action<StepInfo> step)
     {
         watcher.Steps += step;
         return this;
     }
 
-    /// <summary>Tells what passes, as stage (model, data, memory, training, …) and text; on the training's thread.</summary>
+    /// <summary>Tells what passes, as stage (model, data, memory, training, …) and text; on the training's
+    /// thread.</summary>
     public FineTune OnProgress(Action<string, string> progress)
     {
         watcher.Stages += progress;
         return this;
     }
 
-    /// <summary>Computes with cpu, cuda, or the libtorch in a folder; without this, with what is found first. The first one loaded stays for the whole process.</summary>
+    /// <summary>Computes with cpu, cuda, or the libtorch in a folder; without this, with what is found first. The first
+    /// one loaded stays for the whole process.</summary>
     public FineTune WithBackend(string backend)
     {
         this.backend = backend;
@@ -142,8 +159,11 @@ public sealed class FineTune
     }
 
     /// <summary>Trains, on a thread of its own; a second training in the process waits for the first.</summary>
-    /// <param name="cancellation">Ends the training after the step, with a checkpoint: the result then says Stopped, and the next call goes on. Before the first step there is nothing to keep, and it is an <see cref="OperationCanceledException"/>.</param>
-    /// <exception cref="UserFault">Something has to be mended first: a setting, a row, a model or libtorch that is not there. It says what was found and what to do.</exception>
+    /// <param name="cancellation">Ends the training after the step, with a checkpoint: the result then says Stopped,
+    /// and the next call goes on. Before the first step there is nothing to keep, and it is an
+    /// <see cref="OperationCanceledException"/>.</param>
+    /// <exception cref="UserFault">Something has to be mended first: a setting, a row, a model or libtorch that is not
+    /// there. It says what was found and what to do.</exception>
     public Task<FineTuneResult> RunAsync(CancellationToken cancellation = default)
     {
         var result = new TaskCompletionSource<FineTuneResult>(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -171,7 +191,10 @@ public sealed class FineTune
                 result.SetException(e);
             }
         })
-        { Name = "memopt training", IsBackground = true }.Start();
+        {
+            Name = "memopt training",
+            IsBackground = true,
+        }.Start();
         return result.Task;
     }
 
@@ -179,9 +202,19 @@ public sealed class FineTune
     {
         stop.ThrowIfCancellationRequested();
         var output = ProjectPaths.Output(file);
-        IEnumerable<string> Kept(string setting, string role, IEnumerable<Chat>? chats) => chats is null ? []
-            : [$"{setting}={JsonSerializer.Serialize(Path.GetRelativePath(Path.GetDirectoryName(file)!, Chat.Keep(Path.Combine(output, "rows"), role, chats, stop)).Replace('\\', '/'))}"];
-        var config = read([.. settings, .. Kept("data.train", "train", rows), .. Kept("data.eval", "eval", evaluation)]);
+        IEnumerable<string> Kept(string setting, string role, IEnumerable<Chat>? chats)
+        {
+            if (chats is null)
+                return [];
+            var kept = Chat.Keep(Path.Combine(output, "rows"), role, chats, stop);
+            var source = Path.GetRelativePath(Path.GetDirectoryName(file)!, kept).Replace('\\', '/');
+            return [$"{setting}={JsonSerializer.Serialize(source)}"];
+        }
+        var config = read([
+            .. settings,
+            .. Kept("data.train", "train", rows),
+            .. Kept("data.eval", "eval", evaluation),
+        ]);
         using var store = ProjectPaths.Store(config);
         var result = new RunLauncher
         {
@@ -207,20 +240,25 @@ public sealed class FineTune
         public void Stage(string name, string text) => Stages?.Invoke(name, text);
 
         public void Step(StepRow row, int total) =>
-            Steps?.Invoke(new(row.Step, total, row.Loss, row.LearningRate, row.GradNorm, row.TokensPerSecond, row.MemoryBytes, row.Seconds));
+            Steps?.Invoke(
+                new(
+                    row.Step,
+                    total,
+                    row.Loss,
+                    row.LearningRate,
+                    row.GradNorm,
+                    row.TokensPerSecond,
+                    row.MemoryBytes,
+                    row.Seconds
+                )
+            );
 
         public void Note(string text) => Stage("download", text);
 
-        public void Progress(string name, long done, long total)
-        {
-        }
+        public void Progress(string name, long done, long total) { }
 
-        public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured)
-        {
-        }
+        public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured) { }
 
-        public void Advance(string file, long done, long size, long resumed)
-        {
-        }
+        public void Advance(string file, long done, long size, long resumed) { }
     }
 }

@@ -14,12 +14,12 @@ using Microsoft.Extensions.AI;
 
 namespace Memopt;
 
-/// <summary>
-/// Answers chats with a model, and the adapter laid over it if there is one. Safe for several threads: answers are made one after another, on a thread of its own.
+/// <summary>Answers chats with a model, and the adapter laid over it if there is one. Safe for several threads:
+/// answers are made one after another, on a thread of its own.
 /// </summary>
-/// <remarks>
-/// Of <see cref="ChatOptions"/> it heeds Instructions, Temperature (0, the default, is greedy), TopP, Seed, MaxOutputTokens (256 by default) and StopSequences. Others ask for what a plain
-/// language model does not do (tools, formats) and are passed over. Messages are read as text.
+/// <remarks>Of <see cref="ChatOptions"/> it heeds Instructions, Temperature (0, the default, is greedy), TopP, Seed,
+/// MaxOutputTokens (256 by default) and StopSequences. Others ask for what a plain language model does not do (tools,
+/// formats) and are passed over. Messages are read as text.
 /// </remarks>
 /// <example><code>
 /// using IChatClient client = TextGenerator.Load(Adapters.Load("adapter"));
@@ -36,7 +36,13 @@ public sealed class TextGenerator : IChatClient
     private ChatEncoder text = null!;
     private bool closed;
 
-    private TextGenerator(string model, string? revision, string? adapter, TextGeneratorOptions options, CancellationToken stop)
+    private TextGenerator(
+        string model,
+        string? revision,
+        string? adapter,
+        TextGeneratorOptions options,
+        CancellationToken stop
+    )
     {
         metadata = new("memopt", defaultModelId: model);
         var ready = new TaskCompletionSource();
@@ -60,25 +66,39 @@ public sealed class TextGenerator : IChatClient
                     Answer(loaded, question);
             }
         })
-        { Name = "memopt answers", IsBackground = true };
+        {
+            Name = "memopt answers",
+            IsBackground = true,
+        };
         thread.Start();
         ready.Task.GetAwaiter().GetResult();
     }
 
-    /// <summary>Loads an adapter over its base model, which is downloaded first where it is not here. Returns when it can answer.</summary>
+    /// <summary>Loads an adapter over its base model, which is downloaded first where it is not here. Returns when it
+    /// can answer.</summary>
     /// <param name="adapter">As <see cref="Adapters.Load"/> found it.</param>
     /// <param name="options">How; null takes the defaults.</param>
     /// <param name="cancellation">Gives up a download.</param>
     /// <exception cref="UserFault">The model, the adapter or libtorch cannot be loaded.</exception>
-    public static TextGenerator Load(Adapter adapter, TextGeneratorOptions? options = null, CancellationToken cancellation = default) =>
-        adapter is null ? throw new ArgumentNullException(nameof(adapter)) : new(adapter.Model, adapter.Revision, adapter.Folder, options ?? new(), cancellation);
+    public static TextGenerator Load(
+        Adapter adapter,
+        TextGeneratorOptions? options = null,
+        CancellationToken cancellation = default
+    ) =>
+        adapter is null
+            ? throw new ArgumentNullException(nameof(adapter))
+            : new(adapter.Model, adapter.Revision, adapter.Folder, options ?? new(), cancellation);
 
     /// <summary>Loads a model without an adapter: a base model, or one that was fine-tuned whole.</summary>
     /// <param name="model">As in <c>model.source</c>; a folder is relative to the current directory.</param>
     /// <param name="options">How; null takes the defaults.</param>
     /// <param name="cancellation">Gives up a download.</param>
     /// <exception cref="UserFault">The model or libtorch cannot be loaded.</exception>
-    public static TextGenerator Load(string model, TextGeneratorOptions? options = null, CancellationToken cancellation = default)
+    public static TextGenerator Load(
+        string model,
+        TextGeneratorOptions? options = null,
+        CancellationToken cancellation = default
+    )
     {
         ArgumentException.ThrowIfNullOrEmpty(model);
         return new(model, null, null, options ?? new(), cancellation);
@@ -86,33 +106,74 @@ public sealed class TextGenerator : IChatClient
 
     /// <inheritdoc />
     /// <exception cref="UserFault">The model cannot take this chat.</exception>
-    public Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default) =>
-        GetStreamingResponseAsync(messages, options, cancellationToken).ToChatResponseAsync(cancellationToken);
+    public Task<ChatResponse> GetResponseAsync(
+        IEnumerable<ChatMessage> messages,
+        ChatOptions? options = null,
+        CancellationToken cancellationToken = default
+    ) => GetStreamingResponseAsync(messages, options, cancellationToken).ToChatResponseAsync(cancellationToken);
 
-    /// <summary>Answers token by token. Cancelling, or leaving the enumeration, ends the answer at the next token.</summary>
+    /// <summary>Answers token by token. Cancelling, or leaving the enumeration, ends the answer at the next
+    /// token.</summary>
     /// <inheritdoc />
-    public async IAsyncEnumerable<ChatResponseUpdate> GetStreamingResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    public async IAsyncEnumerable<ChatResponseUpdate> GetStreamingResponseAsync(
+        IEnumerable<ChatMessage> messages,
+        ChatOptions? options = null,
+        [EnumeratorCancellation] CancellationToken cancellationToken = default
+    )
     {
         ArgumentNullException.ThrowIfNull(messages);
         ObjectDisposedException.ThrowIf(closed, this);
-        if (options is { Temperature: not (null or >= 0) } or { TopP: not (null or (>= 0 and <= 1)) } or { MaxOutputTokens: < 0 })
-            throw new ArgumentOutOfRangeException(nameof(options), "Temperature and MaxOutputTokens are 0 or more, TopP is from 0 to 1.");
+        if (
+            options
+            is { Temperature: not (null or >= 0) }
+                or { TopP: not (null or (>= 0 and <= 1)) }
+                or { MaxOutputTokens: < 0 }
+        )
+            throw new ArgumentOutOfRangeException(
+                nameof(options),
+                "Temperature and MaxOutputTokens are 0 or more, TopP is from 0 to 1."
+            );
         var prompt = Prompt([.. messages], options?.Instructions);
         var sampling = new Sampling();
-        sampling = new(Math.Min(options?.MaxOutputTokens ?? sampling.MaxTokens, spec.MaxPositions - prompt.Length), options?.Temperature ?? sampling.Temperature, options?.TopP ?? sampling.TopP,
-            options?.Seed is { } seed ? unchecked((int)seed) : Random.Shared.Next());
+        sampling = new(
+            Math.Min(options?.MaxOutputTokens ?? sampling.MaxTokens, spec.MaxPositions - prompt.Length),
+            options?.Temperature ?? sampling.Temperature,
+            options?.TopP ?? sampling.TopP,
+            options?.Seed is { } seed ? unchecked((int)seed) : Random.Shared.Next()
+        );
         using var left = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, closing.Token);
         var pieces = Channel.CreateUnbounded<string>(new() { SingleReader = true, SingleWriter = true });
-        var question = new Question(prompt, sampling, [.. options?.StopSequences?.Where(end => !string.IsNullOrEmpty(end)) ?? []], pieces.Writer, left.Token);
+        var question = new Question(
+            prompt,
+            sampling,
+            [.. options?.StopSequences?.Where(end => !string.IsNullOrEmpty(end)) ?? []],
+            pieces.Writer,
+            left.Token
+        );
         Ask(question, cancellationToken);
         var (id, created) = (Guid.NewGuid().ToString("N"), DateTimeOffset.UtcNow);
         ChatResponseUpdate Update(params IList<AIContent> contents) =>
-            new(ChatRole.Assistant, contents) { ResponseId = id, MessageId = id, ModelId = metadata.DefaultModelId, CreatedAt = created };
+            new(ChatRole.Assistant, contents)
+            {
+                ResponseId = id,
+                MessageId = id,
+                ModelId = metadata.DefaultModelId,
+                CreatedAt = created,
+            };
         try
         {
             await foreach (var piece in pieces.Reader.ReadAllAsync(cancellationToken).ConfigureAwait(false))
                 yield return Update(new TextContent(piece));
-            var last = Update(new UsageContent(new() { InputTokenCount = prompt.Length, OutputTokenCount = question.Tokens, TotalTokenCount = prompt.Length + question.Tokens }));
+            var last = Update(
+                new UsageContent(
+                    new()
+                    {
+                        InputTokenCount = prompt.Length,
+                        OutputTokenCount = question.Tokens,
+                        TotalTokenCount = prompt.Length + question.Tokens,
+                    }
+                )
+            );
             last.FinishReason = question.Cut ? ChatFinishReason.Length : ChatFinishReason.Stop;
             yield return last;
         }
@@ -126,7 +187,10 @@ public sealed class TextGenerator : IChatClient
     public object? GetService(Type serviceType, object? serviceKey = null)
     {
         ArgumentNullException.ThrowIfNull(serviceType);
-        return serviceKey is not null ? null : serviceType == typeof(ChatClientMetadata) ? metadata : serviceType.IsInstanceOfType(this) ? this : null;
+        return serviceKey is not null ? null
+            : serviceType == typeof(ChatClientMetadata) ? metadata
+            : serviceType.IsInstanceOfType(this) ? this
+            : null;
     }
 
     /// <summary>Ends what is being answered and frees the model.</summary>
@@ -141,17 +205,31 @@ public sealed class TextGenerator : IChatClient
         closing.Dispose();
     }
 
-    private Decoder Load(string source, string? revision, string? adapter, TextGeneratorOptions options, CancellationToken stop)
+    private Decoder Load(
+        string source,
+        string? revision,
+        string? adapter,
+        TextGeneratorOptions options,
+        CancellationToken stop
+    )
     {
         stop.ThrowIfCancellationRequested();
-        var folder = new InputFetcher(ProcessEnvironment.HubSettings(options.Offline), () => new Silent()).Model(ModelSource.Parse(source, Directory.GetCurrentDirectory()), revision, stop).Folder;
+        var folder = new InputFetcher(ProcessEnvironment.HubSettings(options.Offline), () => new Silent())
+            .Model(ModelSource.Parse(source, Directory.GetCurrentDirectory()), revision, stop)
+            .Folder;
         spec = ModelSpec.Read(folder);
         text = new(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec));
         var trained = adapter is null ? null : PeftAdapter.Read(adapter, spec).Form;
         var form = BaseForm.Asked(trained, options.Quantize, options.Unquantized, options.Dtype);
         var backend = Backend.Load(options.Backend, ProcessEnvironment.BackendEnvironment());
         using var noGc = new NoGcScope();
-        var model = Trainer.Recipes.FineTuneRecipe.LoadModel(folder, spec, form.Into(new()), Trainer.Recipes.FineTuneRecipe.ComputeType(form.Dtype, backend), backend.Device);
+        var model = Trainer.Recipes.FineTuneRecipe.LoadModel(
+            folder,
+            spec,
+            form.Into(new()),
+            Trainer.Recipes.FineTuneRecipe.ComputeType(form.Dtype, backend),
+            backend.Device
+        );
         try
         {
             if (adapter is not null)
@@ -169,19 +247,43 @@ public sealed class TextGenerator : IChatClient
     {
         if (messages.Contains(null!))
             throw new ArgumentException("A message is null.", nameof(messages));
-        if (messages.SelectMany(message => message.Contents).FirstOrDefault(content => content is DataContent or UriContent) is { } other)
-            throw new UserFault("This model reads text only.", found: $"a message with {other.GetType().Name}", next: "leave it out");
+        if (
+            messages
+                .SelectMany(message => message.Contents)
+                .FirstOrDefault(content => content is DataContent or UriContent) is
+            { } other
+        )
+            throw new UserFault(
+                "This model reads text only.",
+                found: $"a message with {other.GetType().Name}",
+                next: "leave it out"
+            );
         var chat = messages.Select(message => (message.Role.Value, message.Text)).ToList();
         if (instructions is not null)
             chat.Insert(0, ("system", instructions));
         if (chat.Count == 0)
             throw new UserFault("There is nothing to answer.", found: "no message", next: "ask with a user's message");
-        var prompt = text.Template is { } template
-            ? text.Tokenizer.Encode(template.Render([.. chat.Select(turn => new JsonObject { ["role"] = turn.Value, ["content"] = turn.Text })], addGenerationPrompt: true))
+        var prompt =
+            text.Template is { } template
+                ? text.Tokenizer.Encode(
+                    template.Render(
+                        [.. chat.Select(turn => new JsonObject { ["role"] = turn.Value, ["content"] = turn.Text })],
+                        addGenerationPrompt: true
+                    )
+                )
             : chat is [var (_, only)] ? text.Tokenizer.Encode(only, addSpecial: true)
-            : throw new UserFault("This model has no chat template, so it goes on from one message only.", found: $"{chat.Count} messages", next: "send one message, or take a model that was made for chats");
-        return prompt.Length > 0 && prompt.Length < spec.MaxPositions ? prompt
-            : throw new UserFault("The model cannot read this chat.", found: $"{prompt.Length:N0} tokens", next: $"keep it between 1 and {spec.MaxPositions - 1:N0} tokens");
+            : throw new UserFault(
+                "This model has no chat template, so it goes on from one message only.",
+                found: $"{chat.Count} messages",
+                next: "send one message, or take a model that was made for chats"
+            );
+        return prompt.Length > 0 && prompt.Length < spec.MaxPositions
+            ? prompt
+            : throw new UserFault(
+                "The model cannot read this chat.",
+                found: $"{prompt.Length:N0} tokens",
+                next: $"keep it between 1 and {spec.MaxPositions - 1:N0} tokens"
+            );
     }
 
     private void Ask(Question question, CancellationToken stop)
@@ -192,7 +294,7 @@ public sealed class TextGenerator : IChatClient
         }
         catch (InvalidOperationException)
         {
-            throw new ObjectDisposedException(nameof(TextGenerator));        // by another thread, just now
+            throw new ObjectDisposedException(nameof(TextGenerator)); // by another thread, just now
         }
     }
 
@@ -210,7 +312,8 @@ public sealed class TextGenerator : IChatClient
                 if (shown.Of(text.Tokenizer.Decode(ids), whole: false))
                     break;
             }
-            question.Cut = !shown.Of(text.Tokenizer.Decode(ids), whole: true) && ids.Count == question.Sampling.MaxTokens;
+            question.Cut =
+                !shown.Of(text.Tokenizer.Decode(ids), whole: true) && ids.Count == question.Sampling.MaxTokens;
             question.Pieces.Complete();
         }
         catch (OperationCanceledException) when (closing.IsCancellationRequested)
@@ -224,7 +327,13 @@ public sealed class TextGenerator : IChatClient
     }
 
     /// <summary>What is asked, and how its answer ended.</summary>
-    private sealed record Question(int[] Prompt, Sampling Sampling, string[] Ends, ChannelWriter<string> Pieces, CancellationToken Stop)
+    private sealed record Question(
+        int[] Prompt,
+        Sampling Sampling,
+        string[] Ends,
+        ChannelWriter<string> Pieces,
+        CancellationToken Stop
+    )
     {
         /// <summary>Tokens of the answer.</summary>
         public int Tokens { get; set; }
@@ -244,7 +353,10 @@ public sealed class TextGenerator : IChatClient
         {
             if (ended)
                 return true;
-            var until = ends.Select(end => text.IndexOf(end, shown, StringComparison.Ordinal)).Where(at => at >= 0).DefaultIfEmpty(-1).Min();
+            var until = ends.Select(end => text.IndexOf(end, shown, StringComparison.Ordinal))
+                .Where(at => at >= 0)
+                .DefaultIfEmpty(-1)
+                .Min();
             ended = until >= 0;
             if (!ended)
                 until = whole ? text.Length : Settled(text);
@@ -254,23 +366,28 @@ public sealed class TextGenerator : IChatClient
             return ended;
         }
 
-        /// <summary>How much of a text no later token changes: not half a character, nor what may become an end.</summary>
+        /// <summary>How much of a text no later token changes: not half a character, nor what may become an
+        /// end.</summary>
         private int Settled(string text)
         {
             text = text.TrimEnd('\uFFFD');
-            return ends.Select(end => Enumerable.Range(0, text.Length).Skip(Math.Max(0, text.Length - end.Length + 1)).Where(at => end.StartsWith(text[at..], StringComparison.Ordinal)).DefaultIfEmpty(text.Length).First())
-                .Append(text.Length).Min();
+            return ends.Select(end =>
+                    Enumerable
+                        .Range(0, text.Length)
+                        .Skip(Math.Max(0, text.Length - end.Length + 1))
+                        .Where(at => end.StartsWith(text[at..], StringComparison.Ordinal))
+                        .DefaultIfEmpty(text.Length)
+                        .First()
+                )
+                .Append(text.Length)
+                .Min();
         }
     }
 
     private sealed class Silent : IPullWatcher
     {
-        public void Note(string text)
-        {
-        }
+        public void Note(string text) { }
 
-        public void Advance(string file, long done, long size, long resumed)
-        {
-        }
+        public void Advance(string file, long done, long size, long resumed) { }
     }
 }

@@ -2,15 +2,28 @@ namespace Memopt.Trainer.Data;
 
 /// <summary>Sequences computed at once, as flat arrays.</summary>
 /// <param name="Count">Sequences, B.</param>
-/// <param name="Length">Tokens of the longest, T; shorter ones are padded at the end, where causal attention never looks.</param>
+/// <param name="Length">Tokens of the longest, T; shorter ones are padded at the end, where causal attention never
+/// looks.</param>
 /// <param name="Ids">(B · T) tokens.</param>
 /// <param name="LossPositions">Which of the B · T positions predict a trained token.</param>
 /// <param name="Targets">The tokens they should predict.</param>
-/// <param name="AnswerIds">Which sequence each prediction belongs to, for per-answer scores: index of the first prediction of its run.</param>
+/// <param name="AnswerIds">Which sequence each prediction belongs to, for per-answer scores: index of the first
+/// prediction of its run.</param>
 /// <param name="Positions">(B · T) position of each token in its own row, when packed.</param>
-/// <param name="Documents">Where each row begins in the B · T tokens, when packed; padding is a document of its own.</param>
+/// <param name="Documents">Where each row begins in the B · T tokens, when packed; padding is a document of its
+/// own.</param>
 /// <param name="Tokens">Tokens without padding.</param>
-public sealed record MicroBatch(int Count, int Length, long[] Ids, long[] LossPositions, long[] Targets, int[] AnswerIds, long[]? Positions, Documents? Documents, long Tokens);
+public sealed record MicroBatch(
+    int Count,
+    int Length,
+    long[] Ids,
+    long[] LossPositions,
+    long[] Targets,
+    int[] AnswerIds,
+    long[]? Positions,
+    Documents? Documents,
+    long Tokens
+);
 
 /// <summary>The documents of a packed batch.</summary>
 /// <param name="CuSeqlens">Where each begins in the flattened batch, and the end of the last.</param>
@@ -32,7 +45,7 @@ public sealed class Batches
     private readonly IReadOnlyList<Row> rows;
     private readonly DataConfig data;
     private readonly int batch;
-    private readonly List<long> firsts = [0];                                // first step of each epoch, as far as it was asked for
+    private readonly List<long> firsts = [0]; // first step of each epoch, as far as it was asked for
     private (int Epoch, Sequences Sequences) current = (-1, new([], null));
 
     /// <param name="rows">To draw from; read when their batch comes.</param>
@@ -59,16 +72,27 @@ public sealed class Batches
     {
         var number = EpochOf(step);
         var (epoch, from) = (Epoch(number), (int)(step - First(number)) * batch);
-        return [.. Enumerable.Range(from, Math.Min(batch, epoch.Count - from)).Select(sequence => epoch[sequence])
-            .Chunk(MicroBatch).Select(sequences => Collate(rows, sequences, data.Packing))];
+        return
+        [
+            .. Enumerable
+                .Range(from, Math.Min(batch, epoch.Count - from))
+                .Select(sequence => epoch[sequence])
+                .Chunk(MicroBatch)
+                .Select(sequences => Collate(rows, sequences, data.Packing)),
+        ];
     }
 
     /// <summary>Rows in file order, for evaluation.</summary>
     public static IEnumerable<MicroBatch> InOrder(IReadOnlyList<Row> rows, int microBatch) =>
-        Enumerable.Range(0, rows.Count).Select(i => new[] { i }).Chunk(microBatch).Select(sequences => Collate(rows, sequences, packed: false));
+        Enumerable
+            .Range(0, rows.Count)
+            .Select(i => new[] { i })
+            .Chunk(microBatch)
+            .Select(sequences => Collate(rows, sequences, packed: false));
 
     /// <summary>Lays sequences (each a list of rows) side by side, padded to the longest.</summary>
-    internal static MicroBatch Collate(IReadOnlyList<Row> rows, int[][] sequences, bool packed) => Collate(Array.ConvertAll(sequences, sequence => Array.ConvertAll(sequence, row => rows[row])), packed);
+    internal static MicroBatch Collate(IReadOnlyList<Row> rows, int[][] sequences, bool packed) =>
+        Collate(Array.ConvertAll(sequences, sequence => Array.ConvertAll(sequence, row => rows[row])), packed);
 
     private static MicroBatch Collate(Row[][] sequences, bool packed)
     {
@@ -108,11 +132,24 @@ public sealed class Batches
                 starts.Add(at);
         }
         starts.Add(size);
-        var documents = packed ? new Documents([.. starts], starts.Zip(starts.Skip(1), (from, to) => to - from).Max()) : null;
-        return new(sequences.Length, length, ids, [.. predicting], [.. targets], [.. owners], positions, documents, tokens);
+        var documents = packed
+            ? new Documents([.. starts], starts.Zip(starts.Skip(1), (from, to) => to - from).Max())
+            : null;
+        return new(
+            sequences.Length,
+            length,
+            ids,
+            [.. predicting],
+            [.. targets],
+            [.. owners],
+            positions,
+            documents,
+            tokens
+        );
     }
 
-    /// <summary>Tokens that a sequence of some length takes: long ones are padded to a multiple, so that a GPU meets few shapes and memory few sizes.</summary>
+    /// <summary>Tokens that a sequence of some length takes: long ones are padded to a multiple, so that a GPU meets
+    /// few shapes and memory few sizes.</summary>
     public static int Padded(int length) => length < 1024 ? length : (length + 127) / 128 * 128;
 
     /// <summary>
@@ -122,7 +159,9 @@ public sealed class Batches
     private double StepsOf(double epochs)
     {
         var whole = (int)Math.Floor(epochs);
-        return Math.Ceiling(Alike ? epochs * First(1) : First(whole) + (epochs - whole) * (First(whole + 1) - First(whole)));
+        return Math.Ceiling(
+            Alike ? epochs * First(1) : First(whole) + (epochs - whole) * (First(whole + 1) - First(whole))
+        );
     }
 
     private int EpochOf(int step)
@@ -131,14 +170,16 @@ public sealed class Batches
             return (int)(step / First(1));
         while (firsts[^1] <= step)
             First(firsts.Count);
-        return firsts.FindLastIndex(first => first <= step);                 // an epoch without rows begins where the next one does
+        return firsts.FindLastIndex(first => first <= step); // an epoch without rows begins where the next one does
     }
 
     /// <summary>The first step of an epoch.</summary>
     private long First(int epoch)
     {
         while (firsts.Count <= (Alike ? Math.Min(epoch, 1) : epoch))
-            firsts.Add(firsts[^1] + ((Alike && !data.Packing ? rows.Count : Epoch(firsts.Count - 1).Count) + batch - 1) / batch);
+            firsts.Add(
+                firsts[^1] + ((Alike && !data.Packing ? rows.Count : Epoch(firsts.Count - 1).Count) + batch - 1) / batch
+            );
         return Alike ? epoch * firsts[^1] : firsts[epoch];
     }
 
@@ -168,7 +209,8 @@ public sealed class Batches
         return current.Sequences;
     }
 
-    /// <summary>The rows that come in an epoch, in the file's order: each as often as its weight says, and of what is behind the point of a weight those that a draw from seed, epoch and row takes.</summary>
+    /// <summary>The rows that come in an epoch, in the file's order: each as often as its weight says, and of what is
+    /// behind the point of a weight those that a draw from seed, epoch and row takes.</summary>
     private int[] Rows(int epoch)
     {
         if (Shares.Count == 0)
@@ -181,16 +223,23 @@ public sealed class Batches
             {
                 for (var time = 0; time < times; time++)
                     order.Add(row);
-                if (rest > 0 && SplitMix64.UnitInterval(SplitMix64.Of(SplitMix64.Of(SplitMix64.Of(unchecked((ulong)data.Seed)) ^ (ulong)epoch) ^ (ulong)row)) < rest)
+                if (
+                    rest > 0
+                    && SplitMix64.UnitInterval(
+                        SplitMix64.Of(
+                            SplitMix64.Of(SplitMix64.Of(unchecked((ulong)data.Seed)) ^ (ulong)epoch) ^ (ulong)row
+                        )
+                    ) < rest
+                )
                     order.Add(row);
             }
         }
         return [.. order];
     }
 
-    /// <summary>
-    /// Best fit: each row, longest first, goes to the fullest sequence that still has room, of several to the first; sequences keep the order of
-    /// their first row, and rows theirs within a sequence. All in arrays of numbers, as there may be millions of rows.
+    /// <summary>Best fit: each row, longest first, goes to the fullest sequence that still has room, of several to the
+    /// first; sequences keep the order of their first row, and rows theirs within a sequence. All in arrays of numbers,
+    /// as there may be millions of rows.
     /// </summary>
     private Sequences Pack(int[] order)
     {
@@ -249,14 +298,15 @@ public sealed class Batches
     {
         public int Count => Starts is null ? Rows.Length : Starts.Length - 1;
 
-        public int[] this[int sequence] => Starts is null ? [Rows[sequence]] : Rows[Starts[sequence]..Starts[sequence + 1]];
+        public int[] this[int sequence] =>
+            Starts is null ? [Rows[sequence]] : Rows[Starts[sequence]..Starts[sequence + 1]];
     }
 
     /// <summary>Sequences with room, by their room.</summary>
     private sealed class OpenBins(int longest)
     {
         private readonly PriorityQueue<int, int>?[] byRoom = new PriorityQueue<int, int>?[longest + 1];
-        private readonly ulong[] some = new ulong[longest / 64 + 1];         // a bit for each room that a sequence has
+        private readonly ulong[] some = new ulong[longest / 64 + 1]; // a bit for each room that a sequence has
 
         public void Add(int bin, int room)
         {

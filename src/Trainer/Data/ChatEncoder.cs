@@ -3,18 +3,26 @@ using System.Text;
 
 namespace Memopt.Trainer.Data;
 
-/// <summary>What of a model turns text into tokens: its tokenizer, its chat template, and the tokens that end an answer. Both are read when first asked for.</summary>
+/// <summary>What of a model turns text into tokens: its tokenizer, its chat template, and the tokens that end an
+/// answer. Both are read when first asked for.</summary>
 public sealed class ChatEncoder
 {
     private readonly Lazy<Tokenizer> tokenizer;
     private readonly Lazy<ChatTemplate?> template;
     private readonly Lazy<string?> hash;
 
-    /// <summary>sha256 of a model's tokenizer (its files, settings and special tokens) and of its chat template, for a run's record; those that it has.</summary>
+    /// <summary>sha256 of a model's tokenizer (its files, settings and special tokens) and of its chat template, for a
+    /// run's record; those that it has.</summary>
     public static IEnumerable<KeyValuePair<string, string>> Hashes(string modelFolder)
     {
         static string Of(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
-        var parts = ModelLayout.Text.Take(3).Where(name => File.Exists(Path.Combine(modelFolder, name))).Select(name => $"{name}\n{UntrustedFile.ReadAllText(Path.Combine(modelFolder, name), UntrustedFile.Tokenizer)}").ToList();
+        var parts = ModelLayout
+            .Text.Take(3)
+            .Where(name => File.Exists(Path.Combine(modelFolder, name)))
+            .Select(name =>
+                $"{name}\n{UntrustedFile.ReadAllText(Path.Combine(modelFolder, name), UntrustedFile.Tokenizer)}"
+            )
+            .ToList();
         if (parts.Count > 0)
             yield return KeyValuePair.Create("tokenizer", Of(string.Join('\n', parts)));
         if (ChatTemplate.SourceOf(modelFolder) is { } template)
@@ -22,7 +30,12 @@ public sealed class ChatEncoder
     }
 
     /// <summary>Of a model's folder.</summary>
-    public ChatEncoder(string modelFolder, IReadOnlySet<int> endOfTurn, TimeProvider? clock = null, CancellationToken stop = default)
+    public ChatEncoder(
+        string modelFolder,
+        IReadOnlySet<int> endOfTurn,
+        TimeProvider? clock = null,
+        CancellationToken stop = default
+    )
         : this(() => Tokenizer.Load(modelFolder, stop), () => ChatTemplate.Load(modelFolder, clock), endOfTurn) =>
         hash = new(() => HashOf(modelFolder, endOfTurn, clock ?? TimeProvider.System));
 
@@ -55,7 +68,8 @@ public sealed class ChatEncoder
         }
         sha.AppendData(Encoding.UTF8.GetBytes(string.Join(',', endOfTurn.Order())));
         if (dated)
-            sha.AppendData(Encoding.UTF8.GetBytes($"{clock.GetLocalNow():yyyy-MM-dd}"));   // a template that writes the date gives other tokens tomorrow
+            // a template that writes the date gives other tokens tomorrow
+            sha.AppendData(Encoding.UTF8.GetBytes($"{clock.GetLocalNow():yyyy-MM-dd}"));
         return Convert.ToHexStringLower(sha.GetHashAndReset());
     }
 }

@@ -12,18 +12,29 @@ public sealed class ChatTemplate
 {
     // What a render may allocate, and what time all renders may take beyond their own, which grows with the chat.
     private const long MostMemory = 128 << 20;
-    private const int MemoryPerUnit = 64, LongestReason = 500;
-    private static readonly TimeSpan MostTime = TimeSpan.FromSeconds(5), Own = TimeSpan.FromMilliseconds(20), OwnPerUnit = TimeSpan.FromMicroseconds(2);
+    private const int MemoryPerUnit = 64,
+        LongestReason = 500;
+    private static readonly TimeSpan MostTime = TimeSpan.FromSeconds(5),
+        Own = TimeSpan.FromMilliseconds(20),
+        OwnPerUnit = TimeSpan.FromMicroseconds(2);
 
     private readonly IReadOnlyList<Statement>? template;
     private readonly IReadOnlyList<Statement>? withTools;
-    private readonly string name, text;
+    private readonly string name,
+        text;
     private readonly IReadOnlyDictionary<string, string> specialTokens;
     private readonly TimeProvider clock;
     private readonly Budget budget;
     private readonly CancellationToken stop;
 
-    private ChatTemplate(string? source, string? toolSource, string name, IReadOnlyDictionary<string, string> specialTokens, TimeProvider? clock, Budget? budget = null)
+    private ChatTemplate(
+        string? source,
+        string? toolSource,
+        string name,
+        IReadOnlyDictionary<string, string> specialTokens,
+        TimeProvider? clock,
+        Budget? budget = null
+    )
     {
         (this.name, text) = (name, source + toolSource);
         this.specialTokens = specialTokens;
@@ -40,38 +51,70 @@ public sealed class ChatTemplate
         }
     }
 
-    /// <summary>
-    /// Reads <c>chat_template.jinja</c> and <c>additional_chat_templates/tool_use.jinja</c>, or where there is neither the templates in
-    /// <c>tokenizer_config.json</c>; null when the model has none. As in transformers, of several templates the one named default is taken, and
-    /// tool_use for chats with tools.
+    /// <summary>Reads <c>chat_template.jinja</c> and <c>additional_chat_templates/tool_use.jinja</c>, or where there
+    /// is neither the templates in <c>tokenizer_config.json</c>; null when the model has none. As in transformers, of
+    /// several templates the one named default is taken, and tool_use for chats with tools.
     /// </summary>
     public static ChatTemplate? Load(string modelFolder, TimeProvider? clock = null) =>
-        Source(modelFolder) is var (source, tools, file) ? new(source, tools, file, TokenizerConfig.Read(modelFolder).SpecialTokens, clock) : null;
+        Source(modelFolder) is var (source, tools, file)
+            ? new(source, tools, file, TokenizerConfig.Read(modelFolder).SpecialTokens, clock)
+            : null;
 
     /// <summary>The text of a model's template, with that for tools behind it; null when it has none.</summary>
-    internal static string? SourceOf(string modelFolder) => Source(modelFolder) is var (source, tools, _) ? source + tools : null;
+    internal static string? SourceOf(string modelFolder) =>
+        Source(modelFolder) is var (source, tools, _) ? source + tools : null;
 
     private static (string? Source, string? Tools, string File)? Source(string modelFolder)
     {
-        string? Written(string name) => File.Exists(ModelLayout.In(modelFolder, name)) ? UntrustedFile.ReadAllText(ModelLayout.In(modelFolder, name), UntrustedFile.Text) : null;
-        var (source, tools, file) = (Written(ModelLayout.Template), Written(ModelLayout.ToolTemplate), ModelLayout.Template);
+        string? Written(string name) =>
+            File.Exists(ModelLayout.In(modelFolder, name))
+                ? UntrustedFile.ReadAllText(ModelLayout.In(modelFolder, name), UntrustedFile.Text)
+                : null;
+        var (source, tools, file) = (
+            Written(ModelLayout.Template),
+            Written(ModelLayout.ToolTemplate),
+            ModelLayout.Template
+        );
         if (source is null && tools is null)
         {
             var config = TokenizerConfig.Read(modelFolder).ChatTemplate;
-            string? Named(string name) => Text((config as JsonArray)?.OfType<JsonObject>().FirstOrDefault(entry => Text(entry["name"]) == name)?["template"]);
+            string? Named(string name) =>
+                Text(
+                    (config as JsonArray)
+                        ?.OfType<JsonObject>()
+                        .FirstOrDefault(entry => Text(entry["name"]) == name)
+                        ?["template"]
+                );
             try
             {
-                (source, tools, file) = (Text(config) ?? Named("default"), Named("tool_use"), ModelLayout.TokenizerConfig);
+                (source, tools, file) = (
+                    Text(config) ?? Named("default"),
+                    Named("tool_use"),
+                    ModelLayout.TokenizerConfig
+                );
             }
             catch (Exception error) when (error is ArgumentException or InvalidOperationException)
             {
-                throw new UserFault($"The chat template in {ModelLayout.In(modelFolder, ModelLayout.TokenizerConfig)} cannot be read.",
-                    error.Message, inner: error);                             // a key twice, half a character
+                throw new UserFault(
+                    $"The chat template in {ModelLayout.In(modelFolder, ModelLayout.TokenizerConfig)} cannot be read.",
+                    error.Message,
+                    inner: error
+                ); // a key twice, half a character
             }
         }
-        return source is null && tools is null ? null : (source, tools, ModelLayout.In(modelFolder, source is null && file == ModelLayout.Template ? ModelLayout.ToolTemplate : file));
+        return source is null && tools is null
+            ? null
+            : (
+                source,
+                tools,
+                ModelLayout.In(
+                    modelFolder,
+                    source is null && file == ModelLayout.Template ? ModelLayout.ToolTemplate : file
+                )
+            );
 
-        static string? Text(JsonNode? node) => node is JsonValue value && value.TryGetValue<string>(out var text) ? text : null;
+        static string? Text(JsonNode? node) =>
+            node is JsonValue value && value.TryGetValue<string>(out var text) ? text : null;
     }
 
     // Of this budget only pieces end.
@@ -88,8 +131,11 @@ public sealed class ChatTemplate
     public ChatTemplate Until(CancellationToken stop) => new(this, stop);
 
     /// <summary>A template from its source.</summary>
-    public static ChatTemplate Parse(string source, IReadOnlyDictionary<string, string>? specialTokens = null, TimeProvider? clock = null) =>
-        new(source, null, "text", specialTokens ?? new Dictionary<string, string>(), clock);
+    public static ChatTemplate Parse(
+        string source,
+        IReadOnlyDictionary<string, string>? specialTokens = null,
+        TimeProvider? clock = null
+    ) => new(source, null, "text", specialTokens ?? new Dictionary<string, string>(), clock);
 
     /// <summary>Whether a name stands anywhere in the template: a key that does not is not written.</summary>
     internal bool Mentions(string key) => text.Contains(key, StringComparison.Ordinal);
@@ -102,31 +148,56 @@ public sealed class ChatTemplate
     /// <param name="messages">Objects with at least <c>role</c> and <c>content</c>.</param>
     /// <param name="addGenerationPrompt">Ends with the head of the assistant's next turn.</param>
     /// <param name="variables">More names for the template: <c>tools</c>, say.</param>
-    /// <exception cref="UserFault">The template refuses the chat, or costs more than the chat's size justifies.</exception>
+    /// <exception cref="UserFault">The template refuses the chat, or costs more than the chat's size
+    /// justifies.</exception>
     public string Render(IReadOnlyList<JsonObject> messages, bool addGenerationPrompt, JsonObject? variables = null) =>
         RenderMarked(messages, addGenerationPrompt, variables).Text;
 
     /// <summary>The text of a chat with its marks of what is generated.</summary>
     /// <inheritdoc cref="Render"/>
-    public RenderedChat RenderMarked(IReadOnlyList<JsonObject> messages, bool addGenerationPrompt, JsonObject? variables = null)
+    public RenderedChat RenderMarked(
+        IReadOnlyList<JsonObject> messages,
+        bool addGenerationPrompt,
+        JsonObject? variables = null
+    )
     {
         var globals = new List<(string, object?)>
         {
-            ("raise_exception", (Callable)((given, _) => throw new JinjaException(given.Count > 0 ? Values.Print(given[0]) : "the template refused the chat"))),
-            ("strftime_now", (Callable)((given, _) => Strftime.Format(clock.GetLocalNow(), given.Count > 0 ? Values.Print(given[0]) : ""))),
+            (
+                "raise_exception",
+                (Callable)(
+                    (given, _) =>
+                        throw new JinjaException(
+                            given.Count > 0 ? Values.Print(given[0]) : "the template refused the chat"
+                        )
+                )
+            ),
+            (
+                "strftime_now",
+                (Callable)(
+                    (given, _) => Strftime.Format(clock.GetLocalNow(), given.Count > 0 ? Values.Print(given[0]) : "")
+                )
+            ),
             ("tools", null),
             ("documents", null),
         };
         globals.AddRange(specialTokens.Select(token => (token.Key, (object?)token.Value)));
-        var given = (variables ?? []).Select(variable => (variable.Key, Value: Values.From(variable.Value))).Append(("messages", messages.Select(Values.From).ToList())).ToList();
+        var given = (variables ?? [])
+            .Select(variable => (variable.Key, Value: Values.From(variable.Value)))
+            .Append(("messages", messages.Select(Values.From).ToList()))
+            .ToList();
         globals.AddRange(given);
         globals.Add(("add_generation_prompt", addGenerationPrompt));
         var size = given.Sum(value => Units(value.Value));
         using var piece = budget.Piece(Own + OwnPerUnit * size, MemoryPerUnit * size, stop);
         try
         {
-            var chosen = (variables?["tools"] is null ? template : withTools ?? template) ?? throw new UserFault($"{name} has a chat template for chats with tools only.",
-                next: "use a model with chat_template.jinja, or give every row its tools");
+            var chosen =
+                (variables?["tools"] is null ? template : withTools ?? template)
+                ?? throw new UserFault(
+                    $"{name} has a chat template for chats with tools only.",
+                    next: "use a model with chat_template.jinja, or give every row its tools"
+                );
             piece.Check();
             var (text, generated) = RenderCost.Of(piece, () => Interpreter.Run(chosen, globals));
             return new(text, generated);
@@ -139,11 +210,13 @@ public sealed class ChatTemplate
     }
 
     /// <summary>How large a value is, in characters; each entry counts as some more.</summary>
-    private static long Units(object? value) => 64 + value switch
-    {
-        string text => text.Length,
-        List<object?> list => list.Sum(Units),
-        DictValue dict => dict.Sum(pair => Units(pair.Key) + Units(pair.Value)),
-        _ => 0,
-    };
+    private static long Units(object? value) =>
+        64
+        + value switch
+        {
+            string text => text.Length,
+            List<object?> list => list.Sum(Units),
+            DictValue dict => dict.Sum(pair => Units(pair.Key) + Units(pair.Value)),
+            _ => 0,
+        };
 }

@@ -9,7 +9,11 @@ internal sealed class CountedStream(Stream inner, Action<long> at) : Stream
     public override bool CanSeek => false;
     public override bool CanWrite => false;
     public override long Length => inner.Length;
-    public override long Position { get => read; set => throw new NotSupportedException(); }
+    public override long Position
+    {
+        get => read;
+        set => throw new NotSupportedException();
+    }
 
     public override int Read(Span<byte> buffer)
     {
@@ -19,13 +23,14 @@ internal sealed class CountedStream(Stream inner, Action<long> at) : Stream
     }
 
     public override int Read(byte[] buffer, int offset, int count) => Read(buffer.AsSpan(offset, count));
+
     public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
+
     public override void SetLength(long value) => throw new NotSupportedException();
+
     public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
 
-    public override void Flush()
-    {
-    }
+    public override void Flush() { }
 
     protected override void Dispose(bool disposing)
     {

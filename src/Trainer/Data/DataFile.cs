@@ -11,13 +11,19 @@ internal sealed record DataFile(string Path, DataFormat Format, string? Compress
     // Else .NET takes a gzip or Brotli file that was cut off for a whole one. It looks once, at the first stream.
     static DataFile() => AppContext.SetSwitch("System.IO.Compression.UseStrictValidation", true);
 
-    public long Size => new FileInfo(Path) is var file && file.LinkTarget is not null ? new FileInfo(file.ResolveLinkTarget(returnFinalTarget: true)!.FullName).Length : file.Length;
+    public long Size =>
+        new FileInfo(Path) is var file && file.LinkTarget is not null
+            ? new FileInfo(file.ResolveLinkTarget(returnFinalTarget: true)!.FullName).Length
+            : file.Length;
 
     /// <summary>Its bytes in order, decompressed. Told how far it is in the bytes that are stored.</summary>
     public Stream Open(Action<long>? at = null)
     {
         UntrustedFile.Check(Path);
-        var stored = new FileStream(Path, new FileStreamOptions { Options = FileOptions.SequentialScan, BufferSize = 1 << 16 });
+        var stored = new FileStream(
+            Path,
+            new FileStreamOptions { Options = FileOptions.SequentialScan, BufferSize = 1 << 16 }
+        );
         Stream counted = at is null ? stored : new CountedStream(stored, at);
         return Compression switch
         {

@@ -13,14 +13,24 @@ internal static class KnownKeys
 {
     private const string Media = "images, videos and sounds are not trained on yet";
     private const string Pairs = "preference pairs are not trained on yet";
-    private const string Chats = "only a chat has a place for it: rows of messages, of conversations, or of instruction and output";
+    private const string Chats =
+        "only a chat has a place for it: rows of messages, of conversations, or of instruction and output";
     private const string Alpaca = "it belongs to rows of instruction and output";
     private const string Weights = "a row has no weight of its own: a source has one, {\"source\": …, \"weight\": 2}";
-    private const string Packed = "rows that hold several documents are not read: write a row for each, and set data.packing";
+    private const string Packed =
+        "rows that hold several documents are not read: write a row for each, and set data.packing";
 
     /// <summary>What a chat reads beside its messages.</summary>
     public static readonly IReadOnlyList<string> OfChats =
-        ["system", "system_prompt", "tools", "functions", "documents", "parallel_tool_calls", "chat_template_kwargs"];
+    [
+        "system",
+        "system_prompt",
+        "tools",
+        "functions",
+        "documents",
+        "parallel_tool_calls",
+        "chat_template_kwargs",
+    ];
 
     /// <summary>
     /// Keys of a message that say whether it carries loss: OpenAI's and ShareGPT's, Axolotl's, ms-swift's.
@@ -39,25 +49,33 @@ internal static class KnownKeys
         (Chats, [.. OfChats]),
         (Alpaca, ["history"]),
         (Weights, ["weight", "sample_weight", "loss_weight", "loss_scale"]),
-        (Packed, ["position_ids", "seq_lengths", "seq_idx"]));
+        (Packed, ["position_ids", "seq_lengths", "seq_idx"])
+    );
 
     private static readonly Dictionary<string, string> ofMessages = Table(
         (Media, ["image", "images", "video", "videos", "audio", "audios"]),
         (Pairs, ["chosen", "rejected"]),
-        ("loss on parts of a turn is not supported: true or false for the whole turn is \"train\"", ["train_detail", "training_detail"]),
+        (
+            "loss on parts of a turn is not supported: true or false for the whole turn is \"train\"",
+            ["train_detail", "training_detail"]
+        ),
         ("a turn carries loss or none: \"weight\" 0 or 1", ["loss_scale"]),
         ("write what the assistant says as its content", ["refusal"]),
-        ("an answer whose beginning is given is not supported: write the whole answer as content", ["prefix"]));
+        ("an answer whose beginning is given is not supported: write the whole answer as content", ["prefix"])
+    );
 
     /// <summary>Refuses keys with a meaning that a shape does not read, and notes those without one.</summary>
     public static void Check(JsonObject row, IReadOnlyCollection<string> reads, Remarks remarks)
     {
         foreach (var (key, value) in row)
         {
-            if (!Given(value) || reads.Contains(key)) continue;
+            if (!Given(value) || reads.Contains(key))
+                continue;
             if (ofRows.TryGetValue(key, out var why))
-                throw new RowFault($"column \"{key}\" is not supported here",
-                    $"{why}; to leave it out give it a name of its own, \"columns\": {{\"unused\": \"{key}\"}}");
+                throw new RowFault(
+                    $"column \"{key}\" is not supported here",
+                    $"{why}; to leave it out give it a name of its own, \"columns\": {{\"unused\": \"{key}\"}}"
+                );
             remarks.Column(key);
         }
     }
@@ -76,14 +94,15 @@ internal static class KnownKeys
     /// Whether a value says anything: a table has an empty text where there is none, and a list of objects with unlike
     /// keys has null or false.
     /// </summary>
-    public static bool Given(JsonNode? value) => value switch
-    {
-        null => false,
-        JsonArray list => list.Count > 0,
-        JsonObject map => map.Count > 0,
-        _ => value.GetValueKind() is not (JsonValueKind.False or JsonValueKind.Null)
-            && !(value.GetValueKind() == JsonValueKind.String && value.ToJsonString() == "\"\""),
-    };
+    public static bool Given(JsonNode? value) =>
+        value switch
+        {
+            null => false,
+            JsonArray list => list.Count > 0,
+            JsonObject map => map.Count > 0,
+            _ => value.GetValueKind() is not (JsonValueKind.False or JsonValueKind.Null)
+                && !(value.GetValueKind() == JsonValueKind.String && value.ToJsonString() == "\"\""),
+        };
 
     private static Dictionary<string, string> Table(params (string Why, string[] Keys)[] groups) =>
         groups.SelectMany(group => group.Keys.Select(key => (key, group.Why))).ToDictionary();

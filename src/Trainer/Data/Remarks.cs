@@ -2,17 +2,20 @@ using System.Collections.Concurrent;
 
 namespace Memopt.Trainer.Data;
 
-/// <summary>
-/// Warnings about columns and keys of a data set that training does not use, or reads unlike other tools; each is reported once. Safe for
-/// several threads.
+/// <summary>Warnings about columns and keys of a data set that training does not use, or reads unlike other tools;
+/// each is reported once. Safe for several threads.
 /// </summary>
 internal sealed class Remarks
 {
-    private const int Most = 24, Longest = 60;
+    private const int Most = 24,
+        Longest = 60;
     private static readonly HashSet<string> labels = new(
-        ["label", "labels", "label_text", "class", "category", "target", "sentiment", "intent", "topic"], StringComparer.OrdinalIgnoreCase);
+        ["label", "labels", "label_text", "class", "category", "target", "sentiment", "intent", "topic"],
+        StringComparer.OrdinalIgnoreCase
+    );
 
-    private readonly ConcurrentDictionary<string, bool> columns = new(), unwritten = new();
+    private readonly ConcurrentDictionary<string, bool> columns = new(),
+        unwritten = new();
     private volatile bool labelled;
 
     /// <summary>A column that nothing reads.</summary>

@@ -1,6 +1,7 @@
 namespace Memopt.Trainer.Data;
 
-/// <summary>One sequence to train on; a label is the token itself, or -100 where there is no loss (not shifted).</summary>
+/// <summary>One sequence to train on; a label is the token itself, or -100 where there is no loss (not
+/// shifted).</summary>
 /// <param name="Ids">The tokens.</param>
 /// <param name="Labels">As many as tokens.</param>
 /// <param name="Line">The row's line in its file, from 1; in Parquet its number.</param>

@@ -2,7 +2,8 @@ using System.Buffers;
 
 namespace Memopt.Trainer.Data;
 
-/// <summary>A row as bytes: its ids as variable-length integers, then the stretches that carry loss; labels of their own are written out.</summary>
+/// <summary>A row as bytes: its ids as variable-length integers, then the stretches that carry loss; labels of their
+/// own are written out.</summary>
 internal static class RowCode
 {
     public static void Encode(Row row, IBufferWriter<byte> into)
@@ -39,7 +40,7 @@ internal static class RowCode
     public static Row Decode(ReadOnlySpan<byte> bytes, int line)
     {
         var count = Read(ref bytes);
-        if (count > bytes.Length)                                              // a token takes a byte or more
+        if (count > bytes.Length) // a token takes a byte or more
             throw new OverflowException("a row names more tokens than it has bytes");
         var ids = new int[count];
         for (var t = 0; t < ids.Length; t++)

@@ -1,6 +1,7 @@
 namespace Memopt.Trainer.Data;
 
-/// <summary>Numbers that follow from numbers, spread evenly (SplitMix64, Steele et al. 2014): fixed here so that nothing depends on a runtime's version.</summary>
+/// <summary>Numbers that follow from numbers, spread evenly (SplitMix64, Steele et al. 2014): fixed here so that
+/// nothing depends on a runtime's version.</summary>
 internal static class SplitMix64
 {
     public static ulong Of(ulong value)

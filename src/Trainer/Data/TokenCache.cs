@@ -4,10 +4,10 @@ using System.Text;
 
 namespace Memopt.Trainer.Data;
 
-/// <summary>
-/// Tokens of large files on disk, by content. A chunk of a file is a shard, <c>shards/ab/HASH</c>, named by its text and by all that makes
-/// tokens of it; it is there whole or not at all, so a killed run goes on with the next one. A list, <c>files/HASH</c>, says which
-/// shards a file has. <c>known/HASH</c> remembers the sha256 of a file, so that another start does not read it again.
+/// <summary>Tokens of large files on disk, by content. A chunk of a file is a shard, <c>shards/ab/HASH</c>, named by
+/// its text and by all that makes tokens of it; it is there whole or not at all, so a killed run goes on with the next
+/// one. A list, <c>files/HASH</c>, says which shards a file has. <c>known/HASH</c> remembers the sha256 of a file, so
+/// that another start does not read it again.
 /// </summary>
 internal sealed class TokenCache(string folder)
 {
@@ -16,17 +16,28 @@ internal sealed class TokenCache(string folder)
     private const int EndBytes = 64 << 10;
     private static readonly TimeSpan settled = TimeSpan.FromSeconds(2);
 
-    /// <summary>
-    /// sha256 of a file's bytes. A file whose path, size, time of change, first and last 64 KiB are those of an earlier time is taken for the same,
-    /// unless it was written within two seconds of being read then, when its time may not tell of another write.
+    /// <summary>sha256 of a file's bytes. A file whose path, size, time of change, first and last 64 KiB are those of
+    /// an earlier time is taken for the same, unless it was written within two seconds of being read then, when its
+    /// time may not tell of another write.
     /// </summary>
     public string Hash(DataFile file, Action reading, CancellationToken stop)
     {
-        var stat = new FileInfo(file.Path) is { LinkTarget: not null } link ? (FileInfo)link.ResolveLinkTarget(returnFinalTarget: true)! : new FileInfo(file.Path);
-        var note = Path.Combine(folder, "known", Hex(SHA256.HashData(Encoding.UTF8.GetBytes(Path.GetFullPath(file.Path)))));
+        var stat = new FileInfo(file.Path) is { LinkTarget: not null } link
+            ? (FileInfo)link.ResolveLinkTarget(returnFinalTarget: true)!
+            : new FileInfo(file.Path);
+        var note = Path.Combine(
+            folder,
+            "known",
+            Hex(SHA256.HashData(Encoding.UTF8.GetBytes(Path.GetFullPath(file.Path))))
+        );
         var now = DateTime.UtcNow;
-        var seen = $"{stat.Length} {stat.LastWriteTimeUtc.Ticks.ToString(CultureInfo.InvariantCulture)} {Ends(stat.FullName)}";
-        if (File.Exists(note) && File.ReadAllText(note).Split('\n') is [var before, { Length: 64 } known, ..] && before == seen)
+        var seen =
+            $"{stat.Length} {stat.LastWriteTimeUtc.Ticks.ToString(CultureInfo.InvariantCulture)} {Ends(stat.FullName)}";
+        if (
+            File.Exists(note)
+            && File.ReadAllText(note).Split('\n') is [var before, { Length: 64 } known, ..]
+            && before == seen
+        )
             return known;
         reading();
         var hash = HashOf(stat.FullName, stop);
@@ -38,10 +49,14 @@ internal sealed class TokenCache(string folder)
     /// <summary>sha256 of a file's bytes, read from its first to its last.</summary>
     public static string HashOf(string path, CancellationToken stop = default)
     {
-        using var stream = new FileStream(path, new FileStreamOptions { Options = FileOptions.SequentialScan, BufferSize = 0 });
+        using var stream = new FileStream(
+            path,
+            new FileStreamOptions { Options = FileOptions.SequentialScan, BufferSize = 0 }
+        );
         using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         var buffer = new byte[1 << 20];
-        for (int count; (count = stream.Read(buffer)) > 0;)
+        int count;
+        while ((count = stream.Read(buffer)) > 0)
         {
             stop.ThrowIfCancellationRequested();
             sha.AppendData(buffer, 0, count);
@@ -49,9 +64,19 @@ internal sealed class TokenCache(string folder)
         return Hex(sha.GetHashAndReset());
     }
 
-    /// <summary>What of a file's tokens does not lie in its text: the model's part, and the settings that shape a row.</summary>
-    public static string Recipe(string model, DataConfig config, DataSource source, DataFormat format) => Hex(SHA256.HashData(Encoding.UTF8.GetBytes(
-        $"{Version}\n{typeof(TokenCache).Assembly.GetName().Version}\n{model}\n{format}\n{config.MaxLength}\n{config.TrainOn}\n{config.Truncate}\n{string.Join('\n', (source.Columns ?? new Dictionary<string, string>()).OrderBy(pair => pair.Key, StringComparer.Ordinal).Select(pair => $"{pair.Key}={pair.Value}"))}")));
+    /// <summary>What of a file's tokens does not lie in its text: the model's part, and the settings that shape a
+    /// row.</summary>
+    public static string Recipe(string model, DataConfig config, DataSource source, DataFormat format)
+    {
+        var columns = source.Columns ?? new Dictionary<string, string>();
+        var named = columns
+            .OrderBy(pair => pair.Key, StringComparer.Ordinal)
+            .Select(pair => $"{pair.Key}={pair.Value}");
+        var text =
+            $"{Version}\n{typeof(TokenCache).Assembly.GetName().Version}\n{model}\n{format}\n"
+            + $"{config.MaxLength}\n{config.TrainOn}\n{config.Truncate}\n{string.Join('\n', named)}";
+        return Hex(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
+    }
 
     /// <summary>The shards of a file, when all of them are here.</summary>
     /// <param name="file">sha256 of its bytes.</param>
@@ -65,7 +90,10 @@ internal sealed class TokenCache(string folder)
         var shards = new List<TokenShard>();
         foreach (var line in File.ReadLines(list))
         {
-            if (line.Split(' ') is not [{ Length: 64 } name, var first] || Data.TokenShard.Open(PathOf(name)) is not { } shard)
+            if (
+                line.Split(' ') is not [{ Length: 64 } name, var first]
+                || Data.TokenShard.Open(PathOf(name)) is not { } shard
+            )
                 return null;
             shards.Add(shard.At(int.Parse(first, CultureInfo.InvariantCulture), source));
         }
@@ -74,7 +102,10 @@ internal sealed class TokenCache(string folder)
 
     /// <summary>Notes that a file has these shards.</summary>
     public void Complete(string file, string recipe, IEnumerable<(string Name, int FirstLine)> shards) =>
-        Put(ListOf(file, recipe), Encoding.UTF8.GetBytes(string.Concat(shards.Select(shard => $"{shard.Name} {shard.FirstLine}\n"))));
+        Put(
+            ListOf(file, recipe),
+            Encoding.UTF8.GetBytes(string.Concat(shards.Select(shard => $"{shard.Name} {shard.FirstLine}\n")))
+        );
 
     /// <summary>A shard that is here already.</summary>
     public TokenShard? Shard(string name) => Data.TokenShard.Open(PathOf(name));
@@ -85,7 +116,8 @@ internal sealed class TokenCache(string folder)
         return Data.TokenShard.Open(PathOf(name))!;
     }
 
-    /// <summary>Waits until no other process makes tokens for this cache, then keeps others waiting; ends with the process, however that ends.</summary>
+    /// <summary>Waits until no other process makes tokens for this cache, then keeps others waiting; ends with the
+    /// process, however that ends.</summary>
     public FileStream Lock(Action waiting, CancellationToken stop)
     {
         var path = Path.Combine(folder, "lock");
@@ -109,14 +141,19 @@ internal sealed class TokenCache(string folder)
     /// <summary>Removes what processes left that were killed while they wrote, a day ago and more.</summary>
     public void Tidy()
     {
-        foreach (var left in Directory.Exists(folder) ? new DirectoryInfo(folder).EnumerateFiles("*.part", SearchOption.AllDirectories) : [])
+        foreach (
+            var left in Directory.Exists(folder)
+                ? new DirectoryInfo(folder).EnumerateFiles("*.part", SearchOption.AllDirectories)
+                : []
+        )
         {
             if (DateTime.UtcNow - left.LastWriteTimeUtc > TimeSpan.FromDays(1))
                 left.Delete();
         }
     }
 
-    private string ListOf(string file, string recipe) => Path.Combine(folder, "files", Hex(SHA256.HashData(Encoding.UTF8.GetBytes($"{file} {recipe}"))));
+    private string ListOf(string file, string recipe) =>
+        Path.Combine(folder, "files", Hex(SHA256.HashData(Encoding.UTF8.GetBytes($"{file} {recipe}"))));
 
     private string PathOf(string shard) => Path.Combine(folder, "shards", shard[..2], shard);
 
@@ -145,7 +182,15 @@ internal sealed class TokenCache(string folder)
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             File.Delete(staged);
-            throw new UserFault("The tokens cannot be kept.", e.Message, "free some space or set data.cache to another folder; what is there is kept", e) { Failed = true };
+            throw new UserFault(
+                "The tokens cannot be kept.",
+                e.Message,
+                "free some space or set data.cache to another folder; what is there is kept",
+                e
+            )
+            {
+                Failed = true,
+            };
         }
     }
 

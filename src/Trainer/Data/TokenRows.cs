@@ -3,14 +3,17 @@ namespace Memopt.Trainer.Data;
 /// <summary>How often the rows of a stretch come in an epoch.</summary>
 /// <param name="First">Its first row.</param>
 /// <param name="Count">Rows.</param>
-/// <param name="Weight">Times each comes; what is behind the point is a share of the rows, others in each epoch.</param>
+/// <param name="Weight">Times each comes; what is behind the point is a share of the rows, others in each
+/// epoch.</param>
 internal readonly record struct SourceWeight(int First, int Count, double Weight);
 
-/// <summary>The rows of a data set, read and decoded when asked for. In memory are their lengths and, when only some are taken, which.</summary>
+/// <summary>The rows of a data set, read and decoded when asked for. In memory are their lengths and, when only some
+/// are taken, which.</summary>
 internal sealed class TokenRows : IReadOnlyList<Row>
 {
     private readonly IReadOnlyList<TokenShard> shards;
-    private readonly int[] firsts, lengths;
+    private readonly int[] firsts,
+        lengths;
     private readonly int[]? picks;
 
     /// <param name="shards">With all rows.</param>
@@ -29,13 +32,15 @@ internal sealed class TokenRows : IReadOnlyList<Row>
                 shards[i].Lengths(lengths.AsSpan(firsts[i], shards[i].Rows));
             return;
         }
-        ForShards((shard, rows, into) =>
-        {
-            var all = new int[shard.Rows];
-            shard.Lengths(all);
-            for (var i = 0; i < rows.Length; i++)
-                lengths[into + i] = all[rows[i]];
-        });
+        ForShards(
+            (shard, rows, into) =>
+            {
+                var all = new int[shard.Rows];
+                shard.Lengths(all);
+                for (var i = 0; i < rows.Length; i++)
+                    lengths[into + i] = all[rows[i]];
+            }
+        );
     }
 
     public int Count => lengths.Length;
@@ -70,13 +75,15 @@ internal sealed class TokenRows : IReadOnlyList<Row>
         if (picks is null)
             return shards.Sum(shard => shard.Counts.Trained);
         long sum = 0;
-        ForShards((shard, rows, _) =>
-        {
-            var all = new int[shard.Rows];
-            shard.TargetCounts(all);
-            foreach (var row in rows)
-                sum += all[row];
-        });
+        ForShards(
+            (shard, rows, _) =>
+            {
+                var all = new int[shard.Rows];
+                shard.TargetCounts(all);
+                foreach (var row in rows)
+                    sum += all[row];
+            }
+        );
         return sum;
     }
 
@@ -114,5 +121,6 @@ internal sealed class TokenRows : IReadOnlyList<Row>
 internal static class RowLengths
 {
     /// <summary>Tokens of a row, without reading it where that is known.</summary>
-    public static int LengthOf(this IReadOnlyList<Row> rows, int row) => rows is TokenRows known ? known.Lengths[row] : rows[row].Ids.Length;
+    public static int LengthOf(this IReadOnlyList<Row> rows, int row) =>
+        rows is TokenRows known ? known.Lengths[row] : rows[row].Ids.Length;
 }

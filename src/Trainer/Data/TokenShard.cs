@@ -4,18 +4,18 @@ using System.Runtime.InteropServices;
 
 namespace Memopt.Trainer.Data;
 
-/// <summary>
-/// The tokens of a chunk as one run of bytes, in memory or in a file: a head, columns of numbers about the rows, and behind them the rows.
-/// A file is opened for each read and not mapped: mapped pages would count as memory of the run, which its meter reads, and thousands of
-/// shards need no open file each.
+/// <summary>The tokens of a chunk as one run of bytes, in memory or in a file: a head, columns of numbers about the
+/// rows, and behind them the rows. A file is opened for each read and not mapped: mapped pages would count as memory of
+/// the run, which its meter reads, and thousands of shards need no open file each.
 /// </summary>
 internal sealed class TokenShard
 {
-    private const ulong Magic = 0x32306b6f74706d6d;   // "mmptok02"
+    private const ulong Magic = 0x32306b6f74706d6d; // "mmptok02"
     private readonly byte[]? memory;
     private readonly string? file;
 
-    private TokenShard(byte[]? memory, string? file, ShardHeader head) => (this.memory, this.file, Counts, Rows) = (memory, file, head.Counts, (int)head.Counts.Rows);
+    private TokenShard(byte[]? memory, string? file, ShardHeader head) =>
+        (this.memory, this.file, Counts, Rows) = (memory, file, head.Counts, (int)head.Counts.Rows);
 
     /// <summary>Bytes that stand for a shard.</summary>
     public static TokenShard Of(byte[] bytes) => new(bytes, null, MemoryMarshal.Read<ShardHeader>(bytes));
@@ -49,7 +49,8 @@ internal sealed class TokenShard
     public string Source { get; private init; } = "";
 
     /// <summary>The same shard for a chunk that begins at a line of a file.</summary>
-    public TokenShard At(int firstLine, string source) => new(memory, file, new ShardHeader(Magic, 0, Counts)) { FirstLine = firstLine, Source = source };
+    public TokenShard At(int firstLine, string source) =>
+        new(memory, file, new ShardHeader(Magic, 0, Counts)) { FirstLine = firstLine, Source = source };
 
     private long LengthsAt => Unsafe.SizeOf<ShardHeader>();
     private long TrainedAt => LengthsAt + 4L * Rows;
@@ -81,8 +82,12 @@ internal sealed class TokenShard
             }
             catch (Exception e) when (e is OverflowException or ArgumentException or IndexOutOfRangeException)
             {
-                throw new UserFault($"The cached tokens in {file ?? "memory"} are damaged.", found: $"row {row}: {e.Message.Split('\n')[0]}",
-                    next: "remove that file; the rows are tokenized again", inner: e);
+                throw new UserFault(
+                    $"The cached tokens in {file ?? "memory"} are damaged.",
+                    found: $"row {row}: {e.Message.Split('\n')[0]}",
+                    next: "remove that file; the rows are tokenized again",
+                    inner: e
+                );
             }
         }
     }
@@ -125,7 +130,13 @@ internal sealed class TokenShard
         {
             var count = RandomAccess.Read(handle, into, at);
             if (count == 0)
-                throw new UserFault($"{file} has been cut short.", next: "remove it and run again; its rows are tokenized anew") { Failed = true };
+                throw new UserFault(
+                    $"{file} has been cut short.",
+                    next: "remove it and run again; its rows are tokenized anew"
+                )
+                {
+                    Failed = true,
+                };
             at += count;
             into = into[count..];
         }
@@ -138,7 +149,10 @@ internal sealed class TokenShard
     internal sealed class Builder
     {
         private readonly ArrayBufferWriter<byte> rows = new(1 << 16);
-        private readonly List<int> lengths = [], trained = [], offsets = [0], lines = [];
+        private readonly List<int> lengths = [],
+            trained = [],
+            offsets = [0],
+            lines = [];
         private readonly List<ulong> hashes = [];
         private readonly List<byte> parts = [];
         private DataCounts counts;
@@ -153,11 +167,22 @@ internal sealed class TokenShard
             lines.Add(line);
             hashes.Add(hash);
             parts.Add((byte)Math.Min(part, 255));
-            counts += new DataCounts(1, row.Ids.Length, loss, 0, 0, 0, 0, row.Ids.Length, Math.Max(row.Ids.Max(), row.Labels.Max()));
+            counts += new DataCounts(
+                1,
+                row.Ids.Length,
+                loss,
+                0,
+                0,
+                0,
+                0,
+                row.Ids.Length,
+                Math.Max(row.Ids.Max(), row.Labels.Max())
+            );
         }
 
         /// <summary>Counts what happened to rows beside becoming sequences.</summary>
-        public void Count(int truncated = 0, int dropped = 0, int split = 0, int rejected = 0) => counts += new DataCounts(0, 0, 0, truncated, dropped, split, rejected, 0, 0);
+        public void Count(int truncated = 0, int dropped = 0, int split = 0, int rejected = 0) =>
+            counts += new DataCounts(0, 0, 0, truncated, dropped, split, rejected, 0, 0);
 
         public byte[] ToArray()
         {

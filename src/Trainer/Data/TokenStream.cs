@@ -1,15 +1,16 @@
 namespace Memopt.Trainer.Data;
 
-/// <summary>
-/// Decodes tokens as they come. Text is given out as soon as it can no longer change: a character whose bytes are spread
-/// over several tokens waits for the last of them. All that is given out, joined, is what decoding at once gives.
+/// <summary>Decodes tokens as they come. Text is given out as soon as it can no longer change: a character whose bytes
+/// are spread over several tokens waits for the last of them. All that is given out, joined, is what decoding at once
+/// gives.
 /// </summary>
 public sealed class TokenStream(Tokenizer tokenizer, bool skipSpecial = true)
 {
-    private const int LongestWait = 16;   // tokens; broken bytes must not be held for ever
+    private const int LongestWait = 16; // tokens; broken bytes must not be held for ever
 
-    private readonly List<int> window = [];   // the tokens given out last, for what decoders do at a beginning, and those that wait
-    private string known = "";                // the text of the first of them
+    // the tokens given out last, for what decoders do at a beginning, and those that wait
+    private readonly List<int> window = [];
+    private string known = ""; // the text of the first of them
     private int knownCount;
 
     /// <summary>Takes a token; the text that is certain since the last call, which may be none.</summary>
@@ -17,7 +18,8 @@ public sealed class TokenStream(Tokenizer tokenizer, bool skipSpecial = true)
     {
         window.Add(id);
         var text = tokenizer.Decode(window, skipSpecial);
-        if (text.Length <= known.Length || text.EndsWith('\uFFFD') && window.Count - knownCount < LongestWait) return "";
+        if (text.Length <= known.Length || text.EndsWith('\uFFFD') && window.Count - knownCount < LongestWait)
+            return "";
         var fresh = text[known.Length..];
         window.RemoveRange(0, knownCount);
         (known, knownCount) = (tokenizer.Decode(window, skipSpecial), window.Count);

@@ -6,7 +6,13 @@ namespace Memopt.Trainer.Hub;
 /// <param name="Bytes">Space that its blobs take, unfinished ones too.</param>
 /// <param name="Revisions">Commits that are here, with the branches that point to them.</param>
 /// <param name="Unfinished">Blobs whose download was cut off; the next pull goes on with them.</param>
-public sealed record CachedModel(string Name, string Folder, long Bytes, IReadOnlyList<CachedRevision> Revisions, int Unfinished);
+public sealed record CachedModel(
+    string Name,
+    string Folder,
+    long Bytes,
+    IReadOnlyList<CachedRevision> Revisions,
+    int Unfinished
+);
 
 /// <summary>A commit of a model in a cache.</summary>
 public sealed record CachedRevision(string Commit, IReadOnlyList<string> Refs, int Files, long Bytes);
@@ -24,7 +30,11 @@ public sealed class CachedModels
     public IReadOnlyList<CachedModel> List() => [.. Caches().Select(Describe)];
 
     /// <summary>Hashes every blob. A damaged one is removed, so that the next pull fetches it again.</summary>
-    public async Task<(int Checked, IReadOnlyList<DamagedBlob> Damaged)> VerifyAsync(string? name, IPullWatcher watcher, CancellationToken stop)
+    public async Task<(int Checked, IReadOnlyList<DamagedBlob> Damaged)> VerifyAsync(
+        string? name,
+        IPullWatcher watcher,
+        CancellationToken stop
+    )
     {
         var (count, damaged) = (0, new List<DamagedBlob>());
         foreach (var cache in Named(name))
@@ -45,7 +55,8 @@ public sealed class CachedModels
         return (count, damaged);
     }
 
-    /// <summary>Removes a model, or one commit of it with the blobs that no other commit uses. Gives the bytes freed.</summary>
+    /// <summary>Removes a model, or one commit of it with the blobs that no other commit uses. Gives the bytes
+    /// freed.</summary>
     public long Remove(string name, string? revision)
     {
         long freed = 0;
@@ -56,7 +67,10 @@ public sealed class CachedModels
             try
             {
                 if (locks.Contains(null))
-                    throw new UserFault($"{Title(cache)} is being fetched by another process.", next: "wait for it, then run the same command again");
+                    throw new UserFault(
+                        $"{Title(cache)} is being fetched by another process.",
+                        next: "wait for it, then run the same command again"
+                    );
                 if (revision is null)
                     Directory.Delete(cache.Folder, recursive: true);
                 else
@@ -73,8 +87,13 @@ public sealed class CachedModels
 
     private static void RemoveRevision(ModelCache cache, string revision)
     {
-        var commit = cache.Commit(revision) is { } known && Directory.Exists(cache.Snapshot(known)) ? known
-            : throw new UserFault($"{Title(cache)} has no revision \"{revision}\" in the cache.", next: "dotnet memopt cache ls");
+        var commit =
+            cache.Commit(revision) is { } known && Directory.Exists(cache.Snapshot(known))
+                ? known
+                : throw new UserFault(
+                    $"{Title(cache)} has no revision \"{revision}\" in the cache.",
+                    next: "dotnet memopt cache ls"
+                );
         Directory.Delete(cache.Snapshot(commit), recursive: true);
         foreach (var (file, _) in Refs(cache).Where(pair => pair.Commit == commit).ToList())
             File.Delete(Path.Combine(cache.Folder, "refs", file));
@@ -89,16 +108,30 @@ public sealed class CachedModels
     private List<ModelCache> Named(string? name)
     {
         var found = Caches().Where(cache => name is null || name == cache.Name || name == Title(cache)).ToList();
-        return found.Count > 0 || name is null ? found : throw new UserFault($"{name} is not in the cache.", next: "dotnet memopt cache ls");
+        return found.Count > 0 || name is null
+            ? found
+            : throw new UserFault($"{name} is not in the cache.", next: "dotnet memopt cache ls");
     }
 
     private IEnumerable<ModelCache> Caches()
     {
-        foreach (var (root, form) in new[] { (settings.HubCache, "models--*"), (settings.HubCache, "datasets--*"), (settings.OwnCache, "*--*") })
+        foreach (
+            var (root, form) in new[]
+            {
+                (settings.HubCache, "models--*"),
+                (settings.HubCache, "datasets--*"),
+                (settings.OwnCache, "*--*"),
+            }
+        )
         {
             if (!Directory.Exists(root))
                 continue;
-            foreach (var folder in Directory.EnumerateDirectories(root, form).Where(folder => Directory.Exists(Path.Combine(folder, "blobs"))).Order(StringComparer.Ordinal))
+            foreach (
+                var folder in Directory
+                    .EnumerateDirectories(root, form)
+                    .Where(folder => Directory.Exists(Path.Combine(folder, "blobs")))
+                    .Order(StringComparer.Ordinal)
+            )
                 yield return new(root, Path.GetFileName(folder));
         }
     }
@@ -106,35 +139,57 @@ public sealed class CachedModels
     private static CachedModel Describe(ModelCache cache)
     {
         var refs = Refs(cache).ToLookup(pair => pair.Commit, pair => pair.Ref);
-        var revisions = Commits(cache).Select(commit =>
-        {
-            var files = cache.Files(commit).ToList();
-            return new CachedRevision(commit, [.. refs[commit]], files.Count, files.Sum(file => file.Size));
-        }).ToList();
+        var revisions = Commits(cache)
+            .Select(commit =>
+            {
+                var files = cache.Files(commit).ToList();
+                return new CachedRevision(commit, [.. refs[commit]], files.Count, files.Sum(file => file.Size));
+            })
+            .ToList();
         var blobs = Blobs(cache, all: true).ToList();
-        return new(Title(cache), cache.Folder, blobs.Sum(blob => blob.Length), revisions, blobs.Count(blob => blob.Name.EndsWith(".part", StringComparison.Ordinal)));
+        return new(
+            Title(cache),
+            cache.Folder,
+            blobs.Sum(blob => blob.Length),
+            revisions,
+            blobs.Count(blob => blob.Name.EndsWith(".part", StringComparison.Ordinal))
+        );
     }
 
-    private static string Title(ModelCache cache) => cache.Name.Split("--", 2) switch
-    {
-        ["models", var id] => id.Replace("--", "/"),
-        ["datasets", var id] => DataSource.HubPrefix + id.Replace("--", "/"),
-        ["modelscope", var id] => "modelscope:" + id.Replace("--", "/"),
-        _ => cache.Name,
-    };
+    private static string Title(ModelCache cache) =>
+        cache.Name.Split("--", 2) switch
+        {
+            ["models", var id] => id.Replace("--", "/"),
+            ["datasets", var id] => DataSource.HubPrefix + id.Replace("--", "/"),
+            ["modelscope", var id] => "modelscope:" + id.Replace("--", "/"),
+            _ => cache.Name,
+        };
 
     private static IEnumerable<string> Commits(ModelCache cache)
     {
         var folder = Path.Combine(cache.Folder, "snapshots");
-        return Directory.Exists(folder) ? Directory.EnumerateDirectories(folder).Select(path => Path.GetFileName(path)).Order(StringComparer.Ordinal) : [];
+        return Directory.Exists(folder)
+            ? Directory
+                .EnumerateDirectories(folder)
+                .Select(path => Path.GetFileName(path))
+                .Order(StringComparer.Ordinal)
+            : [];
     }
 
     private static IEnumerable<(string Ref, string Commit)> Refs(ModelCache cache)
     {
         var folder = Path.Combine(cache.Folder, "refs");
-        return Directory.Exists(folder) ? Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Select(file => (Path.GetRelativePath(folder, file), UntrustedFile.ReadAllText(file, UntrustedFile.Text).Trim())) : [];
+        return Directory.Exists(folder)
+            ? Directory
+                .EnumerateFiles(folder, "*", SearchOption.AllDirectories)
+                .Select(file =>
+                    (Path.GetRelativePath(folder, file), UntrustedFile.ReadAllText(file, UntrustedFile.Text).Trim())
+                )
+            : [];
     }
 
-    private static IEnumerable<FileInfo> Blobs(ModelCache cache, bool all = false) => new DirectoryInfo(Path.Combine(cache.Folder, "blobs")).EnumerateFiles()
-        .Where(file => all ? !file.Name.EndsWith(".sha256", StringComparison.Ordinal) : !file.Name.Contains('.'));
+    private static IEnumerable<FileInfo> Blobs(ModelCache cache, bool all = false) =>
+        new DirectoryInfo(Path.Combine(cache.Folder, "blobs"))
+            .EnumerateFiles()
+            .Where(file => all ? !file.Name.EndsWith(".sha256", StringComparison.Ordinal) : !file.Name.Contains('.'));
 }

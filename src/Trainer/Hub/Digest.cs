@@ -9,12 +9,15 @@ internal sealed record Digest(string Algorithm, string Hex)
     public override string ToString() => $"{Algorithm}:{Hex}";
 
     /// <summary>What a blob of Hugging Face's cache must hash to, by its name.</summary>
-    public static Digest? OfBlobName(string name) => !name.All(char.IsAsciiHexDigitLower) ? null : name.Length switch
-    {
-        64 => new("sha256", name),
-        40 => new("git-sha1", name),
-        _ => null,
-    };
+    public static Digest? OfBlobName(string name) =>
+        !name.All(char.IsAsciiHexDigitLower)
+            ? null
+            : name.Length switch
+            {
+                64 => new("sha256", name),
+                40 => new("git-sha1", name),
+                _ => null,
+            };
 
     public static Task<Digest> ComputeAsync(string algorithm, string file, CancellationToken stop)
     {
@@ -29,19 +32,35 @@ internal sealed record Digest(string Algorithm, string Hex)
     /// <param name="ready">How many bytes from the start are there by now.</param>
     /// <param name="clock">Time between looks.</param>
     /// <param name="stop">Gives up.</param>
-    public static async Task<Digest> FollowAsync(string algorithm, string file, long size, Func<long> ready, TimeProvider clock, CancellationToken stop)
+    public static async Task<Digest> FollowAsync(
+        string algorithm,
+        string file,
+        long size,
+        Func<long> ready,
+        TimeProvider clock,
+        CancellationToken stop
+    )
     {
-        using var handle = File.OpenHandle(file, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
-        using var hash = IncrementalHash.CreateHash(algorithm switch
-        {
-            "sha256" => HashAlgorithmName.SHA256,
-            "git-sha1" => HashAlgorithmName.SHA1,
-            _ => HashAlgorithmName.MD5,
-        });
+        using var handle = File.OpenHandle(
+            file,
+            FileMode.Open,
+            FileAccess.Read,
+            FileShare.ReadWrite | FileShare.Delete
+        );
+        using var hash = IncrementalHash.CreateHash(
+            algorithm switch
+            {
+                "sha256" => HashAlgorithmName.SHA256,
+                "git-sha1" => HashAlgorithmName.SHA1,
+                _ => HashAlgorithmName.MD5,
+            }
+        );
         if (algorithm == "git-sha1")
             hash.AppendData(Encoding.ASCII.GetBytes($"blob {size}\0"));
         var buffer = new byte[256 << 10];
-        for (long at = 0, end; at < size;)
+        long at = 0,
+            end;
+        while (at < size)
         {
             stop.ThrowIfCancellationRequested();
             if ((end = ready()) == at)

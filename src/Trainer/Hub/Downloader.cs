@@ -4,7 +4,8 @@ using System.Net.Http.Headers;
 
 namespace Memopt.Trainer.Hub;
 
-/// <summary>Fetches the parts of a file, several at once, until every byte is there. What it never does is to mix two contents.</summary>
+/// <summary>Fetches the parts of a file, several at once, until every byte is there. What it never does is to mix two
+/// contents.</summary>
 internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvider clock) : IDisposable
 {
     private readonly SemaphoreSlim connections = new(settings.Connections);
@@ -13,21 +14,28 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
     {
         using var session = new Transfer(file, part, report);
         var atOnce = new ParallelOptions { MaxDegreeOfParallelism = settings.Connections, CancellationToken = stop };
-        await Parallel.ForEachAsync(Enumerable.Range(0, part.Parts), atOnce, async (index, token) =>
-        {
-            if (part.Done(index) == part.Length(index))
-                return;
-            await connections.WaitAsync(token).ConfigureAwait(false);
-            try
-            {
-                while (part.Done(index) < part.Length(index))
-                    await http.RetryAsync(file.Url, limited => PartAsync(session, index, limited), token).ConfigureAwait(false);
-            }
-            finally
-            {
-                connections.Release();
-            }
-        }).ConfigureAwait(false);
+        await Parallel
+            .ForEachAsync(
+                Enumerable.Range(0, part.Parts),
+                atOnce,
+                async (index, token) =>
+                {
+                    if (part.Done(index) == part.Length(index))
+                        return;
+                    await connections.WaitAsync(token).ConfigureAwait(false);
+                    try
+                    {
+                        while (part.Done(index) < part.Length(index))
+                            await http.RetryAsync(file.Url, limited => PartAsync(session, index, limited), token)
+                                .ConfigureAwait(false);
+                    }
+                    finally
+                    {
+                        connections.Release();
+                    }
+                }
+            )
+            .ConfigureAwait(false);
     }
 
     public void Dispose() => connections.Dispose();
@@ -40,11 +48,14 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         {
             await RangeAsync(session, index, stop).ConfigureAwait(false);
         }
-        catch (Exception e) when (HubHttp.IsTransient(e) || (e is OperationCanceledException && !stop.IsCancellationRequested))
+        catch (Exception e)
+            when (HubHttp.IsTransient(e) || (e is OperationCanceledException && !stop.IsCancellationRequested))
         {
-            session.Location = null;                                           // a signed address may have run out
+            session.Location = null; // a signed address may have run out
             if (session.Part.Done(index) == before || stop.IsCancellationRequested)
-                throw e is OperationCanceledException ? new TransientException($"no byte for {settings.StallTimeout.TotalSeconds:N0} s") : e;
+                throw e is OperationCanceledException
+                    ? new TransientException($"no byte for {settings.StallTimeout.TotalSeconds:N0} s")
+                    : e;
             http.Retrying?.Invoke($"{session.File.Path}: {HubHttp.Reason(e)}; goes on");
         }
     }
@@ -53,7 +64,10 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
     {
         var (file, part) = (session.File, session.Part);
         // Where two requests may give two contents, one has to give all of it.
-        var (from, to) = (part.Start(index) + (file.Resumable ? part.Done(index) : 0), part.Start(index) + part.Length(index) - 1);
+        var (from, to) = (
+            part.Start(index) + (file.Resumable ? part.Done(index) : 0),
+            part.Start(index) + part.Length(index) - 1
+        );
         if (from > to)
             return;
         var range = from == 0 && to == file.Size - 1 ? null : new RangeHeaderValue(from, to);
@@ -63,12 +77,21 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         {
             var told = response.Message.Content.Headers.ContentRange;
             if (response.Encoding is not null || told?.From != from || (told.Length ?? file.Size) != file.Size)
-                throw new TransientException($"asked for bytes {from}-{to}/{file.Size}, was told {told?.ToString() ?? "nothing"} {response.Encoding}".TrimEnd());
+                throw new TransientException(
+                    (
+                        $"asked for bytes {from}-{to}/{file.Size}, was told {told?.ToString() ?? "nothing"} "
+                        + $"{response.Encoding}"
+                    ).TrimEnd()
+                );
             session.Ranged();
             session.Location = response.Url;
             await CopyAsync(session, response, from, to + 1, stop).ConfigureAwait(false);
         }
-        else if (response.Encoding is null && response.Message.Content.Headers.ContentLength is { } length && length != file.Size)
+        else if (
+            response.Encoding is null
+            && response.Message.Content.Headers.ContentLength is { } length
+            && length != file.Size
+        )
         {
             throw new TransientException($"the file has {length:N0} bytes, {file.Size:N0} were listed");
         }
@@ -79,7 +102,8 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         }
         else if (session.Unranged())
         {
-            // The server gives the whole or nothing: one stream fills what all parts still miss; the others wait for it.
+            // The server gives the whole or nothing: one stream fills what all parts still miss; the others wait for
+            // it.
             await session.Whole.WaitAsync(stop).ConfigureAwait(false);
             try
             {
@@ -102,11 +126,12 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         var known = session.Location;
         try
         {
-            return await http.GetAsync(known ?? session.File.Url, session.File.Login, range, stop).ConfigureAwait(false);
+            return await http.GetAsync(known ?? session.File.Url, session.File.Login, range, stop)
+                .ConfigureAwait(false);
         }
         catch (UserFault e) when (known is not null)
         {
-            throw new TransientException($"the storage's address has run out ({e.Found})");   // the hub gives a new one
+            throw new TransientException($"the storage's address has run out ({e.Found})"); // the hub gives a new one
         }
     }
 
@@ -120,7 +145,11 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
             using var body = await response.BodyAsync(either.Token).ConfigureAwait(false);
             while (from < end)
             {
-                var count = await body.ReadAsync(buffer.AsMemory(0, (int)Math.Min(buffer.Length, end - from)), either.Token).ConfigureAwait(false);
+                var count = await body.ReadAsync(
+                        buffer.AsMemory(0, (int)Math.Min(buffer.Length, end - from)),
+                        either.Token
+                    )
+                    .ConfigureAwait(false);
                 if (count == 0)
                     throw new TransientException("the answer ended early");
                 stall.CancelAfter(settings.StallTimeout);
@@ -139,7 +168,8 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
     {
         private readonly Lock changing = new();
         private string? storage;
-        private int whole, strange;
+        private int whole,
+            strange;
 
         public RemoteFile File => file;
 
@@ -161,15 +191,24 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
             if (response.Status is HttpStatusCode.NotFound or HttpStatusCode.RequestedRangeNotSatisfiable)
                 throw Strange($"HTTP {(int)response.Status}");
             var direct = response.Url.Authority == file.Url.Authority;
-            if (file.Validator is { } expected && (response.LinkedETag ?? (direct ? response.ETag : null)) is { } told && told != expected)
+            if (
+                file.Validator is { } expected
+                && (response.LinkedETag ?? (direct ? response.ETag : null)) is { } told
+                && told != expected
+            )
                 throw Strange($"its ETag was {expected}, is {told}");
             lock (changing)
             {
                 // Storage behind a redirect has ETags of its own, and its answers should agree.
-                if (response.ETag is { } etag && (!direct || file.Validator is null) && (storage ??= etag) is { } first && first != etag)
+                if (
+                    response.ETag is { } etag
+                    && (!direct || file.Validator is null)
+                    && (storage ??= etag) is { } first
+                    && first != etag
+                )
                 {
                     if (file.Hash is not null)
-                        storage = null;                                        // which of the two is wrong shows at the end, by the hash
+                        storage = null; // which of the two is wrong shows at the end, by the hash
                     throw Strange($"its ETag in storage was {first}, is {etag}");
                 }
                 strange = 0;
@@ -194,7 +233,16 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
 
         public void Dispose() => Whole.Dispose();
 
-        private Exception Strange(string found) => Interlocked.Increment(ref strange) <= 8 ? new TransientException($"{file.Path} is another file now: {found}")
-            : new UserFault($"{file.Path} changed on the server during the download.", found: found, next: "run the same command again: it takes the new content from its start") { Failed = true };
+        private Exception Strange(string found) =>
+            Interlocked.Increment(ref strange) <= 8
+                ? new TransientException($"{file.Path} is another file now: {found}")
+                : new UserFault(
+                    $"{file.Path} changed on the server during the download.",
+                    found: found,
+                    next: "run the same command again: it takes the new content from its start"
+                )
+                {
+                    Failed = true,
+                };
     }
 }

@@ -14,12 +14,17 @@ internal sealed record HubResponse(HttpResponseMessage Message, Uri Url, string?
     /// <summary>ETag of the bytes that follow, without quotes.</summary>
     public string? ETag => Bare(Message.Headers.TryGetValues("ETag", out var values) ? values.First() : null);
 
-    public static string? Bare(string? etag) => etag is null ? null : (etag.StartsWith("W/", StringComparison.Ordinal) ? etag[2..] : etag).Trim('"');
+    public static string? Bare(string? etag) =>
+        etag is null ? null : (etag.StartsWith("W/", StringComparison.Ordinal) ? etag[2..] : etag).Trim('"');
 
-    public string? Header(string name) => Message.Headers.TryGetValues(name, out var values) || Message.Content.Headers.TryGetValues(name, out values) ? values.First() : null;
+    public string? Header(string name) =>
+        Message.Headers.TryGetValues(name, out var values) || Message.Content.Headers.TryGetValues(name, out values)
+            ? values.First()
+            : null;
 
     /// <summary>How the body is compressed, by a server or a proxy that does so unasked; null when it is not.</summary>
-    public string? Encoding => Message.Content.Headers.ContentEncoding.LastOrDefault(encoding => encoding != "identity");
+    public string? Encoding =>
+        Message.Content.Headers.ContentEncoding.LastOrDefault(encoding => encoding != "identity");
 
     /// <summary>The body as it was before that.</summary>
     public async Task<Stream> BodyAsync(CancellationToken stop)
@@ -31,7 +36,14 @@ internal sealed record HubResponse(HttpResponseMessage Message, Uri Url, string?
             "gzip" or "x-gzip" => new GZipStream(body, CompressionMode.Decompress),
             "deflate" => new ZLibStream(body, CompressionMode.Decompress),
             "br" => new BrotliStream(body, CompressionMode.Decompress),
-            var other => throw new UserFault($"{Url.Host} compresses what it sends, and not in a way that was asked for.", found: $"Content-Encoding: {other}", next: "use another source or network") { Failed = true },
+            var other => throw new UserFault(
+                $"{Url.Host} compresses what it sends, and not in a way that was asked for.",
+                found: $"Content-Encoding: {other}",
+                next: "use another source or network"
+            )
+            {
+                Failed = true,
+            },
         };
     }
 

@@ -1,6 +1,7 @@
 namespace Memopt.Trainer.Hub;
 
-/// <summary>What the surroundings say about downloads: addresses, tokens, folders, patience. The tool fills it from the environment.</summary>
+/// <summary>What the surroundings say about downloads: addresses, tokens, folders, patience. The tool fills it from the
+/// environment.</summary>
 public sealed record HubSettings
 {
     /// <summary>The Hugging Face Hub or a mirror of it (HF_ENDPOINT).</summary>

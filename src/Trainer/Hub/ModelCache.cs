@@ -59,14 +59,13 @@ internal sealed class ModelCache(string root, string name)
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            File.Copy(Blob(file.Blob), staged);                                // Windows without the right to make links
+            File.Copy(Blob(file.Blob), staged); // Windows without the right to make links
         }
         File.Move(staged, path, overwrite: true);
     }
 
-    /// <summary>
-    /// Waits until no other process works on a blob. It is the lock that Hugging Face's Python client takes (flock on the same file),
-    /// and it ends with its process, however that ends.
+    /// <summary>Waits until no other process works on a blob. It is the lock that Hugging Face's Python client takes
+    /// (flock on the same file), and it ends with its process, however that ends.
     /// </summary>
     public async Task<FileStream> LockAsync(string etag, TimeProvider clock, Action waiting, CancellationToken stop)
     {
@@ -106,7 +105,10 @@ internal sealed class ModelCache(string root, string name)
     public void Note(string etag, Digest hash) => File.WriteAllText(Blob(etag) + ".sha256", hash.Hex);
 
     /// <summary>The files that a source was found to mean at a commit; null until all of them were here once.</summary>
-    public IReadOnlyList<string>? Chosen(string commit, string source) => File.Exists(ChosenFile(commit, source)) ? [.. File.ReadLines(ChosenFile(commit, source)).Select(ModelFiles.Safe)] : null;
+    public IReadOnlyList<string>? Chosen(string commit, string source) =>
+        File.Exists(ChosenFile(commit, source))
+            ? [.. File.ReadLines(ChosenFile(commit, source)).Select(ModelFiles.Safe)]
+            : null;
 
     public void Choose(string commit, string source, IReadOnlyList<string> files)
     {
@@ -118,7 +120,8 @@ internal sealed class ModelCache(string root, string name)
     }
 
     // Beside the layout that is shared, as a snapshot does not tell whether it has all that was asked for.
-    private string ChosenFile(string commit, string source) => Path.Combine(Folder, ".memopt", $"{ModelFiles.SafePart(commit)}-{CacheKey.Of(source)[..12]}");
+    private string ChosenFile(string commit, string source) =>
+        Path.Combine(Folder, ".memopt", $"{ModelFiles.SafePart(commit)}-{CacheKey.Of(source)[..12]}");
 
     /// <summary>Files of a snapshot with the blobs that they are.</summary>
     public IEnumerable<(string Path, long Size, string Blob)> Files(string commit)
@@ -126,7 +129,9 @@ internal sealed class ModelCache(string root, string name)
         var folder = Snapshot(commit);
         if (!Directory.Exists(folder))
             yield break;
-        foreach (var file in Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal))
+        foreach (
+            var file in Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal)
+        )
         {
             var real = new FileInfo(file).ResolveLinkTarget(returnFinalTarget: true) as FileInfo ?? new FileInfo(file);
             if (real.Exists)

@@ -5,9 +5,9 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Memopt.Trainer.Hub;
 
-/// <summary>
-/// A file on its way: its bytes, and behind them what a later process needs to go on, one counter of bytes for each part.
-/// Cut to size it is the file. Bytes are written before their counter, so a kill at any instant costs only what was not yet written.
+/// <summary>A file on its way: its bytes, and behind them what a later process needs to go on, one counter of bytes
+/// for each part. Cut to size it is the file. Bytes are written before their counter, so a kill at any instant costs
+/// only what was not yet written.
 /// </summary>
 internal sealed class PartFile : IDisposable
 {
@@ -57,7 +57,12 @@ internal sealed class PartFile : IDisposable
     /// <param name="partBytes">Size of a part when it begins anew.</param>
     public static PartFile Open(string path, string identity, long size, long partBytes)
     {
-        var handle = File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.ReadWrite | FileShare.Delete);
+        var handle = File.OpenHandle(
+            path,
+            FileMode.OpenOrCreate,
+            FileAccess.ReadWrite,
+            FileShare.ReadWrite | FileShare.Delete
+        );
         try
         {
             var mark = Mark(identity, size);
@@ -82,7 +87,12 @@ internal sealed class PartFile : IDisposable
     {
         if (!File.Exists(path))
             return 0;
-        using var handle = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+        using var handle = File.OpenHandle(
+            path,
+            FileMode.Open,
+            FileAccess.Read,
+            FileShare.ReadWrite | FileShare.Delete
+        );
         return Read(handle, Mark(identity, size), size)?.Counters.Sum() ?? 0;
     }
 
@@ -107,7 +117,15 @@ internal sealed class PartFile : IDisposable
         catch (IOException e)
         {
             // Not the network's fault, and asking it again would not help.
-            throw new UserFault("The download could not be stored.", found: e.Message, next: "make room on the disk and run the same command again; it goes on where it was", inner: e) { Failed = true };
+            throw new UserFault(
+                "The download could not be stored.",
+                found: e.Message,
+                next: "make room on the disk and run the same command again; it goes on where it was",
+                inner: e
+            )
+            {
+                Failed = true,
+            };
         }
     }
 
@@ -133,14 +151,28 @@ internal sealed class PartFile : IDisposable
     {
         var length = RandomAccess.GetLength(handle);
         if (length == size && size > 0)
-            return (size, [size]);                                             // killed between the cut and the rename
+            return (size, [size]); // killed between the cut and the rename
         var head = new byte[Header];
-        if (length < size + Header || RandomAccess.Read(handle, head, size) != Header || !head.AsSpan(0, 40).SequenceEqual(mark.AsSpan(0, 40)))
+        if (
+            length < size + Header
+            || RandomAccess.Read(handle, head, size) != Header
+            || !head.AsSpan(0, 40).SequenceEqual(mark.AsSpan(0, 40))
+        )
             return null;
         var partBytes = BinaryPrimitives.ReadInt64LittleEndian(head.AsSpan(40));
         var counters = new byte[(size + partBytes - 1) / partBytes * 8];
-        if (length != size + Header + counters.Length || RandomAccess.Read(handle, counters, size + Header) != counters.Length)
+        if (
+            length != size + Header + counters.Length
+            || RandomAccess.Read(handle, counters, size + Header) != counters.Length
+        )
             return null;
-        return (partBytes, [.. Enumerable.Range(0, counters.Length / 8).Select(part => BinaryPrimitives.ReadInt64LittleEndian(counters.AsSpan(part * 8)))]);
+        return (
+            partBytes,
+            [
+                .. Enumerable
+                    .Range(0, counters.Length / 8)
+                    .Select(part => BinaryPrimitives.ReadInt64LittleEndian(counters.AsSpan(part * 8))),
+            ]
+        );
     }
 }

@@ -14,7 +14,16 @@ internal sealed record RemoteModel(string Commit, IReadOnlyDictionary<string, Re
 /// <param name="Validator">The ETag that a server must answer with; null when not known.</param>
 /// <param name="Resumable">Whether another request is sure to give the same bytes.</param>
 /// <param name="Login">Sent to the origin it belongs to only.</param>
-internal sealed record RemoteFile(string Path, Uri Url, long Size, string Blob, Digest? Hash, string? Validator, bool Resumable, Login? Login);
+internal sealed record RemoteFile(
+    string Path,
+    Uri Url,
+    long Size,
+    string Blob,
+    Digest? Hash,
+    string? Validator,
+    bool Resumable,
+    Login? Login
+);
 
 /// <summary>A header that proves who asks, and the only origin that may see it.</summary>
 internal sealed record Login(Uri Origin, string Header, string Value)

@@ -7,7 +7,14 @@ namespace Memopt.Trainer.Hub;
 /// <param name="Files">Its files with sizes and hashes; empty for a folder of the user's.</param>
 /// <param name="FetchedBytes">What came over the network for them just now.</param>
 /// <param name="ResumedBytes">What an earlier, unfinished download had left.</param>
-public sealed record Snapshot(string Source, string Folder, string? Commit, IReadOnlyList<LocalFile> Files, long FetchedBytes = 0, long ResumedBytes = 0);
+public sealed record Snapshot(
+    string Source,
+    string Folder,
+    string? Commit,
+    IReadOnlyList<LocalFile> Files,
+    long FetchedBytes = 0,
+    long ResumedBytes = 0
+);
 
 /// <summary>One file of a model.</summary>
 /// <param name="Path">Inside the model.</param>

@@ -13,9 +13,19 @@ namespace Memopt.Trainer.Kernels;
 /// <param name="Epsilon">Added to the denominator.</param>
 /// <param name="Clip">Largest gradient norm; 0 leaves it alone.</param>
 /// <param name="Unscale">Factor that takes the loss scale off the gradient; 1 without one.</param>
-public readonly record struct AdamWStep(int Number, double Rate, double Decay, double Beta1, double Beta2, double Epsilon, double Clip, double Unscale = 1);
+public readonly record struct AdamWStep(
+    int Number,
+    double Rate,
+    double Decay,
+    double Beta1,
+    double Beta2,
+    double Epsilon,
+    double Clip,
+    double Unscale = 1
+);
 
-/// <summary>AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101) as torch.optim computes it, over flat fp32 arrays in one launch.</summary>
+/// <summary>AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101) as torch.optim computes it, over flat fp32 arrays in
+/// one launch.</summary>
 public static class AdamW
 {
     private static readonly Kernel kernel = new("AdamW.cu");
@@ -30,11 +40,18 @@ public static class AdamW
             return ReferenceNorm(gradient, unscale);
         var norm = empty([], float32, gradient.device);
         using var finished = partial!.narrow(0, Blocks, 1);
-        kernel.Launch("gradient_norm", float32, (Blocks, 1), (256, 1), [gradient, gradient.numel(), partial, finished, norm, (float)unscale]);
+        kernel.Launch(
+            "gradient_norm",
+            float32,
+            (Blocks, 1),
+            (256, 1),
+            [gradient, gradient.numel(), partial, finished, norm, (float)unscale]
+        );
         return norm;
     }
 
-    /// <summary>Moves the weights and zeroes the gradient; where the norm is not finite it zeroes the gradient alone.</summary>
+    /// <summary>Moves the weights and zeroes the gradient; where the norm is not finite it zeroes the gradient
+    /// alone.</summary>
     /// <param name="value">(N) fp32 weights.</param>
     /// <param name="gradient">(N) fp32.</param>
     /// <param name="mean">(N) fp32 first moment.</param>
@@ -42,7 +59,15 @@ public static class AdamW
     /// <param name="copy">(N) the weights in the type of the activations, or null.</param>
     /// <param name="norm">From <see cref="Norm"/>.</param>
     /// <param name="step">Settings.</param>
-    public static void Step(Tensor value, Tensor gradient, Tensor mean, Tensor square, Tensor? copy, Tensor norm, AdamWStep step)
+    public static void Step(
+        Tensor value,
+        Tensor gradient,
+        Tensor mean,
+        Tensor square,
+        Tensor? copy,
+        Tensor norm,
+        AdamWStep step
+    )
     {
         if (!Kernel.Supports(gradient))
         {
@@ -50,11 +75,29 @@ public static class AdamW
             return;
         }
         var count = value.numel();
-        kernel.Launch("step", copy?.dtype ?? float32, (Math.Min((count + 255) / 256, Cuda.Multiprocessors * 16L), 1), (256, 1),
-        [
-            value, gradient, mean, square, KernelArg.Maybe(copy), norm, count, (float)step.Clip, (float)(1 - step.Rate * step.Decay),
-            (float)step.Beta1, (float)step.Beta2, (float)step.Epsilon, (float)Spread(step), (float)Rate(step), (float)step.Unscale,
-        ]);
+        kernel.Launch(
+            "step",
+            copy?.dtype ?? float32,
+            (Math.Min((count + 255) / 256, Cuda.Multiprocessors * 16L), 1),
+            (256, 1),
+            [
+                value,
+                gradient,
+                mean,
+                square,
+                KernelArg.Maybe(copy),
+                norm,
+                count,
+                (float)step.Clip,
+                (float)(1 - step.Rate * step.Decay),
+                (float)step.Beta1,
+                (float)step.Beta2,
+                (float)step.Epsilon,
+                (float)Spread(step),
+                (float)Rate(step),
+                (float)step.Unscale,
+            ]
+        );
     }
 
     /// <summary>Room for the partial sums of <see cref="Norm"/> and the count of those that are there, zero.</summary>
@@ -73,12 +116,20 @@ public static class AdamW
         return (unscale == 1 ? norm : norm * unscale).MoveToOuterDisposeScope();
     }
 
-    internal static void Reference(Tensor value, Tensor gradient, Tensor mean, Tensor square, Tensor? copy, Tensor norm, AdamWStep step)
+    internal static void Reference(
+        Tensor value,
+        Tensor gradient,
+        Tensor mean,
+        Tensor square,
+        Tensor? copy,
+        Tensor norm,
+        AdamWStep step
+    )
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
         var length = norm.cpu().item<float>();
-        var divisor = empty_like(square);                                     // before anything changes: a step that lacks memory is made again
+        var divisor = empty_like(square); // before anything changes: a step that lacks memory is made again
         if (float.IsFinite(length))
         {
             gradient.mul_((step.Clip > 0 ? Math.Min(1, step.Clip / (length + 1e-6)) : 1) * step.Unscale);

@@ -4,7 +4,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Kernels;
 
-/// <summary>Masks of dropout that follow from a seed and the place in the tensor alone (SplitMix64, Steele et al. 2014), the same on every device.</summary>
+/// <summary>Masks of dropout that follow from a seed and the place in the tensor alone (SplitMix64, Steele et al.
+/// 2014), the same on every device.</summary>
 public static class Dropout
 {
     private static readonly Kernel kernel = new("Dropout.cu");
@@ -27,7 +28,14 @@ public static class Dropout
         return y;
     }
 
-    internal static Tensor Reference(long[] shape, ScalarType type, Device device, ulong dropped, float kept, ulong seed)
+    internal static Tensor Reference(
+        long[] shape,
+        ScalarType type,
+        Device device,
+        ulong dropped,
+        float kept,
+        ulong seed
+    )
     {
         using var scope = NewDisposeScope();
         var mask = empty(shape, float32);

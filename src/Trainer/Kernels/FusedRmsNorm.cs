@@ -3,12 +3,14 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Kernels;
 
-/// <summary>Root-mean-square norm of rows with the residual sum before it and the residual gradient after it (Zhang and Sennrich 2019, arXiv 1910.07467).</summary>
+/// <summary>Root-mean-square norm of rows with the residual sum before it and the residual gradient after it (Zhang and
+/// Sennrich 2019, arXiv 1910.07467).</summary>
 public static class FusedRmsNorm
 {
     private static readonly Kernel kernel = new("RmsNorm.cu");
 
-    /// <summary>x / rms(x) · weight, the mean in fp32 and the quotient rounded to the type before the product, as transformers does.</summary>
+    /// <summary>x / rms(x) · weight, the mean in fp32 and the quotient rounded to the type before the product, as
+    /// transformers does.</summary>
     /// <param name="x">(…, C), contiguous.</param>
     /// <param name="delta">As x, or null. It becomes x + delta, and that is what is normed.</param>
     /// <param name="weight">(C) in the type of x.</param>
@@ -22,7 +24,23 @@ public static class FusedRmsNorm
         var y = empty_like(x);
         var rstd = empty([rows, 1], float32, x.device);
         var (grid, block) = Shape(rows, width);
-        kernel.Launch("forward", x.dtype, grid, block, [x, KernelArg.Maybe(delta), weight, y, rstd, rows, (int)width, (float)eps, Kernel.Packed(width, x, delta, weight)]);
+        kernel.Launch(
+            "forward",
+            x.dtype,
+            grid,
+            block,
+            [
+                x,
+                KernelArg.Maybe(delta),
+                weight,
+                y,
+                rstd,
+                rows,
+                (int)width,
+                (float)eps,
+                Kernel.Packed(width, x, delta, weight),
+            ]
+        );
         return (y, rstd);
     }
 
@@ -39,7 +57,23 @@ public static class FusedRmsNorm
         var (rows, width) = Rows(x);
         var dx = accumulateInto ?? empty_like(x);
         var (grid, block) = Shape(rows, width);
-        kernel.Launch("backward", x.dtype, grid, block, [dy, x, weight, rstd, KernelArg.Maybe(accumulateInto), dx, rows, (int)width, Kernel.Packed(width, dy, x, weight, dx)]);
+        kernel.Launch(
+            "backward",
+            x.dtype,
+            grid,
+            block,
+            [
+                dy,
+                x,
+                weight,
+                rstd,
+                KernelArg.Maybe(accumulateInto),
+                dx,
+                rows,
+                (int)width,
+                Kernel.Packed(width, dy, x, weight, dx),
+            ]
+        );
         return dx;
     }
 
@@ -49,11 +83,19 @@ public static class FusedRmsNorm
         using var scope = NewDisposeScope();
         var (rows, width) = Rows(x);
         if (!Kernel.Supports(x))
-            return (dy.reshape(rows, width).to(float32) * Scaled(x, rstd).to(x.dtype)).sum(dim: 0).MoveToOuterDisposeScope();
+            return (dy.reshape(rows, width).to(float32) * Scaled(x, rstd).to(x.dtype))
+                .sum(dim: 0)
+                .MoveToOuterDisposeScope();
         var chunk = Math.Max(64, (rows + 255) / 256);
         var parts = (rows + chunk - 1) / chunk;
         var partial = empty([parts, width], float32, x.device);
-        kernel.Launch("weight_gradient", x.dtype, ((width + 127) / 128, parts), (128, 1), [dy, x, rstd, partial, rows, (int)width, (int)chunk]);
+        kernel.Launch(
+            "weight_gradient",
+            x.dtype,
+            ((width + 127) / 128, parts),
+            (128, 1),
+            [dy, x, rstd, partial, rows, (int)width, (int)chunk]
+        );
         return partial.sum(dim: 0).MoveToOuterDisposeScope();
     }
 
@@ -73,7 +115,9 @@ public static class FusedRmsNorm
         var scaled = Scaled(x, rstd);
         var g = dy.reshape(rows, width).to(float32) * weight.to(float32);
         var dx = g.sub_(scaled.mul_((g * scaled).mean([-1], keepdim: true))).mul_(rstd).reshape(x.shape);
-        return accumulateInto is null ? dx.to(x.dtype).MoveToOuterDisposeScope() : accumulateInto.copy_(dx.add_(accumulateInto));
+        return accumulateInto is null
+            ? dx.to(x.dtype).MoveToOuterDisposeScope()
+            : accumulateInto.copy_(dx.add_(accumulateInto));
     }
 
     private static Tensor Scaled(Tensor x, Tensor rstd) => x.reshape(-1, x.shape[^1]).to(float32) * rstd;

@@ -2,9 +2,9 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Kernels;
 
-/// <summary>
-/// Room for one expanded weight, shared by all of a model: each is done with before the next is expanded. Room that came and went with every
-/// product would be given to what a layer keeps, and the next product would need new.
+/// <summary>Room for one expanded weight, shared by all of a model: each is done with before the next is expanded.
+/// Room that came and went with every product would be given to what a layer keeps, and the next product would need
+/// new.
 /// </summary>
 public sealed class Nf4Scratch : IDisposable
 {
@@ -28,7 +28,8 @@ public sealed class Nf4Scratch : IDisposable
     /// <summary>Bytes that it holds.</summary>
     public long Bytes => buffer is null ? 0 : buffer.numel() * buffer.element_size();
 
-    /// <summary>Allocates the memory for an expanded weight. False where weights are expanded without it: on a CPU.</summary>
+    /// <summary>Allocates the memory for an expanded weight. False where weights are expanded without it: on a
+    /// CPU.</summary>
     public bool Allocate(Device device, ScalarType type)
     {
         if (!Kernel.Supports(device, type))

@@ -5,9 +5,9 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Memory;
 
-/// <summary>
-/// Holds tensors in pinned host memory. Copies run beside the computation: out while the layer that keeps them is computed, back while the
-/// layer above is. The device has the saved tensors of one layer in forward, and of two layers in backward.
+/// <summary>Holds tensors in pinned host memory. Copies run beside the computation: out while the layer that keeps
+/// them is computed, back while the layer above is. The device has the saved tensors of one layer in forward, and of
+/// two layers in backward.
 /// </summary>
 internal sealed class ActivationOffload : ISavedTensors, IDisposable
 {
@@ -49,7 +49,8 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
             buffer.Dispose();
     }
 
-    /// <summary>Frees on the device what the layers before have kept. Their copies had a layer's time; what is computed next waits for the rest.</summary>
+    /// <summary>Frees on the device what the layers before have kept. Their copies had a layer's time; what is computed
+    /// next waits for the rest.</summary>
     private void Settle(int layer)
     {
         foreach (var kept in leaving.Where(kept => kept.Layer < layer))
@@ -72,7 +73,8 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
             away.Remove(kept.Layer);
     }
 
-    /// <summary>The smallest idle buffer that is large enough. If all idle buffer is too small, some of it makes place: lengths grow, and the buffer with them.</summary>
+    /// <summary>The smallest idle buffer that is large enough. If all idle buffer is too small, some of it makes place:
+    /// lengths grow, and the buffer with them.</summary>
     private Pinned Rent(long bytes)
     {
         var buffer = idle.Where(buffer => buffer.Bytes >= bytes).MinBy(buffer => buffer.Bytes);
@@ -112,9 +114,15 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
         }
     }
 
-    private sealed class OffloadedTensor(ActivationOffload offload, Tensor tensor, int layer, Pinned buffer) : ISavedTensor
+    private sealed class OffloadedTensor(ActivationOffload offload, Tensor tensor, int layer, Pinned buffer)
+        : ISavedTensor
     {
-        private readonly (long[] Shape, ScalarType Type, Device Device, long Bytes) kind = (tensor.shape, tensor.dtype, tensor.device, tensor.numel() * tensor.element_size());
+        private readonly (long[] Shape, ScalarType Type, Device Device, long Bytes) kind = (
+            tensor.shape,
+            tensor.dtype,
+            tensor.device,
+            tensor.numel() * tensor.element_size()
+        );
         private Tensor? here = tensor;
         private bool done;
 
@@ -134,7 +142,7 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
             if (here is not null)
                 return;
             here = empty(kind.Shape, kind.Type, kind.Device).DetachFromDisposeScope();
-            offload.copies.WaitForCompute(offload.queued);                        // its memory may have been another's a moment ago
+            offload.copies.WaitForCompute(offload.queued); // its memory may have been another's a moment ago
             offload.copies.ToDevice(Aten.DataPointer(here), buffer.Address, kind.Bytes);
             offload.copies.Record(buffer.Moved);
         }

@@ -6,14 +6,15 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Memory;
 
-/// <summary>
-/// Frozen weights of some layers kept in host memory, or in a file where that is too small, and brought to the device for each use. Two slots
-/// on the device take turns: while one streamed layer is computed, the next in the direction of travel arrives in the other. The layers know
-/// nothing of it: their tensors are views of the slots.
+/// <summary>Frozen weights of some layers kept in host memory, or in a file where that is too small, and brought to
+/// the device for each use. Two slots on the device take turns: while one streamed layer is computed, the next in the
+/// direction of travel arrives in the other. The layers know nothing of it: their tensors are views of the slots.
 /// </summary>
 public sealed class LayerStream : IDisposable
 {
-    private const int Slots = 2, Alignment = 256, Piece = 32 << 20;
+    private const int Slots = 2,
+        Alignment = 256,
+        Piece = 32 << 20;
 
     private readonly Device device;
     private readonly Cuda.Stream? copies;
@@ -39,7 +40,16 @@ public sealed class LayerStream : IDisposable
         if (spill is null)
             return;
         Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(spill))!);
-        file = new FileStream(spill, new FileStreamOptions { Mode = FileMode.Create, Access = FileAccess.ReadWrite, BufferSize = 0, Options = FileOptions.DeleteOnClose });
+        file = new FileStream(
+            spill,
+            new FileStreamOptions
+            {
+                Mode = FileMode.Create,
+                Access = FileAccess.ReadWrite,
+                BufferSize = 0,
+                Options = FileOptions.DeleteOnClose,
+            }
+        );
         pieces = copies is null ? null : new(Piece);
     }
 
@@ -55,26 +65,33 @@ public sealed class LayerStream : IDisposable
     /// <summary>Bytes of the slots on the device.</summary>
     public long SlotBytes => slots.Sum(slot => slot.Buffer?.numel() ?? 0);
 
-    /// <summary>Which layers of a model are streamed when so many are: spread evenly, so that each copy has the time of the layers between.</summary>
+    /// <summary>Which layers of a model are streamed when so many are: spread evenly, so that each copy has the time of
+    /// the layers between.</summary>
     public static IEnumerable<int> Chosen(int layers, int count) =>
         Enumerable.Range(0, layers).Where(i => (long)(i + 1) * count / layers > (long)i * count / layers);
 
-    /// <summary>Moves a layer's frozen weights out; called for layers in rising order while a model is loaded.</summary>
+    /// <summary>Moves a layer's frozen weights out; called for layers in rising order while a model is
+    /// loaded.</summary>
     public void Add(DecoderLayer layer)
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
         var places = layer.Linears.SelectMany(linear => linear.Frozen).ToList();
         if (places.Count == 0)
-            throw new UserFault("Weights that are trained cannot be streamed.", next: "set memory.streamLayers to 0 or leave it out, or train an adapter");
+            throw new UserFault(
+                "Weights that are trained cannot be streamed.",
+                next: "set memory.streamLayers to 0 or leave it out, or train an adapter"
+            );
         long at = 0;
-        var parts = places.Select(slot =>
-        {
-            var tensor = slot.Get();
-            var part = new Part(slot, at, tensor.shape, tensor.dtype, tensor.numel() * tensor.element_size());
-            at += (part.Bytes + Alignment - 1) / Alignment * Alignment;
-            return part;
-        }).ToList();
+        var parts = places
+            .Select(slot =>
+            {
+                var tensor = slot.Get();
+                var part = new Part(slot, at, tensor.shape, tensor.dtype, tensor.numel() * tensor.element_size());
+                at += (part.Bytes + Alignment - 1) / Alignment * Alignment;
+                return part;
+            })
+            .ToList();
         var moved = new Streamed(layer.Index, parts, at, file?.Length ?? 0, file is null ? Host(at) : null);
         if (file is not null)
             file.SetLength(moved.Offset + at);
@@ -100,7 +117,9 @@ public sealed class LayerStream : IDisposable
     /// <summary>Moves more layers out, until so many are.</summary>
     public void Extend(Decoder model, int count)
     {
-        foreach (var index in Chosen(layers, count).Where(index => streamed.All(layer => layer.Layer != index)).ToList())
+        foreach (
+            var index in Chosen(layers, count).Where(index => streamed.All(layer => layer.Layer != index)).ToList()
+        )
         {
             if (Count < count)
                 Add(model.layers[index]);
@@ -118,13 +137,18 @@ public sealed class LayerStream : IDisposable
             var next = EnsureResident(layer.Index, context.NeedsGradient ? 1 : 0);
             var result = run(layer, x, context);
             Prefetch(next);
-            return result.Backward is not { } backward ? result : new(result.Output, (gradient, accumulateInto) =>
-            {
-                var below = EnsureResident(layer.Index, -1);
-                var g = backward(gradient, accumulateInto);
-                Prefetch(below);
-                return g;
-            });
+            return result.Backward is not { } backward
+                ? result
+                : new(
+                    result.Output,
+                    (gradient, accumulateInto) =>
+                    {
+                        var below = EnsureResident(layer.Index, -1);
+                        var g = backward(gradient, accumulateInto);
+                        Prefetch(below);
+                        return g;
+                    }
+                );
         };
     }
 
@@ -162,13 +186,20 @@ public sealed class LayerStream : IDisposable
         }
         slots[index % Slots].Arrived?.MakeComputeWait();
         var next = direction == 0 ? (index + 1) % Count : index + direction;
-        if (copies is null || next < 0 || next >= Count || next % Slots == index % Slots || slots[next % Slots].Holds == streamed[next].Layer)
+        if (
+            copies is null
+            || next < 0
+            || next >= Count
+            || next % Slots == index % Slots
+            || slots[next % Slots].Holds == streamed[next].Layer
+        )
             return null;
-        slots[next % Slots].Free!.Record();                                   // who is in that slot has been computed by then
+        slots[next % Slots].Free!.Record(); // who is in that slot has been computed by then
         return next;
     }
 
-    /// <summary>Begins to bring a layer while the one that was entered is computed; called when that is queued, so that reading a file holds nothing up.</summary>
+    /// <summary>Begins to bring a layer while the one that was entered is computed; called when that is queued, so that
+    /// reading a file holds nothing up.</summary>
     private void Prefetch(int? next)
     {
         if (next is { } index)
@@ -204,7 +235,8 @@ public sealed class LayerStream : IDisposable
         slot.Holds = layer.Layer;
     }
 
-    /// <summary>Slots as large as the largest layer, and every layer's tensors as views of the slot whose turn is its own.</summary>
+    /// <summary>Slots as large as the largest layer, and every layer's tensors as views of the slot whose turn is its
+    /// own.</summary>
     private void Bind()
     {
         var bytes = streamed.Max(layer => layer.Bytes);
@@ -228,7 +260,11 @@ public sealed class LayerStream : IDisposable
             {
                 using var scope = NewDisposeScope();
                 var bare = slots[i % Slots].Buffer!.narrow(0, part.Offset, part.Bytes);
-                part.Place.Put((part.Type == uint8 ? bare : Aten.Call("aten::view", "dtype", [bare, (long)part.Type], 1)[0]).view(part.Shape));
+                part.Place.Put(
+                    (part.Type == uint8 ? bare : Aten.Call("aten::view", "dtype", [bare, (long)part.Type], 1)[0]).view(
+                        part.Shape
+                    )
+                );
             }
         }
     }
@@ -266,11 +302,20 @@ public sealed class LayerStream : IDisposable
         }
         catch (IOException e)
         {
-            throw new UserFault($"The streamed weights cannot be written to {file!.Name}.", found: e.Message, next: "free some space there, or give the run more host memory (memory.hostBudgetGiB)", inner: e) { Failed = true };
+            throw new UserFault(
+                $"The streamed weights cannot be written to {file!.Name}.",
+                found: e.Message,
+                next: "free some space there, or give the run more host memory (memory.hostBudgetGiB)",
+                inner: e
+            )
+            {
+                Failed = true,
+            };
         }
     }
 
-    private void Read(long offset, long count, nint to) => FileRead.Into(file!.SafeFileHandle, offset, count, to, file.Name);
+    private void Read(long offset, long count, nint to) =>
+        FileRead.Into(file!.SafeFileHandle, offset, count, to, file.Name);
 
     private static Tensor Host(long bytes)
     {

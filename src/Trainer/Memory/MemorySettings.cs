@@ -3,14 +3,23 @@ using Memopt.Trainer.Plan;
 
 namespace Memopt.Trainer.Memory;
 
-/// <summary>Applies rungs to a loaded model, each from the rung that was applied before. What was offloaded to the host stays there.</summary>
+/// <summary>Applies rungs to a loaded model, each from the rung that was applied before. What was offloaded to the host
+/// stays there.</summary>
 /// <param name="model">The model.</param>
-/// <param name="optimizerToHost">Offloads trained weights and moments to the host; a second call finishes a first that ran out of memory.</param>
+/// <param name="optimizerToHost">Offloads trained weights and moments to the host; a second call finishes a first that
+/// ran out of memory.</param>
 /// <param name="meter">Read where forward and backward of a layer end: the peaks are there.</param>
 /// <param name="sampling">Whether the meter is read.</param>
 /// <param name="stream">The stream of layers that exists already; null where there is none.</param>
 /// <param name="newStream">Makes the stream when a rung first asks for one.</param>
-public sealed class MemorySettings(Decoder model, Action optimizerToHost, Meter meter, Func<bool> sampling, LayerStream? stream, Func<LayerStream> newStream) : IDisposable
+public sealed class MemorySettings(
+    Decoder model,
+    Action optimizerToHost,
+    Meter meter,
+    Func<bool> sampling,
+    LayerStream? stream,
+    Func<LayerStream> newStream
+) : IDisposable
 {
     private LayerStream? stream = stream;
     private ActivationOffload? offload;
@@ -35,7 +44,7 @@ public sealed class MemorySettings(Decoder model, Action optimizerToHost, Meter 
         rows.Add(MemoryPlan.HostActivations, offload?.PeakBytes ?? 0);
         rows.Add(MemoryPlan.HostWeights, stream?.Bytes ?? 0);
         rows.Add(MemoryPlan.Slots, stream?.SlotBytes ?? 0);
-        rows.Add(MemoryPlan.Weights, -stream?.ViewBytes ?? 0);                // views of the slots
+        rows.Add(MemoryPlan.Weights, -stream?.ViewBytes ?? 0); // views of the slots
     }
 
     public void Dispose()
@@ -53,12 +62,17 @@ public sealed class MemorySettings(Decoder model, Action optimizerToHost, Meter 
             if (!sampling() && !meter.Limited)
                 return result;
             meter.Sample();
-            return result.Backward is not { } backward ? result : new(result.Output, (gradient, accumulateInto) =>
-            {
-                var g = backward(gradient, accumulateInto);
-                meter.Sample();
-                return g;
-            });
+            return result.Backward is not { } backward
+                ? result
+                : new(
+                    result.Output,
+                    (gradient, accumulateInto) =>
+                    {
+                        var g = backward(gradient, accumulateInto);
+                        meter.Sample();
+                        return g;
+                    }
+                );
         };
     }
 }

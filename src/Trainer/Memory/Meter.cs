@@ -3,12 +3,12 @@ using System.Runtime.InteropServices;
 
 namespace Memopt.Trainer.Memory;
 
-/// <summary>
-/// Bytes of live tensors: on a CPU what the C library's heap has in use (libtorch allocates there, .NET does not), on a GPU what the
-/// device has handed out. The peak is sampled between layers, where it lies.
+/// <summary>Bytes of live tensors: on a CPU what the C library's heap has in use (libtorch allocates there, .NET does
+/// not), on a GPU what the device has handed out. The peak is sampled between layers, where it lies.
 /// </summary>
 /// <param name="device">Bytes in use; null reads the heap.</param>
-/// <param name="limit">Bytes that may be in use now; a sample above is refused as an allocator would refuse it. Null, or a null result, allows all.</param>
+/// <param name="limit">Bytes that may be in use now; a sample above is refused as an allocator would refuse it. Null,
+/// or a null result, allows all.</param>
 public sealed class Meter(Func<long>? device = null, Func<long?>? limit = null)
 {
     /// <summary>Bytes now.</summary>
@@ -60,7 +60,16 @@ public sealed class Meter(Func<long>? device = null, Func<long?>? limit = null)
     [StructLayout(LayoutKind.Sequential)]
     private struct MallocInfo
     {
-        public nuint arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
+        public nuint arena,
+            ordblks,
+            smblks,
+            hblks,
+            hblkhd,
+            usmblks,
+            fsmblks,
+            uordblks,
+            fordblks,
+            keepcost;
     }
 
     [DllImport("libc")]

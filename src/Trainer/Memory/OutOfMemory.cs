@@ -7,12 +7,20 @@ public static class OutOfMemory
 {
     private static readonly string[] words =
     [
-        "out of memory", "OUT_OF_MEMORY", "ALLOC_FAILED",                     // libtorch's CUDA allocator, the driver, cuBLAS and cuDNN
-        "can't allocate memory", "not enough memory",                         // libtorch's CPU allocator
+        "out of memory",
+        "OUT_OF_MEMORY",
+        "ALLOC_FAILED", // libtorch's CUDA allocator, the driver, cuBLAS and cuDNN
+        "can't allocate memory",
+        "not enough memory", // libtorch's CPU allocator
     ];
 
     /// <summary>Whether an exception says that memory ran out, on the device or the host.</summary>
-    public static bool Is(Exception e) => e is OutOfMemoryException
+    public static bool Is(Exception e) =>
+        e is OutOfMemoryException
         || (e is ExternalException && words.Any(word => e.Message.Contains(word, StringComparison.OrdinalIgnoreCase)))
-        || (e is AggregateException or System.Reflection.TargetInvocationException && e.InnerException is { } inner && Is(inner));
+        || (
+            e is AggregateException or System.Reflection.TargetInvocationException
+            && e.InnerException is { } inner
+            && Is(inner)
+        );
 }

@@ -4,78 +4,108 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>Grouped-query causal attention with rotary positions; fused (Phi-3) or separate projections, optional norms on q and k (Qwen3).</summary>
+/// <summary>Grouped-query causal attention with rotary positions; fused (Phi-3) or separate projections, optional norms
+/// on q and k (Qwen3).</summary>
 public sealed class Attention(ModelSpec spec, int layer)
 {
-    private readonly int heads = spec.Heads, groups = spec.KvHeads, dim = spec.HeadDim;
+    private readonly int heads = spec.Heads,
+        groups = spec.KvHeads,
+        dim = spec.HeadDim;
     private readonly int? window = spec.SlidingWindow[layer];
 
-    public Linear[] projections { get; init; } = [];                         // q_proj, k_proj, v_proj, or qkv_proj alone
+    public Linear[] projections { get; init; } = []; // q_proj, k_proj, v_proj, or qkv_proj alone
     public required Linear o_proj { get; set; }
     public RmsNorm? q_norm { get; init; }
     public RmsNorm? k_norm { get; init; }
 
-    public ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)      // (N, C) -> (N, C)
+    // (N, C) -> (N, C)
+    public ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
     {
         using var scope = NewDisposeScope();
         var (projected, projectedBackward) = LinearGroup.Of(projections).forward(x, context, LinearMode.Full);
-        var parts = projected.Length == 3 ? Array.ConvertAll(projected, p => p.Output)
-            : projected[0].Output.split([heads * dim, groups * dim, groups * dim], -1);
-        var (q, k, v) = (Heads(parts[0], heads), Heads(parts[1], groups), Heads(parts[2], groups));   // (B, T, H, D)
+        var parts =
+            projected.Length == 3
+                ? Array.ConvertAll(projected, p => p.Output)
+                : projected[0].Output.split([heads * dim, groups * dim, groups * dim], -1);
+        var (q, k, v) = (Heads(parts[0], heads), Heads(parts[1], groups), Heads(parts[2], groups)); // (B, T, H, D)
 
         var qNorm = q_norm?.forward(q, context);
         var kNorm = k_norm?.forward(k, context);
         (q, k) = (qNorm?.Output ?? q, kNorm?.Output ?? k);
         Kernels.FusedRope.Apply(q, k, context.Cos, context.Sin);
-        var (attended, attendBackward) = Attend(q, k, v, context, scope);                  // (B, T, H, D)
+        var (attended, attendBackward) = Attend(q, k, v, context, scope); // (B, T, H, D)
         var output = o_proj.forward(attended.view(-1, heads * dim), context, mode);
         output.Output?.MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
             return output;
         scope.MoveAllOut();
 
-        return new(output.Output!, (gradient, accumulateInto) =>
-        {
-            using var scope = NewDisposeScope();
-            var (dq, dk, dv) = attendBackward!(Heads(output.Backward!(gradient), heads));
-            Kernels.FusedRope.Apply(dq, dk, context.Cos, context.Sin, inverse: true);
-            Tensor[] grads = [Joined(qNorm?.Backward!(dq) ?? dq), Joined(kNorm?.Backward!(dk) ?? dk), Joined(dv)];
-            if (projected.Length == 1)
-                grads = [cat(grads, -1)];
-            var dx = projectedBackward!(grads, accumulateInto);
-            return accumulateInto ?? dx.MoveToOuterDisposeScope();
-        });
+        return new(
+            output.Output!,
+            (gradient, accumulateInto) =>
+            {
+                using var scope = NewDisposeScope();
+                var (dq, dk, dv) = attendBackward!(Heads(output.Backward!(gradient), heads));
+                Kernels.FusedRope.Apply(dq, dk, context.Cos, context.Sin, inverse: true);
+                Tensor[] grads = [Joined(qNorm?.Backward!(dq) ?? dq), Joined(kNorm?.Backward!(dk) ?? dk), Joined(dv)];
+                if (projected.Length == 1)
+                    grads = [cat(grads, -1)];
+                var dx = projectedBackward!(grads, accumulateInto);
+                return accumulateInto ?? dx.MoveToOuterDisposeScope();
+            }
+        );
 
         Tensor Heads(Tensor y, int count) => y.view(-1, context.Length, count, dim);
         static Tensor Joined(Tensor y) => y.reshape(y.shape[0] * y.shape[1], -1);
     }
 
-    /// <summary>Attention itself, by the fused kernels where they serve, else by the general operator with a mask.</summary>
-    private (Tensor Output, Func<Tensor, (Tensor Q, Tensor K, Tensor V)>? Backward) Attend(Tensor q, Tensor k, Tensor v, ForwardContext context, DisposeScope owner)
+    /// <summary>Attention itself, by the fused kernels where they serve, else by the general operator with a
+    /// mask.</summary>
+    private (Tensor Output, Func<Tensor, (Tensor Q, Tensor K, Tensor V)>? Backward) Attend(
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        ForwardContext context,
+        DisposeScope owner
+    )
     {
         if (context.Cache is null && Kernels.FusedAttention.Supports(q))
         {
             var mask = context.AttentionMaskFor(window);
             var attended = context.TakeSavedAttention(layer, owner) ?? Kernels.FusedAttention.Forward(q, k, v, mask);
             context.SaveForBackward(layer, attended);
-            return (attended.Output, !context.NeedsGradient ? null : gradient => Kernels.FusedAttention.Backward(gradient, q, k, v, attended, mask, context.Deterministic));
+            return (
+                attended.Output,
+                !context.NeedsGradient
+                    ? null
+                    : gradient =>
+                        Kernels.FusedAttention.Backward(gradient, q, k, v, attended, mask, context.Deterministic)
+            );
         }
 
         using var scope = NewDisposeScope();
-        var (keys, values) = (k.transpose(1, 2), v.transpose(1, 2));         // (B, KV, T, D)
+        var (keys, values) = (k.transpose(1, 2), v.transpose(1, 2)); // (B, KV, T, D)
         if (context.Cache is { } cache)
             (keys, values) = cache.Append(layer, keys.contiguous(), values.contiguous());
         var (dense, causal) = context.MaskFor(window);
-        var (y, backward) = LocalAutograd.Run(context.NeedsGradient, [q.transpose(1, 2), keys, values], qkv => Kernels.FusedAttention.General(qkv[0], qkv[1], qkv[2], dense, causal));
+        var (y, backward) = LocalAutograd.Run(
+            context.NeedsGradient,
+            [q.transpose(1, 2), keys, values],
+            qkv => Kernels.FusedAttention.General(qkv[0], qkv[1], qkv[2], dense, causal)
+        );
         var value = y.transpose(1, 2).contiguous();
         scope.MoveAllOut();
-        return (value, backward is null ? null : gradient =>
-        {
-            using var scope = NewDisposeScope();
-            var g = backward(gradient.transpose(1, 2));
-            Tensor Turned(Tensor x) => x.transpose(1, 2).contiguous().MoveToOuterDisposeScope();
-            return (Turned(g[0]), Turned(g[1]), Turned(g[2]));
-        }
+        return (
+            value,
+            backward is null
+                ? null
+                : gradient =>
+                {
+                    using var scope = NewDisposeScope();
+                    var g = backward(gradient.transpose(1, 2));
+                    Tensor Turned(Tensor x) => x.transpose(1, 2).contiguous().MoveToOuterDisposeScope();
+                    return (Turned(g[0]), Turned(g[1]), Turned(g[2]));
+                }
         );
     }
 }

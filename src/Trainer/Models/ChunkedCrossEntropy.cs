@@ -5,8 +5,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>
-/// Cross-entropy over the predicted positions only, in chunks, with its gradient formed beside the loss: logits of a whole batch never exist.
+/// <summary>Cross-entropy over the predicted positions only, in chunks, with its gradient formed beside the loss:
+/// logits of a whole batch never exist.
 /// </summary>
 public static class ChunkedCrossEntropy
 {
@@ -17,12 +17,21 @@ public static class ChunkedCrossEntropy
     /// <param name="scale">The gradient is that of scale · sum.</param>
     /// <param name="context">Whether backward is needed.</param>
     /// <param name="cap">Soft cap of the logits; 0 is none.</param>
-    /// <returns>Sum of the losses, fp64, (); and for every prediction whether its likeliest token is the target.</returns>
-    public static (Tensor Sum, Tensor Right, Pullback? Back) Loss(Linear head, Tensor hidden, Tensor rows, Tensor targets, double scale, ForwardContext context, double cap = 0)
+    /// <returns>Sum of the losses, fp64, (); and for every prediction whether its likeliest token is the
+    /// target.</returns>
+    public static (Tensor Sum, Tensor Right, Pullback? Back) Loss(
+        Linear head,
+        Tensor hidden,
+        Tensor rows,
+        Tensor targets,
+        double scale,
+        ForwardContext context,
+        double cap = 0
+    )
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var picked = hidden.index_select(0, rows);                           // (P, C); becomes its own gradient, chunk by chunk
+        var picked = hidden.index_select(0, rows); // (P, C); becomes its own gradient, chunk by chunk
         var sum = zeros([], float64, hidden.device);
         var right = empty(rows.shape, @bool, hidden.device);
         var chunk = MemoryPlan.ChunkRows(head.OutFeatures, hidden.element_size());
@@ -31,8 +40,14 @@ public static class ChunkedCrossEntropy
             using var inner = NewDisposeScope();
             var count = Math.Min(chunk, rows.shape[0] - from);
             var part = picked.narrow(0, from, count);
-            var (logits, backward) = head.forward(part, context);                // (n, V)
-            var (losses, hits) = CrossEntropy.ForwardBackward(logits, targets.narrow(0, from, count), scale, cap, context.NeedsGradient);
+            var (logits, backward) = head.forward(part, context); // (n, V)
+            var (losses, hits) = CrossEntropy.ForwardBackward(
+                logits,
+                targets.narrow(0, from, count),
+                scale,
+                cap,
+                context.NeedsGradient
+            );
             sum.add_(losses.sum(float64));
             right.narrow(0, from, count).copy_(hits);
             if (context.NeedsGradient)
@@ -44,13 +59,16 @@ public static class ChunkedCrossEntropy
             return (sum, right, null);
         picked.MoveToOuterDisposeScope();
         var shape = hidden.shape;
-        return (sum, right, (_, _) =>
-        {
-            using var inner = NewDisposeScope();
-            var whole = zeros(shape, picked.dtype, picked.device).index_copy_(0, rows, picked);
-            picked.Dispose();
-            return whole.MoveToOuterDisposeScope();
-        }
+        return (
+            sum,
+            right,
+            (_, _) =>
+            {
+                using var inner = NewDisposeScope();
+                var whole = zeros(shape, picked.dtype, picked.device).index_copy_(0, rows, picked);
+                picked.Dispose();
+                return whole.MoveToOuterDisposeScope();
+            }
         );
     }
 }

@@ -5,8 +5,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>
-/// The decoder of Llama, Qwen2, Qwen3, Mistral and Phi-3: one class, since they differ only in what <see cref="ModelSpec"/> says.
+/// <summary>The decoder of Llama, Qwen2, Qwen3, Mistral and Phi-3: one class, since they differ only in what
+/// <see cref="ModelSpec"/> says.
 /// </summary>
 public sealed class Decoder : IDisposable
 {
@@ -37,9 +37,11 @@ public sealed class Decoder : IDisposable
     public Linear lm_head { get; set; }
 
     /// <summary>How a layer is run: everything is saved for its backward unless a memory pass says otherwise.</summary>
-    public Func<DecoderLayer, Tensor, ForwardContext, ForwardResult> RunLayer { get; set; } = (layer, x, context) => layer.forward(x, context);
+    public Func<DecoderLayer, Tensor, ForwardContext, ForwardResult> RunLayer { get; set; } =
+        (layer, x, context) => layer.forward(x, context);
 
-    /// <summary>Every linear with a way to put another in its place, in the order of the layers; the head last.</summary>
+    /// <summary>Every linear with a way to put another in its place, in the order of the layers; the head
+    /// last.</summary>
     public IEnumerable<(Linear Linear, Action<Linear> Replace)> Linears()
     {
         foreach (var layer in layers)
@@ -74,24 +76,40 @@ public sealed class Decoder : IDisposable
     public IEnumerable<Parameter> Parameters()
     {
         var linears = Linears().Select(slot => slot.Linear).ToList();
-        IEnumerable<Parameter> norms = layers.SelectMany(layer => new[]
-        {
-            layer.input_layernorm, layer.post_attention_layernorm, layer.self_attn.q_norm, layer.self_attn.k_norm,
-        }.OfType<RmsNorm>().Select(part => part.weight));
-        return new[] { embed_tokens }.Concat(norms).Append(norm.weight).Concat(linears.SelectMany(linear => linear.Parameters)).Distinct();
+        IEnumerable<Parameter> norms = layers.SelectMany(layer =>
+            new[]
+            {
+                layer.input_layernorm,
+                layer.post_attention_layernorm,
+                layer.self_attn.q_norm,
+                layer.self_attn.k_norm,
+            }
+                .OfType<RmsNorm>()
+                .Select(part => part.weight)
+        );
+        return new[] { embed_tokens }
+            .Concat(norms)
+            .Append(norm.weight)
+            .Concat(linears.SelectMany(linear => linear.Parameters))
+            .Distinct();
     }
 
     /// <summary>Bytes of the weights that are not trained, each tensor once.</summary>
-    public long FrozenBytes => Parameters().Where(parameter => !parameter.RequiresGrad).Select(parameter => parameter.Value)
-        .Concat(Linears().SelectMany(slot => slot.Linear.Frozen).Select(slot => slot.Get()))
-        .Distinct<Tensor>(ReferenceEqualityComparer.Instance).Sum(tensor => tensor.numel() * tensor.element_size());
+    public long FrozenBytes =>
+        Parameters()
+            .Where(parameter => !parameter.RequiresGrad)
+            .Select(parameter => parameter.Value)
+            .Concat(Linears().SelectMany(slot => slot.Linear.Frozen).Select(slot => slot.Get()))
+            .Distinct<Tensor>(ReferenceEqualityComparer.Instance)
+            .Sum(tensor => tensor.numel() * tensor.element_size());
 
-    /// <summary>Token ids (B, T) int64 → hidden states (B · T, C) after the last norm. Backward frees the gradient that it is given.</summary>
+    /// <summary>Token ids (B, T) int64 → hidden states (B · T, C) after the last norm. Backward frees the gradient that
+    /// it is given.</summary>
     public ForwardResult Forward(Tensor ids, ForwardContext context)
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var x = embed_tokens.Cast(Type).index_select(0, ids.reshape(-1));   // (N, C)
+        var x = embed_tokens.Cast(Type).index_select(0, ids.reshape(-1)); // (N, C)
         var inputs = new Tensor[layers.Length];
         var backs = new Pullback?[layers.Length];
         for (var i = 0; i < layers.Length; i++)
@@ -108,36 +126,55 @@ public sealed class Decoder : IDisposable
         if (!context.NeedsGradient)
             return new(h, null);
         var kept = scope.TakeAll();
-        return new(h, (gradient, _) =>
-        {
-            using var scope = NewDisposeScope();
-            using var off = no_grad();
-            var g = normBack!(gradient);
-            gradient.Dispose();
-            x.Dispose();
-            for (var i = layers.Length - 1; i >= 0; i--)
+        return new(
+            h,
+            (gradient, _) =>
             {
-                g = backs[i]!(g);
-                inputs[i].Dispose();
+                using var scope = NewDisposeScope();
+                using var off = no_grad();
+                var g = normBack!(gradient);
+                gradient.Dispose();
+                x.Dispose();
+                for (var i = layers.Length - 1; i >= 0; i--)
+                {
+                    g = backs[i]!(g);
+                    inputs[i].Dispose();
+                }
+                if (embed_tokens.RequiresGrad)
+                {
+                    // a token that comes twice is added twice, on a GPU in any order unless told
+                    using var order = TorchContext.Deterministic(context.Deterministic);
+                    embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.to(float32), 1);
+                }
+                foreach (var tensor in kept)
+                    tensor.Dispose();
+                return g.MoveToOuterDisposeScope();
             }
-            if (embed_tokens.RequiresGrad)
-            {
-                using var order = TorchContext.Deterministic(context.Deterministic);       // a token that comes twice is added twice, on a GPU in any order unless told
-                embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.to(float32), 1);
-            }
-            foreach (var tensor in kept)
-                tensor.Dispose();
-            return g.MoveToOuterDisposeScope();
-        });
+        );
     }
 
-    /// <summary>A pass over T tokens after those in the cache; positions count from there unless given, (B, T) int64.</summary>
-    public ForwardContext NewContext(int length, Tensor? positions = null, Documents? documents = null, KvCache? cache = null, bool needsGradient = false, long? seed = null, int? longest = null, bool deterministic = true)
+    /// <summary>A pass over T tokens after those in the cache; positions count from there unless given, (B, T)
+    /// int64.</summary>
+    public ForwardContext NewContext(
+        int length,
+        Tensor? positions = null,
+        Documents? documents = null,
+        KvCache? cache = null,
+        bool needsGradient = false,
+        long? seed = null,
+        int? longest = null,
+        bool deterministic = true
+    )
     {
         var past = cache?.Length ?? 0;
         using var counted = positions is null ? arange(past, past + length, int64, Device).unsqueeze(0) : null;
         var (cos, sin) = Rope.Angles(spec, positions ?? counted!, longest ?? past + length, Type);
-        return new ForwardContext(cos, sin, length, documents, cache) { NeedsGradient = needsGradient, Seed = seed, Deterministic = deterministic };
+        return new ForwardContext(cos, sin, length, documents, cache)
+        {
+            NeedsGradient = needsGradient,
+            Seed = seed,
+            Deterministic = deterministic,
+        };
     }
 
     /// <summary>Logits (B, T, V) in the compute type.</summary>
@@ -146,7 +183,10 @@ public sealed class Decoder : IDisposable
         using var scope = NewDisposeScope();
         using var off = no_grad();
         using var context = NewContext((int)ids.shape[1], cache: cache);
-        return lm_head.forward(Forward(ids, context).Output, context).Output.view(ids.shape[0], ids.shape[1], -1).MoveToOuterDisposeScope();
+        return lm_head
+            .forward(Forward(ids, context).Output, context)
+            .Output.view(ids.shape[0], ids.shape[1], -1)
+            .MoveToOuterDisposeScope();
     }
 
     public void Dispose()
@@ -181,6 +221,7 @@ public sealed class Decoder : IDisposable
         parts.OnLayerLoaded(layer);
         return layer;
 
-        Linear[] Projections(string[] names, string part) => Array.ConvertAll(names, name => parts.Linear(at + part + name));
+        Linear[] Projections(string[] names, string part) =>
+            Array.ConvertAll(names, name => parts.Linear(at + part + name));
     }
 }

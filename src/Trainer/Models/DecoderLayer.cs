@@ -14,31 +14,42 @@ public sealed class DecoderLayer(int index)
     public required Mlp mlp { get; init; }
 
     /// <summary>Its linears, in the order of their use.</summary>
-    public IEnumerable<Linear> Linears => [.. self_attn.projections, self_attn.o_proj, .. mlp.projections, mlp.down_proj];
+    public IEnumerable<Linear> Linears =>
+        [.. self_attn.projections, self_attn.o_proj, .. mlp.projections, mlp.down_proj];
 
-    /// <summary>(N, C) → (N, C). Backward accumulates into the gradient that it is given, in place, and returns it.</summary>
+    /// <summary>(N, C) → (N, C). Backward accumulates into the gradient that it is given, in place, and returns
+    /// it.</summary>
     public ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
     {
         using var scope = NewDisposeScope();
         var normed = input_layernorm.forward(x, context);
         var middle = context.TakeSavedResidual(index, scope);
-        var attended = self_attn.forward(normed.Output, context, middle is null ? LinearMode.Full : LinearMode.SkipOutput);
-        var normed2 = middle is null ? post_attention_layernorm.forward(x, context, attended.Output) : post_attention_layernorm.forward(middle, context);
-        middle ??= attended.Output;                                           // x + attended: the norm has added them
+        var attended = self_attn.forward(
+            normed.Output,
+            context,
+            middle is null ? LinearMode.Full : LinearMode.SkipOutput
+        );
+        var normed2 = middle is null
+            ? post_attention_layernorm.forward(x, context, attended.Output)
+            : post_attention_layernorm.forward(middle, context);
+        middle ??= attended.Output; // x + attended: the norm has added them
         context.SaveForBackward(index, middle);
         var fed = mlp.forward(normed2.Output, context, mode);
         var y = fed.Output?.add_(middle).MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
             return new(y!, null);
         var kept = scope.TakeAll();
-        return new(y!, (gradient, _) =>
-        {
-            using var scope = NewDisposeScope();
-            normed2.Backward!(fed.Backward!(gradient), gradient);
-            normed.Backward!(attended.Backward!(gradient), gradient);
-            foreach (var tensor in kept)
-                tensor.Dispose();
-            return gradient;
-        });
+        return new(
+            y!,
+            (gradient, _) =>
+            {
+                using var scope = NewDisposeScope();
+                normed2.Backward!(fed.Backward!(gradient), gradient);
+                normed.Backward!(attended.Backward!(gradient), gradient);
+                foreach (var tensor in kept)
+                    tensor.Dispose();
+                return gradient;
+            }
+        );
     }
 }

@@ -15,7 +15,8 @@ public sealed class DenseLinear(string name, Parameter weight, Parameter? bias =
 
     public override IEnumerable<TensorSlot> Frozen => weight.RequiresGrad ? [] : [weight.Slot];
 
-    public override Tensor Dense(ScalarType type) => weight.Value.dtype == type ? weight.Value.alias() : weight.Value.to(type);
+    public override Tensor Dense(ScalarType type) =>
+        weight.Value.dtype == type ? weight.Value.alias() : weight.Value.to(type);
 
     public override ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
     {
@@ -25,19 +26,25 @@ public sealed class DenseLinear(string name, Parameter weight, Parameter? bias =
             return new(y!, null);
         var again = weight.RequiresGrad && mode.HasFlag(LinearMode.RecomputesInput);
         Tensor? held = null;
-        return new(y!, (gradient, accumulateInto) =>
-        {
-            using var scope = NewDisposeScope();
-            BiasGradient(gradient);
-            if (again)
-                held = gradient;
-            else if (weight.RequiresGrad)
-                weight.Accumulate(gradient, x);
-            return InputGradient(gradient, weight.Cast(gradient.dtype), accumulateInto);
-        }, !again ? null : input =>
-        {
-            using var scope = NewDisposeScope();
-            weight.Accumulate(held!, input);
-        });
+        return new(
+            y!,
+            (gradient, accumulateInto) =>
+            {
+                using var scope = NewDisposeScope();
+                BiasGradient(gradient);
+                if (again)
+                    held = gradient;
+                else if (weight.RequiresGrad)
+                    weight.Accumulate(gradient, x);
+                return InputGradient(gradient, weight.Cast(gradient.dtype), accumulateInto);
+            },
+            !again
+                ? null
+                : input =>
+                {
+                    using var scope = NewDisposeScope();
+                    weight.Accumulate(held!, input);
+                }
+        );
     }
 }

@@ -6,14 +6,15 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>
-/// Backward of one part, its vector-Jacobian product: from the gradient of the output to that of the input. Accumulates into
-/// <paramref name="accumulateInto"/> where given, and returns it. Also accumulates the gradients of the trained weights. Does not
-/// change <paramref name="gradient"/> unless the part says otherwise. Called at most once.
+/// <summary>Backward of one part, its vector-Jacobian product: from the gradient of the output to that of the input.
+/// Accumulates into
+/// <paramref name="accumulateInto"/> where given, and returns it. Also accumulates the gradients of the trained
+/// weights. Does not change <paramref name="gradient"/> unless the part says otherwise. Called at most once.
 /// </summary>
 public delegate Tensor Pullback(Tensor gradient, Tensor? accumulateInto = null);
 
-/// <summary>State of one forward pass of a batch: positions, masks, saved tensors, and whether gradients are needed. PyTorch's <c>ctx</c>.</summary>
+/// <summary>State of one forward pass of a batch: positions, masks, saved tensors, and whether gradients are needed.
+/// PyTorch's <c>ctx</c>.</summary>
 public sealed class ForwardContext : IDisposable
 {
     private readonly Dictionary<int, Tensor> windows = [];
@@ -53,10 +54,12 @@ public sealed class ForwardContext : IDisposable
     /// <summary>Whether the same bits are wanted of every run.</summary>
     public bool Deterministic { get; init; } = true;
 
-    /// <summary>Seed of this micro-batch's dropout, null outside training; each module adds its own number, so a second run draws the same.</summary>
+    /// <summary>Seed of this micro-batch's dropout, null outside training; each module adds its own number, so a second
+    /// run draws the same.</summary>
     public long? Seed { get; init; }
 
-    /// <summary>The tensors that layers save in this forward beside their inputs, for activation checkpointing.</summary>
+    /// <summary>The tensors that layers save in this forward beside their inputs, for activation
+    /// checkpointing.</summary>
     public SavedForBackward Saves { get; set; }
 
     /// <summary>Holds the saved tensors until backward.</summary>
@@ -70,9 +73,8 @@ public sealed class ForwardContext : IDisposable
         return savedTensor;
     }
 
-    /// <summary>
-    /// Memory for tensors that a layer needs during its forward only, shared by all layers. Memory of each layer's own would be
-    /// fragmented by the tensors that the next layer saves.
+    /// <summary>Memory for tensors that a layer needs during its forward only, shared by all layers. Memory of each
+    /// layer's own would be fragmented by the tensors that the next layer saves.
     /// </summary>
     public Tensor Workspace(long[] shape, ScalarType type)
     {
@@ -92,18 +94,35 @@ public sealed class ForwardContext : IDisposable
     }
 
     /// <summary>Attention's saved output of a layer's first run, once; the scope owns it from then on.</summary>
-    public AttentionOutput? TakeSavedAttention(int layer, DisposeScope owner) => savedAttention.Remove(layer, out var kept)
-        ? new(kept.Tensors[0].Unpack(owner), kept.Tensors[1].Unpack(owner), kept.Tensors[2].Unpack(owner), kept.Tensors[3].Unpack(owner), kept.Cudnn) : null;
+    public AttentionOutput? TakeSavedAttention(int layer, DisposeScope owner) =>
+        savedAttention.Remove(layer, out var kept)
+            ? new(
+                kept.Tensors[0].Unpack(owner),
+                kept.Tensors[1].Unpack(owner),
+                kept.Tensors[2].Unpack(owner),
+                kept.Tensors[3].Unpack(owner),
+                kept.Cudnn
+            )
+            : null;
 
     /// <summary>Saves attention's output until the second run, where <see cref="Saves"/> says so.</summary>
     public void SaveForBackward(int layer, AttentionOutput made)
     {
         if (Saves.HasFlag(SavedForBackward.Attention))
-            savedAttention[layer] = ([.. new[] { made.Output.alias(), made.LogSumExp, made.Seed, made.Offset }.Select(tensor => Save(tensor, layer))], made.Cudnn);   // the layer frees its own
+            savedAttention[layer] = (
+                [
+                    .. new[] { made.Output.alias(), made.LogSumExp, made.Seed, made.Offset }.Select(tensor =>
+                        Save(tensor, layer)
+                    ),
+                ],
+                made.Cudnn
+            ); // the layer frees its own
     }
 
-    /// <summary>The saved sum between attention and MLP of a layer's first run, once; the scope owns it from then on.</summary>
-    public Tensor? TakeSavedResidual(int layer, DisposeScope owner) => savedResiduals.Remove(layer, out var savedTensor) ? savedTensor.Unpack(owner) : null;
+    /// <summary>The saved sum between attention and MLP of a layer's first run, once; the scope owns it from then
+    /// on.</summary>
+    public Tensor? TakeSavedResidual(int layer, DisposeScope owner) =>
+        savedResiduals.Remove(layer, out var savedTensor) ? savedTensor.Unpack(owner) : null;
 
     /// <summary>Saves the sum until the second run, where <see cref="Saves"/> says so.</summary>
     public void SaveForBackward(int layer, Tensor residual)
@@ -113,9 +132,11 @@ public sealed class ForwardContext : IDisposable
     }
 
     /// <summary>The mask of a layer as the fused kernels take it.</summary>
-    public AttentionMask AttentionMaskFor(int? window) => new(window is { } w && w < Length ? w : null, starts, documents?.MaxSeqlen ?? Length);
+    public AttentionMask AttentionMaskFor(int? window) =>
+        new(window is { } w && w < Length ? w : null, starts, documents?.MaxSeqlen ?? Length);
 
-    /// <summary>The mask of a layer as a tensor, true where a query attends; null where plain causal attention is enough.</summary>
+    /// <summary>The mask of a layer as a tensor, true where a query attends; null where plain causal attention is
+    /// enough.</summary>
     public (Tensor? Mask, bool Causal) MaskFor(int? window)
     {
         var keys = past + Length;
@@ -126,15 +147,16 @@ public sealed class ForwardContext : IDisposable
         if (!windows.TryGetValue(key, out var mask))
         {
             using var scope = NewDisposeScope();
-            var query = arange(past, keys, device: device).unsqueeze(1);       // (T, 1)
-            var seen = arange(0, keys, device: device).unsqueeze(0);           // (1, K)
+            var query = arange(past, keys, device: device).unsqueeze(1); // (T, 1)
+            var seen = arange(0, keys, device: device).unsqueeze(0); // (1, K)
             mask = seen.le(query);
             if (narrow)
                 mask = mask.logical_and(seen.gt(query - window!.Value));
             if (documents is not null)
             {
-                var number = searchsorted(starts!, arange(documents.CuSeqlens[^1], int32, device), right: true).reshape(-1, Length);   // (B, T)
-                mask = mask.logical_and(number.unsqueeze(2).eq(number.unsqueeze(1))).unsqueeze(1);   // (B, 1, T, T)
+                var number = searchsorted(starts!, arange(documents.CuSeqlens[^1], int32, device), right: true)
+                    .reshape(-1, Length); // (B, T)
+                mask = mask.logical_and(number.unsqueeze(2).eq(number.unsqueeze(1))).unsqueeze(1); // (B, 1, T, T)
             }
             windows[key] = mask = mask.DetachFromDisposeScope();
         }

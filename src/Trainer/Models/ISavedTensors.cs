@@ -3,7 +3,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>Holds tensors between forward and backward, as pack and unpack hooks of saved tensors do in <c>torch.autograd.graph</c>.</summary>
+/// <summary>Holds tensors between forward and backward, as pack and unpack hooks of saved tensors do in
+/// <c>torch.autograd.graph</c>.</summary>
 public interface ISavedTensors
 {
     /// <summary>Takes ownership of a tensor.</summary>

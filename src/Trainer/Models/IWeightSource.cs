@@ -1,6 +1,7 @@
 namespace Memopt.Trainer.Models;
 
-/// <summary>Where a decoder's parts come from: the weights file, cast or quantized and placed, one tensor at a time.</summary>
+/// <summary>Where a decoder's parts come from: the weights file, cast or quantized and placed, one tensor at a
+/// time.</summary>
 public interface IWeightSource
 {
     /// <summary>A weight kept as it is: an embedding or a norm.</summary>
@@ -10,7 +11,5 @@ public interface IWeightSource
     Linear Linear(string module);
 
     /// <summary>A layer has all its parts; the next is to come.</summary>
-    void OnLayerLoaded(DecoderLayer layer)
-    {
-    }
+    void OnLayerLoaded(DecoderLayer layer) { }
 }

@@ -3,7 +3,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>y = x Wᵀ + b. What W is kept in, and whether something is added to the product, is the subclass's.</summary>
+/// <summary>y = x Wᵀ + b. What W is kept in, and whether something is added to the product, is the
+/// subclass's.</summary>
 public abstract class Linear(string name, long inputs, long outputs, Parameter? bias)
 {
     /// <summary>Module name as in the weights file, without <c>.weight</c>.</summary>

@@ -3,11 +3,17 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>Arithmetic that libtorch's autograd differentiates: a graph over a few leaves, not over the model.</summary>
+/// <summary>Arithmetic that libtorch's autograd differentiates: a graph over a few leaves, not over the
+/// model.</summary>
 internal static class LocalAutograd
 {
-    /// <summary>Runs <paramref name="arithmetic"/> over detached inputs; the second result maps the gradient of the output to that of each input.</summary>
-    public static (Tensor Output, Func<Tensor, IList<Tensor>>? Backward) Run(bool needsGradient, Tensor[] inputs, Func<Tensor[], Tensor> arithmetic)
+    /// <summary>Runs <paramref name="arithmetic"/> over detached inputs; the second result maps the gradient of the
+    /// output to that of each input.</summary>
+    public static (Tensor Output, Func<Tensor, IList<Tensor>>? Backward) Run(
+        bool needsGradient,
+        Tensor[] inputs,
+        Func<Tensor[], Tensor> arithmetic
+    )
     {
         using var scope = NewDisposeScope();
         if (!needsGradient)
@@ -22,14 +28,16 @@ internal static class LocalAutograd
         foreach (var leaf in leaves)
             leaf.MoveToOuterDisposeScope();
         output.MoveToOuterDisposeScope();
-        return (output.detach().MoveToOuterDisposeScope(), gradient =>
-        {
-            var gradients = autograd.grad([output], leaves, [gradient]);
-            output.Dispose();
-            foreach (var leaf in leaves)
-                leaf.Dispose();
-            return gradients;
-        }
+        return (
+            output.detach().MoveToOuterDisposeScope(),
+            gradient =>
+            {
+                var gradients = autograd.grad([output], leaves, [gradient]);
+                output.Dispose();
+                foreach (var leaf in leaves)
+                    leaf.Dispose();
+                return gradients;
+            }
         );
     }
 }

@@ -22,7 +22,8 @@ internal static class Scopes
     }
 
     /// <summary>Numbers on a device. The copy does not make the host wait for what the device is doing.</summary>
-    public static Tensor Upload<E>(E[] values, Device device) where E : unmanaged
+    public static Tensor Upload<E>(E[] values, Device device)
+        where E : unmanaged
     {
         Tensor host = values switch
         {

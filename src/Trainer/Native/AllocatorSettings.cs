@@ -8,20 +8,22 @@ namespace Memopt.Trainer.Native;
 /// </summary>
 internal static class AllocatorSettings
 {
-    private const string Name = "PYTORCH_ALLOC_CONF", OldName = "PYTORCH_CUDA_ALLOC_CONF";
+    private const string Name = "PYTORCH_ALLOC_CONF",
+        OldName = "PYTORCH_CUDA_ALLOC_CONF";
 
     // Segments that grow leave no gaps of odd sizes between batches: reserved memory stays close to used memory.
     private const string Expandable = "expandable_segments:True";
 
-    // The allocator compares a request with this share of the card before it maps anything for the request. Without the limit
-    // Cuda.ReleaseCached would map the whole card for a moment. A share of exactly 1 counts as no limit; this one withholds
-    // 15 KB of 140 GB.
+    // The allocator compares a request with this share of the card before it maps anything for the request. Without the
+    // limit Cuda.ReleaseCached would map the whole card for a moment. A share of exactly 1 counts as no limit; this one
+    // withholds 15 KB of 140 GB.
     private const string Limit = "per_process_memory_fraction:0.9999999";
 
     /// <summary>The first libtorch whose allocator reads the limit from its settings.</summary>
     private static readonly Version since = new(2, 10);
 
-    /// <summary>Adds to the process's environment what <see cref="Cuda.EmptyCache"/> needs. Call before libtorch is loaded.</summary>
+    /// <summary>Adds to the process's environment what <see cref="Cuda.EmptyCache"/> needs. Call before libtorch is
+    /// loaded.</summary>
     /// <param name="libtorch">Its version; null when its folder does not state one.</param>
     public static void Apply(Version? libtorch)
     {
@@ -34,8 +36,11 @@ internal static class AllocatorSettings
     }
 
     /// <summary>The settings to use, given the user's; null leaves the user's as they are.</summary>
-    internal static string? With(string? user) => string.IsNullOrWhiteSpace(user) ? $"{Expandable},{Limit}"
-        : user.Contains("per_process_memory_fraction", StringComparison.Ordinal) || user.Contains("backend:", StringComparison.Ordinal) ? null
+    internal static string? With(string? user) =>
+        string.IsNullOrWhiteSpace(user) ? $"{Expandable},{Limit}"
+        : user.Contains("per_process_memory_fraction", StringComparison.Ordinal)
+        || user.Contains("backend:", StringComparison.Ordinal)
+            ? null
         : $"{user.TrimEnd().TrimEnd(',')},{Limit}";
 
     private static string? Read(string name) => Marshal.PtrToStringUTF8(getenv(name));
@@ -43,7 +48,11 @@ internal static class AllocatorSettings
     // Native code does not see what .NET sets in its own copy of the environment.
     [DllImport("libc")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int setenv([MarshalAs(UnmanagedType.LPUTF8Str)] string name, [MarshalAs(UnmanagedType.LPUTF8Str)] string value, int overwrite);
+    private static extern int setenv(
+        [MarshalAs(UnmanagedType.LPUTF8Str)] string name,
+        [MarshalAs(UnmanagedType.LPUTF8Str)] string value,
+        int overwrite
+    );
 
     [DllImport("libc")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

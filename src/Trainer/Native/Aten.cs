@@ -4,23 +4,24 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Native;
 
-/// <summary>
-/// Any ATen operator by name, through the C entry point that libtorch keeps stable for compiled extensions. Gradients and autocast
-/// work as in TorchSharp's own calls, since both go through the same dispatcher.
+/// <summary>Any ATen operator by name, through the C entry point that libtorch keeps stable for compiled extensions.
+/// Gradients and autocast work as in TorchSharp's own calls, since both go through the same dispatcher.
 /// </summary>
 public static unsafe partial class Aten
 {
-    internal const string Library = "torch_cpu", CudaLibrary = "torch_cuda";
+    internal const string Library = "torch_cpu",
+        CudaLibrary = "torch_cuda";
 
     // More than any schema has; what the caller leaves off reads as zero, which is None, false or 0.
     private const int Slots = 64;
 
-    /// <summary>Calls an operator and returns its first <paramref name="results"/> results, which must be tensors.</summary>
+    /// <summary>Calls an operator and returns its first <paramref name="results"/> results, which must be
+    /// tensors.</summary>
     /// <param name="op">Name with namespace: <c>aten::silu</c>.</param>
     /// <param name="overload">Overload, or an empty string.</param>
-    /// <param name="args">
-    /// Arguments by position with the schema's types (a float is a <c>double</c>, not an <c>int</c>); the stack is untyped, so a wrong
-    /// type is read as other bits, and a missing tensor ends the process. <c>Scalar</c> parameters are not supported by libtorch here.
+    /// <param name="args"> Arguments by position with the schema's types (a float is a <c>double</c>, not an
+    /// <c>int</c>); the stack is untyped, so a wrong type is read as other bits, and a missing tensor ends the process.
+    /// <c>Scalar</c> parameters are not supported by libtorch here.
     /// </param>
     /// <param name="results">How many results to take: all that the operator returns.</param>
     public static Tensor[] Call(string op, string overload, ReadOnlySpan<AtenArg> args, int results)
@@ -33,7 +34,8 @@ public static unsafe partial class Aten
         return taken;
     }
 
-    /// <summary>Calls an operator and leaves its results as they lie on the stack: a tensor is a handle that the caller wraps or loses, a number its bits.</summary>
+    /// <summary>Calls an operator and leaves its results as they lie on the stack: a tensor is a handle that the caller
+    /// wraps or loses, a number its bits.</summary>
     /// <param name="op">As above.</param>
     /// <param name="overload">As above.</param>
     /// <param name="args">As above.</param>
@@ -47,15 +49,23 @@ public static unsafe partial class Aten
         for (var i = 0; i < args.Length; i++)
             stack[i] = Pushed(args[i], op);
 
-        // On failure the arguments are gone too: only an unknown name leaves them, a fault of the program and not of a run.
+        // On failure the arguments are gone too: only an unknown name leaves them, a fault of the program and not of a
+        // run.
         if (CallDispatcher(op, overload, stack) != 0)
         {
-            // The reason does not come through. A request is refused only after the allocator has let go of all it could, so if little is free, that was the
-            // reason: deterministic attention backward asks for up to ten times what one argument takes.
+            // The reason does not come through. A request is refused only after the allocator has let go of all it
+            // could, so if little is free, that was the reason: deterministic attention backward asks for up to ten
+            // times what one argument takes.
             var given = args.ToArray();
-            var likely = given.Any(arg => arg.Tensor?.device_type == DeviceType.CUDA) && Cuda.FreeBytes() < 16 * given.Sum(arg => arg.Tensor is { } tensor ? tensor.numel() * tensor.element_size() : 0);
-            throw new ExternalException($"{op}{(overload.Length > 0 ? "." + overload : "")} failed in libtorch{(likely ? ", out of memory" : ", which wrote the reason to standard error")}; arguments: "
-                + string.Join(", ", given.Select(Describe)));
+            var likely =
+                given.Any(arg => arg.Tensor?.device_type == DeviceType.CUDA)
+                && Cuda.FreeBytes()
+                    < 16 * given.Sum(arg => arg.Tensor is { } tensor ? tensor.numel() * tensor.element_size() : 0);
+            throw new ExternalException(
+                $"{op}{(overload.Length > 0 ? "." + overload : "")} failed in libtorch"
+                    + $"{(likely ? ", out of memory" : ", which wrote the reason to standard error")}; arguments: "
+                    + string.Join(", ", given.Select(Describe))
+            );
         }
         new Span<ulong>(stack, results.Length).CopyTo(results);
     }
@@ -75,9 +85,11 @@ public static unsafe partial class Aten
     }
 
     /// <summary>a b written into a tensor of any strides: (m, k) (k, n) → (m, n).</summary>
-    internal static void MatmulInto(Tensor a, Tensor b, Tensor result) => Call("aten::mm", "out", [a, b, result], 1)[0].Dispose();
+    internal static void MatmulInto(Tensor a, Tensor b, Tensor result) =>
+        Call("aten::mm", "out", [a, b, result], 1)[0].Dispose();
 
-    /// <summary>a b with the products summed and left in fp32 where a and b are narrower: (m, k) (k, n) → (m, n).</summary>
+    /// <summary>a b with the products summed and left in fp32 where a and b are narrower: (m, k) (k, n) → (m,
+    /// n).</summary>
     internal static Tensor MatmulFp32(Tensor a, Tensor b)
     {
         if (a.dtype == ScalarType.Float32 || a.device_type != DeviceType.CUDA)
@@ -87,7 +99,8 @@ public static unsafe partial class Aten
         return result;
     }
 
-    /// <summary>Attention with every parameter of the operator, of which TorchSharp's call lacks <paramref name="scale"/> and <paramref name="enableGqa"/>.</summary>
+    /// <summary>Attention with every parameter of the operator, of which TorchSharp's call lacks
+    /// <paramref name="scale"/> and <paramref name="enableGqa"/>.</summary>
     /// <param name="query">(batch, heads, length, size).</param>
     /// <param name="key">(batch, key heads, length, size).</param>
     /// <param name="value">As the key.</param>
@@ -96,8 +109,22 @@ public static unsafe partial class Aten
     /// <param name="isCausal">Each position sees itself and those before it.</param>
     /// <param name="scale">Factor of the products; null is 1/√size.</param>
     /// <param name="enableGqa">Fewer key heads than query heads, each serving a group.</param>
-    public static Tensor ScaledDotProductAttention(Tensor query, Tensor key, Tensor value, Tensor? mask = null, double dropout = 0, bool isCausal = false, double? scale = null, bool enableGqa = false) =>
-        Call("aten::scaled_dot_product_attention", "", [query, key, value, AtenArg.Maybe(mask), dropout, isCausal, AtenArg.Maybe(scale), enableGqa], 1)[0];
+    public static Tensor ScaledDotProductAttention(
+        Tensor query,
+        Tensor key,
+        Tensor value,
+        Tensor? mask = null,
+        double dropout = 0,
+        bool isCausal = false,
+        double? scale = null,
+        bool enableGqa = false
+    ) =>
+        Call(
+            "aten::scaled_dot_product_attention",
+            "",
+            [query, key, value, AtenArg.Maybe(mask), dropout, isCausal, AtenArg.Maybe(scale), enableGqa],
+            1
+        )[0];
 
     private static ulong Pushed(AtenArg arg, string op)
     {
@@ -118,7 +145,7 @@ public static unsafe partial class Aten
             bits = Handle(one, op);
         if (!arg.Optional)
             return bits;
-        var box = (ulong*)NativeMemory.Alloc(sizeof(ulong));                      // the call frees it
+        var box = (ulong*)NativeMemory.Alloc(sizeof(ulong)); // the call frees it
         *box = bits;
         return (ulong)box;
     }

@@ -2,7 +2,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Native;
 
-/// <summary>One argument of an ATen operator, in the order of its schema. Numbers and truth values convert; what may be absent is <see cref="Maybe(Tensor?)"/>.</summary>
+/// <summary>One argument of an ATen operator, in the order of its schema. Numbers and truth values convert; what may be
+/// absent is <see cref="Maybe(Tensor?)"/>.</summary>
 public readonly struct AtenArg
 {
     private AtenArg(ulong bits, bool optional = false) => (Bits, Optional) = (bits, optional);
@@ -31,14 +32,16 @@ public readonly struct AtenArg
 
     public static AtenArg Maybe(Tensor? value) => value is null ? None : new(value, true);
 
-    public static AtenArg Maybe(double? value) => value is { } present ? new(BitConverter.DoubleToUInt64Bits(present), true) : None;
+    public static AtenArg Maybe(double? value) =>
+        value is { } present ? new(BitConverter.DoubleToUInt64Bits(present), true) : None;
 
     public static AtenArg Maybe(long? value) => value is { } present ? new((ulong)present, true) : None;
 
     /// <summary>An argument of type <c>Tensor[]</c>.</summary>
     public static AtenArg List(IReadOnlyList<Tensor> value) => new(value);
 
-    public static implicit operator AtenArg(Tensor value) => new(value ?? throw new ArgumentNullException(nameof(value)), false);
+    public static implicit operator AtenArg(Tensor value) =>
+        new(value ?? throw new ArgumentNullException(nameof(value)), false);
 
     public static implicit operator AtenArg(double value) => new(BitConverter.DoubleToUInt64Bits(value));
 

@@ -5,13 +5,21 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Native;
 
-/// <summary>What the search for libtorch may look at; gathered once at the door, since nothing below reads environment variables.</summary>
+/// <summary>What the search for libtorch may look at; gathered once at the door, since nothing below reads environment
+/// variables.</summary>
 /// <param name="Libtorch">MEMOPT_LIBTORCH: a folder that holds libtorch, or null.</param>
 /// <param name="Packages">The user's own folders of NuGet packages; no other is loaded from.</param>
-/// <param name="Project">Folder whose restored packages come first; its parents are searched too, up to the top of its repository.</param>
+/// <param name="Project">Folder whose restored packages come first; its parents are searched too, up to the top of its
+/// repository.</param>
 /// <param name="Cache">Per-user folder for patched copies.</param>
 /// <param name="Python">Full path of Python, or null to leave it out.</param>
-public sealed record BackendEnvironment(string? Libtorch, IReadOnlyList<string> Packages, string Project, string Cache, string? Python);
+public sealed record BackendEnvironment(
+    string? Libtorch,
+    IReadOnlyList<string> Packages,
+    string Project,
+    string Cache,
+    string? Python
+);
 
 /// <summary>A place where libtorch was looked for.</summary>
 /// <param name="Source">Which step of the search it came from.</param>
@@ -31,15 +39,25 @@ public sealed class Backend
 
     private static readonly Lock gate = new();
     private static Backend? loaded;
-    private static nint torchSharp, torchCpu, torchCuda;
+    private static nint torchSharp,
+        torchCpu,
+        torchCuda;
 
     /// <summary>The loaded libtorch_cpu.</summary>
     internal static nint TorchCpu => torchCpu;
 
-    /// <summary>The kernel compiler that came with a CUDA libtorch; null on a CPU, or when none was found that knows the card.</summary>
+    /// <summary>The kernel compiler that came with a CUDA libtorch; null on a CPU, or when none was found that knows
+    /// the card.</summary>
     public static Nvrtc? Compiler { get; private set; }
 
-    private Backend(string kind, string folder, string version, bool patched, IReadOnlyList<BackendCandidate> candidates, IReadOnlyList<string> warnings) =>
+    private Backend(
+        string kind,
+        string folder,
+        string version,
+        bool patched,
+        IReadOnlyList<BackendCandidate> candidates,
+        IReadOnlyList<string> warnings
+    ) =>
         (Kind, Folder, Version, Patched, Candidates, Warnings) = (kind, folder, version, patched, candidates, warnings);
 
     /// <summary>cpu or cuda.</summary>
@@ -47,7 +65,8 @@ public sealed class Backend
 
     public string Folder { get; }
 
-    /// <summary>What the library says of itself, with the build's suffix where its folder states one: 2.11.0+cu130.</summary>
+    /// <summary>What the library says of itself, with the build's suffix where its folder states one:
+    /// 2.11.0+cu130.</summary>
     public string Version { get; }
 
     /// <summary>Whether TorchSharp's library was loaded from a copy with one version need marked weak.</summary>
@@ -58,11 +77,13 @@ public sealed class Backend
     public IReadOnlyList<string> Warnings { get; }
 
     /// <summary>Devices that tensors can be on.</summary>
-    public IReadOnlyList<string> Devices => ["cpu", .. Kind == "cuda" ? Enumerable.Range(0, cuda.device_count()).Select(i => $"cuda:{i}") : []];
+    public IReadOnlyList<string> Devices =>
+        ["cpu", .. Kind == "cuda" ? Enumerable.Range(0, cuda.device_count()).Select(i => $"cuda:{i}") : []];
 
     public Device Device => Kind == "cuda" ? new Device("cuda:0") : new Device("cpu");
 
-    /// <summary>Finds libtorch, loads it and TorchSharp's library, and checks that they compute. Once a process: later calls return the first.</summary>
+    /// <summary>Finds libtorch, loads it and TorchSharp's library, and checks that they compute. Once a process: later
+    /// calls return the first.</summary>
     /// <param name="requested">null, cpu, cuda, or a folder.</param>
     /// <param name="environment">Where to look.</param>
     public static Backend Load(string? requested, BackendEnvironment environment)
@@ -88,11 +109,21 @@ public sealed class Backend
                     found.Add(new(source, folder, null, false, $"no {Library("torch_cpu")} there"));
                     continue;
                 }
-                // A build with CUDA computes on the CPU as well, so without a GPU (or on request) it is as good as a CPU build.
+                // A build with CUDA computes on the CPU as well, so without a GPU (or on request) it is as good as a
+                // CPU build.
                 var built = File.Exists(Path.Combine(folder, Library("torch_cuda")));
                 var kind = built && requested != "cpu" && Cuda.DeviceCount() > 0 ? "cuda" : "cpu";
-                found.Add(new(source, folder, kind, false, requested != "cuda" || kind == "cuda" ? Usable
-                    : built ? "built with CUDA, but no CUDA device answered" : "a CPU build, but --backend asks for cuda"));
+                found.Add(
+                    new(
+                        source,
+                        folder,
+                        kind,
+                        false,
+                        requested != "cuda" || kind == "cuda" ? Usable
+                            : built ? "built with CUDA, but no CUDA device answered"
+                            : "a CPU build, but --backend asks for cuda"
+                    )
+                );
             }
         }
 
@@ -106,8 +137,13 @@ public sealed class Backend
             Look("beside the program", [beside], "");
         var packages = LibtorchPackages.Installed(environment.Packages);
         var kept = string.Join(" or ", environment.Packages);
-        Look("project's packages", LibtorchPackages.Restored(packages, environment.Project).SelectMany(chosen => LibtorchPackages.Folders(chosen, environment.Cache)),
-            $"no restored project names a libtorch package that is in {kept}");
+        Look(
+            "project's packages",
+            LibtorchPackages
+                .Restored(packages, environment.Project)
+                .SelectMany(chosen => LibtorchPackages.Folders(chosen, environment.Cache)),
+            $"no restored project names a libtorch package that is in {kept}"
+        );
         Look("NuGet's cache", LibtorchPackages.Folders(packages, environment.Cache), $"no libtorch package in {kept}");
         if (environment.Python is not null && !found.Any(candidate => candidate.Why == Usable))
             Look("python3", [PythonTorch(environment.Python)], "no Python with torch");
@@ -126,7 +162,10 @@ public sealed class Backend
             if (torchCpu != 0)
             {
                 // A process cannot let go of one libtorch and take another.
-                candidates[i] = candidate with { Why = "not tried: the one before it was loaded and failed; name this folder with --backend" };
+                candidates[i] = candidate with
+                {
+                    Why = "not tried: the one before it was loaded and failed; name this folder with --backend",
+                };
                 continue;
             }
             try
@@ -134,34 +173,78 @@ public sealed class Backend
                 var patched = LoadLibraries(candidate.Folder!, candidate.Kind!, environment.Cache);
                 SelfTest(candidate.Kind!);
                 var version = VersionOf(candidate.Folder!, Aten.LoadedVersion());
-                candidates[i] = candidate with { Chosen = true, Why = $"first usable; libtorch {version}, self-test passed" };
+                candidates[i] = candidate with
+                {
+                    Chosen = true,
+                    Why = $"first usable; libtorch {version}, self-test passed",
+                };
                 for (var j = i + 1; j < candidates.Count; j++)
-                    candidates[j] = candidates[j].Why == Usable ? candidates[j] with { Why = "usable, but one before it was taken" } : candidates[j];
-                return new(candidate.Kind!, candidate.Folder!, version, patched, candidates, [.. Doubts(candidates[i], version, requested, environment)]);
+                    candidates[j] =
+                        candidates[j].Why == Usable
+                            ? candidates[j] with
+                            {
+                                Why = "usable, but one before it was taken",
+                            }
+                            : candidates[j];
+                return new(
+                    candidate.Kind!,
+                    candidate.Folder!,
+                    version,
+                    patched,
+                    candidates,
+                    [.. Doubts(candidates[i], version, requested, environment)]
+                );
             }
-            catch (Exception e) when (e is DllNotFoundException or BadImageFormatException or EntryPointNotFoundException or ExternalException or NotSupportedException or UserFault or InvalidOperationException or TypeInitializationException)
+            catch (Exception e)
+                when (e
+                        is DllNotFoundException
+                            or BadImageFormatException
+                            or EntryPointNotFoundException
+                            or ExternalException
+                            or NotSupportedException
+                            or UserFault
+                            or InvalidOperationException
+                            or TypeInitializationException
+                )
             {
                 failures.Add($"{candidate.Folder}: {e.Message}");
                 candidates[i] = candidate with { Why = e.Message };
             }
         }
-        throw new UserFault(requested is null ? "libtorch was not found." : $"No libtorch for --backend {requested} was found.",
-            found: failures.Count > 0 ? string.Join("; ", failures) : string.Join("; ", candidates.Select(c => $"{c.Source}: {c.Why}")),
-            next: requested == "cuda" ? "MEMOPT_LIBTORCH=/path/to/torch/lib dotnet memopt doctor --backend cuda   (the lib folder of a PyTorch or libtorch built with CUDA)"
-                : $"dotnet add package libtorch-cpu-{RuntimeId} --version {BuiltFor}.0   (or set MEMOPT_LIBTORCH to a folder that holds libtorch; see: dotnet memopt doctor)")
-        { Failed = requested is null or "cpu" or "cuda" };
+        throw new UserFault(
+            requested is null ? "libtorch was not found." : $"No libtorch for --backend {requested} was found.",
+            found: failures.Count > 0
+                ? string.Join("; ", failures)
+                : string.Join("; ", candidates.Select(c => $"{c.Source}: {c.Why}")),
+            next: requested == "cuda"
+                ? "MEMOPT_LIBTORCH=/path/to/torch/lib dotnet memopt doctor --backend cuda   (the lib folder of a "
+                    + "PyTorch or libtorch built with CUDA)"
+                : $"dotnet add package libtorch-cpu-{RuntimeId} --version {BuiltFor}.0   (or set MEMOPT_LIBTORCH "
+                    + "to a folder that holds libtorch; see: dotnet memopt doctor)"
+        )
+        {
+            Failed = requested is null or "cpu" or "cuda",
+        };
     }
 
-    private static IEnumerable<string> Doubts(BackendCandidate chosen, string version, string? requested, BackendEnvironment environment)
+    private static IEnumerable<string> Doubts(
+        BackendCandidate chosen,
+        string version,
+        string? requested,
+        BackendEnvironment environment
+    )
     {
         if (!version.StartsWith(BuiltFor + ".", StringComparison.Ordinal))
-            yield return $"libtorch {version} is not the {BuiltFor} that TorchSharp was built for; the numerical self-test passed";
+            yield return $"libtorch {version} is not the {BuiltFor} that TorchSharp was built for; the numerical "
+                + "self-test passed";
         if (chosen.Kind == "cuda" && Compiler is null)
-            yield return "no NVRTC that knows this card was found beside libtorch: its own operators are used, slower and in more memory";
+            yield return "no NVRTC that knows this card was found beside libtorch: its own operators are used, slower "
+                + "and in more memory";
         if (requested is null && environment.Libtorch is not null && chosen.Source != "MEMOPT_LIBTORCH")
             yield return $"MEMOPT_LIBTORCH is {environment.Libtorch}, which was not usable; {chosen.Folder} was taken";
         if (requested is null && chosen.Kind == "cpu" && Cuda.DeviceName() is { } name)
-            yield return $"{name} is here, but this libtorch computes on the CPU only; --backend cuda looks for one that uses it";
+            yield return $"{name} is here, but this libtorch computes on the CPU only; --backend cuda looks for one "
+                + "that uses it";
     }
 
     /// <summary>The folder itself, or its <c>lib</c> when it is the top of an unpacked libtorch.</summary>
@@ -169,37 +252,57 @@ public sealed class Backend
     {
         var full = Path.GetFullPath(folder);
         var inner = Path.Combine(full, "lib");
-        return !File.Exists(Path.Combine(full, Library("torch_cpu"))) && File.Exists(Path.Combine(inner, Library("torch_cpu"))) ? inner : full;
+        return
+            !File.Exists(Path.Combine(full, Library("torch_cpu")))
+            && File.Exists(Path.Combine(inner, Library("torch_cpu")))
+            ? inner
+            : full;
     }
 
     internal static string Library(string name) =>
-        OperatingSystem.IsWindows() ? name + ".dll" : OperatingSystem.IsMacOS() ? $"lib{name}.dylib" : $"lib{name}.so";
+        OperatingSystem.IsWindows() ? name + ".dll"
+        : OperatingSystem.IsMacOS() ? $"lib{name}.dylib"
+        : $"lib{name}.so";
 
     internal static string RuntimeId =>
-        (OperatingSystem.IsWindows() ? "win" : OperatingSystem.IsMacOS() ? "osx" : "linux") + "-" + RuntimeInformation.ProcessArchitecture.ToString().ToLowerInvariant();
+        (
+            OperatingSystem.IsWindows() ? "win"
+            : OperatingSystem.IsMacOS() ? "osx"
+            : "linux"
+        )
+        + "-"
+        + RuntimeInformation.ProcessArchitecture.ToString().ToLowerInvariant();
 
     /// <summary>Where a build or a publication puts the native libraries of packages.</summary>
-    private static string[] Beside => [Path.Combine(AppContext.BaseDirectory, "runtimes", RuntimeId, "native"), AppContext.BaseDirectory];
+    private static string[] Beside =>
+        [Path.Combine(AppContext.BaseDirectory, "runtimes", RuntimeId, "native"), AppContext.BaseDirectory];
 
-    /// <summary>Where Python keeps torch, which is not run. Isolated, and started at the root, Python takes no module from the current folder or PYTHONPATH.</summary>
+    /// <summary>Where Python keeps torch, which is not run. Isolated, and started at the root, Python takes no module
+    /// from the current folder or PYTHONPATH.</summary>
     private static string? PythonTorch(string python)
     {
-        const string find = "import importlib.util, os, site, sys; sys.path.append(site.getusersitepackages()); print(os.path.join(os.path.dirname(importlib.util.find_spec('torch').origin), 'lib'))";
+        const string find =
+            "import importlib.util, os, site, sys; sys.path.append(site.getusersitepackages()); "
+            + "print(os.path.join(os.path.dirname(importlib.util.find_spec('torch').origin), 'lib'))";
         try
         {
-            using var process = Process.Start(new ProcessStartInfo(python, ["-I", "-c", find])
-            {
-                WorkingDirectory = Path.GetPathRoot(AppContext.BaseDirectory),
-                RedirectStandardOutput = true,
-                RedirectStandardError = true,
-            })!;
+            using var process = Process.Start(
+                new ProcessStartInfo(python, ["-I", "-c", find])
+                {
+                    WorkingDirectory = Path.GetPathRoot(AppContext.BaseDirectory),
+                    RedirectStandardOutput = true,
+                    RedirectStandardError = true,
+                }
+            )!;
             process.ErrorDataReceived += (_, _) => { };
             process.BeginErrorReadLine();
             var output = process.StandardOutput.ReadToEndAsync();
             if (!process.WaitForExit(20_000))
                 process.Kill();
             process.WaitForExit();
-            return process.ExitCode == 0 && output.Result.Trim() is var folder && Path.IsPathFullyQualified(folder) ? folder : null;
+            return process.ExitCode == 0 && output.Result.Trim() is var folder && Path.IsPathFullyQualified(folder)
+                ? folder
+                : null;
         }
         catch (Exception e) when (e is System.ComponentModel.Win32Exception or InvalidOperationException)
         {
@@ -211,22 +314,29 @@ public sealed class Backend
     internal static string VersionOf(string folder, Version loaded) =>
         Stated(folder) is { } stated && stated.Split('+')[0] == loaded.ToString() ? stated : loaded.ToString();
 
-    /// <summary>The version that a libtorch folder states: PyTorch in version.py, libtorch in build-version. Null where neither is.</summary>
+    /// <summary>The version that a libtorch folder states: PyTorch in version.py, libtorch in build-version. Null where
+    /// neither is.</summary>
     private static string? Stated(string folder)
     {
         var top = Path.Combine(folder, "..");
         return File.Exists(Path.Combine(top, "version.py"))
-            ? File.ReadLines(Path.Combine(top, "version.py"))
-                .FirstOrDefault(line => line.StartsWith("__version__", StringComparison.Ordinal))?.Split('\'', '"').ElementAtOrDefault(1)
-            : File.Exists(Path.Combine(top, "build-version")) ? File.ReadAllText(Path.Combine(top, "build-version")).Trim() : null;
+                ? File.ReadLines(Path.Combine(top, "version.py"))
+                    .FirstOrDefault(line => line.StartsWith("__version__", StringComparison.Ordinal))
+                    ?.Split('\'', '"')
+                    .ElementAtOrDefault(1)
+            : File.Exists(Path.Combine(top, "build-version"))
+                ? File.ReadAllText(Path.Combine(top, "build-version")).Trim()
+            : null;
     }
 
     private static bool LoadLibraries(string folder, string kind, string cache)
     {
         if (kind == "cuda")
-            AllocatorSettings.Apply(System.Version.TryParse(Stated(folder)?.Split('+')[0], out var version) ? version : null);
+            AllocatorSettings.Apply(
+                System.Version.TryParse(Stated(folder)?.Split('+')[0], out var version) ? version : null
+            );
         if (OperatingSystem.IsWindows())
-            _ = SetDllDirectory("");                                          // no library that another one needs comes from the current folder
+            _ = SetDllDirectory(""); // no library that another one needs comes from the current folder
         foreach (var name in new[] { "c10", "torch_cpu", "c10_cuda", "torch_cuda", "torch" })
         {
             var file = Path.Combine(folder, Library(name));
@@ -238,7 +348,9 @@ public sealed class Backend
             if (name == Aten.CudaLibrary)
                 torchCuda = handle;
         }
-        var shipped = Beside.Select(beside => Path.Combine(beside, Library("LibTorchSharp"))).FirstOrDefault(File.Exists) ?? throw new DllNotFoundException($"TorchSharp's {Library("LibTorchSharp")} is not beside the program");
+        var shipped =
+            Beside.Select(beside => Path.Combine(beside, Library("LibTorchSharp"))).FirstOrDefault(File.Exists)
+            ?? throw new DllNotFoundException($"TorchSharp's {Library("LibTorchSharp")} is not beside the program");
         var patched = false;
         try
         {
@@ -249,13 +361,24 @@ public sealed class Backend
             torchSharp = NativeLibrary.Load(ElfVersionNeed.LoosenedCopy(shipped, cache));
             patched = true;
         }
-        NativeLibrary.SetDllImportResolver(typeof(torch).Assembly, (name, _, _) => name == "LibTorchSharp" ? torchSharp : 0);
-        NativeLibrary.SetDllImportResolver(typeof(Backend).Assembly, (name, _, _) => name == Aten.Library ? torchCpu : name == Aten.CudaLibrary ? torchCuda : 0);
-        // TorchSharp's own start-up asks the system for LibTorchSharp by name, which finds the library loaded here: it copies nothing.
+        NativeLibrary.SetDllImportResolver(
+            typeof(torch).Assembly,
+            (name, _, _) => name == "LibTorchSharp" ? torchSharp : 0
+        );
+        NativeLibrary.SetDllImportResolver(
+            typeof(Backend).Assembly,
+            (name, _, _) =>
+                name == Aten.Library ? torchCpu
+                : name == Aten.CudaLibrary ? torchCuda
+                : 0
+        );
+        // TorchSharp's own start-up asks the system for LibTorchSharp by name, which finds the library loaded here: it
+        // copies nothing.
         if (kind == "cuda")
         {
             torch.InitializeDeviceType(DeviceType.CUDA);
-            Compiler = Nvrtc.Find(folder, cache) is { } compiler && compiler.Supports(Cuda.Capability()) ? compiler : null;
+            Compiler =
+                Nvrtc.Find(folder, cache) is { } compiler && compiler.Supports(Cuda.Capability()) ? compiler : null;
         }
         return patched;
     }
@@ -270,12 +393,25 @@ public sealed class Backend
         using var scope = NewDisposeScope();
         var device = new Device(kind == "cuda" ? "cuda:0" : "cpu");
         var a = tensor(new float[] { 1, 2, 3, 4 }, device: device).reshape(2, 2).requires_grad_(true);
-        var product = a.matmul(a);                                            // [[7, 10], [15, 22]]
-        product.sum().backward();                                             // d/da sum(a a) = 1 aᵀ + aᵀ 1 = [[7, 11], [9, 13]]
+        var product = a.matmul(a); // [[7, 10], [15, 22]]
+        product.sum().backward(); // d/da sum(a a) = 1 aᵀ + aᵀ 1 = [[7, 11], [9, 13]]
         float[] expected = [7, 10, 15, 22, 7, 11, 9, 13, 5];
         var narrow = tensor(new float[] { 1, 2 }, device: device).to(bfloat16);
-        var got = product.detach().cpu().data<float>().Concat(a.grad!.cpu().data<float>()).Append(narrow.mul(narrow).sum().to(float32).cpu().item<float>()).ToArray();
+        var got = product
+            .detach()
+            .cpu()
+            .data<float>()
+            .Concat(a.grad!.cpu().data<float>())
+            .Append(narrow.mul(narrow).sum().to(float32).cpu().item<float>())
+            .ToArray();
         if (!got.SequenceEqual(expected))
-            throw new UserFault("libtorch computes wrong results.", found: string.Join(", ", got), next: "dotnet memopt doctor") { Failed = true };
+            throw new UserFault(
+                "libtorch computes wrong results.",
+                found: string.Join(", ", got),
+                next: "dotnet memopt doctor"
+            )
+            {
+                Failed = true,
+            };
     }
 }

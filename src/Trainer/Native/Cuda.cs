@@ -2,10 +2,12 @@ using System.Runtime.InteropServices;
 
 namespace Memopt.Trainer.Native;
 
-/// <summary>The CUDA driver: facts of the card, modules and launches, and the events that order host and device.</summary>
+/// <summary>The CUDA driver: facts of the card, modules and launches, and the events that order host and
+/// device.</summary>
 public static unsafe partial class Cuda
 {
-    /// <summary>Free and total bytes of the current device as the operating system sees them; null without one.</summary>
+    /// <summary>Free and total bytes of the current device as the operating system sees them; null without
+    /// one.</summary>
     public static (long Free, long Total)? Memory()
     {
         try
@@ -23,7 +25,8 @@ public static unsafe partial class Cuda
     public static long UsedBytes() => Memory() is { } memory ? memory.Total - memory.Free : 0;
 
     /// <summary>Memory of the first device, also before anything of it is used; null without one.</summary>
-    public static long? TotalBytes() => DeviceCount() > 0 && cuDeviceTotalMem(out var bytes, 0) == 0 ? (long)bytes : null;
+    public static long? TotalBytes() =>
+        DeviceCount() > 0 && cuDeviceTotalMem(out var bytes, 0) == 0 ? (long)bytes : null;
 
     /// <summary>Devices the driver answers for; 0 without a driver.</summary>
     public static int DeviceCount()
@@ -42,28 +45,39 @@ public static unsafe partial class Cuda
     public static string? DeviceName()
     {
         var name = new byte[256];
-        return DeviceCount() > 0 && cuDeviceGetName(name, name.Length, 0) == 0 ? System.Text.Encoding.ASCII.GetString(name).TrimEnd('\0') : null;
+        return DeviceCount() > 0 && cuDeviceGetName(name, name.Length, 0) == 0
+            ? System.Text.Encoding.ASCII.GetString(name).TrimEnd('\0')
+            : null;
     }
 
-    /// <summary>Compute capability of the first device as one number: 75 for a T4, 90 for an H100; 0 without a device.</summary>
+    /// <summary>Compute capability of the first device as one number: 75 for a T4, 90 for an H100; 0 without a
+    /// device.</summary>
     public static int Capability() =>
-        DeviceCount() > 0 && cuDeviceGetAttribute(out var major, 75, 0) == 0 && cuDeviceGetAttribute(out var minor, 76, 0) == 0 ? major * 10 + minor : 0;
+        DeviceCount() > 0
+        && cuDeviceGetAttribute(out var major, 75, 0) == 0
+        && cuDeviceGetAttribute(out var minor, 76, 0) == 0
+            ? major * 10 + minor
+            : 0;
 
     /// <summary>CUDA version the driver supports, 13000 for 13.0; 0 without a driver.</summary>
     public static int DriverVersion() => DeviceCount() > 0 && cuDriverGetVersion(out var version) == 0 ? version : 0;
 
-    /// <summary>The driver as its own tools name it, with the newest CUDA that it runs: 535.104.05, CUDA 12.2. Null without a GPU.</summary>
+    /// <summary>The driver as its own tools name it, with the newest CUDA that it runs: 535.104.05, CUDA 12.2. Null
+    /// without a GPU.</summary>
     public static string? Driver()
     {
         const string file = "/proc/driver/nvidia/version";
         if (DriverVersion() is not (> 0 and var version))
             return null;
-        var number = File.Exists(file) ? System.Text.RegularExpressions.Regex.Match(File.ReadAllText(file), @"\b\d{3,}\.\d+(\.\d+)?\b").Value : "";
+        var number = File.Exists(file)
+            ? System.Text.RegularExpressions.Regex.Match(File.ReadAllText(file), @"\b\d{3,}\.\d+(\.\d+)?\b").Value
+            : "";
         return $"{(number.Length > 0 ? number + ", " : "")}CUDA {version / 1000}.{version % 1000 / 10}";
     }
 
     /// <summary>Multiprocessors of the first device.</summary>
-    public static int Multiprocessors { get; } = DeviceCount() > 0 && cuDeviceGetAttribute(out var count, 16, 0) == 0 ? count : 1;
+    public static int Multiprocessors { get; } =
+        DeviceCount() > 0 && cuDeviceGetAttribute(out var count, 16, 0) == 0 ? count : 1;
 
     /// <summary>Loads compiled device code into the context that libtorch uses.</summary>
     internal static nint LoadModule(ReadOnlySpan<byte> image)
@@ -89,19 +103,42 @@ public static unsafe partial class Cuda
         return function;
     }
 
-    /// <summary>Queues a kernel on libtorch's current stream. Each argument is eight bytes of which the kernel reads as many as its type has.</summary>
-    internal static void Launch(nint function, (long X, long Y) grid, (int X, int Y) block, int shared, ReadOnlySpan<ulong> arguments)
+    /// <summary>Queues a kernel on libtorch's current stream. Each argument is eight bytes of which the kernel reads as
+    /// many as its type has.</summary>
+    internal static void Launch(
+        nint function,
+        (long X, long Y) grid,
+        (int X, int Y) block,
+        int shared,
+        ReadOnlySpan<ulong> arguments
+    )
     {
         var pointers = stackalloc void*[arguments.Length];
         fixed (ulong* values = arguments)
         {
             for (var i = 0; i < arguments.Length; i++)
                 pointers[i] = values + i;
-            Check(cuLaunchKernel(function, (uint)grid.X, (uint)grid.Y, 1, (uint)block.X, (uint)block.Y, 1, (uint)shared, Aten.CurrentStream(), pointers, null), "cuLaunchKernel");
+            Check(
+                cuLaunchKernel(
+                    function,
+                    (uint)grid.X,
+                    (uint)grid.Y,
+                    1,
+                    (uint)block.X,
+                    (uint)block.Y,
+                    1,
+                    (uint)shared,
+                    Aten.CurrentStream(),
+                    pointers,
+                    null
+                ),
+                "cuLaunchKernel"
+            );
         }
     }
 
-    /// <summary>Host memory that the device copies from without the host's help; freed by <see cref="FreePinned"/>.</summary>
+    /// <summary>Host memory that the device copies from without the host's help; freed by
+    /// <see cref="FreePinned"/>.</summary>
     internal static nint AllocatePinned(long bytes)
     {
         UseContext();
@@ -111,7 +148,8 @@ public static unsafe partial class Cuda
 
     internal static void FreePinned(nint address) => _ = cuMemFreeHost(address);
 
-    /// <summary>Pins host memory that is there already, so that copies to and from it need no help of the host; until <see cref="Unpin"/>.</summary>
+    /// <summary>Pins host memory that is there already, so that copies to and from it need no help of the host; until
+    /// <see cref="Unpin"/>.</summary>
     internal static void Pin(nint address, long bytes)
     {
         UseContext();
@@ -120,10 +158,10 @@ public static unsafe partial class Cuda
 
     internal static void Unpin(nint address) => _ = cuMemHostUnregister(address);
 
-    /// <summary>
-    /// Gives the device back what libtorch's allocator holds and nobody uses. libtorch has no entry point for that, but its
-    /// allocator does it before it refuses a request, so this asks for more than any card has. The allocator refuses without
-    /// mapping anything because <see cref="AllocatorSettings"/> limits it to the card's size. Costs a few milliseconds.
+    /// <summary>Gives the device back what libtorch's allocator holds and nobody uses. libtorch has no entry point for
+    /// that, but its allocator does it before it refuses a request, so this asks for more than any card has. The
+    /// allocator refuses without mapping anything because <see cref="AllocatorSettings"/> limits it to the card's size.
+    /// Costs a few milliseconds.
     /// </summary>
     public static void EmptyCache(TorchSharp.torch.Device device)
     {
@@ -138,7 +176,8 @@ public static unsafe partial class Cuda
     }
 
     /// <summary>Queues a copy from pinned memory on libtorch's current stream.</summary>
-    internal static void CopyToDevice(nint device, nint host, long bytes) => Check(cuMemcpyHtoDAsync(device, host, (nuint)bytes, Aten.CurrentStream()), "cuMemcpyHtoDAsync");
+    internal static void CopyToDevice(nint device, nint host, long bytes) =>
+        Check(cuMemcpyHtoDAsync(device, host, (nuint)bytes, Aten.CurrentStream()), "cuMemcpyHtoDAsync");
 
     /// <summary>A queue of copies beside libtorch's own stream.</summary>
     internal sealed class Stream : IDisposable
@@ -148,12 +187,14 @@ public static unsafe partial class Cuda
         public Stream()
         {
             UseContext();
-            Check(cuStreamCreate(out handle, 1), "cuStreamCreate");           // waits for no other stream unless told
+            Check(cuStreamCreate(out handle, 1), "cuStreamCreate"); // waits for no other stream unless told
         }
 
-        public void ToDevice(nint device, nint host, long bytes) => Check(cuMemcpyHtoDAsync(device, host, (nuint)bytes, handle), "cuMemcpyHtoDAsync");
+        public void ToDevice(nint device, nint host, long bytes) =>
+            Check(cuMemcpyHtoDAsync(device, host, (nuint)bytes, handle), "cuMemcpyHtoDAsync");
 
-        public void ToHost(nint host, nint device, long bytes) => Check(cuMemcpyDtoHAsync(host, device, (nuint)bytes, handle), "cuMemcpyDtoHAsync");
+        public void ToHost(nint host, nint device, long bytes) =>
+            Check(cuMemcpyDtoHAsync(host, device, (nuint)bytes, handle), "cuMemcpyDtoHAsync");
 
         /// <summary>What is queued from now on begins after the event.</summary>
         public void WaitFor(Event @event) => Check(cuStreamWaitEvent(handle, @event.Handle, 0), "cuStreamWaitEvent");
@@ -183,7 +224,7 @@ public static unsafe partial class Cuda
         public Event()
         {
             UseContext();
-            Check(cuEventCreate(out var handle, 2), "cuEventCreate");         // without timing
+            Check(cuEventCreate(out var handle, 2), "cuEventCreate"); // without timing
             Handle = handle;
         }
 
@@ -215,7 +256,10 @@ public static unsafe partial class Cuda
     internal static void Check(int code, string call)
     {
         if (code != 0)
-            throw new ExternalException($"{call} failed: CUDA error {code}{(cuGetErrorName(code, out var name) == 0 ? $" ({Marshal.PtrToStringAnsi(name)})" : "")}");
+            throw new ExternalException(
+                $"{call} failed: CUDA error {code}"
+                    + $"{(cuGetErrorName(code, out var name) == 0 ? $" ({Marshal.PtrToStringAnsi(name)})" : "")}"
+            );
     }
 
     private const string Library = "libcuda.so.1";
@@ -334,5 +378,17 @@ public static unsafe partial class Cuda
 
     [LibraryImport(Library)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static partial int cuLaunchKernel(nint function, uint gridX, uint gridY, uint gridZ, uint blockX, uint blockY, uint blockZ, uint shared, nint stream, void** arguments, void** extra);
+    private static partial int cuLaunchKernel(
+        nint function,
+        uint gridX,
+        uint gridY,
+        uint gridZ,
+        uint blockX,
+        uint blockY,
+        uint blockZ,
+        uint shared,
+        nint stream,
+        void** arguments,
+        void** extra
+    );
 }

@@ -4,21 +4,26 @@ using System.Text;
 
 namespace Memopt.Trainer.Native;
 
-/// <summary>
-/// TorchSharp 0.107's Linux library asks for GLIBCXX_3.4.32 though nothing in it is bound to that version, so systems with an older
-/// libstdc++ refuse it. A private copy with that one need marked weak loads; the shipped file is never touched.
+/// <summary>TorchSharp 0.107's Linux library asks for GLIBCXX_3.4.32 though nothing in it is bound to that version, so
+/// systems with an older libstdc++ refuse it. A private copy with that one need marked weak loads; the shipped file is
+/// never touched.
 /// </summary>
 public static class ElfVersionNeed
 {
     /// <summary>The version that is asked for in vain.</summary>
     public const string Version = "GLIBCXX_3.4.32";
-    private const uint SectionVerneed = 0x6ffffffe, SectionVersym = 0x6fffffff, SectionDynsym = 11, SectionRela = 4;
+    private const uint SectionVerneed = 0x6ffffffe,
+        SectionVersym = 0x6fffffff,
+        SectionDynsym = 11,
+        SectionRela = 4;
     private const ushort Weak = 2;
 
-    // The one symbol of that version the library names: a hook that libstdc++ 13's headers pull in, never bound and never called.
+    // The one symbol of that version the library names: a hook that libstdc++ 13's headers pull in, never bound and
+    // never called.
     private const string Unused = "_ZSt21ios_base_library_initv";
 
-    /// <summary>Path of a copy of <paramref name="library"/> that loads on an older libstdc++; made once, safe for several processes.</summary>
+    /// <summary>Path of a copy of <paramref name="library"/> that loads on an older libstdc++; made once, safe for
+    /// several processes.</summary>
     public static string LoosenedCopy(string library, string cache)
     {
         var bytes = File.ReadAllBytes(library);
@@ -66,8 +71,12 @@ public static class ElfVersionNeed
             var symbols = sections.First(s => s.Type == SectionDynsym);
             var versions = sections.First(s => s.Type == SectionVersym);
             var names = sections[(int)symbols.Link];
-            var bound = sections.Where(s => s.Type == SectionRela)
-                .SelectMany(s => Enumerable.Range(0, (int)(s.Size / 24)).Select(i => (int)(U64(s.Offset + 24L * i + 8) >> 32))).ToHashSet();
+            var bound = sections
+                .Where(s => s.Type == SectionRela)
+                .SelectMany(s =>
+                    Enumerable.Range(0, (int)(s.Size / 24)).Select(i => (int)(U64(s.Offset + 24L * i + 8) >> 32))
+                )
+                .ToHashSet();
             for (var i = 0; i < (int)(symbols.Size / 24); i++)
             {
                 if ((U16(versions.Offset + 2L * i) & 0x7fff) != index)
@@ -78,7 +87,8 @@ public static class ElfVersionNeed
             }
             BinaryPrimitives.WriteUInt16LittleEndian(elf.AsSpan(flags), (ushort)(U16(flags) | Weak));
         }
-        catch (Exception e) when (e is ArgumentOutOfRangeException or InvalidOperationException or IndexOutOfRangeException)
+        catch (Exception e)
+            when (e is ArgumentOutOfRangeException or InvalidOperationException or IndexOutOfRangeException)
         {
             throw Refuse($"its sections cannot be read ({e.Message})");
         }
@@ -86,10 +96,17 @@ public static class ElfVersionNeed
         ushort U16(long at) => BinaryPrimitives.ReadUInt16LittleEndian(elf.AsSpan((int)at));
         uint U32(long at) => BinaryPrimitives.ReadUInt32LittleEndian(elf.AsSpan((int)at));
         ulong U64(long at) => BinaryPrimitives.ReadUInt64LittleEndian(elf.AsSpan((int)at));
-        string Text(long at) => Encoding.ASCII.GetString(elf.AsSpan((int)at, Array.IndexOf(elf, (byte)0, (int)at) - (int)at));
-        UserFault Refuse(string why) => new($"{name} does not load here: {why}.",
-            found: "a libstdc++ older than the library was built with", next: "use a system with GCC 13's libstdc++ or newer (Debian 13, Ubuntu 24.04)")
-        { Failed = true };
+        string Text(long at) =>
+            Encoding.ASCII.GetString(elf.AsSpan((int)at, Array.IndexOf(elf, (byte)0, (int)at) - (int)at));
+        UserFault Refuse(string why) =>
+            new(
+                $"{name} does not load here: {why}.",
+                found: "a libstdc++ older than the library was built with",
+                next: "use a system with GCC 13's libstdc++ or newer (Debian 13, Ubuntu 24.04)"
+            )
+            {
+                Failed = true,
+            };
     }
 
     private sealed record Section(uint Type, long Offset, long Size, uint Link, uint Info);
@@ -97,12 +114,25 @@ public static class ElfVersionNeed
     private static List<Section> Sections(byte[] elf)
     {
         var table = (int)BinaryPrimitives.ReadUInt64LittleEndian(elf.AsSpan(40));
-        var (size, count) = (BinaryPrimitives.ReadUInt16LittleEndian(elf.AsSpan(58)), BinaryPrimitives.ReadUInt16LittleEndian(elf.AsSpan(60)));
-        return [.. Enumerable.Range(0, count).Select(i =>
-        {
-            var at = elf.AsSpan(table + i * size);
-            return new Section(BinaryPrimitives.ReadUInt32LittleEndian(at[4..]), (long)BinaryPrimitives.ReadUInt64LittleEndian(at[24..]),
-                (long)BinaryPrimitives.ReadUInt64LittleEndian(at[32..]), BinaryPrimitives.ReadUInt32LittleEndian(at[40..]), BinaryPrimitives.ReadUInt32LittleEndian(at[44..]));
-        })];
+        var (size, count) = (
+            BinaryPrimitives.ReadUInt16LittleEndian(elf.AsSpan(58)),
+            BinaryPrimitives.ReadUInt16LittleEndian(elf.AsSpan(60))
+        );
+        return
+        [
+            .. Enumerable
+                .Range(0, count)
+                .Select(i =>
+                {
+                    var at = elf.AsSpan(table + i * size);
+                    return new Section(
+                        BinaryPrimitives.ReadUInt32LittleEndian(at[4..]),
+                        (long)BinaryPrimitives.ReadUInt64LittleEndian(at[24..]),
+                        (long)BinaryPrimitives.ReadUInt64LittleEndian(at[32..]),
+                        BinaryPrimitives.ReadUInt32LittleEndian(at[40..]),
+                        BinaryPrimitives.ReadUInt32LittleEndian(at[44..])
+                    );
+                }),
+        ];
     }
 }

@@ -32,16 +32,34 @@ public static class HostMemory
         return process.PeakWorkingSet64;
     }
 
-    /// <summary>What a control group's limit leaves; null without a limit. Cached file pages count as free: the kernel gives them up first.</summary>
+    /// <summary>What a control group's limit leaves; null without a limit. Cached file pages count as free: the kernel
+    /// gives them up first.</summary>
     internal static long? ContainerFreeBytes(string group)
     {
-        foreach (var (limit, used) in new[] { ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes") })
+        foreach (
+            var (limit, used) in new[]
+            {
+                ("memory.max", "memory.current"),
+                ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+            }
+        )
         {
             var (limitFile, usedFile) = (Path.Combine(group, limit), Path.Combine(group, used));
-            if (!File.Exists(limitFile) || !File.Exists(usedFile) || !long.TryParse(File.ReadAllText(limitFile), out var most) || !long.TryParse(File.ReadAllText(usedFile), out var now))
-                continue;                                                     // "max" is no number: no limit
+            if (
+                !File.Exists(limitFile)
+                || !File.Exists(usedFile)
+                || !long.TryParse(File.ReadAllText(limitFile), out var most)
+                || !long.TryParse(File.ReadAllText(usedFile), out var now)
+            )
+                continue; // "max" is no number: no limit
             var stat = Path.Combine(Path.GetDirectoryName(limitFile)!, "memory.stat");
-            var cached = File.Exists(stat) && File.ReadLines(stat).FirstOrDefault(line => line.StartsWith("inactive_file ", StringComparison.Ordinal)) is { } line ? long.Parse(line.Split(' ')[1]) : 0;
+            var cached =
+                File.Exists(stat)
+                && File.ReadLines(stat)
+                    .FirstOrDefault(line => line.StartsWith("inactive_file ", StringComparison.Ordinal))
+                    is { } line
+                    ? long.Parse(line.Split(' ')[1])
+                    : 0;
             return Math.Max(0, most - now + cached);
         }
         return null;
@@ -50,5 +68,6 @@ public static class HostMemory
     /// <summary>A line "name  value kB" of a file under /proc, in bytes.</summary>
     private static long? Field(string file, string name) =>
         File.ReadLines(file).FirstOrDefault(line => line.StartsWith(name, StringComparison.Ordinal)) is { } line
-            ? long.Parse(line.Split([' ', '\t'], StringSplitOptions.RemoveEmptyEntries)[1]) * 1024 : null;
+            ? long.Parse(line.Split([' ', '\t'], StringSplitOptions.RemoveEmptyEntries)[1]) * 1024
+            : null;
 }

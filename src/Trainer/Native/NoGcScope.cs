@@ -2,14 +2,15 @@ using System.Runtime;
 
 namespace Memopt.Trainer.Native;
 
-/// <summary>
-/// No garbage collection while libtorch is at work. TorchSharp hands a number (Scalar) to native code by its address and holds it no longer;
-/// a collection at that moment, begun by any thread, frees it under the reader. Between two steps the collector may do what it has put off.
-/// A process has one calm at a time: threads that train or answer take turns, a step or a token each.
+/// <summary>No garbage collection while libtorch is at work. TorchSharp hands a number (Scalar) to native code by its
+/// address and holds it no longer; a collection at that moment, begun by any thread, frees it under the reader. Between
+/// two steps the collector may do what it has put off. A process has one calm at a time: threads that train or answer
+/// take turns, a step or a token each.
 /// </summary>
 internal sealed class NoGcScope : IDisposable
 {
-    // A step allocates one or two megabytes of small objects; what is more than this ends the calm, and the next step begins a new one.
+    // A step allocates one or two megabytes of small objects; what is more than this ends the calm, and the next step
+    // begins a new one.
     private const long Room = 64 << 20;
 
     private static readonly Lock turn = new();
@@ -21,7 +22,8 @@ internal sealed class NoGcScope : IDisposable
         Begin();
     }
 
-    /// <summary>Nothing native is under way: another thread may have its turn; collects when enough has gathered.</summary>
+    /// <summary>Nothing native is under way: another thread may have its turn; collects when enough has
+    /// gathered.</summary>
     public void Yield()
     {
         turn.Exit();

@@ -4,18 +4,22 @@ using System.Text;
 
 namespace Memopt.Trainer.Native;
 
-/// <summary>
-/// NVIDIA's run-time compiler, which comes with every CUDA build of libtorch: CUDA C++ → device code for one card, kept on disk. The kept
-/// files need no lock: each is written under its own name, flushed, and renamed into place, and carries the hash of what it holds.
+/// <summary>NVIDIA's run-time compiler, which comes with every CUDA build of libtorch: CUDA C++ → device code for one
+/// card, kept on disk. The kept files need no lock: each is written under its own name, flushed, and renamed into
+/// place, and carries the hash of what it holds.
 /// </summary>
 public sealed unsafe class Nvrtc
 {
-    private static readonly string[] names = OperatingSystem.IsWindows() ? ["nvrtc64_*.dll"] : ["libnvrtc.so*", "libnvrtc-*.so*"];
+    private static readonly string[] names = OperatingSystem.IsWindows()
+        ? ["nvrtc64_*.dll"]
+        : ["libnvrtc.so*", "libnvrtc-*.so*"];
 
     private readonly delegate* unmanaged<nint*, byte*, byte*, int, byte**, byte**, int> create;
     private readonly delegate* unmanaged<nint, int, byte**, int> compile;
-    private readonly delegate* unmanaged<nint, nuint*, int> logSize, codeSize;
-    private readonly delegate* unmanaged<nint, byte*, int> log, code;
+    private readonly delegate* unmanaged<nint, nuint*, int> logSize,
+        codeSize;
+    private readonly delegate* unmanaged<nint, byte*, int> log,
+        code;
     private readonly delegate* unmanaged<nint*, int> destroy;
     private readonly string cache;
     private readonly int[] cards;
@@ -36,7 +40,8 @@ public sealed unsafe class Nvrtc
         cards = new int[count];
         fixed (int* first = cards)
             ((delegate* unmanaged<int*, int>)Export("GetSupportedArchs"))(first);
-        int major, minor;
+        int major,
+            minor;
         ((delegate* unmanaged<int*, int*, int>)Export("Version"))(&major, &minor);
         Version = new(major, minor);
     }
@@ -53,18 +58,27 @@ public sealed unsafe class Nvrtc
     /// <summary>Times a program had to be compiled rather than read from the cache.</summary>
     public int Compiled { get; private set; }
 
-    /// <summary>Finds and loads the compiler beside a libtorch: in its folder, or in the packages that a Python installation keeps it in.</summary>
+    /// <summary>Finds and loads the compiler beside a libtorch: in its folder, or in the packages that a Python
+    /// installation keeps it in.</summary>
     /// <param name="libtorch">Folder of libtorch's libraries.</param>
     /// <param name="cache">Folder for compiled code.</param>
     /// <returns>null when there is none.</returns>
     public static Nvrtc? Find(string libtorch, string cache)
     {
         var packages = Path.GetFullPath(Path.Combine(libtorch, "..", "..", "nvidia"));
-        var folders = new[] { libtorch }.Concat(Directory.Exists(packages)
-            ? Directory.EnumerateDirectories(packages).SelectMany(package => new[] { Path.Combine(package, "lib"), Path.Combine(package, "bin") }) : []);
+        var folders = new[] { libtorch }.Concat(
+            Directory.Exists(packages)
+                ? Directory
+                    .EnumerateDirectories(packages)
+                    .SelectMany(package => new[] { Path.Combine(package, "lib"), Path.Combine(package, "bin") })
+                : []
+        );
         foreach (var folder in folders.Where(Directory.Exists))
         {
-            var found = names.SelectMany(name => Directory.EnumerateFiles(folder, name)).Where(file => !Named(file, ".alt.") && !Named(file, "static")).ToList();
+            var found = names
+                .SelectMany(name => Directory.EnumerateFiles(folder, name))
+                .Where(file => !Named(file, ".alt.") && !Named(file, "static"))
+                .ToList();
             if (found.FirstOrDefault(file => !Named(file, "builtins")) is not { } library)
                 continue;
             // The compiler looks its built-in headers up by name alone; loaded first, they are found wherever they lie.
@@ -85,8 +99,14 @@ public sealed unsafe class Nvrtc
     public byte[] Compile(string name, string source, int capability)
     {
         string[] options = [$"--gpu-architecture=sm_{capability}", "--std=c++17", "-default-device"];
-        var key = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\n', [Version.ToString(), .. options, source]))))[..32];
-        var file = Path.Combine(cache, "kernels", $"{Path.GetFileNameWithoutExtension(name)}-sm_{capability}-{key}.cubin");
+        var key = Convert.ToHexStringLower(
+            SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\n', [Version.ToString(), .. options, source])))
+        )[..32];
+        var file = Path.Combine(
+            cache,
+            "kernels",
+            $"{Path.GetFileNameWithoutExtension(name)}-sm_{capability}-{key}.cubin"
+        );
         if (Read(file) is { } kept)
             return kept;
         var image = Compile(name, source, options);
@@ -101,7 +121,9 @@ public sealed unsafe class Nvrtc
         try
         {
             var bytes = System.IO.File.ReadAllBytes(file);
-            return bytes.Length > 32 && SHA256.HashData(bytes.AsSpan(32)).AsSpan().SequenceEqual(bytes.AsSpan(0, 32)) ? bytes[32..] : null;
+            return bytes.Length > 32 && SHA256.HashData(bytes.AsSpan(32)).AsSpan().SequenceEqual(bytes.AsSpan(0, 32))
+                ? bytes[32..]
+                : null;
         }
         catch (IOException)
         {
@@ -128,9 +150,7 @@ public sealed unsafe class Nvrtc
             }
             System.IO.File.Move(staged, file, overwrite: true);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or UserFault)
-        {
-        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or UserFault) { }
     }
 
     private byte[] Compile(string name, string source, string[] options)
@@ -139,7 +159,10 @@ public sealed unsafe class Nvrtc
         var texts = options.Select(option => (nint)Marshal.StringToCoTaskMemUTF8(option)).ToArray();
         try
         {
-            fixed (byte* text = Encoding.UTF8.GetBytes(source + '\0'), title = Encoding.UTF8.GetBytes(name + '\0'))
+            fixed (
+                byte* text = Encoding.UTF8.GetBytes(source + '\0'),
+                    title = Encoding.UTF8.GetBytes(name + '\0')
+            )
             {
                 if (create(&program, text, title, 0, null, null) != 0)
                     throw new ExternalException($"{name}: the kernel compiler could not be started");
@@ -154,7 +177,9 @@ public sealed unsafe class Nvrtc
                 var message = new byte[(int)length];
                 fixed (byte* bytes = message)
                     log(program, bytes);
-                throw new ExternalException($"{name} did not compile: {Encoding.UTF8.GetString(message).TrimEnd('\0', '\n')}");
+                throw new ExternalException(
+                    $"{name} did not compile: {Encoding.UTF8.GetString(message).TrimEnd('\0', '\n')}"
+                );
             }
             nuint size;
             codeSize(program, &size);

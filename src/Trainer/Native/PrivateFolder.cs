@@ -9,7 +9,7 @@ internal static class PrivateFolder
     {
         Directory.CreateDirectory(folder);
         if (OperatingSystem.IsWindows())
-            return;                                                           // inherits the profile's rights
+            return; // inherits the profile's rights
         try
         {
             // Only the owner of a folder can set its mode.
@@ -17,7 +17,11 @@ internal static class PrivateFolder
         }
         catch (Exception e) when (e is UnauthorizedAccessException or IOException)
         {
-            throw new UserFault($"{folder} is not yours alone, and code is loaded from it.", found: e.Message, next: "set XDG_CACHE_HOME to a folder of your own, or remove that one");
+            throw new UserFault(
+                $"{folder} is not yours alone, and code is loaded from it.",
+                found: e.Message,
+                next: "set XDG_CACHE_HOME to a folder of your own, or remove that one"
+            );
         }
     }
 }

@@ -3,11 +3,17 @@ namespace Memopt.Trainer.Plan;
 /// <summary>What a rung costs in time: enough to put rungs in order, not to tell the time.</summary>
 internal static class CostModel
 {
-    // A card of 200 TFLOP/s behind a bus of 20 GB/s: between a desktop's and a server's. A CPU, and a disk from which it streams.
-    private const double GpuRate = 2e14, BusRate = 2e10, CpuRate = 1e11, DiskRate = 1e9;
+    // A card of 200 TFLOP/s behind a bus of 20 GB/s: between a desktop's and a server's. A CPU, and a disk from which
+    // it streams.
+    private const double GpuRate = 2e14,
+        BusRate = 2e10,
+        CpuRate = 1e11,
+        DiskRate = 1e9;
 
-    // A micro-batch costs what so many more tokens would: weights are read once, kernels are started (measured: 7B at 2,048 and 8,192 tokens).
-    private const double GpuOverhead = 400, CpuOverhead = 8;
+    // A micro-batch costs what so many more tokens would: weights are read once, kernels are started (measured: 7B at
+    // 2,048 and 8,192 tokens).
+    private const double GpuOverhead = 400,
+        CpuOverhead = 8;
 
     // 4-bit weights are expanded before each product (measured: 0.98 of LoRA's speed).
     private const double Expanding = 1 / 0.98;
@@ -19,13 +25,28 @@ internal static class CostModel
     /// <param name="device">The device.</param>
     /// <param name="length">Tokens of a sequence.</param>
     /// <param name="batch">Sequences of an optimizer step.</param>
-    public static double Seconds(ModelSpec spec, AdapterKind kind, MemoryPlan plan, PlanDevice device, int length, int batch)
+    public static double Seconds(
+        ModelSpec spec,
+        AdapterKind kind,
+        MemoryPlan plan,
+        PlanDevice device,
+        int length,
+        int batch
+    )
     {
         var (rung, cuda) = (plan.Rung, device.Kind == "cuda");
         double tokens = (double)rung.MicroBatch * length;
-        var computing = Flops(spec, kind, rung, length) / (cuda ? GpuRate : CpuRate) * (1 + (cuda ? GpuOverhead : CpuOverhead) / tokens) * (kind == AdapterKind.Qlora ? Expanding : 1);
+        var computing =
+            Flops(spec, kind, rung, length)
+            / (cuda ? GpuRate : CpuRate)
+            * (1 + (cuda ? GpuOverhead : CpuOverhead) / tokens)
+            * (kind == AdapterKind.Qlora ? Expanding : 1);
         // Copies run beside the computation, each way; the optimizer's do not.
-        var moving = 2.0 * ((rung.OffloadActivations ? plan.KeptOnHost : 0) + plan.Streamed) / tokens / (cuda && !plan.Spills ? BusRate : DiskRate);
+        var moving =
+            2.0
+            * ((rung.OffloadActivations ? plan.KeptOnHost : 0) + plan.Streamed)
+            / tokens
+            / (cuda && !plan.Spills ? BusRate : DiskRate);
         var stepping = rung.OffloadOptimizer ? 12.0 * plan.Trained / BusRate / ((double)batch * length) : 0;
         return Math.Max(computing, moving) + stepping + 0.02 * Math.Min(computing, moving);
     }
@@ -34,11 +55,24 @@ internal static class CostModel
     public static double Flops(ModelSpec spec, AdapterKind kind, Rung rung, int length)
     {
         var layer = spec.LayerLinears(0).ToList();
-        double weights = layer.Sum(l => (double)l.In * l.Out), last = (double)layer[^1].In * layer[^1].Out;
+        double weights = layer.Sum(l => (double)l.In * l.Out),
+            last = (double)layer[^1].In * layer[^1].Out;
         var output = layer.Single(l => l.Name.EndsWith("o_proj", StringComparison.Ordinal));
-        double head = (double)spec.HiddenSize * spec.VocabSize, attention = (double)length * spec.Heads * spec.HeadDim;   // half of 2 · T · q · 2 products, causal
+        double head = (double)spec.HiddenSize * spec.VocabSize,
+            attention = (double)length * spec.Heads * spec.HeadDim; // half of 2 · T · q · 2 products, causal
         var full = kind == AdapterKind.None ? 2 * (spec.Layers * weights + head) : 0;
-        var again = !rung.Recompute ? 0 : 2 * (weights - last - (rung.Keeps.HasFlag(SavedForBackward.Residual) ? (double)output.In * output.Out : 0)) + (rung.Keeps.HasFlag(SavedForBackward.Attention) ? 0 : 2 * attention);
-        return spec.Layers * (4 * weights + 2 * attention + 5 * attention) + 4 * head + full + (spec.Layers - 1) * again;
+        var again = !rung.Recompute
+            ? 0
+            : 2
+                * (
+                    weights
+                    - last
+                    - (rung.Keeps.HasFlag(SavedForBackward.Residual) ? (double)output.In * output.Out : 0)
+                )
+                + (rung.Keeps.HasFlag(SavedForBackward.Attention) ? 0 : 2 * attention);
+        return spec.Layers * (4 * weights + 2 * attention + 5 * attention)
+            + 4 * head
+            + full
+            + (spec.Layers - 1) * again;
     }
 }

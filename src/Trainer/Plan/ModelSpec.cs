@@ -9,8 +9,8 @@ public sealed record TensorSpec(string Name, long[] Shape);
 /// <summary>A linear: module name, inputs, outputs, whether it has a bias.</summary>
 public sealed record LinearSpec(string Name, long In, long Out, bool HasBias);
 
-/// <summary>
-/// A model's architecture, from its own config.json. What it does not know it refuses by name: an approximated model trains something else.
+/// <summary>A model's architecture, from its own config.json. What it does not know it refuses by name: an
+/// approximated model trains something else.
 /// </summary>
 public sealed record ModelSpec
 {
@@ -27,19 +27,23 @@ public sealed record ModelSpec
     public bool QkvBias { get; init; }
     public bool OutBias { get; init; }
     public bool MlpBias { get; init; }
+
     /// <summary>Norms over each head of q and k (Qwen3).</summary>
     public bool QkNorm { get; init; }
     public bool FusedQkv { get; init; }
     public bool FusedGateUp { get; init; }
     public required string HiddenAct { get; init; }
+
     /// <summary>Tokens a layer looks back, one entry a layer; null sees all.</summary>
     public required IReadOnlyList<int?> SlidingWindow { get; init; }
     public required int MaxPositions { get; init; }
     public required RopeSpec Rope { get; init; }
+
     /// <summary>Tokens that end an answer, from generation_config.json and config.json.</summary>
     public IReadOnlyList<int> EosTokenIds { get; init; } = [];
     public int? BosTokenId { get; init; }
     public int? PadTokenId { get; init; }
+
     /// <summary>Type the weights were saved in: float32, bfloat16, float16.</summary>
     public string? Dtype { get; init; }
 
@@ -48,14 +52,31 @@ public sealed record ModelSpec
     private static readonly string[] ropes = ["default", "linear", "llama3", "yarn", "dynamic"];
 
     // Several times what the largest known models have; within them, every count of bytes fits into 64 bits.
-    private const int MostLayers = 1_000, MostWidth = 1 << 17, MostInner = 1 << 20, MostHeads = 4_096, MostWords = 1 << 24, MostPositions = 1 << 24;
+    private const int MostLayers = 1_000,
+        MostWidth = 1 << 17,
+        MostInner = 1 << 20,
+        MostHeads = 4_096,
+        MostWords = 1 << 24,
+        MostPositions = 1 << 24;
 
     // Settings that would change the arithmetic in a way that is not known here, unless they have the harmless value.
     private static readonly (string Key, string Harmless)[] foreign =
     [
-        ("quantization_config", "null"), ("attention_multiplier", "1"), ("residual_multiplier", "1"), ("embedding_multiplier", "1"), ("logits_scaling", "1"),
-        ("attn_logit_softcapping", "null"), ("final_logit_softcapping", "null"), ("num_experts", "0"), ("num_local_experts", "0"),
-        ("pretraining_tp", "1"), ("no_rope_layers", "null"), ("attention_chunk_size", "null"), ("kv_lora_rank", "null"), ("embd_pdrop", "0"), ("resid_pdrop", "0"),
+        ("quantization_config", "null"),
+        ("attention_multiplier", "1"),
+        ("residual_multiplier", "1"),
+        ("embedding_multiplier", "1"),
+        ("logits_scaling", "1"),
+        ("attn_logit_softcapping", "null"),
+        ("final_logit_softcapping", "null"),
+        ("num_experts", "0"),
+        ("num_local_experts", "0"),
+        ("pretraining_tp", "1"),
+        ("no_rope_layers", "null"),
+        ("attention_chunk_size", "null"),
+        ("kv_lora_rank", "null"),
+        ("embd_pdrop", "0"),
+        ("resid_pdrop", "0"),
     ];
 
     /// <summary>Reads a config.json (or the one in a folder). All problems are in one fault.</summary>
@@ -63,7 +84,11 @@ public sealed record ModelSpec
     {
         var file = Directory.Exists(path) ? Path.Combine(path, ModelLayout.Config) : path;
         if (!File.Exists(file))
-            throw new UserFault($"{file} is missing.", found: Directory.Exists(path) ? "the folder, without a config.json" : "no such folder", next: "name a folder that holds config.json and the weights");
+            throw new UserFault(
+                $"{file} is missing.",
+                found: Directory.Exists(path) ? "the folder, without a config.json" : "no such folder",
+                next: "name a folder that holds config.json and the weights"
+            );
         var root = Parse(file);
         if (root.ValueKind != JsonValueKind.Object)
             throw new UserFault($"{file} is not a model's config.", found: root.ValueKind.ToString());
@@ -130,7 +155,8 @@ public sealed record ModelSpec
     public IEnumerable<LinearSpec> LayerLinears(int layer)
     {
         var (attention, mlp) = ($"model.layers.{layer}.self_attn.", $"model.layers.{layer}.mlp.");
-        long q = (long)Heads * HeadDim, kv = (long)KvHeads * HeadDim;
+        long q = (long)Heads * HeadDim,
+            kv = (long)KvHeads * HeadDim;
         if (FusedQkv)
         {
             yield return new(attention + "qkv_proj", HiddenSize, q + 2 * kv, QkvBias);
@@ -158,18 +184,53 @@ public sealed record ModelSpec
     {
         var family = config.Text("model_type") ?? "";
         if (!families.Contains(family))
-            throw new UserFault($"{config.File}: the architecture \"{family}\" is not supported.", found: family, next: $"use a model of {string.Join(", ", families)}");
+            throw new UserFault(
+                $"{config.File}: the architecture \"{family}\" is not supported.",
+                found: family,
+                next: $"use a model of {string.Join(", ", families)}"
+            );
         foreach (var (key, harmless) in foreign)
         {
             if (config.Raw(key) is { } value && value != "null" && value != harmless && value != harmless + ".0")
                 config.Problem(key, $"is {value}, which is not supported");
         }
 
-        var (heads, hidden, layers) = (config.Int("num_attention_heads", MostHeads), config.Int("hidden_size", MostWidth), config.Int("num_hidden_layers", MostLayers));
-        var kv = config.Raw("num_key_value_heads") == "null" ? heads
-            : config.Int("num_key_value_heads", MostHeads, family switch { "mistral" => 8, "qwen2" or "qwen3" => 32, _ => heads });
-        var dim = config.Int("head_dim", MostWidth, family == "qwen3" ? 128 : heads > 0 ? hidden / heads : 0);
-        var maxPositions = config.Int("max_position_embeddings", MostPositions, family switch { "llama" => 2048, "mistral" => 131072, "phi3" => 4096, _ => 32768 });
+        var (heads, hidden, layers) = (
+            config.Int("num_attention_heads", MostHeads),
+            config.Int("hidden_size", MostWidth),
+            config.Int("num_hidden_layers", MostLayers)
+        );
+        var kv =
+            config.Raw("num_key_value_heads") == "null"
+                ? heads
+                : config.Int(
+                    "num_key_value_heads",
+                    MostHeads,
+                    family switch
+                    {
+                        "mistral" => 8,
+                        "qwen2" or "qwen3" => 32,
+                        _ => heads,
+                    }
+                );
+        var dim = config.Int(
+            "head_dim",
+            MostWidth,
+            family == "qwen3" ? 128
+                : heads > 0 ? hidden / heads
+                : 0
+        );
+        var maxPositions = config.Int(
+            "max_position_embeddings",
+            MostPositions,
+            family switch
+            {
+                "llama" => 2048,
+                "mistral" => 131072,
+                "phi3" => 4096,
+                _ => 32768,
+            }
+        );
         var act = config.Text("hidden_act") ?? "silu";
         if (!activations.Contains(act))
             config.Problem("hidden_act", $"\"{act}\" is not supported; known: {string.Join(", ", activations)}");
@@ -177,11 +238,17 @@ public sealed record ModelSpec
             config.Problem("hidden_size", $"is {hidden}, which num_attention_heads = {heads} does not divide");
         if (config.Number("rms_norm_eps") is <= 0)
             config.Problem("rms_norm_eps", "must be above 0");
-        if (config.Root.TryGetProperty("architectures", out var heading) && heading.ValueKind == JsonValueKind.Array
-            && heading.EnumerateArray().Any(name => !name.ToString().EndsWith("ForCausalLM", StringComparison.Ordinal)))
+        if (
+            config.Root.TryGetProperty("architectures", out var heading)
+            && heading.ValueKind == JsonValueKind.Array
+            && heading.EnumerateArray().Any(name => !name.ToString().EndsWith("ForCausalLM", StringComparison.Ordinal))
+        )
             config.Problem("architectures", $"is {heading.GetRawText()}; only causal language models are supported");
         if ((long)heads * dim > MostWidth)
-            config.Problem("head_dim", $"times num_attention_heads is {(long)heads * dim:N0}, which must be at most {MostWidth:N0}");
+            config.Problem(
+                "head_dim",
+                $"times num_attention_heads is {(long)heads * dim:N0}, which must be at most {MostWidth:N0}"
+            );
         if (heads > 0 && kv > 0 && heads % kv != 0)
             config.Problem("num_key_value_heads", $"is {kv}, which does not divide num_attention_heads = {heads}");
         if (config.Flag("scale_attn_by_inverse_layer_idx", false))
@@ -234,9 +301,19 @@ public sealed record ModelSpec
         var type = (given is { } g ? Settings.Text(g, "rope_type") ?? Settings.Text(g, "type") : null) ?? "default";
         if (family == "phi3" && type != "default")
             config.Problem("rope_type", $"\"{type}\" is not supported for phi3");
-        foreach (var key in new[] { "rope_scaling", "rope_parameters" }.Where(key => config.Raw(key) is { } raw && raw != "null" && config.Object(key) is null))
+        foreach (
+            var key in new[] { "rope_scaling", "rope_parameters" }.Where(key =>
+                config.Raw(key) is { } raw && raw != "null" && config.Object(key) is null
+            )
+        )
             config.Problem(key, "must be an object");
-        if (given is { } kinds && new[] { "rope_type", "type" }.Any(key => kinds.TryGetProperty(key, out var kind) && kind.ValueKind is not (JsonValueKind.String or JsonValueKind.Null)))
+        if (
+            given is { } kinds
+            && new[] { "rope_type", "type" }.Any(key =>
+                kinds.TryGetProperty(key, out var kind)
+                && kind.ValueKind is not (JsonValueKind.String or JsonValueKind.Null)
+            )
+        )
             config.Problem("rope_type", "must be a string");
         if (!ropes.Contains(type))
             config.Problem("rope_type", $"\"{type}\" is not supported; known: {string.Join(", ", ropes)}");
@@ -248,25 +325,49 @@ public sealed record ModelSpec
             Factor = Of("factor"),
             LowFreqFactor = Of("low_freq_factor"),
             HighFreqFactor = Of("high_freq_factor"),
-            OriginalMaxPositions = (int?)(Of("original_max_position_embeddings") ?? config.Number("original_max_position_embeddings")) ?? maxPositions,
+            OriginalMaxPositions =
+                (int?)(Of("original_max_position_embeddings") ?? config.Number("original_max_position_embeddings"))
+                ?? maxPositions,
             AttentionFactor = Of("attention_factor"),
             BetaFast = Of("beta_fast"),
             BetaSlow = Of("beta_slow"),
             Mscale = Of("mscale"),
             MscaleAllDim = Of("mscale_all_dim"),
-            Truncate = given is not { } e2 || !e2.TryGetProperty("truncate", out var cut) || cut.ValueKind != JsonValueKind.False,
+            Truncate =
+                given is not { } e2
+                || !e2.TryGetProperty("truncate", out var cut)
+                || cut.ValueKind != JsonValueKind.False,
             PartialRotaryFactor = Of("partial_rotary_factor") ?? config.Number("partial_rotary_factor") ?? 1,
         };
-        string[] needed = type switch { "linear" or "dynamic" => ["factor"], "yarn" => ["factor"], "llama3" => ["factor", "low_freq_factor", "high_freq_factor"], _ => [] };
+        string[] needed = type switch
+        {
+            "linear" or "dynamic" => ["factor"],
+            "yarn" => ["factor"],
+            "llama3" => ["factor", "low_freq_factor", "high_freq_factor"],
+            _ => [],
+        };
         foreach (var key in needed.Where(key => Of(key) is null))
             config.Problem(key, $"is missing, which rope_type {type} needs");
-        foreach (var (key, value) in new[] { ("factor", rope.Factor), ("low_freq_factor", rope.LowFreqFactor), ("high_freq_factor", rope.HighFreqFactor), ("rope_theta", rope.Theta), ("partial_rotary_factor", rope.PartialRotaryFactor), ("original_max_position_embeddings", rope.OriginalMaxPositions) })
+        foreach (
+            var (key, value) in new[]
+            {
+                ("factor", rope.Factor),
+                ("low_freq_factor", rope.LowFreqFactor),
+                ("high_freq_factor", rope.HighFreqFactor),
+                ("rope_theta", rope.Theta),
+                ("partial_rotary_factor", rope.PartialRotaryFactor),
+                ("original_max_position_embeddings", rope.OriginalMaxPositions),
+            }
+        )
         {
             if (value is <= 0)
                 config.Problem(key, $"is {value}, which must be above 0");
         }
         if (type == "llama3" && rope.LowFreqFactor >= rope.HighFreqFactor)
-            config.Problem("low_freq_factor", $"is {rope.LowFreqFactor}, which must be below high_freq_factor = {rope.HighFreqFactor}");
+            config.Problem(
+                "low_freq_factor",
+                $"is {rope.LowFreqFactor}, which must be below high_freq_factor = {rope.HighFreqFactor}"
+            );
         if (rope.PartialRotaryFactor > 1)
             config.Problem("partial_rotary_factor", $"is {rope.PartialRotaryFactor}, which must be at most 1");
         if (rope.PartialRotaryFactor != 1 && family != "phi3")
@@ -277,12 +378,16 @@ public sealed record ModelSpec
     private static int?[] Windows(Settings config, string family, int layers)
     {
         if (family == "llama")
-            return new int?[Math.Max(0, layers)];                              // LlamaConfig has no window, whatever else is written
+            return new int?[Math.Max(0, layers)]; // LlamaConfig has no window, whatever else is written
         if (config.Number("sliding_window") is { } size && size != Math.Floor(size))
             config.Problem("sliding_window", $"is {size}, which must be a whole number");
         var window = (int?)config.Number("sliding_window");
         if (window is null && !config.Has("sliding_window"))
-            window = family switch { "mistral" or "qwen2" or "qwen3" => 4096, _ => null };
+            window = family switch
+            {
+                "mistral" or "qwen2" or "qwen3" => 4096,
+                _ => null,
+            };
         if (family is "qwen2" or "qwen3" && !config.Flag("use_sliding_window", false))
             window = null;
         if (window is <= 0)
@@ -290,20 +395,35 @@ public sealed record ModelSpec
         var given = config.Root.TryGetProperty("layer_types", out var list) && list.ValueKind != JsonValueKind.Null;
         if (given && list.ValueKind != JsonValueKind.Array)
             config.Problem("layer_types", "must be a list");
-        var types = given && list.ValueKind == JsonValueKind.Array
-            ? list.EnumerateArray().Select(item => item.ToString()).ToArray() : null;
+        var types =
+            given && list.ValueKind == JsonValueKind.Array
+                ? list.EnumerateArray().Select(item => item.ToString()).ToArray()
+                : null;
         if (types is not null && types.Length != layers)
             config.Problem("layer_types", $"has {types.Length} entries for {layers} layers");
-        foreach (var unknown in (types ?? []).Distinct().Where(type => type is not ("full_attention" or "sliding_attention")))
+        foreach (
+            var unknown in (types ?? []).Distinct().Where(type => type is not ("full_attention" or "sliding_attention"))
+        )
             config.Problem("layer_types", $"\"{unknown}\" is not supported");
         if (window is null && types?.Contains("sliding_attention") == true)
             config.Problem("layer_types", "has sliding_attention, but no sliding_window is in use");
         if (family is "mistral" or "phi3" && types?.Distinct().Count() > 1)
             config.Problem("layer_types", $"mixes kinds, which {family} does not know");
         var from = family is "qwen2" or "qwen3" ? config.Number("max_window_layers") ?? 28 : 0;
-        return [.. Enumerable.Range(0, Math.Max(0, layers)).Select(i => types is { } t && i < t.Length
-            ? t[i] == "sliding_attention" ? window : null
-            : i >= from ? window : null)];
+        return
+        [
+            .. Enumerable
+                .Range(0, Math.Max(0, layers))
+                .Select(i =>
+                    types is { } t && i < t.Length
+                        ? t[i] == "sliding_attention"
+                            ? window
+                            : null
+                        : i >= from
+                            ? window
+                            : null
+                ),
+        ];
     }
 
     private static IEnumerable<int> Ids(JsonElement? root, string key)
@@ -313,7 +433,13 @@ public sealed record ModelSpec
         return value.ValueKind switch
         {
             JsonValueKind.Number when value.TryGetInt32(out var id) => [id],
-            JsonValueKind.Array => [.. value.EnumerateArray().Where(item => item.ValueKind == JsonValueKind.Number && item.TryGetInt32(out _)).Select(item => item.GetInt32())],
+            JsonValueKind.Array =>
+            [
+                .. value
+                    .EnumerateArray()
+                    .Where(item => item.ValueKind == JsonValueKind.Number && item.TryGetInt32(out _))
+                    .Select(item => item.GetInt32()),
+            ],
             _ => [],
         };
     }
@@ -335,9 +461,13 @@ public sealed record ModelSpec
 
         public string? Text(string key) => Text(root, key);
 
-        public static string? Text(JsonElement from, string key) => from.TryGetProperty(key, out var value) && value.ValueKind == JsonValueKind.String ? value.GetString() : null;
+        public static string? Text(JsonElement from, string key) =>
+            from.TryGetProperty(key, out var value) && value.ValueKind == JsonValueKind.String
+                ? value.GetString()
+                : null;
 
-        public JsonElement? Object(string key) => root.TryGetProperty(key, out var value) && value.ValueKind == JsonValueKind.Object ? value : null;
+        public JsonElement? Object(string key) =>
+            root.TryGetProperty(key, out var value) && value.ValueKind == JsonValueKind.Object ? value : null;
 
         public double? Number(string key) => Number(root, key);
 
@@ -358,9 +488,13 @@ public sealed record ModelSpec
             if (value is null && Raw(key) is null or "null")
                 Problem(key, "is missing");
             else if (value is null)
-                return 1;                                                      // told already
+                return 1; // told already
             else if (value < 1 || value > most || value != Math.Floor(value.Value))
-                Problem(key, $"is {value.Value.ToString(CultureInfo.InvariantCulture)}, which must be a whole number from 1 to {most:N0}");
+                Problem(
+                    key,
+                    $"is {value.Value.ToString(CultureInfo.InvariantCulture)}, which must be a whole number from "
+                        + $"1 to {most:N0}"
+                );
             else
                 return (int)value;
             return 1;
@@ -380,9 +514,13 @@ public sealed record ModelSpec
         {
             if (problems.Count > 0)
             {
-                throw new UserFault($"{file} describes a model that is not supported or not whole.",
-                    found: string.Join("; ", problems.Select(p => $"{p.Path} {p.Message}")))
-                { Problems = problems };
+                throw new UserFault(
+                    $"{file} describes a model that is not supported or not whole.",
+                    found: string.Join("; ", problems.Select(p => $"{p.Path} {p.Message}"))
+                )
+                {
+                    Problems = problems,
+                };
             }
         }
     }

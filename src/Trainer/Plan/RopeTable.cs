@@ -5,7 +5,8 @@ public static class RopeTable
 {
     /// <param name="spec">The model.</param>
     /// <param name="sequenceLength">Longest position + 1; matters to the dynamic type alone.</param>
-    /// <returns>One frequency a pair of rotary dimensions, radians a position; and a factor on cosine and sine.</returns>
+    /// <returns>One frequency a pair of rotary dimensions, radians a position; and a factor on cosine and
+    /// sine.</returns>
     public static (double[] InvFreq, double AttentionScaling) Frequencies(ModelSpec spec, int sequenceLength)
     {
         var rope = spec.Rope;
@@ -28,7 +29,8 @@ public static class RopeTable
                 return (Plain(rope.Theta), 1);
         }
 
-        double[] Plain(double theta) => [.. Enumerable.Range(0, dim / 2).Select(i => 1 / Math.Pow(theta, 2.0 * i / dim))];
+        double[] Plain(double theta) =>
+            [.. Enumerable.Range(0, dim / 2).Select(i => 1 / Math.Pow(theta, 2.0 * i / dim))];
 
         double Smooth(double frequency)
         {
@@ -45,9 +47,15 @@ public static class RopeTable
         (double[], double) Yarn()
         {
             static double Magnitude(double scale, double m = 1) => scale <= 1 ? 1 : 0.1 * m * Math.Log(scale) + 1;
-            var attention = rope.AttentionFactor ?? (rope.Mscale is { } m && rope.MscaleAllDim is { } all && m != 0 && all != 0
-                ? Magnitude(factor, m) / Magnitude(factor, all) : Magnitude(factor));
-            double Dimension(double rotations) => dim * Math.Log(original / (rotations * 2 * Math.PI)) / (2 * Math.Log(rope.Theta));
+            var attention =
+                rope.AttentionFactor
+                ?? (
+                    rope.Mscale is { } m && rope.MscaleAllDim is { } all && m != 0 && all != 0
+                        ? Magnitude(factor, m) / Magnitude(factor, all)
+                        : Magnitude(factor)
+                );
+            double Dimension(double rotations) =>
+                dim * Math.Log(original / (rotations * 2 * Math.PI)) / (2 * Math.Log(rope.Theta));
             var (low, high) = (Dimension(rope.BetaFast ?? 32), Dimension(rope.BetaSlow ?? 1));
             if (rope.Truncate)
                 (low, high) = (Math.Floor(low), Math.Ceiling(high));
@@ -58,7 +66,7 @@ public static class RopeTable
             var mixed = new double[plain.Length];
             for (var i = 0; i < plain.Length; i++)
             {
-                var ramp = Math.Clamp((i - low) / (high - low), 0, 1);       // 0: keep, 1: interpolate
+                var ramp = Math.Clamp((i - low) / (high - low), 0, 1); // 0: keep, 1: interpolate
                 mixed[i] = plain[i] / factor * ramp + plain[i] * (1 - ramp);
             }
             return (mixed, attention);

@@ -1,20 +1,34 @@
 namespace Memopt.Trainer.Plan;
 
-/// <summary>What a run gives up for memory. Steps, losses and weights are the same on every rung, up to rounding where the micro-batch differs.</summary>
+/// <summary>What a run gives up for memory. Steps, losses and weights are the same on every rung, up to rounding where
+/// the micro-batch differs.</summary>
 /// <param name="MicroBatch">Sequences computed at once; the step adds up the rest.</param>
 /// <param name="Recompute">Activation checkpointing: whether layers are run again in backward.</param>
 /// <param name="Keeps">What is kept beside their inputs then.</param>
 /// <param name="OffloadActivations">Whether inputs, and what is kept beside them, lie on the host meanwhile.</param>
 /// <param name="OffloadOptimizer">Whether trained weights and moments do.</param>
 /// <param name="StreamLayers">Layers whose frozen weights do.</param>
-public sealed record Rung(int MicroBatch, bool Recompute = false, SavedForBackward Keeps = SavedForBackward.Nothing, bool OffloadActivations = false, bool OffloadOptimizer = false, int StreamLayers = 0)
+public sealed record Rung(
+    int MicroBatch,
+    bool Recompute = false,
+    SavedForBackward Keeps = SavedForBackward.Nothing,
+    bool OffloadActivations = false,
+    bool OffloadOptimizer = false,
+    int StreamLayers = 0
+)
 {
     /// <summary>In words, for people.</summary>
     public override string ToString()
     {
         var kept = Keeps == SavedForBackward.Nothing ? "" : $", {Keeps.ToString().ToLowerInvariant()} kept";
-        return $"micro-batch {MicroBatch}, " + (Recompute ? $"activations recomputed{kept}{(OffloadActivations ? ", on the host" : "")}" : "activations kept")
-            + (OffloadOptimizer ? ", optimizer on the host" : "") + (StreamLayers > 0 ? $", weights of {StreamLayers} layers streamed" : "");
+        return $"micro-batch {MicroBatch}, "
+            + (
+                Recompute
+                    ? $"activations recomputed{kept}{(OffloadActivations ? ", on the host" : "")}"
+                    : "activations kept"
+            )
+            + (OffloadOptimizer ? ", optimizer on the host" : "")
+            + (StreamLayers > 0 ? $", weights of {StreamLayers} layers streamed" : "");
     }
 
     /// <summary>Every rung that settings allow on a device, in no order.</summary>
@@ -23,29 +37,56 @@ public sealed record Rung(int MicroBatch, bool Recompute = false, SavedForBackwa
         var memory = config.Memory;
         if (device.Kind != "cuda" && (memory.OffloadActivations == true || memory.OffloadOptimizer == true))
         {
-            throw new UserFault("memory.offloadActivations and memory.offloadOptimizer need a GPU: on a CPU everything is on the host.", found: $"device {device.Kind}",
-                next: "leave them out, or use --backend cuda");
+            throw new UserFault(
+                "memory.offloadActivations and memory.offloadOptimizer need a GPU: on a CPU everything is on the host.",
+                found: $"device {device.Kind}",
+                next: "leave them out, or use --backend cuda"
+            );
         }
-        var micros = config.Train.MicroBatch is { } fixedBatch ? [fixedBatch]
-            : Enumerable.Range(1, config.Train.BatchSize).Where(size => config.Train.BatchSize % size == 0).Reverse().ToArray();
+        var micros = config.Train.MicroBatch is { } fixedBatch
+            ? [fixedBatch]
+            : Enumerable
+                .Range(1, config.Train.BatchSize)
+                .Where(size => config.Train.BatchSize % size == 0)
+                .Reverse()
+                .ToArray();
         if (memory.Strategy == MemoryStrategy.Manual)
         {
-            return [new(micros[0], memory.Recompute ?? false, memory.Recompute == true ? memory.Keep ?? SavedForBackward.Nothing : SavedForBackward.Nothing, memory.OffloadActivations ?? false,
-                memory.OffloadOptimizer ?? false, Math.Min(memory.StreamLayers ?? 0, spec.Layers))];
+            return
+            [
+                new(
+                    micros[0],
+                    memory.Recompute ?? false,
+                    memory.Recompute == true ? memory.Keep ?? SavedForBackward.Nothing : SavedForBackward.Nothing,
+                    memory.OffloadActivations ?? false,
+                    memory.OffloadOptimizer ?? false,
+                    Math.Min(memory.StreamLayers ?? 0, spec.Layers)
+                ),
+            ];
         }
-        bool[] Either(bool? written, bool possible) => written is { } value ? [value] : possible ? [false, true] : [false];
+        bool[] Either(bool? written, bool possible) =>
+            written is { } value ? [value]
+            : possible ? [false, true]
+            : [false];
         var cuda = device.Kind == "cuda";
         // The fused kernels keep attention's result, the general operator does not.
-        SavedForBackward[] keeps = memory.Keep is { } keep ? [keep] : device.FusedAttention ? [SavedForBackward.Both, SavedForBackward.Attention, SavedForBackward.Nothing] : [SavedForBackward.Nothing];
-        int[] streams = memory.StreamLayers is { } layers ? [Math.Min(layers, spec.Layers)] : config.Adapter.Kind == AdapterKind.None ? [0]
+        SavedForBackward[] keeps =
+            memory.Keep is { } keep ? [keep]
+            : device.FusedAttention ? [SavedForBackward.Both, SavedForBackward.Attention, SavedForBackward.Nothing]
+            : [SavedForBackward.Nothing];
+        int[] streams =
+            memory.StreamLayers is { } layers ? [Math.Min(layers, spec.Layers)]
+            : config.Adapter.Kind == AdapterKind.None ? [0]
             : [.. new[] { 0, 0.25, 0.5, 0.75, 1 }.Select(share => (int)Math.Ceiling(share * spec.Layers)).Distinct()];
-        return from micro in micros
-               from stream in streams
-               from optimizer in Either(memory.OffloadOptimizer, cuda)
-               from recompute in Either(memory.Recompute, true)
-               from offload in Either(memory.OffloadActivations, cuda && recompute)
-               where recompute || !offload
-               from kept in recompute ? keeps : [SavedForBackward.Nothing]
-               select new Rung(micro, recompute, kept, offload, optimizer, stream);
+        var rungs =
+            from micro in micros
+            from stream in streams
+            from optimizer in Either(memory.OffloadOptimizer, cuda)
+            from recompute in Either(memory.Recompute, true)
+            from offload in Either(memory.OffloadActivations, cuda && recompute)
+            where recompute || !offload
+            from kept in recompute ? keeps : [SavedForBackward.Nothing]
+            select new Rung(micro, recompute, kept, offload, optimizer, stream);
+        return rungs;
     }
 }

@@ -4,48 +4,100 @@ namespace Memopt.Trainer.Plan;
 /// <param name="Name">What is trained, and what is given up for memory.</param>
 /// <param name="PeakBytes">On a device, with the config's length and a micro-batch of one.</param>
 /// <param name="Fits">Whether that is there.</param>
-/// <param name="RelativeSpeed">A device's, of LoRA with everything kept, by the arithmetic that is done and the bytes that are moved.</param>
-/// <param name="MaxSequence">Longest sequence that fits alone, tokens, up to the model's own limit; 0 when none does.</param>
+/// <param name="RelativeSpeed">A device's, of LoRA with everything kept, by the arithmetic that is done and the bytes
+/// that are moved.</param>
+/// <param name="MaxSequence">Longest sequence that fits alone, tokens, up to the model's own limit; 0 when none
+/// does.</param>
 /// <param name="MaxMicroBatch">Most sequences of the config's length that fit at once; 0 when none does.</param>
 /// <param name="HostBytes">On the host.</param>
 /// <param name="Devices">Devices it is spread over; run uses one.</param>
-public sealed record Strategy(string Name, long PeakBytes, bool Fits, double RelativeSpeed, int MaxSequence, int MaxMicroBatch, long HostBytes = 0, int Devices = 1);
+public sealed record Strategy(
+    string Name,
+    long PeakBytes,
+    bool Fits,
+    double RelativeSpeed,
+    int MaxSequence,
+    int MaxMicroBatch,
+    long HostBytes = 0,
+    int Devices = 1
+);
 
 /// <summary>The ways side by side.</summary>
 public static class Strategies
 {
-    private static readonly (AdapterKind Kind, string Name)[] kinds = [(AdapterKind.Lora, "LoRA"), (AdapterKind.Qlora, "QLoRA"), (AdapterKind.None, "full")];
+    private static readonly (AdapterKind Kind, string Name)[] kinds =
+    [
+        (AdapterKind.Lora, "LoRA"),
+        (AdapterKind.Qlora, "QLoRA"),
+        (AdapterKind.None, "full"),
+    ];
 
-    /// <summary>Every strategy, in the order LoRA, QLoRA, full, each from the fastest to the smallest, then those of several devices.</summary>
+    /// <summary>Every strategy, in the order LoRA, QLoRA, full, each from the fastest to the smallest, then those of
+    /// several devices.</summary>
     /// <param name="config">Its adapter's rank and targets, and what else is not the strategy's to choose.</param>
     /// <param name="spec">The model.</param>
     /// <param name="device">Where it would run.</param>
     /// <param name="length">Tokens of a sequence.</param>
     /// <param name="devices">Devices for the strategies that spread a model over several.</param>
-    public static IReadOnlyList<Strategy> Of(RunConfig config, ModelSpec spec, PlanDevice device, int length, int devices = 2)
+    public static IReadOnlyList<Strategy> Of(
+        RunConfig config,
+        ModelSpec spec,
+        PlanDevice device,
+        int length,
+        int devices = 2
+    )
     {
         var all = new List<Strategy>();
         var plain = config with { Adapter = config.Adapter with { Kind = AdapterKind.Lora } };
-        double Seconds(RunConfig own, MemoryPlan plan) => CostModel.Seconds(spec, own.Adapter.Kind, plan, device, length, own.Train.BatchSize);
+        double Seconds(RunConfig own, MemoryPlan plan) =>
+            CostModel.Seconds(spec, own.Adapter.Kind, plan, device, length, own.Train.BatchSize);
         var fastest = Seconds(plain, MemoryPlan.Estimate(plain, spec, device, length, new Rung(1)));
         foreach (var (kind, kindName) in kinds)
         {
             var own = config with { Adapter = config.Adapter with { Kind = kind } };
             foreach (var (name, rung) in Rungs(kind, spec, device))
             {
-                MemoryPlan Plan(int micro, int tokens) => MemoryPlan.Estimate(own, spec, device, tokens, rung with { MicroBatch = micro });
+                MemoryPlan Plan(int micro, int tokens) =>
+                    MemoryPlan.Estimate(own, spec, device, tokens, rung with { MicroBatch = micro });
                 var plan = Plan(1, length);
-                all.Add(new(kindName + name, plan.PeakBytes, plan.Fits, Math.Round(fastest / Seconds(own, plan), 2),
-                    Most(spec.MaxPositions, tokens => Plan(1, tokens).Fits), Most(4096, micro => Plan(micro, length).Fits), plan.HostBytes));
+                all.Add(
+                    new(
+                        kindName + name,
+                        plan.PeakBytes,
+                        plan.Fits,
+                        Math.Round(fastest / Seconds(own, plan), 2),
+                        Most(spec.MaxPositions, tokens => Plan(1, tokens).Fits),
+                        Most(4096, micro => Plan(micro, length).Fits),
+                        plan.HostBytes
+                    )
+                );
             }
             foreach (var stage in devices > 1 && device.Kind == "cuda" ? new[] { 2, 3 } : [])
             {
                 var rung = new Rung(1, Recompute: true);
-                long Peak(int micro, int tokens) => Sharded(MemoryPlan.Estimate(own, spec, device, tokens, rung with { MicroBatch = micro }), spec, device, kind, stage, devices);
+                long Peak(int micro, int tokens) =>
+                    Sharded(
+                        MemoryPlan.Estimate(own, spec, device, tokens, rung with { MicroBatch = micro }),
+                        spec,
+                        device,
+                        kind,
+                        stage,
+                        devices
+                    );
                 bool Fits(long peak) => MemoryPlan.FitsInto(peak, MemoryPlan.Budget(own, device));
                 var plan = MemoryPlan.Estimate(own, spec, device, length, rung);
-                all.Add(new($"{kindName} + recompute, ZeRO-{stage} over {devices} GPUs", Peak(1, length), Fits(Peak(1, length)), Math.Round(fastest / Seconds(own, plan), 2),
-                    Most(spec.MaxPositions, tokens => Fits(Peak(1, tokens))), Most(4096, micro => Fits(Peak(micro, length))), plan.HostBytes, devices));
+                all.Add(
+                    new(
+                        $"{kindName} + recompute, ZeRO-{stage} over {devices} GPUs",
+                        Peak(1, length),
+                        Fits(Peak(1, length)),
+                        Math.Round(fastest / Seconds(own, plan), 2),
+                        Most(spec.MaxPositions, tokens => Fits(Peak(1, tokens))),
+                        Most(4096, micro => Fits(Peak(micro, length))),
+                        plan.HostBytes,
+                        devices
+                    )
+                );
             }
         }
         return all;
@@ -62,26 +114,51 @@ public static class Strategies
         yield return (" + recompute", new(1, true));
         if (device.Kind == "cuda")
         {
-            yield return (" + recompute, activations offloaded", new(1, true, device.FusedAttention ? SavedForBackward.Both : SavedForBackward.Nothing, OffloadActivations: true));
+            yield return (
+                " + recompute, activations offloaded",
+                new(
+                    1,
+                    true,
+                    device.FusedAttention ? SavedForBackward.Both : SavedForBackward.Nothing,
+                    OffloadActivations: true
+                )
+            );
             yield return (" + recompute, optimizer offloaded", new(1, true, OffloadOptimizer: true));
-            yield return (" + recompute, activations and optimizer offloaded", new(1, true, OffloadActivations: true, OffloadOptimizer: true));
+            yield return (
+                " + recompute, activations and optimizer offloaded",
+                new(1, true, OffloadActivations: true, OffloadOptimizer: true)
+            );
         }
         if (kind != AdapterKind.None)
             yield return (" + recompute, weights streamed", new(1, true, StreamLayers: spec.Layers));
         if (kind != AdapterKind.None && device.Kind == "cuda")
-            yield return (" + recompute, all offloaded, weights streamed", new(1, true, OffloadActivations: true, OffloadOptimizer: true, StreamLayers: spec.Layers));
+            yield return (
+                " + recompute, all offloaded, weights streamed",
+                new(1, true, OffloadActivations: true, OffloadOptimizer: true, StreamLayers: spec.Layers)
+            );
     }
 
-    /// <summary>
-    /// A device's share of a plan under ZeRO (Rajbhandari et al. 2019, arXiv 1910.02054): stage 2 divides trained values, moments and gradients,
-    /// stage 3 the weights too, of which two layers are gathered at a time.
+    /// <summary>A device's share of a plan under ZeRO (Rajbhandari et al. 2019, arXiv 1910.02054): stage 2 divides
+    /// trained values, moments and gradients, stage 3 the weights too, of which two layers are gathered at a time.
     /// </summary>
-    private static long Sharded(MemoryPlan plan, ModelSpec spec, PlanDevice device, AdapterKind kind, int stage, int devices)
+    private static long Sharded(
+        MemoryPlan plan,
+        ModelSpec spec,
+        PlanDevice device,
+        AdapterKind kind,
+        int stage,
+        int devices
+    )
     {
         long Row(string name) => plan.Rows.Where(row => row.Name == name).Sum(row => row.Bytes);
         var c = device.ComputeBytes;
-        var copy = c < 4 ? plan.Trained * c : 0;                              // what products read stays whole up to stage 2
-        var divided = Row(MemoryPlan.TrainedRow(kind)) - copy + Row(MemoryPlan.Gradients) + Row(MemoryPlan.Optimizer) + (stage == 3 ? copy + Row(MemoryPlan.Weights) : 0);
+        var copy = c < 4 ? plan.Trained * c : 0; // what products read stays whole up to stage 2
+        var divided =
+            Row(MemoryPlan.TrainedRow(kind))
+            - copy
+            + Row(MemoryPlan.Gradients)
+            + Row(MemoryPlan.Optimizer)
+            + (stage == 3 ? copy + Row(MemoryPlan.Weights) : 0);
         var layers = kind == AdapterKind.None ? copy : Row(MemoryPlan.Weights);
         var gathered = stage == 3 ? 2 * layers / Math.Max(1, spec.Layers) : 0;
         return plan.PeakBytes - divided + divided / devices + gathered;

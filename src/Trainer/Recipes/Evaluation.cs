@@ -23,11 +23,16 @@ public sealed record Answer(string Prompt, string Expected, string Given);
 /// <summary>Loss, perplexity and exact-match accuracy of a model over rows.</summary>
 public static class Evaluation
 {
-    /// <summary>
-    /// Greedy decoding reproduces an answer exactly when, with the answer given, each of its tokens is the likeliest after those before it;
-    /// so accuracy comes from the same pass as the loss, with no token generated.
+    /// <summary>Greedy decoding reproduces an answer exactly when, with the answer given, each of its tokens is the
+    /// likeliest after those before it; so accuracy comes from the same pass as the loss, with no token generated.
     /// </summary>
-    public static Score Run(Decoder model, IReadOnlyList<Row> rows, int microBatch, IProgress<int>? progress = null, CancellationToken stop = default)
+    public static Score Run(
+        Decoder model,
+        IReadOnlyList<Row> rows,
+        int microBatch,
+        IProgress<int>? progress = null,
+        CancellationToken stop = default
+    )
     {
         double loss = 0;
         long tokens = 0;
@@ -41,7 +46,14 @@ public static class Evaluation
             using var context = model.NewContext(batch.Length);
             var ids = tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
             var hidden = model.Forward(ids, context).Output;
-            var (sum, correct, _) = ChunkedCrossEntropy.Loss(model.lm_head, hidden, tensor(batch.LossPositions, device: model.Device), tensor(batch.Targets, device: model.Device), 1, context);
+            var (sum, correct, _) = ChunkedCrossEntropy.Loss(
+                model.lm_head,
+                hidden,
+                tensor(batch.LossPositions, device: model.Device),
+                tensor(batch.Targets, device: model.Device),
+                1,
+                context
+            );
             loss += sum.cpu().item<double>();
             tokens += batch.Targets.Length;
             var flags = correct.cpu().data<bool>().ToArray();
@@ -56,20 +68,27 @@ public static class Evaluation
         return new(mean, Math.Exp(mean), tokens, answers == 0 ? 0 : (double)right / answers, answers);
     }
 
-    /// <summary>What the model answers where rows have an answer (a stretch of trained tokens), each from the row's own tokens before it. A token at a time: slow beside <see cref="Run"/>.</summary>
+    /// <summary>What the model answers where rows have an answer (a stretch of trained tokens), each from the row's own
+    /// tokens before it. A token at a time: slow beside <see cref="Run"/>.</summary>
     public static IEnumerable<Answer> Answers(Decoder model, ChatEncoder text, IReadOnlyList<Row> rows)
     {
         foreach (var row in rows)
         {
             for (var (start, end) = (1, 1); start < row.Ids.Length; start = end)
             {
-                for (end = start + 1; end < row.Ids.Length && row.Labels[end] == Row.NoLoss == (row.Labels[start] == Row.NoLoss); end++)
-                {
-                }
+                for (
+                    end = start + 1;
+                    end < row.Ids.Length && row.Labels[end] == Row.NoLoss == (row.Labels[start] == Row.NoLoss);
+                    end++
+                ) { }
                 if (row.Labels[start] == Row.NoLoss)
                     continue;
                 var given = Generation.Run(model, row.Ids[..start], text.EndOfTurn, new()).ToList();
-                yield return new(text.Tokenizer.Decode(row.Ids[..start], skipSpecial: false), text.Tokenizer.Decode([.. row.Labels[start..end].TakeWhile(id => !text.EndOfTurn.Contains(id))]), text.Tokenizer.Decode(given));
+                yield return new(
+                    text.Tokenizer.Decode(row.Ids[..start], skipSpecial: false),
+                    text.Tokenizer.Decode([.. row.Labels[start..end].TakeWhile(id => !text.EndOfTurn.Contains(id))]),
+                    text.Tokenizer.Decode(given)
+                );
             }
         }
     }

@@ -7,39 +7,56 @@ namespace Memopt.Trainer.Recipes;
 public sealed record FineTuneJob
 {
     public required LoadedConfig Config { get; init; }
+
     /// <summary>Folder of the model, located already.</summary>
     public required string Model { get; init; }
+
     /// <summary>Where checkpoints and the adapter go.</summary>
     public required string Output { get; init; }
+
     /// <summary>The folder of the result.</summary>
     public string AdapterFolder => Path.Combine(Output, "adapter");
     public required Backend Backend { get; init; }
     public required IRunStore Store { get; init; }
     public required IArtifactStore Artifacts { get; init; }
+
     /// <summary>Sends what is stored, and checkpoints, to where it is safe; null when nothing is sent.</summary>
     public BackgroundUpload? Uploads { get; init; }
     public required ITrainingObserver Observer { get; init; }
+
     /// <summary>Id of a run that begins here; a resumed one keeps its own.</summary>
     public required string RunId { get; init; }
     public bool FromStart { get; init; }
+
     /// <summary>Settings that the command line changed: values as JSON.</summary>
     public IReadOnlyDictionary<string, string> Overrides { get; init; } = new Dictionary<string, string>();
+
     /// <summary>The run that this one came from, or null.</summary>
     public RunParent? Parent { get; init; }
-    /// <summary>What the model's own answers to the evaluation rows are judged by, by name; the means are recorded with the evaluation.</summary>
-    public IReadOnlyDictionary<string, Func<Answer, double>> Metrics { get; init; } = new Dictionary<string, Func<Answer, double>>();
+
+    /// <summary>What the model's own answers to the evaluation rows are judged by, by name; the means are recorded with
+    /// the evaluation.</summary>
+    public IReadOnlyDictionary<string, Func<Answer, double>> Metrics { get; init; } =
+        new Dictionary<string, Func<Answer, double>>();
+
     /// <summary>The run that is to be made once more, or null: what is not as it was then is said.</summary>
     public Run? Rerun { get; init; }
+
     /// <summary>What happened before: retries of downloads.</summary>
     public IReadOnlyList<RunEvent> PriorEvents { get; init; } = [];
-    /// <summary>Stores the changes that are in no commit, asked for when the run begins; null when there are none.</summary>
+
+    /// <summary>Stores the changes that are in no commit, asked for when the run begins; null when there are
+    /// none.</summary>
     public Func<ArtifactLink?>? Changes { get; init; }
+
     /// <summary>Facts of the surroundings for the record: versions, commit.</summary>
     public IReadOnlyDictionary<string, string> Environment { get; init; } = new Dictionary<string, string>();
     public string? GitCommit { get; init; }
     public bool GitDirty { get; init; }
     public TimeProvider Clock { get; init; } = TimeProvider.System;
-    /// <summary>Bytes of tensors that may be there at a moment, read at every layer; null has no limit beyond the machine's and the config's.</summary>
+
+    /// <summary>Bytes of tensors that may be there at a moment, read at every layer; null has no limit beyond the
+    /// machine's and the config's.</summary>
     public Func<long?>? MemoryLimit { get; init; }
 }
 

@@ -15,7 +15,12 @@ public sealed record Sampling(int MaxTokens = 256, double Temperature = 0, doubl
 /// <summary>Continues a prompt token by token with a key-value cache.</summary>
 public static class Generation
 {
-    public static IEnumerable<int> Run(Decoder model, IReadOnlyList<int> prompt, IReadOnlySet<int> stops, Sampling sampling)
+    public static IEnumerable<int> Run(
+        Decoder model,
+        IReadOnlyList<int> prompt,
+        IReadOnlySet<int> stops,
+        Sampling sampling
+    )
     {
         using var cache = new KvCache(model.Spec.Layers);
         using var generator = new Generator((ulong)sampling.Seed);
@@ -36,8 +41,13 @@ public static class Generation
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var logits = model.Logits(tensor(input, device: model.Device).unsqueeze(0), cache).select(1, -1).squeeze(0).to(float32).cpu();   // (V)
-        if (sampling.Temperature < 1e-6)                                      // the same to every digit, where a division would overflow
+        var logits = model
+            .Logits(tensor(input, device: model.Device).unsqueeze(0), cache)
+            .select(1, -1)
+            .squeeze(0)
+            .to(float32)
+            .cpu(); // (V)
+        if (sampling.Temperature < 1e-6) // the same to every digit, where a division would overflow
             return (int)logits.argmax().item<long>();
         var (sorted, order) = (logits / sampling.Temperature).softmax(-1).sort(-1, descending: true);
         var before = sorted.cumsum(0) - sorted;

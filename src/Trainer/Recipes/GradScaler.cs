@@ -3,16 +3,18 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>
-/// Dynamic loss scaling for fp16 (Micikevicius et al. 2018, arXiv 1710.03740): gradients are multiplied by a power of two that lifts them into
-/// the type's range, halved when one overflows and doubled after many steps without. Its state belongs into checkpoints.
+/// <summary>Dynamic loss scaling for fp16 (Micikevicius et al. 2018, arXiv 1710.03740): gradients are multiplied by a
+/// power of two that lifts them into the type's range, halved when one overflows and doubled after many steps without.
+/// Its state belongs into checkpoints.
 /// </summary>
 public sealed class GradScaler : IDisposable
 {
-    private const double Start = 65536, Highest = 1 << 24;
+    private const double Start = 65536,
+        Highest = 1 << 24;
     private const int GrowAfter = 2000;
 
-    private readonly Tensor state = tensor(new[] { Start, 0 }).DetachFromDisposeScope();   // scale, steps since it last changed
+    // scale, steps since it last changed
+    private readonly Tensor state = tensor(new[] { Start, 0 }).DetachFromDisposeScope();
 
     public double Value => state.data<double>()[0];
 
@@ -23,7 +25,8 @@ public sealed class GradScaler : IDisposable
     public void Grow()
     {
         var (value, steps) = (Value, state.data<double>()[1] + 1);
-        (state.data<double>()[0], state.data<double>()[1]) = steps >= GrowAfter && value < Highest ? (value * 2, 0) : (value, steps);
+        (state.data<double>()[0], state.data<double>()[1]) =
+            steps >= GrowAfter && value < Highest ? (value * 2, 0) : (value, steps);
     }
 
     /// <summary>A gradient overflowed: halves the scale; false when the scale is at its lowest.</summary>

@@ -6,9 +6,7 @@ namespace Memopt.Trainer.Recipes;
 public interface ITrainingObserver
 {
     /// <summary>The run is being recorded under this id.</summary>
-    void RunStarted(string runId)
-    {
-    }
+    void RunStarted(string runId) { }
 
     /// <summary>A stage begins or has a result.</summary>
     void Stage(string name, string text);

@@ -8,9 +8,9 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>
-/// AdamW over all trained weights as flat fp32 arrays of which the parameters are slices: a step is two launches whatever the number of modules.
-/// Values and moments may lie on the host; a step then brings them to the device a piece at a time and back, with the same arithmetic.
+/// <summary>AdamW over all trained weights as flat fp32 arrays of which the parameters are slices: a step is two
+/// launches whatever the number of modules. Values and moments may lie on the host; a step then brings them to the
+/// device a piece at a time and back, with the same arithmetic.
 /// </summary>
 public sealed class Optimizer : IDisposable
 {
@@ -21,16 +21,25 @@ public sealed class Optimizer : IDisposable
     private readonly ScalarType compute;
     private readonly Tensor gradient;
     private readonly Tensor? scratch;
-    private Tensor value, mean, square;
+    private Tensor value,
+        mean,
+        square;
     private Tensor? copy;
     private HostArrays? host;
 
     /// <param name="trained">What it moves; each becomes a slice of its arrays.</param>
     /// <param name="config">Rates and decays.</param>
     /// <param name="device">Where the gradient lies and the arithmetic is done.</param>
-    /// <param name="compute">Type of the activations; a copy in it is kept beside the values where they do not serve themselves.</param>
+    /// <param name="compute">Type of the activations; a copy in it is kept beside the values where they do not serve
+    /// themselves.</param>
     /// <param name="onHost">Whether values and moments lie on the host from the beginning.</param>
-    public Optimizer(IReadOnlyList<Parameter> trained, TrainConfig config, Device device, ScalarType compute = ScalarType.Float32, bool onHost = false)
+    public Optimizer(
+        IReadOnlyList<Parameter> trained,
+        TrainConfig config,
+        Device device,
+        ScalarType compute = ScalarType.Float32,
+        bool onHost = false
+    )
     {
         (this.config, this.trained, this.device, this.compute) = (config, trained, device, compute);
         using var scope = NewDisposeScope();
@@ -61,8 +70,10 @@ public sealed class Optimizer : IDisposable
     /// <summary>Whether values and moments lie on the host.</summary>
     public bool OnHost => host is not null;
 
-    /// <summary>Weights and moments, by the names of torch.optim's state; good until <see cref="OffloadToHost"/>.</summary>
-    public IReadOnlyList<(string Name, Tensor Tensor)> State => [("value", value), ("exp_avg", mean), ("exp_avg_sq", square)];
+    /// <summary>Weights and moments, by the names of torch.optim's state; good until
+    /// <see cref="OffloadToHost"/>.</summary>
+    public IReadOnlyList<(string Name, Tensor Tensor)> State =>
+        [("value", value), ("exp_avg", mean), ("exp_avg_sq", square)];
 
     /// <summary>Moves values and moments to the host.</summary>
     public void OffloadToHost()
@@ -71,18 +82,23 @@ public sealed class Optimizer : IDisposable
         using var off = no_grad();
         if (host is not null)
         {
-            MakeCopy();                                                       // what an earlier call lacked the memory for
+            MakeCopy(); // what an earlier call lacked the memory for
             host.AllocateBuffers();
             return;
         }
         // All three, and pinned, before anything is let go of: a host without room leaves everything as it was.
-        Tensor[] arrays = [value, mean, square], moved = [.. arrays.Select(array => array.cpu())];
+        Tensor[] arrays = [value, mean, square],
+            moved = [.. arrays.Select(array => array.cpu())];
         var made = new HostArrays(moved, device);
         foreach (var (parameter, slice) in trained.Zip(Slices(moved[0])))
-            parameter.MoveTo(slice);                                          // the same values again
+            parameter.MoveTo(slice); // the same values again
         foreach (var array in arrays)
             array.Dispose();
-        (value, mean, square) = (moved[0].DetachFromDisposeScope(), moved[1].DetachFromDisposeScope(), moved[2].DetachFromDisposeScope());
+        (value, mean, square) = (
+            moved[0].DetachFromDisposeScope(),
+            moved[1].DetachFromDisposeScope(),
+            moved[2].DetachFromDisposeScope()
+        );
         host = made;
         MakeCopy();
         host.AllocateBuffers();
@@ -112,25 +128,37 @@ public sealed class Optimizer : IDisposable
     /// <param name="unscale">Factor that takes a loss scale off.</param>
     public Tensor Norm(double unscale = 1) => AdamW.Norm(gradient, unscale, scratch);
 
-    /// <summary>One step; afterwards the gradient is zero. A norm that is not finite leaves the weights as they were. Takes no memory.</summary>
+    /// <summary>One step; afterwards the gradient is zero. A norm that is not finite leaves the weights as they were.
+    /// Takes no memory.</summary>
     /// <param name="step">From 1, for bias correction.</param>
     /// <param name="rate">Learning rate.</param>
     /// <param name="norm">Gradient norm before clipping, from <see cref="Norm"/>.</param>
     /// <param name="unscale">As there.</param>
     public void Step(int step, double rate, Tensor norm, double unscale = 1)
     {
-        var made = new AdamWStep(step, rate, config.WeightDecay, config.Betas[0], config.Betas[1], config.Epsilon, config.Clip, unscale);
+        var made = new AdamWStep(
+            step,
+            rate,
+            config.WeightDecay,
+            config.Betas[0],
+            config.Betas[1],
+            config.Epsilon,
+            config.Clip,
+            unscale
+        );
         if (host is null)
         {
             AdamW.Step(value, gradient, mean, square, copy, norm, made);
             return;
         }
-        host.ForEach((arrays, from, count) =>
-        {
-            using var g = gradient.narrow(0, from, count);
-            using var c = copy!.narrow(0, from, count);
-            AdamW.Step(arrays[0], g, arrays[1], arrays[2], c, norm, made);
-        });
+        host.ForEach(
+            (arrays, from, count) =>
+            {
+                using var g = gradient.narrow(0, from, count);
+                using var c = copy!.narrow(0, from, count);
+                AdamW.Step(arrays[0], g, arrays[1], arrays[2], c, norm, made);
+            }
+        );
     }
 
     public void Dispose()
@@ -156,21 +184,27 @@ public sealed class Optimizer : IDisposable
     private Tensor[] Slices(Tensor whole)
     {
         long at = 0;
-        return [.. shapes.Select(shape =>
-        {
-            var size = shape.Aggregate(1L, (a, b) => a * b);
-            return whole.narrow(0, (at += size) - size, size).view(shape);
-        })];
+        return
+        [
+            .. shapes.Select(shape =>
+            {
+                var size = shape.Aggregate(1L, (a, b) => a * b);
+                return whole.narrow(0, (at += size) - size, size).view(shape);
+            }),
+        ];
     }
 
-    /// <summary>Arrays of one length on the host, a piece of each at a time on the device: one piece is computed while the next comes and the last goes.</summary>
+    /// <summary>Arrays of one length on the host, a piece of each at a time on the device: one piece is computed while
+    /// the next comes and the last goes.</summary>
     private sealed class HostArrays : IDisposable
     {
         private readonly Tensor[] arrays;
         private readonly Device device;
         private readonly List<Tensor[]> buffers = [];
-        private readonly Cuda.Stream? incoming, outgoing;
-        private readonly Cuda.Event[] arrived = [], left = [];
+        private readonly Cuda.Stream? incoming,
+            outgoing;
+        private readonly Cuda.Event[] arrived = [],
+            left = [];
         private readonly Cuda.Event? computed;
         private readonly long piece;
 
@@ -220,7 +254,7 @@ public sealed class Optimizer : IDisposable
                 return;
             }
             var total = arrays[0].numel();
-            incoming.WaitForCompute(computed!);                                 // buffers made a moment ago may have been others' until then
+            incoming.WaitForCompute(computed!); // buffers made a moment ago may have been others' until then
             for (long from = 0, n = 0; from < total; from += piece, n++)
             {
                 using var scope = NewDisposeScope();
@@ -228,16 +262,24 @@ public sealed class Optimizer : IDisposable
                 var buffer = buffers[turn];
                 incoming!.WaitFor(left[turn]);
                 for (var i = 0; i < arrays.Length; i++)
-                    incoming.ToDevice(Aten.DataPointer(buffer[i]), Aten.DataPointer(arrays[i]) + (nint)(from * 4), count * 4);
+                    incoming.ToDevice(
+                        Aten.DataPointer(buffer[i]),
+                        Aten.DataPointer(arrays[i]) + (nint)(from * 4),
+                        count * 4
+                    );
                 incoming.Record(arrived[turn]);
                 arrived[turn].MakeComputeWait();
                 step([.. buffer.Select(part => part.narrow(0, 0, count))], from, count);
                 outgoing!.WaitForCompute(computed!);
                 for (var i = 0; i < arrays.Length; i++)
-                    outgoing.ToHost(Aten.DataPointer(arrays[i]) + (nint)(from * 4), Aten.DataPointer(buffer[i]), count * 4);
+                    outgoing.ToHost(
+                        Aten.DataPointer(arrays[i]) + (nint)(from * 4),
+                        Aten.DataPointer(buffer[i]),
+                        count * 4
+                    );
                 outgoing.Record(left[turn]);
             }
-            outgoing!.Wait();                                                 // the host may read them now, and so may the next step
+            outgoing!.Wait(); // the host may read them now, and so may the next step
         }
 
         public void Dispose()

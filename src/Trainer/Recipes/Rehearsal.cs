@@ -15,10 +15,22 @@ public static class Rehearsal
     /// <param name="packed">Whether each is told apart as a document.</param>
     public static MicroBatch Longest(int count, int length, bool packed)
     {
-        var predicting = Enumerable.Range(0, count * length).Where(i => (i + 1) % length != 0).Select(i => (long)i).ToArray();
-        return new(count, length, new long[count * length], predicting, new long[predicting.Length], new int[predicting.Length],
+        var predicting = Enumerable
+            .Range(0, count * length)
+            .Where(i => (i + 1) % length != 0)
+            .Select(i => (long)i)
+            .ToArray();
+        return new(
+            count,
+            length,
+            new long[count * length],
+            predicting,
+            new long[predicting.Length],
+            new int[predicting.Length],
             packed ? [.. Enumerable.Range(0, count * length).Select(i => (long)(i % length))] : null,
-            packed ? new Documents([.. Enumerable.Range(0, count + 1).Select(row => row * length)], length) : null, (long)count * length);
+            packed ? new Documents([.. Enumerable.Range(0, count + 1).Select(row => row * length)], length) : null,
+            (long)count * length
+        );
     }
 
     /// <summary>An evaluation of so many of the longest rows.</summary>

@@ -9,10 +9,19 @@ namespace Memopt.Trainer.Recipes;
 /// <param name="Adapter">The folder that holds the result, when finished.</param>
 /// <param name="Score">The last evaluation, when there is evaluation data.</param>
 /// <param name="UpToDate">Whether nothing had to be done.</param>
-public sealed record Result(string RunId, RunStatus Status, int Steps, string? Adapter, Score? Score, bool UpToDate = false)
+public sealed record Result(
+    string RunId,
+    RunStatus Status,
+    int Steps,
+    string? Adapter,
+    Score? Score,
+    bool UpToDate = false
+)
 {
-    /// <summary>The last evaluation's values by name, those of the job's own metrics too; empty when there is none.</summary>
+    /// <summary>The last evaluation's values by name, those of the job's own metrics too; empty when there is
+    /// none.</summary>
     public IReadOnlyDictionary<string, double> Eval { get; init; } = new Dictionary<string, double>();
+
     /// <summary>What was to be in a storage account and is not, with the reason.</summary>
     public IReadOnlyList<PendingUpload> Unsafe { get; init; } = [];
 }

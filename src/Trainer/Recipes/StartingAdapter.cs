@@ -3,17 +3,16 @@ using Memopt.Trainer.Weights;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>
-/// The adapter that a config trains, settled before anything is planned: all that comes after reads it from the settings.
+/// <summary>The adapter that a config trains, settled before anything is planned: all that comes after reads it from
+/// the settings.
 /// </summary>
 public static class StartingAdapter
 {
     private const int MostConfigs = 20;
 
-    /// <summary>
-    /// The config with the rank, alpha, targets, patterns and biases of the adapter that it starts from. Where another config is
-    /// still to make that adapter, its settings count. A config that starts from none is given back, its names checked against
-    /// the model.
+    /// <summary>The config with the rank, alpha, targets, patterns and biases of the adapter that it starts from.
+    /// Where another config is still to make that adapter, its settings count. A config that starts from none is given
+    /// back, its names checked against the model.
     /// </summary>
     /// <param name="config">With the adapter's folder located.</param>
     /// <param name="spec">The model.</param>
@@ -31,12 +30,16 @@ public static class StartingAdapter
         }
         if (above == MostConfigs)
         {
-            throw new UserFault("adapter.from goes in a circle.", found: config.File,
-                next: "name an adapter that is there, or leave adapter.from out");
+            throw new UserFault(
+                "adapter.from goes in a circle.",
+                found: config.File,
+                next: "name an adapter that is there, or leave adapter.from out"
+            );
         }
-        var taken = !Directory.Exists(from) && ProjectPaths.ProducerConfig(from) is { } maker
-            ? Settle(RunConfigFile.Read(maker, [], checkFiles: false), spec, tell: null, above + 1).Config.Adapter
-            : Read(from, spec, tell);
+        var taken =
+            !Directory.Exists(from) && ProjectPaths.ProducerConfig(from) is { } maker
+                ? Settle(RunConfigFile.Read(maker, [], checkFiles: false), spec, tell: null, above + 1).Config.Adapter
+                : Read(from, spec, tell);
         var own = config.Config.Adapter;
         taken = taken with { Kind = own.Kind, Dropout = own.Dropout, From = own.From };
         return RunConfigFile.With(config, config.Config with { Adapter = taken });
@@ -63,9 +66,11 @@ public static class StartingAdapter
         var known = string.Join(", ", names.Select(name => name[(name.LastIndexOf('.') + 1)..]).Distinct());
         Problem At(string path, string message) => RunConfigFile.At(config, path, $"{message}: {known}", "MEMOPT0006");
         var idle = adapter.Targets.Names.Where(target => !names.Any(name => Targets.Matches(name, target))).ToList();
-        List<string> Idle(IEnumerable<string> keys) => [.. keys.Where(key => !adapted.Any(module => ModulePattern.Fits(key, module)))];
+        List<string> Idle(IEnumerable<string> keys) =>
+            [.. keys.Where(key => !adapted.Any(module => ModulePattern.Fits(key, module)))];
         var (ranks, alphas) = (Idle(adapter.RankPattern.Keys), Idle(adapter.AlphaPattern.Keys));
-        Problem Pattern(string setting, string key) => At($"adapter/{setting}/{key}", "fits no module that gets an adapter");
+        Problem Pattern(string setting, string key) =>
+            At($"adapter/{setting}/{key}", "fits no module that gets an adapter");
         Problem[] problems =
         [
             .. idle.Select(target => At("adapter.targets", $"names \"{target}\", which is no linear of the model")),
@@ -74,9 +79,14 @@ public static class StartingAdapter
         ];
         if (problems.Length > 0)
         {
-            throw new UserFault($"{config.File} names modules that the model has not: {string.Join(", ", [.. idle, .. ranks, .. alphas])}.",
-                next: "a key of a pattern is a regular expression for the end of a module's name: docs/models.md")
-            { Problems = problems };
+            throw new UserFault(
+                $"{config.File} names modules that the model has not: "
+                    + $"{string.Join(", ", [.. idle, .. ranks, .. alphas])}.",
+                next: "a key of a pattern is a regular expression for the end of a module's name: docs/models.md"
+            )
+            {
+                Problems = problems,
+            };
         }
     }
 }

@@ -8,14 +8,22 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>One optimizer step: forward and backward of each micro-batch, the gradient norm, the optimizer. The host waits for the device once, to read the loss.</summary>
+/// <summary>One optimizer step: forward and backward of each micro-batch, the gradient norm, the optimizer. The host
+/// waits for the device once, to read the loss.</summary>
 /// <param name="model">The model, with its memory passes applied.</param>
 /// <param name="optimizer">The optimizer of the trained weights.</param>
 /// <param name="schedule">Learning rates.</param>
 /// <param name="config">Seeds, determinism.</param>
 /// <param name="scaler">Loss scale of fp16; null for wider types.</param>
 /// <param name="meter">Told of peaks.</param>
-public sealed class TrainStep(Decoder model, Optimizer optimizer, Schedule schedule, TrainConfig config, GradScaler? scaler, Meter meter)
+public sealed class TrainStep(
+    Decoder model,
+    Optimizer optimizer,
+    Schedule schedule,
+    TrainConfig config,
+    GradScaler? scaler,
+    Meter meter
+)
 {
     /// <summary>Most bytes saved between forward and backward in the steps that were measured.</summary>
     public long Activations { get; private set; }
@@ -36,12 +44,20 @@ public sealed class TrainStep(Decoder model, Optimizer optimizer, Schedule sched
         var watch = Stopwatch.StartNew();
         meter.Reset();
         var targets = parts.Sum(part => (long)part.Targets.Length);
-        double loss, norm;
+        double loss,
+            norm;
         while (true)
         {
             var sum = zeros([], float64, model.Device);
             for (var part = 0; part < parts.Count; part++)
-                sum.add_(ForwardBackward(parts[part], (scaler?.Value ?? 1) / targets, ((long)config.Seed << 40) ^ ((long)index << 12) ^ part, measure));
+                sum.add_(
+                    ForwardBackward(
+                        parts[part],
+                        (scaler?.Value ?? 1) / targets,
+                        ((long)config.Seed << 40) ^ ((long)index << 12) ^ part,
+                        measure
+                    )
+                );
             meter.Sample();
             var length = optimizer.Norm(1 / (scaler?.Value ?? 1));
             // The last that needs memory; from here on the step is made.
@@ -54,18 +70,35 @@ public sealed class TrainStep(Decoder model, Optimizer optimizer, Schedule sched
                 scaler?.Grow();
                 break;
             }
-            // In fp16 a gradient may have been too large for its scale: the optimizer let it pass, and the same step is made with half of it.
+            // In fp16 a gradient may have been too large for its scale: the optimizer let it pass, and the same step is
+            // made with half of it.
             if (double.IsFinite(loss) && scaler?.Backoff() == true)
                 continue;
-            throw new UserFault($"The loss is no longer a number at step {index + 1}.", found: $"loss {loss}, gradient norm {norm}",
-                next: $"lower train.learningRate (now {config.LearningRate}) or set train.clip, and run again; the last checkpoint is whole")
-            { Failed = true };
+            throw new UserFault(
+                $"The loss is no longer a number at step {index + 1}.",
+                found: $"loss {loss}, gradient norm {norm}",
+                next: $"lower train.learningRate (now {config.LearningRate}) or set train.clip, and run again; "
+                    + "the last checkpoint is whole"
+            )
+            {
+                Failed = true,
+            };
         }
         var seconds = watch.Elapsed.TotalSeconds;
-        return new(index + 1, loss, schedule.At(index), norm, targets, parts.Sum(part => part.Tokens) / seconds, meter.RunPeak, seconds);
+        return new(
+            index + 1,
+            loss,
+            schedule.At(index),
+            norm,
+            targets,
+            parts.Sum(part => part.Tokens) / seconds,
+            meter.RunPeak,
+            seconds
+        );
     }
 
-    /// <summary>Runs forward and backward of a micro-batch and drops the gradient: takes the memory of a step and changes no weight.</summary>
+    /// <summary>Runs forward and backward of a micro-batch and drops the gradient: takes the memory of a step and
+    /// changes no weight.</summary>
     public void Rehearse(MicroBatch batch)
     {
         using var scope = NewDisposeScope();
@@ -79,17 +112,32 @@ public sealed class TrainStep(Decoder model, Optimizer optimizer, Schedule sched
     /// <summary>Sets all gradients to zero, after a step that was not finished.</summary>
     public void ZeroGrad() => optimizer.ZeroGrad();
 
-    /// <summary>Forward and backward of one micro-batch; accumulates gradients and returns the summed loss, fp64 ().</summary>
+    /// <summary>Forward and backward of one micro-batch; accumulates gradients and returns the summed loss, fp64
+    /// ().</summary>
     private Tensor ForwardBackward(MicroBatch batch, double factor, long seed, bool measure)
     {
         using var scope = NewDisposeScope();
         var onDevice = new DeviceBatch(batch, model.Device);
         var start = measure ? meter.Sample() : 0;
-        using var context = model.NewContext(batch.Length, onDevice.Positions, batch.Documents, needsGradient: true, seed: seed, deterministic: config.Deterministic);
+        using var context = model.NewContext(
+            batch.Length,
+            onDevice.Positions,
+            batch.Documents,
+            needsGradient: true,
+            seed: seed,
+            deterministic: config.Deterministic
+        );
         var (hidden, backward) = model.Forward(onDevice.Ids, context);
         if (measure)
             Activations = Math.Max(Activations, meter.Sample() - start);
-        var (loss, _, lossBackward) = ChunkedCrossEntropy.Loss(model.lm_head, hidden, onDevice.Rows, onDevice.Targets, factor, context);
+        var (loss, _, lossBackward) = ChunkedCrossEntropy.Loss(
+            model.lm_head,
+            hidden,
+            onDevice.Rows,
+            onDevice.Targets,
+            factor,
+            context
+        );
         if (measure)
             meter.Sample();
         hidden.Dispose();
@@ -104,7 +152,8 @@ public sealed class TrainStep(Decoder model, Optimizer optimizer, Schedule sched
     {
         public Tensor Ids { get; } = Scopes.Upload(batch.Ids, device).view(batch.Count, batch.Length);
 
-        public Tensor? Positions { get; } = batch.Positions is { } positions ? Scopes.Upload(positions, device).view(batch.Count, batch.Length) : null;
+        public Tensor? Positions { get; } =
+            batch.Positions is { } positions ? Scopes.Upload(positions, device).view(batch.Count, batch.Length) : null;
 
         public Tensor Rows { get; } = Scopes.Upload(batch.LossPositions, device);
 

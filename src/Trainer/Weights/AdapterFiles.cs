@@ -13,10 +13,12 @@ public static class AdapterFiles
 {
     private static readonly JsonSerializerOptions indented = new() { WriteIndented = true };
 
-    /// <summary>Writes the adapter of a model into an existing folder. The bytes depend on the weights and settings alone.</summary>
+    /// <summary>Writes the adapter of a model into an existing folder. The bytes depend on the weights and settings
+    /// alone.</summary>
     /// <param name="folder">Must exist.</param>
     /// <param name="model">With its adapter.</param>
-    /// <param name="settings">Under which it was trained: alpha, dropout, biases and the base, which the folder names.</param>
+    /// <param name="settings">Under which it was trained: alpha, dropout, biases and the base, which the folder
+    /// names.</param>
     public static void Save(string folder, Decoder model, RunConfig settings)
     {
         var (alpha, rslora, biases) = (settings.Adapter.Alpha, settings.Adapter.UseRslora, settings.Adapter.Biases);
@@ -28,10 +30,22 @@ public static class AdapterFiles
             tensors.Add((PeftAdapter.Prefix + lora.lora_A.Name, lora.lora_A.Value));
             tensors.Add((PeftAdapter.Prefix + lora.lora_B.Name, lora.lora_B.Value));
         }
-        var biased = biases switch { BiasMode.All => linears, BiasMode.LoraOnly => linears.Where(l => l is LoraLinear), _ => [] };
-        tensors.AddRange(biased.Where(linear => linear.bias is not null).Select(linear => (PeftAdapter.Prefix + linear.bias!.Name, linear.bias.Value)));
+        var biased = biases switch
+        {
+            BiasMode.All => linears,
+            BiasMode.LoraOnly => linears.Where(l => l is LoraLinear),
+            _ => [],
+        };
+        tensors.AddRange(
+            biased
+                .Where(linear => linear.bias is not null)
+                .Select(linear => (PeftAdapter.Prefix + linear.bias!.Name, linear.bias.Value))
+        );
         tensors.Sort((a, b) => string.CompareOrdinal(a.Item1, b.Item1));
-        var metadata = new Dictionary<string, string>([KeyValuePair.Create("format", "pt"), BaseForm.Of(settings).Write()]);
+        var metadata = new Dictionary<string, string>([
+            KeyValuePair.Create("format", "pt"),
+            BaseForm.Of(settings).Write(),
+        ]);
         SafeTensors.Write(Path.Combine(folder, PeftAdapter.WeightsFile), tensors, metadata);
 
         // The most frequent rank and alpha are the folder's; modules that differ are listed as patterns.
@@ -40,11 +54,19 @@ public static class AdapterFiles
         var rank = loras.GroupBy(lora => lora.Rank).MaxBy(group => group.Count())?.Key ?? 1;
         var config = new JsonObject
         {
-            ["alpha_pattern"] = new JsonObject(loras.Where(lora => Math.Abs(Alpha(lora, rslora) - alpha) > 1e-9 * alpha)
-                .Select(lora => KeyValuePair.Create(lora.Name, Number(Alpha(lora, rslora))))),
+            ["alpha_pattern"] = new JsonObject(
+                loras
+                    .Where(lora => Math.Abs(Alpha(lora, rslora) - alpha) > 1e-9 * alpha)
+                    .Select(lora => KeyValuePair.Create(lora.Name, Number(Alpha(lora, rslora))))
+            ),
             ["auto_mapping"] = null,
             ["base_model_name_or_path"] = ModelSource.Public(settings.Model.Source),
-            ["bias"] = biases switch { BiasMode.All => "all", BiasMode.LoraOnly => "lora_only", _ => "none" },
+            ["bias"] = biases switch
+            {
+                BiasMode.All => "all",
+                BiasMode.LoraOnly => "lora_only",
+                _ => "none",
+            },
             ["fan_in_fan_out"] = false,
             ["inference_mode"] = true,
             ["init_lora_weights"] = true,
@@ -56,9 +78,17 @@ public static class AdapterFiles
             ["modules_to_save"] = null,
             ["peft_type"] = "LORA",
             ["r"] = rank,
-            ["rank_pattern"] = new JsonObject(loras.Where(lora => lora.Rank != rank).Select(lora => KeyValuePair.Create(lora.Name, (JsonNode?)lora.Rank))),
+            ["rank_pattern"] = new JsonObject(
+                loras
+                    .Where(lora => lora.Rank != rank)
+                    .Select(lora => KeyValuePair.Create(lora.Name, (JsonNode?)lora.Rank))
+            ),
             ["revision"] = null,
-            ["target_modules"] = new JsonArray([.. Targets.NamesOf(linears.Select(linear => linear.Name), adapted.Contains).Select(name => (JsonNode)name)]),
+            ["target_modules"] = new JsonArray([
+                .. Targets
+                    .NamesOf(linears.Select(linear => linear.Name), adapted.Contains)
+                    .Select(name => (JsonNode)name),
+            ]),
             ["task_type"] = "CAUSAL_LM",
             ["use_dora"] = false,
             ["use_rslora"] = rslora,
@@ -67,14 +97,16 @@ public static class AdapterFiles
         stream.Write(JsonSerializer.SerializeToUtf8Bytes(config, indented));
         stream.Flush(flushToDisk: true);
 
-        static JsonNode? Number(double value) => value == Math.Floor(value) && Math.Abs(value) < 1e9 ? (JsonNode)(long)value : value;
+        static JsonNode? Number(double value) =>
+            value == Math.Floor(value) && Math.Abs(value) < 1e9 ? (JsonNode)(long)value : value;
     }
 
     /// <summary>Lays a saved adapter over a model.</summary>
     /// <param name="folder">In PEFT's layout.</param>
     /// <param name="model">The base, without an adapter.</param>
     /// <param name="dropout">In place of the adapter's own.</param>
-    /// <exception cref="UserFault">It holds what is not implemented, does not fit the model, or has numbers that are not finite.</exception>
+    /// <exception cref="UserFault">It holds what is not implemented, does not fit the model, or has numbers that are
+    /// not finite.</exception>
     public static PeftAdapter Load(string folder, Decoder model, double? dropout = null)
     {
         var adapter = PeftAdapter.Read(folder, model.Spec);
@@ -84,13 +116,19 @@ public static class AdapterFiles
         Tensor Finite(string key)
         {
             var tensor = file.Read(key).to(float32);
-            return tensor.isfinite().all().item<bool>() ? tensor
-                : throw new UserFault($"The adapter in {folder} holds numbers that are not finite.", found: key,
-                    next: "use a checkpoint from before its training diverged");
+            return tensor.isfinite().all().item<bool>()
+                ? tensor
+                : throw new UserFault(
+                    $"The adapter in {folder} holds numbers that are not finite.",
+                    found: key,
+                    next: "use a checkpoint from before its training diverged"
+                );
         }
         using var generator = new Generator(0);
-        ModuleAdapter? Of(string module) => adapter.Pairs.TryGetValue(module, out var pair)
-            ? new(adapter.Config.RankOf(module), adapter.Config.ScaleOf(module), Finite(pair.A), Finite(pair.B)) : null;
+        ModuleAdapter? Of(string module) =>
+            adapter.Pairs.TryGetValue(module, out var pair)
+                ? new(adapter.Config.RankOf(module), adapter.Config.ScaleOf(module), Finite(pair.A), Finite(pair.B))
+                : null;
         AdapterPass.Attach(model, Of, dropout ?? adapter.Config.Dropout, generator);
         var linears = model.Linears().ToDictionary(slot => slot.Linear.Name, slot => slot.Linear);
         foreach (var (module, key) in adapter.Biases)

@@ -3,13 +3,13 @@ using Memopt.Trainer.Plan;
 
 namespace Memopt.Trainer.Weights;
 
-/// <summary>
-/// A folder in PEFT's layout, as its two files describe it and checked against a model. Of the weights only the header is
-/// read, and libtorch is not needed: a plan and a check of a config read adapters too.
+/// <summary>A folder in PEFT's layout, as its two files describe it and checked against a model. Of the weights only
+/// the header is read, and libtorch is not needed: a plan and a check of a config read adapters too.
 /// </summary>
 public sealed class PeftAdapter
 {
-    internal const string ConfigFile = "adapter_config.json", WeightsFile = "adapter_model.safetensors";
+    internal const string ConfigFile = "adapter_config.json",
+        WeightsFile = "adapter_model.safetensors";
 
     internal const string Prefix = "base_model.model.";
 
@@ -18,7 +18,9 @@ public sealed class PeftAdapter
 
     private static readonly string[] types = ["F64", "F32", "F16", "BF16"];
 
-    private readonly List<string> unknown = [], misfits = [], embeddings = [];
+    private readonly List<string> unknown = [],
+        misfits = [],
+        embeddings = [];
 
     private PeftAdapter(string folder) => Folder = folder;
 
@@ -52,17 +54,24 @@ public sealed class PeftAdapter
                 continue;
             if (file == WeightsFile && File.Exists(Path.Combine(folder, "adapter_model.bin")))
             {
-                throw new UserFault($"The adapter in {folder} is a pickle, which can hold any program and is never read.",
-                    found: $"adapter_model.bin, and no {WeightsFile}", next: "save it in PEFT with safe_serialization=True");
+                throw new UserFault(
+                    $"The adapter in {folder} is a pickle, which can hold any program and is never read.",
+                    found: $"adapter_model.bin, and no {WeightsFile}",
+                    next: "save it in PEFT with safe_serialization=True"
+                );
             }
-            throw new UserFault($"{folder} is not an adapter folder.", found: $"no {file}",
-                next: $"name the folder that holds {ConfigFile} and {WeightsFile}");
+            throw new UserFault(
+                $"{folder} is not an adapter folder.",
+                found: $"no {file}",
+                next: $"name the folder that holds {ConfigFile} and {WeightsFile}"
+            );
         }
         return folder;
     }
 
     /// <summary>What an adapter says of itself, without a look at its weights or a model.</summary>
-    /// <exception cref="UserFault">A setting means something that is not implemented, or is not what it must be.</exception>
+    /// <exception cref="UserFault">A setting means something that is not implemented, or is not what it must
+    /// be.</exception>
     public static PeftAdapter Described(string folder)
     {
         var file = Path.Combine(Check(folder), ConfigFile);
@@ -120,8 +129,10 @@ public sealed class PeftAdapter
                 Pairs[module] = (key, key.Replace(".lora_A.", ".lora_B."));
             else if (Ends(".lora_B.weight", out module))
                 second.Add(module);
-            else if (name is "lm_head.weight" or "lm_head.base_layer.weight"
-                || name.Contains("embed_tokens.", StringComparison.Ordinal))
+            else if (
+                name is "lm_head.weight" or "lm_head.base_layer.weight"
+                || name.Contains("embed_tokens.", StringComparison.Ordinal)
+            )
                 embeddings.Add(key);
             else if ((Ends(".base_layer.bias", out module) || Ends(".bias", out module)) && linears.ContainsKey(module))
                 Biases[module] = key;
@@ -143,17 +154,29 @@ public sealed class PeftAdapter
                 misfits.Add($"{pair.A}: the model has no such linear");
             else if (!tensors.TryGetValue(pair.B, out var b))
                 misfits.Add($"{pair.B} is missing");
-            else if (tensors[pair.A].Shape is not [var rank, var inputs] || b.Shape is not [var outputs, var other]
-                || inputs != linear.In || outputs != linear.Out || rank != other)
-                misfits.Add($"{module} (A {Shape(tensors[pair.A])} and B {Shape(b)} for a linear of {linear.In} → {linear.Out})");
+            else if (
+                tensors[pair.A].Shape is not [var rank, var inputs]
+                || b.Shape is not [var outputs, var other]
+                || inputs != linear.In
+                || outputs != linear.Out
+                || rank != other
+            )
+                misfits.Add(
+                    $"{module} (A {Shape(tensors[pair.A])} and B {Shape(b)} for a linear of {linear.In} → {linear.Out})"
+                );
             else if (rank != Config.RankOf(module))
-                misfits.Add($"{module} has rank {rank}, and r with rank_pattern in {ConfigFile} gives {Config.RankOf(module)}");
+                misfits.Add(
+                    $"{module} has rank {rank}, and r with rank_pattern in {ConfigFile} gives {Config.RankOf(module)}"
+                );
         }
         foreach (var (module, key) in Biases)
         {
             var (linear, shape) = (linears[module], tensors[key].Shape);
             if (!linear.HasBias || shape is not [var length] || length != linear.Out)
-                misfits.Add($"{key} {Shape(tensors[key])} for a linear of {linear.Out} outputs{(linear.HasBias ? "" : ", without a bias")}");
+                misfits.Add(
+                    $"{key} {Shape(tensors[key])} for a linear of {linear.Out} outputs"
+                        + $"{(linear.HasBias ? "" : ", without a bias")}"
+                );
         }
 
         static string Shape(StoredTensor tensor) => $"[{string.Join(", ", tensor.Shape)}]";
@@ -165,41 +188,50 @@ public sealed class PeftAdapter
             string.Join("; ", found.Take(8)) + (found.Count > 8 ? $"; and {found.Count - 8} more" : "");
         if (embeddings.Count > 0)
         {
-            throw new UserFault($"The adapter in {Folder} holds embedding layers, which is not supported.",
+            throw new UserFault(
+                $"The adapter in {Folder} holds embedding layers, which is not supported.",
                 found: Some(embeddings),
                 next: "save it in PEFT with save_embedding_layers=False, or, where they were trained or resized, "
-                    + "merge it there (merge_and_unload) and use the merged model");
+                    + "merge it there (merge_and_unload) and use the merged model"
+            );
         }
         if (unknown.Count > 0)
         {
-            throw new UserFault($"The adapter in {Folder} holds tensors that are no LoRA pairs, which is not supported.",
-                found: Some(unknown), next: "use an adapter that was trained as plain LoRA over this model's linears");
+            throw new UserFault(
+                $"The adapter in {Folder} holds tensors that are no LoRA pairs, which is not supported.",
+                found: Some(unknown),
+                next: "use an adapter that was trained as plain LoRA over this model's linears"
+            );
         }
         if (misfits.Count > 0 || Pairs.Count == 0)
         {
-            throw new UserFault($"The adapter in {Folder} does not fit the model.",
-                found: misfits.Count > 0 ? Some(misfits) : "no lora_A tensors", next: "use the base model that it was trained on");
+            throw new UserFault(
+                $"The adapter in {Folder} does not fit the model.",
+                found: misfits.Count > 0 ? Some(misfits) : "no lora_A tensors",
+                next: "use the base model that it was trained on"
+            );
         }
     }
 
-    /// <summary>
-    /// Completes the settings by what the tensors tell. Keys of patterns that fit no pair are told and dropped: PEFT passes over
-    /// them.
+    /// <summary>Completes the settings by what the tensors tell. Keys of patterns that fit no pair are told and
+    /// dropped: PEFT passes over them.
     /// </summary>
     private void Settle(IReadOnlyList<string> linears)
     {
         bool Fits(string key) => Pairs.Keys.Any(module => ModulePattern.Fits(key, module));
         Dictionary<string, T> Fitting<T>(IReadOnlyDictionary<string, T> patterns) =>
             patterns.Where(pattern => Fits(pattern.Key)).ToDictionary();
-        IEnumerable<string> Idle(string map, IEnumerable<string> keys) => keys.Where(key => !Fits(key))
-            .Select(key => $"{ConfigFile}: \"{key}\" in {map} fits no module of the adapter and is passed over");
+        IEnumerable<string> Idle(string map, IEnumerable<string> keys) =>
+            keys.Where(key => !Fits(key))
+                .Select(key => $"{ConfigFile}: \"{key}\" in {map} fits no module of the adapter and is passed over");
         Notes = [.. Idle("rank_pattern", Config.RankPattern.Keys), .. Idle("alpha_pattern", Config.AlphaPattern.Keys)];
         Config = Config with
         {
             RankPattern = Fitting(Config.RankPattern),
             AlphaPattern = Fitting(Config.AlphaPattern),
             Targets = linears.All(name => Pairs.ContainsKey(name) == Targets.AllLinear.Cover(name))
-                ? Targets.AllLinear : new([.. Targets.NamesOf(linears, Pairs.ContainsKey)]),
+                ? Targets.AllLinear
+                : new([.. Targets.NamesOf(linears, Pairs.ContainsKey)]),
         };
     }
 
@@ -213,9 +245,13 @@ public sealed class PeftAdapter
             if (json.RootElement.ValueKind != JsonValueKind.Object)
                 throw new JsonException("it is no object");
             var config = Entries(json.RootElement.Clone());
-            return PeftKeys.Problems(config) is not { Count: > 0 } problems ? config
-                : throw new UserFault($"{file} describes an adapter that cannot be loaded.", found: string.Join("; ", problems),
-                    next: "use an adapter that was trained as plain LoRA, or train one: dotnet memopt run");
+            return PeftKeys.Problems(config) is not { Count: > 0 } problems
+                ? config
+                : throw new UserFault(
+                    $"{file} describes an adapter that cannot be loaded.",
+                    found: string.Join("; ", problems),
+                    next: "use an adapter that was trained as plain LoRA, or train one: dotnet memopt run"
+                );
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {

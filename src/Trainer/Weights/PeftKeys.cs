@@ -2,9 +2,8 @@ using System.Text.Json;
 
 namespace Memopt.Trainer.Weights;
 
-/// <summary>
-/// The keys of an adapter_config.json, as LoraConfig of PEFT 0.21 has them, and the values of each that are implemented. Every
-/// other value is refused by name, and so is a value of a key that is not declared here.
+/// <summary>The keys of an adapter_config.json, as LoraConfig of PEFT 0.21 has them, and the values of each that are
+/// implemented. Every other value is refused by name, and so is a value of a key that is not declared here.
 /// </summary>
 internal static class PeftKeys
 {
@@ -20,7 +19,9 @@ internal static class PeftKeys
     public static IReadOnlyList<string> Problems(IReadOnlyDictionary<string, JsonElement> config)
     {
         var missing = needed.Where(key => !config.TryGetValue(key, out var value) || Null(value)).ToList();
-        var problems = missing.Select(key => $"{key} is missing{(config.ContainsKey(key) ? ": it is null" : "")}").ToList();
+        var problems = missing
+            .Select(key => $"{key} is missing{(config.ContainsKey(key) ? ": it is null" : "")}")
+            .ToList();
         foreach (var (key, value) in config.Where(entry => !missing.Contains(entry.Key)))
         {
             if (rules.TryGetValue(key, out var rule))
@@ -30,7 +31,9 @@ internal static class PeftKeys
             }
             else if (!Off(value))
             {
-                problems.Add($"{Cut(key)} is {Shown(value)}: a key that this version does not know and that may matter");
+                problems.Add(
+                    $"{Cut(key)} is {Shown(value)}: a key that this version does not know and that may matter"
+                );
             }
         }
         return problems;
@@ -45,11 +48,17 @@ internal static class PeftKeys
             ["r"] = value => Whole(value) ? null : "must be a whole number above 0",
             ["lora_alpha"] = value => Number(value) ? null : "must be a number",
             ["lora_dropout"] = value =>
-                Null(value) || (Number(value) && value.GetDouble() is >= 0 and <= 1) ? null : "must be a number from 0 to 1",
+                Null(value) || (Number(value) && value.GetDouble() is >= 0 and <= 1)
+                    ? null
+                    : "must be a number from 0 to 1",
             ["use_rslora"] = value =>
-                Null(value) || value.ValueKind is JsonValueKind.True or JsonValueKind.False ? null : "must be true or false",
+                Null(value) || value.ValueKind is JsonValueKind.True or JsonValueKind.False
+                    ? null
+                    : "must be true or false",
             ["bias"] = value =>
-                Null(value) || Text(value) is "none" or "all" or "lora_only" ? null : "must be \"none\", \"all\" or \"lora_only\"",
+                Null(value) || Text(value) is "none" or "all" or "lora_only"
+                    ? null
+                    : "must be \"none\", \"all\" or \"lora_only\"",
             ["rank_pattern"] = value => Map(value, Whole),
             ["alpha_pattern"] = value => Map(value, Number),
             ["base_model_name_or_path"] = value => Null(value) || Text(value) is not null ? null : "must be a string",
@@ -58,30 +67,51 @@ internal static class PeftKeys
         };
         // Which modules have an adapter: the tensors tell it.
         string[] place = ["target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"];
-        // How the adapter was made, which changes nothing in what it means. A start that does is refused by init_lora_weights.
+        // How the adapter was made, which changes nothing in what it means. A start that does is refused by
+        // init_lora_weights.
         string[] history =
         [
-            "inference_mode", "peft_version", "auto_mapping", "runtime_config", "megatron_core", "qalora_group_size",
-            "loftq_config", "eva_config", "corda_config", "lora_ga_config",
+            "inference_mode",
+            "peft_version",
+            "auto_mapping",
+            "runtime_config",
+            "megatron_core",
+            "qalora_group_size",
+            "loftq_config",
+            "eva_config",
+            "corda_config",
+            "lora_ga_config",
         ];
         foreach (var key in place.Concat(history))
             all[key] = _ => null;
         // Other forms of LoRA, and weights beside the pairs.
         string[] foreign =
         [
-            "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "modules_to_save", "layer_replication",
-            "megatron_config", "trainable_token_indices", "target_parameters", "alora_invocation_tokens", "arrow_config",
-            "kasa_config", "monteclora_config", "velora_config", "ensure_weight_tying",
+            "use_dora",
+            "use_qalora",
+            "use_bdlora",
+            "lora_bias",
+            "fan_in_fan_out",
+            "modules_to_save",
+            "layer_replication",
+            "megatron_config",
+            "trainable_token_indices",
+            "target_parameters",
+            "alora_invocation_tokens",
+            "arrow_config",
+            "kasa_config",
+            "monteclora_config",
+            "velora_config",
+            "ensure_weight_tying",
         ];
         foreach (var key in foreign)
             all[key] = value => Off(value) ? null : "not supported";
         return all;
     }
 
-    /// <summary>
-    /// How the pairs began. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base by the values that A and B begin with, so A and B
-    /// were trained over another base than the one they name. PEFT changes the base again when it loads PiSSA, OLoRA and LoftQ,
-    /// and cannot do so for the other two. The accepted ways leave the base as it was.
+    /// <summary>How the pairs began. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base by the values that A and B
+    /// begin with, so A and B were trained over another base than the one they name. PEFT changes the base again when
+    /// it loads PiSSA, OLoRA and LoftQ, and cannot do so for the other two. The accepted ways leave the base as it was.
     /// </summary>
     private static string? Start(JsonElement value)
     {
@@ -92,7 +122,8 @@ internal static class PeftKeys
             return null;
         if (name == "mica")
             return "not supported: it keeps B frozen";
-        return name is "pissa" or "corda" or "olora" or "loftq" or "lora_ga"
+        return
+            name is "pissa" or "corda" or "olora" or "loftq" or "lora_ga"
             || name.StartsWith("pissa_niter_", StringComparison.Ordinal)
             ? "not supported: the adapter was trained over a base from which its first values were taken out. PEFT's "
                 + "save_pretrained(…, path_initial_model_for_weight_conversion=…) writes it as plain LoRA"
@@ -119,14 +150,15 @@ internal static class PeftKeys
     }
 
     /// <summary>A value that switches something off.</summary>
-    private static bool Off(JsonElement value) => value.ValueKind switch
-    {
-        JsonValueKind.Null or JsonValueKind.False => true,
-        JsonValueKind.Object => !value.EnumerateObject().Any(),
-        JsonValueKind.Array => value.GetArrayLength() == 0,
-        JsonValueKind.String => value.GetString() is "",
-        _ => false,
-    };
+    private static bool Off(JsonElement value) =>
+        value.ValueKind switch
+        {
+            JsonValueKind.Null or JsonValueKind.False => true,
+            JsonValueKind.Object => !value.EnumerateObject().Any(),
+            JsonValueKind.Array => value.GetArrayLength() == 0,
+            JsonValueKind.String => value.GetString() is "",
+            _ => false,
+        };
 
     private static bool Null(JsonElement value) => value.ValueKind == JsonValueKind.Null;
 

@@ -8,7 +8,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Weights;
 
-/// <summary>One tensor of a safetensors file: type as spelled there (F32, BF16, …), shape, and where its bytes lie after the header.</summary>
+/// <summary>One tensor of a safetensors file: type as spelled there (F32, BF16, …), shape, and where its bytes lie
+/// after the header.</summary>
 public sealed record StoredTensor(string Name, string Type, long[] Shape, long From, long To);
 
 /// <summary>A safetensors file: 8 bytes header length, JSON header, raw little-endian data.</summary>
@@ -29,14 +30,20 @@ public sealed class SafeTensors : IDisposable
         ["BOOL"] = (ScalarType.Bool, 1),
     };
 
-    private const int WriteBytes = 32 << 20, MostDimensions = 16;
-    private const long LongestHeader = 100_000_000;   // the reference's limit
+    private const int WriteBytes = 32 << 20,
+        MostDimensions = 16;
+    private const long LongestHeader = 100_000_000; // the reference's limit
 
     private readonly SafeFileHandle handle;
     private readonly long data;
 
-    private SafeTensors(string file, SafeFileHandle handle, long data, IReadOnlyDictionary<string, StoredTensor> tensors, IReadOnlyDictionary<string, string> metadata) =>
-        (File, this.handle, this.data, Tensors, Metadata) = (file, handle, data, tensors, metadata);
+    private SafeTensors(
+        string file,
+        SafeFileHandle handle,
+        long data,
+        IReadOnlyDictionary<string, StoredTensor> tensors,
+        IReadOnlyDictionary<string, string> metadata
+    ) => (File, this.handle, this.data, Tensors, Metadata) = (file, handle, data, tensors, metadata);
 
     public string File { get; }
 
@@ -45,7 +52,8 @@ public sealed class SafeTensors : IDisposable
     /// <summary>What the header's __metadata__ says.</summary>
     public IReadOnlyDictionary<string, string> Metadata { get; }
 
-    /// <summary>Opens a file and checks that every tensor lies within it; a truncated or malformed one is a fault that says how.</summary>
+    /// <summary>Opens a file and checks that every tensor lies within it; a truncated or malformed one is a fault that
+    /// says how.</summary>
     public static SafeTensors Open(string file)
     {
         if (!System.IO.File.Exists(file))
@@ -54,7 +62,8 @@ public sealed class SafeTensors : IDisposable
         var handle = System.IO.File.OpenHandle(file);
         try
         {
-            var size = RandomAccess.GetLength(handle);                         // of the file, not of a link to it: model caches are made of links
+            // of the file, not of a link to it: model caches are made of links
+            var size = RandomAccess.GetLength(handle);
             if (size < 10)
                 throw Broken($"{size} bytes, too short for a header");
             var head = new byte[8];
@@ -63,8 +72,11 @@ public sealed class SafeTensors : IDisposable
             if (length < 2 || length > size - 8 || length > LongestHeader)
                 throw Broken($"a header of {length} bytes in a file of {size}");
             var text = new byte[length];
-            for (var at = 0; at < text.Length;)
-                at += RandomAccess.Read(handle, text.AsSpan(at), 8 + at) is > 0 and var read ? read : throw Broken("truncated while it was read");
+            var at = 0;
+            while (at < text.Length)
+                at += RandomAccess.Read(handle, text.AsSpan(at), 8 + at) is > 0 and var read
+                    ? read
+                    : throw Broken("truncated while it was read");
             var metadata = new Dictionary<string, string>();
             return new SafeTensors(file, handle, 8 + length, Header(text, size - 8 - length, metadata), metadata);
         }
@@ -86,7 +98,7 @@ public sealed class SafeTensors : IDisposable
                 {
                     var name = reader.GetString()!;
                     reader.Read();
-                    using var entry = JsonDocument.ParseValue(ref reader);     // one at a time: a header may have a million
+                    using var entry = JsonDocument.ParseValue(ref reader); // one at a time: a header may have a million
                     var node = entry.RootElement;
                     if (name == "__metadata__")
                     {
@@ -96,30 +108,54 @@ public sealed class SafeTensors : IDisposable
                     }
                     var type = node.GetProperty("dtype").GetString()!;
                     var shape = node.GetProperty("shape").EnumerateArray().Select(n => n.GetInt64()).ToArray();
-                    var (from, to) = (node.GetProperty("data_offsets")[0].GetInt64(), node.GetProperty("data_offsets")[1].GetInt64());
+                    var (from, to) = (
+                        node.GetProperty("data_offsets")[0].GetInt64(),
+                        node.GetProperty("data_offsets")[1].GetInt64()
+                    );
                     if (shape.Length > MostDimensions || shape.Any(n => n < 0))
                         throw Broken($"\"{name}\" of shape [{string.Join(", ", shape)}]");
                     if (from < 0 || to < from || to > available)
-                        throw Broken($"truncated: \"{name}\" ends at byte {to}, the file holds {available} bytes of data");
-                    if (types.TryGetValue(type, out var known) && shape.Aggregate(1L, (a, b) => checked(a * b)) * known.Bytes != to - from)
-                        throw Broken($"\"{name}\" {type} [{string.Join(", ", shape)}] does not fill its {to - from} bytes");
+                        throw Broken(
+                            $"truncated: \"{name}\" ends at byte {to}, the file holds {available} bytes of data"
+                        );
+                    if (
+                        types.TryGetValue(type, out var known)
+                        && shape.Aggregate(1L, (a, b) => checked(a * b)) * known.Bytes != to - from
+                    )
+                        throw Broken(
+                            $"\"{name}\" {type} [{string.Join(", ", shape)}] does not fill its {to - from} bytes"
+                        );
                     if (!tensors.TryAdd(name, new(name, type, shape, from, to)))
                         throw Broken($"\"{name}\" stands there twice");
                 }
                 reader.Read();
                 // As the reference does: a few bytes that stand for a thousand tensors would be read a thousand times.
                 var order = tensors.Values.OrderBy(tensor => tensor.From).ThenBy(tensor => tensor.To).ToList();
-                if (order.Zip(order.Skip(1)).FirstOrDefault(pair => pair.First.To > pair.Second.From) is ({ } first, { } second))
+                if (
+                    order.Zip(order.Skip(1)).FirstOrDefault(pair => pair.First.To > pair.Second.From) is
+                    ({ } first, { } second)
+                )
                     throw Broken($"\"{first.Name}\" and \"{second.Name}\" share bytes");
                 return tensors;
             }
-            catch (Exception e) when (e is JsonException or InvalidOperationException or KeyNotFoundException or IndexOutOfRangeException or NullReferenceException or FormatException or OverflowException or ArgumentException)
+            catch (Exception e)
+                when (e
+                        is JsonException
+                            or InvalidOperationException
+                            or KeyNotFoundException
+                            or IndexOutOfRangeException
+                            or NullReferenceException
+                            or FormatException
+                            or OverflowException
+                            or ArgumentException
+                )
             {
                 throw Broken($"an unreadable header ({e.Message})");
             }
         }
 
-        UserFault Broken(string how) => new($"{file} is not a whole safetensors file.", found: how, next: "download the file again");
+        UserFault Broken(string how) =>
+            new($"{file} is not a whole safetensors file.", found: how, next: "download the file again");
     }
 
     /// <summary>Reads one tensor into host memory in its stored type.</summary>
@@ -133,11 +169,18 @@ public sealed class SafeTensors : IDisposable
     }
 
     /// <summary>What the header says of a tensor.</summary>
-    public StoredTensor Find(string name) => Tensors.TryGetValue(name, out var stored) ? stored : throw new UserFault($"{File} has no tensor \"{name}\".");
+    public StoredTensor Find(string name) =>
+        Tensors.TryGetValue(name, out var stored) ? stored : throw new UserFault($"{File} has no tensor \"{name}\".");
 
     /// <summary>Type of a tensor's numbers, where it is one that libtorch has.</summary>
-    public ScalarType TypeOf(StoredTensor stored) => types.TryGetValue(stored.Type, out var type) ? type.Type
-        : throw new UserFault($"{File}: \"{stored.Name}\" has type {stored.Type}.", found: stored.Type, next: $"use weights in one of {string.Join(", ", types.Keys)}");
+    public ScalarType TypeOf(StoredTensor stored) =>
+        types.TryGetValue(stored.Type, out var type)
+            ? type.Type
+            : throw new UserFault(
+                $"{File}: \"{stored.Name}\" has type {stored.Type}.",
+                found: stored.Type,
+                next: $"use weights in one of {string.Join(", ", types.Keys)}"
+            );
 
     /// <summary>Reads some bytes of a tensor to an address, several parts at once.</summary>
     internal void Read(StoredTensor stored, long from, long count, nint to) =>
@@ -147,11 +190,17 @@ public sealed class SafeTensors : IDisposable
     /// <param name="file">Where to; written in place, so stage it where a torn file matters.</param>
     /// <param name="tensors">Names and tensors of any device; made contiguous one at a time.</param>
     /// <param name="metadata">The header's __metadata__.</param>
-    public static void Write(string file, IReadOnlyList<(string Name, Tensor Tensor)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    public static void Write(
+        string file,
+        IReadOnlyList<(string Name, Tensor Tensor)> tensors,
+        IReadOnlyDictionary<string, string>? metadata = null
+    )
     {
         var header = new JsonObject();
         if (metadata is not null)
-            header["__metadata__"] = new JsonObject(metadata.Select(pair => KeyValuePair.Create(pair.Key, (JsonNode?)pair.Value)));
+            header["__metadata__"] = new JsonObject(
+                metadata.Select(pair => KeyValuePair.Create(pair.Key, (JsonNode?)pair.Value))
+            );
         long at = 0;
         foreach (var (name, tensor) in tensors)
         {

@@ -4,9 +4,9 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Weights;
 
-/// <summary>
-/// The way of weights from files to a GPU: a few pinned buffers in turn, each filled from the file while the ones before it are on their way.
-/// Takes as much host memory for any model; what is done with a weight on the device goes on meanwhile.
+/// <summary>The way of weights from files to a GPU: a few pinned buffers in turn, each filled from the file while the
+/// ones before it are on their way. Takes as much host memory for any model; what is done with a weight on the device
+/// goes on meanwhile.
 /// </summary>
 internal sealed class Staging : IDisposable
 {
@@ -27,7 +27,8 @@ internal sealed class Staging : IDisposable
         Bytes = Math.Max(Bytes, slots.Length * SlotBytes);
     }
 
-    /// <summary>A tensor of a file on the device, in a type or else the stored one. What is converted is so a slot at a time: the whole never lies there twice.</summary>
+    /// <summary>A tensor of a file on the device, in a type or else the stored one. What is converted is so a slot at a
+    /// time: the whole never lies there twice.</summary>
     public Tensor Read(SafeTensors file, string name, Device device, ScalarType? wanted)
     {
         var stored = file.Find(name);
@@ -43,7 +44,11 @@ internal sealed class Staging : IDisposable
             sent[next].Wait();
             file.Read(stored, at, count, slots[next]);
             var part = same ? null : empty([count / size], type, device);
-            Cuda.CopyToDevice(part is null ? Aten.DataPointer(tensor) + (nint)at : Aten.DataPointer(part), slots[next], count);
+            Cuda.CopyToDevice(
+                part is null ? Aten.DataPointer(tensor) + (nint)at : Aten.DataPointer(part),
+                slots[next],
+                count
+            );
             sent[next].Record();
             if (part is not null)
                 flat.narrow(0, at / size, count / size).copy_(part);

@@ -9,9 +9,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Weights;
 
-/// <summary>
-/// A model folder's weights as parts of a decoder: each tensor is read, cast or quantized, and placed before the next is touched,
-/// so the model never lies in memory in 16 bits when it is to be kept in 4.
+/// <summary>A model folder's weights as parts of a decoder: each tensor is read, cast or quantized, and placed before
+/// the next is touched, so the model never lies in memory in 16 bits when it is to be kept in 4.
 /// </summary>
 public sealed class WeightStream : IWeightSource, IDisposable
 {
@@ -25,24 +24,39 @@ public sealed class WeightStream : IWeightSource, IDisposable
     private readonly ScalarType compute;
     private readonly IProgress<int>? progress;
     private readonly Staging? staging;
-    private readonly Nf4Scratch scratch = new();                             // the model's, once there is one
+    private readonly Nf4Scratch scratch = new(); // the model's, once there is one
     private readonly Action<DecoderLayer>? built;
     private int read;
 
     /// <param name="folder">Holds model.safetensors, or else model.safetensors.index.json and its shards.</param>
-    /// <param name="spec">What must be there; a missing, unexpected or misshapen tensor is a fault that lists all of them.</param>
+    /// <param name="spec">What must be there; a missing, unexpected or misshapen tensor is a fault that lists all of
+    /// them.</param>
     /// <param name="type">Type the unquantized weights are kept in.</param>
     /// <param name="device">Where they go.</param>
     /// <param name="quantized">Whether the linear of a module is kept in 4 bits.</param>
     /// <param name="quantization">How.</param>
     /// <param name="compute">Type the 4-bit weights are expanded to.</param>
     /// <param name="progress">Tensors read so far.</param>
-    /// <param name="built">Given each layer as soon as its weights are there, so that it may put them elsewhere before the next layer's come.</param>
-    public WeightStream(string folder, ModelSpec spec, ScalarType type, Device device, Func<string, bool>? quantized = null,
-        QuantizationConfig? quantization = null, ScalarType? compute = null, IProgress<int>? progress = null, Action<DecoderLayer>? built = null)
+    /// <param name="built">Given each layer as soon as its weights are there, so that it may put them elsewhere before
+    /// the next layer's come.</param>
+    public WeightStream(
+        string folder,
+        ModelSpec spec,
+        ScalarType type,
+        Device device,
+        Func<string, bool>? quantized = null,
+        QuantizationConfig? quantization = null,
+        ScalarType? compute = null,
+        IProgress<int>? progress = null,
+        Action<DecoderLayer>? built = null
+    )
     {
         (this.spec, this.type, this.device, this.progress, this.built) = (spec, type, device, progress, built);
-        (this.quantized, this.quantization, this.compute) = (quantized ?? (_ => false), quantization ?? new(), compute ?? type);
+        (this.quantized, this.quantization, this.compute) = (
+            quantized ?? (_ => false),
+            quantization ?? new(),
+            compute ?? type
+        );
         staging = device.type == DeviceType.CUDA ? new() : null;
         try
         {
@@ -79,7 +93,13 @@ public sealed class WeightStream : IWeightSource, IDisposable
             return new DenseLinear(module, Weight(name), bias);
         using var scope = NewDisposeScope();
         progress?.Report(++read);
-        return new Nf4Linear(module, Nf4.Quantize(Read(name), quantization.Type, quantization.DoubleQuant), bias, compute, scratch);
+        return new Nf4Linear(
+            module,
+            Nf4.Quantize(Read(name), quantization.Type, quantization.DoubleQuant),
+            bias,
+            compute,
+            scratch
+        );
     }
 
     public void Dispose()
@@ -109,25 +129,37 @@ public sealed class WeightStream : IWeightSource, IDisposable
         {
             if (!File.Exists(whole))
             {
-                throw new UserFault($"{folder} holds no weights.",
-                    found: Directory.Exists(folder) ? string.Join(", ", Directory.EnumerateFiles(folder).Select(Path.GetFileName).Take(12)) : "no such folder",
-                    next: "put model.safetensors (or its shards and model.safetensors.index.json) there");
+                throw new UserFault(
+                    $"{folder} holds no weights.",
+                    found: Directory.Exists(folder)
+                        ? string.Join(", ", Directory.EnumerateFiles(folder).Select(Path.GetFileName).Take(12))
+                        : "no such folder",
+                    next: "put model.safetensors (or its shards and model.safetensors.index.json) there"
+                );
             }
             using var file = SafeTensors.Open(whole);
             return [.. file.Tensors.Keys.Select(name => (name, ModelLayout.Weights))];
         }
         try
         {
-            return [.. JsonNode.Parse(UntrustedFile.ReadAllBytes(index, UntrustedFile.Index))!["weight_map"]!.AsObject().Select(pair => (pair.Key, Shard((string)pair.Value!)))];
+            return
+            [
+                .. JsonNode.Parse(UntrustedFile.ReadAllBytes(index, UntrustedFile.Index))!["weight_map"]!
+                    .AsObject()
+                    .Select(pair => (pair.Key, Shard((string)pair.Value!))),
+            ];
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or NullReferenceException or ArgumentException)
+        catch (Exception e)
+            when (e is JsonException or InvalidOperationException or NullReferenceException or ArgumentException)
         {
             throw new UserFault($"{index} is not a weight index.", found: e.Message, next: "download the file again");
         }
 
         // A shard is a file of this folder, whatever the index says.
-        string Shard(string file) => Path.GetFileName(file) == file ? file
-            : throw new UserFault($"{index} names a file outside its folder.", found: file);
+        string Shard(string file) =>
+            Path.GetFileName(file) == file
+                ? file
+                : throw new UserFault($"{index} names a file outside its folder.", found: file);
     }
 
     private void Account(string folder)
@@ -139,19 +171,38 @@ public sealed class WeightStream : IWeightSource, IDisposable
             if (!where.TryGetValue(tensor.Name, out var file))
                 problems.Add(new(tensor.Name, "missing"));
             else if (!file.Tensors[tensor.Name].Shape.SequenceEqual(tensor.Shape))
-                problems.Add(new(tensor.Name, $"has shape [{string.Join(", ", file.Tensors[tensor.Name].Shape)}], config.json says [{string.Join(", ", tensor.Shape)}]"));
+                problems.Add(
+                    new(
+                        tensor.Name,
+                        $"has shape [{string.Join(", ", file.Tensors[tensor.Name].Shape)}], config.json says ["
+                            + $"{string.Join(", ", tensor.Shape)}]"
+                    )
+                );
             else if (file.Tensors[tensor.Name].Type is not ("F32" or "F16" or "BF16" or "F64"))
                 problems.Add(new(tensor.Name, $"has type {file.Tensors[tensor.Name].Type}, expected F32, F16 or BF16"));
         }
-        // A tied head is often saved beside the embedding it equals; older files carry rotary buffers that the config implies.
-        foreach (var name in where.Keys.Where(name => !wanted.ContainsKey(name) && !(spec.TieWordEmbeddings && name == "lm_head.weight") && !name.EndsWith(".rotary_emb.inv_freq", StringComparison.Ordinal)))
+        // A tied head is often saved beside the embedding it equals; older files carry rotary buffers that the config
+        // implies.
+        foreach (
+            var name in where.Keys.Where(name =>
+                !wanted.ContainsKey(name)
+                && !(spec.TieWordEmbeddings && name == "lm_head.weight")
+                && !name.EndsWith(".rotary_emb.inv_freq", StringComparison.Ordinal)
+            )
+        )
             problems.Add(new(name, "unexpected: config.json has no place for it"));
         if (problems.Count > 0)
         {
-            throw new UserFault($"The weights in {folder} are not those of its config.json.",
-                found: $"{problems.Count} tensors: " + string.Join("; ", problems.Take(8).Select(p => $"{p.Path} {p.Message}")) + (problems.Count > 8 ? "; …" : ""),
-                next: "check that config.json and the safetensors belong together")
-            { Problems = problems };
+            throw new UserFault(
+                $"The weights in {folder} are not those of its config.json.",
+                found: $"{problems.Count} tensors: "
+                    + string.Join("; ", problems.Take(8).Select(p => $"{p.Path} {p.Message}"))
+                    + (problems.Count > 8 ? "; …" : ""),
+                next: "check that config.json and the safetensors belong together"
+            )
+            {
+                Problems = problems,
+            };
         }
     }
 }

@@ -5,13 +5,20 @@ using Memopt.Trainer.Tests;
 
 namespace Memopt.Tests;
 
-/// <summary>A folder with a small config of the nano model, and the sample's chats as a program would have them.</summary>
+/// <summary>A folder with a small config of the nano model, and the sample's chats as a program would have
+/// them.</summary>
 internal sealed class ApiWorkshop : IDisposable
 {
-    public ApiWorkshop() => File.WriteAllText(Config, $$"""
-        { "model": { "source": {{JsonSerializer.Serialize(TestBackend.Nano)}} }, "data": { "train": "none.jsonl", "maxLength": 64 }, "adapter": { "rank": 4, "alpha": 8, "dropout": 0.1 },
-          "train": { "steps": 8, "batchSize": 6, "learningRate": 2e-3 }, "checkpoint": { "every": 3 }, "tracking": { "experiment": "api" } }
-        """);
+    public ApiWorkshop() =>
+        File.WriteAllText(
+            Config,
+            $$"""
+            { "model": { "source": {{JsonSerializer.Serialize(
+                TestBackend.Nano
+            )}} }, "data": { "train": "none.jsonl", "maxLength": 64 }, "adapter": { "rank": 4, "alpha": 8, "dropout": 0.1 },
+              "train": { "steps": 8, "batchSize": 6, "learningRate": 2e-3 }, "checkpoint": { "every": 3 }, "tracking": { "experiment": "api" } }
+            """
+        );
 
     public string Folder { get; } = Directory.CreateTempSubdirectory("memopt api ").FullName;
 
@@ -21,12 +28,19 @@ internal sealed class ApiWorkshop : IDisposable
 
     public FineTune FineTune => FineTune.Create(Config).WithData(Chats("train", 40)).WithBackend("cpu");
 
-    public static IEnumerable<Chat> Chats(string file, int count) => File.ReadLines(Path.Combine(TestBackend.Repository, "samples", "word-class", file + ".jsonl")).Take(count)
-        .Select(line => new Chat([.. JsonNode.Parse(line)!["messages"]!.AsArray().Select(turn => new ChatTurn((string)turn!["role"]!, (string)turn["content"]!))]));
+    public static IEnumerable<Chat> Chats(string file, int count) =>
+        File.ReadLines(Path.Combine(TestBackend.Repository, "samples", "word-class", file + ".jsonl"))
+            .Take(count)
+            .Select(line => new Chat([
+                .. JsonNode.Parse(line)!["messages"]!
+                    .AsArray()
+                    .Select(turn => new ChatTurn((string)turn!["role"]!, (string)turn["content"]!)),
+            ]));
 
     public LiteRunStore Store() => new(Path.Combine(Folder, ".memopt", "store"));
 
-    public static byte[] Adapter(FineTuneResult result) => File.ReadAllBytes(Path.Combine(result.AdapterFolder!, "adapter_model.safetensors"));
+    public static byte[] Adapter(FineTuneResult result) =>
+        File.ReadAllBytes(Path.Combine(result.AdapterFolder!, "adapter_model.safetensors"));
 
     public void Dispose() => Directory.Delete(Folder, recursive: true);
 }

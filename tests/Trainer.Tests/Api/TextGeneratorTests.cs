@@ -21,17 +21,44 @@ public sealed class TextGeneratorTests : IDisposable
     [Fact]
     public async Task Streamed_or_whole_it_says_what_the_recipe_generates()
     {
-        foreach (var (options, sampling) in new (ChatOptions, Sampling)[]
-        {
-            (new() { MaxOutputTokens = 24 }, new(24)),
-            (new() { MaxOutputTokens = 24, Temperature = 1.5f, TopP = 0.9f, Seed = 7 }, new(24, 1.5, 0.9f, 7)),
-            (new() { MaxOutputTokens = 24, Temperature = 1.5f, Seed = 8, Instructions = "Answer in one word." }, new(24, 1.5, 1, 8)),
-        })
+        foreach (
+            var (options, sampling) in new (ChatOptions, Sampling)[]
+            {
+                (new() { MaxOutputTokens = 24 }, new(24)),
+                (
+                    new()
+                    {
+                        MaxOutputTokens = 24,
+                        Temperature = 1.5f,
+                        TopP = 0.9f,
+                        Seed = 7,
+                    },
+                    new(24, 1.5, 0.9f, 7)
+                ),
+                (
+                    new()
+                    {
+                        MaxOutputTokens = 24,
+                        Temperature = 1.5f,
+                        Seed = 8,
+                        Instructions = "Answer in one word.",
+                    },
+                    new(24, 1.5, 1, 8)
+                ),
+            }
+        )
         {
             var (expected, prompt, tokens) = Reference(options.Instructions, sampling);
             var whole = await generator.GetResponseAsync(Question, options);
             Assert.Equal(expected, whole.Text);
-            Assert.Equal((prompt, tokens, prompt + tokens), ((int)whole.Usage!.InputTokenCount!, (int)whole.Usage.OutputTokenCount!, (int)whole.Usage.TotalTokenCount!));
+            Assert.Equal(
+                (prompt, tokens, prompt + tokens),
+                (
+                    (int)whole.Usage!.InputTokenCount!,
+                    (int)whole.Usage.OutputTokenCount!,
+                    (int)whole.Usage.TotalTokenCount!
+                )
+            );
             Assert.Equal(tokens == 24 ? ChatFinishReason.Length : ChatFinishReason.Stop, whole.FinishReason);
             var pieces = await generator.GetStreamingResponseAsync(Question, options).ToListAsync();
             Assert.Equal(expected, string.Concat(pieces.Select(piece => piece.Text)));
@@ -48,32 +75,75 @@ public sealed class TextGeneratorTests : IDisposable
         foreach (var length in new[] { 1, 4, 9 })
         {
             var stop = text.Substring(text.Length / 2, length);
-            var ended = await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 40, StopSequences = ["never this", stop] });
-            Assert.Equal((text[..text.IndexOf(stop, StringComparison.Ordinal)], ChatFinishReason.Stop), (ended.Text, ended.FinishReason!.Value));
+            var ended = await generator.GetResponseAsync(
+                Question,
+                new() { MaxOutputTokens = 40, StopSequences = ["never this", stop] }
+            );
+            Assert.Equal(
+                (text[..text.IndexOf(stop, StringComparison.Ordinal)], ChatFinishReason.Stop),
+                (ended.Text, ended.FinishReason!.Value)
+            );
             // Only begun, it is no end.
-            Assert.Equal(text, (await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 40, StopSequences = [text[^length..] + "\u0001"] })).Text);
+            Assert.Equal(
+                text,
+                (
+                    await generator.GetResponseAsync(
+                        Question,
+                        new() { MaxOutputTokens = 40, StopSequences = [text[^length..] + "\u0001"] }
+                    )
+                ).Text
+            );
         }
     }
 
     [Fact]
     public async Task Options_that_mean_nothing_are_refused()
     {
-        foreach (var options in new ChatOptions[] { new() { Temperature = -1 }, new() { Temperature = float.NaN }, new() { TopP = 1.5f }, new() { TopP = float.NaN }, new() { MaxOutputTokens = -1 } })
+        foreach (
+            var options in new ChatOptions[]
+            {
+                new() { Temperature = -1 },
+                new() { Temperature = float.NaN },
+                new() { TopP = 1.5f },
+                new() { TopP = float.NaN },
+                new() { MaxOutputTokens = -1 },
+            }
+        )
             await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => generator.GetResponseAsync(Question, options));
         await Assert.ThrowsAsync<ArgumentException>(() => generator.GetResponseAsync([null!]));
         Assert.Throws<ArgumentNullException>(() => TextGenerator.Load((Adapter)null!));
         Assert.Throws<ArgumentNullException>(() => TextGenerator.Load((string)null!));
-        Assert.ThrowsAny<OperationCanceledException>(() => TextGenerator.Load(TestBackend.Nano, cancellation: new(canceled: true)));
+        Assert.ThrowsAny<OperationCanceledException>(() =>
+            TextGenerator.Load(TestBackend.Nano, cancellation: new(canceled: true))
+        );
 
         // As small as a temperature can be it is greedy, and a stop that is nothing stops nothing.
         var greedy = await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 8 });
-        Assert.Equal(greedy.Text, (await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 8, Temperature = float.Epsilon, StopSequences = [null!, ""] })).Text);
+        Assert.Equal(
+            greedy.Text,
+            (
+                await generator.GetResponseAsync(
+                    Question,
+                    new()
+                    {
+                        MaxOutputTokens = 8,
+                        Temperature = float.Epsilon,
+                        StopSequences = [null!, ""],
+                    }
+                )
+            ).Text
+        );
     }
 
     [Fact]
     public async Task An_answer_that_is_cancelled_or_left_leaves_the_generator_usable()
     {
-        var long_ = new ChatOptions { MaxOutputTokens = 900, Temperature = 2, Seed = 3 };
+        var long_ = new ChatOptions
+        {
+            MaxOutputTokens = 900,
+            Temperature = 2,
+            Seed = 3,
+        };
         var expected = (await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 12 })).Text;
         using var stop = new CancellationTokenSource();
         var pieces = 0;
@@ -86,7 +156,8 @@ public sealed class TextGeneratorTests : IDisposable
             }
         });
         Assert.Equal(expected, (await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 12 })).Text);
-        // One that is left and made to its end takes longer than the whole one does below, every time; what the machine does beside it delays not every time.
+        // One that is left and made to its end takes longer than the whole one does below, every time; what the machine
+        // does beside it delays not every time.
         var quick = TimeSpan.MaxValue;
         var watch = new System.Diagnostics.Stopwatch();
         for (var round = 0; round < 5; round++)
@@ -108,7 +179,8 @@ public sealed class TextGeneratorTests : IDisposable
     {
         using var other = TextGenerator.Load(TestBackend.Nano);
         string[] words = ["chub", "airt", "nephritic", "run"];
-        Task<ChatResponse> Ask(IChatClient client, string word) => client.GetResponseAsync($"What part of speech is \"{word}\"?", new() { MaxOutputTokens = 16 });
+        Task<ChatResponse> Ask(IChatClient client, string word) =>
+            client.GetResponseAsync($"What part of speech is \"{word}\"?", new() { MaxOutputTokens = 16 });
         var alone = new List<string>();
         foreach (var word in words)
             alone.Add((await Ask(generator, word)).Text);
@@ -120,18 +192,51 @@ public sealed class TextGeneratorTests : IDisposable
     [Fact]
     public async Task A_closed_generator_says_so_and_what_it_cannot_read_it_names()
     {
-        Assert.Equal(("memopt", TestBackend.Nano), (((ChatClientMetadata)generator.GetService(typeof(ChatClientMetadata))!).ProviderName, ((ChatClientMetadata)generator.GetService(typeof(ChatClientMetadata))!).DefaultModelId));
+        Assert.Equal(
+            ("memopt", TestBackend.Nano),
+            (
+                ((ChatClientMetadata)generator.GetService(typeof(ChatClientMetadata))!).ProviderName,
+                ((ChatClientMetadata)generator.GetService(typeof(ChatClientMetadata))!).DefaultModelId
+            )
+        );
         Assert.Same(generator, generator.GetService(typeof(IChatClient)));
         Assert.Null(generator.GetService(typeof(IChatClient), "key"));
         await Assert.ThrowsAsync<UserFault>(() => generator.GetResponseAsync([]));
-        await Assert.ThrowsAsync<UserFault>(() => generator.GetResponseAsync([new(ChatRole.User, [new UriContent("https://host/a.png", "image/png")])]));
-        Assert.Contains("tokens", (await Assert.ThrowsAsync<UserFault>(() => generator.GetResponseAsync(string.Concat(Enumerable.Repeat("word ", 2000))))).Found);
+        await Assert.ThrowsAsync<UserFault>(() =>
+            generator.GetResponseAsync([new(ChatRole.User, [new UriContent("https://host/a.png", "image/png")])])
+        );
+        Assert.Contains(
+            "tokens",
+            (
+                await Assert.ThrowsAsync<UserFault>(() =>
+                    generator.GetResponseAsync(string.Concat(Enumerable.Repeat("word ", 2000)))
+                )
+            ).Found
+        );
 
         // More answers than are made before it is closed.
-        var asked = Enumerable.Range(0, 200).Select(_ => generator.GetResponseAsync(Question, new() { MaxOutputTokens = 900, Temperature = 2, Seed = 3 })).ToList();
+        var asked = Enumerable
+            .Range(0, 200)
+            .Select(_ =>
+                generator.GetResponseAsync(
+                    Question,
+                    new()
+                    {
+                        MaxOutputTokens = 900,
+                        Temperature = 2,
+                        Seed = 3,
+                    }
+                )
+            )
+            .ToList();
         generator.Dispose();
         foreach (var answer in asked)
-            Assert.True(await Task.WhenAny(answer) is { IsCompletedSuccessfully: true } or { Exception.InnerException: ObjectDisposedException }, $"{answer.Exception}");
+            Assert.True(
+                await Task.WhenAny(answer)
+                    is { IsCompletedSuccessfully: true }
+                        or { Exception.InnerException: ObjectDisposedException },
+                $"{answer.Exception}"
+            );
         Assert.Contains(asked, answer => answer.IsFaulted);
         await Assert.ThrowsAsync<ObjectDisposedException>(() => generator.GetResponseAsync(Question));
         Assert.Contains("nowhere", Assert.Throws<UserFault>(() => TextGenerator.Load("./nowhere")).Message);
@@ -149,7 +254,10 @@ public sealed class TextGeneratorTests : IDisposable
         var adapter = Adapters.Load("word class");
         Assert.Equal((beside, TestBackend.Nano, 4, 8), (adapter.Folder, adapter.Model, adapter.Rank, adapter.Alpha));
         using var client = TextGenerator.Load(adapter);
-        Assert.Contains((await client.GetResponseAsync(Question)).Text, new[] { "noun", "verb", "adjective", "adverb" });
+        Assert.Contains(
+            (await client.GetResponseAsync(Question)).Text,
+            new[] { "noun", "verb", "adjective", "adverb" }
+        );
         Directory.Delete(beside, recursive: true);
     }
 
@@ -157,7 +265,13 @@ public sealed class TextGeneratorTests : IDisposable
     {
         var spec = ModelSpec.Read(TestBackend.Nano);
         var backend = Backend.Load("cpu", TestBackend.Environment);
-        using var model = Trainer.Recipes.FineTuneRecipe.LoadModel(TestBackend.Nano, spec, new RunConfig(), Trainer.Recipes.FineTuneRecipe.ComputeType(DType.Auto, backend), backend.Device);
+        using var model = Trainer.Recipes.FineTuneRecipe.LoadModel(
+            TestBackend.Nano,
+            spec,
+            new RunConfig(),
+            Trainer.Recipes.FineTuneRecipe.ComputeType(DType.Auto, backend),
+            backend.Device
+        );
         var tokenizer = Tokenizer.Load(TestBackend.Nano);
         List<JsonObject> chat = [new() { ["role"] = "user", ["content"] = Question }];
         if (system is not null)

@@ -13,10 +13,21 @@ public sealed class DatasetTests : IDisposable
 
     public void Dispose() => File.Delete(file);
 
-    private Dataset Load(string text, int maxLength = 1024, TrainOn trainOn = TrainOn.Assistant, ChatTemplate? template = null)
+    private Dataset Load(
+        string text,
+        int maxLength = 1024,
+        TrainOn trainOn = TrainOn.Assistant,
+        ChatTemplate? template = null
+    )
     {
         File.WriteAllText(file, text);
-        return Dataset.Load(file, () => Nano, () => template ?? ChatTemplate.Load(TestBackend.Nano), new() { MaxLength = maxLength, TrainOn = trainOn }, new HashSet<int> { Nano.Id("<|im_end|>")!.Value });
+        return Dataset.Load(
+            file,
+            () => Nano,
+            () => template ?? ChatTemplate.Load(TestBackend.Nano),
+            new() { MaxLength = maxLength, TrainOn = trainOn },
+            new HashSet<int> { Nano.Id("<|im_end|>")!.Value }
+        );
     }
 
     private static string Trained(Row row)
@@ -28,43 +39,91 @@ public sealed class DatasetTests : IDisposable
     [Fact]
     public void Only_the_assistants_turns_carry_loss_with_their_end_and_without_the_newline()
     {
-        var row = Assert.Single(Load("""{"messages":[{"role":"system","content":"s"},{"role":"user","content":"noun?"},{"role":"assistant","content":"noun"},{"role":"user","content":[{"type":"text","text":"x"}]},{"role":"assistant","content":"verb"}]}""").Rows);
+        var row = Assert.Single(
+            Load(
+                """{"messages":[{"role":"system","content":"s"},{"role":"user","content":"noun?"},{"role":"assistant","content":"noun"},{"role":"user","content":[{"type":"text","text":"x"}]},{"role":"assistant","content":"verb"}]}"""
+            ).Rows
+        );
         Assert.Equal("noun<|im_end|>verb<|im_end|>", Trained(row));
-        Assert.Equal("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nnoun?<|im_end|>\n<|im_start|>assistant\nnoun<|im_end|>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\nverb<|im_end|>\n", Nano.Decode(row.Ids, skipSpecial: false));
+        Assert.Equal(
+            "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nnoun?<|im_end|>\n<|im_start|>assistant\n"
+                + "noun<|im_end|>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\nverb<|im_end|>\n",
+            Nano.Decode(row.Ids, skipSpecial: false)
+        );
     }
 
     [Fact]
     public void A_turn_that_only_calls_tools_keeps_its_content_none_or_missing()
     {
-        var template = ChatTemplate.Parse("{% for m in messages %}{{ m.role }}:{{ 'none' if m.content is none else m.content if m.content is defined else 'missing' }}\n{% endfor %}");
+        var template = ChatTemplate.Parse(
+            "{% for m in messages %}{{ m.role }}:{{ 'none' if m.content is none else m.content if m.content is "
+                + "defined else 'missing' }}\n{% endfor %}"
+        );
         const string call = "\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{}}}]";
-        var rows = Load($$"""{"messages":[{"role":"user","content":null},{{{call}},"content":null},{{{call}}},{{{call}},"content":"x"}]}""", trainOn: TrainOn.All, template: template).Rows;
-        Assert.Equal("user:\nassistant:none\nassistant:missing\nassistant:x\n", Nano.Decode(Assert.Single(rows).Ids, skipSpecial: false));
+        var rows = Load(
+            $$"""{"messages":[{"role":"user","content":null},{{{call}},"content":null},{{{call}}},{{{call}},"content":"x"}]}""",
+            trainOn: TrainOn.All,
+            template: template
+        ).Rows;
+        Assert.Equal(
+            "user:\nassistant:none\nassistant:missing\nassistant:x\n",
+            Nano.Decode(Assert.Single(rows).Ids, skipSpecial: false)
+        );
     }
 
     [Fact]
     public void Turns_of_ShareGPT_call_tools_and_have_roles_of_either_spelling()
     {
-        var template = ChatTemplate.Parse("{% for m in messages %}{{ m.role }}:{{ m.tool_calls | tojson if m.tool_calls else m.content }} {% endfor %}");
-        var rows = Load("""
+        var template = ChatTemplate.Parse(
+            "{% for m in messages %}{{ m.role }}:{{ m.tool_calls | tojson if m.tool_calls else m.content }} {% "
+                + "endfor %}"
+        );
+        var rows = Load(
+            """
             {"conversations":[{"from":"human","value":"q"},{"from":"function_call","value":"{\"name\": \"f\", \"arguments\": {\"a\": 1}}"},{"from":"observation","value":"3"},{"from":"gpt","value":"noun"}],"tools":"[]"}
             {"conversations":[{"role":"human","content":"q"},{"role":"GPT","content":"verb"}]}
             {"conversations":[{"from":"user","value":"q"},{"from":"function_call","value":"adverb"}]}
-            """, trainOn: TrainOn.All, template: template).Rows;
-        Assert.Equal("""user:q assistant:[{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}] tool:3 assistant:noun """, Nano.Decode(rows[0].Ids, skipSpecial: false));
-        Assert.Equal(["user:q assistant:verb ", "user:q assistant:adverb "], rows.Skip(1).Select(row => Nano.Decode(row.Ids, skipSpecial: false)));
+            """,
+            trainOn: TrainOn.All,
+            template: template
+        ).Rows;
+        Assert.Equal(
+            """user:q assistant:[{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}] tool:3 assistant:noun """,
+            Nano.Decode(rows[0].Ids, skipSpecial: false)
+        );
+        Assert.Equal(
+            ["user:q assistant:verb ", "user:q assistant:adverb "],
+            rows.Skip(1).Select(row => Nano.Decode(row.Ids, skipSpecial: false))
+        );
     }
 
     [Theory]
     [InlineData("", "message 3 only calls tools, and the model's chat template does not take that: ")]
-    [InlineData("{{ m.tool_calls | default([]) | length }}", "message 3 has no content and the model's chat template needs one: ")]
+    [InlineData(
+        "{{ m.tool_calls | default([]) | length }}",
+        "message 3 has no content and the model's chat template needs one: "
+    )]
     public void A_template_that_needs_a_content_names_the_message_that_has_none(string calls, string expected)
     {
-        var template = ChatTemplate.Parse("{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}" + calls + "{{ '<|im_end|>\n' }}{% endfor %}");
-        Problem Told(string content) => Assert.Single(Assert.Throws<UserFault>(() => Load($$"""
+        var template = ChatTemplate.Parse(
+            "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
+                + calls
+                + "{{ '<|im_end|>\n' }}{% endfor %}"
+        );
+        Problem Told(string content) =>
+            Assert.Single(
+                Assert
+                    .Throws<UserFault>(() =>
+                        Load(
+                            $$"""
 
-            {"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"assistant"{{content}},"tool_calls":[{"type":"function"}]}]}
-            """, template: template)).Problems);
+                            {"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"},{"role":"assistant"{{content}},"tool_calls":[{"type":"function"}]}]}
+                            """,
+                            template: template
+                        )
+                    )
+                    .Problems
+            );
         foreach (var content in (string[])["", ",\"content\":null"])
         {
             var problem = Told(content);
@@ -76,23 +135,42 @@ public sealed class DatasetTests : IDisposable
     [Fact]
     public void Where_the_next_turns_mark_ends_a_turn_it_is_trained()
     {
-        var template = ChatTemplate.Parse("{% for m in messages %}{{ '<|im_end|>' if m.role == 'user' else '!' }}{{ m.content }}{% endfor %}{{ '!' if add_generation_prompt }}");
-        var rows = Load("""{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"noun"},{"role":"user","content":"r"},{"role":"assistant","content":"verb"}]}""", template: template).Rows;
+        var template = ChatTemplate.Parse(
+            "{% for m in messages %}{{ '<|im_end|>' if m.role == 'user' else '!' }}{{ m.content }}{% endfor %}{{ "
+                + "'!' if add_generation_prompt }}"
+        );
+        var rows = Load(
+            """{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"noun"},{"role":"user","content":"r"},{"role":"assistant","content":"verb"}]}""",
+            template: template
+        ).Rows;
         Assert.Equal("noun<|im_end|>verb", Trained(Assert.Single(rows)));
     }
 
     [Fact]
     public void Generation_marks_decide_and_the_end_of_turn_after_them_is_trained()
     {
-        var template = ChatTemplate.Parse("{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}");
-        var row = Assert.Single(Load("""{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"noun"}]}""", template: template).Rows);
+        var template = ChatTemplate.Parse(
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ "
+                + "m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+        );
+        var row = Assert.Single(
+            Load(
+                """{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"noun"}]}""",
+                template: template
+            ).Rows
+        );
         Assert.Equal("noun<|im_end|>", Trained(row));
     }
 
     [Fact]
     public void All_tokens_carry_loss_when_asked()
     {
-        var row = Assert.Single(Load("""{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"noun"}]}""", trainOn: TrainOn.All).Rows);
+        var row = Assert.Single(
+            Load(
+                """{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"noun"}]}""",
+                trainOn: TrainOn.All
+            ).Rows
+        );
         Assert.Equal(row.Ids, row.Labels);
     }
 
@@ -100,7 +178,12 @@ public sealed class DatasetTests : IDisposable
     public void A_template_that_rewrites_earlier_turns_is_refused()
     {
         var template = ChatTemplate.Parse("{% for m in messages | reverse %}{{ m.content }}{% endfor %}");
-        var fault = Assert.Throws<UserFault>(() => Load("""{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]}""", template: template));
+        var fault = Assert.Throws<UserFault>(() =>
+            Load(
+                """{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]}""",
+                template: template
+            )
+        );
         Assert.Contains($"{file}:1: ", fault.Found);
         Assert.Contains("message 2", fault.Found);
     }
@@ -118,15 +201,24 @@ public sealed class DatasetTests : IDisposable
     [Theory, InlineData("{{ m.content }}"), InlineData("{% generation %}{{ m.content }}{% endgeneration %}")]
     public void Prompts_and_completions_of_messages_are_a_chat_whose_completion_carries_loss(string said)
     {
-        const string head = "{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"noun?\"},{\"role\":\"assistant\",\"content\":\"noun\"},{\"role\":\"user\",\"content\":\"x\"}";
-        const string tail = "{\"role\":\"assistant\",\"content\":\"verb\"},{\"role\":\"user\",\"content\":\"y\"},{\"role\":\"assistant\",\"content\":\"end\"}";
-        var template = ChatTemplate.Parse($"{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{{% if m.role == 'assistant' %}}{said}{{% else %}}{{{{ m.content }}}}{{% endif %}}<|im_end|>\n{{% endfor %}}{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}");
-        string Quoted(string turns) => System.Text.Json.JsonSerializer.Serialize($"[{turns}]");   // as in a table
-        var rows = Load($$"""
+        const string head =
+            "{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"noun?\"},{\"role\":\"assistant\",\"content\":\"noun\"},{\"role\":\"user\",\"content\":\"x\"}";
+        const string tail =
+            "{\"role\":\"assistant\",\"content\":\"verb\"},{\"role\":\"user\",\"content\":\"y\"},{\"role\":\"assistant\",\"content\":\"end\"}";
+        var template = ChatTemplate.Parse(
+            $"{{% for m in messages %}}<|im_start|>{{{{ m.role }}}}\n{{% if m.role == 'assistant' %}}{said}{{% "
+                + $"else %}}{{{{ m.content }}}}{{% endif %}}<|im_end|>\n{{% endfor %}}{{% if add_generation_prompt "
+                + $"%}}<|im_start|>assistant\n{{% endif %}}"
+        );
+        string Quoted(string turns) => System.Text.Json.JsonSerializer.Serialize($"[{turns}]"); // as in a table
+        var rows = Load(
+            $$"""
             {"messages":[{{head}},{{tail}}]}
             {"prompt":[{{head}}],"completion":[{{tail}}]}
             {"prompt":{{Quoted(head)}},"completion":{{Quoted(tail)}}}
-            """, template: template).Rows;
+            """,
+            template: template
+        ).Rows;
         Assert.Equal("noun<|im_end|>verb<|im_end|>end<|im_end|>", Trained(rows[0]));
         foreach (var row in rows.Skip(1))
         {
@@ -142,8 +234,17 @@ public sealed class DatasetTests : IDisposable
     [Fact]
     public void Tokenized_rows_need_no_tokenizer()
     {
-        File.WriteAllText(file, "{\"input_ids\":[5,6,7,0],\"labels\":[-100,6,7,-100],\"attention_mask\":[1,1,1,0]}\n{\"input_ids\":[1,2]}\n");
-        var data = Dataset.Load(file, () => throw new InvalidOperationException(), () => throw new InvalidOperationException(), new(), new HashSet<int>());
+        File.WriteAllText(
+            file,
+            "{\"input_ids\":[5,6,7,0],\"labels\":[-100,6,7,-100],\"attention_mask\":[1,1,1,0]}\n{\"input_ids\":[1,2]}\n"
+        );
+        var data = Dataset.Load(
+            file,
+            () => throw new InvalidOperationException(),
+            () => throw new InvalidOperationException(),
+            new(),
+            new HashSet<int>()
+        );
         Assert.Equal([5, 6, 7], data.Rows[0].Ids);
         Assert.Equal([N, 6, 7], data.Rows[0].Labels);
         Assert.Equal([1, 2], data.Rows[1].Labels);
@@ -171,7 +272,10 @@ public sealed class DatasetTests : IDisposable
     [InlineData("{\"messages\":[{\"role\":\"user\",\"content\":\"only me\"}]}", "carries loss")]
     [InlineData("{\"prompt\":\"a\",\"completion\":5}", "completion is not a string")]
     [InlineData("{\"prompt\":\"a\",\"completion\":null}", "it has prompt, completion (null)")]
-    [InlineData("{\"prompt\":\"a\",\"completion\":[{\"role\":\"assistant\",\"content\":\"b\"}]}", "completion is a list of messages and prompt is none")]
+    [InlineData(
+        "{\"prompt\":\"a\",\"completion\":[{\"role\":\"assistant\",\"content\":\"b\"}]}",
+        "completion is a list of messages and prompt is none"
+    )]
     [InlineData("{\"prompt\":[{\"role\":\"user\",\"content\":\"a\"}],\"completion\":[]}", "carries loss")]
     [InlineData("{\"text\":\"\\ud800\"}", "text")]
     [InlineData("{\"input_ids\":[1,2],\"labels\":[1]}", "differ in length")]
@@ -200,6 +304,11 @@ public sealed class DatasetTests : IDisposable
     {
         Assert.Contains("no rows", Assert.Throws<UserFault>(() => Load(" \n")).Message);
         File.Delete(file);
-        Assert.Contains(file, Assert.Throws<UserFault>(() => Dataset.Load(file, () => Nano, () => null, new(), new HashSet<int>())).Message);
+        Assert.Contains(
+            file,
+            Assert
+                .Throws<UserFault>(() => Dataset.Load(file, () => Nano, () => null, new(), new HashSet<int>()))
+                .Message
+        );
     }
 }

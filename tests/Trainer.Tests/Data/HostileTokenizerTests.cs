@@ -25,7 +25,10 @@ public sealed class HostileTokenizerTests : IDisposable
         Assert.Contains("more than 100 steps", Load(part, flat).Message);
         // Of parts within parts, all are counted.
         var few = $$"""{"type":"Sequence","{{list}}":[{{string.Join(",", Enumerable.Repeat(step, 20))}}]}""";
-        Assert.Contains("more than 100 steps", Load(part, $$"""{"type":"Sequence","{{list}}":[{{string.Join(",", Enumerable.Repeat(few, 5))}}]}""").Message);
+        Assert.Contains(
+            "more than 100 steps",
+            Load(part, $$"""{"type":"Sequence","{{list}}":[{{string.Join(",", Enumerable.Repeat(few, 5))}}]}""").Message
+        );
     }
 
     [Theory]
@@ -36,7 +39,8 @@ public sealed class HostileTokenizerTests : IDisposable
     [InlineData("(", "a", ")", 300)]
     public void A_pattern_nested_beyond_the_limit_is_refused(string open, string inner, string close, int depth)
     {
-        var pattern = string.Concat(Enumerable.Repeat(open, depth)) + inner + string.Concat(Enumerable.Repeat(close, depth));
+        var pattern =
+            string.Concat(Enumerable.Repeat(open, depth)) + inner + string.Concat(Enumerable.Repeat(close, depth));
         Assert.Contains("regular expression", Load("pre_tokenizer", Split.Replace("PATTERN", pattern)).Message);
     }
 
@@ -45,11 +49,13 @@ public sealed class HostileTokenizerTests : IDisposable
     [InlineData("(", "a", ")")]
     public void A_pattern_nested_within_the_limit_is_taken(string open, string inner, string close)
     {
-        var pattern = string.Concat(Enumerable.Repeat(open, 200)) + inner + string.Concat(Enumerable.Repeat(close, 200));
+        var pattern =
+            string.Concat(Enumerable.Repeat(open, 200)) + inner + string.Concat(Enumerable.Repeat(close, 200));
         Assert.Equal([(1, 2), (3, 4)], new CodePointRegex(pattern).Matches("bab" + "ab", null));
     }
 
-    // What Oniguruma and every engine of leftmost-first matches gives, of which one that goes back needs 2^40 steps here.
+    // What Oniguruma and every engine of leftmost-first matches gives, of which one that goes back needs 2^40 steps
+    // here.
     [Theory]
     [InlineData("(a+)+$")]
     [InlineData("(a|a)*b$")]
@@ -95,14 +101,20 @@ public sealed class HostileTokenizerTests : IDisposable
     public void Decoders_that_each_double_the_text_end_at_the_budget()
     {
         var step = """{"type":"Replace","pattern":{"String":"a"},"content":"aa"}""";
-        var tokenizer = Change("decoder", $$"""{"type":"Sequence","decoders":[{{string.Join(",", Enumerable.Repeat(step, 40))}}]}""");
+        var tokenizer = Change(
+            "decoder",
+            $$"""{"type":"Sequence","decoders":[{{string.Join(",", Enumerable.Repeat(step, 40))}}]}"""
+        );
         Assert.Contains("memory", Assert.Throws<UserFault>(() => tokenizer.Decode(tokenizer.Encode("banana"))).Found);
     }
 
     [Fact]
     public void A_replacement_far_longer_than_the_text_ends_at_the_budget()
     {
-        var tokenizer = Change("normalizer", $$"""{"type":"Replace","pattern":{"String":"a"},"content":"{{new string('b', 1_000_000)}}"}""");
+        var tokenizer = Change(
+            "normalizer",
+            $$"""{"type":"Replace","pattern":{"String":"a"},"content":"{{new string('b', 1_000_000)}}"}"""
+        );
         Assert.Contains("memory", Assert.Throws<UserFault>(() => tokenizer.Encode(new string('a', 1_000))).Found);
     }
 
@@ -121,8 +133,15 @@ public sealed class HostileTokenizerTests : IDisposable
     [Fact]
     public void A_word_of_a_million_letters_is_cut_in_time_that_grows_with_its_length()
     {
-        var tokenizer = Change("model", """{"type":"WordPiece","unk_token":"?","max_input_chars_per_word":2000000000,"vocab":{"?":0,"a":1,"##a":2,"##aaaa":3}}""",
-            "pre_tokenizer", "normalizer", "post_processor", "decoder", "added_tokens");
+        var tokenizer = Change(
+            "model",
+            """{"type":"WordPiece","unk_token":"?","max_input_chars_per_word":2000000000,"vocab":{"?":0,"a":1,"##a":2,"##aaaa":3}}""",
+            "pre_tokenizer",
+            "normalizer",
+            "post_processor",
+            "decoder",
+            "added_tokens"
+        );
         var ids = tokenizer.Encode(new string('a', 1_000_003));
         Assert.Equal([1, .. Enumerable.Repeat(3, 250_000), 2, 2], ids);
     }
@@ -174,9 +193,13 @@ public sealed class HostileTokenizerTests : IDisposable
     private Tokenizer Change(string part, string json, params string[] without)
     {
         var all = JsonNode.Parse(File.ReadAllText(Path.Combine(TestBackend.Nano, "tokenizer.json")))!.AsObject();
-        foreach (var name in without.Append(part)) all.Remove(name);
+        foreach (var name in without.Append(part))
+            all.Remove(name);
         // As text: a tree of a hundred thousand steps is slow to make.
-        File.WriteAllText(Path.Combine(folder, "tokenizer.json"), all.ToJsonString(new JsonSerializerOptions { WriteIndented = false })[..^1] + $",\"{part}\":{json}}}");
+        File.WriteAllText(
+            Path.Combine(folder, "tokenizer.json"),
+            all.ToJsonString(new JsonSerializerOptions { WriteIndented = false })[..^1] + $",\"{part}\":{json}}}"
+        );
         return Tokenizer.Load(folder);
     }
 }

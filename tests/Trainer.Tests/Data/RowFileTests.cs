@@ -11,7 +11,8 @@ public sealed class RowFileTests : IDisposable
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
 
-    private static string Golden(string name) => Path.Combine(TestBackend.Repository, "tests", "Trainer.Tests", "Golden", "data", name);
+    private static string Golden(string name) =>
+        Path.Combine(TestBackend.Repository, "tests", "Trainer.Tests", "Golden", "data", name);
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
@@ -35,7 +36,8 @@ public sealed class RowFileTests : IDisposable
         return Read(path);
     }
 
-    /// <summary>A row without what Parquet does not tell apart: a value that is null and one that is not there, a null within a list and none.</summary>
+    /// <summary>A row without what Parquet does not tell apart: a value that is null and one that is not there, a null
+    /// within a list and none.</summary>
     private static JsonNode Bare(JsonNode? row)
     {
         var bare = row!.DeepClone().AsObject();
@@ -52,8 +54,16 @@ public sealed class RowFileTests : IDisposable
     [Theory]
     [InlineData("chats.jsonl", "chats.json.gz"), InlineData("chats.jsonl", "chats.parquet")]
     [InlineData("tokens.jsonl", "tokens.json"), InlineData("tokens.jsonl", "tokens.parquet")]
-    [InlineData("alpaca.jsonl", "alpaca.json"), InlineData("alpaca.jsonl", "alpaca.parquet"), InlineData("alpaca.jsonl", "alpaca.jsonl.br")]
-    [InlineData("alpaca.jsonl", "alpaca.csv"), InlineData("alpaca.jsonl", "alpaca.tsv"), InlineData("alpaca.jsonl", "alpaca.csv.zst")]
+    [
+        InlineData("alpaca.jsonl", "alpaca.json"),
+        InlineData("alpaca.jsonl", "alpaca.parquet"),
+        InlineData("alpaca.jsonl", "alpaca.jsonl.br")
+    ]
+    [
+        InlineData("alpaca.jsonl", "alpaca.csv"),
+        InlineData("alpaca.jsonl", "alpaca.tsv"),
+        InlineData("alpaca.jsonl", "alpaca.csv.zst")
+    ]
     public void Every_format_gives_the_rows_it_was_made_of(string original, string copy)
     {
         var expected = File.ReadLines(Golden(original)).Select(line => Bare(JsonNode.Parse(line))).ToList();
@@ -62,7 +72,14 @@ public sealed class RowFileTests : IDisposable
         {
             var found = Read(Golden(copy), chunkBytes).ConvertAll(row => Bare(row.Row));
             Assert.Equal(expected.Count, found.Count);
-            Assert.All(expected.Zip(found), pair => Assert.True(JsonNode.DeepEquals(pair.First, pair.Second), $"{pair.First.ToJsonString()}\n{pair.Second.ToJsonString()}"));
+            Assert.All(
+                expected.Zip(found),
+                pair =>
+                    Assert.True(
+                        JsonNode.DeepEquals(pair.First, pair.Second),
+                        $"{pair.First.ToJsonString()}\n{pair.Second.ToJsonString()}"
+                    )
+            );
         }
     }
 
@@ -77,7 +94,12 @@ public sealed class RowFileTests : IDisposable
         Assert.Equal(File.ReadLines(Golden("tokens.jsonl")).Count(), Read(path + ".gz").Count);
     }
 
-    [Theory, InlineData("chats.json.gz", "a.jsonl.gz"), InlineData("alpaca.jsonl.br", "a.jsonl.br"), InlineData("alpaca.csv.zst", "a.jsonl.zst")]
+    [
+        Theory,
+        InlineData("chats.json.gz", "a.jsonl.gz"),
+        InlineData("alpaca.jsonl.br", "a.jsonl.br"),
+        InlineData("alpaca.csv.zst", "a.jsonl.zst")
+    ]
     public void A_compressed_file_that_was_cut_off_is_told(string golden, string name)
     {
         var path = Path.Combine(folder, name);
@@ -85,7 +107,16 @@ public sealed class RowFileTests : IDisposable
         foreach (var length in new[] { bytes.Length / 2, bytes.Length - 1 })
         {
             File.WriteAllBytes(path, bytes[..length]);
-            Assert.Contains("damaged", Assert.Throws<UserFault>(() => RowFile.Read(new(path, DataFormat.Jsonl, Path.GetExtension(path))).Sum(chunk => chunk.Rows.Count)).Message);
+            Assert.Contains(
+                "damaged",
+                Assert
+                    .Throws<UserFault>(() =>
+                        RowFile
+                            .Read(new(path, DataFormat.Jsonl, Path.GetExtension(path)))
+                            .Sum(chunk => chunk.Rows.Count)
+                    )
+                    .Message
+            );
         }
     }
 
@@ -99,9 +130,8 @@ public sealed class RowFileTests : IDisposable
         Assert.Contains("version 1", fault.Next);
     }
 
-    /// <summary>
-    /// Small files that hold much, written by DuckDB 1.4: a text of 20,000,000 characters, 50,000,000 rows of one byte, 100 texts of
-    /// 8,000,000 characters.
+    /// <summary>Small files that hold much, written by DuckDB 1.4: a text of 20,000,000 characters, 50,000,000 rows of
+    /// one byte, 100 texts of 8,000,000 characters.
     /// </summary>
     [Theory]
     [InlineData("long-row.parquet", "8 MiB")]
@@ -119,7 +149,10 @@ public sealed class RowFileTests : IDisposable
     /// <summary>Frames of zstd that state no size, as DuckDB 1.4 writes them; 2,000 rows of "row N".</summary>
     [Fact]
     public void Zstd_without_a_stated_size_is_read() =>
-        Assert.Equal(Enumerable.Range(0, 2000).Select(row => $"row {row}"), Read(Golden("zstd-unsized.parquet")).Select(row => (string)row.Row!["text"]!));
+        Assert.Equal(
+            Enumerable.Range(0, 2000).Select(row => $"row {row}"),
+            Read(Golden("zstd-unsized.parquet")).Select(row => (string)row.Row!["text"]!)
+        );
 
     /// <summary>Every third byte of a small file's metadata changed, and the file cut off there.</summary>
     [Fact]
@@ -158,7 +191,12 @@ public sealed class RowFileTests : IDisposable
     public void Lines_are_those_that_an_editor_shows()
     {
         Assert.Equal([2, 5], Text("a.jsonl", "\n{\"a\":1}\r\n  \n\n{\"a\":2}").Select(row => row.Line));
-        Assert.Equal([3, 4, 6], Text("a.json", "{\"version\": \"[1]\",\n \"data\": [\n  {\"a\":\n1}, {\n\"a\":\"]},{\\\"\"},\n[3] ]\n}\n").Select(row => row.Line).Order());
+        Assert.Equal(
+            [3, 4, 6],
+            Text("a.json", "{\"version\": \"[1]\",\n \"data\": [\n  {\"a\":\n1}, {\n\"a\":\"]},{\\\"\"},\n[3] ]\n}\n")
+                .Select(row => row.Line)
+                .Order()
+        );
         Assert.Equal([2, 4], Text("a.csv", "text,b\n\"x\ny\",1\nz,2\n").Select(row => row.Line));
         Assert.Equal("x\ny", (string?)Text("b.csv", "text;b\n\"x\ny\";1,5\n")[0].Row!["text"]);
     }
@@ -178,13 +216,31 @@ public sealed class RowFileTests : IDisposable
     {
         foreach (var name in new[] { "a.json", "a.jsonl", "a.ndjson" })
         {
-            Assert.Equal([(1, 2), (2, 3)], Text(name, "[\n{\"a\":1},\n{\"a\":2}\n]").Select(row => ((int)row.Row!["a"]!, row.Line)));
+            Assert.Equal(
+                [(1, 2), (2, 3)],
+                Text(name, "[\n{\"a\":1},\n{\"a\":2}\n]").Select(row => ((int)row.Row!["a"]!, row.Line))
+            );
             // As jq writes them.
-            Assert.Equal(["x}", "y"], Text(name, "\uFEFF{\n \"text\": \"x}\"\n}\n{\n \"text\": \"y\"\n}\n").Select(row => (string?)row.Row!["text"]));
+            Assert.Equal(
+                ["x}", "y"],
+                Text(name, "\uFEFF{\n \"text\": \"x}\"\n}\n{\n \"text\": \"y\"\n}\n")
+                    .Select(row => (string?)row.Row!["text"])
+            );
             Assert.Equal([1, 4], Text(name, "{\n \"text\": \"x\"\n}\n{\n \"text\": \"y\"\n}").Select(row => row.Line));
             Assert.Equal("x", (string?)Assert.Single(Text(name, "{\n \"text\": \"x\"\n}\n")).Row!["text"]);
             Assert.Equal([1, 2], Text(name, "{\"a\":1} {\"a\":2}").Select(row => (int)row.Row!["a"]!));
-            Assert.Equal(3, (int?)Assert.Single(Text(name, "{\n \"version\": [1],\n\"rows\": [{\"a\": 3}]}".Replace(" \"version\": [1],\n", ""))).Row!["a"]);
+            Assert.Equal(
+                3,
+                (int?)
+                    Assert
+                        .Single(
+                            Text(
+                                name,
+                                "{\n \"version\": [1],\n\"rows\": [{\"a\": 3}]}".Replace(" \"version\": [1],\n", "")
+                            )
+                        )
+                        .Row!["a"]
+            );
         }
     }
 
@@ -212,7 +268,12 @@ public sealed class RowFileTests : IDisposable
         Assert.NotNull(fault.Next);
     }
 
-    [Theory, InlineData("a.jsonl", "{\"text\":\"\u00ff\"}"), InlineData("a.json", "[{\"text\":\"\u00ff\"}]"), InlineData("a.csv", "text\n\u00ff\n")]
+    [
+        Theory,
+        InlineData("a.jsonl", "{\"text\":\"\u00ff\"}"),
+        InlineData("a.json", "[{\"text\":\"\u00ff\"}]"),
+        InlineData("a.csv", "text\n\u00ff\n")
+    ]
     public void Bytes_that_are_no_text_are_told(string name, string text)
     {
         File.WriteAllBytes(Path.Combine(folder, name), Encoding.Latin1.GetBytes(text));
@@ -243,7 +304,10 @@ public sealed class RowFileTests : IDisposable
     public void A_quote_within_a_value_does_not_make_two_rows_one()
     {
         var path = Path.Combine(folder, "a.csv");
-        File.WriteAllText(path, "prompt,completion\na \"b\" c,\"d \"\"e\"\", f\"\n\"\",\"\"\"g\"\"\"\n5\" pipe,x\n6\" pipe,y\n");
+        File.WriteAllText(
+            path,
+            "prompt,completion\na \"b\" c,\"d \"\"e\"\", f\"\n\"\",\"\"\"g\"\"\"\n5\" pipe,x\n6\" pipe,y\n"
+        );
         using var chunk = Assert.Single(RowFile.Read(new(path, DataFormat.Csv, null)));
         Assert.Equal(2, chunk.Rows.Count);
         Assert.Equal([(4, "a quote within a value that is not in quotes")], chunk.Faults);
@@ -261,7 +325,8 @@ public sealed class RowFileTests : IDisposable
         {
             gzip.Write(Encoding.UTF8.GetBytes(beginning));
             var letters = Enumerable.Repeat((byte)'x', 1 << 20).ToArray();
-            for (var i = 0; i < 66; i++) gzip.Write(letters);
+            for (var i = 0; i < 66; i++)
+                gzip.Write(letters);
         }
         var file = new DataFile(path, DataNames.Format(path)!.Value, DataNames.Compression(path));
         Assert.Throws<UserFault>(() => RowFile.Read(file).Count());

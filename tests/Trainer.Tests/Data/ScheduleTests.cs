@@ -2,11 +2,17 @@ using Memopt.Trainer.Recipes;
 
 namespace Memopt.Trainer.Tests.Data;
 
-/// <summary>Against transformers 5: get_warmup_steps (math.ceil of a share, int of a number of steps) and get_linear_schedule_with_warmup.</summary>
+/// <summary>Against transformers 5: get_warmup_steps (math.ceil of a share, int of a number of steps) and
+/// get_linear_schedule_with_warmup.</summary>
 public sealed class ScheduleTests
 {
     [Theory]
-    [InlineData(0.1, 15, 0, 0.5, 1), InlineData(0.1, 20, 0, 0.5, 1), InlineData(0.01, 15, 0, 1, 13.0 / 14), InlineData(0, 15, 1, 14.0 / 15, 13.0 / 15)]
+    [
+        InlineData(0.1, 15, 0, 0.5, 1),
+        InlineData(0.1, 20, 0, 0.5, 1),
+        InlineData(0.01, 15, 0, 1, 13.0 / 14),
+        InlineData(0, 15, 1, 14.0 / 15, 13.0 / 15)
+    ]
     [InlineData(2, 15, 0, 0.5, 1), InlineData(2.9, 15, 0, 0.5, 1)]
     public void A_share_of_warm_up_is_rounded_up(double warmup, int total, double first, double second, double third)
     {

@@ -117,33 +117,80 @@ public sealed class TokenizerPartsTests : IDisposable
         var cases = Parts.Split('\n').Select(line => line.Split(" | ", 3)).ToList();
         var files = cases.Select((part, index) => Write($"{index}", part[0], part[1], part[2])).ToList();
         var wrong = new List<string>();
-        foreach (var (part, file, rows) in cases.Zip(files, Oracle.Tokens(Texts, special: true, [.. files])).Where(entry => entry.Third[0].Rust is not null))
+        foreach (
+            var (part, file, rows) in cases
+                .Zip(files, Oracle.Tokens(Texts, special: true, [.. files]))
+                .Where(entry => entry.Third[0].Rust is not null)
+        )
         {
             var tokenizer = Tokenizer.Load(Path.GetDirectoryName(file)!);
-            var differ = rows.Where(row => !tokenizer.Encode(row.Text, addSpecial: true).SequenceEqual(row.Rust!)).OrderBy(row => row.Text.Length).ToList();
+            var differ = rows.Where(row => !tokenizer.Encode(row.Text, addSpecial: true).SequenceEqual(row.Rust!))
+                .OrderBy(row => row.Text.Length)
+                .ToList();
             if (differ is [var row, ..])
-                wrong.Add($"{string.Join(" | ", part)}\n  {differ.Count}: {Show(row.Text)}\n  expected {string.Join(' ', row.Rust!.Take(30))}\n  actual   {string.Join(' ', tokenizer.Encode(row.Text, addSpecial: true).Take(30))}");
-            var misread = rows.Where(row => tokenizer.Decode(row.Rust!, skipSpecial: false) != row.RustText).OrderBy(row => row.Text.Length).ToList();
+                wrong.Add(
+                    $"{string.Join(" | ", part)}\n  {differ.Count}: {Show(row.Text)}\n  expected "
+                        + $"{string.Join(' ', row.Rust!.Take(30))}\n  actual   "
+                        + $"{string.Join(' ', tokenizer.Encode(row.Text, addSpecial: true).Take(30))}"
+                );
+            var misread = rows.Where(row => tokenizer.Decode(row.Rust!, skipSpecial: false) != row.RustText)
+                .OrderBy(row => row.Text.Length)
+                .ToList();
             if (misread is [var other, ..])
-                wrong.Add($"{string.Join(" | ", part)}\n  {misread.Count}: decoded {Show(tokenizer.Decode(other.Rust!, skipSpecial: false))}\n  expected {Show(other.RustText!)}");
+                wrong.Add(
+                    $"{string.Join(" | ", part)}\n  {misread.Count}: decoded "
+                        + $"{Show(tokenizer.Decode(other.Rust!, skipSpecial: false))}\n  expected "
+                        + $"{Show(other.RustText!)}"
+                );
         }
         Assert.True(wrong.Count == 0, $"{wrong.Count} parts differ:\n{string.Join('\n', wrong)}");
     }
 
-    /// <summary>As the Rust library 0.22 answers; Unicode has since given them mappings, a class and the properties of accents and punctuation.</summary>
+    /// <summary>As the Rust library 0.22 answers; Unicode has since given them mappings, a class and the properties of
+    /// accents and punctuation.</summary>
     [Theory]
-    [InlineData("NFKC", "㋿①", "㋿1"), InlineData("NFKD", "ꟲ²", "ꟲ2"), InlineData("NFD", "𑤸é", "𑤸e\u0301"), InlineData("NFC", "𑤸e\u0301", "𑤸é")]
-    [InlineData("NFD", "a\u0345\u08D3\u0334", "a\u0345\u08D3\u0334"), InlineData("NFD", "a\u0345\u0316\u0334", "a\u0334\u0316\u0345")]
-    [InlineData("StripAccents", "a\u08D3\u0301", "a\u08D3"), InlineData("BertNormalizer", "a\u0301\u08D3\u0890", "a\u08D3\u0890")]
+    [
+        InlineData("NFKC", "㋿①", "㋿1"),
+        InlineData("NFKD", "ꟲ²", "ꟲ2"),
+        InlineData("NFD", "𑤸é", "𑤸e\u0301"),
+        InlineData("NFC", "𑤸e\u0301", "𑤸é")
+    ]
+    [
+        InlineData("NFD", "a\u0345\u08D3\u0334", "a\u0345\u08D3\u0334"),
+        InlineData("NFD", "a\u0345\u0316\u0334", "a\u0334\u0316\u0345")
+    ]
+    [
+        InlineData("StripAccents", "a\u08D3\u0301", "a\u08D3"),
+        InlineData("BertNormalizer", "a\u0301\u08D3\u0890", "a\u08D3\u0890")
+    ]
     public void Characters_are_as_old_as_the_reference_knows_them(string normalizer, string text, string expected) =>
-        Assert.Equal(expected, Normalizer.Read(JsonDocument.Parse($$"""{"type":"{{normalizer}}"}""").RootElement)(NormalizedString.Of(text)).Text.ToString());
+        Assert.Equal(
+            expected,
+            Normalizer
+                .Read(JsonDocument.Parse($$"""{"type":"{{normalizer}}"}""").RootElement)(NormalizedString.Of(text))
+                .Text.ToString()
+        );
 
     /// <summary>Whatever the file says, it is read or refused; any other exception would fail here.</summary>
     [Fact]
     public void Damaged_files_are_read_or_refused()
     {
         var random = new Random(3);
-        string[] values = ["null", "1", "-1", "2.5", "\"\"", "\"x\"", "[]", "{}", "true", "[1]", "{\"type\":\"Sequence\"}", "99999999999"];
+        string[] values =
+        [
+            "null",
+            "1",
+            "-1",
+            "2.5",
+            "\"\"",
+            "\"x\"",
+            "[]",
+            "{}",
+            "true",
+            "[1]",
+            "{\"type\":\"Sequence\"}",
+            "99999999999",
+        ];
         var lines = Parts.Split('\n').Where(line => !line.Contains("PRECOMPILED")).ToList();
         for (var i = 0; i < 400; i++)
         {
@@ -160,20 +207,22 @@ public sealed class TokenizerPartsTests : IDisposable
                     JsonArray { Count: > 0 } list => list[random.Next(Math.Min(list.Count, 5))],
                     _ => null,
                 };
-                if (below is null) break;
+                if (below is null)
+                    break;
                 at = below;
             }
-            if (at.Parent is null) continue;
+            if (at.Parent is null)
+                continue;
             at.ReplaceWith(JsonNode.Parse(values[random.Next(values.Length)]));
             File.WriteAllText(file, json.ToJsonString());
             try
             {
                 var tokenizer = Tokenizer.Load(Path.GetDirectoryName(file)!);
-                tokenizer.Decode(tokenizer.Encode("the Quick\n brown 𝒳 é fox 12 <|im_start|> [CLS]", addSpecial: true));
+                tokenizer.Decode(
+                    tokenizer.Encode("the Quick\n brown 𝒳 é fox 12 <|im_start|> [CLS]", addSpecial: true)
+                );
             }
-            catch (UserFault)
-            {
-            }
+            catch (UserFault) { }
             catch (Exception error)
             {
                 Assert.Fail($"{at.GetPath()} of {string.Join(" | ", part)}: {error}");
@@ -186,8 +235,12 @@ public sealed class TokenizerPartsTests : IDisposable
     private string Write(string name, string start, string part, string value)
     {
         var golden = Path.Combine(TestBackend.Repository, "tests/Trainer.Tests/Golden/tokenizers");
-        value = value.Replace("PRECOMPILED", File.ReadAllText(Path.Combine(golden, "precompiled.json")).Trim())
-            .Replace("BYTES", """{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}""");
+        value = value
+            .Replace("PRECOMPILED", File.ReadAllText(Path.Combine(golden, "precompiled.json")).Trim())
+            .Replace(
+                "BYTES",
+                """{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}"""
+            );
         var json = start switch
         {
             "unigram" or "wordpiece" => Read(Path.Combine(golden, $"{start}.json")),
@@ -198,9 +251,12 @@ public sealed class TokenizerPartsTests : IDisposable
             "clip" => Clip(Read(Path.Combine(TestBackend.Nano, "tokenizer.json"))),
             _ => Read(Path.Combine(TestBackend.Nano, "tokenizer.json")),
         };
-        if (part.StartsWith("model.", StringComparison.Ordinal)) json["model"]![part[6..]] = JsonNode.Parse(value);
-        else json[part] = JsonNode.Parse(value);
-        if (part == "added_tokens") Number(json);
+        if (part.StartsWith("model.", StringComparison.Ordinal))
+            json["model"]![part[6..]] = JsonNode.Parse(value);
+        else
+            json[part] = JsonNode.Parse(value);
+        if (part == "added_tokens")
+            Number(json);
         var target = Directory.CreateDirectory(Path.Combine(folder, name)).FullName;
         File.WriteAllText(Path.Combine(target, "tokenizer.json"), json.ToJsonString());
         return Path.Combine(target, "tokenizer.json");
@@ -211,7 +267,8 @@ public sealed class TokenizerPartsTests : IDisposable
     {
         var vocab = json["model"]!["vocab"]!.AsObject();
         var next = vocab.Count;
-        foreach (var token in json["added_tokens"]!.AsArray()) token!["id"] = vocab[(string)token["content"]!] is { } id ? (int)id : next++;
+        foreach (var token in json["added_tokens"]!.AsArray())
+            token!["id"] = vocab[(string)token["content"]!] is { } id ? (int)id : next++;
     }
 
     private static JsonNode Read(string file) => JsonNode.Parse(File.ReadAllText(file))!;
@@ -219,23 +276,39 @@ public sealed class TokenizerPartsTests : IDisposable
     /// <summary>With tokens for bytes, or all but one.</summary>
     private static JsonNode Bytes(JsonNode unigram, int without = -1)
     {
-        foreach (var value in Enumerable.Range(0, 256).Where(value => value != without)) unigram["model"]!["vocab"]!.AsArray().Add(new JsonArray($"<0x{value:X2}>", -20.0));
+        foreach (var value in Enumerable.Range(0, 256).Where(value => value != without))
+            unigram["model"]!["vocab"]!.AsArray().Add(new JsonArray($"<0x{value:X2}>", -20.0));
         unigram["model"]!["byte_fallback"] = true;
         return unigram;
     }
 
     private static JsonNode Words(JsonNode json)
     {
-        json["model"] = new JsonObject { ["type"] = "WordLevel", ["vocab"] = json["model"]!["vocab"]!.DeepClone(), ["unk_token"] = "[UNK]" };
+        json["model"] = new JsonObject
+        {
+            ["type"] = "WordLevel",
+            ["vocab"] = json["model"]!["vocab"]!.DeepClone(),
+            ["unk_token"] = "[UNK]",
+        };
         return json;
     }
 
-    /// <summary>Byte-pair encoding of letters with tokens for all bytes but one, as Gemma's has one for the tab instead.</summary>
+    /// <summary>Byte-pair encoding of letters with tokens for all bytes but one, as Gemma's has one for the tab
+    /// instead.</summary>
     private static JsonNode Letters(JsonNode json)
     {
         var vocab = new JsonObject();
-        string[] tokens = ["<unk>", .. "abcdefghijklmnopqrstuvwxyz \t".Select(letter => $"{letter}"), "th", "the", "  ", .. Enumerable.Range(0, 256).Where(value => value != '\t').Select(value => $"<0x{value:X2}>")];
-        foreach (var token in tokens) vocab[token] = vocab.Count;
+        string[] tokens =
+        [
+            "<unk>",
+            .. "abcdefghijklmnopqrstuvwxyz \t".Select(letter => $"{letter}"),
+            "th",
+            "the",
+            "  ",
+            .. Enumerable.Range(0, 256).Where(value => value != '\t').Select(value => $"<0x{value:X2}>"),
+        ];
+        foreach (var token in tokens)
+            vocab[token] = vocab.Count;
         json["model"] = new JsonObject
         {
             ["type"] = "BPE",
@@ -253,13 +326,33 @@ public sealed class TokenizerPartsTests : IDisposable
     private static JsonNode Clip(JsonNode json)
     {
         var vocab = new JsonObject();
-        string[] tokens = [.. "abcdefghijklmnopqrstuvwxyz".SelectMany(letter => (string[])[$"{letter}", $"{letter}</w>"]), "th", "the</w>", "sp", "ee", "spee", "ch</w>", "speech</w>", "ing</w>", "in", "no", "noun</w>", "nou"];
-        foreach (var token in tokens) vocab[token] = vocab.Count;
+        string[] tokens =
+        [
+            .. "abcdefghijklmnopqrstuvwxyz".SelectMany(letter => (string[])[$"{letter}", $"{letter}</w>"]),
+            "th",
+            "the</w>",
+            "sp",
+            "ee",
+            "spee",
+            "ch</w>",
+            "speech</w>",
+            "ing</w>",
+            "in",
+            "no",
+            "noun</w>",
+            "nou",
+        ];
+        foreach (var token in tokens)
+            vocab[token] = vocab.Count;
         json["model"] = new JsonObject
         {
             ["type"] = "BPE",
             ["vocab"] = vocab,
-            ["merges"] = new JsonArray([.. "t h|th e</w>|s p|e e|sp ee|c h</w>|spee ch</w>|i n|in g</w>|n o|no u|nou n</w>".Split('|').Select(pair => (JsonNode)pair)]),
+            ["merges"] = new JsonArray([
+                .. "t h|th e</w>|s p|e e|sp ee|c h</w>|spee ch</w>|i n|in g</w>|n o|no u|nou n</w>"
+                    .Split('|')
+                    .Select(pair => (JsonNode)pair),
+            ]),
             ["end_of_word_suffix"] = "</w>",
         };
         json["pre_tokenizer"] = JsonNode.Parse("""{"type":"Whitespace"}""");

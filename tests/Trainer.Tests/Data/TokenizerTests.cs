@@ -14,7 +14,11 @@ public sealed class TokenizerTests : IDisposable
     public void Nano_agrees_with_the_golden_tokens()
     {
         var tokenizer = Tokenizer.Load(TestBackend.Nano);
-        var rows = JsonNode.Parse(File.ReadAllText(Path.Combine(TestBackend.Repository, "tests/Trainer.Tests/Golden/tokens.golden.json")))!.AsArray();
+        var rows = JsonNode
+            .Parse(
+                File.ReadAllText(Path.Combine(TestBackend.Repository, "tests/Trainer.Tests/Golden/tokens.golden.json"))
+            )!
+            .AsArray();
         Assert.NotEmpty(rows);
         foreach (var row in rows)
         {
@@ -27,37 +31,62 @@ public sealed class TokenizerTests : IDisposable
     [Fact]
     public void Nano_agrees_with_the_oracle() => Compare(TestBackend.Nano, 2500);
 
-    [Theory, InlineData("qwen3"), InlineData("llama3_1"), InlineData("gemma3"), InlineData("llama2"), InlineData("deepseek_v3")]
-    public void Real_tokenizers_agree_with_the_oracle(string name) => Compare(Oracle.Package(name), 5000, special: true);
+    [
+        Theory,
+        InlineData("qwen3"),
+        InlineData("llama3_1"),
+        InlineData("gemma3"),
+        InlineData("llama2"),
+        InlineData("deepseek_v3")
+    ]
+    public void Real_tokenizers_agree_with_the_oracle(string name) =>
+        Compare(Oracle.Package(name), 5000, special: true);
 
-    private const string Llama3 = @"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-    [Fact]
-    public void Llama_3_settings_agree_with_the_oracle() => CompareChanged(json =>
-    {
-        json["normalizer"] = null;
-        json["pre_tokenizer"]!["pretokenizers"]![0]!["pattern"]!["Regex"] = Llama3;
-        json["model"]!["ignore_merges"] = true;
-        // Whole words that no merge leads to: only ignore_merges finds them.
-        foreach (var word in (string[])["Ġqxz", "ĠadverbĠ", "sql", "ĠSELECT", "=>", "SELECT"]) AddWord(json, word);
-        // The older spelling of merges.
-        json["model"]!["merges"] = new JsonArray([.. json["model"]!["merges"]!.AsArray().Select(pair => (JsonNode)$"{pair![0]} {pair[1]}")]);
-    });
+    private const string Llama3 =
+        @"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
     [Fact]
-    public void Gpt_2_settings_with_prefix_space_agree_with_the_oracle() => CompareChanged(json =>
-    {
-        json["normalizer"] = JsonNode.Parse("""{"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"Replace","pattern":{"String":"noun"},"content":"verb"}]}""");
-        json["pre_tokenizer"] = JsonNode.Parse("""{"type":"Sequence","pretokenizers":[{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}]}""");
-    });
+    public void Llama_3_settings_agree_with_the_oracle() =>
+        CompareChanged(json =>
+        {
+            json["normalizer"] = null;
+            json["pre_tokenizer"]!["pretokenizers"]![0]!["pattern"]!["Regex"] = Llama3;
+            json["model"]!["ignore_merges"] = true;
+            // Whole words that no merge leads to: only ignore_merges finds them.
+            foreach (var word in (string[])["Ġqxz", "ĠadverbĠ", "sql", "ĠSELECT", "=>", "SELECT"])
+                AddWord(json, word);
+            // The older spelling of merges.
+            json["model"]!["merges"] = new JsonArray([
+                .. json["model"]!["merges"]!.AsArray().Select(pair => (JsonNode)$"{pair![0]} {pair[1]}"),
+            ]);
+        });
+
+    [Fact]
+    public void Gpt_2_settings_with_prefix_space_agree_with_the_oracle() =>
+        CompareChanged(json =>
+        {
+            json["normalizer"] = JsonNode.Parse(
+                """{"type":"Sequence","normalizers":[{"type":"NFKC"},{"type":"Replace","pattern":{"String":"noun"},"content":"verb"}]}"""
+            );
+            json["pre_tokenizer"] = JsonNode.Parse(
+                """{"type":"Sequence","pretokenizers":[{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}]}"""
+            );
+        });
 
     [Theory]
-    [InlineData("Removed", false), InlineData("MergedWithPrevious", false), InlineData("MergedWithNext", false), InlineData("Contiguous", false)]
+    [
+        InlineData("Removed", false),
+        InlineData("MergedWithPrevious", false),
+        InlineData("MergedWithNext", false),
+        InlineData("Contiguous", false)
+    ]
     [InlineData("Isolated", true)]
     public void Split_behaviors_agree_with_hand_made_pieces(string behavior, bool invert)
     {
         var json = JsonNode.Parse(File.ReadAllText(Path.Combine(TestBackend.Nano, "tokenizer.json")))!;
-        json["pre_tokenizer"]!["pretokenizers"]![0] = JsonNode.Parse($$"""{"type":"Split","pattern":{"String":"-"},"behavior":"{{behavior}}","invert":{{(invert ? "true" : "false")}}}""");
+        json["pre_tokenizer"]!["pretokenizers"]![0] = JsonNode.Parse(
+            $$"""{"type":"Split","pattern":{"String":"-"},"behavior":"{{behavior}}","invert":{{(invert ? "true" : "false")}}}"""
+        );
         var tokenizer = Write(json);
         string[] pieces = behavior switch
         {
@@ -71,9 +100,15 @@ public sealed class TokenizerTests : IDisposable
         Assert.Equal(pieces.SelectMany(piece => nano.Encode(piece)), tokenizer.Encode("the-final--countdown"));
     }
 
-    /// <summary>The rules of the Rust tokenizers: strips take the spaces into the token, a single word stands alone.</summary>
+    /// <summary>The rules of the Rust tokenizers: strips take the spaces into the token, a single word stands
+    /// alone.</summary>
     [Theory]
-    [InlineData("a  <L> b", "a|<L>| b"), InlineData("a <R>  b", "a| |<R>|b"), InlineData("xWORDx WORD", "xWORDx| |WORD"), InlineData("<LL><L>", "<LL>|<L>")]
+    [
+        InlineData("a  <L> b", "a|<L>| b"),
+        InlineData("a <R>  b", "a| |<R>|b"),
+        InlineData("xWORDx WORD", "xWORDx| |WORD"),
+        InlineData("<LL><L>", "<LL>|<L>")
+    ]
     public void Added_tokens_take_what_their_flags_say(string text, string expected)
     {
         var json = JsonNode.Parse(File.ReadAllText(Path.Combine(TestBackend.Nano, "tokenizer.json")))!;
@@ -83,11 +118,14 @@ public sealed class TokenizerTests : IDisposable
         AddToken(json, "WORD", single: true);
         var tokenizer = Write(json);
         var nano = Tokenizer.Load(TestBackend.Nano);
-        var ids = expected.Split('|').SelectMany(part => tokenizer.Id(part) is { } id && nano.Id(part) is null ? [id] : nano.Encode(part));
+        var ids = expected
+            .Split('|')
+            .SelectMany(part => tokenizer.Id(part) is { } id && nano.Id(part) is null ? [id] : nano.Encode(part));
         Assert.Equal(ids, tokenizer.Encode(text));
     }
 
-    /// <summary>As in Rust, all numerals are digits (the oracle knows ASCII's) and a last sigma is lowered like any other.</summary>
+    /// <summary>As in Rust, all numerals are digits (the oracle knows ASCII's) and a last sigma is lowered like any
+    /// other.</summary>
     [Theory]
     [InlineData("""{"type":"Digits","individual_digits":true}""", "a12٣b", "a|1|2|٣|b")]
     [InlineData("""{"type":"Digits","individual_digits":false}""", "a12½b", "a|12½|b")]
@@ -111,8 +149,14 @@ public sealed class TokenizerTests : IDisposable
         var spans = Tokenizer.Load(TestBackend.Nano).Spans(text);
         Assert.Equal("<|im_end|>", text[spans[^2].Start..spans[^2].End]);
         Assert.Equal((0, text.Length), (spans[0].Start, spans[^1].End));
-        Assert.All(spans.Zip(spans.Skip(1)), pair => Assert.True(pair.Second.Start >= pair.First.End || pair.Second.Start == pair.First.Start));
-        Assert.Contains(spans, span => text[span.Start..span.End] == " e\u0301" || text[span.Start..span.End] == "e\u0301");
+        Assert.All(
+            spans.Zip(spans.Skip(1)),
+            pair => Assert.True(pair.Second.Start >= pair.First.End || pair.Second.Start == pair.First.Start)
+        );
+        Assert.Contains(
+            spans,
+            span => text[span.Start..span.End] == " e\u0301" || text[span.Start..span.End] == "e\u0301"
+        );
     }
 
     [Fact]
@@ -136,7 +180,9 @@ public sealed class TokenizerTests : IDisposable
     public void Special_tokens_are_added_by_the_post_processor_and_skipped_in_decoding()
     {
         var json = JsonNode.Parse(File.ReadAllText(Path.Combine(TestBackend.Nano, "tokenizer.json")))!;
-        json["post_processor"] = JsonNode.Parse("""{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<|im_start|>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"pair":[],"special_tokens":{"<|im_start|>":{"id":"<|im_start|>","ids":[1],"tokens":["<|im_start|>"]}}}""");
+        json["post_processor"] = JsonNode.Parse(
+            """{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<|im_start|>","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"pair":[],"special_tokens":{"<|im_start|>":{"id":"<|im_start|>","ids":[1],"tokens":["<|im_start|>"]}}}"""
+        );
         var tokenizer = Write(json);
         var ids = tokenizer.Encode("noun", addSpecial: true);
         Assert.Equal([1, .. tokenizer.Encode("noun")], ids);
@@ -152,7 +198,11 @@ public sealed class TokenizerTests : IDisposable
     [InlineData("post_processor", """{"type":"Own"}""", "Own")]
     [InlineData("decoder", """{"type":"Own"}""", "Own")]
     [InlineData("model", """{"type":"Lookahead","vocab":[]}""", "Lookahead")]
-    [InlineData("pre_tokenizer", """{"type":"Split","pattern":{"Regex":"\\X"},"behavior":"Isolated"}""", "regular expression")]
+    [InlineData(
+        "pre_tokenizer",
+        """{"type":"Split","pattern":{"Regex":"\\X"},"behavior":"Isolated"}""",
+        "regular expression"
+    )]
     public void A_part_that_is_not_supported_is_refused_by_name(string key, string part, string found)
     {
         var json = JsonNode.Parse(File.ReadAllText(Path.Combine(TestBackend.Nano, "tokenizer.json")))!;
@@ -165,7 +215,10 @@ public sealed class TokenizerTests : IDisposable
     {
         Assert.Contains("tokenizer.json", Assert.Throws<UserFault>(() => Tokenizer.Load(folder)).Message);
         File.WriteAllText(Path.Combine(folder, "tokenizer.json"), "{\"model\":");
-        Assert.Contains("not a tokenizer that can be read", Assert.Throws<UserFault>(() => Tokenizer.Load(folder)).Message);
+        Assert.Contains(
+            "not a tokenizer that can be read",
+            Assert.Throws<UserFault>(() => Tokenizer.Load(folder)).Message
+        );
     }
 
     private Tokenizer Write(JsonNode json)
@@ -182,27 +235,42 @@ public sealed class TokenizerTests : IDisposable
         Compare(folder, 2500);
     }
 
-    private static int Next(JsonNode json) => Math.Max(
-        json["model"]!["vocab"]!.AsObject().Max(entry => (int)entry.Value!), json["added_tokens"]!.AsArray().Max(token => (int)token!["id"]!)) + 1;
+    private static int Next(JsonNode json) =>
+        Math.Max(
+            json["model"]!["vocab"]!.AsObject().Max(entry => (int)entry.Value!),
+            json["added_tokens"]!.AsArray().Max(token => (int)token!["id"]!)
+        ) + 1;
 
     private static void AddWord(JsonNode json, string word)
     {
-        if (!json["model"]!["vocab"]!.AsObject().ContainsKey(word)) json["model"]!["vocab"]![word] = Next(json);
+        if (!json["model"]!["vocab"]!.AsObject().ContainsKey(word))
+            json["model"]!["vocab"]![word] = Next(json);
     }
 
-    private static void AddToken(JsonNode json, string content, bool left = false, bool right = false, bool single = false) =>
-        json["added_tokens"]!.AsArray().Add(new JsonObject
-        {
-            ["id"] = Next(json),
-            ["content"] = content,
-            ["single_word"] = single,
-            ["lstrip"] = left,
-            ["rstrip"] = right,
-            ["normalized"] = false,
-            ["special"] = false,
-        });
+    private static void AddToken(
+        JsonNode json,
+        string content,
+        bool left = false,
+        bool right = false,
+        bool single = false
+    ) =>
+        json["added_tokens"]!
+            .AsArray()
+            .Add(
+                new JsonObject
+                {
+                    ["id"] = Next(json),
+                    ["content"] = content,
+                    ["single_word"] = single,
+                    ["lstrip"] = left,
+                    ["rstrip"] = right,
+                    ["normalized"] = false,
+                    ["special"] = false,
+                }
+            );
 
-    /// <summary>Spans cover the text in order (marks that NFC moves aside), and streaming gives the text that decoding at once gives.</summary>
+    /// <summary>Spans cover the text in order (marks that NFC moves aside), and streaming gives the text that decoding
+    /// at once gives.</summary>
     [Theory, InlineData("qwen3"), InlineData("llama2")]
     public void Spans_and_streams_hold_on_real_tokenizers(string name)
     {
@@ -213,7 +281,12 @@ public sealed class TokenizerTests : IDisposable
             var (start, end) = (0, 0);
             foreach (var span in spans)
             {
-                Assert.True(span.End <= row.Text.Length && span.End >= span.Start && (span.Start >= start && span.Start <= end || name == "qwen3"), $"{span} in {row.Text}");
+                Assert.True(
+                    span.End <= row.Text.Length
+                        && span.End >= span.Start
+                        && (span.Start >= start && span.Start <= end || name == "qwen3"),
+                    $"{span} in {row.Text}"
+                );
                 (start, end) = (span.Start, Math.Max(end, span.End));
             }
             Assert.Equal(row.Text.Length, end);
@@ -232,12 +305,30 @@ public sealed class TokenizerTests : IDisposable
         foreach (var row in rows)
         {
             var actual = tokenizer.Encode(row.Text, special);
-            if (!row.Expected.SequenceEqual(actual)) wrong.Add($"{JsonValue.Create(NormalizedString.WellFormed(row.Text)).ToJsonString()}\n  expected {string.Join(' ', row.Expected.Take(40))}\n  actual   {string.Join(' ', actual.Take(40))}");
-            else if (row.Decoded is { } text && tokenizer.Decode(actual, skipSpecial: false) is var decoded && decoded != text) wrong.Add($"decoded \"{decoded}\"\n  expected \"{text}\"");
+            if (!row.Expected.SequenceEqual(actual))
+                wrong.Add(
+                    $"{JsonValue.Create(NormalizedString.WellFormed(row.Text)).ToJsonString()}\n  expected "
+                        + $"{string.Join(' ', row.Expected.Take(40))}\n  actual   {string.Join(' ', actual.Take(40))}"
+                );
+            else if (
+                row.Decoded is { } text
+                && tokenizer.Decode(actual, skipSpecial: false) is var decoded
+                && decoded != text
+            )
+                wrong.Add($"decoded \"{decoded}\"\n  expected \"{text}\"");
         }
-        // The two references differ on half characters, which Rust's strings cannot hold, and on letters that only one knows.
-        var apart = rows.Count(row => row is { Js: { } js, Rust: { } rust } && !js.SequenceEqual(rust) && NormalizedString.WellFormed(row.Text) == row.Text);
-        if (special) Assert.InRange(apart, 0, count / 1000);
-        Assert.True(wrong.Count == 0, $"{wrong.Count} of {count} differ:\n{string.Join('\n', wrong.OrderBy(line => line.Length).Take(8))}");
+        // The two references differ on half characters, which Rust's strings cannot hold, and on letters that only one
+        // knows.
+        var apart = rows.Count(row =>
+            row is { Js: { } js, Rust: { } rust }
+            && !js.SequenceEqual(rust)
+            && NormalizedString.WellFormed(row.Text) == row.Text
+        );
+        if (special)
+            Assert.InRange(apart, 0, count / 1000);
+        Assert.True(
+            wrong.Count == 0,
+            $"{wrong.Count} of {count} differ:\n{string.Join('\n', wrong.OrderBy(line => line.Length).Take(8))}"
+        );
     }
 }

@@ -2,7 +2,8 @@ using System.Runtime.InteropServices;
 
 namespace Memopt.Trainer.Tests.Gpu;
 
-/// <summary>Reads the memory of the first GPU every few milliseconds through NVML, as nvidia-smi does: it sees every byte that any program holds.</summary>
+/// <summary>Reads the memory of the first GPU every few milliseconds through NVML, as nvidia-smi does: it sees every
+/// byte that any program holds.</summary>
 internal sealed partial class DeviceWatch : IDisposable
 {
     private readonly CancellationTokenSource end = new();
@@ -10,7 +11,8 @@ internal sealed partial class DeviceWatch : IDisposable
     private readonly Thread thread;
     private readonly Func<long> others;
     private readonly long start;
-    private long peak, samples;
+    private long peak,
+        samples;
 
     /// <param name="others">Bytes that others have taken since the watch began.</param>
     public DeviceWatch(Func<long>? others = null)
@@ -49,7 +51,7 @@ internal sealed partial class DeviceWatch : IDisposable
     private long Used()
     {
         Check(nvmlDeviceGetMemoryInfo(device, out var memory));
-        return (long)memory.Used - others();                                  // after the reading: others count themselves before they take
+        return (long)memory.Used - others(); // after the reading: others count themselves before they take
     }
 
     private static void Check(int code)
@@ -61,7 +63,9 @@ internal sealed partial class DeviceWatch : IDisposable
     [StructLayout(LayoutKind.Sequential)]
     private struct MemoryInfo
     {
-        public ulong Total, Free, Used;
+        public ulong Total,
+            Free,
+            Used;
     }
 
     private const string Library = "libnvidia-ml.so.1";

@@ -15,8 +15,12 @@ public sealed class DeviceWatchTests
     {
         Cuda.EmptyCache(Gpu.Device);
         using var watch = new DeviceWatch();
-        var run = new RandomRun(shape, $$""" "kind": "{{kind}}" """, """ "batchSize": 8, "microBatch": 8, "steps": 6, "learningRate": 1e-4 """,
-            """ "checkpoint": { "every": 2 } """);
+        var run = new RandomRun(
+            shape,
+            $$""" "kind": "{{kind}}" """,
+            """ "batchSize": 8, "microBatch": 8, "steps": 6, "learningRate": 1e-4 """,
+            """ "checkpoint": { "every": 2 } """
+        );
         run.Run(Backend.Load(null, TestBackend.Environment));
         Within(run, watch);
     }
@@ -28,7 +32,11 @@ public sealed class DeviceWatchTests
         Cuda.EmptyCache(Gpu.Device);
         using var neighbour = new Neighbour();
         using var watch = new DeviceWatch(() => neighbour.Bytes);
-        var run = new RandomRun(shape, """ "kind": "lora" """, """ "batchSize": 8, "microBatch": 8, "steps": 8, "learningRate": 1e-4 """)
+        var run = new RandomRun(
+            shape,
+            """ "kind": "lora" """,
+            """ "batchSize": 8, "microBatch": 8, "steps": 8, "learningRate": 1e-4 """
+        )
         {
             OnStep = row =>
             {
@@ -44,7 +52,9 @@ public sealed class DeviceWatchTests
     private static void Within(RandomRun run, DeviceWatch watch)
     {
         var (planned, held) = (run.Planned.Where(row => row.Place == "device").Sum(row => row.Bytes), watch.Peak);
-        Console.WriteLine($"  planned {planned:N0}, held {held:N0} ({(double)held / planned:P1}), {watch.Samples} readings");
+        Console.WriteLine(
+            $"  planned {planned:N0}, held {held:N0} ({(double)held / planned:P1}), {watch.Samples} readings"
+        );
         Assert.True(watch.Samples >= 20, $"{watch.Samples} readings");
         Assert.True(held <= planned * 1.05, $"planned {planned:N0}, held {held:N0}");
     }

@@ -7,10 +7,13 @@ namespace Memopt.Trainer.Tests.Gpu;
 /// <summary>Where GPU tests run, and what they say where they cannot.</summary>
 internal static class Gpu
 {
-    public const string Trait = "Device", Name = "gpu";
+    public const string Trait = "Device",
+        Name = "gpu";
 
-    public static string? Missing { get; } = Backend.Load(null, TestBackend.Environment) is { Kind: "cuda" } && Backend.Compiler is not null
-        ? null : "needs a CUDA GPU with libtorch and NVRTC; run there: dotnet Trainer.Tests.dll gpu";
+    public static string? Missing { get; } =
+        Backend.Load(null, TestBackend.Environment) is { Kind: "cuda" } && Backend.Compiler is not null
+            ? null
+            : "needs a CUDA GPU with libtorch and NVRTC; run there: dotnet Trainer.Tests.dll gpu";
 
     public static torch.Device Device => new("cuda:0");
 }

@@ -5,7 +5,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Gpu;
 
-/// <summary>Every kernel against its reference in fp32 on the same inputs: shapes that divide unevenly, every type, NaN and infinity.</summary>
+/// <summary>Every kernel against its reference in fp32 on the same inputs: shapes that divide unevenly, every type, NaN
+/// and infinity.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
 [Collection(Alone.Name)]
 public sealed class KernelTests
@@ -26,7 +27,13 @@ public sealed class KernelTests
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
-        var (x, delta, weight, dy, accumulateInto) = (Random(type, rows, width), Random(type, rows, width), Random(type, width), Random(type, rows, width), Random(type, rows, width));
+        var (x, delta, weight, dy, accumulateInto) = (
+            Random(type, rows, width),
+            Random(type, rows, width),
+            Random(type, width),
+            Random(type, rows, width),
+            Random(type, rows, width)
+        );
         var sum = x + delta;
         var (y, rstd) = FusedRmsNorm.Forward(x, delta, weight, 1e-6);
         Same(sum, delta);
@@ -40,7 +47,11 @@ public sealed class KernelTests
         var added = back + Wide(accumulateInto);
         Near(added, FusedRmsNorm.Backward(dy, sum, weight, rstd, accumulateInto));
         Near(added, accumulateInto);
-        Near((Wide(dy) * (Wide(sum) * rstd32)).sum(dim: 0), FusedRmsNorm.WeightGradient(dy, sum, rstd), type == ScalarType.Float32 ? 1e-5 : 6e-3);
+        Near(
+            (Wide(dy) * (Wide(sum) * rstd32)).sum(dim: 0),
+            FusedRmsNorm.WeightGradient(dy, sum, rstd),
+            type == ScalarType.Float32 ? 1e-5 : 6e-3
+        );
     }
 
     [GpuTheory, MemberData(nameof(Rows))]
@@ -54,7 +65,9 @@ public sealed class KernelTests
             {
                 // Fused: both halves of one tensor, rows twice as far apart.
                 var both = Random(type, 1, rows, 2 * width);
-                var (gate, up) = fused ? (both.narrow(-1, 0, width), both.narrow(-1, width, width)) : (Random(type, 1, rows, width), Random(type, 1, rows, width));
+                var (gate, up) = fused
+                    ? (both.narrow(-1, 0, width), both.narrow(-1, width, width))
+                    : (Random(type, 1, rows, width), Random(type, 1, rows, width));
                 var gradient = Random(type, 1, rows, width);
                 var (g, u, d) = (Wide(gate), Wide(up), Wide(gradient));
                 var expected = GatedActivation.Reference(g, u, act);
@@ -69,21 +82,36 @@ public sealed class KernelTests
     }
 
     [GpuTheory]
-    [InlineData("BFloat16", 1, 32, 16, false), InlineData("BFloat16", 129, 4864, 16, true), InlineData("Float16", 77, 288, 32, false), InlineData("BFloat16", 300, 96, 64, true), InlineData("Float16", 16, 256, 64, false)]
+    [
+        InlineData("BFloat16", 1, 32, 16, false),
+        InlineData("BFloat16", 129, 4864, 16, true),
+        InlineData("Float16", 77, 288, 32, false),
+        InlineData("BFloat16", 300, 96, 64, true),
+        InlineData("Float16", 16, 256, 64, false)
+    ]
     public void Gated_activations_add_low_rank_parts(string typeName, int rows, int width, int rank, bool fused)
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
         var lefts = Random(type, rows, 2 * rank);
         LowRank Part(double scale, Tensor left, params long[] right) => new(left, Random(type, right), scale);
-        var (lowGate, lowUp, low) = (Part(0.5, lefts.narrow(1, 0, rank), width, rank), Part(2, lefts.narrow(1, rank, rank), width, rank), Part(-0.25, Random(type, rows, rank), rank, width));
+        var (lowGate, lowUp, low) = (
+            Part(0.5, lefts.narrow(1, 0, rank), width, rank),
+            Part(2, lefts.narrow(1, rank, rank), width, rank),
+            Part(-0.25, Random(type, rows, rank), rank, width)
+        );
         foreach (var act in GatedActivation.Activations)
         {
             var both = Random(type, rows, 2 * width);
-            var (gate, up) = fused ? (both.narrow(-1, 0, width), both.narrow(-1, width, width)) : (Random(type, rows, width), Random(type, rows, width));
+            var (gate, up) = fused
+                ? (both.narrow(-1, 0, width), both.narrow(-1, width, width))
+                : (Random(type, rows, width), Random(type, rows, width));
             var gradient = Random(type, rows, width);
             Assert.True(GatedActivation.CanFuseLowRank(gate, width, rank));
-            Tensor Added(Tensor x, LowRank part, bool turned) => (Wide(x) + (Wide(part.Left).matmul(turned ? Wide(part.Right) : Wide(part.Right).t()) * part.Scale)).to(type);
+            Tensor Added(Tensor x, LowRank part, bool turned) =>
+                (Wide(x) + (Wide(part.Left).matmul(turned ? Wide(part.Right) : Wide(part.Right).t()) * part.Scale)).to(
+                    type
+                );
             var (g, u) = (Wide(Added(gate, lowGate, false)), Wide(Added(up, lowUp, false)));
             var expected = GatedActivation.Reference(g, u, act);
             Near(expected, GatedActivation.Forward(gate, up, lowGate, lowUp, act));
@@ -95,7 +123,11 @@ public sealed class KernelTests
                     var again = both.clone();
                     (gate2, up2) = (again.narrow(-1, 0, width), again.narrow(-1, width, width));
                 }
-                var (dg, du, d) = (g.clone(), u.clone(), withGradient ? Wide(Added(gradient, low, true)) : Wide(gradient));
+                var (dg, du, d) = (
+                    g.clone(),
+                    u.clone(),
+                    withGradient ? Wide(Added(gradient, low, true)) : Wide(gradient)
+                );
                 GatedActivation.ReferenceBackward(dg, du, d, act);
                 GatedActivation.Backward(gate2, up2, gradient2, lowGate, lowUp, withGradient ? low : null, act);
                 Near(dg, gate2);
@@ -106,7 +138,14 @@ public sealed class KernelTests
     }
 
     [GpuTheory]
-    [InlineData("Float32", 14, 2, 64, 64), InlineData("BFloat16", 28, 4, 128, 128), InlineData("Float16", 4, 4, 80, 80), InlineData("BFloat16", 6, 2, 20, 20), InlineData("Float32", 4, 1, 96, 48), InlineData("BFloat16", 3, 3, 24, 6)]
+    [
+        InlineData("Float32", 14, 2, 64, 64),
+        InlineData("BFloat16", 28, 4, 128, 128),
+        InlineData("Float16", 4, 4, 80, 80),
+        InlineData("BFloat16", 6, 2, 20, 20),
+        InlineData("Float32", 4, 1, 96, 48),
+        InlineData("BFloat16", 3, 3, 24, 6)
+    ]
     public void Rope_turns_and_turns_back(string typeName, int heads, int groups, int dim, int rotary)
     {
         using var scope = NewDisposeScope();
@@ -115,10 +154,17 @@ public sealed class KernelTests
         {
             const int T = 13;
             var whole = Random(type, batch, T, (heads + 2 * groups) * dim);
-            var (q, k) = fused ? (whole.narrow(-1, 0, heads * dim).view(batch, T, heads, dim), whole.narrow(-1, heads * dim, groups * dim).view(batch, T, groups, dim))
+            var (q, k) = fused
+                ? (
+                    whole.narrow(-1, 0, heads * dim).view(batch, T, heads, dim),
+                    whole.narrow(-1, heads * dim, groups * dim).view(batch, T, groups, dim)
+                )
                 : (Random(type, batch, T, heads, dim), Random(type, batch, T, groups, dim));
             var angles = Random(ScalarType.Float32, tables, T, rotary / 2);
-            var (cos, sin) = (cat([angles.cos(), angles.cos()], -1).to(type), cat([angles.sin(), angles.sin()], -1).to(type));
+            var (cos, sin) = (
+                cat([angles.cos(), angles.cos()], -1).to(type),
+                cat([angles.sin(), angles.sin()], -1).to(type)
+            );
             foreach (var back in new[] { false, true })
             {
                 var (wideQ, wideK) = (Wide(q), Wide(k));
@@ -132,7 +178,13 @@ public sealed class KernelTests
     }
 
     [GpuTheory]
-    [InlineData("Float32", 5, 4096, 0), InlineData("BFloat16", 33, 151936, 0), InlineData("Float16", 7, 32003, 0), InlineData("BFloat16", 3, 1001, 30), InlineData("Float32", 4, 517, 5)]
+    [
+        InlineData("Float32", 5, 4096, 0),
+        InlineData("BFloat16", 33, 151936, 0),
+        InlineData("Float16", 7, 32003, 0),
+        InlineData("BFloat16", 3, 1001, 30),
+        InlineData("Float32", 4, 517, 5)
+    ]
     public void Cross_entropy_and_its_gradient(string typeName, int rows, int width, double cap)
     {
         using var scope = NewDisposeScope();
@@ -140,7 +192,7 @@ public sealed class KernelTests
         var logits = Random(type, rows, width).mul_(4);
         var targets = randint(0, width, [rows], int64, Gpu.Device);
         targets[0] = tensor(width - 1L, device: Gpu.Device);
-        logits[1].fill_(2);                                                   // all the same: the first is the likeliest
+        logits[1].fill_(2); // all the same: the first is the likeliest
         targets[1] = tensor(0L, device: Gpu.Device);
         var wide = Wide(logits);
         var (expected, right) = CrossEntropy.Reference(wide, targets, 0.125, cap, gradient: true);
@@ -170,14 +222,24 @@ public sealed class KernelTests
     public void Adam_and_the_norm(int count)
     {
         using var scope = NewDisposeScope();
-        // A lone drawn value, or the sum of two, may lie near zero, where no relative error holds: a lone value is positive.
-        Tensor Draw(double scale) => count == 1 ? full([1], scale, ScalarType.Float32, Gpu.Device)
-            : Random(ScalarType.Float32, count).mul_(scale);
+        // A lone drawn value, or the sum of two, may lie near zero, where no relative error holds: a lone value is
+        // positive.
+        Tensor Draw(double scale) =>
+            count == 1
+                ? full([1], scale, ScalarType.Float32, Gpu.Device)
+                : Random(ScalarType.Float32, count).mul_(scale);
         Tensor[] ours = [Draw(1), Draw(3), Draw(0.1), Draw(1).square()];
         var theirs = Array.ConvertAll(ours, t => t.clone());
         var copy = empty([count], ScalarType.BFloat16, Gpu.Device);
         var scratch = AdamW.Scratch(Gpu.Device);
-        foreach (var step in new AdamWStep[] { new(1, 1e-2, 0.1, 0.9, 0.999, 1e-8, 1, 0.5), new(2, 1e-2, 0, 0.9, 0.999, 1e-8, 0), new(3, 1e-3, 0.01, 0.8, 0.95, 1e-6, 1e6) })
+        foreach (
+            var step in new AdamWStep[]
+            {
+                new(1, 1e-2, 0.1, 0.9, 0.999, 1e-8, 1, 0.5),
+                new(2, 1e-2, 0, 0.9, 0.999, 1e-8, 0),
+                new(3, 1e-3, 0.01, 0.8, 0.95, 1e-6, 1e6),
+            }
+        )
         {
             var norm = AdamW.Norm(ours[1], step.Unscale, scratch);
             Near(AdamW.ReferenceNorm(theirs[1], step.Unscale), norm);
@@ -192,13 +254,27 @@ public sealed class KernelTests
         }
         ours[1][count / 2] = tensor(float.PositiveInfinity, device: Gpu.Device);
         var kept = ours[0].clone();
-        AdamW.Step(ours[0], ours[1], ours[2], ours[3], copy, AdamW.Norm(ours[1], 1, scratch), new(4, 1, 1, 0.9, 0.999, 1e-8, 1));
+        AdamW.Step(
+            ours[0],
+            ours[1],
+            ours[2],
+            ours[3],
+            copy,
+            AdamW.Norm(ours[1], 1, scratch),
+            new(4, 1, 1, 0.9, 0.999, 1e-8, 1)
+        );
         Same(kept, ours[0]);
         Assert.Equal(0, ours[1].abs().sum().cpu().item<float>());
     }
 
     [GpuTheory]
-    [InlineData(QuantType.Nf4, true, 64, 96), InlineData(QuantType.Nf4, false, 7, 13), InlineData(QuantType.Fp4, true, 129, 257), InlineData(QuantType.Fp4, false, 3, 5), InlineData(QuantType.Nf4, true, 1024, 1000)]
+    [
+        InlineData(QuantType.Nf4, true, 64, 96),
+        InlineData(QuantType.Nf4, false, 7, 13),
+        InlineData(QuantType.Fp4, true, 129, 257),
+        InlineData(QuantType.Fp4, false, 3, 5),
+        InlineData(QuantType.Nf4, true, 1024, 1000)
+    ]
     public void Four_bits_as_on_the_host_to_the_bit(QuantType quant, bool doubled, int rows, int columns)
     {
         using var scope = NewDisposeScope();
@@ -206,7 +282,7 @@ public sealed class KernelTests
         {
             var weight = Random(type, rows, columns).mul_(0.05);
             if (rows * columns > 200)
-                weight.view(-1).narrow(0, 64, 64).zero_();                    // a block of zeros
+                weight.view(-1).narrow(0, 64, 64).zero_(); // a block of zeros
             using var ours = Nf4.Quantize(weight, quant, doubled);
             using var host = Nf4.Quantize(weight.cpu(), quant, doubled);
             Same(host.Codes, ours.Codes.cpu());
@@ -222,20 +298,30 @@ public sealed class KernelTests
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
-        Same(Dropout.Mask([7, 1001], type, CPU, 0.3, -12345), Dropout.Mask([7, 1001], type, Gpu.Device, 0.3, -12345).cpu());
+        Same(
+            Dropout.Mask([7, 1001], type, CPU, 0.3, -12345),
+            Dropout.Mask([7, 1001], type, Gpu.Device, 0.3, -12345).cpu()
+        );
     }
 
-    private static Tensor Random(ScalarType type, params long[] shape) => randn(shape, ScalarType.Float32, Gpu.Device).to(type);
+    private static Tensor Random(ScalarType type, params long[] shape) =>
+        randn(shape, ScalarType.Float32, Gpu.Device).to(type);
 
     private static Tensor Wide(Tensor x) => x.to(ScalarType.Float32, copy: true).contiguous();
 
-    private static void Same(Tensor expected, Tensor actual) => Assert.True(expected.Equals(actual), "not the same bits");
+    private static void Same(Tensor expected, Tensor actual) =>
+        Assert.True(expected.Equals(actual), "not the same bits");
 
     /// <summary>Relative error of the whole, by what the type can hold.</summary>
     private static void Near(Tensor expected, Tensor actual, double? limit = null)
     {
         using var scope = NewDisposeScope();
-        limit ??= actual.dtype switch { ScalarType.BFloat16 => 8e-3, ScalarType.Float16 => 1e-3, _ => 3e-6 };
+        limit ??= actual.dtype switch
+        {
+            ScalarType.BFloat16 => 8e-3,
+            ScalarType.Float16 => 1e-3,
+            _ => 3e-6,
+        };
         var (e, a) = (expected.to(ScalarType.Float64), actual.to(ScalarType.Float64).view(expected.shape));
         var error = ((e - a).norm() / e.norm().clamp_min(1e-12)).cpu().item<double>();
         Assert.True(error <= limit, $"relative error {error:E2} > {limit:E0}");

@@ -16,9 +16,12 @@ public sealed class LadderTests
         Assert.Empty(alone.Events);
         Assert.True(pressed.Events.Count >= 3, string.Join('\n', pressed.Events.Select(e => e.Text)));
         if (sameMicroBatch)
-            Assert.Equal(alone.Losses, pressed.Losses);                       // no rung but the micro-batch changes a bit
+            Assert.Equal(alone.Losses, pressed.Losses); // no rung but the micro-batch changes a bit
         else
-            Assert.All(alone.Losses.Zip(pressed.Losses), pair => Assert.Equal(pair.First, pair.Second, pair.First * 5e-3));
+            Assert.All(
+                alone.Losses.Zip(pressed.Losses),
+                pair => Assert.Equal(pair.First, pair.Second, pair.First * 5e-3)
+            );
         Console.WriteLine(string.Join('\n', pressed.Events.Select(e => $"  step {e.Step}: {e.Text}")));
     }
 
@@ -26,7 +29,11 @@ public sealed class LadderTests
     {
         using var neighbour = new Neighbour();
         var microBatch = sameMicroBatch ? ", \"microBatch\": 4" : "";
-        var run = new RandomRun(shape, $$""" "kind": "{{kind}}" """, $$""" "batchSize": 8, "steps": 8, "learningRate": 1e-4{{microBatch}} """)
+        var run = new RandomRun(
+            shape,
+            $$""" "kind": "{{kind}}" """,
+            $$""" "batchSize": 8, "steps": 8, "learningRate": 1e-4{{microBatch}} """
+        )
         {
             OnStep = row =>
             {
@@ -54,7 +61,7 @@ internal sealed class Neighbour : IDisposable
         Cuda.EmptyCache(Gpu.Device);
         var after = Cuda.FreeBytes()!.Value;
         var bytes = after - (after - before) * 9 / 10;
-        Bytes += bytes;                                                       // first: a watch never takes these for the run's
+        Bytes += bytes; // first: a watch never takes these for the run's
         taken.Add(Cuda.Take(bytes));
     }
 

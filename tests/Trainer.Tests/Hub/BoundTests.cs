@@ -23,21 +23,33 @@ public sealed class BoundTests
         using (var gzip = new GZipStream(packed, CompressionLevel.Fastest, leaveOpen: true))
         {
             var spaces = Enumerable.Repeat((byte)' ', 1 << 20).ToArray();
-            for (var i = 0; i < 40; i++) gzip.Write(spaces);
+            for (var i = 0; i < 40; i++)
+                gzip.Write(spaces);
         }
         using var bench = new Workbench();
-        bench.Server.Instead = request => request.Path.Contains("/tree/", StringComparison.Ordinal) ? (packed.ToArray(), "Content-Encoding: gzip\r\n") : null;
-        Assert.Contains("more than an answer can be", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message);
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+                ? (packed.ToArray(), "Content-Encoding: gzip\r\n")
+                : null;
+        Assert.Contains(
+            "more than an answer can be",
+            (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message
+        );
     }
 
     [Fact]
     public async Task A_listing_whose_next_page_is_itself_is_refused()
     {
         using var bench = new Workbench();
-        bench.Server.Instead = request => request.Path.Contains("/tree/", StringComparison.Ordinal)
-            ? ("[]"u8.ToArray(), $"Link: <{bench.Server.Url}{request.Path[1..]}{request.Query}>; rel=\"next\"\r\n") : null;
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+                ? ("[]"u8.ToArray(), $"Link: <{bench.Server.Url}{request.Path[1..]}{request.Query}>; rel=\"next\"\r\n")
+                : null;
         Assert.Contains("without end", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message);
-        Assert.Equal(1, bench.Server.HubRequests.Count(request => request.Path.Contains("/tree/", StringComparison.Ordinal)));
+        Assert.Equal(
+            1,
+            bench.Server.HubRequests.Count(request => request.Path.Contains("/tree/", StringComparison.Ordinal))
+        );
     }
 
     [Fact]
@@ -45,8 +57,13 @@ public sealed class BoundTests
     {
         using var bench = new Workbench();
         var pages = 0;
-        bench.Server.Instead = request => request.Path.Contains("/tree/", StringComparison.Ordinal)
-            ? ("[]"u8.ToArray(), $"Link: <{bench.Server.Url}{request.Path[1..]}?cursor={++pages}>; rel=\"next\"\r\n") : null;
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+                ? (
+                    "[]"u8.ToArray(),
+                    $"Link: <{bench.Server.Url}{request.Path[1..]}?cursor={++pages}>; rel=\"next\"\r\n"
+                )
+                : null;
         Assert.Contains("without end", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message);
         Assert.Equal(1_000, pages);
     }
@@ -56,9 +73,12 @@ public sealed class BoundTests
     {
         using var bench = new Workbench();
         using var other = new HubServer();
-        bench.Server.Instead = request => request.Path.Contains("/tree/", StringComparison.Ordinal) && !request.Query.Contains("cursor", StringComparison.Ordinal)
-            ? ("[]"u8.ToArray(), $"Link: <{other.Url}{request.Path[1..]}?cursor=2>; rel=\"next\"\r\n")
-            : request.Query.Contains("cursor", StringComparison.Ordinal) ? (bench.Server.Listing(), null) : null;
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+            && !request.Query.Contains("cursor", StringComparison.Ordinal)
+                ? ("[]"u8.ToArray(), $"Link: <{other.Url}{request.Path[1..]}?cursor=2>; rel=\"next\"\r\n")
+            : request.Query.Contains("cursor", StringComparison.Ordinal) ? (bench.Server.Listing(), null)
+            : null;
         bench.Same(await bench.PullAsync());
         Assert.Empty(other.HubRequests);
     }
@@ -67,8 +87,10 @@ public sealed class BoundTests
     public async Task A_next_page_without_an_address_is_no_stack_trace(string address)
     {
         using var bench = new Workbench();
-        bench.Server.Instead = request => request.Path.Contains("/tree/", StringComparison.Ordinal)
-            ? ("[]"u8.ToArray(), $"Link: {address}; rel=\"next\"\r\n") : null;
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+                ? ("[]"u8.ToArray(), $"Link: {address}; rel=\"next\"\r\n")
+                : null;
         await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
     }
 
@@ -77,16 +99,22 @@ public sealed class BoundTests
     [InlineData("tokenizer.json", 1L << 40, "size that it cannot have")]
     [InlineData("config.json", -5L, "size that it cannot have")]
     [InlineData("model.safetensors", long.MaxValue, "size that it cannot have")]
-    public async Task A_file_of_a_size_that_it_cannot_have_is_refused_before_it_is_fetched(string name, long size, string told)
+    public async Task A_file_of_a_size_that_it_cannot_have_is_refused_before_it_is_fetched(
+        string name,
+        long size,
+        string told
+    )
     {
         using var bench = new Workbench(shards: 1);
         bench.Server.Instead = request =>
         {
-            if (!request.Path.Contains("/tree/", StringComparison.Ordinal)) return null;
+            if (!request.Path.Contains("/tree/", StringComparison.Ordinal))
+                return null;
             var files = JsonSerializer.Deserialize<List<Dictionary<string, object>>>(bench.Server.Listing())!;
             var file = files.Single(file => file["path"].ToString() == name);
             file["size"] = size;
-            if (file.ContainsKey("lfs")) file["lfs"] = new { oid = new string('a', 64), size };
+            if (file.ContainsKey("lfs"))
+                file["lfs"] = new { oid = new string('a', 64), size };
             return (JsonSerializer.SerializeToUtf8Bytes(files), null);
         };
         var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());

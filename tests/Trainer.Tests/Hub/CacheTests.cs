@@ -14,7 +14,7 @@ public sealed class CacheTests
     public async Task A_cache_that_cannot_be_written_is_told_with_what_to_set()
     {
         using var bench = new Workbench();
-        bench.Settings = bench.Settings with { HubCache = "/sys/memopt" };   // where nobody makes folders
+        bench.Settings = bench.Settings with { HubCache = "/sys/memopt" }; // where nobody makes folders
         var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
         Assert.Equal("The cache /sys/memopt cannot be written.", fault.Message);
         Assert.Contains("HF_HOME", fault.Next);
@@ -28,9 +28,21 @@ public sealed class CacheTests
         Assert.Equal(HubServer.Commit, File.ReadAllText(Path.Combine(Folder(bench), "refs", "main")));
         Assert.Equal(Path.Combine(Folder(bench), "snapshots", HubServer.Commit), model.Folder);
         foreach (var name in bench.Server.Needed)
-            Assert.Equal($"../../blobs/{bench.Server.Files[name].ETag}", new FileInfo(Path.Combine(model.Folder, name)).LinkTarget);
-        Assert.Equal(bench.Server.Needed.Select(name => bench.Server.Files[name].ETag).Order(StringComparer.Ordinal), Directory.EnumerateFiles(Path.Combine(Folder(bench), "blobs")).Select(Path.GetFileName).Order(StringComparer.Ordinal));
-        Assert.Contains(model.Files, file => file.Hash == "sha256:" + bench.Server.Files["model-00001-of-00002.safetensors"].Sha256);
+            Assert.Equal(
+                $"../../blobs/{bench.Server.Files[name].ETag}",
+                new FileInfo(Path.Combine(model.Folder, name)).LinkTarget
+            );
+        Assert.Equal(
+            bench.Server.Needed.Select(name => bench.Server.Files[name].ETag).Order(StringComparer.Ordinal),
+            Directory
+                .EnumerateFiles(Path.Combine(Folder(bench), "blobs"))
+                .Select(Path.GetFileName)
+                .Order(StringComparer.Ordinal)
+        );
+        Assert.Contains(
+            model.Files,
+            file => file.Hash == "sha256:" + bench.Server.Files["model-00001-of-00002.safetensors"].Sha256
+        );
         Assert.Contains(model.Files, file => file.Hash == "git-sha1:" + bench.Server.Files["config.json"].GitSha1);
     }
 
@@ -67,7 +79,10 @@ public sealed class CacheTests
         bench.Settings = online with { Offline = true };
         Assert.Equal(model.Folder, (await bench.PullAsync()).Folder);
         File.Delete(Path.Combine(Folder(bench), "blobs", bench.Server.Files["model-00002-of-00002.safetensors"].ETag));
-        Assert.Contains("model-00002-of-00002.safetensors", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Found);
+        Assert.Contains(
+            "model-00002-of-00002.safetensors",
+            (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Found
+        );
         Assert.Empty(bench.Server.HubRequests);
     }
 
@@ -89,7 +104,10 @@ public sealed class CacheTests
         // No weights before one has met the other.
         var met = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         bench.Noted = note => _ = note.Contains("another process") && met.TrySetResult();
-        bench.Server.Gate = request => request.Path.StartsWith("/blob/", StringComparison.Ordinal) ? Task.WhenAny(met.Task, Task.Delay(TimeSpan.FromMinutes(2))) : Task.CompletedTask;
+        bench.Server.Gate = request =>
+            request.Path.StartsWith("/blob/", StringComparison.Ordinal)
+                ? Task.WhenAny(met.Task, Task.Delay(TimeSpan.FromMinutes(2)))
+                : Task.CompletedTask;
         var both = await Task.WhenAll(bench.PullAsync(), bench.PullAsync());
         bench.Same(both[0]);
         var size = bench.Server.Needed.Sum(name => bench.Server.Files[name].Bytes.LongLength);
@@ -104,9 +122,21 @@ public sealed class CacheTests
         if (!OperatingSystem.IsLinux())
             return;
         using var bench = new Workbench(shards: 1);
-        var file = Path.Combine(bench.Root, "hub", ".locks", "models--org--model", bench.Server.Files["model.safetensors"].ETag + ".lock");
+        var file = Path.Combine(
+            bench.Root,
+            "hub",
+            ".locks",
+            "models--org--model",
+            bench.Server.Files["model.safetensors"].ETag + ".lock"
+        );
         Directory.CreateDirectory(Path.GetDirectoryName(file)!);
-        using var holder = Process.Start(new ProcessStartInfo("flock", [file, "sh", "-c", "echo held; cat"]) { RedirectStandardInput = true, RedirectStandardOutput = true })!;
+        using var holder = Process.Start(
+            new ProcessStartInfo("flock", [file, "sh", "-c", "echo held; cat"])
+            {
+                RedirectStandardInput = true,
+                RedirectStandardOutput = true,
+            }
+        )!;
         Assert.Equal("held", await holder.StandardOutput.ReadLineAsync());
         var pull = bench.PullAsync();
         while (!bench.Notes.Any(note => note.Contains("another process")) && !pull.IsCompleted)
@@ -152,7 +182,9 @@ public sealed class CacheTests
         Assert.Equal((bench.Server.Needed.Count() * 2, 0), (count, damaged.Count));
         foreach (var folder in new[] { bench.Settings.HubCache, bench.Settings.OwnCache })
         {
-            var victim = Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).First(file => new FileInfo(file) is { Length: 300_000, LinkTarget: null });
+            var victim = Directory
+                .EnumerateFiles(folder, "*", SearchOption.AllDirectories)
+                .First(file => new FileInfo(file) is { Length: 300_000, LinkTarget: null });
             var bytes = File.ReadAllBytes(victim);
             bytes[12345] ^= 4;
             File.WriteAllBytes(victim, bytes);

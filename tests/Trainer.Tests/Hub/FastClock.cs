@@ -1,6 +1,7 @@
 namespace Memopt.Trainer.Tests.Hub;
 
-/// <summary>Time that runs so many times faster: waits of minutes pass in moments, in the order that they would.</summary>
+/// <summary>Time that runs so many times faster: waits of minutes pass in moments, in the order that they
+/// would.</summary>
 internal sealed class FastClock(double speed) : TimeProvider
 {
     private readonly long start = TimeProvider.System.GetTimestamp();
@@ -15,7 +16,8 @@ internal sealed class FastClock(double speed) : TimeProvider
     public override ITimer CreateTimer(TimerCallback callback, object? state, TimeSpan dueTime, TimeSpan period) =>
         new Scaled(TimeProvider.System.CreateTimer(callback, state, Real(dueTime), Real(period)), Real);
 
-    private TimeSpan Real(TimeSpan time) => time < TimeSpan.Zero || time == Timeout.InfiniteTimeSpan ? time : time / speed;
+    private TimeSpan Real(TimeSpan time) =>
+        time < TimeSpan.Zero || time == Timeout.InfiniteTimeSpan ? time : time / speed;
 
     private sealed class Scaled(ITimer timer, Func<TimeSpan, TimeSpan> real) : ITimer
     {

@@ -13,7 +13,10 @@ public sealed class FaultTests
     private static Func<HubRequest, Fault?> First(int count, Func<HubRequest, Fault> fault)
     {
         var left = count;
-        return request => request.Path.StartsWith("/blob/", StringComparison.Ordinal) && Interlocked.Decrement(ref left) >= 0 ? fault(request) : null;
+        return request =>
+            request.Path.StartsWith("/blob/", StringComparison.Ordinal) && Interlocked.Decrement(ref left) >= 0
+                ? fault(request)
+                : null;
     }
 
     [Theory]
@@ -31,7 +34,8 @@ public sealed class FaultTests
     {
         using var bench = new Workbench();
         var kind = Enum.Parse<FaultKind>(name);
-        var limit = TimeSpan.FromSeconds(150);                                 // of the fast clock: three seconds, and one that passes by chance costs a part
+        // of the fast clock: three seconds, and one that passes by chance costs a part
+        var limit = TimeSpan.FromSeconds(150);
         bench.Settings = kind switch
         {
             FaultKind.Stall => bench.Settings with { StallTimeout = limit },
@@ -43,7 +47,10 @@ public sealed class FaultTests
         bench.Server.Spoil = request =>
         {
             // The first answers are good, so that there is an ETag and an address in storage to compare with.
-            if (!request.Path.StartsWith("/blob/", StringComparison.Ordinal) || Interlocked.Increment(ref seen) is var n && (n <= 2 || n > 2 + count))
+            if (
+                !request.Path.StartsWith("/blob/", StringComparison.Ordinal)
+                || Interlocked.Increment(ref seen) is var n && (n <= 2 || n > 2 + count)
+            )
                 return null;
             lock (random)
                 return new(kind, Cut: random.Next(60_000));
@@ -76,7 +83,10 @@ public sealed class FaultTests
         var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
         Assert.Contains("arrives damaged", fault.Message);
         Assert.Empty(Directory.EnumerateFiles(bench.Root, "*.safetensors", SearchOption.AllDirectories));
-        Assert.DoesNotContain(Directory.EnumerateFiles(bench.Root, "*", SearchOption.AllDirectories), file => new FileInfo(file).Length > 200_000);
+        Assert.DoesNotContain(
+            Directory.EnumerateFiles(bench.Root, "*", SearchOption.AllDirectories),
+            file => new FileInfo(file).Length > 200_000
+        );
     }
 
     [Fact]
@@ -93,9 +103,12 @@ public sealed class FaultTests
     public async Task A_server_that_is_down_is_given_up_and_what_came_is_kept()
     {
         using var bench = new Workbench(shards: 1);
-        bench.Settings = bench.Settings with { Connections = 1 };             // or the good ones may be given up with the others
+        bench.Settings = bench.Settings with { Connections = 1 }; // or the good ones may be given up with the others
         var good = 2;
-        bench.Server.Spoil = request => request.Path.StartsWith("/blob/", StringComparison.Ordinal) && Interlocked.Decrement(ref good) < 0 ? new(FaultKind.Reset) : null;
+        bench.Server.Spoil = request =>
+            request.Path.StartsWith("/blob/", StringComparison.Ordinal) && Interlocked.Decrement(ref good) < 0
+                ? new(FaultKind.Reset)
+                : null;
         var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync(speed: 400));
         Assert.Contains("does not deliver", fault.Message);
         Assert.Contains("run the same command again", fault.Next);
@@ -119,7 +132,10 @@ public sealed class FaultTests
             return new(FaultKind.Status503, RetryAfter: 0);
         };
         using var http = new HubHttp(bench.Settings, clock, () => 0.5) { Retrying = bench.Note };
-        var asked = Enumerable.Range(0, 8).Select(_ => http.DocumentAsync(new(bench.Server.Url, "files/config.json"), null, default)).ToList();
+        var asked = Enumerable
+            .Range(0, 8)
+            .Select(_ => http.DocumentAsync(new(bench.Server.Url, "files/config.json"), null, default))
+            .ToList();
         await clock.RunAsync(asked);
         foreach (var one in asked)
             await Assert.ThrowsAsync<UserFault>(() => one);
@@ -146,7 +162,7 @@ public sealed class FaultTests
         await bench.PullAsync();
         Assert.Equal(2, times.Count);
         Assert.InRange((times.Last() - times.First()).TotalSeconds, 19.9, double.MaxValue);
-        Assert.EndsWith("; again in 20.5 s", Assert.Single(bench.Notes));       // half a second of jitter
+        Assert.EndsWith("; again in 20.5 s", Assert.Single(bench.Notes)); // half a second of jitter
 
         using var other = new Workbench(shards: 1);
         other.Server.Spoil = _ => new(FaultKind.Status503, RetryAfter: 3600);
@@ -170,7 +186,10 @@ public sealed class FaultTests
         // The file is another one when the download goes on.
         bench.Server.WithModel(1, 300_000, seed: 2);
         var second = await bench.PullAsync(source);
-        Assert.Equal(bench.Server.Files["model.safetensors"].Bytes, File.ReadAllBytes(Path.Combine(second.Folder, "model.safetensors")));
+        Assert.Equal(
+            bench.Server.Files["model.safetensors"].Bytes,
+            File.ReadAllBytes(Path.Combine(second.Folder, "model.safetensors"))
+        );
         Assert.Equal(0, second.ResumedBytes);
 
         // And when it changes within one download, that one is refused and the next takes the new content.
@@ -195,9 +214,22 @@ public sealed class FaultTests
         using var bench = new Workbench(shards: 1);
         bench.Server.ETags = false;
         var left = 2;
-        bench.Server.Spoil = request => request.Path.EndsWith("model.safetensors", StringComparison.Ordinal) && request.Header("range") is null && Interlocked.Decrement(ref left) >= 0 ? new(FaultKind.Reset, Cut: 150_000) : null;
+        bench.Server.Spoil = request =>
+            request.Path.EndsWith("model.safetensors", StringComparison.Ordinal)
+            && request.Header("range") is null
+            && Interlocked.Decrement(ref left) >= 0
+                ? new(FaultKind.Reset, Cut: 150_000)
+                : null;
         var model = await bench.PullAsync($"{bench.Server.Url}files");
-        Assert.Equal(bench.Server.Files["model.safetensors"].Bytes, File.ReadAllBytes(Path.Combine(model.Folder, "model.safetensors")));
-        Assert.DoesNotContain(bench.Server.HubRequests, request => request.Path.EndsWith("model.safetensors", StringComparison.Ordinal) && request.Header("range") is not (null or "bytes=0-0"));
+        Assert.Equal(
+            bench.Server.Files["model.safetensors"].Bytes,
+            File.ReadAllBytes(Path.Combine(model.Folder, "model.safetensors"))
+        );
+        Assert.DoesNotContain(
+            bench.Server.HubRequests,
+            request =>
+                request.Path.EndsWith("model.safetensors", StringComparison.Ordinal)
+                && request.Header("range") is not (null or "bytes=0-0")
+        );
     }
 }

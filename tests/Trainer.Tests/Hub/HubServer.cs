@@ -9,7 +9,13 @@ using System.Text.Json;
 namespace Memopt.Trainer.Tests.Hub;
 
 /// <summary>A request as it came over the socket.</summary>
-internal sealed record HubRequest(string Method, string Path, string Query, IReadOnlyDictionary<string, string> Headers, string Body)
+internal sealed record HubRequest(
+    string Method,
+    string Path,
+    string Query,
+    IReadOnlyDictionary<string, string> Headers,
+    string Body
+)
 {
     public string? Header(string name) => Headers.GetValueOrDefault(name.ToLowerInvariant());
 
@@ -19,7 +25,10 @@ internal sealed record HubRequest(string Method, string Path, string Query, IRea
         if (Header("range") is not { } range)
             return (0, size - 1);
         var ends = range["bytes=".Length..].Split('-');
-        return (long.Parse(ends[0], CultureInfo.InvariantCulture), ends[1] is "" ? size - 1 : Math.Min(size - 1, long.Parse(ends[1], CultureInfo.InvariantCulture)));
+        return (
+            long.Parse(ends[0], CultureInfo.InvariantCulture),
+            ends[1] is "" ? size - 1 : Math.Min(size - 1, long.Parse(ends[1], CultureInfo.InvariantCulture))
+        );
     }
 }
 
@@ -27,28 +36,44 @@ internal sealed record HubRequest(string Method, string Path, string Query, IRea
 /// <param name="Cut">Bytes of the body after which the fault strikes.</param>
 internal sealed record Fault(FaultKind Kind, long Cut = 0, int RetryAfter = 1);
 
-internal enum FaultKind { Reset, Stall, Close, Status429, Status503, WrongETag, Whole, Shorten, Corrupt, Forbidden, Silent }
+internal enum FaultKind
+{
+    Reset,
+    Stall,
+    Close,
+    Status429,
+    Status503,
+    WrongETag,
+    Whole,
+    Shorten,
+    Corrupt,
+    Forbidden,
+    Silent,
+}
 
-/// <summary>A file that the server has. Large ones are like LFS files: known by sha256, and given by storage on another host.</summary>
+/// <summary>A file that the server has. Large ones are like LFS files: known by sha256, and given by storage on another
+/// host.</summary>
 internal sealed record Served(byte[] Bytes, bool Large)
 {
     public string Sha256 { get; } = Convert.ToHexStringLower(SHA256.HashData(Bytes));
 
-    public string GitSha1 { get; } = Convert.ToHexStringLower(SHA1.HashData([.. Encoding.ASCII.GetBytes($"blob {Bytes.Length}\0"), .. Bytes]));
+    public string GitSha1 { get; } =
+        Convert.ToHexStringLower(SHA1.HashData([.. Encoding.ASCII.GetBytes($"blob {Bytes.Length}\0"), .. Bytes]));
 
     public string ETag => Large ? Sha256 : GitSha1;
 }
 
-/// <summary>
-/// A model hub on raw sockets, and storage on another port that it redirects to. Every answer can be spoilt at an exact byte.
-/// It speaks Hugging Face's protocol, ModelScope's, and serves plain folders under /files/.
+/// <summary>A model hub on raw sockets, and storage on another port that it redirects to. Every answer can be spoilt
+/// at an exact byte. It speaks Hugging Face's protocol, ModelScope's, and serves plain folders under /files/.
 /// </summary>
 internal sealed class HubServer : IDisposable
 {
     public const string Commit = "0123456789abcdef0123456789abcdef01234567";
-    private readonly TcpListener hub = new(IPAddress.Loopback, 0), storage = new(IPAddress.Loopback, 0);
+    private readonly TcpListener hub = new(IPAddress.Loopback, 0),
+        storage = new(IPAddress.Loopback, 0);
     private readonly CancellationTokenSource stop = new();
-    private long sent, faults;
+    private long sent,
+        faults;
 
     public HubServer(string model = "org/model")
     {
@@ -108,7 +133,8 @@ internal sealed class HubServer : IDisposable
 
     public long Faults => Interlocked.Read(ref faults);
 
-    /// <summary>A small model: config, tokenizer, weights of a size in so many shards, and things that must not be fetched.</summary>
+    /// <summary>A small model: config, tokenizer, weights of a size in so many shards, and things that must not be
+    /// fetched.</summary>
     public HubServer WithModel(int shards, int bytes, int seed = 1)
     {
         var random = new Random(seed);
@@ -135,7 +161,16 @@ internal sealed class HubServer : IDisposable
     }
 
     /// <summary>Names that a pull has to bring.</summary>
-    public IEnumerable<string> Needed => Files.Keys.Where(name => !name.Contains('/') && (name.EndsWith(".json", StringComparison.Ordinal) || name.EndsWith(".safetensors", StringComparison.Ordinal))).Order(StringComparer.Ordinal);
+    public IEnumerable<string> Needed =>
+        Files
+            .Keys.Where(name =>
+                !name.Contains('/')
+                && (
+                    name.EndsWith(".json", StringComparison.Ordinal)
+                    || name.EndsWith(".safetensors", StringComparison.Ordinal)
+                )
+            )
+            .Order(StringComparer.Ordinal);
 
     /// <summary>All files as the hub lists them.</summary>
     public byte[] Listing() => JsonSerializer.SerializeToUtf8Bytes(Files.Keys.Select(Entry));
@@ -162,7 +197,8 @@ internal sealed class HubServer : IDisposable
                     while (await connection.ReadAsync(stop.Token) is { } request)
                         await answer(request, connection);
                 }
-                catch (Exception e) when (e is SocketException or IOException or OperationCanceledException or ObjectDisposedException)
+                catch (Exception e)
+                    when (e is SocketException or IOException or OperationCanceledException or ObjectDisposedException)
                 {
                     // The client went, or the fault was to leave it.
                 }
@@ -175,7 +211,12 @@ internal sealed class HubServer : IDisposable
         HubRequests.Enqueue(request);
         if (Instead(request) is var (body, header))
         {
-            await to.SendAsync(new([.. Encoding.ASCII.GetBytes($"HTTP/1.1 200 OK\r\nContent-Length: {body.Length}\r\n{header}\r\n"), .. body]));
+            await to.SendAsync(
+                new([
+                    .. Encoding.ASCII.GetBytes($"HTTP/1.1 200 OK\r\nContent-Length: {body.Length}\r\n{header}\r\n"),
+                    .. body,
+                ])
+            );
             return;
         }
         if (Redirect is not null)
@@ -186,10 +227,15 @@ internal sealed class HubServer : IDisposable
         if (Endless(request))
         {
             await to.SendAsync("HTTP/1.1 200 OK\r\n\r\n"u8.ToArray());
-            for (var spaces = Enumerable.Repeat((byte)' ', 1 << 20).ToArray(); !stop.IsCancellationRequested;)
-                await to.SendAsync(spaces);                                    // until who asked has gone
+            var spaces = Enumerable.Repeat((byte)' ', 1 << 20).ToArray();
+            while (!stop.IsCancellationRequested)
+                await to.SendAsync(spaces); // until who asked has gone
         }
-        if (Token is not null && request.Header("authorization") != $"Bearer {Token}" && request.Header("cookie") != $"m_session_id={Token}")
+        if (
+            Token is not null
+            && request.Header("authorization") != $"Bearer {Token}"
+            && request.Header("cookie") != $"m_session_id={Token}"
+        )
         {
             await to.TextAsync("401 Unauthorized", "no", "X-Error-Message: who are you");
             return;
@@ -202,7 +248,22 @@ internal sealed class HubServer : IDisposable
             if (revision is not ("main" or "refs/pr/1") && revision != Head)
                 await to.TextAsync("404 Not Found", "{}", "X-Error-Code: RevisionNotFound");
             else
-                await to.TextAsync("200 OK", JsonSerializer.Serialize(new { _id = "1", id = Model, sha = Head, lastModified = "2026-01-01T00:00:00.000Z", @private = false, gated = false, downloads = 0, likes = 0 }));
+                await to.TextAsync(
+                    "200 OK",
+                    JsonSerializer.Serialize(
+                        new
+                        {
+                            _id = "1",
+                            id = Model,
+                            sha = Head,
+                            lastModified = "2026-01-01T00:00:00.000Z",
+                            @private = false,
+                            gated = false,
+                            downloads = 0,
+                            likes = 0,
+                        }
+                    )
+                );
         }
         else if (request.Path.StartsWith($"{api}tree/{Head}", StringComparison.Ordinal))
         {
@@ -215,26 +276,64 @@ internal sealed class HubServer : IDisposable
         }
         else if (request.Path == $"{api}paths-info/{Head}")
         {
-            var asked = JsonDocument.Parse(request.Body).RootElement.GetProperty("paths").EnumerateArray().Select(path => path.GetString()!);
+            var asked = JsonDocument
+                .Parse(request.Body)
+                .RootElement.GetProperty("paths")
+                .EnumerateArray()
+                .Select(path => path.GetString()!);
             await to.TextAsync("200 OK", JsonSerializer.Serialize(asked.Where(Files.ContainsKey).Select(Entry)));
         }
-        else if (request.Path.StartsWith(resolve, StringComparison.Ordinal) && Files.TryGetValue(Uri.UnescapeDataString(request.Path[resolve.Length..]), out var file))
+        else if (
+            request.Path.StartsWith(resolve, StringComparison.Ordinal)
+            && Files.TryGetValue(Uri.UnescapeDataString(request.Path[resolve.Length..]), out var file)
+        )
         {
             if (!file.Large)
                 await FileAsync(request, file, file.ETag, to);
             else
-                await to.TextAsync("302 Found", "", $"Location: {Storage}blob/{file.Sha256}?signature=x", $"X-Linked-ETag: \"{file.ETag}\"", $"X-Linked-Size: {file.Bytes.Length}", $"X-Repo-Commit: {Head}");
+                await to.TextAsync(
+                    "302 Found",
+                    "",
+                    $"Location: {Storage}blob/{file.Sha256}?signature=x",
+                    $"X-Linked-ETag: \"{file.ETag}\"",
+                    $"X-Linked-Size: {file.Bytes.Length}",
+                    $"X-Repo-Commit: {Head}"
+                );
         }
         else if (request.Path == $"/api/v1/models/{Model}/repo/files")
         {
-            var files = Files.Select(entry => new { Type = "blob", Path = entry.Key, Name = Path.GetFileName(entry.Key), Size = entry.Value.Bytes.Length, entry.Value.Sha256, Revision = Head });
-            await to.TextAsync("200 OK", JsonSerializer.Serialize(new { Code = 200, Success = true, Data = new { Files = files } }));
+            var files = Files.Select(entry => new
+            {
+                Type = "blob",
+                Path = entry.Key,
+                Name = Path.GetFileName(entry.Key),
+                Size = entry.Value.Bytes.Length,
+                entry.Value.Sha256,
+                Revision = Head,
+            });
+            await to.TextAsync(
+                "200 OK",
+                JsonSerializer.Serialize(
+                    new
+                    {
+                        Code = 200,
+                        Success = true,
+                        Data = new { Files = files },
+                    }
+                )
+            );
         }
-        else if (request.Path == $"/api/v1/models/{Model}/repo" && Files.TryGetValue(Uri.UnescapeDataString(request.Query.Split("FilePath=")[1]), out var asked))
+        else if (
+            request.Path == $"/api/v1/models/{Model}/repo"
+            && Files.TryGetValue(Uri.UnescapeDataString(request.Query.Split("FilePath=")[1]), out var asked)
+        )
         {
             await FileAsync(request, asked, null, to);
         }
-        else if (request.Path.StartsWith("/files/", StringComparison.Ordinal) && Files.TryGetValue(Uri.UnescapeDataString(request.Path["/files/".Length..]), out var plain))
+        else if (
+            request.Path.StartsWith("/files/", StringComparison.Ordinal)
+            && Files.TryGetValue(Uri.UnescapeDataString(request.Path["/files/".Length..]), out var plain)
+        )
         {
             await FileAsync(request, plain, ETags ? plain.Sha256[..16] : null, to);
         }
@@ -263,7 +362,11 @@ internal sealed class HubServer : IDisposable
             Interlocked.Increment(ref faults);
         if (fault?.Kind is FaultKind.Status429 or FaultKind.Status503)
         {
-            await to.TextAsync(fault.Kind == FaultKind.Status429 ? "429 Too Many Requests" : "503 Service Unavailable", "", $"Retry-After: {fault.RetryAfter}");
+            await to.TextAsync(
+                fault.Kind == FaultKind.Status429 ? "429 Too Many Requests" : "503 Service Unavailable",
+                "",
+                $"Retry-After: {fault.RetryAfter}"
+            );
             return;
         }
         if (fault?.Kind == FaultKind.Silent)
@@ -278,7 +381,11 @@ internal sealed class HubServer : IDisposable
         var (from, end) = ranged ? request.Range(size) : (0, size - 1);
         if (fault?.Kind == FaultKind.Shorten)
             end--;
-        var head = new StringBuilder(ranged ? $"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{end}/{size}\r\n" : "HTTP/1.1 200 OK\r\n");
+        var head = new StringBuilder(
+            ranged
+                ? $"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {from}-{end}/{size}\r\n"
+                : "HTTP/1.1 200 OK\r\n"
+        );
         head.Append($"Content-Length: {end - from + 1}\r\nAccept-Ranges: bytes\r\n");
         if (etag is not null)
             head.Append($"ETag: \"{(fault?.Kind == FaultKind.WrongETag ? "other" : etag)}\"\r\n");
@@ -286,10 +393,11 @@ internal sealed class HubServer : IDisposable
         var cut = fault?.Kind switch
         {
             FaultKind.Reset or FaultKind.Stall => Math.Min(end + 1, from + fault.Cut),
-            FaultKind.Close => end,                                            // all but the last byte
+            FaultKind.Close => end, // all but the last byte
             _ => end + 1,
         };
-        for (var at = from; at < cut;)
+        var at = from;
+        while (at < cut)
         {
             var count = (int)Math.Min(Rate is null ? 256 << 10 : 32 << 10, cut - at);
             ReadOnlyMemory<byte> piece = file.Bytes.AsMemory((int)at, count);
@@ -301,7 +409,7 @@ internal sealed class HubServer : IDisposable
             }
             while (Sent >= Most)
                 await Task.Delay(5, stop.Token);
-            Interlocked.Add(ref sent, count);                                  // before: who has the last byte may look at once
+            Interlocked.Add(ref sent, count); // before: who has the last byte may look at once
             await to.SendAsync(piece);
             at += count;
             if (Rate is { } rate)
@@ -324,10 +432,35 @@ internal sealed class HubServer : IDisposable
     private object Entry(string path)
     {
         var file = Files[path];
-        var last = new { id = Head, title = "a commit", date = "2026-01-01T00:00:00.000Z" };
+        var last = new
+        {
+            id = Head,
+            title = "a commit",
+            date = "2026-01-01T00:00:00.000Z",
+        };
         return file.Large
-            ? new { type = "file", path, size = file.Bytes.Length, oid = file.GitSha1, lfs = new { oid = file.Sha256, size = file.Bytes.Length, pointerSize = 134 }, lastCommit = last }
-            : new { type = "file", path, size = file.Bytes.Length, oid = file.GitSha1, lastCommit = last };
+            ? new
+            {
+                type = "file",
+                path,
+                size = file.Bytes.Length,
+                oid = file.GitSha1,
+                lfs = new
+                {
+                    oid = file.Sha256,
+                    size = file.Bytes.Length,
+                    pointerSize = 134,
+                },
+                lastCommit = last,
+            }
+            : new
+            {
+                type = "file",
+                path,
+                size = file.Bytes.Length,
+                oid = file.GitSha1,
+                lastCommit = last,
+            };
     }
 
     private sealed class Connection(Socket socket) : IDisposable
@@ -341,7 +474,10 @@ internal sealed class HubServer : IDisposable
                 return null;
             var lines = Encoding.ASCII.GetString([.. pending.Take(end)]).Split("\r\n");
             pending.RemoveRange(0, end + 4);
-            var headers = lines.Skip(1).Select(line => line.Split(':', 2)).ToDictionary(pair => pair[0].ToLowerInvariant(), pair => pair[1].Trim());
+            var headers = lines
+                .Skip(1)
+                .Select(line => line.Split(':', 2))
+                .ToDictionary(pair => pair[0].ToLowerInvariant(), pair => pair[1].Trim());
             var length = int.Parse(headers.GetValueOrDefault("content-length", "0"), CultureInfo.InvariantCulture);
             await UntilAsync(() => pending.Count >= length ? 0 : -1, stop);
             var body = Encoding.UTF8.GetString([.. pending.Take(length)]);
@@ -353,7 +489,9 @@ internal sealed class HubServer : IDisposable
         public Task TextAsync(string status, string body, params string?[] headers)
         {
             var bytes = Encoding.UTF8.GetBytes(body);
-            var head = $"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {bytes.Length}\r\n{string.Concat(headers.OfType<string>().Select(header => header + "\r\n"))}\r\n";
+            var head =
+                $"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {bytes.Length}\r\n"
+                + $"{string.Concat(headers.OfType<string>().Select(header => header + "\r\n"))}\r\n";
             return SendAsync(new([.. Encoding.ASCII.GetBytes(head), .. bytes]));
         }
 

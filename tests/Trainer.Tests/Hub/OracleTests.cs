@@ -9,13 +9,20 @@ namespace Memopt.Trainer.Tests.Hub;
 [Collection(Network.Name)]
 public sealed class OracleTests
 {
-    private static JsonNode Ask(Workbench bench, string what) => Oracle.Ask("hub.mjs", JsonSerializer.Serialize(new
-    {
-        hubUrl = bench.Server.Url.ToString().TrimEnd('/'),
-        repo = "org/model",
-        cacheDir = bench.Settings.HubCache,
-        accessToken = bench.Server.Token,
-    }), what);
+    private static JsonNode Ask(Workbench bench, string what) =>
+        Oracle.Ask(
+            "hub.mjs",
+            JsonSerializer.Serialize(
+                new
+                {
+                    hubUrl = bench.Server.Url.ToString().TrimEnd('/'),
+                    repo = "org/model",
+                    cacheDir = bench.Settings.HubCache,
+                    accessToken = bench.Server.Token,
+                }
+            ),
+            what
+        );
 
     private static Workbench Bench()
     {
@@ -33,16 +40,26 @@ public sealed class OracleTests
         using var http = new HubHttp(bench.Settings, TimeProvider.System, () => 0.5);
         var ours = await new HuggingFace("org/model", bench.Settings, http).ListAsync("main", default);
         Assert.Equal((string?)theirs["sha"], ours.Commit);
-        var seen = theirs["files"]!.AsArray().Select(file => ((string)file!["path"]!, (long)file["size"]!, (string)file["blob"]!)).Order().ToList();
+        var seen = theirs["files"]!
+            .AsArray()
+            .Select(file => ((string)file!["path"]!, (long)file["size"]!, (string)file["blob"]!))
+            .Order()
+            .ToList();
         Assert.Equal(bench.Server.Files.Count, seen.Count);
         Assert.Equal(seen, ours.Files.Values.Select(file => (file.Path, file.Size, file.Blob)).Order());
-        Assert.All(theirs["files"]!.AsArray(), file =>
-        {
-            // Their fetch follows the redirect of a large file and shows the storage's own ETag, not the hub's.
-            var (listed, large) = (ours.Files[(string)file!["path"]!], bench.Server.Files[(string)file["path"]!].Large);
-            Assert.Equal(listed.Size, (long)file["downloadSize"]!);
-            Assert.Equal(large ? $"storage-{listed.Blob[..8]}" : listed.Validator, (string?)file["etag"]);
-        });
+        Assert.All(
+            theirs["files"]!.AsArray(),
+            file =>
+            {
+                // Their fetch follows the redirect of a large file and shows the storage's own ETag, not the hub's.
+                var (listed, large) = (
+                    ours.Files[(string)file!["path"]!],
+                    bench.Server.Files[(string)file["path"]!].Large
+                );
+                Assert.Equal(listed.Size, (long)file["downloadSize"]!);
+                Assert.Equal(large ? $"storage-{listed.Blob[..8]}" : listed.Validator, (string?)file["etag"]);
+            }
+        );
     }
 
     [Fact]
@@ -76,9 +93,18 @@ public sealed class OracleTests
         Assert.NotEmpty(bench.Server.StorageRequests);
         foreach (var name in bench.Server.Needed)
         {
-            Assert.DoesNotContain(bench.Server.HubRequests, request => request.Path.EndsWith($"/resolve/{HubServer.Commit}/{name}", StringComparison.Ordinal));
-            Assert.DoesNotContain(bench.Server.StorageRequests, request => request.Path.EndsWith(bench.Server.Files[name].Sha256, StringComparison.Ordinal));
+            Assert.DoesNotContain(
+                bench.Server.HubRequests,
+                request => request.Path.EndsWith($"/resolve/{HubServer.Commit}/{name}", StringComparison.Ordinal)
+            );
+            Assert.DoesNotContain(
+                bench.Server.StorageRequests,
+                request => request.Path.EndsWith(bench.Server.Files[name].Sha256, StringComparison.Ordinal)
+            );
         }
-        Assert.Contains(bench.Server.HubRequests, request => request.Path.EndsWith("/README.md", StringComparison.Ordinal));
+        Assert.Contains(
+            bench.Server.HubRequests,
+            request => request.Path.EndsWith("/README.md", StringComparison.Ordinal)
+        );
     }
 }

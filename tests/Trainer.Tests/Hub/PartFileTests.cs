@@ -17,8 +17,8 @@ public sealed class PartFileTests : IDisposable
         {
             Assert.Equal(3, part.Parts);
             part.Write(1, 0, new byte[10]);
-            part.Write(1, 20, new byte[10]);                                   // behind a gap: stored, not counted
-            part.Write(1, 5, new byte[15]);                                    // over the end: counted to its own end
+            part.Write(1, 20, new byte[10]); // behind a gap: stored, not counted
+            part.Write(1, 5, new byte[15]); // over the end: counted to its own end
             part.Write(2, 0, new byte[20]);
         }
         using var next = PartFile.Open(path, "etag", 100, 64);

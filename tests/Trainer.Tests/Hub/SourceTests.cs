@@ -54,7 +54,10 @@ public sealed class SourceTests
         bench.Settings = bench.Settings with { Token = "hf_secret" };
         bench.Same(await bench.PullAsync());
         Assert.NotEmpty(bench.Server.StorageRequests);
-        Assert.All(bench.Server.StorageRequests, request => Assert.DoesNotContain("secret", string.Join('\n', request.Headers.Values) + request.Query));
+        Assert.All(
+            bench.Server.StorageRequests,
+            request => Assert.DoesNotContain("secret", string.Join('\n', request.Headers.Values) + request.Query)
+        );
         Assert.Contains(bench.Server.HubRequests, request => request.Header("authorization") == "Bearer hf_secret");
         // Nor to an address that a user names, even when the hub's token is set.
         bench.Server.Token = null;
@@ -69,9 +72,15 @@ public sealed class SourceTests
     {
         using var bench = new Workbench();
         bench.Same(await bench.PullAsync());
-        Assert.DoesNotContain(bench.Server.HubRequests.Concat(bench.Server.StorageRequests), request =>
-            request.Path.EndsWith(".bin", StringComparison.Ordinal) || request.Path.EndsWith(".py", StringComparison.Ordinal) || request.Path.EndsWith(".onnx", StringComparison.Ordinal) || request.Path.EndsWith(".md", StringComparison.Ordinal)
-            || request.Path.EndsWith(bench.Server.Files["pytorch_model.bin"].Sha256, StringComparison.Ordinal));
+        Assert.DoesNotContain(
+            bench.Server.HubRequests.Concat(bench.Server.StorageRequests),
+            request =>
+                request.Path.EndsWith(".bin", StringComparison.Ordinal)
+                || request.Path.EndsWith(".py", StringComparison.Ordinal)
+                || request.Path.EndsWith(".onnx", StringComparison.Ordinal)
+                || request.Path.EndsWith(".md", StringComparison.Ordinal)
+                || request.Path.EndsWith(bench.Server.Files["pytorch_model.bin"].Sha256, StringComparison.Ordinal)
+        );
     }
 
     /// <summary>Whatever a reader opens comes from each kind of source as it lies in a folder.</summary>
@@ -83,7 +92,10 @@ public sealed class SourceTests
         foreach (var name in ModelLayout.Small)
             bench.Server.Files[name] = new(Encoding.UTF8.GetBytes($"{{ \"{name}\": 1 }}"), Large: false);
         // A shard and an index that are left over beside the whole file are not read, and so do not come.
-        bench.Server.Files[ModelLayout.Index] = new("{ \"weight_map\": { \"w\": \"model-00001-of-00001.safetensors\" } }"u8.ToArray(), Large: false);
+        bench.Server.Files[ModelLayout.Index] = new(
+            "{ \"weight_map\": { \"w\": \"model-00001-of-00001.safetensors\" } }"u8.ToArray(),
+            Large: false
+        );
         bench.Server.Files["model-00001-of-00001.safetensors"] = new([1, 2, 3], Large: true);
         foreach (var name in ModelLayout.Small)
         {
@@ -94,10 +106,21 @@ public sealed class SourceTests
             bench.Server.Files[$"container/model/{name}"] = file;
         bench.Settings = bench.Settings with { Azure = $"{bench.Server.Url}files", AzureSas = "?sig=abc" };
         var expected = new ChatEncoder(folder, new HashSet<int>()).Hash;
-        foreach (var source in new[] { "org/model", "modelscope:org/model", $"{bench.Server.Url}files", "az://account/container/model" })
+        foreach (
+            var source in new[]
+            {
+                "org/model",
+                "modelscope:org/model",
+                $"{bench.Server.Url}files",
+                "az://account/container/model",
+            }
+        )
         {
             var model = await bench.PullAsync(source);
-            Assert.Equal(ModelLayout.Small.Append("model.safetensors").Order(StringComparer.Ordinal), model.Files.Select(file => file.Path));
+            Assert.Equal(
+                ModelLayout.Small.Append("model.safetensors").Order(StringComparer.Ordinal),
+                model.Files.Select(file => file.Path)
+            );
             Assert.Equal(expected, new ChatEncoder(model.Folder, new HashSet<int>()).Hash);
         }
     }
@@ -109,11 +132,18 @@ public sealed class SourceTests
         bench.Server.Files[ModelLayout.ToolTemplate] = new("tools"u8.ToArray(), Large: false);
         bench.Server.Files["additional_chat_templates/rag.jinja"] = new("rag"u8.ToArray(), Large: false);
         var model = await bench.PullAsync();
-        // As one that knew of no named templates left it: the commit, without the mark that a pull of this version has brought all of it.
+        // As one that knew of no named templates left it: the commit, without the mark that a pull of this version has
+        // brought all of it.
         Directory.Delete(Path.Combine(model.Folder, "additional_chat_templates"), recursive: true);
         Directory.Delete(Path.Combine(bench.Root, "hub", "models--org--model", ".memopt"), recursive: true);
         var again = await bench.PullAsync(revision: HubServer.Commit);
-        Assert.Equal(("tools", "rag"), (File.ReadAllText(Path.Combine(again.Folder, ModelLayout.ToolTemplate)), File.ReadAllText(Path.Combine(again.Folder, "additional_chat_templates/rag.jinja"))));
+        Assert.Equal(
+            ("tools", "rag"),
+            (
+                File.ReadAllText(Path.Combine(again.Folder, ModelLayout.ToolTemplate)),
+                File.ReadAllText(Path.Combine(again.Folder, "additional_chat_templates/rag.jinja"))
+            )
+        );
         bench.Server.HubRequests.Clear();
         await bench.PullAsync(revision: HubServer.Commit);
         Assert.Empty(bench.Server.HubRequests);
@@ -147,7 +177,12 @@ public sealed class SourceTests
     public async Task A_name_that_leads_outside_is_refused(string name)
     {
         using var bench = new Workbench();
-        bench.Server.Files["model.safetensors.index.json"] = new(Encoding.UTF8.GetBytes($$"""{ "weight_map": { "w": {{System.Text.Json.JsonSerializer.Serialize(name)}} } }"""), Large: false);
+        bench.Server.Files["model.safetensors.index.json"] = new(
+            Encoding.UTF8.GetBytes(
+                $$"""{ "weight_map": { "w": {{System.Text.Json.JsonSerializer.Serialize(name)}} } }"""
+            ),
+            Large: false
+        );
         bench.Server.Files[name] = new([1, 2, 3], Large: true);
         var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
         Assert.Contains("must not be written", fault.Message);
@@ -161,7 +196,10 @@ public sealed class SourceTests
         using var bench = new Workbench(shards: 1);
         bench.Server.Files.TryRemove("model.safetensors", out var weights);
         bench.Server.Files[name] = weights!;
-        bench.Server.Files["model.safetensors.index.json"] = new(Encoding.UTF8.GetBytes($$"""{ "weight_map": { "w": "{{name}}" } }"""), Large: false);
+        bench.Server.Files["model.safetensors.index.json"] = new(
+            Encoding.UTF8.GetBytes($$"""{ "weight_map": { "w": "{{name}}" } }"""),
+            Large: false
+        );
         foreach (var source in (string[])["org/model", $"{bench.Server.Url}files"])
             Assert.Equal(weights!.Bytes, File.ReadAllBytes(Path.Combine((await bench.PullAsync(source)).Folder, name)));
     }
@@ -178,7 +216,10 @@ public sealed class SourceTests
     public async Task An_answer_that_is_no_hubs_is_told(string asked, string answer)
     {
         using var bench = new Workbench();
-        bench.Server.Instead = request => request.Path.Contains($"/{asked}/", StringComparison.Ordinal) ? (Encoding.UTF8.GetBytes(answer), null) : null;
+        bench.Server.Instead = request =>
+            request.Path.Contains($"/{asked}/", StringComparison.Ordinal)
+                ? (Encoding.UTF8.GetBytes(answer), null)
+                : null;
         var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
         Assert.Contains("does not answer as a model hub", fault.Message);
         Assert.Contains("HF_ENDPOINT", fault.Next);
@@ -189,15 +230,24 @@ public sealed class SourceTests
     public async Task Answers_that_are_compressed_unasked_are_read(string source)
     {
         using var bench = new Workbench(shards: 1);
-        bench.Server.Instead = request => request.Path.Contains("/tree/", StringComparison.Ordinal) || request.Path.EndsWith("/config.json", StringComparison.Ordinal) && request.Header("range") is null
-            ? (Packed(request), "Content-Encoding: gzip\r\n") : null;
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+            || request.Path.EndsWith("/config.json", StringComparison.Ordinal) && request.Header("range") is null
+                ? (Packed(request), "Content-Encoding: gzip\r\n")
+                : null;
         bench.Same(await bench.PullAsync(source == "files" ? $"{bench.Server.Url}files" : source));
 
         byte[] Packed(HubRequest request)
         {
             using var packed = new MemoryStream();
-            using (var gzip = new System.IO.Compression.GZipStream(packed, System.IO.Compression.CompressionLevel.Fastest))
-                gzip.Write(request.Path.Contains("/tree/", StringComparison.Ordinal) ? bench.Server.Listing() : bench.Server.Files["config.json"].Bytes);
+            using (
+                var gzip = new System.IO.Compression.GZipStream(packed, System.IO.Compression.CompressionLevel.Fastest)
+            )
+                gzip.Write(
+                    request.Path.Contains("/tree/", StringComparison.Ordinal)
+                        ? bench.Server.Listing()
+                        : bench.Server.Files["config.json"].Bytes
+                );
             return packed.ToArray();
         }
     }
@@ -220,7 +270,10 @@ public sealed class SourceTests
         bench.Server.Token = "ms-secret";
         bench.Settings = bench.Settings with { ModelScopeToken = "ms-secret", Token = "hf_other" };
         var left = 8;
-        bench.Server.Spoil = request => request.Query.Contains(".safetensors") && Interlocked.Decrement(ref left) is >= 0 and < 6 and var n ? new(FaultKind.Reset, Cut: 1000 * n) : null;
+        bench.Server.Spoil = request =>
+            request.Query.Contains(".safetensors") && Interlocked.Decrement(ref left) is >= 0 and < 6 and var n
+                ? new(FaultKind.Reset, Cut: 1000 * n)
+                : null;
         var model = await bench.PullAsync("modelscope:org/model");
         bench.Same(model);
         Assert.Equal(6, bench.Server.Faults);
@@ -244,9 +297,11 @@ public sealed class SourceTests
         Assert.All(model.Files, file => Assert.Equal("sha256:" + bench.Server.Files[file.Path].Sha256, file.Hash));
         var sent = bench.Server.Sent;
         Assert.Equal(0, (await bench.PullAsync(source)).FetchedBytes);
-        Assert.InRange(bench.Server.Sent, sent, sent + 2000);                  // the first bytes and the index
+        Assert.InRange(bench.Server.Sent, sent, sent + 2000); // the first bytes and the index
         bench.Server.WithModel(2, 300_000, seed: 9);
-        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync(source, "0123456789012345678901234567890123456789"));
+        var fault = await Assert.ThrowsAsync<UserFault>(() =>
+            bench.PullAsync(source, "0123456789012345678901234567890123456789")
+        );
         Assert.Contains("no longer at revision", fault.Message);
         Assert.NotEqual(model.Commit, (await bench.PullAsync(source)).Commit);
     }
@@ -261,11 +316,17 @@ public sealed class SourceTests
             bench.Server.Files[$"container/my llm/{name}"] = file;
         bench.Settings = bench.Settings with { Azure = $"{bench.Server.Url}files" };
         var model = await bench.PullAsync("az://account/container/my llm");
-        Assert.Equal(bench.Server.Files["model-00001-of-00002.safetensors"].Bytes, File.ReadAllBytes(Path.Combine(model.Folder, "model-00001-of-00002.safetensors")));
+        Assert.Equal(
+            bench.Server.Files["model-00001-of-00002.safetensors"].Bytes,
+            File.ReadAllBytes(Path.Combine(model.Folder, "model-00001-of-00002.safetensors"))
+        );
         bench.Server.Token = null;
         bench.Server.HubRequests.Clear();
         bench.Settings = bench.Settings with { AzureSas = "?sv=1&sig=abc%2F", OwnCache = bench.Root + "/second" };
         await bench.PullAsync("az://account/container/my llm");
-        Assert.All(bench.Server.HubRequests, request => Assert.Equal(("?sv=1&sig=abc%2F", null), (request.Query, request.Header("authorization"))));
+        Assert.All(
+            bench.Server.HubRequests,
+            request => Assert.Equal(("?sv=1&sig=abc%2F", null), (request.Query, request.Header("authorization")))
+        );
     }
 }

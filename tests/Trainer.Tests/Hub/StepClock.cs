@@ -1,6 +1,7 @@
 namespace Memopt.Trainer.Tests.Hub;
 
-/// <summary>Time that stands still while anything is done, and goes to the next alarm when all that is left to do is to wait.</summary>
+/// <summary>Time that stands still while anything is done, and goes to the next alarm when all that is left to do is to
+/// wait.</summary>
 internal sealed class StepClock : TimeProvider
 {
     private readonly Lock changing = new();
@@ -24,7 +25,8 @@ internal sealed class StepClock : TimeProvider
         return alarm;
     }
 
-    /// <summary>Runs until all are done, each of which waits for one alarm at a time. Alarms of a day are limits, which nothing reaches.</summary>
+    /// <summary>Runs until all are done, each of which waits for one alarm at a time. Alarms of a day are limits, which
+    /// nothing reaches.</summary>
     public async Task RunAsync(IReadOnlyCollection<Task> tasks)
     {
         while (tasks.Count(task => !task.IsCompleted) is > 0 and var left)

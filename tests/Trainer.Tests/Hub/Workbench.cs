@@ -43,9 +43,17 @@ internal sealed class Workbench : IPullWatcher, IDisposable
     public Func<string, long>? FreeBytes { get; set; }
 
     /// <summary>One pull in what could be a process of its own.</summary>
-    public async Task<Snapshot> PullAsync(string source = "org/model", string? revision = null, double speed = 50, CancellationToken stop = default)
+    public async Task<Snapshot> PullAsync(
+        string source = "org/model",
+        string? revision = null,
+        double speed = 50,
+        CancellationToken stop = default
+    )
     {
-        using var hub = new ModelHub(Settings, new FastClock(speed), () => 0.5) { FreeBytes = FreeBytes ?? (_ => long.MaxValue) };
+        using var hub = new ModelHub(Settings, new FastClock(speed), () => 0.5)
+        {
+            FreeBytes = FreeBytes ?? (_ => long.MaxValue),
+        };
         return await hub.PullAsync(ModelSource.Parse(source, Root), revision, this, stop);
     }
 
@@ -54,7 +62,10 @@ internal sealed class Workbench : IPullWatcher, IDisposable
     {
         Assert.Equal(Server.Needed, model.Files.Select(file => file.Path));
         foreach (var name in Server.Needed)
-            Assert.True(Server.Files[name].Bytes.AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(model.Folder, name))), $"{name} differs");
+            Assert.True(
+                Server.Files[name].Bytes.AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(model.Folder, name))),
+                $"{name} differs"
+            );
         Assert.Empty(Directory.EnumerateFiles(Root, "*.part", SearchOption.AllDirectories));
     }
 

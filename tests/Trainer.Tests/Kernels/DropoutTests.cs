@@ -6,7 +6,8 @@ namespace Memopt.Trainer.Tests.Kernels;
 [Collection(Alone.Name)]
 public sealed class DropoutTests
 {
-    /// <summary>The first outputs of SplitMix64 from seed 0 are published (e.g. by xoshiro's authors); the mask follows from their upper halves.</summary>
+    /// <summary>The first outputs of SplitMix64 from seed 0 are published (e.g. by xoshiro's authors); the mask follows
+    /// from their upper halves.</summary>
     [Fact]
     public void Draws_what_split_mix_draws()
     {
@@ -14,7 +15,10 @@ public sealed class DropoutTests
         foreach (var p in new[] { 0.02, 0.03, 0.4, 0.5, 0.9 })
         {
             using var mask = Dropout.Mask([4], float32, CPU, p, 0);
-            Assert.Equal(published.Select(bits => bits / Math.Pow(2, 64) < p ? 0 : (float)(1 / (1 - p))), mask.data<float>().ToArray());
+            Assert.Equal(
+                published.Select(bits => bits / Math.Pow(2, 64) < p ? 0 : (float)(1 / (1 - p))),
+                mask.data<float>().ToArray()
+            );
         }
     }
 
@@ -22,7 +26,10 @@ public sealed class DropoutTests
     public void Keeps_its_share_and_differs_by_seed()
     {
         using var scope = NewDisposeScope();
-        var (one, other) = (Dropout.Mask([300, 1000], float32, CPU, 0.25, 7), Dropout.Mask([300, 1000], float32, CPU, 0.25, 8));
+        var (one, other) = (
+            Dropout.Mask([300, 1000], float32, CPU, 0.25, 7),
+            Dropout.Mask([300, 1000], float32, CPU, 0.25, 8)
+        );
         Assert.Equal(1, one.mean().item<float>(), 2);
         Assert.Equal(0.75 * 0.75, one.gt(0).logical_and(other.gt(0)).to(float32).mean().item<float>(), 2);
     }

@@ -8,11 +8,17 @@ namespace Memopt.Trainer.Tests.Kernels;
 [Collection(Alone.Name)]
 public sealed class Nf4Tests
 {
-    public static TheoryData<QuantType, bool, int[], int> Cases => new()
-    {
-        { QuantType.Nf4, true, [256, 768], 1 }, { QuantType.Nf4, false, [256, 768], 2 }, { QuantType.Fp4, true, [256, 96], 3 }, { QuantType.Fp4, false, [64, 96], 4 },
-        { QuantType.Nf4, true, [7, 13], 5 }, { QuantType.Nf4, false, [3, 5], 6 }, { QuantType.Nf4, true, [129, 257], 7 },
-    };
+    public static TheoryData<QuantType, bool, int[], int> Cases =>
+        new()
+        {
+            { QuantType.Nf4, true, [256, 768], 1 },
+            { QuantType.Nf4, false, [256, 768], 2 },
+            { QuantType.Fp4, true, [256, 96], 3 },
+            { QuantType.Fp4, false, [64, 96], 4 },
+            { QuantType.Nf4, true, [7, 13], 5 },
+            { QuantType.Nf4, false, [3, 5], 6 },
+            { QuantType.Nf4, true, [129, 257], 7 },
+        };
 
     [Theory, MemberData(nameof(Cases))]
     public void Dequantized_agrees_to_the_bit_with_the_layout(QuantType type, bool doubleQuant, int[] shape, int seed)
@@ -50,13 +56,31 @@ public sealed class Nf4Tests
         Assert.Equal(256, map.Length);
         Assert.Equal(1f, map[^1]);
         Assert.Contains(0f, map);
-        Assert.Equal(-0.9929688f, map[0], 6);                                 // mean of the last two of linspace(0.1, 1, 65), negated
+        Assert.Equal(-0.9929688f, map[0], 6); // mean of the last two of linspace(0.1, 1, 65), negated
         Assert.Equal(map.Order(), map);
         Assert.Equal(256, map.Distinct().Count());
     }
 
     // FP4 by nibble: sign bit, then the magnitudes of formats in bitsandbytes' table over 12.
-    private static readonly float[] Fp4 = [0, 0.0625f / 12, 8f / 12, 1, 4f / 12, 6f / 12, 2f / 12, 3f / 12, -0f, -0.0625f / 12, -8f / 12, -1, -4f / 12, -6f / 12, -2f / 12, -3f / 12];
+    private static readonly float[] Fp4 =
+    [
+        0,
+        0.0625f / 12,
+        8f / 12,
+        1,
+        4f / 12,
+        6f / 12,
+        2f / 12,
+        3f / 12,
+        -0f,
+        -0.0625f / 12,
+        -8f / 12,
+        -1,
+        -4f / 12,
+        -6f / 12,
+        -2f / 12,
+        -3f / 12,
+    ];
 
     private static float AbsMax(float[] values, int block)
     {
@@ -72,9 +96,21 @@ public sealed class Nf4Tests
         {
             float[] thresholds =
             [
-                -0.8480964004993439f, -0.6106329262256622f, -0.4599952697753906f, -0.33967943489551544f, -0.23460740596055984f,
-                -0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f, 0.1202552504837513f, 0.2035212516784668f,
-                0.2920137718319893f, 0.3893125355243683f, 0.5016634166240692f, 0.6427869200706482f, 0.8614784181118011f,
+                -0.8480964004993439f,
+                -0.6106329262256622f,
+                -0.4599952697753906f,
+                -0.33967943489551544f,
+                -0.23460740596055984f,
+                -0.13791173323988914f,
+                -0.045525018125772476f,
+                0.03979014977812767f,
+                0.1202552504837513f,
+                0.2035212516784668f,
+                0.2920137718319893f,
+                0.3893125355243683f,
+                0.5016634166240692f,
+                0.6427869200706482f,
+                0.8614784181118011f,
             ];
             return thresholds.Count(threshold => x > threshold);
         }

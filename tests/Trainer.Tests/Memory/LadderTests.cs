@@ -6,13 +6,16 @@ using Memopt.Trainer.Recipes;
 
 namespace Memopt.Trainer.Tests.Memory;
 
-/// <summary>Memory that runs out in the middle of a run: an allocator's refusals, injected where the run reads its meter.</summary>
+/// <summary>Memory that runs out in the middle of a run: an allocator's refusals, injected where the run reads its
+/// meter.</summary>
 [Collection(Alone.Name)]
 public sealed class LadderTests
 {
-    private const string Micro = "\"microBatch\": 2", Settled = ", \"streamLayers\": 0, \"recompute\": true";
+    private const string Micro = "\"microBatch\": 2",
+        Settled = ", \"streamLayers\": 0, \"recompute\": true";
 
-    // What each rung gives up changes no bit in fp32 as long as the micro-batch stays: so the losses are the same numbers, and the adapter the same bytes.
+    // What each rung gives up changes no bit in fp32 as long as the micro-batch stays: so the losses are the same
+    // numbers, and the adapter the same bytes.
     [Theory, InlineData(AdapterKind.Lora), InlineData(AdapterKind.Qlora)]
     public void Three_times_out_of_memory_and_the_losses_are_those_of_an_undisturbed_run(AdapterKind kind)
     {
@@ -31,9 +34,15 @@ public sealed class LadderTests
     public void A_smaller_micro_batch_is_the_run_that_began_with_it_and_a_rehearsal_leaves_no_trace(bool rehearse)
     {
         var small = new Training(AdapterKind.Lora, "\"microBatch\": 1", Settled).Run();
-        var refused = new Training(AdapterKind.Lora, "", Settled + (rehearse ? ", \"rehearse\": true" : "")) { RefuseIn = [1, 1] }.Run();
+        var refused = new Training(AdapterKind.Lora, "", Settled + (rehearse ? ", \"rehearse\": true" : ""))
+        {
+            RefuseIn = [1, 1],
+        }.Run();
         Assert.Contains("→ micro-batch 1,", refused.Events[^1].Text);
-        Assert.All(refused.Events, e => Assert.Equal((0, rehearse), (e.Step, e.Text.Contains("rehearsal", StringComparison.Ordinal))));
+        Assert.All(
+            refused.Events,
+            e => Assert.Equal((0, rehearse), (e.Step, e.Text.Contains("rehearsal", StringComparison.Ordinal)))
+        );
         Assert.Equal(small.Losses, refused.Losses);
         Assert.Equal(small.Adapter, refused.Adapter);
     }
@@ -41,7 +50,10 @@ public sealed class LadderTests
     [Fact]
     public void In_the_middle_a_smaller_micro_batch_changes_the_rounding_alone()
     {
-        var (whole, refused) = (new Training(AdapterKind.Lora, "", Settled).Run(), new Training(AdapterKind.Lora, "", Settled) { RefuseIn = [3, 4] }.Run());
+        var (whole, refused) = (
+            new Training(AdapterKind.Lora, "", Settled).Run(),
+            new Training(AdapterKind.Lora, "", Settled) { RefuseIn = [3, 4] }.Run()
+        );
         Assert.Equal(2, refused.Events.Count);
         Assert.All(whole.Losses.Zip(refused.Losses), pair => Assert.Equal(pair.First, pair.Second, pair.First * 1e-5));
     }
@@ -49,7 +61,10 @@ public sealed class LadderTests
     [Fact]
     public void A_model_that_does_not_load_is_loaded_with_less_of_it_at_rest()
     {
-        var (undisturbed, refused) = (new Training(AdapterKind.Lora, Micro).Run(), new Training(AdapterKind.Lora, Micro) { RefuseLoading = true }.Run());
+        var (undisturbed, refused) = (
+            new Training(AdapterKind.Lora, Micro).Run(),
+            new Training(AdapterKind.Lora, Micro) { RefuseLoading = true }.Run()
+        );
         Assert.Contains("made ready", Assert.Single(refused.Events).Text);
         Assert.Contains("streamed", refused.Events[0].Text);
         Assert.Equal(undisturbed.Losses, refused.Losses);
@@ -84,12 +99,17 @@ public sealed class LadderTests
     {
         private readonly string folder = Directory.CreateTempSubdirectory("memopt ladder").FullName;
         private readonly List<double> losses = [];
-        private long seen, peak, last, start;
+        private long seen,
+            peak,
+            last,
+            start;
         private int step = 1;
-        private bool refused, ready;
+        private bool refused,
+            ready;
         private Queue<int> refusals = [];
 
-        /// <summary>Steps, from 1, in which memory is refused; a step that comes twice is refused again when it is made again.</summary>
+        /// <summary>Steps, from 1, in which memory is refused; a step that comes twice is refused again when it is made
+        /// again.</summary>
         public IReadOnlyList<int> RefuseIn { get; init; } = [];
 
         /// <summary>Whether memory is refused once, before the first step's turn has come.</summary>
@@ -101,12 +121,30 @@ public sealed class LadderTests
         public (List<double> Losses, IReadOnlyList<RunEvent> Events, byte[] Adapter, long Peak, long LastPeak) Run()
         {
             refusals = new(RefuseIn);
-            File.WriteAllLines(Path.Combine(folder, "train.jsonl"), Enumerable.Range(0, 16).Select(n => JsonSerializer.Serialize(new { input_ids = Enumerable.Range(0, 64).Select(i => (i * 37 + n * 101) % 4000) })));
+            File.WriteAllLines(
+                Path.Combine(folder, "train.jsonl"),
+                Enumerable
+                    .Range(0, 16)
+                    .Select(n =>
+                        JsonSerializer.Serialize(
+                            new { input_ids = Enumerable.Range(0, 64).Select(i => (i * 37 + n * 101) % 4000) }
+                        )
+                    )
+            );
             var rehearse = memory.Contains("rehearse", StringComparison.Ordinal) ? "" : ", \"rehearse\": false";
-            File.WriteAllText(Path.Combine(folder, "memopt.json"), $$"""
-                { "model": { "source": {{JsonSerializer.Serialize(TestBackend.Nano)}} }, "data": { "train": "train.jsonl" }, "adapter": { "kind": "{{(kind == AdapterKind.Qlora ? "qlora" : "lora")}}", "rank": 4 },
-                  "checkpoint": { "every": 2 }, "train": { "batchSize": 4, "steps": 6, "learningRate": 1e-3{{(train.Length > 0 ? ", " + train : "")}} }, "memory": { "strategy": "auto"{{memory}}{{rehearse}} } }
-                """);
+            File.WriteAllText(
+                Path.Combine(folder, "memopt.json"),
+                $$"""
+                { "model": { "source": {{JsonSerializer.Serialize(
+                    TestBackend.Nano
+                )}} }, "data": { "train": "train.jsonl" }, "adapter": { "kind": "{{(
+                    kind == AdapterKind.Qlora ? "qlora" : "lora"
+                )}}", "rank": 4 },
+                  "checkpoint": { "every": 2 }, "train": { "batchSize": 4, "steps": 6, "learningRate": 1e-3{{(
+                    train.Length > 0 ? ", " + train : ""
+                )}} }, "memory": { "strategy": "auto"{{memory}}{{rehearse}} } }
+                """
+            );
             return Again();
         }
 
@@ -118,31 +156,38 @@ public sealed class LadderTests
         {
             using var store = new LiteRunStore(Path.Combine(folder, "store"));
             start = new Meter().Now();
-            var result = Recipes.FineTuneRecipe.Run(new FineTuneJob
-            {
-                Config = RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []),
-                Model = TestBackend.Nano,
-                Output = Path.Combine(folder, "out"),
-                Backend = Backend.Load(null, TestBackend.Environment) is { Kind: "cpu" } cpu ? cpu : Backend.Load("cpu", TestBackend.Environment),
-                Store = store,
-                Artifacts = new LocalArtifacts(Path.Combine(folder, "artifacts")),
-                Observer = this,
-                RunId = "a",
-                MemoryLimit = Allowed,
-            }, CancellationToken.None);
+            var result = Recipes.FineTuneRecipe.Run(
+                new FineTuneJob
+                {
+                    Config = RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []),
+                    Model = TestBackend.Nano,
+                    Output = Path.Combine(folder, "out"),
+                    Backend = Backend.Load(null, TestBackend.Environment) is { Kind: "cpu" } cpu
+                        ? cpu
+                        : Backend.Load("cpu", TestBackend.Environment),
+                    Store = store,
+                    Artifacts = new LocalArtifacts(Path.Combine(folder, "artifacts")),
+                    Observer = this,
+                    RunId = "a",
+                    MemoryLimit = Allowed,
+                },
+                CancellationToken.None
+            );
             Assert.Equal(RunStatus.Finished, result.Status);
-            return (losses, store.Events("a"), File.ReadAllBytes(Path.Combine(result.Adapter!, "adapter_model.safetensors")), peak - start, last - start);
+            return (
+                losses,
+                store.Events("a"),
+                File.ReadAllBytes(Path.Combine(result.Adapter!, "adapter_model.safetensors")),
+                peak - start,
+                last - start
+            );
         }
 
         public void Stage(string name, string text) => ready |= name == "training";
 
-        public void Progress(string name, long done, long total)
-        {
-        }
+        public void Progress(string name, long done, long total) { }
 
-        public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured)
-        {
-        }
+        public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured) { }
 
         public void Step(StepRow row, int total)
         {
@@ -152,7 +197,8 @@ public sealed class LadderTests
                 refusals.Dequeue();
         }
 
-        /// <summary>Asked at every reading of the meter, and once after each refusal: how much room there is now.</summary>
+        /// <summary>Asked at every reading of the meter, and once after each refusal: how much room there is
+        /// now.</summary>
         private long? Allowed()
         {
             seen = Math.Max(seen, new Meter().Now());

@@ -30,14 +30,17 @@ public sealed class RecomputeTests
                 return result;
             };
             Learn(model, 4, 64);
-            // The least of several: .NET's compiler takes megabytes of the same heap for a while, tensors are there every time.
-            return Enumerable.Range(0, 8).Min(_ =>
-            {
-                meter.Reset();
-                var before = meter.Now();
-                Learn(model, 4, 64);
-                return meter.Peak - before;
-            });
+            // The least of several: .NET's compiler takes megabytes of the same heap for a while, tensors are there
+            // every time.
+            return Enumerable
+                .Range(0, 8)
+                .Min(_ =>
+                {
+                    meter.Reset();
+                    var before = meter.Now();
+                    Learn(model, 4, 64);
+                    return meter.Peak - before;
+                });
         }
 
         var (kept, recomputed) = (Peak(false), Peak(true));
@@ -48,11 +51,15 @@ public sealed class RecomputeTests
     public void Steps_leave_nothing(bool recompute)
     {
         using var model = Nano();
-        using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
+        using var optimizer = new Optimizer(
+            AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None),
+            new TrainConfig(),
+            model.Device
+        );
         if (recompute)
             Recompute.Attach(model, SavedForBackward.Both);
-        // What a step keeps shows in every twenty. .NET's compiler takes and gives back megabytes of the same heap, at first in most of them:
-        // looks go on until some were still.
+        // What a step keeps shows in every twenty. .NET's compiler takes and gives back megabytes of the same heap, at
+        // first in most of them: looks go on until some were still.
         var grown = new List<long>();
         var (tensors, bytes) = (0L, 0L);
         for (var step = 1; step <= 1000 && grown.Count(Still) < 4; step++)
@@ -64,7 +71,8 @@ public sealed class RecomputeTests
             }
             if (step % 20 != 0)
                 continue;
-            // Numbers handed to libtorch are not in scopes: the collector frees them, in a training between steps (Native/Calm).
+            // Numbers handed to libtorch are not in scopes: the collector frees them, in a training between steps
+            // (Native/Calm).
             GC.Collect();
             GC.WaitForPendingFinalizers();
             var now = (Tensors: DisposeScopeManager.Statistics.ThreadTotalLiveCount, Bytes: new Meter().Now());
@@ -96,7 +104,14 @@ public sealed class RecomputeTests
         var ids = arange(count * length, int64).remainder(4000).reshape(count, length);
         var (hidden, backward) = model.Forward(ids, context);
         var rows = arange(0, count * length - 1, int64);
-        var (sum, _, lossBack) = ChunkedCrossEntropy.Loss(model.lm_head, hidden, rows, ids.reshape(-1).narrow(0, 1, count * length - 1), 1e-3, context);
+        var (sum, _, lossBack) = ChunkedCrossEntropy.Loss(
+            model.lm_head,
+            hidden,
+            rows,
+            ids.reshape(-1).narrow(0, 1, count * length - 1),
+            1e-3,
+            context
+        );
         backward!(lossBack!(sum));
     }
 }

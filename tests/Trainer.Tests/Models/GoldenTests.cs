@@ -9,7 +9,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Models;
 
-/// <summary>Every family against transformers and PEFT: the numbers in Golden/ were made by make_golden.py with the versions beside it.</summary>
+/// <summary>Every family against transformers and PEFT: the numbers in Golden/ were made by make_golden.py with the
+/// versions beside it.</summary>
 [Collection(Alone.Name)]
 public sealed class GoldenTests
 {
@@ -18,7 +19,8 @@ public sealed class GoldenTests
     [Theory, MemberData(nameof(Families))]
     public void Logits_loss_and_gradients(string family) => Logits_loss_and_gradients_on(CPU, family);
 
-    /// <summary>What full fine-tuning trained is what its folder holds: written, read again, it answers the same, and not as before.</summary>
+    /// <summary>What full fine-tuning trained is what its folder holds: written, read again, it answers the same, and
+    /// not as before.</summary>
     [Theory, MemberData(nameof(Families))]
     public void Every_trained_weight_is_written(string family)
     {
@@ -101,11 +103,27 @@ public sealed class GoldenTests
         var ids = golden.Read("input_ids").to(device);
         Close(golden.Read("lora_logits"), model.Logits(ids), 1e-4, rows: 18);
 
-        var train = new TrainConfig { LearningRate = 1e-2, WeightDecay = 0.01, Steps = 10 };
-        using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), train, model.Device);
+        var train = new TrainConfig
+        {
+            LearningRate = 1e-2,
+            WeightDecay = 0.01,
+            Steps = 10,
+        };
+        using var optimizer = new Optimizer(
+            AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None),
+            train,
+            model.Device
+        );
         var schedule = new Schedule(train, 10);
-        (Tensor, Tensor)[] batch = [(ids, golden.Read("labels").to(device)), (golden.Read("input_ids2").to(device), golden.Read("labels2").to(device))];
-        var (losses, norms) = (golden.Read("traj_loss").data<double>().ToArray(), golden.Read("traj_gradnorm").data<double>().ToArray());
+        (Tensor, Tensor)[] batch =
+        [
+            (ids, golden.Read("labels").to(device)),
+            (golden.Read("input_ids2").to(device), golden.Read("labels2").to(device)),
+        ];
+        var (losses, norms) = (
+            golden.Read("traj_loss").data<double>().ToArray(),
+            golden.Read("traj_gradnorm").data<double>().ToArray()
+        );
         for (var step = 0; step < 10; step++)
         {
             Within(losses[step], Learn(model, batch).cpu().item<double>(), 1e-3);
@@ -135,19 +153,36 @@ public sealed class GoldenTests
         using var scope = NewDisposeScope();
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
         (Tensor, Tensor)[] batch = [(golden.Read("input_ids").to(device), golden.Read("labels").to(device))];
-        var runs = new[] { false, true }.Select(recompute =>
-        {
-            var model = Load(family, device);
-            AdapterPass.Attach(model, new AdapterConfig { Dropout = 0.25 }, 7);
-            using var optimizer = new Optimizer(AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None), new TrainConfig(), model.Device);
-            if (recompute)
-                Recompute.Attach(model, SavedForBackward.Both);
-            var loss = Learn(model, batch, seed: 11).cpu().item<double>();
-            return (loss, model.Linears().Select(slot => slot.Linear).OfType<LoraLinear>().Select(lora => lora.lora_B.Grad!.clone()).ToList());
-        }).ToList();
+        var runs = new[] { false, true }
+            .Select(recompute =>
+            {
+                var model = Load(family, device);
+                AdapterPass.Attach(model, new AdapterConfig { Dropout = 0.25 }, 7);
+                using var optimizer = new Optimizer(
+                    AdapterPass.Trained(model, AdapterKind.Lora, BiasMode.None),
+                    new TrainConfig(),
+                    model.Device
+                );
+                if (recompute)
+                    Recompute.Attach(model, SavedForBackward.Both);
+                var loss = Learn(model, batch, seed: 11).cpu().item<double>();
+                return (
+                    loss,
+                    model
+                        .Linears()
+                        .Select(slot => slot.Linear)
+                        .OfType<LoraLinear>()
+                        .Select(lora => lora.lora_B.Grad!.clone())
+                        .ToList()
+                );
+            })
+            .ToList();
         Assert.Equal(runs[0].loss, runs[1].loss);
         Assert.NotEmpty(runs[0].Item2);
-        Assert.All(runs[0].Item2.Zip(runs[1].Item2), pair => Assert.True(pair.First.Equals(pair.Second) && pair.First.abs().max().cpu().item<float>() > 0));
+        Assert.All(
+            runs[0].Item2.Zip(runs[1].Item2),
+            pair => Assert.True(pair.First.Equals(pair.Second) && pair.First.abs().max().cpu().item<float>() > 0)
+        );
     }
 
     /// <summary>As eval and infer use an adapter: in 16 bits, with no optimizer that would keep copies.</summary>
@@ -160,7 +195,12 @@ public sealed class GoldenTests
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
         using var model = Load(family, device, bfloat16);
         AdapterFiles.Load(Path.Combine(TestBackend.Golden(family), "adapter-start"), model);
-        Close(golden.Read("lora_logits"), model.Logits(golden.Read("input_ids").to(device)).to(float32), 3e-2, rows: 18);
+        Close(
+            golden.Read("lora_logits"),
+            model.Logits(golden.Read("input_ids").to(device)).to(float32),
+            3e-2,
+            rows: 18
+        );
         // A fresh adapter of the rank that the fused kernels serve changes nothing, since its B is zero.
         using var plain = Load(family, device, bfloat16);
         var before = plain.Logits(golden.Read("input_ids").to(device)).to(float32);
@@ -190,7 +230,14 @@ public sealed class GoldenTests
             var (hidden, backward) = model.Forward(part.Ids, context);
             var flat = cat([labels, full([labels.shape[0], 1], -100, int64, labels.device)], 1).reshape(-1);
             var rows = flat.ne(-100).nonzero().squeeze(1);
-            var (sum, _, lossBack) = ChunkedCrossEntropy.Loss(model.lm_head, hidden, rows, flat.index_select(0, rows), 1.0 / count, context);
+            var (sum, _, lossBack) = ChunkedCrossEntropy.Loss(
+                model.lm_head,
+                hidden,
+                rows,
+                flat.index_select(0, rows),
+                1.0 / count,
+                context
+            );
             backward!(lossBack!(sum));
             total.add_(sum / count);
         }
@@ -203,7 +250,10 @@ public sealed class GoldenTests
         using var off = no_grad();
         var (e, a) = (expected.cpu().to(float64), actual.detach().cpu().to(float64).reshape(expected.shape));
         if (rows is { } r)
-            (e, a) = (cat([e.select(0, 0), e.select(0, 1).narrow(0, 0, r)]), cat([a.select(0, 0), a.select(0, 1).narrow(0, 0, r)]));
+            (e, a) = (
+                cat([e.select(0, 0), e.select(0, 1).narrow(0, 0, r)]),
+                cat([a.select(0, 0), a.select(0, 1).narrow(0, 0, r)])
+            );
         var error = ((e - a).norm() / e.norm().clamp_min(1e-30)).item<double>();
         Assert.True(error <= relative, $"{what} relative error {error:E2} > {relative:E0}");
     }

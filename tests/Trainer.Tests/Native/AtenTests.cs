@@ -43,7 +43,11 @@ public sealed class AtenTests
     {
         using var scope = NewDisposeScope();
         random.manual_seed(3);
-        var (q, k, v) = (randn(2, 4, 5, 8).requires_grad_(true), randn(2, 2, 5, 8).requires_grad_(true), randn(2, 2, 5, 8).requires_grad_(true));
+        var (q, k, v) = (
+            randn(2, 4, 5, 8).requires_grad_(true),
+            randn(2, 2, 5, 8).requires_grad_(true),
+            randn(2, 2, 5, 8).requires_grad_(true)
+        );
         var weight = randn(2, 4, 5, 8);
 
         var ours = Aten.ScaledDotProductAttention(q, k, v, isCausal: isCausal, scale: scale, enableGqa: true);
@@ -87,10 +91,32 @@ public sealed class AtenTests
         using var scope = NewDisposeScope();
         Tensor[] weights = [tensor(new float[] { 1, -2 }), tensor(new float[] { 3 })];
         Tensor[] gradients = [tensor(new float[] { 0.5f, -0.25f }), tensor(new float[] { 2 })];
-        Tensor[] first = [zeros(2), zeros(1)], second = [zeros(2), zeros(1)], steps = [tensor(1f), tensor(1f)];
+        Tensor[] first = [zeros(2), zeros(1)],
+            second = [zeros(2), zeros(1)],
+            steps = [tensor(1f), tensor(1f)];
 
-        Aten.Call("aten::_fused_adamw_", "", [AtenArg.List(weights), AtenArg.List(gradients), AtenArg.List(first), AtenArg.List(second), AtenArg.List([]), AtenArg.List(steps),
-            0.1, 0.9, 0.999, 0.01, 1e-8, false, false, AtenArg.None, AtenArg.None], 0);
+        Aten.Call(
+            "aten::_fused_adamw_",
+            "",
+            [
+                AtenArg.List(weights),
+                AtenArg.List(gradients),
+                AtenArg.List(first),
+                AtenArg.List(second),
+                AtenArg.List([]),
+                AtenArg.List(steps),
+                0.1,
+                0.9,
+                0.999,
+                0.01,
+                1e-8,
+                false,
+                false,
+                AtenArg.None,
+                AtenArg.None,
+            ],
+            0
+        );
 
         // At step 1 the corrected moments are g and g², so the step is lr · sign(g), after a decay of 1 − lr · 0.01.
         Assert.Equal(1 * 0.999 - 0.1, weights[0][0].item<float>(), 5);
@@ -143,7 +169,12 @@ public sealed class AtenTests
             var large = ones(1 << 24);
             Aten.Call("aten::silu_", "", [large], 1);
             Aten.Call("aten::_foreach_mul_", "List", [AtenArg.List([large]), AtenArg.List([ones(1 << 24)])], 0);
-            Aten.ScaledDotProductAttention(large[..64].reshape(1, 1, 8, 8), large[..64].reshape(1, 1, 8, 8), large[..64].reshape(1, 1, 8, 8), mask: ones(1 << 24)[..64].reshape(8, 8));
+            Aten.ScaledDotProductAttention(
+                large[..64].reshape(1, 1, 8, 8),
+                large[..64].reshape(1, 1, 8, 8),
+                large[..64].reshape(1, 1, 8, 8),
+                mask: ones(1 << 24)[..64].reshape(8, 8)
+            );
         }
         Round();
         var before = HostMemory.ResidentBytes();
@@ -153,5 +184,8 @@ public sealed class AtenTests
     }
 
     private static void Close(Tensor expected, Tensor got) =>
-        Assert.True(got.allclose(expected, rtol: 1e-4, atol: 1e-5), $"largest difference {(got - expected).abs().max().item<float>()}");
+        Assert.True(
+            got.allclose(expected, rtol: 1e-4, atol: 1e-5),
+            $"largest difference {(got - expected).abs().max().item<float>()}"
+        );
 }

@@ -3,7 +3,8 @@ using TorchSharp;
 
 namespace Memopt.Trainer.Tests.Native;
 
-// Alone, as a program that is written here is run: a process that another test starts at that moment would hold it open for writing.
+// Alone, as a program that is written here is run: a process that another test starts at that moment would hold it open
+// for writing.
 [Collection(Alone.Name)]
 public sealed class BackendTests : IDisposable
 {
@@ -42,7 +43,10 @@ public sealed class BackendTests : IDisposable
         var cached = Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
         Restore("work/obj", "libtorch-cpu-linux-x64/2.10.1");
         var candidates = Backend.Search(null, Where("work/deep/below", variable));
-        Assert.Equal(["MEMOPT_LIBTORCH", "project's packages", "NuGet's cache"], candidates.Select(candidate => candidate.Source));
+        Assert.Equal(
+            ["MEMOPT_LIBTORCH", "project's packages", "NuGet's cache"],
+            candidates.Select(candidate => candidate.Source)
+        );
         Assert.Equal([variable, project, cached], candidates.Select(candidate => candidate.Folder));
         Assert.All(candidates, candidate => Assert.Equal("usable", candidate.Why));
     }
@@ -50,18 +54,45 @@ public sealed class BackendTests : IDisposable
     [Fact]
     public void A_CUDA_build_of_many_packages_is_put_together()
     {
-        foreach (var (part, library) in new[] { ("part1", "torch_cpu"), ("part2-primary", "torch_cuda"), ("part3", "c10_cuda") })
+        foreach (
+            var (part, library) in new[]
+            {
+                ("part1", "torch_cpu"),
+                ("part2-primary", "torch_cuda"),
+                ("part3", "c10_cuda"),
+            }
+        )
         {
-            var folder = Directory.CreateDirectory(Path.Combine(root, "packages", $"libtorch-cuda-12.8-linux-x64-{part}", "2.10.0", "runtimes", Backend.RuntimeId, "native")).FullName;
+            var folder = Directory
+                .CreateDirectory(
+                    Path.Combine(
+                        root,
+                        "packages",
+                        $"libtorch-cuda-12.8-linux-x64-{part}",
+                        "2.10.0",
+                        "runtimes",
+                        Backend.RuntimeId,
+                        "native"
+                    )
+                )
+                .FullName;
             if (part != "part3")
-                Assert.Null(Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "NuGet's cache").Folder);     // not before both that it needs are there
+                Assert.Null(
+                    Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "NuGet's cache").Folder
+                ); // not before both that it needs are there
             File.WriteAllText(Path.Combine(folder, Backend.Library(library)), library);
         }
         Restore("work/obj", "libtorch-cuda-12.8-linux-x64/2.10.0");
         for (var again = 0; again < 2; again++)
         {
-            var found = Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "project's packages").Folder!;
-            Assert.Equal(["c10_cuda", "torch_cpu", "torch_cuda"], Directory.EnumerateFiles(found).Order().Select(File.ReadAllText));
+            var found = Backend
+                .Search(null, Where("work"))
+                .Single(candidate => candidate.Source == "project's packages")
+                .Folder!;
+            Assert.Equal(
+                ["c10_cuda", "torch_cpu", "torch_cuda"],
+                Directory.EnumerateFiles(found).Order().Select(File.ReadAllText)
+            );
         }
     }
 
@@ -70,7 +101,13 @@ public sealed class BackendTests : IDisposable
     {
         var package = Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
         Restore("work/artifacts/obj/App", "libtorch-cpu-linux-x64/2.10.0");
-        Assert.Equal(package, Backend.Search(null, Where("work/src/App")).Single(candidate => candidate.Source == "project's packages").Folder);
+        Assert.Equal(
+            package,
+            Backend
+                .Search(null, Where("work/src/App"))
+                .Single(candidate => candidate.Source == "project's packages")
+                .Folder
+        );
     }
 
     [Theory]
@@ -83,7 +120,11 @@ public sealed class BackendTests : IDisposable
             Package("work/pk", name, "2.10.0");
         Restore("work/obj", library);
         var file = Path.Combine(root, "work", "obj", "project.assets.json");
-        File.WriteAllText(file, File.ReadAllText(file)[..^2] + $$""", "packageFolders": { "pk": {}, "{{Path.Combine(root, "work", "pk")}}": {} } }""");
+        File.WriteAllText(
+            file,
+            File.ReadAllText(file)[..^2]
+                + $$""", "packageFolders": { "pk": {}, "{{Path.Combine(root, "work", "pk")}}": {} } }"""
+        );
         Assert.All(Backend.Search(null, Where("work")), candidate => Assert.Null(candidate.Folder));
     }
 
@@ -105,9 +146,15 @@ public sealed class BackendTests : IDisposable
     {
         var older = Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
         var newer = Package("packages", "libtorch-cpu-linux-x64", "2.10.1");
-        Assert.Equal(newer, Backend.Search(null, Where("work")).First(candidate => candidate.Folder is not null).Folder);
+        Assert.Equal(
+            newer,
+            Backend.Search(null, Where("work")).First(candidate => candidate.Folder is not null).Folder
+        );
         Restore("work/obj", "libtorch-cpu-linux-x64/2.10.0");
-        Assert.Equal(older, Backend.Search(null, Where("work")).First(candidate => candidate.Folder is not null).Folder);
+        Assert.Equal(
+            older,
+            Backend.Search(null, Where("work")).First(candidate => candidate.Folder is not null).Folder
+        );
     }
 
     [Fact]
@@ -116,25 +163,51 @@ public sealed class BackendTests : IDisposable
         Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
         Restore("obj", "libtorch-cpu-linux-x64/2.10.0");
         Directory.CreateDirectory(Path.Combine(root, "work", ".git"));
-        Assert.Null(Backend.Search(null, Where("work/deep")).Single(candidate => candidate.Source == "project's packages").Folder);
+        Assert.Null(
+            Backend
+                .Search(null, Where("work/deep"))
+                .Single(candidate => candidate.Source == "project's packages")
+                .Folder
+        );
     }
 
     [Fact]
     public void Folders_of_packages_that_are_not_full_paths_are_passed_over() =>
-        Assert.All(Backend.Search(null, Where("work") with { Packages = ["", "packages", Path.Combine(".nuget", "packages")] }), candidate => Assert.Null(candidate.Folder));
+        Assert.All(
+            Backend.Search(
+                null,
+                Where("work") with
+                {
+                    Packages = ["", "packages", Path.Combine(".nuget", "packages")],
+                }
+            ),
+            candidate => Assert.Null(candidate.Folder)
+        );
 
     [Fact]
     public void Linked_libraries_lie_in_a_folder_of_the_user_alone_that_holds_nothing_else()
     {
         if (OperatingSystem.IsWindows())
-            return;                                                           // a folder there has the rights of the profile
+            return; // a folder there has the rights of the profile
         foreach (var (part, library) in new[] { ("part1", "torch_cpu"), ("part2", "torch_cuda") })
-            File.WriteAllText(Path.Combine(Library($"packages/libtorch-cuda-12.8-linux-x64-{part}/2.10.0/runtimes/{Backend.RuntimeId}/native"), Backend.Library(library)), "");
+            File.WriteAllText(
+                Path.Combine(
+                    Library($"packages/libtorch-cuda-12.8-linux-x64-{part}/2.10.0/runtimes/{Backend.RuntimeId}/native"),
+                    Backend.Library(library)
+                ),
+                ""
+            );
         var folder = Directory.CreateDirectory(Path.Combine(root, "cache", "libtorch", "cuda-12.8-2.10.0")).FullName;
         File.SetUnixFileMode(folder, (UnixFileMode)0b111_111_111);
         File.WriteAllText(Path.Combine(folder, "libnvrtc.so"), "planted");
-        Assert.Equal(folder, Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "NuGet's cache").Folder);
-        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute, File.GetUnixFileMode(folder));
+        Assert.Equal(
+            folder,
+            Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "NuGet's cache").Folder
+        );
+        Assert.Equal(
+            UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute,
+            File.GetUnixFileMode(folder)
+        );
         Assert.False(File.Exists(Path.Combine(folder, "libnvrtc.so")));
     }
 
@@ -151,8 +224,14 @@ public sealed class BackendTests : IDisposable
     {
         var folder = Library("set", cuda: true);
         Assert.Equal(gpu ? "cuda" : "cpu", Backend.Search(null, Where("work", folder))[0].Kind);
-        Assert.Equal(("cpu", "usable"), (Backend.Search("cpu", Where("work", folder))[0].Kind, Backend.Search("cpu", Where("work", folder))[0].Why));
-        Assert.Equal(gpu ? "usable" : "built with CUDA, but no CUDA device answered", Backend.Search("cuda", Where("work", folder))[0].Why);
+        Assert.Equal(
+            ("cpu", "usable"),
+            (Backend.Search("cpu", Where("work", folder))[0].Kind, Backend.Search("cpu", Where("work", folder))[0].Why)
+        );
+        Assert.Equal(
+            gpu ? "usable" : "built with CUDA, but no CUDA device answered",
+            Backend.Search("cuda", Where("work", folder))[0].Why
+        );
     }
 
     [Fact]
@@ -163,7 +242,7 @@ public sealed class BackendTests : IDisposable
     public void Python_is_asked_last_and_only_when_nothing_else_serves()
     {
         if (OperatingSystem.IsWindows())
-            return;                                                           // the stand-in below is a shell script
+            return; // the stand-in below is a shell script
         var lib = Library("site/torch/lib");
         var python = Path.Combine(root, "python");
         File.WriteAllText(python, $"#!/bin/sh\necho {lib}\n");
@@ -171,7 +250,10 @@ public sealed class BackendTests : IDisposable
 
         var last = Backend.Search(null, Where("work") with { Python = python })[^1];
         Assert.Equal(("python3", lib, "usable"), (last.Source, last.Folder, last.Why));
-        Assert.DoesNotContain(Backend.Search(null, Where("work", Library("set")) with { Python = python }), candidate => candidate.Source == "python3");
+        Assert.DoesNotContain(
+            Backend.Search(null, Where("work", Library("set")) with { Python = python }),
+            candidate => candidate.Source == "python3"
+        );
     }
 
     [Theory]
@@ -183,7 +265,9 @@ public sealed class BackendTests : IDisposable
     {
         Directory.CreateDirectory(Path.Combine(root, "work", "obj"));
         File.WriteAllText(Path.Combine(root, "work", "obj", "project.assets.json"), content);
-        Assert.Null(Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "project's packages").Folder);
+        Assert.Null(
+            Backend.Search(null, Where("work")).Single(candidate => candidate.Source == "project's packages").Folder
+        );
     }
 
     [Fact]
@@ -211,7 +295,10 @@ public sealed class BackendTests : IDisposable
     {
         var lib = Library("site/torch/lib");
         Assert.Equal("2.11.0", Backend.VersionOf(lib, new(2, 11, 0)));
-        File.WriteAllText(Path.Combine(root, "site", "torch", "version.py"), "from typing import Optional\n__version__ = '2.11.0+cu130'\n");
+        File.WriteAllText(
+            Path.Combine(root, "site", "torch", "version.py"),
+            "from typing import Optional\n__version__ = '2.11.0+cu130'\n"
+        );
         Assert.Equal("2.11.0+cu130", Backend.VersionOf(lib, new(2, 11, 0)));
         Assert.Equal("2.10.0", Backend.VersionOf(lib, new(2, 10, 0)));
     }
@@ -233,11 +320,15 @@ public sealed class BackendTests : IDisposable
         return path;
     }
 
-    private string Package(string packages, string name, string version) => Library(Path.Combine(packages, name, version, "runtimes", Backend.RuntimeId, "native"));
+    private string Package(string packages, string name, string version) =>
+        Library(Path.Combine(packages, name, version, "runtimes", Backend.RuntimeId, "native"));
 
     private void Restore(string obj, string library)
     {
         Directory.CreateDirectory(Path.Combine(root, obj));
-        File.WriteAllText(Path.Combine(root, obj, "project.assets.json"), $$"""{ "libraries": { "Other/1.0.0": {}, "{{library}}": {} } }""");
+        File.WriteAllText(
+            Path.Combine(root, obj, "project.assets.json"),
+            $$"""{ "libraries": { "Other/1.0.0": {}, "{{library}}": {} } }"""
+        );
     }
 }

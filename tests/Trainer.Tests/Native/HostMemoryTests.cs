@@ -25,7 +25,8 @@ public sealed class HostMemoryTests : IDisposable
     }
 
     [Fact]
-    public void Free_memory_is_some_but_less_than_a_pebibyte() => Assert.InRange(HostMemory.FreeBytes(), 1 << 20, 1L << 50);
+    public void Free_memory_is_some_but_less_than_a_pebibyte() =>
+        Assert.InRange(HostMemory.FreeBytes(), 1 << 20, 1L << 50);
 
     [Fact]
     public void A_containers_limit_leaves_what_is_not_in_use_but_for_cached_files()

@@ -8,14 +8,21 @@ public sealed class NvrtcTests : IDisposable
 {
     private readonly string cache = Directory.CreateTempSubdirectory("memopt").FullName;
 
-    /// <summary>A test that needs the kernel compiler, not a GPU: beside a CUDA libtorch, or in the folder that MEMOPT_NVRTC names.</summary>
+    /// <summary>A test that needs the kernel compiler, not a GPU: beside a CUDA libtorch, or in the folder that
+    /// MEMOPT_NVRTC names.</summary>
     private sealed class CompilerTheoryAttribute : TheoryAttribute
     {
-        public CompilerTheoryAttribute() => Skip = Folder is null ? "needs NVRTC: a CUDA libtorch, or its folder in MEMOPT_NVRTC" : null;
+        public CompilerTheoryAttribute() =>
+            Skip = Folder is null ? "needs NVRTC: a CUDA libtorch, or its folder in MEMOPT_NVRTC" : null;
     }
 
-    private static readonly string? Folder = Environment.GetEnvironmentVariable("MEMOPT_NVRTC")
-        ?? (Backend.Load(null, TestBackend.Environment) is { Kind: "cuda" } && Backend.Compiler is { } compiler ? Path.GetDirectoryName(compiler.File) : null);
+    private static readonly string? Folder =
+        Environment.GetEnvironmentVariable("MEMOPT_NVRTC")
+        ?? (
+            Backend.Load(null, TestBackend.Environment) is { Kind: "cuda" } && Backend.Compiler is { } compiler
+                ? Path.GetDirectoryName(compiler.File)
+                : null
+        );
 
     [CompilerTheory, InlineData(75), InlineData(80), InlineData(86), InlineData(89), InlineData(90), InlineData(100)]
     public void Every_kernel_compiles_for_every_card_and_type(int capability)
@@ -42,7 +49,11 @@ public sealed class NvrtcTests : IDisposable
     }
 
     [Fact]
-    public void Kernels_travel_in_the_assembly() => Assert.Equal(["AdamW.cu", "CrossEntropy.cu", "Dropout.cu", "Gated.cu", "Nf4.cu", "RmsNorm.cu", "Rope.cu"], Kernel.Files);
+    public void Kernels_travel_in_the_assembly() =>
+        Assert.Equal(
+            ["AdamW.cu", "CrossEntropy.cu", "Dropout.cu", "Gated.cu", "Nf4.cu", "RmsNorm.cu", "Rope.cu"],
+            Kernel.Files
+        );
 
     [Fact]
     public void A_torn_or_altered_file_in_the_cache_is_as_none()
@@ -68,13 +79,17 @@ public sealed class NvrtcTests : IDisposable
         var file = Path.Combine(cache, "kernels", "y.cubin");
         var images = Enumerable.Range(0, 4).Select(n => Enumerable.Repeat((byte)n, 200_000 + n).ToArray()).ToArray();
         Nvrtc.Write(file, images[0]);
-        Parallel.For(0, 64, i =>
-        {
-            if (i % 2 == 0)
-                Nvrtc.Write(file, images[i % 4]);
-            else if (Nvrtc.Read(file) is var read)
-                Assert.Contains(images, image => read.AsSpan().SequenceEqual(image));
-        });
+        Parallel.For(
+            0,
+            64,
+            i =>
+            {
+                if (i % 2 == 0)
+                    Nvrtc.Write(file, images[i % 4]);
+                else if (Nvrtc.Read(file) is var read)
+                    Assert.Contains(images, image => read.AsSpan().SequenceEqual(image));
+            }
+        );
         Assert.Single(Directory.EnumerateFiles(Path.Combine(cache, "kernels")));
     }
 

@@ -9,24 +9,47 @@ public sealed class MemoryPlanTests
     private static MemoryPlan Plan(RunConfig config, long? free = null) =>
         MemoryPlan.For(config, llama, new PlanDevice("cpu", free, 4), 24);
 
-    // Counted by hand from the shape: hidden 64, 4 heads of 16, 2 key-value heads, MLP 112, 3 layers, vocabulary 160, untied.
+    // Counted by hand from the shape: hidden 64, 4 heads of 16, 2 key-value heads, MLP 112, 3 layers, vocabulary 160,
+    // untied.
     private const long LayerLinears = 64 * 64 + 2 * (64 * 32) + 64 * 64 + 2 * (64 * 112) + 112 * 64;
     private const long Others = 2 * 160 * 64 + 3 * 2 * 64 + 64;
 
     [Fact]
     public void Weights_adapters_gradients_and_optimizer_are_exact()
     {
-        var plan = Plan(new RunConfig { Adapter = new() { Rank = 8 }, Train = new() { BatchSize = 2 } });
+        var plan = Plan(
+            new RunConfig
+            {
+                Adapter = new() { Rank = 8 },
+                Train = new() { BatchSize = 2 },
+            }
+        );
         long adapter = 3 * 8 * (64 + 64 + 2 * (64 + 32) + 64 + 64 + 2 * (64 + 112) + 112 + 64);
         Assert.Equal((Others + 3 * LayerLinears) * 4, Row(plan, MemoryPlan.Weights));
-        Assert.Equal((adapter * 4, adapter * 4, adapter * 8), (Row(plan, MemoryPlan.Adapters), Row(plan, MemoryPlan.Gradients), Row(plan, MemoryPlan.Optimizer)));
+        Assert.Equal(
+            (adapter * 4, adapter * 4, adapter * 8),
+            (Row(plan, MemoryPlan.Adapters), Row(plan, MemoryPlan.Gradients), Row(plan, MemoryPlan.Optimizer))
+        );
     }
 
     [Fact]
     public void An_adapted_head_is_counted()
     {
-        var config = new RunConfig { Adapter = new() { Rank = 8 }, Train = new() { BatchSize = 2 } };
-        var every = new Targets(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]);
+        var config = new RunConfig
+        {
+            Adapter = new() { Rank = 8 },
+            Train = new() { BatchSize = 2 },
+        };
+        var every = new Targets([
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+            "lm_head",
+        ]);
         var with = Plan(config with { Adapter = config.Adapter with { Targets = every } });
         Assert.Equal(8 * (64 + 160) * 4, Row(with, MemoryPlan.Adapters) - Row(Plan(config), MemoryPlan.Adapters));
     }
@@ -34,19 +57,49 @@ public sealed class MemoryPlanTests
     [Fact]
     public void Fused_attention_and_only_that_keeps_its_result()
     {
-        var config = new RunConfig { Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true }, Train = new() { BatchSize = 2 } };
-        MemoryPlan Of(bool fused, SavedForBackward keep) => MemoryPlan.For(config with { Memory = config.Memory with { Keep = keep } }, llama, new PlanDevice("cuda", null, 2) { FusedAttention = fused }, 24);
+        var config = new RunConfig
+        {
+            Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true },
+            Train = new() { BatchSize = 2 },
+        };
+        MemoryPlan Of(bool fused, SavedForBackward keep) =>
+            MemoryPlan.For(
+                config with
+                {
+                    Memory = config.Memory with { Keep = keep },
+                },
+                llama,
+                new PlanDevice("cuda", null, 2) { FusedAttention = fused },
+                24
+            );
         // Two layers' results of 64 numbers a token in two bytes, and four fp32 sums: the last layer is run once.
-        Assert.Equal(2 * 48 * (64 * 2 + 4 * 4), Row(Of(true, SavedForBackward.Attention), MemoryPlan.Activations) - Row(Of(true, SavedForBackward.Nothing), MemoryPlan.Activations));
-        Assert.Equal(Row(Of(false, SavedForBackward.Nothing), MemoryPlan.Activations), Row(Of(false, SavedForBackward.Attention), MemoryPlan.Activations));
-        Assert.True(Row(Of(false, SavedForBackward.Nothing), MemoryPlan.Activations) > Row(Of(true, SavedForBackward.Nothing), MemoryPlan.Activations));
+        Assert.Equal(
+            2 * 48 * (64 * 2 + 4 * 4),
+            Row(Of(true, SavedForBackward.Attention), MemoryPlan.Activations)
+                - Row(Of(true, SavedForBackward.Nothing), MemoryPlan.Activations)
+        );
+        Assert.Equal(
+            Row(Of(false, SavedForBackward.Nothing), MemoryPlan.Activations),
+            Row(Of(false, SavedForBackward.Attention), MemoryPlan.Activations)
+        );
+        Assert.True(
+            Row(Of(false, SavedForBackward.Nothing), MemoryPlan.Activations)
+                > Row(Of(true, SavedForBackward.Nothing), MemoryPlan.Activations)
+        );
     }
 
     [Fact]
     public void Quantized_weights_are_counted_as_they_are_stored()
     {
-        var plan = Plan(new RunConfig { Adapter = new() { Kind = AdapterKind.Qlora }, Train = new() { BatchSize = 2 } });
-        // Half a byte a weight, one byte a block of 64, four bytes for up to 256 blocks and four for the offset, linear by linear.
+        var plan = Plan(
+            new RunConfig
+            {
+                Adapter = new() { Kind = AdapterKind.Qlora },
+                Train = new() { BatchSize = 2 },
+            }
+        );
+        // Half a byte a weight, one byte a block of 64, four bytes for up to 256 blocks and four for the offset, linear
+        // by linear.
         static long Stored(long weights) => weights / 2 + weights / 64 + 4 * ((weights / 64 + 255) / 256) + 4;
         var layer = 2 * Stored(64 * 64) + 2 * Stored(64 * 32) + 3 * Stored(64 * 112);
         Assert.Equal(Others * 4 + 3 * layer, Row(plan, MemoryPlan.Weights));
@@ -63,43 +116,94 @@ public sealed class MemoryPlanTests
         {
             var chosen = Plan(config, budget);
             Assert.True(chosen.Fits && chosen.PeakBytes <= budget);
-            Assert.DoesNotContain(ladder.TakeWhile(plan => plan.Rung != chosen.Rung), plan => plan.PeakBytes <= budget * 98 / 100);
+            Assert.DoesNotContain(
+                ladder.TakeWhile(plan => plan.Rung != chosen.Rung),
+                plan => plan.PeakBytes <= budget * 98 / 100
+            );
         }
         Assert.False(Plan(config, 1000).Fits);
         // What is written is kept.
-        Assert.All(MemoryPlan.Ladder(config with { Memory = new() { Recompute = true, StreamLayers = 2 } }, llama, device, 24), plan => Assert.True(plan.Rung is { Recompute: true, StreamLayers: 2 }));
-        Assert.All(MemoryPlan.Ladder(config with { Train = config.Train with { MicroBatch = 2 } }, llama, device, 24), plan => Assert.Equal(2, plan.Rung.MicroBatch));
+        Assert.All(
+            MemoryPlan.Ladder(
+                config with
+                {
+                    Memory = new() { Recompute = true, StreamLayers = 2 },
+                },
+                llama,
+                device,
+                24
+            ),
+            plan => Assert.True(plan.Rung is { Recompute: true, StreamLayers: 2 })
+        );
+        Assert.All(
+            MemoryPlan.Ladder(config with { Train = config.Train with { MicroBatch = 2 } }, llama, device, 24),
+            plan => Assert.Equal(2, plan.Rung.MicroBatch)
+        );
     }
 
     [Fact]
     public void What_leaves_the_device_is_on_the_host_or_the_disk()
     {
-        var config = new RunConfig { Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true }, Train = new() { BatchSize = 2 } };
-        MemoryPlan Of(Func<MemoryConfig, MemoryConfig> with, long? host = null) => MemoryPlan.For(config with { Memory = with(config.Memory) }, llama, new PlanDevice("cuda", null, 2, HostBytes: host) { FusedAttention = true }, 24);
+        var config = new RunConfig
+        {
+            Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true },
+            Train = new() { BatchSize = 2 },
+        };
+        MemoryPlan Of(Func<MemoryConfig, MemoryConfig> with, long? host = null) =>
+            MemoryPlan.For(
+                config with
+                {
+                    Memory = with(config.Memory),
+                },
+                llama,
+                new PlanDevice("cuda", null, 2, HostBytes: host) { FusedAttention = true },
+                24
+            );
         var plain = Of(memory => memory);
         // All three layers' weights leave, and two slots come.
         var streamed = Of(memory => memory with { StreamLayers = 3 });
         Assert.Equal(Row(plain, MemoryPlan.Weights) - 3 * LayerLinears * 2, Row(streamed, MemoryPlan.Weights));
-        Assert.Equal((3 * LayerLinears * 2, 2 * LayerLinears * 2), (Row(streamed, MemoryPlan.HostWeights), Row(streamed, MemoryPlan.Slots)));
-        Assert.Equal("disk", Of(memory => memory with { StreamLayers = 3 }, host: 1000).Rows.Single(row => row.Name == MemoryPlan.HostWeights).Place);
+        Assert.Equal(
+            (3 * LayerLinears * 2, 2 * LayerLinears * 2),
+            (Row(streamed, MemoryPlan.HostWeights), Row(streamed, MemoryPlan.Slots))
+        );
+        Assert.Equal(
+            "disk",
+            Of(memory => memory with { StreamLayers = 3 }, host: 1000)
+                .Rows.Single(row => row.Name == MemoryPlan.HostWeights)
+                .Place
+        );
         // Two layers' inputs of 64 numbers a token in two bytes.
-        Assert.Equal(2 * 48 * 64 * 2, Row(Of(memory => memory with { OffloadActivations = true }), MemoryPlan.HostActivations));
+        Assert.Equal(
+            2 * 48 * 64 * 2,
+            Row(Of(memory => memory with { OffloadActivations = true }), MemoryPlan.HostActivations)
+        );
         var optimizer = Of(memory => memory with { OffloadOptimizer = true });
         Assert.Equal(12 * plain.Trained, Row(optimizer, MemoryPlan.HostOptimizer));
         Assert.Equal(2 * plain.Trained, Row(optimizer, MemoryPlan.Adapters));
     }
 
-    /// <summary>An evaluation of two rows holds two rows, whatever a step of training holds; one of more is made in the run's micro-batches.</summary>
+    /// <summary>An evaluation of two rows holds two rows, whatever a step of training holds; one of more is made in the
+    /// run's micro-batches.</summary>
     [Theory]
     [InlineData(2, 2)]
     [InlineData(8, 8)]
     [InlineData(500, 8)]
     public void An_evaluation_is_counted_with_the_rows_that_it_has(int rows, int atOnce)
     {
-        RunConfig Of(int micro) => new() { Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true }, Train = new() { BatchSize = micro, MicroBatch = micro } };
-        MemoryPlan Plan(int micro, int? judged) => MemoryPlan.For(Of(micro), llama, new PlanDevice("cpu", null, 4), 24, 2048, judged);
+        RunConfig Of(int micro) =>
+            new()
+            {
+                Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = true },
+                Train = new() { BatchSize = micro, MicroBatch = micro },
+            };
+        MemoryPlan Plan(int micro, int? judged) =>
+            MemoryPlan.For(Of(micro), llama, new PlanDevice("cpu", null, 4), 24, 2048, judged);
         // What the evaluation takes is what it adds to training, with what training takes.
-        static long Taken(MemoryPlan plan) => plan.Rows.Where(row => row.Name is MemoryPlan.Activations or MemoryPlan.WorkingSet or MemoryPlan.Evaluation).Sum(row => row.Bytes);
+        static long Taken(MemoryPlan plan) =>
+            plan
+                .Rows.Where(row => row.Name is MemoryPlan.Activations or MemoryPlan.WorkingSet or MemoryPlan.Evaluation)
+                .Sum(row => row.Bytes);
         Assert.Equal(Taken(Plan(atOnce, null)), Taken(Plan(8, rows)));
     }
 

@@ -19,7 +19,8 @@ public sealed class ModelFolderTests : IDisposable
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
-    /// <summary>transformers (_get_resolved_checkpoint_files) takes model.safetensors, and the index only where there is no such file.</summary>
+    /// <summary>transformers (_get_resolved_checkpoint_files) takes model.safetensors, and the index only where there
+    /// is no such file.</summary>
     [Theory]
     [InlineData("an old shard")]
     [InlineData("no shard")]
@@ -29,9 +30,15 @@ public sealed class ModelFolderTests : IDisposable
         using (var file = SafeTensors.Open(Path.Combine(folder, "model.safetensors")))
         {
             if (left == "an old shard")
-                SafeTensors.Write(Path.Combine(folder, "model-00001-of-00001.safetensors"), [.. file.Tensors.Keys.Select(name => (name, zeros_like(file.Read(name))))]);
-            File.WriteAllText(Path.Combine(folder, "model.safetensors.index.json"),
-                $"{{\"weight_map\": {{{string.Join(", ", file.Tensors.Keys.Select(name => $"\"{name}\": \"model-00001-of-00001.safetensors\""))}}}}}");
+                SafeTensors.Write(
+                    Path.Combine(folder, "model-00001-of-00001.safetensors"),
+                    [.. file.Tensors.Keys.Select(name => (name, zeros_like(file.Read(name))))]
+                );
+            File.WriteAllText(
+                Path.Combine(folder, "model.safetensors.index.json"),
+                $"{{\"weight_map\": {{"
+                    + $"{string.Join(", ", file.Tensors.Keys.Select(name => $"\"{name}\": \"model-00001-of-00001.safetensors\""))}}}}}"
+            );
         }
         Assert.Equal(["model.safetensors"], WeightStream.Files(folder));
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden("llama"), "golden.safetensors"));
@@ -42,14 +49,28 @@ public sealed class ModelFolderTests : IDisposable
     [Fact]
     public void A_merged_model_has_the_named_templates_and_no_index_that_was_left_behind()
     {
-        File.WriteAllText(Path.Combine(folder, "model.safetensors.index.json"), "{\"weight_map\": {\"a\": \"model-00001-of-00002.safetensors\"}}");
+        File.WriteAllText(
+            Path.Combine(folder, "model.safetensors.index.json"),
+            "{\"weight_map\": {\"a\": \"model-00001-of-00002.safetensors\"}}"
+        );
         File.WriteAllText(Path.Combine(folder, "chat_template.jinja"), "plain");
         Directory.CreateDirectory(Path.Combine(folder, "additional_chat_templates"));
         File.WriteAllText(Path.Combine(folder, "additional_chat_templates", "tool_use.jinja"), "tools");
         var target = Directory.CreateDirectory(Path.Combine(folder, "merged")).FullName;
         using var model = GoldenTests.Load(folder);
         MergedModel.Save(target, folder, model);
-        Assert.Equal(["additional_chat_templates/tool_use.jinja", "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors"],
-            Directory.EnumerateFiles(target, "*", SearchOption.AllDirectories).Select(file => Path.GetRelativePath(target, file)).Order(StringComparer.Ordinal));
+        Assert.Equal(
+            [
+                "additional_chat_templates/tool_use.jinja",
+                "chat_template.jinja",
+                "config.json",
+                "generation_config.json",
+                "model.safetensors",
+            ],
+            Directory
+                .EnumerateFiles(target, "*", SearchOption.AllDirectories)
+                .Select(file => Path.GetRelativePath(target, file))
+                .Order(StringComparer.Ordinal)
+        );
     }
 }

@@ -12,7 +12,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Weights;
 
-/// <summary>Adapters that PEFT 0.21 and others wrote: Golden/*/adapter-end are PEFT's own, with one thing changed.</summary>
+/// <summary>Adapters that PEFT 0.21 and others wrote: Golden/*/adapter-end are PEFT's own, with one thing
+/// changed.</summary>
 [Collection(Alone.Name)]
 public sealed class PeftAdapterTests : IDisposable
 {
@@ -32,7 +33,8 @@ public sealed class PeftAdapterTests : IDisposable
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
-    /// <summary>PEFT 0.21 gives these losses: its keys fit whole names or their ends, so up_proj is not gate_up_proj and v_proj is not qkv_proj.</summary>
+    /// <summary>PEFT 0.21 gives these losses: its keys fit whole names or their ends, so up_proj is not gate_up_proj
+    /// and v_proj is not qkv_proj.</summary>
     [Theory]
     [InlineData("", 5.41739)]
     [InlineData("up_proj", 5.41739)]
@@ -48,7 +50,12 @@ public sealed class PeftAdapterTests : IDisposable
         int[] ids = [1, 5, 9, 12, 40, 33, 21, 7, 8, 9];
         Assert.Equal(loss, Evaluation.Run(model, [new Row(ids, ids, 1)], 1).Loss, 1e-5);
         // What PEFT passes over in silence is told.
-        Assert.Equal(key is "up_proj" or "v_proj", adapter.Notes.Any(note => note.Contains($"\"{key}\" in alpha_pattern fits no module", StringComparison.Ordinal)));
+        Assert.Equal(
+            key is "up_proj" or "v_proj",
+            adapter.Notes.Any(note =>
+                note.Contains($"\"{key}\" in alpha_pattern fits no module", StringComparison.Ordinal)
+            )
+        );
     }
 
     [Fact]
@@ -61,7 +68,8 @@ public sealed class PeftAdapterTests : IDisposable
         Assert.Equal((2, 8), (Read().Config.Rank, Read().Config.RankOf("model.layers.0.self_attn.o_proj")));
     }
 
-    /// <summary>PEFT's layer.py: these take the first A and B out of the base (MiCA keeps B frozen), so A and B alone mean another model.</summary>
+    /// <summary>PEFT's layer.py: these take the first A and B out of the base (MiCA keeps B frozen), so A and B alone
+    /// mean another model.</summary>
     [Theory]
     [InlineData("\"pissa\"")]
     [InlineData("\"pissa_niter_4\"")]
@@ -130,7 +138,10 @@ public sealed class PeftAdapterTests : IDisposable
     public void A_value_that_is_not_implemented_is_refused_with_its_key(string key, string value)
     {
         Set(key, JsonNode.Parse(value));
-        Assert.Contains($"{key} is {value.Replace("\": ", "\":").Replace(", ", ",")}", Refusal().Found!.Replace("\": ", "\":").Replace(", ", ","));
+        Assert.Contains(
+            $"{key} is {value.Replace("\": ", "\":").Replace(", ", ",")}",
+            Refusal().Found!.Replace("\": ", "\":").Replace(", ", ",")
+        );
     }
 
     [Theory]
@@ -141,7 +152,10 @@ public sealed class PeftAdapterTests : IDisposable
     {
         Set(key, null);
         Assert.Equal($"{key} is missing: it is null", Refusal().Found);
-        Assert.Equal($"{key} is missing: it is null", Assert.Throws<UserFault>(() => Memopt.Adapters.Load(folder)).Found);
+        Assert.Equal(
+            $"{key} is missing: it is null",
+            Assert.Throws<UserFault>(() => Memopt.Adapters.Load(folder)).Found
+        );
         var config = Config();
         config.Remove(key);
         File.WriteAllText(ConfigFile, config.ToJsonString());
@@ -154,7 +168,10 @@ public sealed class PeftAdapterTests : IDisposable
     {
         using var strange = JsonDocument.Parse("[{ \"strange\": 1 }]");
         foreach (var (key, _) in Config())
-            Assert.DoesNotContain(PeftKeys.Problems(new Dictionary<string, JsonElement> { [key] = strange.RootElement }), problem => problem.Contains("does not know", StringComparison.Ordinal));
+            Assert.DoesNotContain(
+                PeftKeys.Problems(new Dictionary<string, JsonElement> { [key] = strange.RootElement }),
+                problem => problem.Contains("does not know", StringComparison.Ordinal)
+            );
         Assert.Equal(41, Config().Count);
         Assert.Equal(AdapterKind.Lora, Read().Config.Kind);
         Assert.True(Read().Config.Targets.All);
@@ -200,7 +217,8 @@ public sealed class PeftAdapterTests : IDisposable
     [InlineData("a bias that is not there", "does not fit the model")]
     public void Tensors_that_do_not_fit_are_told(string what, string message)
     {
-        const string b = "base_model.model.model.layers.0.self_attn.o_proj.lora_B.weight", module = "base_model.model.model.layers.0.self_attn.o_proj.";
+        const string b = "base_model.model.model.layers.0.self_attn.o_proj.lora_B.weight",
+            module = "base_model.model.model.layers.0.self_attn.o_proj.";
         Tensors(tensors =>
         {
             void Replace(string key, Tensor? tensor)
@@ -211,15 +229,33 @@ public sealed class PeftAdapterTests : IDisposable
             }
             switch (what)
             {
-                case "another shape": Replace(A, zeros(8, 3)); break;
-                case "no second": Replace(b, null); break;
-                case "no first": Replace(A, null); break;
-                case "another model": tensors.Add(("base_model.model.model.layers.9.self_attn.o_proj.lora_A.weight", zeros(8, 64))); break;
-                case "nothing": tensors.Clear(); break;
-                case "magnitude": tensors.Add((module + "lora_magnitude_vector", zeros(64))); break;
-                case "bias of a pair": tensors.Add((module + "lora_B.bias", zeros(64))); break;
-                case "whole numbers": Replace(A, zeros([8, 64], int64)); break;
-                default: tensors.Add((module + "bias", zeros(64))); break;
+                case "another shape":
+                    Replace(A, zeros(8, 3));
+                    break;
+                case "no second":
+                    Replace(b, null);
+                    break;
+                case "no first":
+                    Replace(A, null);
+                    break;
+                case "another model":
+                    tensors.Add(("base_model.model.model.layers.9.self_attn.o_proj.lora_A.weight", zeros(8, 64)));
+                    break;
+                case "nothing":
+                    tensors.Clear();
+                    break;
+                case "magnitude":
+                    tensors.Add((module + "lora_magnitude_vector", zeros(64)));
+                    break;
+                case "bias of a pair":
+                    tensors.Add((module + "lora_B.bias", zeros(64)));
+                    break;
+                case "whole numbers":
+                    Replace(A, zeros([8, 64], int64));
+                    break;
+                default:
+                    tensors.Add((module + "bias", zeros(64)));
+                    break;
             }
         });
         Assert.Contains(message, Refusal().Message);
@@ -241,26 +277,42 @@ public sealed class PeftAdapterTests : IDisposable
         File.Move(Path.Combine(folder, "adapter_model.safetensors"), Path.Combine(folder, "adapter_model.bin"));
         Assert.Contains("pickle", Refusal().Message);
         // Beside it, safetensors come first, as in PEFT.
-        File.Copy(Path.Combine(TestBackend.Golden("phi3"), "adapter-end", "adapter_model.safetensors"), Path.Combine(folder, "adapter_model.safetensors"));
+        File.Copy(
+            Path.Combine(TestBackend.Golden("phi3"), "adapter-end", "adapter_model.safetensors"),
+            Path.Combine(folder, "adapter_model.safetensors")
+        );
         Assert.Equal(8, Read().Config.Rank);
     }
 
-    /// <summary>Rank 8 with alpha 16 around all linears of the llama fixture but the head, as PEFT wrote it; the config says rank 16 with alpha 32.</summary>
+    /// <summary>Rank 8 with alpha 16 around all linears of the llama fixture but the head, as PEFT wrote it; the config
+    /// says rank 16 with alpha 32.</summary>
     [Fact]
     public void A_plan_counts_the_adapter_that_it_starts_from()
     {
         var llama = ModelSpec.Read(TestBackend.Golden("llama"));
         var from = Path.Combine(TestBackend.Golden("llama"), "adapter-end");
         var config = RunConfigFile.Default([]);
-        config = RunConfigFile.With(config, config.Config with { Adapter = config.Config.Adapter with { From = from } });
+        config = RunConfigFile.With(
+            config,
+            config.Config with
+            {
+                Adapter = config.Config.Adapter with { From = from },
+            }
+        );
         var settled = StartingAdapter.Settle(config, llama);
-        Assert.Equal((8, 16.0, true), (settled.Config.Adapter.Rank, settled.Config.Adapter.Alpha, settled.Config.Adapter.Targets.All));
+        Assert.Equal(
+            (8, 16.0, true),
+            (settled.Config.Adapter.Rank, settled.Config.Adapter.Alpha, settled.Config.Adapter.Targets.All)
+        );
         Assert.Equal(from, settled.From);
         // What is recorded is what is trained; settled again it is the same.
         Assert.Equal(8, (int)JsonNode.Parse(settled.Json)!["adapter"]!["rank"]!);
         Assert.Equal(settled.Hash, StartingAdapter.Settle(settled, llama).Hash);
         MemoryPlan Plan(RunConfig of) => MemoryPlan.For(of, llama, new PlanDevice("cpu", null, 4), 24);
-        var plain = new RunConfig { Adapter = new() { Rank = 8, Alpha = 16 } };
+        var plain = new RunConfig
+        {
+            Adapter = new() { Rank = 8, Alpha = 16 },
+        };
         Assert.Equal(Plan(plain).Trained, Plan(settled.Config).Trained);
         Assert.Equal(Plan(plain).PeakBytes, Plan(settled.Config).PeakBytes);
     }
@@ -268,11 +320,17 @@ public sealed class PeftAdapterTests : IDisposable
     [Fact]
     public void An_adapter_around_some_modules_is_settled_with_their_names()
     {
-        Tensors(tensors => tensors.RemoveAll(pair => !pair.Name.Contains("qkv_proj", StringComparison.Ordinal) && !pair.Name.Contains("layers.1.mlp.down_proj", StringComparison.Ordinal)));
+        Tensors(tensors =>
+            tensors.RemoveAll(pair =>
+                !pair.Name.Contains("qkv_proj", StringComparison.Ordinal)
+                && !pair.Name.Contains("layers.1.mlp.down_proj", StringComparison.Ordinal)
+            )
+        );
         Assert.Equal(["model.layers.1.mlp.down_proj", "qkv_proj"], Read().Config.Targets.Names);
     }
 
-    /// <summary>Patterns, targets and biases come back from a folder as they were trained, with how the base was kept.</summary>
+    /// <summary>Patterns, targets and biases come back from a folder as they were trained, with how the base was
+    /// kept.</summary>
     [Fact]
     public void What_is_saved_is_read_as_it_was()
     {
@@ -296,7 +354,14 @@ public sealed class PeftAdapterTests : IDisposable
         AdapterFiles.Save(folder, model, settings);
         using var again = GoldenTests.Load("phi3");
         var adapter = AdapterFiles.Load(folder, again);
-        Assert.Equal(loras.Select(lora => (lora.Name, lora.Rank, lora.Scale)), again.Linears().Select(slot => slot.Linear).OfType<LoraLinear>().Select(lora => (lora.Name, lora.Rank, lora.Scale)));
+        Assert.Equal(
+            loras.Select(lora => (lora.Name, lora.Rank, lora.Scale)),
+            again
+                .Linears()
+                .Select(slot => slot.Linear)
+                .OfType<LoraLinear>()
+                .Select(lora => (lora.Name, lora.Rank, lora.Scale))
+        );
         Assert.Equal(BaseForm.Of(settings), adapter.Form);
         Assert.Equal("org/base", adapter.Base.Name);
         // PEFT's own files say nothing of it.
@@ -309,7 +374,13 @@ public sealed class PeftAdapterTests : IDisposable
         var trained = new BaseForm(true, new() { Type = QuantType.Fp4, DoubleQuant = false }, DType.Bfloat16);
         Assert.Equal(trained, BaseForm.Asked(trained, null, unquantized: false, DType.Auto));
         Assert.False(BaseForm.Asked(trained, null, unquantized: true, DType.Auto).Quantized);
-        Assert.Equal((QuantType.Nf4, DType.Float32), (BaseForm.Asked(trained, QuantType.Nf4, unquantized: false, DType.Float32).Quantization.Type, BaseForm.Asked(trained, null, false, DType.Float32).Dtype));
+        Assert.Equal(
+            (QuantType.Nf4, DType.Float32),
+            (
+                BaseForm.Asked(trained, QuantType.Nf4, unquantized: false, DType.Float32).Quantization.Type,
+                BaseForm.Asked(trained, null, false, DType.Float32).Dtype
+            )
+        );
         Assert.False(BaseForm.Asked(null, null, unquantized: false, DType.Auto).Quantized);
     }
 

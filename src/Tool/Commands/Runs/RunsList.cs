@@ -9,54 +9,118 @@ namespace Memopt.Tool.Commands.Runs;
 /// <summary><c>runs list</c>, also <c>runs search</c>: which runs there are, of those asked for.</summary>
 internal static class RunsList
 {
-    private static readonly string[] usual = ["run_id", "experiment", "status", "start_time", "step", "metrics.loss", "metrics.eval_loss", "metrics.eval_accuracy"];
+    private static readonly string[] usual =
+    [
+        "run_id",
+        "experiment",
+        "status",
+        "start_time",
+        "step",
+        "metrics.loss",
+        "metrics.eval_loss",
+        "metrics.eval_accuracy",
+    ];
 
     /// <summary>The same, the last to be left out on a narrow terminal first.</summary>
-    private static readonly string[] importance = ["run_id", "status", "metrics.loss", "metrics.eval_loss", "start_time", "experiment", "step", "metrics.eval_accuracy"];
+    private static readonly string[] importance =
+    [
+        "run_id",
+        "status",
+        "metrics.loss",
+        "metrics.eval_loss",
+        "start_time",
+        "experiment",
+        "step",
+        "metrics.eval_accuracy",
+    ];
 
     public static Command Create()
     {
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
-        var filter = new Option<string?>("--filter") { Description = "Condition, order, or both: \"metrics.eval_loss < 0.5 and params.adapter.rank = 16 order by metrics.eval_loss\" (docs/tracking.md)." };
+        var filter = new Option<string?>("--filter")
+        {
+            Description =
+                "Condition, order, or both: \"metrics.eval_loss < 0.5 and params.adapter.rank = 16 order by "
+                + "metrics.eval_loss\" (docs/tracking.md).",
+        };
         var limit = Shell.NumberOption("--limit", "How many.", 50, "at least 1", number => number >= 1);
         var page = new Option<string?>("--page") { Description = "Page token from the previous call." };
         var experiment = new Option<string?>("--experiment") { Description = "Only this experiment." };
         var status = new Option<RunStatus?>("--status") { Description = "Only runs that stand so." };
-        var deleted = new Option<bool>("--deleted") { Description = "Only runs that a client of MLflow's interface deleted; they are hidden otherwise." };
-        var columns = new Option<string[]>("--columns") { Description = "What to show, by the names of filters, comma-separated: run_id,metrics.loss,min(metrics.loss),params.adapter.rank." };
-        var csv = new Option<bool>("--csv") { Description = "Print comma-separated values." };
-        var command = new Command("list", "List runs, newest first.\n\nExample:\n  dotnet memopt runs list --filter \"tags.team = 'nlp' and metrics.eval_loss < 0.5 order by metrics.eval_loss\" --limit 5")
-            { filter, store, experiment, status, deleted, columns, limit, page, json, csv };
-        command.Aliases.Add("search");
-        command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
+        var deleted = new Option<bool>("--deleted")
         {
-            using var runs = CurrentProject.Store(parsed.GetValue(store));
-            var asked = (parsed.GetValue(columns) ?? []).SelectMany(Apart).ToList();
-            IReadOnlyList<string> shown = asked.Count > 0 ? asked : usual;
-            var found = runs.Find(new RunQuery
-            {
-                Filter = parsed.GetValue(filter),
-                Experiment = parsed.GetValue(experiment),
-                Status = parsed.GetValue(status),
-                Deleted = parsed.GetValue(deleted),
-                Columns = shown,
-                Limit = parsed.GetValue(limit),
-                Page = parsed.GetValue(page),
-                Patience = parsed.GetValue(json) || parsed.GetValue(csv) ? null : RunsCommand.Patience,
-            });
-            if (parsed.GetValue(json))
-                Shell.Print(asked.Count == 0 ? found.Runs.Select(RunSummary.Of) : found.Values.Select(row => (object)shown.Zip(row).ToDictionary(cell => cell.First, cell => cell.Second)));
-            else if (parsed.GetValue(csv))
-                Csv(shown, found.Values);
-            else
-                Table(shown, found.Values);
-            foreach (var (name, near) in found.Unknown)
-                Console.Error.WriteLine($"No run has {name}{(near.Count > 0 ? $": did you mean {string.Join(" or ", near)}?" : ".")}");
-            RunsCommand.TellWaiting(found.Waiting);
-            if (found.Next is not null)
-                Shell.Progress.WriteLine($"there are more: --page {found.Next}");
-            return 0;
-        }));
+            Description = "Only runs that a client of MLflow's interface deleted; they are hidden otherwise.",
+        };
+        var columns = new Option<string[]>("--columns")
+        {
+            Description =
+                "What to show, by the names of filters, comma-separated: "
+                + "run_id,metrics.loss,min(metrics.loss),params.adapter.rank.",
+        };
+        var csv = new Option<bool>("--csv") { Description = "Print comma-separated values." };
+        var command = new Command(
+            "list",
+            "List runs, newest first.\n\nExample:\n  dotnet memopt runs list --filter \"tags.team = 'nlp' and "
+                + "metrics.eval_loss < 0.5 order by metrics.eval_loss\" --limit 5"
+        )
+        {
+            filter,
+            store,
+            experiment,
+            status,
+            deleted,
+            columns,
+            limit,
+            page,
+            json,
+            csv,
+        };
+        command.Aliases.Add("search");
+        command.SetAction(parsed =>
+            Shell.Guard(
+                parsed.GetValue(json),
+                () =>
+                {
+                    using var runs = CurrentProject.Store(parsed.GetValue(store));
+                    var asked = (parsed.GetValue(columns) ?? []).SelectMany(Apart).ToList();
+                    IReadOnlyList<string> shown = asked.Count > 0 ? asked : usual;
+                    var found = runs.Find(
+                        new RunQuery
+                        {
+                            Filter = parsed.GetValue(filter),
+                            Experiment = parsed.GetValue(experiment),
+                            Status = parsed.GetValue(status),
+                            Deleted = parsed.GetValue(deleted),
+                            Columns = shown,
+                            Limit = parsed.GetValue(limit),
+                            Page = parsed.GetValue(page),
+                            Patience = parsed.GetValue(json) || parsed.GetValue(csv) ? null : RunsCommand.Patience,
+                        }
+                    );
+                    if (parsed.GetValue(json))
+                        Shell.Print(
+                            asked.Count == 0
+                                ? found.Runs.Select(RunSummary.Of)
+                                : found.Values.Select(row =>
+                                    (object)shown.Zip(row).ToDictionary(cell => cell.First, cell => cell.Second)
+                                )
+                        );
+                    else if (parsed.GetValue(csv))
+                        Csv(shown, found.Values);
+                    else
+                        Table(shown, found.Values);
+                    foreach (var (name, near) in found.Unknown)
+                        Console.Error.WriteLine(
+                            $"No run has {name}"
+                                + $"{(near.Count > 0 ? $": did you mean {string.Join(" or ", near)}?" : ".")}"
+                        );
+                    RunsCommand.TellWaiting(found.Waiting);
+                    if (found.Next is not null)
+                        Shell.Progress.WriteLine($"there are more: --page {found.Next}");
+                    return 0;
+                }
+            )
+        );
         return command;
     }
 
@@ -77,17 +141,36 @@ internal static class RunsList
                 start = i + 1;
             }
             else
-                depth += c == '(' ? 1 : c == ')' ? -1 : 0;
+                depth +=
+                    c == '(' ? 1
+                    : c == ')' ? -1
+                    : 0;
         }
         yield return columns[start..].Trim();
     }
 
     private static void Csv(IReadOnlyList<string> columns, IReadOnlyList<IReadOnlyList<object?>> rows)
     {
-        static string Cell(string text) => text.AsSpan().IndexOfAny(",\"\r\n") < 0 ? text : $"\"{text.Replace("\"", "\"\"")}\"";
+        static string Cell(string text) =>
+            text.AsSpan().IndexOfAny(",\"\r\n") < 0 ? text : $"\"{text.Replace("\"", "\"\"")}\"";
         Console.Out.WriteLine(string.Join(',', columns.Select(Cell)));
         foreach (var row in rows)
-            Console.Out.WriteLine(string.Join(',', row.Select(value => Cell(value switch { null => "", double number => number.ToString("R", CultureInfo.InvariantCulture), DateTimeOffset time => time.ToString("O"), var other => other.ToString()! }))));
+            Console.Out.WriteLine(
+                string.Join(
+                    ',',
+                    row.Select(value =>
+                        Cell(
+                            value switch
+                            {
+                                null => "",
+                                double number => number.ToString("R", CultureInfo.InvariantCulture),
+                                DateTimeOffset time => time.ToString("O"),
+                                var other => other.ToString()!,
+                            }
+                        )
+                    )
+                )
+            );
     }
 
     private static void Table(IReadOnlyList<string> columns, IReadOnlyList<IReadOnlyList<object?>> rows)
@@ -95,11 +178,26 @@ internal static class RunsList
         var table = new FittedTable("--columns NAMES, --csv or --json");
         foreach (var (place, column) in columns.Index())
         {
-            var (metric, rank) = (column.StartsWith("metrics.", StringComparison.Ordinal), Array.IndexOf(importance, column));
-            table.AddColumn(Markup.Escape(metric ? column["metrics.".Length..] : column), right: metric, rank: columns == usual ? rank : place);
+            var (metric, rank) = (
+                column.StartsWith("metrics.", StringComparison.Ordinal),
+                Array.IndexOf(importance, column)
+            );
+            table.AddColumn(
+                Markup.Escape(metric ? column["metrics.".Length..] : column),
+                right: metric,
+                rank: columns == usual ? rank : place
+            );
         }
         foreach (var row in rows)
-            table.AddRow([.. columns.Zip(row).Select(cell => cell.First == "status" ? RunsCommand.Spelled((string)cell.Second!) : Markup.Escape(RunsCommand.Brief(cell.Second)))]);
+            table.AddRow([
+                .. columns
+                    .Zip(row)
+                    .Select(cell =>
+                        cell.First == "status"
+                            ? RunsCommand.Spelled((string)cell.Second!)
+                            : Markup.Escape(RunsCommand.Brief(cell.Second))
+                    ),
+            ]);
         Shell.Output.Write(table);
     }
 }

@@ -14,71 +14,135 @@ internal static class RunsRemove
 
     public static Command Create()
     {
-        var ids = new Argument<string[]>("runs") { Description = "Ids of the runs or starts of them, or latest.", Arity = ArgumentArity.ZeroOrMore };
+        var ids = new Argument<string[]>("runs")
+        {
+            Description = "Ids of the runs or starts of them, or latest.",
+            Arity = ArgumentArity.ZeroOrMore,
+        };
         var filter = new Option<string?>("--filter") { Description = "Runs that match, as in runs list." };
         var yes = new Option<bool>("--yes", "-y") { Description = "Remove them and do not ask." };
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
-        var command = new Command("rm", "Remove runs: their records, points, logs and checkpoints. Artifacts and registered adapters stay; runs gc removes artifacts that nothing names.\n\nExample:\n  dotnet memopt runs rm 261124a\n  dotnet memopt runs rm --filter \"status = 'failed'\" --yes")
-            { ids, filter, yes, store, json };
+        var command = new Command(
+            "rm",
+            "Remove runs: their records, points, logs and checkpoints. Artifacts and registered adapters stay; "
+                + "runs gc removes artifacts that nothing names.\n\nExample:\n  dotnet memopt runs rm 261124a\n  "
+                + "dotnet memopt runs rm --filter \"status = 'failed'\" --yes"
+        )
+        {
+            ids,
+            filter,
+            yes,
+            store,
+            json,
+        };
         command.Validators.Add(result =>
         {
             if (result.GetValue(ids) is { Length: > 0 } == !string.IsNullOrWhiteSpace(result.GetValue(filter)))
                 result.AddError("Either runs are named or --filter says which.");
         });
-        command.SetAction(parsed => Shell.Guard(parsed.GetValue(json), () =>
-        {
-            using var runs = CurrentProject.Store(parsed.GetValue(store));
-            var leaving = Chosen(runs, parsed.GetValue(ids)!, parsed.GetValue(filter));
-            var checkpoints = RunsMaintenance.Checkpoints(parsed.GetValue(store), [.. leaving.Select(run => run.Start.Id)]).ToList();
-            var staying = Artifacts(runs, CurrentProject.Artifacts(parsed.GetValue(store)), leaving);
-            if (leaving.Count > 0 && !parsed.GetValue(yes) && !Agreed(leaving, parsed.GetValue(json)))
-                return 1;
-            // What a run left before the run itself: after a kill it is found again.
-            checkpoints.ForEach(folder => Directory.Delete(folder, recursive: true));
-            leaving.ForEach(run => runs.Remove(run.Start.Id));
-            if (parsed.GetValue(json))
-                Shell.Print(new { runs = leaving.Select(run => run.Start.Id), checkpoints, staying });
-            else
-                Tell(leaving, checkpoints.Count, staying);
-            return 0;
-        }));
+        command.SetAction(parsed =>
+            Shell.Guard(
+                parsed.GetValue(json),
+                () =>
+                {
+                    using var runs = CurrentProject.Store(parsed.GetValue(store));
+                    var leaving = Chosen(runs, parsed.GetValue(ids)!, parsed.GetValue(filter));
+                    var checkpoints = RunsMaintenance
+                        .Checkpoints(parsed.GetValue(store), [.. leaving.Select(run => run.Start.Id)])
+                        .ToList();
+                    var staying = Artifacts(runs, CurrentProject.Artifacts(parsed.GetValue(store)), leaving);
+                    if (leaving.Count > 0 && !parsed.GetValue(yes) && !Agreed(leaving, parsed.GetValue(json)))
+                        return 1;
+                    // What a run left before the run itself: after a kill it is found again.
+                    checkpoints.ForEach(folder => Directory.Delete(folder, recursive: true));
+                    leaving.ForEach(run => runs.Remove(run.Start.Id));
+                    if (parsed.GetValue(json))
+                        Shell.Print(
+                            new
+                            {
+                                runs = leaving.Select(run => run.Start.Id),
+                                checkpoints,
+                                staying,
+                            }
+                        );
+                    else
+                        Tell(leaving, checkpoints.Count, staying);
+                    return 0;
+                }
+            )
+        );
         return command;
     }
 
     private static List<Run> Chosen(LiteRunStore runs, string[] ids, string? filter)
     {
-        var chosen = ids.Length > 0 ? ids.Select(id => RunsCommand.Need(runs, id)).DistinctBy(run => run.Start.Id).ToList()
-            : [.. runs.Find(new RunQuery { Filter = filter, Limit = int.MaxValue - 1 }).Runs];
-        return chosen.Find(run => run.Status == RunStatus.Running) is not { } busy ? chosen
-            : throw new UserFault($"Run {busy.Start.Id} is running; nothing was removed.", next: "stop it first, or leave it out: --filter \"… and status != 'running'\"");
+        var chosen =
+            ids.Length > 0
+                ? ids.Select(id => RunsCommand.Need(runs, id)).DistinctBy(run => run.Start.Id).ToList()
+                : [.. runs.Find(new RunQuery { Filter = filter, Limit = int.MaxValue - 1 }).Runs];
+        return chosen.Find(run => run.Status == RunStatus.Running) is not { } busy
+            ? chosen
+            : throw new UserFault(
+                $"Run {busy.Start.Id} is running; nothing was removed.",
+                next: "stop it first, or leave it out: --filter \"… and status != 'running'\""
+            );
     }
 
     private static List<Staying> Artifacts(LiteRunStore runs, LocalArtifacts artifacts, List<Run> leaving)
     {
         var gone = leaving.Select(run => run.Start.Id).ToHashSet();
-        var versions = new AdapterRegistry(artifacts.Folder).List().SelectMany(adapter => adapter.Versions.Select(version => (version.Hash, By: $"{adapter.Name}@{version.Number}")));
-        var others = runs.Find(new RunQuery { Limit = int.MaxValue - 1, Deleted = null }).Runs.Where(run => !gone.Contains(run.Start.Id))
+        var versions = new AdapterRegistry(artifacts.Folder)
+            .List()
+            .SelectMany(adapter =>
+                adapter.Versions.Select(version => (version.Hash, By: $"{adapter.Name}@{version.Number}"))
+            );
+        var others = runs.Find(new RunQuery { Limit = int.MaxValue - 1, Deleted = null })
+            .Runs.Where(run => !gone.Contains(run.Start.Id))
             .SelectMany(run => run.Artifacts.Select(link => (link.Hash, By: $"run {run.Start.Id}")));
         var named = versions.Concat(others).ToLookup(one => one.Hash, one => one.By);
-        return [.. leaving.SelectMany(run => run.Artifacts.Select(link => new Staying(run.Start.Id, link.Name, link.Hash, link.Bytes, named[link.Hash])))];
+        return
+        [
+            .. leaving.SelectMany(run =>
+                run.Artifacts.Select(link => new Staying(
+                    run.Start.Id,
+                    link.Name,
+                    link.Hash,
+                    link.Bytes,
+                    named[link.Hash]
+                ))
+            ),
+        ];
     }
 
     /// <summary>Asks on a terminal; elsewhere nobody answers, and --yes is needed.</summary>
     private static bool Agreed(List<Run> leaving, bool json)
     {
         if (json || Console.IsInputRedirected || Console.IsErrorRedirected)
-            throw new UserFault($"{Count(leaving.Count, "run")} would be removed, and --yes was not given.", found: string.Join(", ", leaving.Take(5).Select(run => run.Start.Id)) + (leaving.Count > 5 ? ", …" : ""),
-                next: "add --yes");
+            throw new UserFault(
+                $"{Count(leaving.Count, "run")} would be removed, and --yes was not given.",
+                found: string.Join(", ", leaving.Take(5).Select(run => run.Start.Id))
+                    + (leaving.Count > 5 ? ", …" : ""),
+                next: "add --yes"
+            );
         foreach (var run in leaving.Take(20))
-            Shell.Progress.WriteLine($"{run.Start.Id}  {run.Start.Started:yyyy-MM-dd}  {run.Status.ToString().ToLowerInvariant()}  {run.Start.Experiment}");
-        Console.Error.Write($"{(leaving.Count > 20 ? $"and {leaving.Count - 20} more. " : "")}Remove {Count(leaving.Count, "run")}? [y/N] ");
+            Shell.Progress.WriteLine(
+                $"{run.Start.Id}  {run.Start.Started:yyyy-MM-dd}  {run.Status.ToString().ToLowerInvariant()}  "
+                    + $"{run.Start.Experiment}"
+            );
+        Console.Error.Write(
+            $"{(leaving.Count > 20 ? $"and {leaving.Count - 20} more. " : "")}Remove {Count(leaving.Count, "run")}? "
+                + "[y/N] "
+        );
         return Console.In.ReadLine()?.Trim() is "y" or "Y" or "yes";
     }
 
     private static void Tell(List<Run> leaving, int checkpoints, List<Staying> staying)
     {
         foreach (var one in staying)
-            Shell.Output.WriteLine($"stays  {one.Hash[..Math.Min(12, one.Hash.Length)]}  {LedgerTable.Size(one.Bytes)}  {one.Name} of run {one.RunId}{(one.NamedBy.Any() ? $", named by {string.Join(", ", one.NamedBy)}" : "")}");
+            Shell.Output.WriteLine(
+                $"stays  {one.Hash[..Math.Min(12, one.Hash.Length)]}  {LedgerTable.Size(one.Bytes)}  {one.Name} "
+                    + $"of run {one.RunId}{(one.NamedBy.Any() ? $", named by {string.Join(", ", one.NamedBy)}" : "")}"
+            );
         Shell.Progress.WriteLine($"Removed {Count(leaving.Count, "run")}, {Count(checkpoints, "checkpoint")}.");
         if (staying.Any(one => !one.NamedBy.Any()))
             Shell.Progress.WriteLine("next:  dotnet memopt runs gc --apply removes the artifacts that nothing names");

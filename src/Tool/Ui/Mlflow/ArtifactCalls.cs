@@ -8,12 +8,14 @@ using Microsoft.AspNetCore.Http.Features;
 
 namespace Memopt.Tool.Ui.Mlflow;
 
-/// <summary>Calls on the files of runs. Their bytes go through this server, so every address that it gives out is its own.</summary>
+/// <summary>Calls on the files of runs. Their bytes go through this server, so every address that it gives out is its
+/// own.</summary>
 internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
 {
     public const string Prefix = "/api/2.0/mlflow-artifacts/";
 
-    private const int MostUploads = 64, MostParts = 10_000;
+    private const int MostUploads = 64,
+        MostParts = 10_000;
 
     /// <summary>A file that comes in parts; they lie in a folder until it is complete.</summary>
     private sealed record Upload(string Path, string Folder, DateTime Begun);
@@ -34,7 +36,11 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
     public JsonObject UploadUrl(MlflowRequest request, HttpRequest http)
     {
         var (run, path) = (artifacts.Known(request.RunId), RunArtifacts.Checked(request.Required("path")));
-        return new() { ["presigned_url"] = Url(http, $"artifacts/{RunArtifacts.Served(Experiment(run), run.Start.Id, path)}"), ["headers"] = Headers(http) };
+        return new()
+        {
+            ["presigned_url"] = Url(http, $"artifacts/{RunArtifacts.Served(Experiment(run), run.Start.Id, path)}"),
+            ["headers"] = Headers(http),
+        };
     }
 
     public JsonObject DownloadUrl(MlflowRequest request, HttpRequest http)
@@ -51,14 +57,24 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
         if (request.Text("path")?.Trim('/') is not { Length: > 0 } served)
             return new() { ["files"] = new JsonArray() };
         var (run, path) = artifacts.Find(served);
-        return new() { ["files"] = Answers.List(artifacts.List(run, path), file => File(file, RunArtifacts.Leaf(file.Path))) };
+        return new()
+        {
+            ["files"] = Answers.List(artifacts.List(run, path), file => File(file, RunArtifacts.Leaf(file.Path))),
+        };
     }
 
     public async Task Get(string served, HttpContext context)
     {
         var (run, path) = artifacts.Find(served);
         // As a download whatever it is: a page among a run's files must not act as one of this server's.
-        await Results.Stream(artifacts.Read(artifacts.File(run, path)), "application/octet-stream", RunArtifacts.Leaf(path), enableRangeProcessing: true).ExecuteAsync(context);
+        await Results
+            .Stream(
+                artifacts.Read(artifacts.File(run, path)),
+                "application/octet-stream",
+                RunArtifacts.Leaf(path),
+                enableRangeProcessing: true
+            )
+            .ExecuteAsync(context);
     }
 
     public async Task<JsonObject> Put(string served, HttpContext context)
@@ -98,7 +114,15 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
         return new()
         {
             ["upload_id"] = id,
-            ["credentials"] = Answers.List(Enumerable.Range(1, parts), part => new JsonObject { ["url"] = Url(http, $"mpu/part/{id}/{part}"), ["part_number"] = part, ["headers"] = Headers(http) }),
+            ["credentials"] = Answers.List(
+                Enumerable.Range(1, parts),
+                part => new JsonObject
+                {
+                    ["url"] = Url(http, $"mpu/part/{id}/{part}"),
+                    ["part_number"] = part,
+                    ["headers"] = Headers(http),
+                }
+            ),
         };
     }
 
@@ -116,12 +140,25 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
         var id = request.Required("upload_id");
         var upload = Known(id);
         var (run, path) = Target(upload.Path);
-        var parts = request.Messages("parts").Select(part => (Number: part.Integer("part_number") ?? 0, Tag: part.Text("etag"))).OrderBy(part => part.Number).ToList();
-        var files = parts.Select(part => Path.Combine(upload.Folder, part.Number.ToString(CultureInfo.InvariantCulture))).ToList();
+        var parts = request
+            .Messages("parts")
+            .Select(part => (Number: part.Integer("part_number") ?? 0, Tag: part.Text("etag")))
+            .OrderBy(part => part.Number)
+            .ToList();
+        var files = parts
+            .Select(part => Path.Combine(upload.Folder, part.Number.ToString(CultureInfo.InvariantCulture)))
+            .ToList();
         for (var i = 0; i < parts.Count; i++)
         {
-            if (parts[i].Number != i + 1 || !System.IO.File.Exists(files[i]) || (parts[i].Tag is { Length: > 0 } tag && tag.Trim('"') != Hash(files[i])))
-                throw new MlflowFault(MlflowFault.Invalid, $"Part {i + 1} of {upload.Path} is missing, or is not what was uploaded.");
+            if (
+                parts[i].Number != i + 1
+                || !System.IO.File.Exists(files[i])
+                || (parts[i].Tag is { Length: > 0 } tag && tag.Trim('"') != Hash(files[i]))
+            )
+                throw new MlflowFault(
+                    MlflowFault.Invalid,
+                    $"Part {i + 1} of {upload.Path} is missing, or is not what was uploaded."
+                );
         }
         var folder = Directory.CreateDirectory(Path.Combine(upload.Folder, "whole")).FullName;
         var whole = Path.Combine(folder, RunArtifacts.Leaf(path));
@@ -145,9 +182,17 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
         return [];
     }
 
-    private (Run Run, string Path) Target(string served) => artifacts.Find(served) is { Path.Length: > 0 } target ? target : throw new MlflowFault(MlflowFault.Invalid, $"Invalid path: '{served}' names no file.");
+    private (Run Run, string Path) Target(string served) =>
+        artifacts.Find(served) is { Path.Length: > 0 } target
+            ? target
+            : throw new MlflowFault(MlflowFault.Invalid, $"Invalid path: '{served}' names no file.");
 
-    private Upload Known(string id) => uploads.GetValueOrDefault(id) ?? throw new MlflowFault(MlflowFault.Missing, $"There is no upload {id}. Those that were not completed are forgotten when the server ends.");
+    private Upload Known(string id) =>
+        uploads.GetValueOrDefault(id)
+        ?? throw new MlflowFault(
+            MlflowFault.Missing,
+            $"There is no upload {id}. Those that were not completed are forgotten when the server ends."
+        );
 
     private void Drop(string id, Upload upload)
     {
@@ -179,8 +224,10 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
         return shown;
     }
 
-    private static string Url(HttpRequest http, string path) => $"{http.Scheme}://{http.Host}{Prefix}{string.Join('/', path.Split('/').Select(Uri.EscapeDataString))}";
+    private static string Url(HttpRequest http, string path) =>
+        $"{http.Scheme}://{http.Host}{Prefix}{string.Join('/', path.Split('/').Select(Uri.EscapeDataString))}";
 
     /// <summary>What a caller of such an address must send: its right to be here, where one is asked for.</summary>
-    private static JsonObject Headers(HttpRequest http) => http.Headers.Authorization.ToString() is { Length: > 0 } right ? new() { ["Authorization"] = right } : [];
+    private static JsonObject Headers(HttpRequest http) =>
+        http.Headers.Authorization.ToString() is { Length: > 0 } right ? new() { ["Authorization"] = right } : [];
 }

@@ -2,18 +2,23 @@ using Memopt.Tracking;
 
 namespace Memopt.Tool.Ui.Mlflow;
 
-/// <summary>
-/// The runs that clients write to. A client keeps no connection, so this process holds each run's writer, which is what makes a run that has not ended alive; when the
-/// process ends the run is interrupted, and goes on with the next call. A writer of a run that has ended is closed soon after its last use, one of a run that goes on
-/// after a day without any, or when there are too many: each costs two open files. A training's run is let go at once, since the training may be resumed.
+/// <summary>The runs that clients write to. A client keeps no connection, so this process holds each run's writer,
+/// which is what makes a run that has not ended alive; when the process ends the run is interrupted, and goes on with
+/// the next call. A writer of a run that has ended is closed soon after its last use, one of a run that goes on after a
+/// day without any, or when there are too many: each costs two open files. A training's run is let go at once, since
+/// the training may be resumed.
 /// </summary>
 internal sealed class OpenRuns : IDisposable
 {
-    /// <summary>Says that a client of this interface made the run: it may go on after an interruption, a training's may not.</summary>
-    private const string Maker = "client", Mlflow = "mlflow";
+    /// <summary>Says that a client of this interface made the run: it may go on after an interruption, a training's may
+    /// not.</summary>
+    private const string Maker = "client",
+        Mlflow = "mlflow";
 
     private const int Most = 256;
-    private static readonly TimeSpan ended = TimeSpan.FromSeconds(2), silent = TimeSpan.FromDays(1), look = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan ended = TimeSpan.FromSeconds(2),
+        silent = TimeSpan.FromDays(1),
+        look = TimeSpan.FromSeconds(1);
 
     private readonly LiteRunStore store;
     private readonly TimeProvider clock;
@@ -47,7 +52,13 @@ internal sealed class OpenRuns : IDisposable
     public void Create(RunStart start)
     {
         start = start with { Environment = new Dictionary<string, string> { [Maker] = Mlflow } };
-        var run = new OpenRun(start.Id) { Start = start, Status = RunStatus.Running, Tags = new(start.Tags), Used = clock.GetTimestamp() };
+        var run = new OpenRun(start.Id)
+        {
+            Start = start,
+            Status = RunStatus.Running,
+            Tags = new(start.Tags),
+            Used = clock.GetTimestamp(),
+        };
         run.Writer = store.Begin(start);
         lock (gate)
         {
@@ -116,10 +127,20 @@ internal sealed class OpenRuns : IDisposable
     {
         try
         {
-            var known = store.GetExact(run.Id) ?? throw new MlflowFault(MlflowFault.Missing, $"Run with id={run.Id} not found");
+            var known =
+                store.GetExact(run.Id) ?? throw new MlflowFault(MlflowFault.Missing, $"Run with id={run.Id} not found");
             if (known.Status == RunStatus.Running)
-                throw new MlflowFault(MlflowFault.Conflict, $"Run {run.Id} is being written by another process; it can be changed when that has ended.");
-            (run.Start, run.Ended, run.Deleted, run.Params, run.Tags) = (known.Start, known.Ended, known.Tags.ContainsKey(Run.DeletedTag), new(known.Params), new(known.Tags));
+                throw new MlflowFault(
+                    MlflowFault.Conflict,
+                    $"Run {run.Id} is being written by another process; it can be changed when that has ended."
+                );
+            (run.Start, run.Ended, run.Deleted, run.Params, run.Tags) = (
+                known.Start,
+                known.Ended,
+                known.Tags.ContainsKey(Run.DeletedTag),
+                new(known.Params),
+                new(known.Tags)
+            );
             var goesOn = known.Status == RunStatus.Interrupted && IsOurs(known.Start);
             run.Writer = goesOn ? store.Begin(known.Start, int.MaxValue) : store.Amend(run.Id);
             run.Status = goesOn ? RunStatus.Running : known.Status;
@@ -132,7 +153,8 @@ internal sealed class OpenRuns : IDisposable
         }
     }
 
-    /// <summary>Closes writers that nobody uses; of more than there may be, those that were used least lately.</summary>
+    /// <summary>Closes writers that nobody uses; of more than there may be, those that were used least
+    /// lately.</summary>
     private void Close()
     {
         List<OpenRun> all;

@@ -10,16 +10,21 @@ namespace Memopt.Trainer.Data.Formats;
 /// <param name="Line">Lines below the chunk's first.</param>
 internal readonly record struct RowText(int Start, int Length, int Line);
 
-/// <summary>
-/// Rows that follow each other in a file, as JSON texts whatever the file's format. Where a file is cut into chunks follows from its content
-/// alone, so a chunk is the unit of parallel work and of what a killed run keeps.
+/// <summary>Rows that follow each other in a file, as JSON texts whatever the file's format. Where a file is cut into
+/// chunks follows from its content alone, so a chunk is the unit of parallel work and of what a killed run keeps.
 /// </summary>
 /// <param name="FirstLine">Line of its first row in the file, from 1; for Parquet, the row's number.</param>
 /// <param name="Buffer">The texts; from the pool.</param>
 /// <param name="Bytes">How much of the buffer is used.</param>
 /// <param name="Rows">Where each row is in the buffer.</param>
 /// <param name="Faults">Rows that could not be made JSON of.</param>
-internal sealed record Chunk(int FirstLine, byte[] Buffer, int Bytes, IReadOnlyList<RowText> Rows, IReadOnlyList<(int Line, string Message)> Faults) : IDisposable
+internal sealed record Chunk(
+    int FirstLine,
+    byte[] Buffer,
+    int Bytes,
+    IReadOnlyList<RowText> Rows,
+    IReadOnlyList<(int Line, string Message)> Faults
+) : IDisposable
 {
     public ReadOnlySpan<byte> this[RowText row] => Buffer.AsSpan(row.Start, row.Length);
 

@@ -10,7 +10,8 @@ internal sealed class ChunkBuilder(int bytes)
     private List<RowText> rows = [];
     private List<(int, string)> faults = [];
     private byte[] buffer = ArrayPool<byte>.Shared.Rent(bytes + (bytes >> 3));
-    private int used, first;
+    private int used,
+        first;
 
     /// <summary>Whether a chunk should be taken.</summary>
     public bool Full => used >= bytes || faults.Count >= MostFaults;

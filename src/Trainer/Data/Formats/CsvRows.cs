@@ -9,17 +9,32 @@ namespace Memopt.Trainer.Data.Formats;
 internal static class CsvRows
 {
     // A row: the library itself refuses 16 Mi characters, with a message that names no line.
-    private const int LongestHead = 1 << 20, LongestRow = 8 << 20;
+    private const int LongestHead = 1 << 20,
+        LongestRow = 8 << 20;
 
-    private static readonly UTF8Encoding strict = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
+    private static readonly UTF8Encoding strict = new(
+        encoderShouldEmitUTF8Identifier: false,
+        throwOnInvalidBytes: true
+    );
 
     public static IEnumerable<Chunk> Read(DataFile file, ChunkBuilder builder, Action<long>? at)
     {
         var separator = file.Format == DataFormat.Tsv ? '\t' : Separator(file);
-        using var text = new LimitedText(new StreamReader(file.Open(at), strict, detectEncodingFromByteOrderMarks: true, 1 << 16), file);
-        using var reader = Guarded(file, () => Sep.New(separator).Reader(options => options with { Unescape = true, DisableColCountCheck = true }).From(text));
+        using var text = new LimitedText(
+            new StreamReader(file.Open(at), strict, detectEncodingFromByteOrderMarks: true, 1 << 16),
+            file
+        );
+        using var reader = Guarded(
+            file,
+            () =>
+                Sep.New(separator)
+                    .Reader(options => options with { Unescape = true, DisableColCountCheck = true })
+                    .From(text)
+        );
         text.Taken(0);
-        var names = reader.Header.ColNames.Select(name => JsonEncodedText.Encode(Bare(name), JsonText.Encoder)).ToArray();
+        var names = reader
+            .Header.ColNames.Select(name => JsonEncodedText.Encode(Bare(name), JsonText.Encoder))
+            .ToArray();
         var json = new ArrayBufferWriter<byte>();
         using var writer = new Utf8JsonWriter(json, JsonText.Plain);
         while (Guarded(file, reader.MoveNext))
@@ -55,9 +70,8 @@ internal static class CsvRows
         }
     }
 
-    /// <summary>
-    /// What is wrong with the quotes of a row. To the reader any quote hides separators and ends of lines up to the next one; one within
-    /// a value that does not begin with it (5" pipe) would make two rows one.
+    /// <summary>What is wrong with the quotes of a row. To the reader any quote hides separators and ends of lines up
+    /// to the next one; one within a value that does not begin with it (5" pipe) would make two rows one.
     /// </summary>
     private static string? Quotes(ReadOnlySpan<char> row, char separator)
     {
@@ -96,7 +110,8 @@ internal static class CsvRows
         return ',';
     }
 
-    private static string Bare(string name) => name.Length > 1 && name[0] == '"' && name[^1] == '"' ? name[1..^1].Replace("\"\"", "\"") : name;
+    private static string Bare(string name) =>
+        name.Length > 1 && name[0] == '"' && name[^1] == '"' ? name[1..^1].Replace("\"\"", "\"") : name;
 
     private static T Guarded<T>(DataFile file, Func<T> read)
     {
@@ -110,14 +125,21 @@ internal static class CsvRows
         }
         catch (Exception error) when (error is ArgumentException or NotSupportedException or InvalidOperationException)
         {
-            throw new UserFault($"{file.Path} is not a table that can be read.", error.Message.Split('\n')[0], "write CSV with a head line, values with commas or quotes in quotes", error);
+            throw new UserFault(
+                $"{file.Path} is not a table that can be read.",
+                error.Message.Split('\n')[0],
+                "write CSV with a head line, values with commas or quotes in quotes",
+                error
+            );
         }
     }
 
-    /// <summary>A table's text. The reader holds a row as a whole, and a quote that is never closed makes all the rest one.</summary>
+    /// <summary>A table's text. The reader holds a row as a whole, and a quote that is never closed makes all the rest
+    /// one.</summary>
     private sealed class LimitedText(TextReader inner, DataFile file) : TextReader
     {
-        private int read, line;
+        private int read,
+            line;
 
         /// <summary>Tells that the head, or the rows up to a line, have been read.</summary>
         public void Taken(int upTo) => (read, line) = (0, Math.Max(1, upTo));
@@ -128,7 +150,12 @@ internal static class CsvRows
         {
             var count = inner.Read(buffer);
             if ((read += count) > (line == 0 ? LongestHead : LongestRow))
-                throw RowFile.TooLong(file, Math.Max(1, line), line == 0 ? "1 Mi characters" : "8 Mi characters", "is a quote never closed? write one row a line");
+                throw RowFile.TooLong(
+                    file,
+                    Math.Max(1, line),
+                    line == 0 ? "1 Mi characters" : "8 Mi characters",
+                    "is a quote never closed? write one row a line"
+                );
             return count;
         }
 

@@ -19,12 +19,14 @@ internal static class JsonRows
         using var stream = file.Open(at);
         var row = new ArrayBufferWriter<byte>(1 << 16);
         var buffer = new byte[1 << 18];
-        // depth: open brackets. rows: the depth within the array of rows, 0 while outside of it. root: depth at which that array may begin.
-        // Objects one after the other are the elements of a list whose brackets and commas are not written.
+        // depth: open brackets. rows: the depth within the array of rows, 0 while outside of it. root: depth at which
+        // that array may begin. Objects one after the other are the elements of a list whose brackets and commas are
+        // not written.
         var outer = objects ? 1 : 0;
         var (depth, rows, root, line, rowLine) = (outer, outer, -1, 1, 0);
         var (quoted, escaped, found, first) = (false, false, objects, true);
-        for (int count; (count = stream.Read(buffer)) > 0;)
+        int count;
+        while ((count = stream.Read(buffer)) > 0)
         {
             var i = first && buffer.AsSpan(0, count).StartsWith(Encoding.UTF8.Preamble) ? 3 : 0;
             first = false;
@@ -87,7 +89,12 @@ internal static class JsonRows
                     rowLine = line;
                 }
                 if (row.WrittenCount == RowFile.LongestRow)
-                    throw RowFile.TooLong(file, rowLine, RowFile.Limit, "is a quote or a bracket never closed? write one JSON object a line");
+                    throw RowFile.TooLong(
+                        file,
+                        rowLine,
+                        RowFile.Limit,
+                        "is a quote or a bracket never closed? write one JSON object a line"
+                    );
                 row.GetSpan(1)[0] = c;
                 row.Advance(1);
                 if (objects && depth == outer && !quoted && c is (byte)'}' or (byte)']')
@@ -116,5 +123,10 @@ internal static class JsonRows
         }
     }
 
-    private static UserFault Fault(DataFile file, string found) => new($"{file.Path} is not a JSON file of rows.", found, "write a list of objects, an object with one list, or one object a line");
+    private static UserFault Fault(DataFile file, string found) =>
+        new(
+            $"{file.Path} is not a JSON file of rows.",
+            found,
+            "write a list of objects, an object with one list, or one object a line"
+        );
 }

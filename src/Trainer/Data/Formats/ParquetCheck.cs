@@ -9,30 +9,58 @@ namespace Memopt.Trainer.Data.Formats;
 /// </summary>
 internal static class ParquetCheck
 {
-    private const int LongestFooter = 64 << 20, LongestHeader = 1 << 20, UsualHeader = 256;
+    private const int LongestFooter = 64 << 20,
+        LongestHeader = 1 << 20,
+        UsualHeader = 256;
 
     // What a row group may hold however well it compresses, and how many times its stored bytes it may hold.
-    private const long Rows = 1 << 21, Values = 1 << 24, Bytes = 512 << 20;
-    private const int RowsPerByte = 1, ValuesPerByte = 8, BytesPerByte = 32;
+    private const long Rows = 1 << 21,
+        Values = 1 << 24,
+        Bytes = 512 << 20;
+    private const int RowsPerByte = 1,
+        ValuesPerByte = 8,
+        BytesPerByte = 32;
 
     private static readonly ThriftSchema schema = new(
         ("File", "1:i 2:[Element 3:i 4:[RowGroup 5:[KeyValue 6:b 7:[Order 8:Encryption 9:b"),
         ("Element", "1:i 2:i 3:i 4:b 5:i 6:i 7:i 8:i 9:i 10:Logical"),
-        ("Logical", "1:Empty 2:Empty 3:Empty 4:Empty 5:Decimal 6:Empty 7:Time 8:Time 10:Int 11:Empty 12:Empty 13:Empty "
-            + "14:Empty 15:Empty 16:Variant 17:Geometry 18:Geography"),
-        ("Empty", ""), ("Decimal", "1:i 2:i"), ("Time", "1:t 2:Unit"), ("Unit", "1:Empty 2:Empty 3:Empty"),
-        ("Int", "1:y 2:t"), ("Variant", "1:y"), ("Geometry", "1:b"), ("Geography", "1:b 2:i"), ("KeyValue", "1:b 2:b"),
-        ("Order", "1:Empty"), ("Encryption", "1:Aes 2:Aes"), ("Aes", "1:b 2:b 3:t"),
-        ("RowGroup", "1:[Column 2:i 3:i 4:[Sorting 5:i 6:i 7:i"), ("Sorting", "1:i 2:t 3:t"),
-        ("Column", "1:b 2:i 3:ColumnData 4:i 5:i 6:i 7:i 8:Crypto 9:b"), ("Crypto", "1:Empty 2:CryptoKey"),
+        (
+            "Logical",
+            "1:Empty 2:Empty 3:Empty 4:Empty 5:Decimal 6:Empty 7:Time 8:Time 10:Int 11:Empty 12:Empty 13:Empty "
+                + "14:Empty 15:Empty 16:Variant 17:Geometry 18:Geography"
+        ),
+        ("Empty", ""),
+        ("Decimal", "1:i 2:i"),
+        ("Time", "1:t 2:Unit"),
+        ("Unit", "1:Empty 2:Empty 3:Empty"),
+        ("Int", "1:y 2:t"),
+        ("Variant", "1:y"),
+        ("Geometry", "1:b"),
+        ("Geography", "1:b 2:i"),
+        ("KeyValue", "1:b 2:b"),
+        ("Order", "1:Empty"),
+        ("Encryption", "1:Aes 2:Aes"),
+        ("Aes", "1:b 2:b 3:t"),
+        ("RowGroup", "1:[Column 2:i 3:i 4:[Sorting 5:i 6:i 7:i"),
+        ("Sorting", "1:i 2:t 3:t"),
+        ("Column", "1:b 2:i 3:ColumnData 4:i 5:i 6:i 7:i 8:Crypto 9:b"),
+        ("Crypto", "1:Empty 2:CryptoKey"),
         ("CryptoKey", "1:[b 2:b"),
-        ("ColumnData", "1:i 2:[i 3:[b 4:i 5:i 6:i 7:i 8:[KeyValue 9:i 10:i 11:i 12:Statistics 13:[PageStatistics 14:i 15:i "
-            + "16:Sizes 17:Geospatial"),
-        ("Statistics", "1:b 2:b 3:i 4:i 5:b 6:b 7:t 8:t"), ("PageStatistics", "1:i 2:i 3:i"), ("Sizes", "1:i 2:[i 3:[i"),
-        ("Geospatial", "1:Box 2:[i"), ("Box", "1:d 2:d 3:d 4:d 5:d 6:d 7:d 8:d"),
+        (
+            "ColumnData",
+            "1:i 2:[i 3:[b 4:i 5:i 6:i 7:i 8:[KeyValue 9:i 10:i 11:i 12:Statistics 13:[PageStatistics 14:i 15:i "
+                + "16:Sizes 17:Geospatial"
+        ),
+        ("Statistics", "1:b 2:b 3:i 4:i 5:b 6:b 7:t 8:t"),
+        ("PageStatistics", "1:i 2:i 3:i"),
+        ("Sizes", "1:i 2:[i 3:[i"),
+        ("Geospatial", "1:Box 2:[i"),
+        ("Box", "1:d 2:d 3:d 4:d 5:d 6:d 7:d 8:d"),
         ("Page", "1:i 2:i 3:i 4:i 5:DataPage 6:Empty 7:DictionaryPage 8:DataPage2"),
-        ("DataPage", "1:i 2:i 3:i 4:i 5:Statistics"), ("DictionaryPage", "1:i 2:i 3:t"),
-        ("DataPage2", "1:i 2:i 3:i 4:i 5:i 6:i 7:t 8:Statistics"));
+        ("DataPage", "1:i 2:i 3:i 4:i 5:Statistics"),
+        ("DictionaryPage", "1:i 2:i 3:t"),
+        ("DataPage2", "1:i 2:i 3:i 4:i 5:i 6:i 7:t 8:Statistics")
+    );
 
     /// <summary>Checks that a file ends in well-formed metadata.</summary>
     /// <exception cref="InvalidDataException">It does not.</exception>
@@ -71,8 +99,11 @@ internal static class ParquetCheck
             if (data.NumValues < 0 || data.Statistics?.NullCount is < 0)
                 throw new InvalidDataException("it has a column with fewer than no values");
             var next = new[] { data.DictionaryPageOffset ?? 0, data.DataPageOffset, data.IndexPageOffset ?? 0 }
-                .Where(offset => offset != 0).DefaultIfEmpty(-1).Min();
-            for (var values = 0L; values < data.NumValues;)
+                .Where(offset => offset != 0)
+                .DefaultIfEmpty(-1)
+                .Min();
+            var values = 0L;
+            while (values < data.NumValues)
             {
                 var page = ReadPage(file, next, data.Codec);
                 (next, values) = (page.Next, values + page.Values);
@@ -83,16 +114,25 @@ internal static class ParquetCheck
         {
             if (found >= 0 && found <= Math.Max(most, perByte * stored))
                 return;
-            throw new UserFault($"{path} has a row group that is not read.", $"{found:N0} {what} in {stored:N0} stored bytes",
-                "write it with smaller row groups: pyarrow.parquet.write_table(…, row_group_size=100_000)")
-            { OverBudget = true };
+            throw new UserFault(
+                $"{path} has a row group that is not read.",
+                $"{found:N0} {what} in {stored:N0} stored bytes",
+                "write it with smaller row groups: pyarrow.parquet.write_table(…, row_group_size=100_000)"
+            )
+            {
+                OverBudget = true,
+            };
         }
         Fit(group.NumRows, Rows, RowsPerByte, "rows");
         Fit(group.Columns.Max(column => column.MetaData?.NumValues) ?? 0, Values, ValuesPerByte, "values of a column");
         Fit(held, Bytes, BytesPerByte, "bytes of data");
     }
 
-    private static (long Next, long Values, long Stored, long Held) ReadPage(Stream file, long at, CompressionCodec codec)
+    private static (long Next, long Values, long Stored, long Held) ReadPage(
+        Stream file,
+        long at,
+        CompressionCodec codec
+    )
     {
         var (head, length, numbers) = ReadHeader(file, at);
         long Number(string name) => numbers.GetValueOrDefault(name);
@@ -149,7 +189,14 @@ internal static class ParquetCheck
         if (begin.Length < 5 || BinaryPrimitives.ReadUInt32LittleEndian(begin) != 0xFD2FB528)
             throw new InvalidDataException("it has a page that is not compressed by zstd as it says");
         var (flag, single) = (begin[4] >> 6, (begin[4] & 0x20) != 0);
-        var at = 5 + (single ? 0 : 1) + (begin[4] & 3) switch { 3 => 4, var id => id };
+        var at =
+            5
+            + (single ? 0 : 1)
+            + (begin[4] & 3) switch
+            {
+                3 => 4,
+                var id => id,
+            };
         var size = flag == 0 ? (single ? 1 : 0) : 1 << flag;
         if (size == 0 || begin.Length < at + size)
             return (long)ZstdSharp.Decompressor.GetDecompressedSize(whole());

@@ -5,13 +5,16 @@ using System.Text.Unicode;
 
 namespace Memopt.Trainer.Data.Formats;
 
-/// <summary>Reads files of rows, of any format, as chunks of JSON rows; never more of a file than a chunk (for Parquet, a row group) at once.</summary>
+/// <summary>Reads files of rows, of any format, as chunks of JSON rows; never more of a file than a chunk (for Parquet,
+/// a row group) at once.</summary>
 internal static class RowFile
 {
-    /// <summary>Bytes of JSON text in a chunk: some seconds of work, and what a kill costs at most for each core.</summary>
+    /// <summary>Bytes of JSON text in a chunk: some seconds of work, and what a kill costs at most for each
+    /// core.</summary>
     public const int ChunkBytes = 8 << 20;
 
-    /// <summary>Most bytes of a row's JSON text: tokenizing a text takes up to about 100 times its length in memory.</summary>
+    /// <summary>Most bytes of a row's JSON text: tokenizing a text takes up to about 100 times its length in
+    /// memory.</summary>
     public const int LongestRow = 8 << 20;
 
     public const string Limit = "8 MiB";
@@ -24,12 +27,14 @@ internal static class RowFile
     public static IEnumerable<Chunk> Read(DataFile file, int chunkBytes = ChunkBytes, Action<long>? at = null)
     {
         var builder = new ChunkBuilder(chunkBytes);
-        using var chunks = (file.Format switch
-        {
-            DataFormat.Csv or DataFormat.Tsv => CsvRows.Read(file, builder, at),
-            DataFormat.Parquet => ParquetRows.Read(file, builder, at),
-            _ => Json(file, builder, at),
-        }).GetEnumerator();
+        using var chunks = (
+            file.Format switch
+            {
+                DataFormat.Csv or DataFormat.Tsv => CsvRows.Read(file, builder, at),
+                DataFormat.Parquet => ParquetRows.Read(file, builder, at),
+                _ => Json(file, builder, at),
+            }
+        ).GetEnumerator();
         while (true)
         {
             try
@@ -37,13 +42,26 @@ internal static class RowFile
                 if (!chunks.MoveNext())
                     break;
             }
-            catch (Exception e) when (e is InvalidDataException or ZstdSharp.ZstdException or EndOfStreamException || (e is InvalidOperationException && file.Compression == ".br"))
+            catch (Exception e)
+                when (e is InvalidDataException or ZstdSharp.ZstdException or EndOfStreamException
+                    || (e is InvalidOperationException && file.Compression == ".br")
+                )
             {
-                throw new UserFault($"{file.Path} is damaged or not what its name says.", found: e.Message.Split('\n')[0], next: "check how it was made, or name its format: {\"source\": …, \"format\": …}", inner: e);
+                throw new UserFault(
+                    $"{file.Path} is damaged or not what its name says.",
+                    found: e.Message.Split('\n')[0],
+                    next: "check how it was made, or name its format: {\"source\": …, \"format\": …}",
+                    inner: e
+                );
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
-                throw new UserFault($"The data file {file.Path} cannot be read.", e.Message, "check data.train and data.eval", e);
+                throw new UserFault(
+                    $"The data file {file.Path} cannot be read.",
+                    e.Message,
+                    "check data.train and data.eval",
+                    e
+                );
             }
             yield return chunks.Current;
         }
@@ -55,12 +73,21 @@ internal static class RowFile
     private static IEnumerable<Chunk> Json(DataFile file, ChunkBuilder builder, Action<long>? at)
     {
         var layout = Layout(file);
-        foreach (var chunk in layout == JsonLayout.Lines ? Lines(file, builder, at) : JsonRows.Read(file, layout == JsonLayout.Objects, builder, at))
+        foreach (
+            var chunk in layout == JsonLayout.Lines
+                ? Lines(file, builder, at)
+                : JsonRows.Read(file, layout == JsonLayout.Objects, builder, at)
+        )
             yield return chunk;
     }
 
     /// <summary>How the rows of a file of JSON stand in it.</summary>
-    private enum JsonLayout { Lines, List, Objects }
+    private enum JsonLayout
+    {
+        Lines,
+        List,
+        Objects,
+    }
 
     /// <summary>
     /// How they really stand: what is called .json is as often JSON Lines, and what is called .jsonl is at times a
@@ -79,10 +106,19 @@ internal static class RowFile
         if (FirstObject(text, whole) is not var (first, length))
             return named;
         // A first object is a row, unless no other follows and it holds the rows.
-        if (!text[length..].TrimStart(" \t\r\n"u8).StartsWith("{"u8) && !RowReader.IsRow(first) && (named == JsonLayout.List || first.Any(pair => pair.Value is JsonArray { Count: > 0 } list && list[0] is JsonObject)))
+        if (
+            !text[length..].TrimStart(" \t\r\n"u8).StartsWith("{"u8)
+            && !RowReader.IsRow(first)
+            && (
+                named == JsonLayout.List
+                || first.Any(pair => pair.Value is JsonArray { Count: > 0 } list && list[0] is JsonObject)
+            )
+        )
             return JsonLayout.List;
         var line = text.IndexOf((byte)'\n') is >= 0 and var end ? text[..end] : text;
-        return length >= line.TrimEnd(" \t\r"u8).Length && length <= line.Length ? JsonLayout.Lines : JsonLayout.Objects;
+        return length >= line.TrimEnd(" \t\r"u8).Length && length <= line.Length
+            ? JsonLayout.Lines
+            : JsonLayout.Objects;
     }
 
     /// <summary>
@@ -93,11 +129,16 @@ internal static class RowFile
         try
         {
             var reader = new Utf8JsonReader(text, whole, new JsonReaderState(new() { AllowMultipleValues = true }));
-            return reader.Read() && reader.TrySkip() && RowJson.Parse(text[..(int)reader.BytesConsumed]) is JsonObject { Count: > 0 } found ? (found, (int)reader.BytesConsumed) : null;
+            return
+                reader.Read()
+                && reader.TrySkip()
+                && RowJson.Parse(text[..(int)reader.BytesConsumed]) is JsonObject { Count: > 0 } found
+                ? (found, (int)reader.BytesConsumed)
+                : null;
         }
         catch (JsonException)
         {
-            return null;   // no JSON, or a key twice
+            return null; // no JSON, or a key twice
         }
     }
 
@@ -147,9 +188,21 @@ internal static class RowFile
     }
 
     internal static UserFault TooLong(DataFile file, int line, string limit, string next) =>
-        new($"{file.Path} has no rows that can be read.", found: $"the row at line {line} is longer than {limit}", next: next)
-        { Problems = [new("data", $"is longer than {limit}: {next}", file.Path, line, 1, "MEMOPT0007")] };
+        new(
+            $"{file.Path} has no rows that can be read.",
+            found: $"the row at line {line} is longer than {limit}",
+            next: next
+        )
+        {
+            Problems = [new("data", $"is longer than {limit}: {next}", file.Path, line, 1, "MEMOPT0007")],
+        };
 
-    internal static UserFault NotText(DataFile file, int line) => new($"{file.Path} is not UTF-8 text.", $"line {line} has bytes that are no character", "write it as UTF-8")
-    { Problems = [new("data", "has bytes that are no character: write it as UTF-8", file.Path, line, 1, "MEMOPT0007")] };
+    internal static UserFault NotText(DataFile file, int line) =>
+        new($"{file.Path} is not UTF-8 text.", $"line {line} has bytes that are no character", "write it as UTF-8")
+        {
+            Problems =
+            [
+                new("data", "has bytes that are no character: write it as UTF-8", file.Path, line, 1, "MEMOPT0007"),
+            ],
+        };
 }

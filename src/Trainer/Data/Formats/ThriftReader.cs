@@ -6,17 +6,28 @@ namespace Memopt.Trainer.Data.Formats;
 /// </summary>
 internal ref struct ThriftReader(ReadOnlySpan<byte> bytes, ThriftSchema schema)
 {
-    private const int Deepest = 32, LongestVarint = 10;
+    private const int Deepest = 32,
+        LongestVarint = 10;
 
     // The types of the protocol that are named here; 4, 5 and 6 are whole numbers of 16, 32 and 64 bits.
-    private const int Stop = 0, True = 1, False = 2, Byte = 3, Short = 4, Long = 6, Double = 7, Binary = 8, List = 9, Struct = 12;
+    private const int Stop = 0,
+        True = 1,
+        False = 2,
+        Byte = 3,
+        Short = 4,
+        Long = 6,
+        Double = 7,
+        Binary = 8,
+        List = 9,
+        Struct = 12;
 
     private readonly ReadOnlySpan<byte> bytes = bytes;
 
     /// <summary>Bytes that have been read.</summary>
     public int Position { get; private set; }
 
-    /// <summary>Reads a struct; of its fields the whole numbers are given by their path, "5.1" for the first of the fifth.</summary>
+    /// <summary>Reads a struct; of its fields the whole numbers are given by their path, "5.1" for the first of the
+    /// fifth.</summary>
     /// <exception cref="InvalidDataException">The bytes are no such struct.</exception>
     /// <exception cref="EndOfStreamException">The bytes end within the struct.</exception>
     public void Read(string name, Dictionary<string, long>? numbers = null) => ReadStruct(name, numbers, "", 0);
@@ -25,7 +36,8 @@ internal ref struct ThriftReader(ReadOnlySpan<byte> bytes, ThriftSchema schema)
     {
         if (depth > Deepest)
             throw new InvalidDataException("its metadata is nested too deeply");
-        for (var number = 0; ;)
+        var number = 0;
+        while (true)
         {
             var head = Next();
             if (head == Stop)
@@ -39,7 +51,14 @@ internal ref struct ThriftReader(ReadOnlySpan<byte> bytes, ThriftSchema schema)
         }
     }
 
-    private void ReadValue(int type, string expected, Dictionary<string, long>? numbers, string path, int depth, bool inList)
+    private void ReadValue(
+        int type,
+        string expected,
+        Dictionary<string, long>? numbers,
+        string path,
+        int depth,
+        bool inList
+    )
     {
         switch (expected)
         {
@@ -116,7 +135,7 @@ internal ref struct ThriftReader(ReadOnlySpan<byte> bytes, ThriftSchema schema)
     private long ReadNumber()
     {
         var value = ReadVarint();
-        return (long)(value >> 1) ^ -(long)(value & 1);   // zigzag
+        return (long)(value >> 1) ^ -(long)(value & 1); // zigzag
     }
 
     private ulong ReadVarint()

@@ -4,7 +4,13 @@ using System.Text;
 namespace Memopt.Trainer.Data.Jinja;
 
 /// <summary>JSON as Python's <c>json.dumps</c> writes it.</summary>
-internal sealed record JsonWriter(bool EnsureAscii, string? Indent, string ItemSeparator, string KeySeparator, bool SortKeys)
+internal sealed record JsonWriter(
+    bool EnsureAscii,
+    string? Indent,
+    string ItemSeparator,
+    string KeySeparator,
+    bool SortKeys
+)
 {
     private readonly StringBuilder output = new();
 
@@ -21,51 +27,74 @@ internal sealed record JsonWriter(bool EnsureAscii, string? Indent, string ItemS
         RenderCost.Fit(output.Length);
         switch (value)
         {
-            case string text: Text(text); break;
-            case List<object?> list: Nest(list, '[', ']', depth, item => Write(item, depth + 1)); break;
-            case DictValue dict:
-                var pairs = SortKeys ? dict.OrderBy(pair => pair.Key, Comparer<object>.Create(Values.Order)) : dict.AsEnumerable();
-                Nest([.. pairs], '{', '}', depth, pair =>
-                {
-                    Text(pair.Key as string ?? Plain(pair.Key));
-                    output.Append(KeySeparator);
-                    Write(pair.Value, depth + 1);
-                });
+            case string text:
+                Text(text);
                 break;
-            default: output.Append(Plain(value)); break;
+            case List<object?> list:
+                Nest(list, '[', ']', depth, item => Write(item, depth + 1));
+                break;
+            case DictValue dict:
+                var pairs = SortKeys
+                    ? dict.OrderBy(pair => pair.Key, Comparer<object>.Create(Values.Order))
+                    : dict.AsEnumerable();
+                Nest(
+                    [.. pairs],
+                    '{',
+                    '}',
+                    depth,
+                    pair =>
+                    {
+                        Text(pair.Key as string ?? Plain(pair.Key));
+                        output.Append(KeySeparator);
+                        Write(pair.Value, depth + 1);
+                    }
+                );
+                break;
+            default:
+                output.Append(Plain(value));
+                break;
         }
     }
 
-    private static string Plain(object? value) => value switch
-    {
-        null => "null",
-        bool flag => flag ? "true" : "false",
-        long whole => whole.ToString(CultureInfo.InvariantCulture),
-        double real => double.IsNaN(real) ? "NaN" : double.IsInfinity(real) ? real > 0 ? "Infinity" : "-Infinity" : Values.Float(real),
-        _ => throw new JinjaException($"{Values.TypeName(value)} cannot be written as JSON"),
-    };
+    private static string Plain(object? value) =>
+        value switch
+        {
+            null => "null",
+            bool flag => flag ? "true" : "false",
+            long whole => whole.ToString(CultureInfo.InvariantCulture),
+            double real => double.IsNaN(real) ? "NaN"
+            : double.IsInfinity(real)
+                ? real > 0 ? "Infinity"
+                    : "-Infinity"
+            : Values.Float(real),
+            _ => throw new JinjaException($"{Values.TypeName(value)} cannot be written as JSON"),
+        };
 
     private void Nest<T>(IReadOnlyList<T> items, char open, char close, int depth, Action<T> write)
     {
         output.Append(open);
         for (var i = 0; i < items.Count; i++)
         {
-            if (i > 0) output.Append(ItemSeparator);
+            if (i > 0)
+                output.Append(ItemSeparator);
             RenderCost.Fit(output.Length);
             Line(depth + 1);
             write(items[i]);
         }
-        if (items.Count > 0) Line(depth);
+        if (items.Count > 0)
+            Line(depth);
         output.Append(close);
     }
 
     private void Line(int depth)
     {
-        if (Indent is null) return;
+        if (Indent is null)
+            return;
         output.Append('\n');
         RenderCost.Spend(depth * (Indent.Length + 1L));
         RenderCost.Fit(output.Length + (long)depth * Indent.Length);
-        for (var i = 0; i < depth; i++) output.Append(Indent);
+        for (var i = 0; i < depth; i++)
+            output.Append(Indent);
     }
 
     private void Text(string text)

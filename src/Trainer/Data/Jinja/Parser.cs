@@ -3,49 +3,59 @@ namespace Memopt.Trainer.Data.Jinja;
 /// <summary>Tokens to a tree, by recursive descent; this part reads tags.</summary>
 internal sealed partial class Parser(List<Token> tokens)
 {
-    private const int Deepest = 200, Longest = 1 << 20;
+    private const int Deepest = 200,
+        Longest = 1 << 20;
 
     private int at;
     private int depth;
 
     public static IReadOnlyList<Statement> Read(string template)
     {
-        if (template.Length > Longest) throw new JinjaException($"a template of more than {Longest >> 20} Mi characters");
+        if (template.Length > Longest)
+            throw new JinjaException($"a template of more than {Longest >> 20} Mi characters");
         var parser = new Parser(Lexer.Read(template));
         var body = parser.Body();
-        if (parser.Now.Kind != TokenKind.End) throw parser.Unexpected("the end of the template");
+        if (parser.Now.Kind != TokenKind.End)
+            throw parser.Unexpected("the end of the template");
         return body;
     }
 
     private Token Now => tokens[at];
 
     private JinjaException Unexpected(string wanted) =>
-        new($"line {Now.Line}: expected {wanted}, found {(Now.Value.Length > 0 ? $"'{Now.Value}'" : Now.Kind.ToString())}");
+        new(
+            $"line {Now.Line}: expected {wanted}, found "
+                + $"{(Now.Value.Length > 0 ? $"'{Now.Value}'" : Now.Kind.ToString())}"
+        );
 
     private bool IsName(string name) => Now.Kind == TokenKind.Name && Now.Value == name;
 
     private bool Take(string value)
     {
-        if (Now.Kind is not (TokenKind.Symbol or TokenKind.Name) || Now.Value != value) return false;
+        if (Now.Kind is not (TokenKind.Symbol or TokenKind.Name) || Now.Value != value)
+            return false;
         at++;
         return true;
     }
 
     private void Need(string value)
     {
-        if (!Take(value)) throw Unexpected($"'{value}'");
+        if (!Take(value))
+            throw Unexpected($"'{value}'");
     }
 
     private Token Need(TokenKind kind)
     {
-        if (Now.Kind != kind) throw Unexpected(kind.ToString());
+        if (Now.Kind != kind)
+            throw Unexpected(kind.ToString());
         return tokens[at++];
     }
 
     /// <summary>Statements up to one of the named tags, whose name is taken, or to the end of the template.</summary>
     private List<Statement> Body(params string[] until)
     {
-        if (++depth > Deepest) throw new JinjaException($"line {Now.Line}: nested too deeply");
+        if (++depth > Deepest)
+            throw new JinjaException($"line {Now.Line}: nested too deeply");
         var body = new List<Statement>();
         while (Now.Kind != TokenKind.End)
         {
@@ -62,11 +72,13 @@ internal sealed partial class Parser(List<Token> tokens)
             else
             {
                 Need(TokenKind.OpenTag);
-                if (until.Contains(Now.Value)) break;
+                if (until.Contains(Now.Value))
+                    break;
                 body.Add(Tag());
             }
         }
-        if (until.Length > 0 && Now.Kind == TokenKind.End) throw Unexpected(string.Join(" or ", until));
+        if (until.Length > 0 && Now.Kind == TokenKind.End)
+            throw Unexpected(string.Join(" or ", until));
         depth--;
         return body;
     }
@@ -84,9 +96,12 @@ internal sealed partial class Parser(List<Token> tokens)
         var name = Need(TokenKind.Name).Value;
         switch (name)
         {
-            case "if": return If();
-            case "for": return For();
-            case "set": return Set();
+            case "if":
+                return If();
+            case "for":
+                return For();
+            case "set":
+                return Set();
             case "macro":
                 var macro = Need(TokenKind.Name).Value;
                 var parameters = Parameters();
@@ -99,17 +114,20 @@ internal sealed partial class Parser(List<Token> tokens)
                 return new Statement.CallBlock(call, Macro("caller", given, "endcall"));
             case "filter":
                 var filters = new List<Expression.Filter> { FilterName(null) };
-                while (Take("|")) filters.Add(FilterName(null));
+                while (Take("|"))
+                    filters.Add(FilterName(null));
                 Need(TokenKind.CloseTag);
                 return new Statement.FilterBlock(filters, BodyTo("endfilter"));
-            case "with": return With();
+            case "with":
+                return With();
             case "generation":
                 Need(TokenKind.CloseTag);
                 return new Statement.GenerationBlock(BodyTo("endgeneration"));
             case "break" or "continue":
                 Need(TokenKind.CloseTag);
                 return new Statement.Jump(name == "continue");
-            default: throw new JinjaException($"line {Now.Line}: the tag '{name}' is not supported");
+            default:
+                throw new JinjaException($"line {Now.Line}: the tag '{name}' is not supported");
         }
     }
 
@@ -118,7 +136,8 @@ internal sealed partial class Parser(List<Token> tokens)
     {
         var begin = at;
         var body = BodyTo(end);
-        bool Says(string word) => tokens.FindIndex(begin, at - begin, token => token.Kind == TokenKind.Name && token.Value == word) >= 0;
+        bool Says(string word) =>
+            tokens.FindIndex(begin, at - begin, token => token.Kind == TokenKind.Name && token.Value == word) >= 0;
         return new(name, parameters, body, Says("varargs"), Says("kwargs"));
     }
 
@@ -130,9 +149,11 @@ internal sealed partial class Parser(List<Token> tokens)
         {
             Need(TokenKind.CloseTag);
             branches.Add((test, test is null ? Body("endif") : Body("elif", "else", "endif")));
-            if (Take("endif")) break;
+            if (Take("endif"))
+                break;
             test = Take("elif") ? Tuple() : null;
-            if (test is null) Need("else");
+            if (test is null)
+                Need("else");
         }
         Need(TokenKind.CloseTag);
         return new(branches);
@@ -147,7 +168,8 @@ internal sealed partial class Parser(List<Token> tokens)
         if (Now is { Kind: TokenKind.Symbol, Value: "," })
         {
             var items = new List<Expression> { over };
-            while (Take(",")) items.Add(Or());
+            while (Take(","))
+                items.Add(Or());
             over = new Expression.List(items, IsTuple: true);
         }
         var where = Take("if") ? Expression() : null;
@@ -169,15 +191,20 @@ internal sealed partial class Parser(List<Token> tokens)
     private Expression Target()
     {
         var first = SingleTarget();
-        if (Now is not { Kind: TokenKind.Symbol, Value: "," }) return first;
+        if (Now is not { Kind: TokenKind.Symbol, Value: "," })
+            return first;
         var items = new List<Expression> { first };
-        while (Take(",") && Now.Kind is TokenKind.Name && !IsName("in") || Now is { Kind: TokenKind.Symbol, Value: "(" }) items.Add(SingleTarget());
+        while (
+            Take(",") && Now.Kind is TokenKind.Name && !IsName("in") || Now is { Kind: TokenKind.Symbol, Value: "(" }
+        )
+            items.Add(SingleTarget());
         return new Expression.List(items, IsTuple: true);
     }
 
     private Expression SingleTarget()
     {
-        if (++depth > Deepest) throw new JinjaException($"line {Now.Line}: nested too deeply");
+        if (++depth > Deepest)
+            throw new JinjaException($"line {Now.Line}: nested too deeply");
         Expression target;
         if (Take("("))
         {
@@ -187,7 +214,8 @@ internal sealed partial class Parser(List<Token> tokens)
         else
         {
             target = new Expression.Name(Need(TokenKind.Name).Value);
-            if (Take(".")) target = new Expression.Attribute(target, Need(TokenKind.Name).Value);
+            if (Take("."))
+                target = new Expression.Attribute(target, Need(TokenKind.Name).Value);
         }
         depth--;
         return target;
@@ -198,7 +226,8 @@ internal sealed partial class Parser(List<Token> tokens)
         var sets = new List<(Expression, Expression)>();
         while (Now.Kind != TokenKind.CloseTag)
         {
-            if (sets.Count > 0) Need(",");
+            if (sets.Count > 0)
+                Need(",");
             var target = SingleTarget();
             Need("=");
             sets.Add((target, Expression()));
@@ -217,7 +246,8 @@ internal sealed partial class Parser(List<Token> tokens)
             return new Statement.Set(target, value);
         }
         var filters = new List<Expression.Filter>();
-        while (Take("|")) filters.Add(FilterName(null));
+        while (Take("|"))
+            filters.Add(FilterName(null));
         Need(TokenKind.CloseTag);
         return new Statement.SetBlock(target, filters, BodyTo("endset"));
     }
@@ -228,7 +258,8 @@ internal sealed partial class Parser(List<Token> tokens)
         var parameters = new List<(string, Expression?)>();
         while (!Take(")"))
         {
-            if (parameters.Count > 0) Need(",");
+            if (parameters.Count > 0)
+                Need(",");
             parameters.Add((Need(TokenKind.Name).Value, Take("=") ? Expression() : null));
         }
         return parameters;

@@ -9,11 +9,13 @@ internal sealed partial class Parser
     private Expression Tuple()
     {
         var first = Expression();
-        if (Now is not { Kind: TokenKind.Symbol, Value: "," }) return first;
+        if (Now is not { Kind: TokenKind.Symbol, Value: "," })
+            return first;
         var items = new List<Expression> { first };
         while (Take(","))
         {
-            if (Now.Kind is TokenKind.CloseTag or TokenKind.CloseOutput) break;
+            if (Now.Kind is TokenKind.CloseTag or TokenKind.CloseOutput)
+                break;
             items.Add(Expression());
         }
         return new Expression.List(items, IsTuple: true);
@@ -21,7 +23,8 @@ internal sealed partial class Parser
 
     private Expression Expression()
     {
-        if (++depth > Deepest) throw new JinjaException($"line {Now.Line}: nested too deeply");
+        if (++depth > Deepest)
+            throw new JinjaException($"line {Now.Line}: nested too deeply");
         var value = Or();
         while (Take("if"))
         {
@@ -35,21 +38,25 @@ internal sealed partial class Parser
     private Expression Or()
     {
         var left = And();
-        while (Take("or")) left = new Expression.Binary("or", left, And());
+        while (Take("or"))
+            left = new Expression.Binary("or", left, And());
         return left;
     }
 
     private Expression And()
     {
         var left = Not();
-        while (Take("and")) left = new Expression.Binary("and", left, Not());
+        while (Take("and"))
+            left = new Expression.Binary("and", left, Not());
         return left;
     }
 
     private Expression Not()
     {
-        if (!Take("not")) return Comparison();
-        if (++depth > Deepest) throw new JinjaException($"line {Now.Line}: nested too deeply");
+        if (!Take("not"))
+            return Comparison();
+        if (++depth > Deepest)
+            throw new JinjaException($"line {Now.Line}: nested too deeply");
         var of = Not();
         depth--;
         return new Expression.Unary("not", of);
@@ -62,7 +69,11 @@ internal sealed partial class Parser
         while (true)
         {
             var symbol = Now.Value;
-            if (Now.Kind == TokenKind.Symbol && symbol is "==" or "!=" or "<" or ">" or "<=" or ">=" && Now.Kind == TokenKind.Symbol)
+            if (
+                Now.Kind == TokenKind.Symbol
+                && symbol is "==" or "!=" or "<" or ">" or "<=" or ">="
+                && Now.Kind == TokenKind.Symbol
+            )
             {
                 at++;
                 rest.Add((symbol, Sum()));
@@ -77,28 +88,32 @@ internal sealed partial class Parser
                 at += 2;
                 rest.Add(("not in", Sum()));
             }
-            else return rest.Count == 0 ? first : new Expression.Compare(first, rest);
+            else
+                return rest.Count == 0 ? first : new Expression.Compare(first, rest);
         }
     }
 
     private Expression Sum()
     {
         var left = Join();
-        while (Now.Kind == TokenKind.Symbol && Now.Value is "+" or "-") left = new Expression.Binary(tokens[at++].Value, left, Join());
+        while (Now.Kind == TokenKind.Symbol && Now.Value is "+" or "-")
+            left = new Expression.Binary(tokens[at++].Value, left, Join());
         return left;
     }
 
     private Expression Join()
     {
         var left = Product();
-        while (Take("~")) left = new Expression.Binary("~", left, Product());
+        while (Take("~"))
+            left = new Expression.Binary("~", left, Product());
         return left;
     }
 
     private Expression Product()
     {
         var left = Power();
-        while (Now.Kind == TokenKind.Symbol && Now.Value is "*" or "/" or "//" or "%") left = new Expression.Binary(tokens[at++].Value, left, Power());
+        while (Now.Kind == TokenKind.Symbol && Now.Value is "*" or "/" or "//" or "%")
+            left = new Expression.Binary(tokens[at++].Value, left, Power());
         return left;
     }
 
@@ -106,17 +121,22 @@ internal sealed partial class Parser
     private Expression Power()
     {
         var left = Unary();
-        while (Take("**")) left = new Expression.Binary("**", left, Unary());
+        while (Take("**"))
+            left = new Expression.Binary("**", left, Unary());
         return left;
     }
 
     private Expression Unary(bool filters = true)
     {
-        if (++depth > Deepest) throw new JinjaException($"line {Now.Line}: nested too deeply");
+        if (++depth > Deepest)
+            throw new JinjaException($"line {Now.Line}: nested too deeply");
         Expression value;
-        if (Now.Kind == TokenKind.Symbol && Now.Value is "-" or "+") value = new Expression.Unary(tokens[at++].Value, Unary(filters: false));
-        else value = Postfix(Primary());
-        if (filters) value = FiltersAndTests(value);
+        if (Now.Kind == TokenKind.Symbol && Now.Value is "-" or "+")
+            value = new Expression.Unary(tokens[at++].Value, Unary(filters: false));
+        else
+            value = Postfix(Primary());
+        if (filters)
+            value = FiltersAndTests(value);
         depth--;
         return value;
     }
@@ -129,7 +149,8 @@ internal sealed partial class Parser
             case TokenKind.String:
                 at++;
                 var begin = at - 1;
-                while (Now.Kind == TokenKind.String) at++;
+                while (Now.Kind == TokenKind.String)
+                    at++;
                 return new Expression.Literal(string.Concat(tokens[begin..at].Select(part => part.Value)));
             case TokenKind.Integer:
                 at++;
@@ -147,16 +168,20 @@ internal sealed partial class Parser
                     _ => new Expression.Name(token.Value),
                 };
         }
-        if (Take("(")) return Items(")", tuple: true);
-        if (Take("[")) return Items("]", tuple: false);
-        if (!Take("{")) throw Unexpected("a value");
+        if (Take("("))
+            return Items(")", tuple: true);
+        if (Take("["))
+            return Items("]", tuple: false);
+        if (!Take("{"))
+            throw Unexpected("a value");
         var entries = new List<(Expression, Expression)>();
         while (!Take("}"))
         {
             if (entries.Count > 0)
             {
                 Need(",");
-                if (Take("}")) break;
+                if (Take("}"))
+                    break;
             }
             var key = Expression();
             Need(":");
@@ -168,13 +193,17 @@ internal sealed partial class Parser
     private static long Integer(Token token)
     {
         var digits = token.Value;
-        var (style, skip) = digits.Length < 2 ? (NumberStyles.None, 0) : char.ToLowerInvariant(digits[1]) switch
-        {
-            'x' => (NumberStyles.AllowHexSpecifier, 2),
-            'b' => (NumberStyles.AllowBinarySpecifier, 2),
-            _ => (NumberStyles.None, 0),
-        };
-        return long.TryParse(digits.AsSpan(skip), style, CultureInfo.InvariantCulture, out var whole) && whole >= 0 ? whole
+        var (style, skip) =
+            digits.Length < 2
+                ? (NumberStyles.None, 0)
+                : char.ToLowerInvariant(digits[1]) switch
+                {
+                    'x' => (NumberStyles.AllowHexSpecifier, 2),
+                    'b' => (NumberStyles.AllowBinarySpecifier, 2),
+                    _ => (NumberStyles.None, 0),
+                };
+        return long.TryParse(digits.AsSpan(skip), style, CultureInfo.InvariantCulture, out var whole) && whole >= 0
+            ? whole
             : throw new JinjaException($"line {token.Line}: {digits} is too large");
     }
 
@@ -188,7 +217,8 @@ internal sealed partial class Parser
             {
                 Need(",");
                 comma = true;
-                if (Take(close)) break;
+                if (Take(close))
+                    break;
             }
             items.Add(Expression());
         }
@@ -201,13 +231,17 @@ internal sealed partial class Parser
         {
             if (Take("."))
             {
-                value = Now.Kind == TokenKind.Integer
-                    ? new Expression.Index(value, new Expression.Literal(Integer(tokens[at++])))
-                    : new Expression.Attribute(value, Need(TokenKind.Name).Value);
+                value =
+                    Now.Kind == TokenKind.Integer
+                        ? new Expression.Index(value, new Expression.Literal(Integer(tokens[at++])))
+                        : new Expression.Attribute(value, Need(TokenKind.Name).Value);
             }
-            else if (Take("[")) value = Subscript(value);
-            else if (Now is { Kind: TokenKind.Symbol, Value: "(" }) value = new Expression.Call(value, CallArguments());
-            else return value;
+            else if (Take("["))
+                value = Subscript(value);
+            else if (Now is { Kind: TokenKind.Symbol, Value: "(" })
+                value = new Expression.Call(value, CallArguments());
+            else
+                return value;
         }
     }
 
@@ -219,12 +253,16 @@ internal sealed partial class Parser
         {
             if (Take(":"))
             {
-                if (++part > 2) throw Unexpected("']'");
+                if (++part > 2)
+                    throw Unexpected("']'");
             }
-            else if (parts[part] is null) parts[part] = Expression();
-            else throw Unexpected("']'");
+            else if (parts[part] is null)
+                parts[part] = Expression();
+            else
+                throw Unexpected("']'");
         }
-        if (part > 0) return new Expression.Slice(of, parts[0], parts[1], parts[2]);
+        if (part > 0)
+            return new Expression.Slice(of, parts[0], parts[1], parts[2]);
         return new Expression.Index(of, parts[0] ?? throw Unexpected("an index"));
     }
 
@@ -232,25 +270,30 @@ internal sealed partial class Parser
     {
         Need("(");
         var (positional, named) = (new List<Expression>(), new List<(string, Expression)>());
-        Expression? rest = null, namedRest = null;
+        Expression? rest = null,
+            namedRest = null;
         var first = true;
         while (!Take(")"))
         {
             if (!first)
             {
                 Need(",");
-                if (Take(")")) break;
+                if (Take(")"))
+                    break;
             }
             first = false;
-            if (rest is null && Take("*")) rest = Expression();
-            else if (namedRest is null && Take("**")) namedRest = Expression();
+            if (rest is null && Take("*"))
+                rest = Expression();
+            else if (namedRest is null && Take("**"))
+                namedRest = Expression();
             else if (Now.Kind == TokenKind.Name && tokens[at + 1] is { Kind: TokenKind.Symbol, Value: "=" })
             {
                 var name = tokens[at].Value;
                 at += 2;
                 named.Add((name, Expression()));
             }
-            else positional.Add(Expression());
+            else
+                positional.Add(Expression());
         }
         return new(positional, named, rest, namedRest);
     }
@@ -259,10 +302,17 @@ internal sealed partial class Parser
     {
         while (true)
         {
-            if (Take("|")) value = FilterName(value);
-            else if (Take("is")) value = TestName(value);
-            else if (value is Jinja.Expression.Filter or Jinja.Expression.Test && Now is { Kind: TokenKind.Symbol, Value: "(" }) value = new Expression.Call(value, CallArguments());
-            else return value;
+            if (Take("|"))
+                value = FilterName(value);
+            else if (Take("is"))
+                value = TestName(value);
+            else if (
+                value is Jinja.Expression.Filter or Jinja.Expression.Test
+                && Now is { Kind: TokenKind.Symbol, Value: "(" }
+            )
+                value = new Expression.Call(value, CallArguments());
+            else
+                return value;
         }
     }
 
@@ -277,9 +327,13 @@ internal sealed partial class Parser
         var negated = Take("not");
         var name = Need(TokenKind.Name).Value;
         var arguments = Arguments.None;
-        if (Now is { Kind: TokenKind.Symbol, Value: "(" }) arguments = CallArguments();
-        else if (Now.Kind is TokenKind.String or TokenKind.Integer or TokenKind.Float || Now is { Kind: TokenKind.Symbol, Value: "[" or "{" }
-            || Now.Kind == TokenKind.Name && Now.Value is not ("else" or "or" or "and" or "is" or "if" or "in" or "not"))
+        if (Now is { Kind: TokenKind.Symbol, Value: "(" })
+            arguments = CallArguments();
+        else if (
+            Now.Kind is TokenKind.String or TokenKind.Integer or TokenKind.Float
+            || Now is { Kind: TokenKind.Symbol, Value: "[" or "{" }
+            || Now.Kind == TokenKind.Name && Now.Value is not ("else" or "or" or "and" or "is" or "if" or "in" or "not")
+        )
             arguments = new([Postfix(Primary())], []);
         return new(of, name, arguments, negated);
     }

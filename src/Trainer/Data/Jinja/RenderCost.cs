@@ -9,7 +9,9 @@ namespace Memopt.Trainer.Data.Jinja;
 internal sealed class RenderCost
 {
     /// <summary>Most characters of a text, most characters that become a list, most entries of a list.</summary>
-    public const int Text = 1 << 25, Letters = 1 << 20, List = 1 << 20;
+    public const int Text = 1 << 25,
+        Letters = 1 << 20,
+        List = 1 << 20;
 
     // Characters or entries that are worked on between two looks at the clock and at the allocations.
     private const int WorkPerLook = 4096;
@@ -18,7 +20,8 @@ internal sealed class RenderCost
     private static RenderCost? running;
 
     private readonly Budget budget;
-    private long work, allocated = GC.GetAllocatedBytesForCurrentThread();
+    private long work,
+        allocated = GC.GetAllocatedBytesForCurrentThread();
 
     private RenderCost(Budget budget) => this.budget = budget;
 
@@ -43,7 +46,8 @@ internal sealed class RenderCost
     /// <exception cref="OperationCanceledException">A stop was asked for.</exception>
     public static void Spend(long work = 1)
     {
-        if (running is not { } cost || (cost.work += work) < WorkPerLook) return;
+        if (running is not { } cost || (cost.work += work) < WorkPerLook)
+            return;
         var now = GC.GetAllocatedBytesForCurrentThread();
         cost.budget.Spend(now - cost.allocated);
         cost.budget.Check();
@@ -51,18 +55,21 @@ internal sealed class RenderCost
     }
 
     /// <summary>How much work a function has with a value at least; not with what its entries hold.</summary>
-    public static long Size(object? value) => value switch
-    {
-        string text => text.Length,
-        List<object?> list => list.Count,
-        DictValue dict => dict.Count,
-        _ => 1,
-    };
+    public static long Size(object? value) =>
+        value switch
+        {
+            string text => text.Length,
+            List<object?> list => list.Count,
+            DictValue dict => dict.Count,
+            _ => 1,
+        };
 
-    /// <summary>Tells of a text or a list that a function is about to make, and refuses it when it would be too long.</summary>
+    /// <summary>Tells of a text or a list that a function is about to make, and refuses it when it would be too
+    /// long.</summary>
     public static void Fit(long length, int most = Text)
     {
-        if (length > most) throw TooLong;
+        if (length > most)
+            throw TooLong;
     }
 
     /// <summary>As <c>string.Join</c>, but no part is asked for once the text is too long.</summary>

@@ -8,7 +8,7 @@ internal sealed class Search(string part)
 {
     private const int Short = 64;
 
-    private int[]? matches;   // of Knuth, Morris and Pratt: how much of the part still matches once a character does not
+    private int[]? matches; // of Knuth, Morris and Pratt: how much of the part still matches once a character does not
 
     /// <summary>The first place at or behind another; -1 for none.</summary>
     public int In(string text, int from = 0)
@@ -21,18 +21,24 @@ internal sealed class Search(string part)
     /// <summary>The places in their order, none overlapping another.</summary>
     public IEnumerable<int> All(string text)
     {
-        for (var at = In(text); at >= 0; at = In(text, at + part.Length)) yield return at;
+        for (var at = In(text); at >= 0; at = In(text, at + part.Length))
+            yield return at;
     }
 
     /// <summary>The last place; -1 for none.</summary>
     public static int Last(string part, string text) =>
         new Search(Backwards(part)).In(Backwards(text)) is >= 0 and var at ? text.Length - at - part.Length : -1;
 
-    public static string Backwards(string text) => string.Create(text.Length, text, (span, from) =>
-    {
-        from.CopyTo(span);
-        span.Reverse();
-    });
+    public static string Backwards(string text) =>
+        string.Create(
+            text.Length,
+            text,
+            (span, from) =>
+            {
+                from.CopyTo(span);
+                span.Reverse();
+            }
+        );
 
     private int Long(string text, int from)
     {
@@ -40,10 +46,14 @@ internal sealed class Search(string part)
         var matched = 0;
         for (var i = from; i < text.Length; i++)
         {
-            if (i % 4096 == 0) RenderCost.Spend(4096);
-            while (matched > 0 && text[i] != part[matched]) matched = matches[matched - 1];
-            if (text[i] == part[matched]) matched++;
-            if (matched == part.Length) return i + 1 - part.Length;
+            if (i % 4096 == 0)
+                RenderCost.Spend(4096);
+            while (matched > 0 && text[i] != part[matched])
+                matched = matches[matched - 1];
+            if (text[i] == part[matched])
+                matched++;
+            if (matched == part.Length)
+                return i + 1 - part.Length;
         }
         return -1;
     }
@@ -54,7 +64,8 @@ internal sealed class Search(string part)
         var matched = 0;
         for (var i = 1; i < part.Length; i++)
         {
-            while (matched > 0 && part[i] != part[matched]) matched = table[matched - 1];
+            while (matched > 0 && part[i] != part[matched])
+                matched = table[matched - 1];
             table[i] = part[i] == part[matched] ? ++matched : matched;
         }
         return table;

@@ -20,7 +20,11 @@ internal static class Strftime
             RenderCost.Spend();
             var unpadded = format[++i] == '-' && i + 1 < format.Length;
             var field = Field(now, format[unpadded ? ++i : i]);
-            output.Append(!unpadded ? field : field.TrimStart('0', ' ') is { Length: > 0 } trimmed ? trimmed : "0");
+            output.Append(
+                !unpadded ? field
+                : field.TrimStart('0', ' ') is { Length: > 0 } trimmed ? trimmed
+                : "0"
+            );
         }
         return output.ToString();
     }
@@ -62,10 +66,10 @@ internal static class Strftime
             'T' or 'X' => Net("HH:mm:ss"),
             'R' => Net("HH:mm"),
             'r' => Net("hh:mm:ss tt"),
-            'c' => $"{Net("ddd MMM")} {now.Day,2} {Net("HH:mm:ss yyyy")}",
+            'c' => $"{Net("ddd MMM")} {now.Day.ToString().PadLeft(2)} {Net("HH:mm:ss yyyy")}",
             'n' => "\n",
             't' => "\t",
-            'z' or 'Z' => "",   // Python's now() has no time zone
+            'z' or 'Z' => "", // Python's now() has no time zone
             '%' => "%",
             _ => throw new JinjaException($"the time format %{code} is not supported"),
         };

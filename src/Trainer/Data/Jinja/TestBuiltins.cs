@@ -6,7 +6,8 @@ internal static class TestBuiltins
     public static bool Holds(string name, object? value, List<object?> arguments)
     {
         RenderCost.Spend(RenderCost.Size(value));
-        object? First() => arguments.Count > 0 ? arguments[0] : throw new JinjaException($"the test '{name}' needs a value");
+        object? First() =>
+            arguments.Count > 0 ? arguments[0] : throw new JinjaException($"the test '{name}' needs a value");
         return name switch
         {
             "defined" => value is not Undefined,
@@ -36,7 +37,10 @@ internal static class TestBuiltins
             "lt" or "lessthan" or "<" => Values.Order(value, First()) < 0,
             "le" or "<=" => Values.Order(value, First()) <= 0,
             // One object: for what has no parts, one value of one type.
-            "sameas" => ReferenceEquals(value, First()) || value?.GetType() == First()?.GetType() && value is bool or long or double or string && Values.Same(value, First()),
+            "sameas" => ReferenceEquals(value, First())
+                || value?.GetType() == First()?.GetType()
+                    && value is bool or long or double or string
+                    && Values.Same(value, First()),
             "filter" => value is string filter && Filters.Knows(filter),
             "test" => value is string test && Knows(test),
             "escaped" => false,
@@ -44,7 +48,45 @@ internal static class TestBuiltins
         };
     }
 
-    private static bool Knows(string name) => name is "defined" or "undefined" or "none" or "string" or "mapping" or "iterable" or "sequence" or "number" or "integer"
-        or "float" or "boolean" or "true" or "false" or "callable" or "odd" or "even" or "divisibleby" or "lower" or "upper" or "in" or "equalto" or "eq" or "=="
-        or "ne" or "!=" or "gt" or "greaterthan" or ">" or "ge" or ">=" or "lt" or "lessthan" or "<" or "le" or "<=" or "sameas" or "filter" or "test" or "escaped";
+    private static bool Knows(string name) =>
+        name
+            is "defined"
+                or "undefined"
+                or "none"
+                or "string"
+                or "mapping"
+                or "iterable"
+                or "sequence"
+                or "number"
+                or "integer"
+                or "float"
+                or "boolean"
+                or "true"
+                or "false"
+                or "callable"
+                or "odd"
+                or "even"
+                or "divisibleby"
+                or "lower"
+                or "upper"
+                or "in"
+                or "equalto"
+                or "eq"
+                or "=="
+                or "ne"
+                or "!="
+                or "gt"
+                or "greaterthan"
+                or ">"
+                or "ge"
+                or ">="
+                or "lt"
+                or "lessthan"
+                or "<"
+                or "le"
+                or "<="
+                or "sameas"
+                or "filter"
+                or "test"
+                or "escaped";
 }

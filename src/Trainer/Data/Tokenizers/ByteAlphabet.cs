@@ -23,12 +23,14 @@ internal static class ByteAlphabet
     {
         var output = new NormalizedStringBuilder(text.Budget);
         Span<byte> bytes = stackalloc byte[4];
-        for (var i = 0; i < text.Length;)
+        var i = 0;
+        while (i < text.Length)
         {
             var rune = text.RuneAt(i);
             var (from, to) = (text.From(i), text.To(i + rune.Utf16SequenceLength - 1));
             var count = rune.EncodeToUtf8(bytes);
-            foreach (var value in bytes[..count]) output.Append(Letters[value], from, to);
+            foreach (var value in bytes[..count])
+                output.Append(Letters[value], from, to);
             i += rune.Utf16SequenceLength;
         }
         return output.Build();
@@ -40,8 +42,10 @@ internal static class ByteAlphabet
         foreach (var token in tokens)
         {
             // A token that is not spelled in the alphabet (an added one) stands for itself.
-            if (token.All(Values.ContainsKey)) bytes.AddRange(token.Select(letter => Values[letter]));
-            else bytes.AddRange(Encoding.UTF8.GetBytes(token));
+            if (token.All(Values.ContainsKey))
+                bytes.AddRange(token.Select(letter => Values[letter]));
+            else
+                bytes.AddRange(Encoding.UTF8.GetBytes(token));
         }
         return Encoding.UTF8.GetString([.. bytes]);
     }

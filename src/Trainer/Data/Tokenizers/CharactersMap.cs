@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// </summary>
 internal sealed class CharactersMap
 {
-    private const int LongestCluster = 5;   // bytes; longer ones are looked up character by character
+    private const int LongestCluster = 5; // bytes; longer ones are looked up character by character
 
     private readonly uint[] units;
     private readonly byte[] replacements;
@@ -19,11 +19,17 @@ internal sealed class CharactersMap
 
     public static CharactersMap? Read(ReadOnlySpan<byte> blob)
     {
-        if (blob.IsEmpty) return null;
+        if (blob.IsEmpty)
+            return null;
         var size = blob.Length >= 4 ? BinaryPrimitives.ReadUInt32LittleEndian(blob) : uint.MaxValue;
-        if (size > blob.Length - 4 || size % 4 != 0) throw new UserFault("tokenizer.json is damaged: its precompiled_charsmap cannot be read.", $"a table of {size} bytes in {blob.Length}");
+        if (size > blob.Length - 4 || size % 4 != 0)
+            throw new UserFault(
+                "tokenizer.json is damaged: its precompiled_charsmap cannot be read.",
+                $"a table of {size} bytes in {blob.Length}"
+            );
         var units = new uint[size / 4];
-        for (var i = 0; i < units.Length; i++) units[i] = BinaryPrimitives.ReadUInt32LittleEndian(blob[(4 + 4 * i)..]);
+        for (var i = 0; i < units.Length; i++)
+            units[i] = BinaryPrimitives.ReadUInt32LittleEndian(blob[(4 + 4 * i)..]);
         return new(units, blob[(4 + (int)size)..].ToArray());
     }
 
@@ -32,10 +38,12 @@ internal sealed class CharactersMap
     {
         var output = new NormalizedStringBuilder(text.Budget);
         var changed = false;
-        for (var at = 0; at < text.Length;)
+        var at = 0;
+        while (at < text.Length)
         {
             var length = StringInfo.GetNextTextElementLength(text.Text[at..]);
-            if (!TryReplace(at, length)) ByCharacter(at, at + length);
+            if (!TryReplace(at, length))
+                ByCharacter(at, at + length);
             at += length;
         }
         return changed ? output.Build() : text;
@@ -45,7 +53,8 @@ internal sealed class CharactersMap
             while (at < end)
             {
                 var length = text.RuneAt(at).Utf16SequenceLength;
-                if (!TryReplace(at, length)) output.Append(text, at, length);
+                if (!TryReplace(at, length))
+                    output.Append(text, at, length);
                 at += length;
             }
         }
@@ -53,7 +62,11 @@ internal sealed class CharactersMap
         bool TryReplace(int at, int length)
         {
             Span<byte> bytes = stackalloc byte[LongestCluster];
-            if (!Encoding.UTF8.TryGetBytes(text.Text.Slice(at, length), bytes, out var count) || Find(bytes[..count]) is not { } replacement) return false;
+            if (
+                !Encoding.UTF8.TryGetBytes(text.Text.Slice(at, length), bytes, out var count)
+                || Find(bytes[..count]) is not { } replacement
+            )
+                return false;
             output.Append(replacement, text.From(at), text.To(at + length - 1));
             return changed = true;
         }
@@ -65,12 +78,15 @@ internal sealed class CharactersMap
         var node = Offset(Unit(0));
         foreach (var value in bytes)
         {
-            if (value == 0) return null;
+            if (value == 0)
+                return null;
             node ^= value;
             var unit = Unit(node);
-            if ((unit & 0x800000FF) != value) return null;
+            if ((unit & 0x800000FF) != value)
+                return null;
             node ^= Offset(unit);
-            if ((unit >> 8 & 1) == 1) return Replacement((int)(Unit(node) & 0x7FFFFFFF));
+            if ((unit >> 8 & 1) == 1)
+                return Replacement((int)(Unit(node) & 0x7FFFFFFF));
         }
         return null;
     }

@@ -12,7 +12,8 @@ internal sealed class CodePointSet
     private static readonly Lazy<Dictionary<string, CodePointSet>> Reference = new(() => ReadTable("categories.txt"));
 
     // The categories' short names, in the order of UnicodeCategory.
-    private static readonly string[] Codes = "lu ll lt lm lo mn mc me nd nl no zs zl zp cc cf cs co pc pd ps pe pi pf po sm sc sk so cn".Split(' ');
+    private static readonly string[] Codes =
+        "lu ll lt lm lo mn mc me nd nl no zs zl zp cc cf cs co pc pd ps pe pi pf po sm sc sk so cn".Split(' ');
 
     private CodePointSet(List<(int From, int To)> ranges) => Ranges = ranges;
 
@@ -24,15 +25,18 @@ internal sealed class CodePointSet
         var merged = new List<(int From, int To)>();
         foreach (var (from, to) in ranges.Order())
         {
-            if (merged.Count > 0 && from <= merged[^1].To + 1) merged[^1] = (merged[^1].From, Math.Max(merged[^1].To, to));
-            else merged.Add((from, to));
+            if (merged.Count > 0 && from <= merged[^1].To + 1)
+                merged[^1] = (merged[^1].From, Math.Max(merged[^1].To, to));
+            else
+                merged.Add((from, to));
         }
         return new(merged);
     }
 
     public static CodePointSet Any => Of((0, Last));
 
-    /// <summary>What <c>\w</c> matches outside of a class. Oniguruma counts the numerals of Latin-1 there, and not in <c>[\w]</c>.</summary>
+    /// <summary>What <c>\w</c> matches outside of a class. Oniguruma counts the numerals of Latin-1 there, and not in
+    /// <c>[\w]</c>.</summary>
     public static CodePointSet Word => Named("word")!.Or(Of((0xB2, 0xB3), (0xB9, 0xB9), (0xBC, 0xBE)));
 
     public bool Contains(int code)
@@ -41,9 +45,12 @@ internal sealed class CodePointSet
         while (low <= high)
         {
             var middle = (low + high) / 2;
-            if (code < Ranges[middle].From) high = middle - 1;
-            else if (code > Ranges[middle].To) low = middle + 1;
-            else return true;
+            if (code < Ranges[middle].From)
+                high = middle - 1;
+            else if (code > Ranges[middle].To)
+                low = middle + 1;
+            else
+                return true;
         }
         return false;
     }
@@ -57,21 +64,26 @@ internal sealed class CodePointSet
         var (rest, next) = (new List<(int, int)>(), 0);
         foreach (var (from, to) in Ranges)
         {
-            if (from > next) rest.Add((next, from - 1));
+            if (from > next)
+                rest.Add((next, from - 1));
             next = to + 1;
         }
-        if (next <= Last) rest.Add((next, Last));
+        if (next <= Last)
+            rest.Add((next, Last));
         return new(rest);
     }
 
-    /// <summary>The characters of a category, a script or a POSIX class; null for a name that is none of these.</summary>
+    /// <summary>The characters of a category, a script or a POSIX class; null for a name that is none of
+    /// these.</summary>
     public static CodePointSet? Named(string name)
     {
         name = string.Concat(name.ToLowerInvariant().Where(char.IsLetter));
         if (name.Length <= 2)
         {
             var belong = Codes.Index().Where(code => code.Item.StartsWith(name, StringComparison.Ordinal)).ToList();
-            return belong.Count == 0 ? null : Of(belong.SelectMany(code => Category((UnicodeCategory)code.Index).Ranges));
+            return belong.Count == 0
+                ? null
+                : Of(belong.SelectMany(code => Category((UnicodeCategory)code.Index).Ranges));
         }
         return name switch
         {
@@ -100,14 +112,19 @@ internal sealed class CodePointSet
             "xdigit" => Of(('0', '9'), ('A', 'F'), ('a', 'f')),
             "ascii" => Of((0, 0x7F)),
             // The table knows more of Unicode than .NET, and than Oniguruma, does.
-            _ => Properties.Value.GetValueOrDefault(name)?.And(Named("assigned")!) ?? (Enum.TryParse<UnicodeCategory>(name, ignoreCase: true, out var category) ? Category(category) : null),
+            _ => Properties.Value.GetValueOrDefault(name)?.And(Named("assigned")!)
+                ?? (
+                    Enum.TryParse<UnicodeCategory>(name, ignoreCase: true, out var category) ? Category(category) : null
+                ),
         };
     }
 
-    /// <summary>Characters that the reference takes for punctuation, mark, accent or unclean, by its own tables, which are older than .NET's.</summary>
+    /// <summary>Characters that the reference takes for punctuation, mark, accent or unclean, by its own tables, which
+    /// are older than .NET's.</summary>
     public static CodePointSet OfReference(string name) => Reference.Value[name];
 
-    private static CodePointSet Category(UnicodeCategory category) => Categories.Value.GetValueOrDefault(category) ?? Of();
+    private static CodePointSet Category(UnicodeCategory category) =>
+        Categories.Value.GetValueOrDefault(category) ?? Of();
 
     private static Dictionary<UnicodeCategory, CodePointSet> ReadCategories()
     {
@@ -115,8 +132,11 @@ internal sealed class CodePointSet
         for (int from = 0, to; from <= Last; from = to)
         {
             var category = CharUnicodeInfo.GetUnicodeCategory(from);
-            for (to = from + 1; to <= Last && CharUnicodeInfo.GetUnicodeCategory(to) == category;) to++;
-            if (!found.TryGetValue(category, out var ranges)) found[category] = ranges = [];
+            to = from + 1;
+            while (to <= Last && CharUnicodeInfo.GetUnicodeCategory(to) == category)
+                to++;
+            if (!found.TryGetValue(category, out var ranges))
+                found[category] = ranges = [];
             ranges.Add((from, to - 1));
         }
         return found.ToDictionary(entry => entry.Key, entry => new CodePointSet(entry.Value));
@@ -128,13 +148,18 @@ internal sealed class CodePointSet
         using var reader = new StreamReader(typeof(CodePointSet).Assembly.GetManifestResourceStream(resource)!);
         while (reader.ReadLine() is { } line)
         {
-            if (line[0] == '#') continue;
+            if (line[0] == '#')
+                continue;
             var (name, ranges) = (line[..line.IndexOf(';')], line[(line.IndexOf(';') + 1)..]);
-            found[string.Concat(name.ToLowerInvariant().Where(char.IsLetter))] = Of(ranges.Split(' ').Select(range =>
-            {
-                var ends = range.Split('-').Select(end => int.Parse(end, NumberStyles.HexNumber)).ToList();
-                return (ends[0], ends[^1]);
-            }));
+            found[string.Concat(name.ToLowerInvariant().Where(char.IsLetter))] = Of(
+                ranges
+                    .Split(' ')
+                    .Select(range =>
+                    {
+                        var ends = range.Split('-').Select(end => int.Parse(end, NumberStyles.HexNumber)).ToList();
+                        return (ends[0], ends[^1]);
+                    })
+            );
         }
         return found;
     }

@@ -13,18 +13,22 @@ internal interface IModel
     /// <summary>A piece in parts that can be encoded each for itself with the same result.</summary>
     IEnumerable<NormalizedString> Cut(NormalizedString piece) => [piece];
 
-    public static IModel Read(JsonElement json, Budget budget) => (json.Text("type") ?? Guess(json)) switch
-    {
-        "BPE" => new BytePairs(json, budget),
-        "Unigram" => new Unigram(json, budget),
-        "WordPiece" => new WordPieces(json, budget),
-        "WordLevel" => new WholeWords(json, budget),
-        var other => throw Component.Unsupported($"the model \"{other}\"", null),
-    };
+    public static IModel Read(JsonElement json, Budget budget) =>
+        (json.Text("type") ?? Guess(json)) switch
+        {
+            "BPE" => new BytePairs(json, budget),
+            "Unigram" => new Unigram(json, budget),
+            "WordPiece" => new WordPieces(json, budget),
+            "WordLevel" => new WholeWords(json, budget),
+            var other => throw Component.Unsupported($"the model \"{other}\"", null),
+        };
 
     // The oldest files do not name their model.
     private static string Guess(JsonElement json) =>
-        json.Part("merges") is not null ? "BPE" : json.Part("unk_id") is not null ? "Unigram" : json.Part("max_input_chars_per_word") is not null ? "WordPiece" : "WordLevel";
+        json.Part("merges") is not null ? "BPE"
+        : json.Part("unk_id") is not null ? "Unigram"
+        : json.Part("max_input_chars_per_word") is not null ? "WordPiece"
+        : "WordLevel";
 
     /// <summary>What a word or a merge takes in memory, beside its text.</summary>
     public const int BytesPerEntry = 128;
@@ -47,12 +51,14 @@ internal interface IModel
     public static int[] Bytes(IReadOnlyDictionary<string, int> ids) =>
         [.. Enumerable.Range(0, 256).Select(value => ids.TryGetValue($"<0x{value:X2}>", out var id) ? id : -1)];
 
-    /// <summary>Adds the byte tokens of a text, of which the first takes all its units; nothing if one of its bytes has no token.</summary>
+    /// <summary>Adds the byte tokens of a text, of which the first takes all its units; nothing if one of its bytes has
+    /// no token.</summary>
     public static bool AddBytes(List<(int Id, int Length)> tokens, int[] bytes, ReadOnlySpan<char> text)
     {
         var length = text.Length;
         var values = System.Text.Encoding.UTF8.GetBytes(text.ToArray());
-        if (values.Any(value => bytes[value] < 0)) return false;
+        if (values.Any(value => bytes[value] < 0))
+            return false;
         foreach (var value in values)
         {
             tokens.Add((bytes[value], length));

@@ -2,10 +2,11 @@ using System.Text;
 
 namespace Memopt.Trainer.Data.Tokenizers;
 
-/// <summary>Collects an <see cref="NormalizedString"/> piece by piece, at the cost of the text that it is made of.</summary>
+/// <summary>Collects an <see cref="NormalizedString"/> piece by piece, at the cost of the text that it is made
+/// of.</summary>
 internal sealed class NormalizedStringBuilder(Budget? budget)
 {
-    private const int BytesPerUnit = 16;   // a character and two numbers, with their lists' spare room
+    private const int BytesPerUnit = 16; // a character and two numbers, with their lists' spare room
 
     private readonly StringBuilder text = new();
     private readonly List<int> from = [];
@@ -13,15 +14,17 @@ internal sealed class NormalizedStringBuilder(Budget? budget)
 
     public void Append(string units, int start, int end)
     {
-        budget?.Spend((long)BytesPerUnit * units.Length);   // before it is written: strangers' replacements can be long
-        foreach (var unit in units) Put(unit, start, end);
+        budget?.Spend((long)BytesPerUnit * units.Length); // before it is written: strangers' replacements can be long
+        foreach (var unit in units)
+            Put(unit, start, end);
     }
 
     public void Append(Rune rune, int start, int end)
     {
         Span<char> units = stackalloc char[2];
         budget?.Spend(BytesPerUnit);
-        foreach (var unit in units[..rune.EncodeToUtf16(units)]) Put(unit, start, end);
+        foreach (var unit in units[..rune.EncodeToUtf16(units)])
+            Put(unit, start, end);
     }
 
     public void Append(char unit, int start, int end)

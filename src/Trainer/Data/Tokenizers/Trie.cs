@@ -3,7 +3,7 @@ namespace Memopt.Trainer.Data.Tokenizers;
 /// <summary>Words by their beginnings, in UTF-16 units; the root is node 0.</summary>
 internal sealed class Trie
 {
-    private const int BytesPerNode = 56;   // with the spare room of the dictionary and the list
+    private const int BytesPerNode = 56; // with the spare room of the dictionary and the list
 
     private readonly Dictionary<long, int> next = [];
     private readonly List<int> values = [-1];

@@ -26,7 +26,11 @@ internal sealed class Unigram : IModel
             scores.Add(entry[1].GetDouble());
         }
         unknown = json.Part("unk_id")?.GetInt32();
-        if (unknown >= scores.Count) throw new UserFault("tokenizer.json is damaged: the unknown token is not in the vocabulary.", $"unk_id {unknown} of {scores.Count}");
+        if (unknown >= scores.Count)
+            throw new UserFault(
+                "tokenizer.json is damaged: the unknown token is not in the vocabulary.",
+                $"unk_id {unknown} of {scores.Count}"
+            );
         bytes = json.Flag("byte_fallback", false) ? IModel.Bytes(ids) : null;
         unknownScore = (scores.Count > 0 ? scores.Min() : 0) - UnknownPenalty;
     }
@@ -37,21 +41,26 @@ internal sealed class Unigram : IModel
 
     public IReadOnlyList<(int Id, int Length)> Encode(string piece, Budget budget)
     {
-        var best = new LatticeStep[piece.Length + 1];   // the best way to each place
+        var best = new LatticeStep[piece.Length + 1]; // the best way to each place
         Array.Fill(best, new(0, -1, -1), 1, piece.Length);
-        for (var start = 0; start < piece.Length;)
+        var start = 0;
+        while (start < piece.Length)
         {
             Rune.DecodeFromUtf16(piece.AsSpan(start), out _, out var length);
             var covered = false;
-            for (int node = 0, end = start; end < piece.Length && (node = words.Step(node, piece[end])) >= 0;)
+            int node = 0,
+                end = start;
+            while (end < piece.Length && (node = words.Step(node, piece[end])) >= 0)
             {
                 budget.Spend();
                 end++;
-                if (words.Value(node) is not (>= 0 and var id)) continue;
+                if (words.Value(node) is not (>= 0 and var id))
+                    continue;
                 Offer(start, end, id, scores[id]);
                 covered |= end - start == length;
             }
-            if (!covered) Offer(start, start + length, unknown ?? -1, unknownScore);
+            if (!covered)
+                Offer(start, start + length, unknown ?? -1, unknownScore);
             start += length;
         }
         return Walk(piece, best);
@@ -59,7 +68,8 @@ internal sealed class Unigram : IModel
         void Offer(int start, int end, int id, double score)
         {
             score += best[start].Score;
-            if (best[end].Start < 0 || score > best[end].Score) best[end] = new(score, start, id);
+            if (best[end].Start < 0 || score > best[end].Score)
+                best[end] = new(score, start, id);
         }
     }
 
@@ -67,22 +77,35 @@ internal sealed class Unigram : IModel
     {
         var parts = new List<(int Start, int End)>();
         var fuses = false;
-        for (var end = piece.Length; end > 0;)
+        var end = piece.Length;
+        while (end > 0)
         {
             var step = best[end];
             var strange = step.Id == (unknown ?? -1);
             // Neighbours that are unknown are one.
-            if (strange && fuses) parts[^1] = (step.Start, parts[^1].End);
-            else parts.Add((step.Start, end));
+            if (strange && fuses)
+                parts[^1] = (step.Start, parts[^1].End);
+            else
+                parts.Add((step.Start, end));
             fuses = strange;
             end = step.Start;
         }
         var tokens = new List<(int Id, int Length)>(parts.Count);
-        foreach (var (start, end) in Enumerable.Reverse(parts))
+        foreach (var (start, stop) in Enumerable.Reverse(parts))
         {
-            if (ids.TryGetValue(piece[start..end], out var id)) tokens.Add((id, end - start));
-            else if (bytes is null || !IModel.AddBytes(tokens, bytes, piece.AsSpan(start, end - start)))
-                tokens.Add((unknown ?? throw new UserFault("The tokenizer has no token for a text and no unknown token.", piece[start..end]), end - start));
+            if (ids.TryGetValue(piece[start..stop], out var id))
+                tokens.Add((id, stop - start));
+            else if (bytes is null || !IModel.AddBytes(tokens, bytes, piece.AsSpan(start, stop - start)))
+                tokens.Add(
+                    (
+                        unknown
+                            ?? throw new UserFault(
+                                "The tokenizer has no token for a text and no unknown token.",
+                                piece[start..stop]
+                            ),
+                        stop - start
+                    )
+                );
         }
         return tokens;
     }

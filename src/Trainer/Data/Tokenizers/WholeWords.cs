@@ -10,7 +10,8 @@ internal sealed class WholeWords(JsonElement json, Budget load) : IModel
 
     public IReadOnlyDictionary<string, int> Ids => ids;
 
-    public IReadOnlyList<(int Id, int Length)> Encode(string piece, Budget budget) => ids.TryGetValue(piece, out var id) || ids.TryGetValue(unknown, out id)
-        ? [(id, piece.Length)]
-        : throw new UserFault("The tokenizer has no token for a word and no unknown token.", piece);
+    public IReadOnlyList<(int Id, int Length)> Encode(string piece, Budget budget) =>
+        ids.TryGetValue(piece, out var id) || ids.TryGetValue(unknown, out id)
+            ? [(id, piece.Length)]
+            : throw new UserFault("The tokenizer has no token for a word and no unknown token.", piece);
 }
