@@ -42,7 +42,7 @@ internal static class CurrentProject
     /// <summary>The artifacts beside the store named, or those of the project.</summary>
     public static LocalArtifacts Artifacts(string? store) =>
         store is not null ? new(Path.Combine(Path.GetDirectoryName(StoreFolder(store))!, "artifacts"))
-        : Here() is { } config ? ProjectPaths.Artifacts(config)
+        : Here() is { } config ? ArtifactStores.Artifacts(config)
         : new(Path.Combine(Project, new TrackingConfig().Artifacts));
 
     /// <summary>The project's config, or null.</summary>
@@ -68,7 +68,7 @@ internal static class CurrentProject
     {
         try
         {
-            return new AdapterRegistry(ProjectPaths.Artifacts(config).Folder).Resolve(adapter).Version.Hash;
+            return new AdapterRegistry(ArtifactStores.Artifacts(config).Folder).Resolve(adapter).Version.Hash;
         }
         catch (TrackingException)
         {
@@ -87,8 +87,8 @@ internal static class CurrentProject
             return Result(maker);
         return Directory.Exists(folder) || !AdapterRegistry.IsReference(adapter)
             ? folder
-            : ProjectPaths
-                .Adapter(
+            : AdapterSource
+                .Resolve(
                     adapter,
                     Here() ?? RunConfigFile.Default([]),
                     offline,

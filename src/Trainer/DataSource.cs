@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.RegularExpressions;
+using Memopt.Trainer.Hub;
 
 namespace Memopt.Trainer;
 
@@ -20,10 +21,8 @@ public sealed partial record DataSource(
     DataFormat? Format = null
 )
 {
-    public const string HubPrefix = "hf:";
-
     /// <summary>Whether it has to be downloaded.</summary>
-    public bool Remote => Source.StartsWith(HubPrefix, StringComparison.Ordinal);
+    public bool Remote => Source.StartsWith(HubDataSet.Prefix, StringComparison.Ordinal);
 
     /// <summary>Source and samples as a user writes them in one string.</summary>
     public override string ToString() => Samples is { } count ? $"{Source}#{count}" : Source;

@@ -1,16 +1,5 @@
 namespace Memopt.Trainer;
 
-/// <summary>How the rows of a file are written down.</summary>
-public enum DataFormat
-{
-    [Alias("ndjson", "jsonlines")]
-    Jsonl,
-    Json,
-    Csv,
-    Tsv,
-    Parquet,
-}
-
 /// <summary>One source or several, in their order. In JSON: a source, or a list of them.</summary>
 public sealed record DataSources(IReadOnlyList<DataSource> List)
 {

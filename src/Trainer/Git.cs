@@ -30,7 +30,7 @@ internal sealed class Git
     {
         string[] quiet = ["core.fsmonitor=false", "core.hooksPath=/dev/null"];
         if (
-            ProcessEnvironment.Program("git") is not { } program
+            ProgramPath.Find("git") is not { } program
             || new Git(program, folder, quiet).Ask("config", "--list", "--show-scope", "--name-only", "-z")
                 is not { } listed
         )

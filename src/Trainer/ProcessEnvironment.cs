@@ -63,7 +63,7 @@ public static partial class ProcessEnvironment
             ],
             project ?? Directory.GetCurrentDirectory(),
             Path.Combine(Cache, "memopt"),
-            Program("python3")
+            ProgramPath.Find("python3")
         );
 
     /// <summary>The package folder that the user's own NuGet configuration names; a project's configuration is a
@@ -153,29 +153,6 @@ public static partial class ProcessEnvironment
                     git!.Ask("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")
                 )
         );
-    }
-
-    /// <summary>The full path of a program by its name, or null. The system's own search would take one from the
-    /// current folder first, and from relative folders in PATH; those may hold a stranger's files.
-    /// </summary>
-    public static string? Program(string name)
-    {
-        var file = OperatingSystem.IsWindows() ? name + ".exe" : name;
-        return (Variable("PATH") ?? "")
-            .Split(Path.PathSeparator)
-            .Where(Path.IsPathFullyQualified)
-            .Select(folder => Path.Combine(folder, file))
-            .FirstOrDefault(Executable);
-
-        static bool Executable(string path) =>
-            File.Exists(path)
-            && (
-                OperatingSystem.IsWindows()
-                || (
-                    File.GetUnixFileMode(path)
-                    & (UnixFileMode.UserExecute | UnixFileMode.GroupExecute | UnixFileMode.OtherExecute)
-                ) != 0
-            );
     }
 
     /// <summary>HOME, or where that is unset or empty the folder that the system's list of users names; it need not

@@ -14,13 +14,6 @@ public sealed class UnitAttribute(string unit) : Attribute
     public string Unit { get; } = unit;
 }
 
-/// <summary>Names that other tools have for exactly the same value: read as it, and never written.</summary>
-[AttributeUsage(AttributeTargets.Field)]
-public sealed class AliasAttribute(params string[] names) : Attribute
-{
-    public IReadOnlyList<string> Names => names;
-}
-
 /// <summary>Everything that decides a fine-tune. Every setting is declared here, once: type, default, unit,
 /// cost.</summary>
 public sealed record RunConfig

@@ -119,9 +119,9 @@ public sealed class GitTests : IDisposable
     [Fact]
     public void A_program_is_found_by_its_full_path_and_never_in_a_relative_folder()
     {
-        var found = ProcessEnvironment.Program("git");
+        var found = ProgramPath.Find("git");
         Assert.True(Path.IsPathFullyQualified(found!), found);
-        Assert.Null(ProcessEnvironment.Program("no-such-program-of-this-name"));
+        Assert.Null(ProgramPath.Find("no-such-program-of-this-name"));
     }
 
     /// <summary>A change is told as git tells it, and nothing of the repository's was started.</summary>

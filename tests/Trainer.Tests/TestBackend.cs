@@ -25,7 +25,7 @@ internal static class TestBackend
             ],
             Above(AppContext.BaseDirectory),
             Path.Combine(Path.GetTempPath(), "memopt-tests"),
-            ProcessEnvironment.Program("python3")
+            ProgramPath.Find("python3")
         );
 
     [ModuleInitializer]

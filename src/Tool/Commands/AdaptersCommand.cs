@@ -37,7 +37,7 @@ internal static class AdaptersCommand
         /// reached.</summary>
         public AdapterRegistry Known(string? name = null)
         {
-            ProjectPaths.TrySync(Registry, name, text => Shell.Progress.WriteLine(text));
+            ArtifactStores.TrySync(Registry, name, text => Shell.Progress.WriteLine(text));
             return Registry;
         }
 
@@ -446,12 +446,12 @@ internal static class AdaptersCommand
                             var config = CurrentProject.Here();
                             var (local, account) = (
                                 CurrentProject.Artifacts((string?)null),
-                                config is null ? null : ProjectPaths.Remote(config, stop)
+                                config is null ? null : ArtifactStores.Remote(config, stop)
                             );
                             return action(
                                 parsed,
                                 new(
-                                    config is null ? new(local.Folder) : ProjectPaths.Registry(config, stop),
+                                    config is null ? new(local.Folder) : ArtifactStores.Registry(config, stop),
                                     local,
                                     account,
                                     config

@@ -36,7 +36,7 @@ internal static class ArtifactsCommand
                 || (!beginning.All(char.IsAsciiHexDigitLower) && AdapterRegistry.IsReference(beginning))
             )
             {
-                ProjectPaths.TrySync(Registry, beginning.Split('@')[0], text => Shell.Progress.WriteLine(text));
+                ArtifactStores.TrySync(Registry, beginning.Split('@')[0], text => Shell.Progress.WriteLine(text));
                 if (beginning.Contains('@') || Registry.Find(beginning) is not null)
                     return Registry.Resolve(beginning).Version.Hash;
             }
@@ -337,7 +337,7 @@ internal static class ArtifactsCommand
                 using var store = CurrentProject.Known();
                 var runs = store?.Find(new RunQuery { Limit = int.MaxValue - 1 }).Runs ?? [];
                 var all = places.All.List();
-                ProjectPaths.TrySync(places.Registry, null, text => Shell.Progress.WriteLine(text));
+                ArtifactStores.TrySync(places.Registry, null, text => Shell.Progress.WriteLine(text));
                 var versions = places
                     .Registry.List()
                     .SelectMany(adapter =>
@@ -488,7 +488,7 @@ internal static class ArtifactsCommand
                                     ? new BlobArtifacts(local, ProcessEnvironment.BlobPlace(place)) { Stop = stop }
                                     : null
                                 : CurrentProject.Here() is { } config
-                                    ? ProjectPaths.Remote(config, stop)
+                                    ? ArtifactStores.Remote(config, stop)
                                     : null;
                             return action(parsed, new(local, remote));
                         }

@@ -176,7 +176,7 @@ internal static class ConfigCheck
         }
         try
         {
-            config = StartingAdapter.Settle(ProjectPaths.Start(config, offline, (_, _) => { }, stop), spec);
+            config = StartingAdapter.Settle(AdapterSource.Locate(config, offline, (_, _) => { }, stop), spec);
         }
         catch (UserFault fault)
         {

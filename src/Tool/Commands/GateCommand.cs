@@ -69,7 +69,7 @@ internal static class GateCommand
                         parsed.GetValue(set) ?? [],
                         checkFiles: false
                     );
-                    using var store = ProjectPaths.Store(config);
+                    using var store = ArtifactStores.Store(config);
                     var run = Finished(config, store);
                     var problems = Look(
                         config,

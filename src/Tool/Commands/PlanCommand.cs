@@ -108,7 +108,7 @@ internal static class PlanCommand
         var spec = ModelSpec.Read(Located(model ?? config.Model.Source, folder, config.Model.Revision, offline, stop));
         static void Tell(string stage, string text) => new ConsoleObserver().Stage(stage, text);
         config = StartingAdapter
-            .Settle(ProjectPaths.Start(written, offline, Tell, stop), spec, text => Tell("adapter", text))
+            .Settle(AdapterSource.Locate(written, offline, Tell, stop), spec, text => Tell("adapter", text))
             .Config;
         var length = Trainer.Data.Batches.Padded(config.Data.MaxLength);
         var plan = MemoryPlan.For(config, spec, device, length);

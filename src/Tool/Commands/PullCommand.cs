@@ -43,7 +43,7 @@ internal static class PullCommand
                         {
                             var watch = Stopwatch.StartNew();
                             var (name, at) = (parsed.GetValue(source)!, parsed.GetValue(revision));
-                            var model = name.StartsWith(DataSource.HubPrefix, StringComparison.Ordinal)
+                            var model = name.StartsWith(HubDataSet.Prefix, StringComparison.Ordinal)
                                 ? Fetch(
                                     HubDataSet.Parse(name) is var set && at is not null
                                         ? set with

@@ -173,7 +173,7 @@ internal static class RunCommand
     private static Run Recorded(string file, string id)
     {
         using var store = File.Exists(file)
-            ? ProjectPaths.Store(RunConfigFile.Read(file, [], checkFiles: false))
+            ? ArtifactStores.Store(RunConfigFile.Read(file, [], checkFiles: false))
             : CurrentProject.Store((string?)null);
         var run = RunsCommand.Need(store, id);
         return run.Start.Tags.GetValueOrDefault("kind") != "sweep"
@@ -230,7 +230,7 @@ internal static class RunCommand
         CancellationToken stop
     )
     {
-        using var store = ProjectPaths.Store(config);
+        using var store = ArtifactStores.Store(config);
         using var log = new RunLog(observer, store);
         var shown = observer;
         using var told = stop.Register(() =>

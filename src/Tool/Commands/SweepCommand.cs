@@ -110,7 +110,7 @@ internal static class SweepCommand
         var (config, total) = (sweep.Base, sweep.Combinations.Count);
         var folder = Path.Combine(ProjectPaths.Output(config.File), $"sweep-{sweep.Name}");
         using var one = RunLauncher.AcquireLock(folder, watcher, stop);
-        using var store = ProjectPaths.Store(config);
+        using var store = ArtifactStores.Store(config);
         var id = Kept(Path.Combine(folder, "run-id"), RunLauncher.NewId());
         using var record = store.BeginBestEffort(
             new RunStart
@@ -161,8 +161,8 @@ internal static class SweepCommand
         if (best is not null && !stopped)
             RunLauncher.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, watcher);
         IReadOnlyList<PendingUpload> left = [];
-        using (var uploads = ProjectPaths.Uploads(config, store, text => watcher.Stage("upload", text)))
-            left = uploads is null ? [] : ProjectPaths.Finish(uploads, config, watcher, stop);
+        using (var uploads = ArtifactStores.Uploads(config, store, text => watcher.Stage("upload", text)))
+            left = uploads is null ? [] : ArtifactStores.Finish(uploads, config, watcher, stop);
 
         record.Tag("best", best?.RunId);
         var status =

@@ -151,7 +151,7 @@ internal static class UiCommand
         {
             var opener = OperatingSystem.IsWindows()
                 ? null
-                : ProcessEnvironment.Program(OperatingSystem.IsMacOS() ? "open" : "xdg-open")
+                : ProgramPath.Find(OperatingSystem.IsMacOS() ? "open" : "xdg-open")
                     ?? throw new FileNotFoundException("xdg-open is not installed.");
             Process
                 .Start(

@@ -215,7 +215,7 @@ public sealed class FineTune
             .. Kept("data.train", "train", rows),
             .. Kept("data.eval", "eval", evaluation),
         ]);
-        using var store = ProjectPaths.Store(config);
+        using var store = ArtifactStores.Store(config);
         var result = new RunLauncher
         {
             Config = config,

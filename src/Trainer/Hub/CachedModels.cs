@@ -160,7 +160,7 @@ public sealed class CachedModels
         cache.Name.Split("--", 2) switch
         {
             ["models", var id] => id.Replace("--", "/"),
-            ["datasets", var id] => DataSource.HubPrefix + id.Replace("--", "/"),
+            ["datasets", var id] => HubDataSet.Prefix + id.Replace("--", "/"),
             ["modelscope", var id] => "modelscope:" + id.Replace("--", "/"),
             _ => cache.Name,
         };

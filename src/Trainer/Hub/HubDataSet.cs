@@ -18,6 +18,9 @@ public sealed partial record HubDataSet(
     string? Split = null
 )
 {
+    /// <summary>How every name of a data set begins.</summary>
+    public const string Prefix = "hf:";
+
     private static readonly string[] notRows =
     [
         "config.json",

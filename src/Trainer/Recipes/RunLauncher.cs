@@ -59,7 +59,7 @@ public sealed record RunLauncher
         string? started = null;
         if (config.Config.Adapter.From is { } from)
         {
-            var (folder, version, maker) = ProjectPaths.Adapter(
+            var (folder, version, maker) = AdapterSource.Resolve(
                 from == Setting("adapter.from") && Was("adapter.version") is { } then ? then : from,
                 config,
                 Offline,
@@ -96,7 +96,7 @@ public sealed record RunLauncher
         if (parent is { Kind: "sweep" } && backend.Kind == "cuda")
             Cuda.EmptyCache(backend.Device); // what those before it had is free again
         var (commit, dirty) = ProcessEnvironment.Commit(config.Folder);
-        using var uploads = ProjectPaths.Uploads(config, Store, text => Observer.Stage("upload", text));
+        using var uploads = ArtifactStores.Uploads(config, Store, text => Observer.Stage("upload", text));
         var result = FineTuneRecipe.Run(
             new FineTuneJob
             {
@@ -105,7 +105,7 @@ public sealed record RunLauncher
                 Output = Output,
                 Backend = backend,
                 Store = Store,
-                Artifacts = ProjectPaths.Artifacts(config),
+                Artifacts = ArtifactStores.Artifacts(config),
                 Uploads = uploads,
                 Observer = Observer,
                 RunId = NewId(),
@@ -167,7 +167,7 @@ public sealed record RunLauncher
             ? result
             : result with
             {
-                Unsafe = ProjectPaths.Finish(uploads, config, Observer, stop),
+                Unsafe = ArtifactStores.Finish(uploads, config, Observer, stop),
             };
 
         // What the run that is made again took.
@@ -186,7 +186,7 @@ public sealed record RunLauncher
         try
         {
             File.WriteAllText(Path.Combine(folder, "changes.patch"), patch);
-            return ProjectPaths.Artifacts(config).Put(FineTuneRecipe.ChangesName, folder) with { Path = null };
+            return ArtifactStores.Artifacts(config).Put(FineTuneRecipe.ChangesName, folder) with { Path = null };
         }
         catch (Exception e) when (e is TrackingException or IOException)
         {
@@ -212,7 +212,7 @@ public sealed record RunLauncher
             )
                 return;
             var name = config.Config.Tracking.Register ?? AdapterRegistry.NameOf(config.Config.Tracking.Experiment);
-            var registry = new AdapterRegistry(ProjectPaths.Artifacts(config).Folder);
+            var registry = new AdapterRegistry(ArtifactStores.Artifacts(config).Folder);
             var before = registry.Find(name);
             if (
                 registry.Register(name, link, run, config.Config.Tracking.Best) is not { } version
