@@ -1,7 +1,8 @@
 using System.Text.Json;
-using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Kernels;
+using Memopt.Trainer.Linears;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;
 using TorchSharp;
@@ -100,7 +101,7 @@ internal sealed class RandomParts(
         var weight = randn(tensors[module + ".weight"].Shape, type, device).mul_(0.02);
         return new Nf4Linear(
             module,
-            Nf4.Quantize(weight, Trainer.QuantType.Nf4, doubleQuant: true),
+            Nf4.Quantize(weight, Memopt.Trainer.Config.QuantType.Nf4, doubleQuant: true),
             bias,
             type,
             scratch

@@ -1,13 +1,16 @@
 using System.Text.Json;
 using Memopt.Bench;
-using Memopt.Trainer;
+using Memopt.Tracking;
 using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
+using Memopt.Trainer.Optim;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Runs;
 using TorchSharp;
 using static TorchSharp.torch;
 

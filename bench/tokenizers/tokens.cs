@@ -1,8 +1,8 @@
 // Encoding speed of a tokenizer on one core, ours; tokens.mjs beside it measures the references in the same way.
 // usage: dotnet run -c Release bench/tokenizers/tokens.cs MODEL_FOLDER TEXT_FILE
-#:project ../../src/Trainer/Trainer.csproj
+#:project ../../src/Text/Text.csproj
 using System.Diagnostics;
-using Memopt.Trainer.Data;
+using Memopt.Text;
 
 var watch = Stopwatch.StartNew();
 var tokenizer = Tokenizer.Load(args[0]);

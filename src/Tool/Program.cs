@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Invocation;
 using System.Runtime.CompilerServices;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Commands;
 using Memopt.Tool.Commands.Runs;
 using Memopt.Tracking;

@@ -1,7 +1,7 @@
 using System.Globalization;
-using Memopt.Tool.Ui.Mlflow;
+using Memopt.Core;
+using Memopt.Tool.Server.Mlflow;
 using Memopt.Tracking;
-using Memopt.Trainer;
 using Memopt.Trainer.Data;
 
 namespace Memopt.Fuzz;

@@ -1,5 +1,5 @@
 using System.Text;
-using Memopt.Trainer.Hub;
+using Memopt.Hub;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
@@ -45,7 +45,7 @@ internal static class Hub
                 foreach (var name in hub.ListAsync("main", CancellationToken.None).GetAwaiter().GetResult().Files.Keys)
                     ModelFiles.Safe(name);
             }
-            catch (Memopt.Trainer.UserFault) when (hub is HuggingFace)
+            catch (Memopt.Core.UserFault) when (hub is HuggingFace)
             {
                 // the other may take it
             }

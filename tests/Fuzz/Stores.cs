@@ -3,7 +3,7 @@ using System.IO.Compression;
 using System.Net;
 using System.Security.Cryptography;
 using System.Text;
-using Memopt.Tool.Ui;
+using Memopt.Tool.Server;
 using Memopt.Tracking;
 using Microsoft.AspNetCore.Builder;
 

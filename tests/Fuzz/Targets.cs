@@ -1,12 +1,15 @@
 using System.IO.Compression;
 using System.Text;
 using System.Text.Json.Nodes;
-using Memopt.Trainer;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Text;
 using Memopt.Trainer.Checkpoints;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
-using Memopt.Trainer.Hub;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Sources;
 using Memopt.Trainer.Weights;
 
 namespace Memopt.Fuzz;

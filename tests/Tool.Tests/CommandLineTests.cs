@@ -1,8 +1,10 @@
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Commands;
-using Memopt.Trainer;
-using Memopt.Trainer.Data;
-using Memopt.Trainer.Hub;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Sources;
 using Spectre.Console;
 
 namespace Memopt.Tool.Tests;

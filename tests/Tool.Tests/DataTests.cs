@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Text;
 using System.Text.Json.Nodes;
 using Memopt.Tool.Views;
+using Memopt.Trainer.Tests.Hub;
 using Spectre.Console;
 
 namespace Memopt.Tool.Tests;

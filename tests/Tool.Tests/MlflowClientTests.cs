@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using System.Text.Json.Nodes;
-using Memopt.Tool.Ui.Mlflow;
+using Memopt.Tool.Server.Mlflow;
 using Memopt.Tracking;
 
 namespace Memopt.Tool.Tests;

@@ -1,5 +1,5 @@
 using System.Diagnostics;
-using Memopt.Trainer.Hub;
+using Memopt.Hub;
 using Memopt.Trainer.Tests.Hub;
 
 namespace Memopt.Tool.Tests;

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Memopt.Tool.Cli;
 using Memopt.Tracking;
 using Spectre.Console;
 

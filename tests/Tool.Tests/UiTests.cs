@@ -3,7 +3,7 @@ using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using System.Text.Json.Nodes;
-using Memopt.Tool.Ui;
+using Memopt.Tool.Server;
 using Memopt.Tracking;
 
 namespace Memopt.Tool.Tests;

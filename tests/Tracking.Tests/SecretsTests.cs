@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Memopt.Core;
 
 namespace Memopt.Tracking.Tests;
 

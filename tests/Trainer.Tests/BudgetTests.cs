@@ -1,3 +1,5 @@
+using Memopt.Core;
+
 namespace Memopt.Trainer.Tests;
 
 public sealed class BudgetTests

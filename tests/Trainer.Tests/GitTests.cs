@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using Memopt.Core;
+using Memopt.Trainer.Runs;
 
 namespace Memopt.Trainer.Tests;
 

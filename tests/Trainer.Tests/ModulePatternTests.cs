@@ -1,3 +1,5 @@
+using Memopt.Trainer.Config;
+
 namespace Memopt.Trainer.Tests;
 
 public sealed class ModulePatternTests

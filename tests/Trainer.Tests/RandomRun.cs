@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Memopt.Tracking;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;

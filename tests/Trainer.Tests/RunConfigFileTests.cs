@@ -1,4 +1,6 @@
 using System.Text;
+using Memopt.Core;
+using Memopt.Trainer.Config;
 
 namespace Memopt.Trainer.Tests;
 

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using Memopt.Core;
 using Memopt.Trainer.Native;
 
 namespace Memopt.Trainer.Tests;

@@ -1,6 +1,9 @@
 using System.Runtime.InteropServices;
 using System.Text;
-using Memopt.Trainer.Data;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Text;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data.Formats;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Weights;

@@ -1,8 +1,11 @@
 using System.CommandLine;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Commands.Runs;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
-using Memopt.Trainer;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Runs;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;

@@ -1,7 +1,9 @@
 using System.CommandLine;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
-using Memopt.Trainer;
+using Memopt.Trainer.Runs;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;

@@ -1,9 +1,11 @@
 using System.Security.Cryptography;
 using System.Text;
-using Memopt.Tracking;
-using Memopt.Trainer;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Tool.Cli;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
-using Memopt.Trainer.Hub;
+using Memopt.Trainer.Sources;
 
 namespace Memopt.Tool.Commands;
 

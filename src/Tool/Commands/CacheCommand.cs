@@ -1,7 +1,8 @@
 using System.CommandLine;
+using Memopt.Hub;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
-using Memopt.Trainer;
-using Memopt.Trainer.Hub;
+using Memopt.Trainer.Runs;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;

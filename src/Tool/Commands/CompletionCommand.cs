@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Memopt.Tool.Cli;
 
 namespace Memopt.Tool.Commands;
 

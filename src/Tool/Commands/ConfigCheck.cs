@@ -1,12 +1,16 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Text;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
-using Memopt.Trainer;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
-using Memopt.Trainer.Hub;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Runs;
 
 namespace Memopt.Tool.Commands;
 

@@ -1,5 +1,6 @@
 using System.CommandLine;
-using Memopt.Trainer;
+using Memopt.Tool.Cli;
+using Memopt.Trainer.Config;
 
 namespace Memopt.Tool.Commands;
 

@@ -1,11 +1,13 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Text;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
-using Memopt.Trainer;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
-using Memopt.Trainer.Hub;
 using Memopt.Trainer.Plan;
-using Memopt.Trainer.Recipes;
 
 namespace Memopt.Tool.Commands;
 

@@ -1,8 +1,10 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
-using Memopt.Trainer;
 using Memopt.Trainer.Native;
+using Memopt.Trainer.Runs;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;

@@ -1,7 +1,10 @@
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Text;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
-using Memopt.Trainer;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
-using Memopt.Trainer.Hub;
 using Memopt.Trainer.Plan;
 using Spectre.Console;
 

@@ -1,9 +1,13 @@
 using System.CommandLine;
+using Memopt.Core;
+using Memopt.Text;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
-using Memopt.Trainer;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Sources;
 
 namespace Memopt.Tool.Commands;
 

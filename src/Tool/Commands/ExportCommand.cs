@@ -1,5 +1,6 @@
 using System.CommandLine;
-using Memopt.Trainer;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Trainer.Weights;
 
 namespace Memopt.Tool.Commands;

@@ -1,8 +1,11 @@
 using System.CommandLine;
 using System.Globalization;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tracking;
-using Memopt.Trainer;
 using Memopt.Trainer.Checkpoints;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Runs;
 
 namespace Memopt.Tool.Commands;
 

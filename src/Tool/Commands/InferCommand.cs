@@ -1,6 +1,7 @@
 using System.CommandLine;
-using Memopt.Trainer;
-using Memopt.Trainer.Data;
+using Memopt.Core;
+using Memopt.Text;
+using Memopt.Tool.Cli;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;
 

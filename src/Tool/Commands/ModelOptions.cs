@@ -1,10 +1,14 @@
 using System.CommandLine;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
-using Memopt.Trainer;
 using Memopt.Trainer.Checkpoints;
-using Memopt.Trainer.Hub;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Models;
+using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Runs;
 using Memopt.Trainer.Weights;
 
 namespace Memopt.Tool.Commands;

@@ -1,10 +1,13 @@
 using System.CommandLine;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
-using Memopt.Trainer;
-using Memopt.Trainer.Hub;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Runs;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;

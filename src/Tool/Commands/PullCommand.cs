@@ -1,8 +1,10 @@
 using System.CommandLine;
 using System.Diagnostics;
+using Memopt.Hub;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
-using Memopt.Trainer;
-using Memopt.Trainer.Hub;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Runs;
 
 namespace Memopt.Tool.Commands;
 

@@ -1,12 +1,14 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Commands.Runs;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
-using Memopt.Trainer;
-using Memopt.Trainer.Hub;
-using Memopt.Trainer.Native;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Runs;
 
 namespace Memopt.Tool.Commands;
 

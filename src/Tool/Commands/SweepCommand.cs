@@ -1,10 +1,13 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Commands.Runs;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
-using Memopt.Trainer;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Runs;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;

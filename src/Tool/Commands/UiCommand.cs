@@ -2,9 +2,11 @@ using System.CommandLine;
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Commands.Runs;
-using Memopt.Tool.Ui;
-using Memopt.Trainer;
+using Memopt.Tool.Server;
+using Memopt.Tracking;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;

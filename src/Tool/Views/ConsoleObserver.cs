@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tracking;
 using Memopt.Trainer.Recipes;
 using Spectre.Console;

@@ -1,5 +1,6 @@
 using System.Text;
-using Memopt.Trainer;
+using Memopt.Text;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Spectre.Console;
 

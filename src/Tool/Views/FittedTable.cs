@@ -67,7 +67,7 @@ internal sealed class FittedTable(string? next = null) : IRenderable
         var segments = ((IRenderable)table).Render(options, Math.Max(maxWidth, shown.Sum(Least) + 1));
         return shown.Count == columns.Count
             ? segments
-            : segments.Concat(((IRenderable)new Text(Note(shown, maxWidth))).Render(options, maxWidth));
+            : segments.Concat(((IRenderable)new Spectre.Console.Text(Note(shown, maxWidth))).Render(options, maxWidth));
 
         int Least(int column) =>
             columns[column].Breaks

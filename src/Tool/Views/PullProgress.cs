@@ -1,7 +1,8 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
-using Memopt.Tracking;
-using Memopt.Trainer.Hub;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Tool.Cli;
 using Spectre.Console;
 
 namespace Memopt.Tool.Views;

@@ -1,4 +1,5 @@
-using Memopt.Trainer;
+using Memopt.Core;
+using Memopt.Text;
 using Memopt.Trainer.Data;
 using Spectre.Console;
 

@@ -1,5 +1,7 @@
 using System.Diagnostics;
 using System.Text;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tracking;
 using Memopt.Trainer.Recipes;
 using Spectre.Console;

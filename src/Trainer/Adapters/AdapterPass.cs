@@ -1,3 +1,5 @@
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Models;
 using TorchSharp;
 using static TorchSharp.torch;

@@ -1,5 +1,6 @@
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Kernels;
-using Memopt.Trainer.Models;
+using Memopt.Trainer.Linears;
 using TorchSharp;
 using static TorchSharp.torch;
 

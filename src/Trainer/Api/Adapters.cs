@@ -1,4 +1,4 @@
-using Memopt.Trainer;
+using Memopt.Core;
 using Memopt.Trainer.Weights;
 
 namespace Memopt;

@@ -1,8 +1,10 @@
 using System.Text.Json;
+using Memopt.Core;
+using Memopt.Hub;
 using Memopt.Tracking;
-using Memopt.Trainer;
-using Memopt.Trainer.Hub;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Runs;
 
 namespace Memopt;
 

@@ -2,13 +2,14 @@ using System.Collections.Concurrent;
 using System.Runtime.CompilerServices;
 using System.Text.Json.Nodes;
 using System.Threading.Channels;
-using Memopt.Trainer;
-using Memopt.Trainer.Data;
-using Memopt.Trainer.Hub;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Text;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Runs;
 using Memopt.Trainer.Weights;
 using Microsoft.Extensions.AI;
 

@@ -1,4 +1,4 @@
-using Memopt.Trainer;
+using Memopt.Trainer.Config;
 
 namespace Memopt;
 

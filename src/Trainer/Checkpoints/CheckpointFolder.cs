@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text.Json;
+using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Weights;

@@ -1,3 +1,5 @@
+using Memopt.Trainer.Config;
+
 namespace Memopt.Trainer.Data;
 
 /// <summary>Sequences computed at once, as flat arrays.</summary>

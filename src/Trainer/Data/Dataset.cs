@@ -2,7 +2,12 @@ using System.Globalization;
 using System.Runtime.ExceptionServices;
 using System.Security.Cryptography;
 using System.Text;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Text;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data.Formats;
+using Memopt.Trainer.Sources;
 
 namespace Memopt.Trainer.Data;
 
@@ -289,7 +294,7 @@ public sealed record Dataset(
         new DatasetLoader(config, new(tokenizer, template, endOfTurn), null, null, default).Load(
             new([new(file)]),
             "",
-            new Dictionary<string, Hub.Snapshot>(),
+            new Dictionary<string, Memopt.Hub.Snapshot>(),
             DataRole.Train,
             file
         );
@@ -341,7 +346,7 @@ public sealed record Dataset(
         public Dataset Load(
             DataSources sources,
             string folder,
-            IReadOnlyDictionary<string, Hub.Snapshot> located,
+            IReadOnlyDictionary<string, Memopt.Hub.Snapshot> located,
             DataRole role,
             string name
         )

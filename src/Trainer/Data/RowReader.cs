@@ -1,6 +1,9 @@
 using System.Security.Cryptography;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Memopt.Core;
+using Memopt.Text;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data.Formats;
 
 namespace Memopt.Trainer.Data;

@@ -1,6 +1,10 @@
 using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Sources;
 
 namespace Memopt.Trainer.Data;
 

@@ -1,3 +1,4 @@
+using Memopt.Trainer.Config;
 using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Kernels;

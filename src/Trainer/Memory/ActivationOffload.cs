@@ -1,4 +1,4 @@
-using Memopt.Trainer.Models;
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;

@@ -1,3 +1,5 @@
+using Memopt.Core;
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;

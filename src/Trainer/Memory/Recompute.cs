@@ -1,3 +1,6 @@
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Linears;
 using Memopt.Trainer.Models;
 using TorchSharp;
 using static TorchSharp.torch;

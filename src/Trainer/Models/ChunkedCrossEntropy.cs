@@ -1,4 +1,6 @@
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Kernels;
+using Memopt.Trainer.Linears;
 using Memopt.Trainer.Plan;
 using TorchSharp;
 using static TorchSharp.torch;

@@ -1,4 +1,6 @@
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Linears;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 using static TorchSharp.torch;

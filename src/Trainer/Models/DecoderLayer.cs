@@ -1,3 +1,5 @@
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Linears;
 using TorchSharp;
 using static TorchSharp.torch;
 

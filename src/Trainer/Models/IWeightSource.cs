@@ -1,3 +1,6 @@
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Linears;
+
 namespace Memopt.Trainer.Models;
 
 /// <summary>Where a decoder's parts come from: the weights file, cast or quantized and placed, one tensor at a

@@ -1,3 +1,4 @@
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Plan;
 using TorchSharp;
 using static TorchSharp.torch;

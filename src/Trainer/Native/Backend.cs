@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using Memopt.Core;
 using TorchSharp;
 using static TorchSharp.torch;
 

@@ -1,3 +1,5 @@
+using Memopt.Core;
+
 namespace Memopt.Trainer.Native;
 
 /// <summary>Folders of the user's cache that hold code: nobody else may write there.</summary>

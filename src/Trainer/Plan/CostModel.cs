@@ -1,3 +1,5 @@
+using Memopt.Trainer.Config;
+
 namespace Memopt.Trainer.Plan;
 
 /// <summary>What a rung costs in time: enough to put rungs in order, not to tell the time.</summary>

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Memopt.Core;
 
 namespace Memopt.Trainer.Plan;
 

@@ -1,4 +1,5 @@
 using Memopt.Tracking;
+using Memopt.Trainer.Config;
 
 namespace Memopt.Trainer.Plan;
 

@@ -1,3 +1,5 @@
+using Memopt.Trainer.Config;
+
 namespace Memopt.Trainer.Plan;
 
 /// <summary>What a plan is made for.</summary>

@@ -1,3 +1,6 @@
+using Memopt.Core;
+using Memopt.Trainer.Config;
+
 namespace Memopt.Trainer.Plan;
 
 /// <summary>What a run gives up for memory. Steps, losses and weights are the same on every rung, up to rounding where

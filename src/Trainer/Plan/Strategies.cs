@@ -1,3 +1,5 @@
+using Memopt.Trainer.Config;
+
 namespace Memopt.Trainer.Plan;
 
 /// <summary>One way to train a model on a device, and how far it goes there.</summary>

@@ -1,3 +1,5 @@
+using Memopt.Text;
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;

@@ -1,4 +1,5 @@
 using Memopt.Tracking;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Native;
 
 namespace Memopt.Trainer.Recipes;

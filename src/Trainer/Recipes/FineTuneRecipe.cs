@@ -1,4 +1,6 @@
+using Memopt.Core;
 using Memopt.Tracking;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;

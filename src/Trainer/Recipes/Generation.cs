@@ -1,3 +1,4 @@
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
 using TorchSharp;

@@ -1,3 +1,4 @@
+using Memopt.Core;
 using Memopt.Tracking;
 
 namespace Memopt.Trainer.Recipes;

@@ -1,7 +1,8 @@
+using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Checkpoints;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
-using Memopt.Trainer.Plan;
 
 namespace Memopt.Trainer.Recipes;
 

@@ -1,8 +1,12 @@
 using System.Diagnostics;
+using Memopt.Core;
 using Memopt.Tracking;
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;
+using Memopt.Trainer.Optim;
 using TorchSharp;
 using static TorchSharp.torch;
 

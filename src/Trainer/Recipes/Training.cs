@@ -1,10 +1,15 @@
+using Memopt.Core;
+using Memopt.Text;
 using Memopt.Tracking;
 using Memopt.Trainer.Adapters;
 using Memopt.Trainer.Checkpoints;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Linears;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
+using Memopt.Trainer.Optim;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Weights;
 using static TorchSharp.torch;

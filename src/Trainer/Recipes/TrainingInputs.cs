@@ -1,6 +1,8 @@
 using System.Security.Cryptography;
 using System.Text;
-using Memopt.Tracking;
+using Memopt.Core;
+using Memopt.Text;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Weights;

@@ -1,7 +1,9 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Memopt.Core;
+using Memopt.Hub;
 using Memopt.Trainer.Adapters;
-using Memopt.Trainer.Hub;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Models;
 using TorchSharp;
 using static TorchSharp.torch;

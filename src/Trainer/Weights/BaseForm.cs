@@ -1,5 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Memopt.Core;
+using Memopt.Trainer.Config;
 
 namespace Memopt.Trainer.Weights;
 

@@ -1,4 +1,6 @@
+using Memopt.Core;
 using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Models;
 using TorchSharp;
 using static TorchSharp.torch;

@@ -1,4 +1,6 @@
 using System.Text.Json;
+using Memopt.Core;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Plan;
 
 namespace Memopt.Trainer.Weights;

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Memopt.Trainer.Config;
 
 namespace Memopt.Trainer.Weights;
 

@@ -1,6 +1,7 @@
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Memopt.Core;
 using Memopt.Trainer.Native;
 using Microsoft.Win32.SafeHandles;
 using TorchSharp;

@@ -1,7 +1,10 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Memopt.Trainer.Adapters;
+using Memopt.Core;
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Kernels;
+using Memopt.Trainer.Linears;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;
 using TorchSharp;

@@ -1,5 +1,6 @@
+using Memopt.Core;
 using Memopt.Tracking;
-using Memopt.Trainer;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Tests;
 using Microsoft.Extensions.AI;
 

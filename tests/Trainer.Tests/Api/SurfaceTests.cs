@@ -1,5 +1,5 @@
 using System.Reflection;
-using Memopt.Trainer;
+using Memopt.Trainer.Config;
 
 namespace Memopt.Tests;
 

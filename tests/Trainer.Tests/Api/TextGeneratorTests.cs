@@ -1,6 +1,8 @@
 using System.Text.Json.Nodes;
-using Memopt.Trainer;
-using Memopt.Trainer.Data;
+using Memopt.Core;
+using Memopt.Text;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;

@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
-using Memopt.Trainer.Data;
+using Memopt.Core;
+using Memopt.Text;
 
 namespace Memopt.Trainer.Tests.Data;
 

@@ -1,3 +1,5 @@
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Models;
 using TorchSharp;

@@ -1,5 +1,9 @@
 using System.IO.Compression;
 using System.Text;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Text;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Data.Formats;
 

@@ -1,7 +1,8 @@
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json.Nodes;
-using Memopt.Trainer.Data;
+using Memopt.Core;
+using Memopt.Text;
 
 namespace Memopt.Trainer.Tests.Data;
 

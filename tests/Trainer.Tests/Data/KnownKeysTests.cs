@@ -1,4 +1,7 @@
 using System.Text.Json;
+using Memopt.Core;
+using Memopt.Text;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 
 namespace Memopt.Trainer.Tests.Data;

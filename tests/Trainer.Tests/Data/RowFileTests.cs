@@ -1,8 +1,10 @@
 using System.IO.Compression;
 using System.Text;
 using System.Text.Json.Nodes;
-using Memopt.Trainer.Data;
+using Memopt.Core;
+using Memopt.Hub;
 using Memopt.Trainer.Data.Formats;
+using Memopt.Trainer.Sources;
 
 namespace Memopt.Trainer.Tests.Data;
 

@@ -1,4 +1,5 @@
-using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Optim;
 
 namespace Memopt.Trainer.Tests.Data;
 

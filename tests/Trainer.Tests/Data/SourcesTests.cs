@@ -1,6 +1,11 @@
 using System.Text;
 using System.Text.Json.Nodes;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Text;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Sources;
 
 namespace Memopt.Trainer.Tests.Data;
 

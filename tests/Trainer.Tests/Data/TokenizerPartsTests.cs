@@ -1,7 +1,8 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Memopt.Trainer.Data;
-using Memopt.Trainer.Data.Tokenizers;
+using Memopt.Core;
+using Memopt.Text;
+using Memopt.Text.Tokenizers;
 
 namespace Memopt.Trainer.Tests.Data;
 

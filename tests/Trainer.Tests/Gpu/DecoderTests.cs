@@ -1,7 +1,9 @@
 using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;
+using Memopt.Trainer.Optim;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;
 using Memopt.Trainer.Weights;

@@ -1,5 +1,3 @@
-using Memopt.Trainer.Tests.Models;
-
 namespace Memopt.Trainer.Tests.Gpu;
 
 /// <summary>Every family on the GPU in fp32 against transformers and PEFT, within the tolerances of the CPU.</summary>

@@ -1,4 +1,3 @@
-using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Native;
 using TorchSharp;
 

@@ -1,5 +1,5 @@
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Kernels;
-using Memopt.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
 

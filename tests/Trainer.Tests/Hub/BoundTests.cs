@@ -1,5 +1,6 @@
 using System.IO.Compression;
 using System.Text.Json;
+using Memopt.Core;
 
 namespace Memopt.Trainer.Tests.Hub;
 

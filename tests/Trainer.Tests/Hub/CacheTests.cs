@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
-using Memopt.Trainer.Hub;
+using Memopt.Core;
+using Memopt.Hub;
 
 namespace Memopt.Trainer.Tests.Hub;
 

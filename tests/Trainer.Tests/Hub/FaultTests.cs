@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
-using Memopt.Trainer.Hub;
+using Memopt.Core;
+using Memopt.Hub;
 
 namespace Memopt.Trainer.Tests.Hub;
 

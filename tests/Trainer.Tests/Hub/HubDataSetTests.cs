@@ -1,5 +1,6 @@
 using System.Text;
-using Memopt.Trainer.Hub;
+using Memopt.Core;
+using Memopt.Hub;
 
 namespace Memopt.Trainer.Tests.Hub;
 

@@ -1,6 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Memopt.Trainer.Hub;
+using Memopt.Hub;
 using Memopt.Trainer.Tests.Data;
 
 namespace Memopt.Trainer.Tests.Hub;

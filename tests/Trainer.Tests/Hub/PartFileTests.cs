@@ -1,4 +1,4 @@
-using Memopt.Trainer.Hub;
+using Memopt.Hub;
 
 namespace Memopt.Trainer.Tests.Hub;
 

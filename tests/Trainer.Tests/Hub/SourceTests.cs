@@ -1,6 +1,7 @@
 using System.Text;
-using Memopt.Trainer.Data;
-using Memopt.Trainer.Hub;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Text;
 
 namespace Memopt.Trainer.Tests.Hub;
 

@@ -1,5 +1,5 @@
 using System.Collections.Concurrent;
-using Memopt.Trainer.Hub;
+using Memopt.Hub;
 
 namespace Memopt.Trainer.Tests.Hub;
 

@@ -1,3 +1,4 @@
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Kernels;
 using TorchSharp;
 using static TorchSharp.torch;

@@ -1,5 +1,7 @@
 using System.Text.Json;
+using Memopt.Core;
 using Memopt.Tracking;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Recipes;

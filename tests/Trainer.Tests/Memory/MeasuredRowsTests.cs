@@ -1,3 +1,4 @@
+using Memopt.Tracking;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Tests.Gpu;

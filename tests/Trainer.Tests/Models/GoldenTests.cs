@@ -1,8 +1,10 @@
 using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;
+using Memopt.Trainer.Optim;
 using Memopt.Trainer.Plan;
-using Memopt.Trainer.Recipes;
 using Memopt.Trainer.Weights;
 using TorchSharp;
 using static TorchSharp.torch;

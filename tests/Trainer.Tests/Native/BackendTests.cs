@@ -1,3 +1,4 @@
+using Memopt.Core;
 using Memopt.Trainer.Native;
 using TorchSharp;
 

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using System.Text;
+using Memopt.Core;
 using Memopt.Trainer.Native;
 
 namespace Memopt.Trainer.Tests.Native;

@@ -1,3 +1,4 @@
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Plan;
 
 namespace Memopt.Trainer.Tests.Plan;

@@ -1,3 +1,5 @@
+using Memopt.Core;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Weights;
 

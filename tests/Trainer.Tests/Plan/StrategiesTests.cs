@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using Memopt.Core;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Plan;
 
 namespace Memopt.Trainer.Tests.Plan;

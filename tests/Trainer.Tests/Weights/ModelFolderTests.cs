@@ -1,3 +1,4 @@
+using Memopt.Trainer.Models;
 using Memopt.Trainer.Tests.Models;
 using Memopt.Trainer.Weights;
 using TorchSharp;

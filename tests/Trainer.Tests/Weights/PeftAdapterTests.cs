@@ -1,6 +1,8 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Memopt.Core;
 using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;

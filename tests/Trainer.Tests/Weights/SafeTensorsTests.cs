@@ -1,4 +1,5 @@
 using System.Text;
+using Memopt.Core;
 using Memopt.Trainer.Weights;
 
 namespace Memopt.Trainer.Tests.Weights;

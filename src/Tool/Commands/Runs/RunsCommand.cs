@@ -1,6 +1,6 @@
 using System.CommandLine;
+using Memopt.Core;
 using Memopt.Tracking;
-using Memopt.Trainer;
 
 namespace Memopt.Tool.Commands.Runs;
 

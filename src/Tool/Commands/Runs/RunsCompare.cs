@@ -1,7 +1,8 @@
 using System.CommandLine;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
-using Memopt.Trainer;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands.Runs;

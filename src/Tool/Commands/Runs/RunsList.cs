@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Spectre.Console;

@@ -1,8 +1,8 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
-using Memopt.Tool.Views;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tracking;
-using Memopt.Trainer;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands.Runs;

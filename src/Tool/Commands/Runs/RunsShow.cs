@@ -1,7 +1,8 @@
 using System.CommandLine;
+using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
-using Memopt.Trainer;
+using Memopt.Trainer.Config;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands.Runs;

@@ -1,6 +1,7 @@
 using System.CommandLine;
+using Memopt.Core;
+using Memopt.Tool.Cli;
 using Memopt.Tracking;
-using Memopt.Trainer;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands.Runs;

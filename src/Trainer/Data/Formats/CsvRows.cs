@@ -1,6 +1,9 @@
 using System.Buffers;
 using System.Text;
 using System.Text.Json;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Trainer.Sources;
 using nietras.SeparatedValues;
 
 namespace Memopt.Trainer.Data.Formats;

@@ -1,6 +1,8 @@
 using System.Buffers;
 using System.Text;
 using System.Text.Unicode;
+using Memopt.Core;
+using Memopt.Trainer.Sources;
 
 namespace Memopt.Trainer.Data.Formats;
 

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Memopt.Core;
 using Parquet.Meta;
 
 namespace Memopt.Trainer.Data.Formats;

@@ -2,6 +2,8 @@ using System.Buffers;
 using System.Collections;
 using System.Globalization;
 using System.Text.Json;
+using Memopt.Core;
+using Memopt.Trainer.Sources;
 using Parquet;
 using Parquet.Meta;
 using Parquet.Serialization;

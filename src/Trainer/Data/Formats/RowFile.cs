@@ -2,6 +2,9 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.Unicode;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Trainer.Sources;
 
 namespace Memopt.Trainer.Data.Formats;
 

@@ -1,0 +1,57 @@
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Kernels;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Linears;
+
+/// <summary>y = x Wᵀ + b. What W is kept in, and whether something is added to the product, is the
+/// subclass's.</summary>
+public abstract class Linear(string name, long inputs, long outputs, Parameter? bias)
+{
+    /// <summary>Module name as in the weights file, without <c>.weight</c>.</summary>
+    public string Name { get; } = name;
+
+    public long InFeatures { get; } = inputs;
+
+    public long OutFeatures { get; } = outputs;
+
+    public Parameter? bias { get; } = bias;
+
+    /// <summary>(N, In) → (N, Out).</summary>
+    public abstract ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full);
+
+    /// <summary>W in a float type, (Out, In); the caller disposes it.</summary>
+    public abstract Tensor Dense(ScalarType type);
+
+    /// <summary>Parameters in the order of the weights file.</summary>
+    public virtual IEnumerable<Parameter> Parameters => bias is null ? [] : [bias];
+
+    /// <summary>Rank of the low-rank part that it can leave to its caller; null when it has none or cannot.</summary>
+    public virtual int? FusableRank => null;
+
+    /// <summary>How this linear and all its siblings (itself among them), which have the same input, are run.</summary>
+    public virtual LinearGroup GroupWith(Linear[] siblings) => new(siblings);
+
+    /// <summary>What is large and never changes, and so may lie elsewhere between uses.</summary>
+    public virtual IEnumerable<TensorSlot> Frozen => [];
+
+    /// <summary>Bytes its frozen weight takes.</summary>
+    public abstract long WeightBytes { get; }
+
+    /// <summary>x Wᵀ + b for a weight in the type of x.</summary>
+    protected Tensor Product(Tensor x, Tensor weight) => nn.functional.linear(x, weight, bias?.Cast(x.dtype));
+
+    /// <summary>gradient · W, added to <paramref name="accumulateInto"/> where given.</summary>
+    protected Tensor InputGradient(Tensor gradient, Tensor weight, Tensor? accumulateInto)
+    {
+        if (accumulateInto is null)
+            return gradient.matmul(weight).MoveToOuterDisposeScope();
+        return accumulateInto.addmm_(gradient, weight, 1, 1);
+    }
+
+    protected void BiasGradient(Tensor gradient)
+    {
+        if (bias is { RequiresGrad: true })
+            bias.Accumulate(gradient.sum(dim: 0, type: float32));
+    }
+}
