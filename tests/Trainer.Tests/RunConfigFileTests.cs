@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Tests;
 
 public sealed class RunConfigFileTests
 {
-    private static LoadedConfig Read(string text, params string[] overrides)
+    private static ProjectConfig Read(string text, params string[] overrides)
     {
         var file = Path.Combine(Directory.CreateTempSubdirectory("memopt").FullName, "memopt.json");
         File.WriteAllText(file, text, new UTF8Encoding(encoderShouldEmitUTF8Identifier: true));
@@ -28,13 +28,13 @@ public sealed class RunConfigFileTests
             "adapter.targets=all-linear",
             "train.learningRate=1e-4"
         );
-        Assert.Equal(AdapterKind.Qlora, loaded.Config.Adapter.Kind);
-        Assert.True(loaded.Config.Adapter.Targets.All);
-        Assert.Equal(8, loaded.Config.Adapter.RankPattern["q_proj"]);
-        Assert.Equal((500, 1e-4), (loaded.Config.Train.Steps, loaded.Config.Train.LearningRate));
-        Assert.Equal("nlp", loaded.Config.Tracking.Tags["team"]);
+        Assert.Equal(AdapterKind.Qlora, loaded.Settings.Adapter.Kind);
+        Assert.True(loaded.Settings.Adapter.Targets.All);
+        Assert.Equal(8, loaded.Settings.Adapter.RankPattern["q_proj"]);
+        Assert.Equal((500, 1e-4), (loaded.Settings.Train.Steps, loaded.Settings.Train.LearningRate));
+        Assert.Equal("nlp", loaded.Settings.Tracking.Tags["team"]);
         Assert.Contains(new Override("train.steps", "null", "500"), loaded.Overrides);
-        Assert.Equal(new RunConfig().Train.BatchSize, loaded.Config.Train.BatchSize);
+        Assert.Equal(new RunConfig().Train.BatchSize, loaded.Settings.Train.BatchSize);
     }
 
     [Theory]
@@ -106,12 +106,12 @@ public sealed class RunConfigFileTests
         Assert.Empty(
             RunConfigFile.PinnedDifferences(
                 before.Json,
-                Read("""{ "checkpoint": { "every": 9 }, "adapter": { "rank": 4 } }""").Config
+                Read("""{ "checkpoint": { "every": 9 }, "adapter": { "rank": 4 } }""").Settings
             )
         );
         Assert.Equal(
             [new Override("adapter.rank", "4", "8")],
-            RunConfigFile.PinnedDifferences(before.Json, Read("""{ "adapter": { "rank": 8 } }""").Config)
+            RunConfigFile.PinnedDifferences(before.Json, Read("""{ "adapter": { "rank": 8 } }""").Settings)
         );
     }
 

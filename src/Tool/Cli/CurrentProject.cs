@@ -48,7 +48,7 @@ internal static class CurrentProject
         : new(Path.Combine(Project, new TrackingConfig().Artifacts));
 
     /// <summary>The project's config, or null.</summary>
-    public static LoadedConfig? Here() =>
+    public static ProjectConfig? Here() =>
         From(Project, DefaultConfig) is var file && File.Exists(file)
             ? RunConfigFile.Read(file, [], checkFiles: false)
             : null;
@@ -57,7 +57,7 @@ internal static class CurrentProject
     public static string StoreFolder(string? named) =>
         Path.TrimEndingDirectorySeparator(
             named is not null ? Path.GetFullPath(named)
-            : Here() is { } config ? config.Full(config.Config.Tracking.Store)
+            : Here() is { } config ? config.Full(config.Settings.Tracking.Store)
             : Path.Combine(Project, new TrackingConfig().Store)
         );
 
@@ -66,7 +66,7 @@ internal static class CurrentProject
         StoreFolder(null) is var folder && Directory.Exists(folder) ? new LiteRunStore(folder) : null;
 
     /// <summary>The content that this machine knows a registered adapter to have, or "unknown".</summary>
-    public static string KnownHash(LoadedConfig config, string adapter)
+    public static string KnownHash(ProjectConfig config, string adapter)
     {
         try
         {

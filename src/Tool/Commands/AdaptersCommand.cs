@@ -33,7 +33,7 @@ internal static class AdaptersCommand
         AdapterRegistry Registry,
         LocalArtifacts Local,
         BlobArtifacts? Account,
-        LoadedConfig? Config
+        ProjectConfig? Config
     )
     {
         /// <summary>What this machine and the account know together; what is known here when the account cannot be
@@ -217,7 +217,7 @@ internal static class AdaptersCommand
                     named,
                     link,
                     run,
-                    place.Config?.Config.Tracking.Best ?? new TrackingConfig().Best,
+                    place.Config?.Settings.Tracking.Best ?? new TrackingConfig().Best,
                     again: true
                 )!;
                 place.Account?.Push(version.Hash);

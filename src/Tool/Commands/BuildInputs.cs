@@ -14,15 +14,15 @@ namespace Memopt.Tool.Commands;
 internal static class BuildInputs
 {
     /// <summary>A line for each: the tool, the settings that change a result, and the sha256 of each file.</summary>
-    public static string Content(LoadedConfig config)
+    public static string Content(ProjectConfig config)
     {
         var text = new StringBuilder($"tool {Shell.Version}\nsettings {config.Hash}\n");
         if (Model(config) is { Remote: true } model)
             // a pinned commit never changes; a branch is asked for by run
-            text.Append($"model {model} {config.Config.Model.Revision}\n");
-        foreach (var source in config.Config.Data.Sources.Where(source => source.Remote))
+            text.Append($"model {model} {config.Settings.Model.Revision}\n");
+        foreach (var source in config.Settings.Data.Sources.Where(source => source.Remote))
             text.Append($"data {Secrets.Redact($"{source}")}\n"); // likewise
-        if (config.Config.Adapter.From is { } from && !Directory.Exists(config.Full(from)))
+        if (config.Settings.Adapter.From is { } from && !Directory.Exists(config.Full(from)))
             text.Append($"adapter {from} {CurrentProject.KnownHash(config, from)}\n");
         foreach (var path in Files(config))
             text.Append(Hash(path)).Append(' ').Append(Path.GetRelativePath(config.Folder, path)).Append('\n');
@@ -31,14 +31,14 @@ internal static class BuildInputs
 
     /// <summary>Full paths of the files, and of the folders in which another file would count, those with / at the end;
     /// one a line.</summary>
-    public static string Watched(LoadedConfig config)
+    public static string Watched(ProjectConfig config)
     {
         var paths = new List<string> { Path.GetFullPath(config.File) };
         paths.AddRange(Files(config));
         paths.AddRange(Folders(config).Select(folder => folder + "/"));
-        if (config.From is { } from && ProjectPaths.ProducerConfig(from) is not null)
+        if (config.StartingAdapter is { } from && ProjectPaths.ProducerConfig(from) is not null)
             paths.Add(from + "/"); // also before it is made
-        foreach (var source in config.Config.Data.Sources.Where(source => !source.Remote))
+        foreach (var source in config.Settings.Data.Sources.Where(source => !source.Remote))
         {
             if (Root(config.Full(source.Source)) is { } root)
                 paths.AddRange(
@@ -61,15 +61,15 @@ internal static class BuildInputs
         return path;
     }
 
-    private static ModelSource Model(LoadedConfig config) =>
-        ModelSource.Parse(config.Config.Model.Source, config.Folder);
+    private static ModelSource Model(ProjectConfig config) =>
+        ModelSource.Parse(config.Settings.Model.Source, config.Folder);
 
-    private static IEnumerable<string> Files(LoadedConfig config) =>
+    private static IEnumerable<string> Files(ProjectConfig config) =>
         Dataset
             .Files(config)
             .Concat(Folders(config).SelectMany(Directory.EnumerateFiles).Order(StringComparer.Ordinal));
 
-    private static IEnumerable<string> Folders(LoadedConfig config)
+    private static IEnumerable<string> Folders(ProjectConfig config)
     {
         if (Model(config) is { Kind: SourceKind.Folder } model) // the embedded model is the tool's version
         {
@@ -77,7 +77,7 @@ internal static class BuildInputs
             if (Path.Combine(model.Name, ModelLayout.Templates) is var templates && Directory.Exists(templates))
                 yield return templates;
         }
-        if (config.From is { } from && Directory.Exists(from))
+        if (config.StartingAdapter is { } from && Directory.Exists(from))
             yield return from;
     }
 

@@ -125,7 +125,7 @@ internal static class ConfigCheck
     }
 
     private static (IReadOnlyList<Problem> Problems, MemoryPlan? Plan) Look(
-        LoadedConfig config,
+        ProjectConfig config,
         string? card,
         double? budget,
         bool offline,
@@ -139,8 +139,8 @@ internal static class ConfigCheck
             try
             {
                 model = PullCommand.FetchText(
-                    ModelSource.Parse(config.Config.Model.Source, config.Folder),
-                    config.Config.Model.Revision,
+                    ModelSource.Parse(config.Settings.Model.Source, config.Folder),
+                    config.Settings.Model.Revision,
                     offline,
                     limited.Token
                 );
@@ -207,13 +207,13 @@ internal static class ConfigCheck
         var (device, where) = Device(config, card, budget);
         if (device is null)
             return (problems, null);
-        var length = Batches.Padded(config.Config.Data.MaxLength);
-        var plan = MemoryPlan.For(config.Config, spec, device, length);
+        var length = Batches.Padded(config.Settings.Data.MaxLength);
+        var plan = MemoryPlan.For(config.Settings, spec, device, length);
         if (!plan.Fits)
         {
             var fault = PlanCommand.Fault(
                 plan,
-                Strategies.Of(config.Config, spec, device, length, 1),
+                Strategies.Of(config.Settings, spec, device, length, 1),
                 device,
                 where,
                 length
@@ -234,18 +234,18 @@ internal static class ConfigCheck
     }
 
     /// <summary>What the plan is made for; null when nothing says.</summary>
-    private static (PlanDevice?, string) Device(LoadedConfig config, string? card, double? budget)
+    private static (PlanDevice?, string) Device(ProjectConfig config, string? card, double? budget)
     {
         var gpu = card is null ? null : Gpus.Find(card);
-        var device = gpu is not null ? PlanDevice.Of(gpu, config.Config.Model.Dtype) : null;
-        if ((budget ?? (gpu is null ? config.Config.Memory.BudgetGiB : null)) is not { } gib)
+        var device = gpu is not null ? PlanDevice.Of(gpu, config.Settings.Model.Dtype) : null;
+        if ((budget ?? (gpu is null ? config.Settings.Memory.BudgetGiB : null)) is not { } gib)
             return (device, gpu?.Name ?? "");
         return (
             (
                 device
-                ?? new("cuda", 0, config.Config.Model.Dtype == DType.Float32 ? 4 : 2)
+                ?? new("cuda", 0, config.Settings.Model.Dtype == DType.Float32 ? 4 : 2)
                 {
-                    FusedAttention = config.Config.Model.Dtype != DType.Float32,
+                    FusedAttention = config.Settings.Model.Dtype != DType.Float32,
                 }
             ).Within(gib),
             $"a budget of {gib} GiB"

@@ -62,13 +62,13 @@ internal static class DataCommand
                                 ? RunConfigFile.Read(parsed.GetValue(what)!, overrides, checkFiles: false)
                                 : RunConfigFile.Default([.. overrides, $"data.train={parsed.GetValue(what)}"]);
                             var source = ModelSource.Parse(
-                                parsed.GetValue(model) ?? config.Config.Model.Source,
+                                parsed.GetValue(model) ?? config.Settings.Model.Source,
                                 parsed.GetValue(model) is null ? config.Folder : Directory.GetCurrentDirectory()
                             );
                             var folder = PullCommand
                                 .FetchText(
                                     source,
-                                    parsed.GetValue(model) is null ? config.Config.Model.Revision : null,
+                                    parsed.GetValue(model) is null ? config.Settings.Model.Revision : null,
                                     parsed.GetValue(offline),
                                     stop
                                 )
@@ -113,11 +113,11 @@ internal static class DataCommand
                                     "The config has no data for evaluation.",
                                     next: "set data.eval or data.evalShare"
                                 );
-                            var preview = DataView.Of(data, config.Config, text, count);
+                            var preview = DataView.Of(data, config.Settings, text, count);
                             if (parsed.GetValue(json))
                                 Shell.Print(preview);
                             else
-                                preview.Write(Shell.Output, data.Summary(config.Config.Data));
+                                preview.Write(Shell.Output, data.Summary(config.Settings.Data));
                             return 0;
                         }
                     )

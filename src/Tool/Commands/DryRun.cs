@@ -20,11 +20,11 @@ internal static class DryRun
     /// <param name="offline">Whether no server is asked.</param>
     /// <param name="json">Whether the result is JSON.</param>
     /// <param name="stop">Ends a download or the reading.</param>
-    public static int Show(LoadedConfig config, string? backend, bool offline, bool json, CancellationToken stop)
+    public static int Show(ProjectConfig config, string? backend, bool offline, bool json, CancellationToken stop)
     {
         var watcher = new ConsoleObserver();
-        var source = ModelSource.Parse(config.Config.Model.Source, config.Folder);
-        var folder = PullCommand.FetchText(source, config.Config.Model.Revision, offline, stop).Folder;
+        var source = ModelSource.Parse(config.Settings.Model.Source, config.Folder);
+        var folder = PullCommand.FetchText(source, config.Settings.Model.Revision, offline, stop).Folder;
         var spec = ModelSpec.Read(folder);
         config = PullCommand.FetchData(config, offline, stop);
         var text = new ChatEncoder(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec));
@@ -39,13 +39,13 @@ internal static class DryRun
             return data;
         }
         var (rows, eval) = (Read(DataRole.Train)!, Read(DataRole.Eval));
-        var (device, where) = PlanCommand.Device(config.Config, onCpu: backend == "cpu");
-        var length = Batches.Padded(config.Config.Data.Packing ? config.Config.Data.MaxLength : rows.Longest);
-        var plan = MemoryPlan.For(config.Config, spec, device, length, eval is null ? 0 : Batches.Padded(eval.Longest));
-        var steps = new Batches(rows.Rows, config.Config.Data, config.Config.Train, plan.Rung.MicroBatch).TotalSteps;
+        var (device, where) = PlanCommand.Device(config.Settings, onCpu: backend == "cpu");
+        var length = Batches.Padded(config.Settings.Data.Packing ? config.Settings.Data.MaxLength : rows.Longest);
+        var plan = MemoryPlan.For(config.Settings, spec, device, length, eval is null ? 0 : Batches.Padded(eval.Longest));
+        var steps = new Batches(rows.Rows, config.Settings.Data, config.Settings.Train, plan.Rung.MicroBatch).TotalSteps;
         var fault = plan.Fits
             ? null
-            : PlanCommand.Fault(plan, Strategies.Of(config.Config, spec, device, length, 1), device, where, length);
+            : PlanCommand.Fault(plan, Strategies.Of(config.Settings, spec, device, length, 1), device, where, length);
         if (json && fault is null)
         {
             Shell.Print(
@@ -71,12 +71,12 @@ internal static class DryRun
             console.WriteLine(
                 $"{spec.ModelType}, {spec.Parameters:N0} parameters; {where}, {LedgerTable.Size(device.FreeBytes ?? 0)}"
             );
-            console.WriteLine($"data: {rows.Summary(config.Config.Data)}");
+            console.WriteLine($"data: {rows.Summary(config.Settings.Data)}");
             if (eval is not null)
-                console.WriteLine($"evaluation data: {eval.Summary(config.Config.Data)}");
+                console.WriteLine($"evaluation data: {eval.Summary(config.Settings.Data)}");
             console.WriteLine(
-                $"{steps:N0} steps of {config.Config.Train.BatchSize} sequences; "
-                    + $"{PlanCommand.Chosen(config.Config, plan)}"
+                $"{steps:N0} steps of {config.Settings.Train.BatchSize} sequences; "
+                    + $"{PlanCommand.Chosen(config.Settings, plan)}"
             );
             console.Write(LedgerTable.Of(plan.Rows, measured: false));
             console.WriteLine("Nothing was trained.");

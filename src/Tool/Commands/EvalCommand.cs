@@ -99,16 +99,16 @@ internal static class EvalCommand
 
     /// <summary>A config that names the rows, and as what. What a trained config says of rows holds for others
     /// too.</summary>
-    private static (LoadedConfig Config, DataRole Role) Data(LoadedConfig? trained, string? source, int? length)
+    private static (ProjectConfig Config, DataRole Role) Data(ProjectConfig? trained, string? source, int? length)
     {
-        var data = trained?.Config.Data ?? new();
+        var data = trained?.Settings.Data ?? new();
         if (length is { } longest)
             data = data with { MaxLength = longest };
         if (source is not null)
             return (
                 RunConfigFile.Default([]) with
                 {
-                    Config = new() { Data = data with { Train = DataSources.Of(source), Eval = null, EvalShare = 0 } },
+                    Settings = new() { Data = data with { Train = DataSources.Of(source), Eval = null, EvalShare = 0 } },
                 },
                 DataRole.Train
             );
@@ -117,7 +117,7 @@ internal static class EvalCommand
                 trained is null ? "eval needs --data or --config." : $"{trained.File} names no evaluation data.",
                 next: "dotnet memopt eval --data eval.jsonl   (a file, folder, glob or hf:org/name)"
             );
-        return (trained with { Config = trained.Config with { Data = data } }, DataRole.Eval);
+        return (trained with { Settings = trained.Settings with { Data = data } }, DataRole.Eval);
     }
 
     private sealed class Progress(Action<int> report) : IProgress<int>

@@ -125,11 +125,11 @@ internal static class GateCommand
         return command;
     }
 
-    private static Run Finished(LoadedConfig config, LiteRunStore store)
+    private static Run Finished(ProjectConfig config, LiteRunStore store)
     {
         var last = new CheckpointFolder(
             Path.Combine(ProjectPaths.Output(config.File), "checkpoints"),
-            config.Config.Checkpoint.Keep
+            config.Settings.Checkpoint.Keep
         ).Latest();
         return last is { } found && store.Get(found.Manifest.RunId) is { Status: RunStatus.Finished } run
             ? run
@@ -144,7 +144,7 @@ internal static class GateCommand
     }
 
     private static List<(string Code, string Text)> Look(
-        LoadedConfig config,
+        ProjectConfig config,
         LiteRunStore store,
         Run run,
         Bounds bounds
@@ -194,7 +194,7 @@ internal static class GateCommand
                     new RunQuery
                     {
                         Filter =
-                            $"experiment = '{config.Config.Tracking.Experiment.Replace("'", "''")}' and status = "
+                            $"experiment = '{config.Settings.Tracking.Experiment.Replace("'", "''")}' and status = "
                             + $"'FINISHED' and run_id != '{run.Start.Id}' and metrics.{metric} is not null"
                             + $" and hashes.`data.eval` {same} '{run.Start.Hashes.GetValueOrDefault("data.eval")}' "
                             + $"order by metrics.{metric}{order}",

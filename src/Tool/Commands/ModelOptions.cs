@@ -18,7 +18,7 @@ internal sealed class ModelOptions
 {
     private string? folder,
         adapterFolder;
-    private LoadedConfig? trained;
+    private ProjectConfig? trained;
 
     public Option<string?> Config { get; } =
         new("--config")
@@ -67,8 +67,8 @@ internal sealed class ModelOptions
             : Trained(parsed) is { } config
                 ? PullCommand
                     .Fetch(
-                        ModelSource.Parse(config.Config.Model.Source, config.Folder),
-                        config.Config.Model.Revision,
+                        ModelSource.Parse(config.Settings.Model.Source, config.Folder),
+                        config.Settings.Model.Revision,
                         parsed.GetValue(Offline),
                         stop
                     )
@@ -83,7 +83,7 @@ internal sealed class ModelOptions
                 .Folder;
 
     /// <summary>The model as it is named.</summary>
-    public string Source(ParseResult parsed) => Trained(parsed)?.Config.Model.Source ?? parsed.GetValue(Model)!;
+    public string Source(ParseResult parsed) => Trained(parsed)?.Settings.Model.Source ?? parsed.GetValue(Model)!;
 
     /// <summary>The adapter's folder, or null when none is named; brings a registered one here first. Of a full
     /// fine-tune it holds the model.</summary>
@@ -93,10 +93,10 @@ internal sealed class ModelOptions
             : parsed.GetValue(Adapter) is { } named ? CurrentProject.Adapter(named, parsed.GetValue(Offline))
             : null;
 
-    private bool Full(ParseResult parsed) => Trained(parsed)?.Config.Adapter.Kind == AdapterKind.None;
+    private bool Full(ParseResult parsed) => Trained(parsed)?.Settings.Adapter.Kind == AdapterKind.None;
 
     /// <summary>The config that was trained, or null when none is named.</summary>
-    public LoadedConfig? Trained(ParseResult parsed) =>
+    public ProjectConfig? Trained(ParseResult parsed) =>
         trained ??= parsed.GetValue(Config) is { } file ? RunConfigFile.Read(file, [], checkFiles: false) : null;
 
     /// <summary>Loads the model and its adapter. The base is kept as it was when the adapter was trained, which a
@@ -109,7 +109,7 @@ internal sealed class ModelOptions
         var spec = ModelSpec.Read(folder);
         // before all that takes long
         var adapter = !Full(parsed) && AdapterFolder(parsed) is { } named ? PeftAdapter.Read(named, spec) : null;
-        var trained = Trained(parsed) is { } config ? BaseForm.Of(config.Config) : adapter?.Form;
+        var trained = Trained(parsed) is { } config ? BaseForm.Of(config.Settings) : adapter?.Form;
         var quantize = parsed.GetValue(Quantize);
         var code = quantize is null or "none" ? (QuantType?)null : Choice<QuantType>("--quantize", quantize, "none");
         var dtype = Choice<DType>("--dtype", parsed.GetValue(Dtype) ?? "auto");
@@ -146,7 +146,7 @@ internal sealed class ModelOptions
         if (Trained(parsed) is not { } config)
             return null;
         var checkpoints = Path.Combine(ProjectPaths.Output(config.File), "checkpoints");
-        return new CheckpointFolder(checkpoints, config.Config.Checkpoint.Keep).Said()?.MicroBatch;
+        return new CheckpointFolder(checkpoints, config.Settings.Checkpoint.Keep).Said()?.MicroBatch;
     }
 
     private static T Choice<T>(string option, string value, params string[] also)

@@ -100,7 +100,7 @@ internal static class PlanCommand
         var written = file is null
             ? RunConfigFile.Default(overrides)
             : RunConfigFile.Read(file, overrides, checkFiles: false);
-        var config = written.Config;
+        var config = written.Settings;
         var (device, where) = Device(config, card, host);
         if (gpus > 1 && device.Kind != "cuda")
             throw new UserFault(
@@ -112,7 +112,7 @@ internal static class PlanCommand
         static void Tell(string stage, string text) => new ConsoleObserver().Stage(stage, text);
         config = StartingAdapter
             .Settle(AdapterSource.Locate(written, offline, Tell, stop), spec, text => Tell("adapter", text))
-            .Config;
+            .Settings;
         var length = Trainer.Data.Batches.Padded(config.Data.MaxLength);
         var plan = MemoryPlan.For(config, spec, device, length);
         var strategies = Strategies.Of(config, spec, device, length, gpus ?? 2);

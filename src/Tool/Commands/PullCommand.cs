@@ -87,7 +87,7 @@ internal static class PullCommand
 
     /// <summary>The model, brought here with progress on standard error when it is not here yet.</summary>
     public static Snapshot Fetch(ModelSource source, string? revision, bool offline, CancellationToken stop) =>
-        Supplies(offline).Model(source, revision, stop);
+        Supplies(offline).FetchModel(source, revision, stop);
 
     /// <summary>A model's config, tokenizer and template without its weights.</summary>
     public static Snapshot FetchText(ModelSource source, string? revision, bool offline, CancellationToken stop) =>
@@ -98,11 +98,11 @@ internal static class PullCommand
         Supplies(offline).Config(source, revision, stop);
 
     /// <summary>The config with the data sets that its rows come from, brought here like a model.</summary>
-    public static LoadedConfig FetchData(LoadedConfig config, bool offline, CancellationToken stop) =>
-        Supplies(offline).Data(config, stop);
+    public static ProjectConfig FetchData(ProjectConfig config, bool offline, CancellationToken stop) =>
+        Supplies(offline).FetchData(config, stop);
 
     private static Snapshot Fetch(HubDataSet source, bool offline, CancellationToken stop) =>
-        Supplies(offline).Data(source, stop);
+        Supplies(offline).FetchData(source, stop);
 
     private static InputFetcher Supplies(bool offline) =>
         new(ProcessEnvironment.HubSettings(offline), () => new PullProgress());

@@ -187,7 +187,7 @@ internal static class RunCommand
     }
 
     /// <summary>A recorded run's settings, with overrides; paths are relative to the config's folder.</summary>
-    private static LoadedConfig Settings(string file, Run run, string[] overrides)
+    private static ProjectConfig Settings(string file, Run run, string[] overrides)
     {
         var config = RunConfigFile.Recorded(
             Path.Combine(Path.GetDirectoryName(file) ?? "", $"run-{run.Start.Id}"),
@@ -196,7 +196,7 @@ internal static class RunCommand
         );
         return
             RunConfigFile
-                .Flat(config.Config)
+                .Flat(config.Settings)
                 .FirstOrDefault(setting =>
                     setting.Key != "tracking.tags" && setting.Value.Contains(Secrets.Redacted, StringComparison.Ordinal)
                 )
@@ -221,7 +221,7 @@ internal static class RunCommand
     /// taken again.</param>
     /// <param name="stop">Ends it after the step.</param>
     public static Result Train(
-        LoadedConfig config,
+        ProjectConfig config,
         string output,
         bool fromStart,
         string? requested,

@@ -119,10 +119,10 @@ internal static class SweepCommand
             new RunStart
             {
                 Id = id,
-                Experiment = config.Config.Tracking.Experiment,
+                Experiment = config.Settings.Tracking.Experiment,
                 Started = DateTimeOffset.UtcNow,
                 Config = sweep.Json,
-                Tags = new Dictionary<string, string>(config.Config.Tracking.Tags) { ["kind"] = "sweep" },
+                Tags = new Dictionary<string, string>(config.Settings.Tracking.Tags) { ["kind"] = "sweep" },
                 TotalSteps = total,
             },
             0,
@@ -209,7 +209,7 @@ internal static class SweepCommand
             : failed > 0 ? 1
             : 0;
 
-        LoadedConfig Settings(Combination combination) =>
+        ProjectConfig Settings(Combination combination) =>
             RunConfigFile.Read(
                 config.File,
                 [

@@ -7,10 +7,10 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Adapters;
 
 /// <summary>The LoRA of one module: its rank, scale, and optionally the values it starts from.</summary>
-public sealed record ModuleAdapter(int Rank, double Scale, Tensor? A = null, Tensor? B = null);
+internal sealed record ModuleAdapter(int Rank, double Scale, Tensor? A = null, Tensor? B = null);
 
 /// <summary>Puts LoRA pairs around a model's linears.</summary>
-public static class AdapterPass
+internal static class AdapterPass
 {
     /// <summary>Attaches fresh adapters as the config says: A uniform in ±1/√in (kaiming with a = √5), B
     /// zero.</summary>

@@ -8,7 +8,7 @@ namespace Memopt.Trainer.Adapters;
 
 /// <summary>A linear plus scale · B A dropout(x), B A of low rank (Hu et al. 2021, arXiv 2106.09685), as PEFT defines
 /// it.</summary>
-public sealed class LoraLinear(
+internal sealed class LoraLinear(
     Linear inner,
     Parameter lora_A,
     Parameter lora_B,

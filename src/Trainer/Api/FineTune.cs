@@ -45,7 +45,7 @@ public sealed class FineTune
     private static readonly SemaphoreSlim training = new(1);
 
     private readonly string file;
-    private readonly Func<string[], LoadedConfig> read;
+    private readonly Func<string[], ProjectConfig> read;
     private readonly List<string> settings = [];
     private readonly Dictionary<string, Func<Answer, double>> metrics = [];
     private readonly Watcher watcher = new();
@@ -55,7 +55,7 @@ public sealed class FineTune
     private bool offline,
         fromStart;
 
-    private FineTune(string file, Func<string[], LoadedConfig> read) => (this.file, this.read) = (file, read);
+    private FineTune(string file, Func<string[], ProjectConfig> read) => (this.file, this.read) = (file, read);
 
     /// <summary>A fine-tune by a config file. Checkpoints, rows and result go to <c>.memopt</c> beside it.</summary>
     /// <param name="configFile">A <c>memopt.json</c>; relative to the current directory.</param>

@@ -216,7 +216,7 @@ public sealed class TextGenerator : IChatClient
     {
         stop.ThrowIfCancellationRequested();
         var folder = new InputFetcher(ProcessEnvironment.HubSettings(options.Offline), () => new Silent())
-            .Model(ModelSource.Parse(source, Directory.GetCurrentDirectory()), revision, stop)
+            .FetchModel(ModelSource.Parse(source, Directory.GetCurrentDirectory()), revision, stop)
             .Folder;
         spec = ModelSpec.Read(folder);
         text = new(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec));

@@ -12,11 +12,11 @@ namespace Memopt.Trainer.Autograd;
 /// <paramref name="accumulateInto"/> where given, and returns it. Also accumulates the gradients of the trained
 /// weights. Does not change <paramref name="gradient"/> unless the part says otherwise. Called at most once.
 /// </summary>
-public delegate Tensor Pullback(Tensor gradient, Tensor? accumulateInto = null);
+internal delegate Tensor Pullback(Tensor gradient, Tensor? accumulateInto = null);
 
 /// <summary>State of one forward pass of a batch: positions, masks, saved tensors, and whether gradients are needed.
 /// PyTorch's <c>ctx</c>.</summary>
-public sealed class ForwardContext : IDisposable
+internal sealed class ForwardContext : IDisposable
 {
     private readonly Dictionary<int, Tensor> windows = [];
     private readonly Dictionary<int, (ISavedTensor[] Tensors, bool Cudnn)> savedAttention = [];

@@ -15,7 +15,7 @@ namespace Memopt.Trainer.Autograd;
 /// <param name="PendingLowRank">Of a linear in mode DeferLowRank: the part that the caller adds to the output.</param>
 /// <param name="PendingLowRankGradient">Of a linear in mode DeferLowRankGradient, after <paramref name="Backward"/>:
 /// the part that the caller adds to the gradient of the input.</param>
-public readonly record struct ForwardResult(
+internal readonly record struct ForwardResult(
     Tensor Output,
     Pullback? Backward,
     Action<Tensor>? WeightGradient = null,

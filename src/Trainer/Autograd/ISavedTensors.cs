@@ -5,7 +5,7 @@ namespace Memopt.Trainer.Autograd;
 
 /// <summary>Holds tensors between forward and backward, as pack and unpack hooks of saved tensors do in
 /// <c>torch.autograd.graph</c>.</summary>
-public interface ISavedTensors
+internal interface ISavedTensors
 {
     /// <summary>Takes ownership of a tensor.</summary>
     /// <param name="tensor">May be read, and not changed, until the next layer keeps something.</param>
@@ -14,7 +14,7 @@ public interface ISavedTensors
 }
 
 /// <summary>A packed tensor. Disposing it frees a tensor that was not unpacked.</summary>
-public interface ISavedTensor : IDisposable
+internal interface ISavedTensor : IDisposable
 {
     /// <summary>Returns the tensor, once; the scope owns it from then on.</summary>
     Tensor Unpack(DisposeScope owner);

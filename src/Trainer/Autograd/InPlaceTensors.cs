@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Autograd;
 
 /// <summary>Leaves tensors where they are.</summary>
-public sealed class InPlaceTensors : ISavedTensors
+internal sealed class InPlaceTensors : ISavedTensors
 {
     public static InPlaceTensors Instance { get; } = new();
 

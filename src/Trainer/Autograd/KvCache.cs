@@ -3,7 +3,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Autograd;
 
 /// <summary>Keys and values of the tokens so far, one pair a layer, (B, KV, T, D).</summary>
-public sealed class KvCache(int layers) : IDisposable
+internal sealed class KvCache(int layers) : IDisposable
 {
     private readonly (Tensor Keys, Tensor Values)?[] past = new (Tensor, Tensor)?[layers];
 

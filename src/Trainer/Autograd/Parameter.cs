@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Autograd;
 
 /// <summary>A weight under its name in the weights file. A trained one is fp32 and collects its gradient; a frozen one
 /// is in the compute type.</summary>
-public sealed class Parameter(string name, Tensor value) : IDisposable
+internal sealed class Parameter(string name, Tensor value) : IDisposable
 {
     private Tensor? copy;
 

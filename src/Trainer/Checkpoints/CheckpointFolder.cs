@@ -20,7 +20,7 @@ namespace Memopt.Trainer.Checkpoints;
 /// resumed run takes the same.</param>
 /// <param name="Order">Which order of rows the step is counted in; checkpoints that do not say it have the
 /// first.</param>
-public sealed record CheckpointManifest(
+internal sealed record CheckpointManifest(
     int Step,
     string RunId,
     string Config,
@@ -32,7 +32,7 @@ public sealed record CheckpointManifest(
 
 /// <summary>A folder of checkpoints. Each is staged under another name, flushed, and renamed whole; a kill at any
 /// instant leaves the one before.</summary>
-public sealed class CheckpointFolder(string folder, int keep)
+internal sealed class CheckpointFolder(string folder, int keep)
 {
     private const string State = "state.safetensors",
         Manifest = "manifest.json",

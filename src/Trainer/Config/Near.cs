@@ -1,7 +1,7 @@
 namespace Memopt.Trainer.Config;
 
 /// <summary>What a name that is not known was probably meant to be.</summary>
-public static class Near
+internal static class Near
 {
     /// <summary>Names of settings in transformers, PEFT, TRL, Axolotl and LLaMA-Factory, lower-case letters and digits
     /// only, and the setting here. One with "=" is a whole assignment.

@@ -1,7 +1,7 @@
 namespace Memopt.Trainer.Config;
 
 /// <summary>Where the checkpoints and the adapter of a config file are.</summary>
-public static class ProjectPaths
+internal static class ProjectPaths
 {
     /// <summary>Folder of the checkpoints and the adapter of a config file.</summary>
     public static string Output(string configFile) =>

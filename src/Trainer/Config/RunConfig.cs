@@ -7,11 +7,11 @@ namespace Memopt.Trainer.Config;
 
 /// <summary>Must be the same when a run is resumed: a checkpoint made with another value is refused.</summary>
 [AttributeUsage(AttributeTargets.Property)]
-public sealed class PinnedAttribute : Attribute;
+internal sealed class PinnedAttribute : Attribute;
 
 /// <summary>The unit a number is in, for help texts and the schema.</summary>
 [AttributeUsage(AttributeTargets.Property)]
-public sealed class UnitAttribute(string unit) : Attribute
+internal sealed class UnitAttribute(string unit) : Attribute
 {
     public string Unit { get; } = unit;
 }

@@ -15,11 +15,11 @@ using Memopt.Trainer.Sources;
 namespace Memopt.Trainer.Config;
 
 /// <summary>A setting changed on the command line.</summary>
-public sealed record Override(string Key, string Old, string New);
+internal sealed record Override(string Key, string Old, string New);
 
 /// <summary>memopt.json → <see cref="RunConfig"/>, or every problem at once with line and column. Comments and trailing
 /// commas are allowed.</summary>
-public static partial class RunConfigFile
+internal static partial class RunConfigFile
 {
     private static readonly JsonReaderOptions relaxed = new()
     {
@@ -31,7 +31,7 @@ public static partial class RunConfigFile
     /// <param name="path">The file.</param>
     /// <param name="overrides">Settings as <c>a.b=value</c>; the value is JSON, or a string when it is not.</param>
     /// <param name="checkFiles">Whether data and model must exist.</param>
-    public static LoadedConfig Read(string path, IReadOnlyList<string> overrides, bool checkFiles = true)
+    public static ProjectConfig Read(string path, IReadOnlyList<string> overrides, bool checkFiles = true)
     {
         if (!File.Exists(path))
         {
@@ -45,19 +45,19 @@ public static partial class RunConfigFile
     }
 
     /// <summary>The defaults with overrides, where there is no file.</summary>
-    public static LoadedConfig Default(IReadOnlyList<string> overrides) =>
+    public static ProjectConfig Default(IReadOnlyList<string> overrides) =>
         Read("memopt.json", "{}"u8.ToArray(), overrides, checkFiles: false);
 
     /// <summary>Settings that a program made, as if they were a file of this name.</summary>
-    internal static LoadedConfig Read(string path, RunConfig config, IReadOnlyList<string> overrides) =>
+    internal static ProjectConfig Read(string path, RunConfig config, IReadOnlyList<string> overrides) =>
         Recorded(path, Write(config).ToJsonString(), overrides);
 
     /// <summary>The settings that a run recorded, with overrides; paths in them are relative to where
     /// <paramref name="path"/> would lie.</summary>
-    public static LoadedConfig Recorded(string path, string json, IReadOnlyList<string> overrides) =>
+    public static ProjectConfig Recorded(string path, string json, IReadOnlyList<string> overrides) =>
         Read(path, Encoding.UTF8.GetBytes(json), overrides, checkFiles: true, whole: true);
 
-    private static LoadedConfig Read(
+    private static ProjectConfig Read(
         string path,
         byte[] text,
         IReadOnlyList<string> overrides,
@@ -73,7 +73,7 @@ public static partial class RunConfigFile
         if (reading.Problems.Count == 0)
             reading.Contradictions(config, Path.GetDirectoryName(Path.GetFullPath(path))!, checkFiles);
         reading.Throw("dotnet memopt config schema   (lists every setting)");
-        return new LoadedConfig(
+        return new ProjectConfig(
             config,
             path,
             Path.GetDirectoryName(Path.GetFullPath(path))!,
@@ -84,10 +84,10 @@ public static partial class RunConfigFile
     }
 
     /// <summary>The same config with other settings, as if they were written in it.</summary>
-    internal static LoadedConfig With(LoadedConfig loaded, RunConfig config) =>
+    internal static ProjectConfig With(ProjectConfig loaded, RunConfig config) =>
         loaded with
         {
-            Config = config,
+            Settings = config,
             Json = Json(config),
             Hash = HashOf(config),
         };
@@ -102,7 +102,7 @@ public static partial class RunConfigFile
 
     /// <summary>A problem of a setting that shows only when the config is put to use, at its place in the
     /// file.</summary>
-    public static Problem At(LoadedConfig config, string path, string message, string code)
+    public static Problem At(ProjectConfig config, string path, string message, string code)
     {
         if (!File.Exists(config.File))
             return new(path, message, Code: code); // a config made in code

@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Config;
 
 /// <summary>The JSON Schema of memopt.json, from the record, so that editors complete and check what the tool
 /// reads.</summary>
-public static class RunConfigSchema
+internal static class RunConfigSchema
 {
     private static readonly JsonSerializerOptions indented = new()
     {

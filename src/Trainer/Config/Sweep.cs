@@ -10,20 +10,20 @@ using Memopt.Core;
 namespace Memopt.Trainer.Config;
 
 /// <summary>How a sweep goes over its parameters: every combination, or some drawn by chance.</summary>
-public enum SweepMethod
+internal enum SweepMethod
 {
     Grid,
     Random,
 }
 
-public enum SweepGoal
+internal enum SweepGoal
 {
     Minimize,
     Maximize,
 }
 
 /// <summary>What a sweep file says: a config, and settings of it to try.</summary>
-public sealed record Sweep
+internal sealed record Sweep
 {
     [Description("The config that every combination starts from (relative to the sweep file).")]
     public string Config { get; init; } = "memopt.json";
@@ -95,13 +95,13 @@ public sealed record Sweep
 }
 
 /// <summary>The settings that a sweep tries, in the order of the file.</summary>
-public sealed record SweepParameters(IReadOnlyList<SweepParameter> List);
+internal sealed record SweepParameters(IReadOnlyList<SweepParameter> List);
 
 /// <summary>One setting of a sweep: values as JSON, or a range to draw from.</summary>
 /// <param name="Setting">Its name in the config.</param>
 /// <param name="Values">Values to try; empty when there is a range.</param>
 /// <param name="Range">Where to draw from, or null.</param>
-public sealed record SweepParameter(string Setting, IReadOnlyList<string> Values, SweepRange? Range = null)
+internal sealed record SweepParameter(string Setting, IReadOnlyList<string> Values, SweepRange? Range = null)
 {
     /// <summary>The value that a chance from 0 to below 1 draws.</summary>
     public string Draw(double chance) => Range?.Draw(chance) ?? Values[(int)(chance * Values.Count)];
@@ -112,7 +112,7 @@ public sealed record SweepParameter(string Setting, IReadOnlyList<string> Values
 /// <param name="Settings">What it sets, values as JSON.</param>
 /// <param name="Identity">What it trains and how that is judged: sha256 of the config's pinned settings, and those of
 /// its own that are not pinned, such as data.eval.</param>
-public sealed record Combination(int Number, IReadOnlyList<KeyValuePair<string, string>> Settings, string Identity)
+internal sealed record Combination(int Number, IReadOnlyList<KeyValuePair<string, string>> Settings, string Identity)
 {
     public override string ToString() =>
         string.Join("  ", Settings.Select(setting => $"{setting.Key}={Secrets.Redact(setting.Key, setting.Value)}"));
@@ -124,10 +124,10 @@ public sealed record Combination(int Number, IReadOnlyList<KeyValuePair<string, 
 /// <param name="Base">The config that all combinations start from.</param>
 /// <param name="Json">The file without comments.</param>
 /// <param name="Combinations">In the order in which they are trained.</param>
-public sealed record LoadedSweep(
+internal sealed record LoadedSweep(
     Sweep Sweep,
     string File,
-    LoadedConfig Base,
+    ProjectConfig Base,
     string Json,
     IReadOnlyList<Combination> Combinations
 )
@@ -136,7 +136,7 @@ public sealed record LoadedSweep(
     public string Name => Path.GetFileNameWithoutExtension(File);
 }
 
-public static partial class RunConfigFile
+internal static partial class RunConfigFile
 {
     /// <summary>A sweep file, or every problem of it at once with line and column; settings that cannot go together in
     /// a combination included.</summary>
@@ -191,7 +191,7 @@ public static partial class RunConfigFile
             try
             {
                 var effective = Read(file, [.. settings.Select(setting => $"{setting.Key}={setting.Value}")]);
-                var pinned = Flat(Write(effective.Config, pinnedOnly: true));
+                var pinned = Flat(Write(effective.Settings, pinnedOnly: true));
                 var free = settings
                     .Where(setting => !pinned.ContainsKey(setting.Key))
                     .Select(setting => $"{setting.Key}={Secrets.Redact(setting.Key, setting.Value)}")
@@ -200,7 +200,7 @@ public static partial class RunConfigFile
                 if (
                     combinations.Count == 1
                     && sweep.Metric.StartsWith("eval_", StringComparison.Ordinal)
-                    && effective.Config.Data is { Eval: null, EvalShare: 0 }
+                    && effective.Settings.Data is { Eval: null, EvalShare: 0 }
                 )
                     reading.Locate(
                         "metric",

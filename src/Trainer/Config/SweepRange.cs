@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Config;
 /// <param name="Max">The greatest.</param>
 /// <param name="Log">Whether each factor, and not each difference, is as likely.</param>
 /// <param name="Whole">Whether the setting takes whole numbers only.</param>
-public sealed record SweepRange(double Min, double Max, bool Log, bool Whole)
+internal sealed record SweepRange(double Min, double Max, bool Log, bool Whole)
 {
     /// <summary>The number at a place from 0 to 1, in four digits.</summary>
     public string At(double place) => On(Min, Max, place);

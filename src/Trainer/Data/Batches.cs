@@ -15,7 +15,7 @@ namespace Memopt.Trainer.Data;
 /// <param name="Documents">Where each row begins in the B · T tokens, when packed; padding is a document of its
 /// own.</param>
 /// <param name="Tokens">Tokens without padding.</param>
-public sealed record MicroBatch(
+internal sealed record MicroBatch(
     int Count,
     int Length,
     long[] Ids,
@@ -30,14 +30,14 @@ public sealed record MicroBatch(
 /// <summary>The documents of a packed batch.</summary>
 /// <param name="CuSeqlens">Where each begins in the flattened batch, and the end of the last.</param>
 /// <param name="MaxSeqlen">Tokens of the longest.</param>
-public sealed record Documents(int[] CuSeqlens, int MaxSeqlen);
+internal sealed record Documents(int[] CuSeqlens, int MaxSeqlen);
 
 /// <summary>
 /// The order of the data: epochs, each a new permutation, each cut into steps of a batch; the last step of an epoch has
 /// the sequences that are left, as in transformers' Trainer. Any step's batch follows from the seed and its number
 /// alone, so a resumed run needs nothing but the step to be where it was.
 /// </summary>
-public sealed class Batches
+internal sealed class Batches
 {
     /// <summary>
     /// Number of this order of rows, kept in a checkpoint: a run that was begun in another does not go on in this one.

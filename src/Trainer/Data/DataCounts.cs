@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Data;
 /// <param name="Rejected">Rows that were left out because their label says that the answer is a bad one.</param>
 /// <param name="Longest">Tokens of the longest sequence.</param>
 /// <param name="Highest">Largest token id or label.</param>
-public readonly record struct DataCounts(
+internal readonly record struct DataCounts(
     long Rows,
     long Tokens,
     long Trained,

@@ -12,7 +12,7 @@ using Memopt.Trainer.Sources;
 namespace Memopt.Trainer.Data;
 
 /// <summary>What rows are for.</summary>
-public enum DataRole
+internal enum DataRole
 {
     Train,
     Eval,
@@ -21,7 +21,7 @@ public enum DataRole
 /// <summary>Told what passes while data is read; from several threads, one at a time.</summary>
 /// <param name="Note">Something that a user may want to know.</param>
 /// <param name="Progress">Bytes of the source that are done, of all.</param>
-public sealed record DataReports(Action<string> Note, Action<long, long> Progress);
+internal sealed record DataReports(Action<string> Note, Action<long, long> Progress);
 
 /// <summary>Rows as tokens and labels. They lie in memory encoded, or on disk when their file is large, and are decoded
 /// when asked for.</summary>
@@ -32,7 +32,7 @@ public sealed record DataReports(Action<string> Note, Action<long, long> Progres
 /// <param name="Tokens">Tokens of the rows.</param>
 /// <param name="TargetCount">Tokens of the rows that carry loss.</param>
 /// <param name="Longest">Tokens of the longest row.</param>
-public sealed record Dataset(
+internal sealed record Dataset(
     IReadOnlyList<Row> Rows,
     string Hash,
     DataCounts Counts,
@@ -95,10 +95,10 @@ public sealed record Dataset(
     }
 
     /// <summary>The files that a config's rows come from, those of data sets from elsewhere left out.</summary>
-    public static IEnumerable<string> Files(LoadedConfig config) =>
+    public static IEnumerable<string> Files(ProjectConfig config) =>
         config
-            .Config.Data.Sources.Where(source => !source.Remote)
-            .SelectMany(source => DataFiles.Of(source, config.Folder, config.Located))
+            .Settings.Data.Sources.Where(source => !source.Remote)
+            .SelectMany(source => DataFiles.Of(source, config.Folder, config.Snapshots))
             .Select(file => file.Path)
             .Distinct();
 
@@ -107,11 +107,11 @@ public sealed record Dataset(
     /// <param name="config">Names the files.</param>
     /// <param name="model">Whose tokens.</param>
     /// <param name="count">Rows looked at in each file.</param>
-    public static IReadOnlyList<Problem> Sample(LoadedConfig config, ChatEncoder model, int count)
+    public static IReadOnlyList<Problem> Sample(ProjectConfig config, ChatEncoder model, int count)
     {
         var problems = new List<Problem>();
         foreach (
-            var list in new[] { config.Config.Data.Train, config.Config.Data.Eval }
+            var list in new[] { config.Settings.Data.Train, config.Settings.Data.Eval }
                 .OfType<DataSources>()
                 .Select(sources => sources.List.Where(source => !source.Remote).ToList())
         )
@@ -119,8 +119,8 @@ public sealed record Dataset(
             var (before, found, remarks, cuts) = (problems.Count, false, new Remarks(), new Cuts());
             var files = list.SelectMany(source =>
                     DataFiles
-                        .Of(source, config.Folder, config.Located)
-                        .Select(file => (file, new RowReader(model, config.Config.Data, source.Columns, remarks)))
+                        .Of(source, config.Folder, config.Snapshots)
+                        .Select(file => (file, new RowReader(model, config.Settings.Data, source.Columns, remarks)))
                 )
                 .ToList();
             foreach (var (file, reader) in files)
@@ -131,7 +131,7 @@ public sealed record Dataset(
                     {
                         using var one = chunk;
                         found |= one.Rows.Count > 0;
-                        problems.AddRange(Look(one, reader, config.Config.Data, file.Path, cuts));
+                        problems.AddRange(Look(one, reader, config.Settings.Data, file.Path, cuts));
                         if (problems.Count >= MostProblems)
                             return problems;
                     }
@@ -155,7 +155,7 @@ public sealed record Dataset(
                         config,
                         "data.maxLength",
                         $"leaves nothing to train on in {cuts.Lost:N0} of the {cuts.Rows:N0} rows that were looked at: "
-                            + $"with {config.Config.Data.MaxLength:N0} tokens no token that carries loss is left "
+                            + $"with {config.Settings.Data.MaxLength:N0} tokens no token that carries loss is left "
                             + $"of them; the longest has {cuts.Longest:N0} tokens",
                         "MEMOPT0007"
                     )
@@ -257,11 +257,11 @@ public sealed record Dataset(
     /// <summary>The first rows of training data that is made of preference pairs, each answer as a row; none when it is
     /// other data.</summary>
     /// <exception cref="UserFault">A row cannot be read.</exception>
-    public static IReadOnlyList<(Row Chosen, Row Rejected)> Pairs(LoadedConfig config, ChatEncoder model, int count)
+    public static IReadOnlyList<(Row Chosen, Row Rejected)> Pairs(ProjectConfig config, ChatEncoder model, int count)
     {
-        var source = config.Config.Data.Train.List[0];
-        var file = DataFiles.Of(source, config.Folder, config.Located)[0];
-        var reader = new RowReader(model, config.Config.Data, source.Columns);
+        var source = config.Settings.Data.Train.List[0];
+        var file = DataFiles.Of(source, config.Folder, config.Snapshots)[0];
+        var reader = new RowReader(model, config.Settings.Data, source.Columns);
         using var chunk = RowFile.Read(file, 1).FirstOrDefault();
         try
         {
@@ -306,7 +306,7 @@ public sealed record Dataset(
     /// <param name="reports">Told what passes.</param>
     /// <param name="stop">Gives up; what was tokenized of a large file is kept.</param>
     public static Dataset? Load(
-        LoadedConfig config,
+        ProjectConfig config,
         ChatEncoder model,
         DataRole role,
         DataReports? reports = null,
@@ -314,7 +314,7 @@ public sealed record Dataset(
     ) => Load(config, model, role, RowFile.ChunkBytes, reports, stop);
 
     internal static Dataset? Load(
-        LoadedConfig config,
+        ProjectConfig config,
         ChatEncoder model,
         DataRole role,
         int chunkBytes,
@@ -322,14 +322,14 @@ public sealed record Dataset(
         CancellationToken stop = default
     )
     {
-        var data = config.Config.Data;
+        var data = config.Settings.Data;
         var sources = role == DataRole.Train || (data.Eval is null && data.EvalShare > 0) ? data.Train : data.Eval;
         return sources is null
             ? null
             : new DatasetLoader(data, model, model.Hash is null ? null : new(config.Full(data.Cache)), reports, stop)
             {
                 ChunkBytes = chunkBytes,
-            }.Load(sources, config.Folder, config.Located, role, sources.ToString());
+            }.Load(sources, config.Folder, config.Snapshots, role, sources.ToString());
     }
 
     /// <summary>One reading of sources.</summary>

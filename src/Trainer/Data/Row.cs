@@ -5,7 +5,7 @@ namespace Memopt.Trainer.Data;
 /// <param name="Ids">The tokens.</param>
 /// <param name="Labels">As many as tokens.</param>
 /// <param name="Line">The row's line in its file, from 1; in Parquet its number.</param>
-public sealed record Row(int[] Ids, int[] Labels, int Line)
+internal sealed record Row(int[] Ids, int[] Labels, int Line)
 {
     public const int NoLoss = -100;
 

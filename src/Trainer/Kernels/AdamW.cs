@@ -13,7 +13,7 @@ namespace Memopt.Trainer.Kernels;
 /// <param name="Epsilon">Added to the denominator.</param>
 /// <param name="Clip">Largest gradient norm; 0 leaves it alone.</param>
 /// <param name="Unscale">Factor that takes the loss scale off the gradient; 1 without one.</param>
-public readonly record struct AdamWStep(
+internal readonly record struct AdamWStep(
     int Number,
     double Rate,
     double Decay,
@@ -26,7 +26,7 @@ public readonly record struct AdamWStep(
 
 /// <summary>AdamW (Loshchilov and Hutter 2017, arXiv 1711.05101) as torch.optim computes it, over flat fp32 arrays in
 /// one launch.</summary>
-public static class AdamW
+internal static class AdamW
 {
     private static readonly Kernel kernel = new("AdamW.cu");
 

@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Kernels;
 
 /// <summary>Cross-entropy of rows of logits with its gradient formed in their place.</summary>
-public static class CrossEntropy
+internal static class CrossEntropy
 {
     private static readonly Kernel kernel = new("CrossEntropy.cu");
 

@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Kernels;
 
 /// <summary>Masks of dropout that follow from a seed and the place in the tensor alone (SplitMix64, Steele et al.
 /// 2014), the same on every device.</summary>
-public static class Dropout
+internal static class Dropout
 {
     private static readonly Kernel kernel = new("Dropout.cu");
 

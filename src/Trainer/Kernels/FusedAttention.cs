@@ -10,12 +10,12 @@ namespace Memopt.Trainer.Kernels;
 /// <param name="CuSeqlens">(documents + 1) int32 on the device: where each document begins in the flattened batch, and
 /// the end; null when each row is one.</param>
 /// <param name="MaxSeqlen">Tokens of the longest document.</param>
-public readonly record struct AttentionMask(int? Window, Tensor? CuSeqlens, int MaxSeqlen);
+internal readonly record struct AttentionMask(int? Window, Tensor? CuSeqlens, int MaxSeqlen);
 
 /// <summary>Causal attention by the fused kernels that libtorch carries: FlashAttention-2 (Dao 2023, arXiv
 /// 2307.08691), or cuDNN's. Key and value heads serve groups of query heads without being copied.
 /// </summary>
-public static class FusedAttention
+internal static class FusedAttention
 {
     // cuDNN builds a plan for every new shape, which pays for long sequences only.
     private const int CudnnFrom = 1024;

@@ -5,7 +5,7 @@ namespace Memopt.Trainer.Kernels;
 
 /// <summary>Root-mean-square norm of rows with the residual sum before it and the residual gradient after it (Zhang and
 /// Sennrich 2019, arXiv 1910.07467).</summary>
-public static class FusedRmsNorm
+internal static class FusedRmsNorm
 {
     private static readonly Kernel kernel = new("RmsNorm.cu");
 

@@ -5,7 +5,7 @@ namespace Memopt.Trainer.Kernels;
 
 /// <summary>Rotary positions (Su et al. 2021, arXiv 2104.09864) in the half-split layout of transformers, applied in
 /// place.</summary>
-public static class FusedRope
+internal static class FusedRope
 {
     private static readonly Kernel kernel = new("Rope.cu");
 

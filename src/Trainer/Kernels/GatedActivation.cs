@@ -9,11 +9,11 @@ namespace Memopt.Trainer.Kernels;
 /// <param name="Left">(N, r), rows at any even stride.</param>
 /// <param name="Right">(columns, r), or (r, columns) in backward: the layouts of LoRA's B and A.</param>
 /// <param name="Scale">Factor.</param>
-public sealed record LowRank(Tensor Left, Tensor Right, double Scale);
+internal sealed record LowRank(Tensor Left, Tensor Right, double Scale);
 
 /// <summary>act(gate) · up (Shazeer 2020, arXiv 2002.05202). Low-rank parts of its inputs can be left to it: adding
 /// them first would read and write everything once more.</summary>
-public static class GatedActivation
+internal static class GatedActivation
 {
     private static readonly Kernel kernel = new("Gated.cu");
 

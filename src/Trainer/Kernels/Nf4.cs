@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Kernels;
 /// element in the high nibble, block scales in fp32 or again quantized to 8 bits in blocks of 256 (QLoRA, Dettmers et
 /// al. 2023, arXiv 2305.14314).
 /// </summary>
-public sealed class Nf4 : IDisposable
+internal sealed class Nf4 : IDisposable
 {
     public const int Block = 64;
     public const int NestedBlock = 256;
@@ -345,4 +345,4 @@ public sealed class Nf4 : IDisposable
 
 /// <summary>A tensor that a memory pass may put elsewhere: the present one, and a way to put an equal one in its place,
 /// which frees it.</summary>
-public readonly record struct TensorSlot(Func<Tensor> Get, Action<Tensor> Put);
+internal readonly record struct TensorSlot(Func<Tensor> Get, Action<Tensor> Put);

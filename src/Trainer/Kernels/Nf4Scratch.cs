@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Kernels;
 /// Room that came and went with every product would be given to what a layer keeps, and the next product would need
 /// new.
 /// </summary>
-public sealed class Nf4Scratch : IDisposable
+internal sealed class Nf4Scratch : IDisposable
 {
     private long most;
     private Tensor? buffer;

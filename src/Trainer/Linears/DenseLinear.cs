@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Linears;
 
 /// <summary>A linear whose weight is a plain matrix.</summary>
-public sealed class DenseLinear(string name, Parameter weight, Parameter? bias = null)
+internal sealed class DenseLinear(string name, Parameter weight, Parameter? bias = null)
     : Linear(name, weight.Value.shape[1], weight.Value.shape[0], bias)
 {
     public Parameter weight { get; } = weight;

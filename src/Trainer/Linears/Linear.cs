@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Linears;
 
 /// <summary>y = x Wᵀ + b. What W is kept in, and whether something is added to the product, is the
 /// subclass's.</summary>
-public abstract class Linear(string name, long inputs, long outputs, Parameter? bias)
+internal abstract class Linear(string name, long inputs, long outputs, Parameter? bias)
 {
     /// <summary>Module name as in the weights file, without <c>.weight</c>.</summary>
     public string Name { get; } = name;

@@ -8,10 +8,10 @@ namespace Memopt.Trainer.Linears;
 /// <param name="Parts">The result of each; their backwards are not called, <paramref name="Backward"/> is.</param>
 /// <param name="Backward">From the gradients of the outputs to that of the input; accumulates into the second argument
 /// where given.</param>
-public sealed record GroupResult(ForwardResult[] Parts, Func<Tensor[], Tensor?, Tensor>? Backward);
+internal sealed record GroupResult(ForwardResult[] Parts, Func<Tensor[], Tensor?, Tensor>? Backward);
 
 /// <summary>Linears that share an input, run one after another. Subclasses fuse them.</summary>
-public class LinearGroup(Linear[] linears)
+internal class LinearGroup(Linear[] linears)
 {
     protected Linear[] Linears { get; } = linears;
 

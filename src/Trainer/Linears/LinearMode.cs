@@ -4,7 +4,7 @@ namespace Memopt.Trainer.Linears;
 
 /// <summary>What the caller of a linear needs; less lets the linear save or compute less.</summary>
 [Flags]
-public enum LinearMode
+internal enum LinearMode
 {
     /// <summary>The output, and a backward that has all it needs.</summary>
     Full = 0,

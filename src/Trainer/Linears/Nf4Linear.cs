@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Linears;
 
 /// <summary>A frozen linear kept in 4 bits. The weight is expanded for a product, forward and back, in room that the
 /// model's share.</summary>
-public sealed class Nf4Linear : Linear, IDisposable
+internal sealed class Nf4Linear : Linear, IDisposable
 {
     private readonly Nf4 weight;
     private readonly ScalarType compute;

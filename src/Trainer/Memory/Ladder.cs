@@ -13,7 +13,7 @@ namespace Memopt.Trainer.Memory;
 /// <param name="budget">Device bytes that a plan may take now, from the persistent bytes; null when unknown.</param>
 /// <param name="release">Frees what an interrupted step left.</param>
 /// <param name="told">Given a sentence on each step down.</param>
-public sealed class Ladder(
+internal sealed class Ladder(
     IReadOnlyList<MemoryPlan> rungs,
     MemoryPlan start,
     MemorySettings settings,

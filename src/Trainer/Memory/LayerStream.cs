@@ -12,7 +12,7 @@ namespace Memopt.Trainer.Memory;
 /// the device for each use. Two slots on the device take turns: while one streamed layer is computed, the next in the
 /// direction of travel arrives in the other. The layers know nothing of it: their tensors are views of the slots.
 /// </summary>
-public sealed class LayerStream : IDisposable
+internal sealed class LayerStream : IDisposable
 {
     private const int Slots = 2,
         Alignment = 256,

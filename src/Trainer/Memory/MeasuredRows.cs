@@ -5,7 +5,7 @@ namespace Memopt.Trainer.Memory;
 
 /// <summary>Bytes that a run holds, under the names of its plan's rows: sizes of the tensors that exist, and readings
 /// of the device.</summary>
-public sealed class MeasuredRows
+internal sealed class MeasuredRows
 {
     private readonly Dictionary<string, long> bytes = [];
 

@@ -13,7 +13,7 @@ namespace Memopt.Trainer.Memory;
 /// <param name="sampling">Whether the meter is read.</param>
 /// <param name="stream">The stream of layers that exists already; null where there is none.</param>
 /// <param name="newStream">Makes the stream when a rung first asks for one.</param>
-public sealed class MemorySettings(
+internal sealed class MemorySettings(
     Decoder model,
     Action optimizerToHost,
     Meter meter,

@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Memory;
 /// <param name="device">Bytes in use; null reads the heap.</param>
 /// <param name="limit">Bytes that may be in use now; a sample above is refused as an allocator would refuse it. Null,
 /// or a null result, allows all.</param>
-public sealed class Meter(Func<long>? device = null, Func<long?>? limit = null)
+internal sealed class Meter(Func<long>? device = null, Func<long?>? limit = null)
 {
     /// <summary>Bytes now.</summary>
     public long Now() => device?.Invoke() ?? Heap();

@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 namespace Memopt.Trainer.Memory;
 
 /// <summary>How a lack of memory shows: libtorch, CUDA's libraries and .NET each have their own words.</summary>
-public static class OutOfMemory
+internal static class OutOfMemory
 {
     private static readonly string[] words =
     [

@@ -12,7 +12,7 @@ namespace Memopt.Trainer.Memory;
 /// which backward does not need. Both runs do the same arithmetic with the same dropout seed, so loss and gradients are
 /// equal to the bit. The last layer runs once: its backward comes next.
 /// </summary>
-public static class Recompute
+internal static class Recompute
 {
     /// <param name="model">The model whose layers run twice.</param>
     /// <param name="saves">The tensors that are saved beside the inputs, where fused kernels made them.</param>

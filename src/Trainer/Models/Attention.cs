@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Models;
 
 /// <summary>Grouped-query causal attention with rotary positions; fused (Phi-3) or separate projections, optional norms
 /// on q and k (Qwen3).</summary>
-public sealed class Attention(ModelSpec spec, int layer)
+internal sealed class Attention(ModelSpec spec, int layer)
 {
     private readonly int heads = spec.Heads,
         groups = spec.KvHeads,

@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Models;
 /// <summary>Cross-entropy over the predicted positions only, in chunks, with its gradient formed beside the loss:
 /// logits of a whole batch never exist.
 /// </summary>
-public static class ChunkedCrossEntropy
+internal static class ChunkedCrossEntropy
 {
     /// <param name="head">The output projection.</param>
     /// <param name="hidden">(N, C) after the last norm.</param>

@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Models;
 /// <summary>The decoder of Llama, Qwen2, Qwen3, Mistral and Phi-3: one class, since they differ only in what
 /// <see cref="ModelSpec"/> says.
 /// </summary>
-public sealed class Decoder : IDisposable
+internal sealed class Decoder : IDisposable
 {
     private readonly ModelSpec spec;
 

@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Models;
 
 /// <summary>Attention and feed-forward, each behind a norm and around a residual.</summary>
-public sealed class DecoderLayer(int index)
+internal sealed class DecoderLayer(int index)
 {
     public int Index => index;
 

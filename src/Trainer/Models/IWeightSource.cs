@@ -5,7 +5,7 @@ namespace Memopt.Trainer.Models;
 
 /// <summary>Where a decoder's parts come from: the weights file, cast or quantized and placed, one tensor at a
 /// time.</summary>
-public interface IWeightSource
+internal interface IWeightSource
 {
     /// <summary>A weight kept as it is: an embedding or a norm.</summary>
     Parameter Weight(string name);

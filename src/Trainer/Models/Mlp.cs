@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Models;
 /// <summary>down(act(gate(x)) · up(x)) (Shazeer 2020, arXiv 2002.05202); gate and up fused in Phi-3. Saves gate and up
 /// alone: backward makes their product again where its gradient lay.
 /// </summary>
-public sealed class Mlp(ModelSpec spec)
+internal sealed class Mlp(ModelSpec spec)
 {
     public Linear[] projections { get; init; } = []; // gate_proj, up_proj, or gate_up_proj alone
     public required Linear down_proj { get; set; }

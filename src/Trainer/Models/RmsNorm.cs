@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Models;
 
 /// <summary>x / rms(x) · weight over the last dimension, the mean taken in fp32 (Zhang and Sennrich 2019, arXiv
 /// 1910.07467).</summary>
-public sealed class RmsNorm(Parameter weight, double eps)
+internal sealed class RmsNorm(Parameter weight, double eps)
 {
     public Parameter weight { get; } = weight;
 

@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Models;
 
 /// <summary>The angles of rotary positions (Su et al. 2021, arXiv 2104.09864).</summary>
-public static class Rope
+internal static class Rope
 {
     /// <summary>Cosines and sines for positions (B or 1, T) → (B or 1, T, rotary dim), computed in fp32, cast to the
     /// compute type.</summary>

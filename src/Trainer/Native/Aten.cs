@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Native;
 /// <summary>Any ATen operator by name, through the C entry point that libtorch keeps stable for compiled extensions.
 /// Gradients and autocast work as in TorchSharp's own calls, since both go through the same dispatcher.
 /// </summary>
-public static unsafe partial class Aten
+internal static unsafe partial class Aten
 {
     internal const string Library = "torch_cpu",
         CudaLibrary = "torch_cuda";

@@ -4,7 +4,7 @@ namespace Memopt.Trainer.Native;
 
 /// <summary>One argument of an ATen operator, in the order of its schema. Numbers and truth values convert; what may be
 /// absent is <see cref="Maybe(Tensor?)"/>.</summary>
-public readonly struct AtenArg
+internal readonly struct AtenArg
 {
     private AtenArg(ulong bits, bool optional = false) => (Bits, Optional) = (bits, optional);
 

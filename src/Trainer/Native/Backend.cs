@@ -14,7 +14,7 @@ namespace Memopt.Trainer.Native;
 /// repository.</param>
 /// <param name="Cache">Per-user folder for patched copies.</param>
 /// <param name="Python">Full path of Python, or null to leave it out.</param>
-public sealed record BackendEnvironment(
+internal sealed record BackendEnvironment(
     string? Libtorch,
     IReadOnlyList<string> Packages,
     string Project,
@@ -28,10 +28,10 @@ public sealed record BackendEnvironment(
 /// <param name="Kind">cpu or cuda.</param>
 /// <param name="Chosen">Whether it was taken.</param>
 /// <param name="Why">Why, or why not.</param>
-public sealed record BackendCandidate(string Source, string? Folder, string? Kind, bool Chosen, string Why);
+internal sealed record BackendCandidate(string Source, string? Folder, string? Kind, bool Chosen, string Why);
 
 /// <summary>libtorch, found and loaded for TorchSharp.</summary>
-public sealed class Backend
+internal sealed class Backend
 {
     /// <summary>The version TorchSharp's native library was built for.</summary>
     public const string BuiltFor = "2.10";

@@ -4,7 +4,7 @@ namespace Memopt.Trainer.Native;
 
 /// <summary>The CUDA driver: facts of the card, modules and launches, and the events that order host and
 /// device.</summary>
-public static unsafe partial class Cuda
+internal static unsafe partial class Cuda
 {
     /// <summary>Free and total bytes of the current device as the operating system sees them; null without
     /// one.</summary>

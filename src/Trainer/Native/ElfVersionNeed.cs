@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Native;
 /// systems with an older libstdc++ refuse it. A private copy with that one need marked weak loads; the shipped file is
 /// never touched.
 /// </summary>
-public static class ElfVersionNeed
+internal static class ElfVersionNeed
 {
     /// <summary>The version that is asked for in vain.</summary>
     public const string Version = "GLIBCXX_3.4.32";

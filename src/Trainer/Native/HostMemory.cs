@@ -3,7 +3,7 @@ using System.Diagnostics;
 namespace Memopt.Trainer.Native;
 
 /// <summary>Memory of the host and of this process.</summary>
-public static class HostMemory
+internal static class HostMemory
 {
     /// <summary>Bytes that can be taken without swapping, within the container's limit where there is one.</summary>
     public static long FreeBytes()

@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Native;
 /// card, kept on disk. The kept files need no lock: each is written under its own name, flushed, and renamed into
 /// place, and carries the hash of what it holds.
 /// </summary>
-public sealed unsafe class Nvrtc
+internal sealed unsafe class Nvrtc
 {
     private static readonly string[] names = OperatingSystem.IsWindows()
         ? ["nvrtc64_*.dll"]

@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Optim;
 /// power of two that lifts them into the type's range, halved when one overflows and doubled after many steps without.
 /// Its state belongs into checkpoints.
 /// </summary>
-public sealed class GradScaler : IDisposable
+internal sealed class GradScaler : IDisposable
 {
     private const double Start = 65536,
         Highest = 1 << 24;

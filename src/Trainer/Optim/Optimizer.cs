@@ -13,7 +13,7 @@ namespace Memopt.Trainer.Optim;
 /// launches whatever the number of modules. Values and moments may lie on the host; a step then brings them to the
 /// device a piece at a time and back, with the same arithmetic.
 /// </summary>
-public sealed class Optimizer : IDisposable
+internal sealed class Optimizer : IDisposable
 {
     private readonly TrainConfig config;
     private readonly IReadOnlyList<Parameter> trained;

@@ -3,7 +3,7 @@ using Memopt.Trainer.Config;
 namespace Memopt.Trainer.Optim;
 
 /// <summary>The learning rate of each step, as transformers' schedulers of the same names.</summary>
-public sealed class Schedule(TrainConfig config, int total)
+internal sealed class Schedule(TrainConfig config, int total)
 {
     // As transformers' get_warmup_steps: a share is rounded up, a number of steps down.
     private readonly double warmup =

@@ -7,13 +7,13 @@ namespace Memopt.Trainer.Plan;
 /// <param name="Name">As its maker names it.</param>
 /// <param name="MiB">Memory that its driver reports.</param>
 /// <param name="Bf16">Whether it computes in bf16; fp16 otherwise.</param>
-public sealed record Gpu(string Name, int MiB, bool Bf16 = true)
+internal sealed record Gpu(string Name, int MiB, bool Bf16 = true)
 {
     public long Bytes => (long)MiB << 20;
 }
 
 /// <summary>Common cards, for planning where there is none.</summary>
-public static class Gpus
+internal static class Gpus
 {
     /// <summary>Memory in MiB as nvidia-smi shows it.</summary>
     public static IReadOnlyList<Gpu> Known { get; } =

@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Plan;
 /// <param name="Rows">What takes memory, on the device and on the host.</param>
 /// <param name="Rung">What was given up.</param>
 /// <param name="Fits">Whether there is room for it, with a margin.</param>
-public sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool Fits)
+internal sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool Fits)
 {
     /// <summary>Rows' names, shared with the meter.</summary>
     public const string Context = "CUDA context",

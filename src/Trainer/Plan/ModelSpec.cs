@@ -5,15 +5,15 @@ using Memopt.Core;
 namespace Memopt.Trainer.Plan;
 
 /// <summary>A tensor of the weights file.</summary>
-public sealed record TensorSpec(string Name, long[] Shape);
+internal sealed record TensorSpec(string Name, long[] Shape);
 
 /// <summary>A linear: module name, inputs, outputs, whether it has a bias.</summary>
-public sealed record LinearSpec(string Name, long In, long Out, bool HasBias);
+internal sealed record LinearSpec(string Name, long In, long Out, bool HasBias);
 
 /// <summary>A model's architecture, from its own config.json. What it does not know it refuses by name: an
 /// approximated model trains something else.
 /// </summary>
-public sealed record ModelSpec
+internal sealed record ModelSpec
 {
     public required string ModelType { get; init; }
     public required int VocabSize { get; init; }

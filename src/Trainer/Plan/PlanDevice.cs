@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Plan;
 /// <param name="ContextBytes">What CUDA and libtorch's libraries take before anything is loaded; 0 when
 /// <paramref name="FreeBytes"/> is what they left.</param>
 /// <param name="HostBytes">On a GPU machine: host memory that may be used, or null when unknown.</param>
-public sealed record PlanDevice(
+internal sealed record PlanDevice(
     string Kind,
     long? FreeBytes,
     int ComputeBytes,

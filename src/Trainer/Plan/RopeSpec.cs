@@ -1,7 +1,7 @@
 namespace Memopt.Trainer.Plan;
 
 /// <summary>Rotary positions as config.json gives them; names as in transformers' rope_parameters.</summary>
-public sealed record RopeSpec
+internal sealed record RopeSpec
 {
     public string Type { get; init; } = "default";
     public double Theta { get; init; } = 10000;

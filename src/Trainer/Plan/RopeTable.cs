@@ -1,7 +1,7 @@
 namespace Memopt.Trainer.Plan;
 
 /// <summary>Inverse frequencies of the rotary types, as transformers' modeling_rope_utils defines them.</summary>
-public static class RopeTable
+internal static class RopeTable
 {
     /// <param name="spec">The model.</param>
     /// <param name="sequenceLength">Longest position + 1; matters to the dynamic type alone.</param>

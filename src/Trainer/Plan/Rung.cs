@@ -11,7 +11,7 @@ namespace Memopt.Trainer.Plan;
 /// <param name="OffloadActivations">Whether inputs, and what is kept beside them, lie on the host meanwhile.</param>
 /// <param name="OffloadOptimizer">Whether trained weights and moments do.</param>
 /// <param name="StreamLayers">Layers whose frozen weights do.</param>
-public sealed record Rung(
+internal sealed record Rung(
     int MicroBatch,
     bool Recompute = false,
     SavedForBackward Keeps = SavedForBackward.Nothing,

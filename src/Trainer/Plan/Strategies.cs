@@ -13,7 +13,7 @@ namespace Memopt.Trainer.Plan;
 /// <param name="MaxMicroBatch">Most sequences of the config's length that fit at once; 0 when none does.</param>
 /// <param name="HostBytes">On the host.</param>
 /// <param name="Devices">Devices it is spread over; run uses one.</param>
-public sealed record Strategy(
+internal sealed record Strategy(
     string Name,
     long PeakBytes,
     bool Fits,
@@ -25,7 +25,7 @@ public sealed record Strategy(
 );
 
 /// <summary>The ways side by side.</summary>
-public static class Strategies
+internal static class Strategies
 {
     private static readonly (AdapterKind Kind, string Name)[] kinds =
     [

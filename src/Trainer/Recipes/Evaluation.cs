@@ -14,16 +14,16 @@ namespace Memopt.Trainer.Recipes;
 /// <param name="Tokens">Trained tokens.</param>
 /// <param name="Accuracy">Share of answers that greedy decoding gives exactly, end of turn included.</param>
 /// <param name="Answers">Answers scored.</param>
-public sealed record Score(double Loss, double Perplexity, long Tokens, double Accuracy, int Answers);
+internal sealed record Score(double Loss, double Perplexity, long Tokens, double Accuracy, int Answers);
 
 /// <summary>A row's answer as it should be and as the model gives it.</summary>
 /// <param name="Prompt">What comes before the answer as the model reads it, template and all.</param>
 /// <param name="Expected">The row's answer.</param>
 /// <param name="Given">The model's, chosen greedily.</param>
-public sealed record Answer(string Prompt, string Expected, string Given);
+internal sealed record Answer(string Prompt, string Expected, string Given);
 
 /// <summary>Loss, perplexity and exact-match accuracy of a model over rows.</summary>
-public static class Evaluation
+internal static class Evaluation
 {
     /// <summary>Greedy decoding reproduces an answer exactly when, with the answer given, each of its tokens is the
     /// likeliest after those before it; so accuracy comes from the same pass as the loss, with no token generated.

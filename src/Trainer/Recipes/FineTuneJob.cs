@@ -5,9 +5,9 @@ using Memopt.Trainer.Native;
 namespace Memopt.Trainer.Recipes;
 
 /// <summary>Everything a fine-tune is given; nothing else is looked up on the way.</summary>
-public sealed record FineTuneJob
+internal sealed record FineTuneJob
 {
-    public required LoadedConfig Config { get; init; }
+    public required ProjectConfig Config { get; init; }
 
     /// <summary>Folder of the model, located already.</summary>
     public required string Model { get; init; }

@@ -14,7 +14,7 @@ namespace Memopt.Trainer.Recipes;
 
 /// <summary>The recipe: config → inputs → plan → record → model → adapter → steps → adapter folder. Full, LoRA and
 /// QLoRA differ in passes over the model only.</summary>
-public static class FineTuneRecipe
+internal static class FineTuneRecipe
 {
     /// <summary>The name of the artifact of changes that are in no commit.</summary>
     public const string ChangesName = "git-diff";
@@ -29,7 +29,7 @@ public static class FineTuneRecipe
         {
             Config = StartingAdapter.Settle(job.Config, spec, text => job.Observer.Stage("adapter", text)),
         };
-        var config = job.Config.Config;
+        var config = job.Config.Settings;
         var inputs = TrainingInputs.Read(job, spec, stop);
         var resume = new ResumeState(job);
         var device = PlanDevice(job.Backend, inputs.Type, config.Memory);
@@ -136,7 +136,7 @@ public static class FineTuneRecipe
             throw new UserFault(
                 "This does not fit into memory.",
                 found: $"{plan.PeakBytes / 1073741824.0:F2} GiB needed with the least that the settings allow ("
-                    + $"{plan.Rung}), {MemoryPlan.Budget(job.Config.Config, device) / 1073741824.0:F2} GiB free"
+                    + $"{plan.Rung}), {MemoryPlan.Budget(job.Config.Settings, device) / 1073741824.0:F2} GiB free"
                     + (
                         device.HostBytes is { } host && plan.HostBytes > host
                             ? $"; {plan.HostBytes / 1073741824.0:F2} GiB needed on the host, "
@@ -169,7 +169,7 @@ public static class FineTuneRecipe
         int steps
     )
     {
-        var tracking = job.Config.Config.Tracking;
+        var tracking = job.Config.Settings.Tracking;
         return job
             .Store.BeginBestEffort(
                 new RunStart

@@ -11,10 +11,10 @@ namespace Memopt.Trainer.Recipes;
 /// <param name="Temperature">0 is greedy.</param>
 /// <param name="TopP">Sample from the likeliest tokens that together reach this share.</param>
 /// <param name="Seed">Of the sampling.</param>
-public sealed record Sampling(int MaxTokens = 256, double Temperature = 0, double TopP = 1, int Seed = 42);
+internal sealed record Sampling(int MaxTokens = 256, double Temperature = 0, double TopP = 1, int Seed = 42);
 
 /// <summary>Continues a prompt token by token with a key-value cache.</summary>
-public static class Generation
+internal static class Generation
 {
     public static IEnumerable<int> Run(
         Decoder model,

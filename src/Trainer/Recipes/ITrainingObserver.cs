@@ -3,7 +3,7 @@ using Memopt.Tracking;
 namespace Memopt.Trainer.Recipes;
 
 /// <summary>Told what passes; prints or stays silent.</summary>
-public interface ITrainingObserver
+internal interface ITrainingObserver
 {
     /// <summary>The run is being recorded under this id.</summary>
     void RunStarted(string runId) { }

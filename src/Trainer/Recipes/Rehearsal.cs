@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Recipes;
 
 /// <summary>What a run will need at its worst, done once before the first step and leaving no trace.</summary>
-public static class Rehearsal
+internal static class Rehearsal
 {
     /// <summary>The longest batch, all of its tokens trained.</summary>
     /// <param name="count">Sequences.</param>

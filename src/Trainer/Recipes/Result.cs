@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Recipes;
 /// <param name="Adapter">The folder that holds the result, when finished.</param>
 /// <param name="Score">The last evaluation, when there is evaluation data.</param>
 /// <param name="UpToDate">Whether nothing had to be done.</param>
-public sealed record Result(
+internal sealed record Result(
     string RunId,
     RunStatus Status,
     int Steps,

@@ -8,7 +8,7 @@ namespace Memopt.Trainer.Recipes;
 /// <summary>The adapter that a config trains, settled before anything is planned: all that comes after reads it from
 /// the settings.
 /// </summary>
-public static class StartingAdapter
+internal static class StartingAdapter
 {
     private const int MostConfigs = 20;
 
@@ -20,12 +20,12 @@ public static class StartingAdapter
     /// <param name="spec">The model.</param>
     /// <param name="tell">Told what was taken.</param>
     /// <exception cref="UserFault">The adapter cannot be loaded over the model, or a name fits no module.</exception>
-    public static LoadedConfig Settle(LoadedConfig config, ModelSpec spec, Action<string>? tell = null) =>
+    public static ProjectConfig Settle(ProjectConfig config, ModelSpec spec, Action<string>? tell = null) =>
         Settle(config, spec, tell, 0);
 
-    private static LoadedConfig Settle(LoadedConfig config, ModelSpec spec, Action<string>? tell, int above)
+    private static ProjectConfig Settle(ProjectConfig config, ModelSpec spec, Action<string>? tell, int above)
     {
-        if (config.From is not { } from)
+        if (config.StartingAdapter is not { } from)
         {
             Check(config, spec);
             return config;
@@ -40,11 +40,11 @@ public static class StartingAdapter
         }
         var taken =
             !Directory.Exists(from) && ProjectPaths.ProducerConfig(from) is { } maker
-                ? Settle(RunConfigFile.Read(maker, [], checkFiles: false), spec, tell: null, above + 1).Config.Adapter
+                ? Settle(RunConfigFile.Read(maker, [], checkFiles: false), spec, tell: null, above + 1).Settings.Adapter
                 : Read(from, spec, tell);
-        var own = config.Config.Adapter;
+        var own = config.Settings.Adapter;
         taken = taken with { Kind = own.Kind, Dropout = own.Dropout, From = own.From };
-        return RunConfigFile.With(config, config.Config with { Adapter = taken });
+        return RunConfigFile.With(config, config.Settings with { Adapter = taken });
     }
 
     private static AdapterConfig Read(string from, ModelSpec spec, Action<string>? tell)
@@ -58,9 +58,9 @@ public static class StartingAdapter
         return taken;
     }
 
-    private static void Check(LoadedConfig config, ModelSpec spec)
+    private static void Check(ProjectConfig config, ModelSpec spec)
     {
-        var adapter = config.Config.Adapter;
+        var adapter = config.Settings.Adapter;
         if (adapter.Kind == AdapterKind.None)
             return;
         var names = spec.AllLinears.Select(linear => linear.Name).ToList();

@@ -20,7 +20,7 @@ namespace Memopt.Trainer.Recipes;
 /// <param name="config">Seeds, determinism.</param>
 /// <param name="scaler">Loss scale of fp16; null for wider types.</param>
 /// <param name="meter">Told of peaks.</param>
-public sealed class TrainStep(
+internal sealed class TrainStep(
     Decoder model,
     Optimizer optimizer,
     Schedule schedule,

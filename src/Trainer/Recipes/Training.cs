@@ -27,7 +27,7 @@ internal sealed class Training(
     IRunWriter record
 )
 {
-    private readonly RunConfig config = job.Config.Config;
+    private readonly RunConfig config = job.Config.Settings;
     private readonly bool cuda = job.Backend.Kind == "cuda";
     private readonly string staged = job.AdapterFolder + ".staged";
     private int step = resume.Step;
@@ -82,7 +82,7 @@ internal sealed class Training(
         meter.Sample();
         var expanding = model.Linears().Select(slot => slot.Linear).OfType<Nf4Linear>().FirstOrDefault();
         expanding?.AllocateScratch();
-        if (job.Config.From is { } from)
+        if (job.Config.StartingAdapter is { } from)
             AdapterFiles.Load(from, model, config.Adapter.Dropout);
         else if (config.Adapter.Kind != AdapterKind.None)
             AdapterPass.Attach(model, config.Adapter, config.Train.Seed);

@@ -28,7 +28,7 @@ internal sealed record TrainingInputs(
 {
     public static TrainingInputs Read(FineTuneJob job, ModelSpec spec, CancellationToken stop)
     {
-        var config = job.Config.Config;
+        var config = job.Config.Settings;
         job.Observer.Stage("model", $"{spec.ModelType}, {spec.Parameters:N0} parameters, {job.Model}");
         var rows = Read(job, spec, DataRole.Train, stop)!;
         var eval = Read(job, spec, DataRole.Eval, stop);
@@ -61,7 +61,7 @@ internal sealed record TrainingInputs(
             hashes[part] = hash;
         if (Eval is not null)
             hashes["data.eval"] = Eval.Hash;
-        if (job.Config.From is { } from)
+        if (job.Config.StartingAdapter is { } from)
             hashes["adapter.from"] = Hash(from, [PeftAdapter.WeightsFile]);
         return hashes;
     }
@@ -82,7 +82,7 @@ internal sealed record TrainingInputs(
         );
         data?.EnsureVocabulary(spec.VocabSize);
         if (data is not null)
-            job.Observer.Stage(stage, data.Summary(job.Config.Config.Data));
+            job.Observer.Stage(stage, data.Summary(job.Config.Settings.Data));
         return data;
     }
 

@@ -5,23 +5,23 @@ using Memopt.Trainer.Config;
 namespace Memopt.Trainer.Runs;
 
 /// <summary>Finds the folder of an adapter that a user names: a folder, or a registered name.</summary>
-public static class AdapterSource
+internal static class AdapterSource
 {
     /// <summary>The config with the adapter that it starts from located, brought here first where it is registered
     /// elsewhere. One that another config is still to make is left.
     /// </summary>
-    public static LoadedConfig Locate(
-        LoadedConfig config,
+    public static ProjectConfig Locate(
+        ProjectConfig config,
         bool offline,
         Action<string, string> report,
         CancellationToken stop
     ) =>
-        config.Config.Adapter.From is not { } from
+        config.Settings.Adapter.From is not { } from
         || (!Directory.Exists(config.Full(from)) && ProjectPaths.ProducerConfig(config.Full(from)) is not null)
             ? config
             : config with
             {
-                From = Resolve(from, config, offline, report, stop).Folder,
+                StartingAdapter = Resolve(from, config, offline, report, stop).Folder,
             };
 
     /// <summary>An adapter's folder: the one named, or that of a registered adapter, which is brought here; which
@@ -33,7 +33,7 @@ public static class AdapterSource
     /// <param name="stop">Ends a download.</param>
     public static (string Folder, string? Version, string? Run) Resolve(
         string adapter,
-        LoadedConfig config,
+        ProjectConfig config,
         bool offline,
         Action<string, string> report,
         CancellationToken stop

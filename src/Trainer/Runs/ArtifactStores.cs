@@ -5,18 +5,18 @@ using Memopt.Trainer.Recipes;
 namespace Memopt.Trainer.Runs;
 
 /// <summary>Opens the run store, the artifact stores and the adapter registry that a config names.</summary>
-public static class ArtifactStores
+internal static class ArtifactStores
 {
-    public static LiteRunStore Store(LoadedConfig config) => new(config.Full(config.Config.Tracking.Store));
+    public static LiteRunStore Store(ProjectConfig config) => new(config.Full(config.Settings.Tracking.Store));
 
     /// <summary>The artifacts kept here: the config's folder, or the default one when they go to a storage account
     /// too.</summary>
-    public static LocalArtifacts Artifacts(LoadedConfig config) =>
+    public static LocalArtifacts Artifacts(ProjectConfig config) =>
         new(
             config.Full(
-                BlobLocation.Is(config.Config.Tracking.Artifacts)
+                BlobLocation.Is(config.Settings.Tracking.Artifacts)
                     ? new TrackingConfig().Artifacts
-                    : config.Config.Tracking.Artifacts
+                    : config.Settings.Tracking.Artifacts
             )
         );
 
@@ -25,9 +25,9 @@ public static class ArtifactStores
     /// <param name="config">The config.</param>
     /// <param name="stop">Ends transfers.</param>
     /// <param name="attempts">Of each request: eight are a minute.</param>
-    public static BlobArtifacts? Remote(LoadedConfig config, CancellationToken stop, int attempts = 8) =>
-        BlobLocation.Is(config.Config.Tracking.Artifacts)
-            ? new(Artifacts(config), ProcessEnvironment.BlobPlace(config.Config.Tracking.Artifacts), attempts)
+    public static BlobArtifacts? Remote(ProjectConfig config, CancellationToken stop, int attempts = 8) =>
+        BlobLocation.Is(config.Settings.Tracking.Artifacts)
+            ? new(Artifacts(config), ProcessEnvironment.BlobPlace(config.Settings.Tracking.Artifacts), attempts)
             {
                 Stop = stop,
             }
@@ -35,15 +35,15 @@ public static class ArtifactStores
 
     /// <summary>Sends what a config's trainings leave to its storage account, beginning with what is still unsent; null
     /// when it names a folder.</summary>
-    public static BackgroundUpload? Uploads(LoadedConfig config, IRunStore store, Action<string> report) =>
-        BlobLocation.Is(config.Config.Tracking.Artifacts)
-            ? new(Artifacts(config), ProcessEnvironment.BlobPlace(config.Config.Tracking.Artifacts), store, report)
+    public static BackgroundUpload? Uploads(ProjectConfig config, IRunStore store, Action<string> report) =>
+        BlobLocation.Is(config.Settings.Tracking.Artifacts)
+            ? new(Artifacts(config), ProcessEnvironment.BlobPlace(config.Settings.Tracking.Artifacts), store, report)
             : null;
 
     /// <summary>Waits for what is being sent and says what is not safe.</summary>
     public static IReadOnlyList<PendingUpload> Finish(
         BackgroundUpload uploads,
-        LoadedConfig config,
+        ProjectConfig config,
         ITrainingObserver observer,
         CancellationToken stop
     )
@@ -51,11 +51,11 @@ public static class ArtifactStores
         if (uploads.Waiting is > 0 and var waiting)
             observer.Stage(
                 "upload",
-                $"{waiting} still on the way to {config.Config.Tracking.Artifacts}; Ctrl+C leaves them to: dotnet "
+                $"{waiting} still on the way to {config.Settings.Tracking.Artifacts}; Ctrl+C leaves them to: dotnet "
                     + "memopt artifacts sync"
             );
         var left = uploads.Finish(
-            TimeSpan.FromHours(config.Config.Tracking.UploadHours),
+            TimeSpan.FromHours(config.Settings.Tracking.UploadHours),
             (done, total) => observer.Progress("upload, KiB", done >> 10, total >> 10),
             stop
         );
@@ -63,11 +63,11 @@ public static class ArtifactStores
         {
             // After the content: what the registry names in the account is there.
             TrySync(Registry(config, stop), null, text => observer.Stage("registry", text));
-            observer.Stage("upload", $"everything is in {config.Config.Tracking.Artifacts}");
+            observer.Stage("upload", $"everything is in {config.Settings.Tracking.Artifacts}");
             return left;
         }
         var names = string.Join(", ", left.Select(one => $"{one.Upload.Link.Name} of run {one.Upload.Run}"));
-        observer.Stage("upload", $"NOT in {config.Config.Tracking.Artifacts}: {names}; on this machine only");
+        observer.Stage("upload", $"NOT in {config.Settings.Tracking.Artifacts}: {names}; on this machine only");
         if (left.Select(one => one.Why).OfType<string>().FirstOrDefault() is { } why)
             observer.Stage("upload", why);
         var first = left.Select(one => one.Next)
@@ -78,7 +78,7 @@ public static class ArtifactStores
     }
 
     /// <summary>A config's registry of adapters, shared through its storage account when it names one.</summary>
-    public static AdapterRegistry Registry(LoadedConfig config, CancellationToken stop) =>
+    public static AdapterRegistry Registry(ProjectConfig config, CancellationToken stop) =>
         new(Artifacts(config).Folder, Remote(config, stop, attempts: 3));
 
     /// <summary>Lets a registry and its storage account know the same; says so when they cannot meet, and what is known

@@ -6,10 +6,10 @@ namespace Memopt.Trainer.Runs;
 /// <summary>Brings what something is to be done with before it is done; waits for it.</summary>
 /// <param name="settings">Where models come from and are kept.</param>
 /// <param name="watching">Makes the watcher of one download; disposed after it when it can be.</param>
-public sealed class InputFetcher(HubSettings settings, Func<IPullWatcher> watching)
+internal sealed class InputFetcher(HubSettings settings, Func<IPullWatcher> watching)
 {
     /// <summary>The model; what is a folder already is only named.</summary>
-    public Snapshot Model(ModelSource source, string? revision, CancellationToken stop) =>
+    public Snapshot FetchModel(ModelSource source, string? revision, CancellationToken stop) =>
         Bring(source.Remote, (hub, watcher) => hub.PullAsync(source, revision, watcher, stop));
 
     /// <summary>A model's config, tokenizer and template without its weights.</summary>
@@ -21,25 +21,25 @@ public sealed class InputFetcher(HubSettings settings, Func<IPullWatcher> watchi
         Bring(watched: false, (hub, watcher) => hub.ConfigAsync(source, revision, watcher, stop));
 
     /// <summary>A data set of the hub.</summary>
-    public Snapshot Data(HubDataSet source, CancellationToken stop) =>
+    public Snapshot FetchData(HubDataSet source, CancellationToken stop) =>
         Bring(watched: true, (hub, watcher) => hub.DataAsync(source, watcher, stop));
 
     /// <summary>The config with the data sets that its rows come from, brought here.</summary>
     /// <param name="config">Names the sources.</param>
     /// <param name="stop">Ends it.</param>
     /// <param name="commit">The commit to take of a source, or null for what its name says.</param>
-    public LoadedConfig Data(LoadedConfig config, CancellationToken stop, Func<string, string?>? commit = null)
+    public ProjectConfig FetchData(ProjectConfig config, CancellationToken stop, Func<string, string?>? commit = null)
     {
         var sources = config
-            .Config.Data.Sources.Where(source => source.Remote)
+            .Settings.Data.Sources.Where(source => source.Remote)
             .Select(source => source.Source)
             .Distinct();
         return config with
         {
-            Located = sources.ToDictionary(
+            Snapshots = sources.ToDictionary(
                 source => source,
                 source =>
-                    Data(
+                    FetchData(
                         HubDataSet.Parse(source) is var named && commit?.Invoke(source) is { } at
                             ? named with
                             {

@@ -11,7 +11,7 @@ namespace Memopt.Trainer.Runs;
 
 /// <summary>What the process was started in: its variables and the folder's repository. Nothing else in this assembly
 /// reads them; below, all is given.</summary>
-public static partial class ProcessEnvironment
+internal static partial class ProcessEnvironment
 {
     /// <summary>Where models come from and are kept, by the variables that Hugging Face's, ModelScope's and Azure's own
     /// tools read.</summary>

@@ -11,9 +11,9 @@ namespace Memopt.Trainer.Runs;
 
 /// <summary>One training as a user means it, by the tool or by a program: brings what the config names, holds its
 /// folder, opens its store, loads libtorch, trains, and says in what surroundings.</summary>
-public sealed record RunLauncher
+internal sealed record RunLauncher
 {
-    public required LoadedConfig Config { get; init; }
+    public required ProjectConfig Config { get; init; }
 
     /// <summary>The folder of checkpoints and result.</summary>
     public required string Output { get; init; }
@@ -60,7 +60,7 @@ public sealed record RunLauncher
         }
         var fetcher = new InputFetcher(ProcessEnvironment.HubSettings(Offline), () => Pulling(Retried));
         string? started = null;
-        if (config.Config.Adapter.From is { } from)
+        if (config.Settings.Adapter.From is { } from)
         {
             var (folder, version, maker) = AdapterSource.Resolve(
                 from == Setting("adapter.from") && Was("adapter.version") is { } then ? then : from,
@@ -69,24 +69,24 @@ public sealed record RunLauncher
                 Observer.Stage,
                 stop
             );
-            (config, started) = (config with { From = folder }, version);
+            (config, started) = (config with { StartingAdapter = folder }, version);
             parent ??= maker is null ? null : new RunParent(maker, "fork");
         }
-        var source = ModelSource.Parse(config.Config.Model.Source, config.Folder);
+        var source = ModelSource.Parse(config.Settings.Model.Source, config.Folder);
         var known =
             Was("model.source") == $"{source}"
-            && config.Config.Model.Revision == Setting("model.revision")
+            && config.Settings.Model.Revision == Setting("model.revision")
             && source.Kind is SourceKind.HuggingFace or SourceKind.ModelScope
                 ? Was("model.commit")
                 : null;
-        var model = fetcher.Model(source, known ?? config.Config.Model.Revision, stop);
+        var model = fetcher.FetchModel(source, known ?? config.Settings.Model.Revision, stop);
         if (model.Commit is not null)
             Observer.Stage(
                 "download",
                 $"{model.Source} at {model.Commit}, {model.FetchedBytes / 1048576.0:N1} MiB fetched"
             );
-        config = fetcher.Data(config, stop, set => Was($"data.commit.{set}"));
-        foreach (var data in config.Located.Values)
+        config = fetcher.FetchData(config, stop, set => Was($"data.commit.{set}"));
+        foreach (var data in config.Snapshots.Values)
             Observer.Stage(
                 "download",
                 $"{data.Source} at {data.Commit}, {data.Files.Count} files, {data.FetchedBytes / 1048576.0:N1} "
@@ -130,7 +130,7 @@ public sealed record RunLauncher
                     model
                         .Files.Select(file => KeyValuePair.Create($"model.files.{file.Path}", file.Hash))
                         .Concat(
-                            config.Located.Select(data =>
+                            config.Snapshots.Select(data =>
                                 KeyValuePair.Create($"data.commit.{data.Key}", data.Value.Commit ?? "none")
                             )
                         )
@@ -181,7 +181,7 @@ public sealed record RunLauncher
 
     /// <summary>Stores what is in no commit; null when there is nothing, or when it cannot be stored, which ends no
     /// training.</summary>
-    private static ArtifactLink? Changes(LoadedConfig config)
+    private static ArtifactLink? Changes(ProjectConfig config)
     {
         if (GitChanges.Of(config.Folder) is not { } patch)
             return null;
@@ -203,9 +203,9 @@ public sealed record RunLauncher
 
     /// <summary>Makes a run's adapter the next version of its name; what cannot be registered ends no
     /// training.</summary>
-    public static void Register(LoadedConfig config, IRunStore store, string id, ITrainingObserver observer)
+    public static void Register(ProjectConfig config, IRunStore store, string id, ITrainingObserver observer)
     {
-        if (config.Config.Adapter.Kind == AdapterKind.None)
+        if (config.Settings.Adapter.Kind == AdapterKind.None)
             return;
         try
         {
@@ -214,11 +214,11 @@ public sealed record RunLauncher
                 || run.Artifacts.FirstOrDefault(link => link.Name == "adapter") is not { } link
             )
                 return;
-            var name = config.Config.Tracking.Register ?? AdapterRegistry.NameOf(config.Config.Tracking.Experiment);
+            var name = config.Settings.Tracking.Register ?? AdapterRegistry.NameOf(config.Settings.Tracking.Experiment);
             var registry = new AdapterRegistry(ArtifactStores.Artifacts(config).Folder);
             var before = registry.Find(name);
             if (
-                registry.Register(name, link, run, config.Config.Tracking.Best) is not { } version
+                registry.Register(name, link, run, config.Settings.Tracking.Best) is not { } version
                 || registry.Find(name) is not { } adapter
                 || adapter.Versions.Count <= (before?.Versions.Count ?? 0)
             )

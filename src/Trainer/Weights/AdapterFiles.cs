@@ -11,7 +11,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Weights;
 
 /// <summary>PEFT's adapter folder: adapter_config.json and adapter_model.safetensors.</summary>
-public static class AdapterFiles
+internal static class AdapterFiles
 {
     private static readonly JsonSerializerOptions indented = new() { WriteIndented = true };
 

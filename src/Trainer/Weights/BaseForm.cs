@@ -11,7 +11,7 @@ namespace Memopt.Trainer.Weights;
 /// <param name="Quantized">Whether the frozen linears are kept in 4 bits.</param>
 /// <param name="Quantization">How.</param>
 /// <param name="Dtype">Compute type.</param>
-public sealed record BaseForm(bool Quantized, QuantizationConfig Quantization, DType Dtype)
+internal sealed record BaseForm(bool Quantized, QuantizationConfig Quantization, DType Dtype)
 {
     // In the header of the weights, which other tools pass over; it goes wherever the weights go.
     private const string Key = "memopt_base";

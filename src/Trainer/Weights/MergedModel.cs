@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Weights;
 
 /// <summary>A model folder with what was trained in its weights, the adapter added: loads anywhere, with no adapter
 /// beside it.</summary>
-public static class MergedModel
+internal static class MergedModel
 {
     /// <summary>Writes the weights in the types of the original files (those trained in fp32 in fp32), a file at a
     /// time, and copies config and tokenizer.</summary>

@@ -8,7 +8,7 @@ namespace Memopt.Trainer.Weights;
 /// <summary>A folder in PEFT's layout, as its two files describe it and checked against a model. Of the weights only
 /// the header is read, and libtorch is not needed: a plan and a check of a config read adapters too.
 /// </summary>
-public sealed class PeftAdapter
+internal sealed class PeftAdapter
 {
     internal const string ConfigFile = "adapter_config.json",
         WeightsFile = "adapter_model.safetensors";

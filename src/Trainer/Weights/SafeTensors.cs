@@ -11,10 +11,10 @@ namespace Memopt.Trainer.Weights;
 
 /// <summary>One tensor of a safetensors file: type as spelled there (F32, BF16, …), shape, and where its bytes lie
 /// after the header.</summary>
-public sealed record StoredTensor(string Name, string Type, long[] Shape, long From, long To);
+internal sealed record StoredTensor(string Name, string Type, long[] Shape, long From, long To);
 
 /// <summary>A safetensors file: 8 bytes header length, JSON header, raw little-endian data.</summary>
-public sealed class SafeTensors : IDisposable
+internal sealed class SafeTensors : IDisposable
 {
     private static readonly Dictionary<string, (ScalarType Type, int Bytes)> types = new()
     {

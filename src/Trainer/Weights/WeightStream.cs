@@ -15,7 +15,7 @@ namespace Memopt.Trainer.Weights;
 /// <summary>A model folder's weights as parts of a decoder: each tensor is read, cast or quantized, and placed before
 /// the next is touched, so the model never lies in memory in 16 bits when it is to be kept in 4.
 /// </summary>
-public sealed class WeightStream : IWeightSource, IDisposable
+internal sealed class WeightStream : IWeightSource, IDisposable
 {
     private readonly Dictionary<string, SafeTensors> files = [];
     private readonly Dictionary<string, SafeTensors> where = [];

@@ -627,18 +627,18 @@ public sealed class SourcesTests : IDisposable
         );
         Assert.Equal(
             JsonNode.Parse(Written)!.ToJsonString(),
-            RunConfigFile.Write(config.Config)["data"]!["train"]!.ToJsonString()
+            RunConfigFile.Write(config.Settings)["data"]!["train"]!.ToJsonString()
         );
         Assert.Equal(
             [
                 new DataSource("a.jsonl", 5, 2, new Dictionary<string, string> { ["text"] = "body" }, DataFormat.Jsonl),
                 new DataSource("b"),
             ],
-            config.Config.Data.Train.List
+            config.Settings.Data.Train.List
         );
         Assert.Equal(
             new DataSource("c"),
-            Assert.Single(RunConfigFile.Read(config.File, ["data.train=c"], checkFiles: false).Config.Data.Train.List)
+            Assert.Single(RunConfigFile.Read(config.File, ["data.train=c"], checkFiles: false).Settings.Data.Train.List)
         );
         var fault = Assert.Throws<UserFault>(() =>
             RunConfigFile.Read(
@@ -688,14 +688,14 @@ public sealed class SourcesTests : IDisposable
         var old = JsonNode.Parse(config.Json)!;
         foreach (var key in new[] { "truncate", "evalShare", "cache" })
             Assert.True(old["data"]!.AsObject().Remove(key));
-        Assert.Empty(RunConfigFile.PinnedDifferences(old.ToJsonString(), config.Config));
+        Assert.Empty(RunConfigFile.PinnedDifferences(old.ToJsonString(), config.Settings));
         Assert.Equal(
             [new Override("data.truncate", "\"right\"", "\"left\"")],
             RunConfigFile.PinnedDifferences(
                 old.ToJsonString(),
-                config.Config with
+                config.Settings with
                 {
-                    Data = config.Config.Data with { Truncate = Truncation.Left },
+                    Data = config.Settings.Data with { Truncate = Truncation.Left },
                 }
             )
         );

@@ -296,17 +296,17 @@ public sealed class PeftAdapterTests : IDisposable
         var config = RunConfigFile.Default([]);
         config = RunConfigFile.With(
             config,
-            config.Config with
+            config.Settings with
             {
-                Adapter = config.Config.Adapter with { From = from },
+                Adapter = config.Settings.Adapter with { From = from },
             }
         );
         var settled = StartingAdapter.Settle(config, llama);
         Assert.Equal(
             (8, 16.0, true),
-            (settled.Config.Adapter.Rank, settled.Config.Adapter.Alpha, settled.Config.Adapter.Targets.All)
+            (settled.Settings.Adapter.Rank, settled.Settings.Adapter.Alpha, settled.Settings.Adapter.Targets.All)
         );
-        Assert.Equal(from, settled.From);
+        Assert.Equal(from, settled.StartingAdapter);
         // What is recorded is what is trained; settled again it is the same.
         Assert.Equal(8, (int)JsonNode.Parse(settled.Json)!["adapter"]!["rank"]!);
         Assert.Equal(settled.Hash, StartingAdapter.Settle(settled, llama).Hash);
@@ -315,8 +315,8 @@ public sealed class PeftAdapterTests : IDisposable
         {
             Adapter = new() { Rank = 8, Alpha = 16 },
         };
-        Assert.Equal(Plan(plain).Trained, Plan(settled.Config).Trained);
-        Assert.Equal(Plan(plain).PeakBytes, Plan(settled.Config).PeakBytes);
+        Assert.Equal(Plan(plain).Trained, Plan(settled.Settings).Trained);
+        Assert.Equal(Plan(plain).PeakBytes, Plan(settled.Settings).PeakBytes);
     }
 
     [Fact]

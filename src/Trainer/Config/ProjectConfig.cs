@@ -1,14 +1,14 @@
 namespace Memopt.Trainer.Config;
 
 /// <summary>A config that was read and holds together.</summary>
-/// <param name="Config">The settings, overrides applied.</param>
+/// <param name="Settings">The settings, overrides applied.</param>
 /// <param name="File">The file they came from.</param>
 /// <param name="Folder">Its folder; paths in the config are relative to it.</param>
 /// <param name="Json">All settings as JSON, defaults written out.</param>
 /// <param name="Hash">sha256 of the pinned settings.</param>
 /// <param name="Overrides">What the command line changed.</param>
-public sealed record LoadedConfig(
-    RunConfig Config,
+internal sealed record ProjectConfig(
+    RunConfig Settings,
     string File,
     string Folder,
     string Json,
@@ -20,13 +20,13 @@ public sealed record LoadedConfig(
     public string Full(string path) => Path.GetFullPath(Path.Combine(Folder, path));
 
     /// <summary>The folder of the adapter to start from, or null; for a registered one, once it is here.</summary>
-    public string? From
+    public string? StartingAdapter
     {
-        get => field ?? (Config.Adapter.From is { } from ? Full(from) : null);
+        get => field ?? (Settings.Adapter.From is { } from ? Full(from) : null);
         init;
     }
 
     /// <summary>Where the data sets from elsewhere lie, by their source, once they are here.</summary>
-    public IReadOnlyDictionary<string, Memopt.Hub.Snapshot> Located { get; init; } =
+    public IReadOnlyDictionary<string, Memopt.Hub.Snapshot> Snapshots { get; init; } =
         new Dictionary<string, Memopt.Hub.Snapshot>();
 }
