@@ -122,7 +122,6 @@ using var settings = new MemorySettings(
     model,
     optimizer.OffloadToHost,
     meter,
-    () => false,
     stream,
     () => throw new InvalidOperationException()
 );

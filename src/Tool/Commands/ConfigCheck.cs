@@ -198,11 +198,7 @@ internal static class ConfigCheck
             return ([RunConfigFile.At(config, "adapter.from", why, "MEMOPT0009") with { Warning = true }], null);
         }
         var problems = Dataset
-            .Sample(
-                config,
-                new ChatEncoder(model.Folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec), stop: stop),
-                Sampled
-            )
+            .Sample(config, new ChatEncoder(model.Folder, spec.EndOfTurn, stop: stop), Sampled)
             .ToList();
         var (device, where) = Device(config, card, budget);
         if (device is null)

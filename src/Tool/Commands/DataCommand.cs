@@ -74,11 +74,7 @@ internal static class DataCommand
                                 )
                                 .Folder;
                             config = PullCommand.FetchData(config, parsed.GetValue(offline), stop);
-                            var text = new ChatEncoder(
-                                folder,
-                                Trainer.Recipes.FineTuneRecipe.EndOfTurn(ModelSpec.Read(folder)),
-                                stop: stop
-                            );
+                            var text = new ChatEncoder(folder, ModelSpec.Read(folder).EndOfTurn, stop: stop);
                             var count = parsed.GetValue(rows);
                             if (Dataset.Pairs(config, text, Math.Max(1, count)) is { Count: > 0 } pairs)
                             {

@@ -27,7 +27,7 @@ internal static class DryRun
         var folder = PullCommand.FetchText(source, config.Settings.Model.Revision, offline, stop).Folder;
         var spec = ModelSpec.Read(folder);
         config = PullCommand.FetchData(config, offline, stop);
-        var text = new ChatEncoder(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec));
+        var text = new ChatEncoder(folder, spec.EndOfTurn);
         Dataset? Read(DataRole role)
         {
             var reports = new DataReports(
@@ -41,8 +41,19 @@ internal static class DryRun
         var (rows, eval) = (Read(DataRole.Train)!, Read(DataRole.Eval));
         var (device, where) = PlanCommand.Device(config.Settings, onCpu: backend == "cpu");
         var length = Batches.Padded(config.Settings.Data.Packing ? config.Settings.Data.MaxLength : rows.Longest);
-        var plan = MemoryPlan.For(config.Settings, spec, device, length, eval is null ? 0 : Batches.Padded(eval.Longest));
-        var steps = new Batches(rows.Rows, config.Settings.Data, config.Settings.Train, plan.Rung.MicroBatch).TotalSteps;
+        var plan = MemoryPlan.For(
+            config.Settings,
+            spec,
+            device,
+            length,
+            eval is null ? 0 : Batches.Padded(eval.Longest)
+        );
+        var steps = new Batches(
+            rows.Rows,
+            config.Settings.Data,
+            config.Settings.Train,
+            plan.Rung.MicroBatch
+        ).TotalSteps;
         var fault = plan.Fits
             ? null
             : PlanCommand.Fault(plan, Strategies.Of(config.Settings, spec, device, length, 1), device, where, length);

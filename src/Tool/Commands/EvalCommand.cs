@@ -64,7 +64,7 @@ internal static class EvalCommand
                             var spec = ModelSpec.Read(folder);
                             var rows = Dataset.Load(
                                 PullCommand.FetchData(config, parsed.GetValue(model.Offline), stop),
-                                new ChatEncoder(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec), stop: stop),
+                                new ChatEncoder(folder, spec.EndOfTurn, stop: stop),
                                 role,
                                 stop: stop
                             )!;
@@ -108,7 +108,10 @@ internal static class EvalCommand
             return (
                 RunConfigFile.Default([]) with
                 {
-                    Settings = new() { Data = data with { Train = DataSources.Of(source), Eval = null, EvalShare = 0 } },
+                    Settings = new()
+                    {
+                        Data = data with { Train = DataSources.Of(source), Eval = null, EvalShare = 0 },
+                    },
                 },
                 DataRole.Train
             );

@@ -87,9 +87,7 @@ internal static class InferCommand
                             var (loaded, _, _) = model.Load(parsed);
                             using (loaded)
                             {
-                                var stops = parsed.GetValue(ignore)
-                                    ? []
-                                    : Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec);
+                                var stops = parsed.GetValue(ignore) ? [] : spec.EndOfTurn;
                                 var output = new List<int>();
                                 var shown = 0;
                                 foreach (

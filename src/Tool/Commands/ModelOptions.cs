@@ -125,11 +125,11 @@ internal sealed class ModelOptions
             Adapter = adapter?.Config ?? new(),
             Model = new() { Source = Source(parsed) },
         };
-        var model = Trainer.Recipes.FineTuneRecipe.LoadModel(
+        var model = ModelLoader.Load(
             folder,
             spec,
             form.Into(settings),
-            Trainer.Recipes.FineTuneRecipe.ComputeType(form.Dtype, backend),
+            ModelLoader.ComputeType(form.Dtype, backend),
             backend.Device,
             (done, total) => watcher.Progress("loading", done, total)
         );

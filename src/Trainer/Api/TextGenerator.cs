@@ -219,16 +219,16 @@ public sealed class TextGenerator : IChatClient
             .FetchModel(ModelSource.Parse(source, Directory.GetCurrentDirectory()), revision, stop)
             .Folder;
         spec = ModelSpec.Read(folder);
-        text = new(folder, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec));
+        text = new(folder, spec.EndOfTurn);
         var trained = adapter is null ? null : PeftAdapter.Read(adapter, spec).Form;
         var form = BaseForm.Asked(trained, options.Quantize, options.Unquantized, options.Dtype);
         var backend = Backend.Load(options.Backend, ProcessEnvironment.BackendEnvironment());
         using var noGc = new NoGcScope();
-        var model = Trainer.Recipes.FineTuneRecipe.LoadModel(
+        var model = ModelLoader.Load(
             folder,
             spec,
             form.Into(new()),
-            Trainer.Recipes.FineTuneRecipe.ComputeType(form.Dtype, backend),
+            ModelLoader.ComputeType(form.Dtype, backend),
             backend.Device
         );
         try

@@ -46,7 +46,8 @@ internal sealed class Batches
 
     private readonly IReadOnlyList<Row> rows;
     private readonly DataConfig data;
-    private readonly int batch;
+    private readonly int batch,
+        microBatch;
     private readonly List<long> firsts = [0]; // first step of each epoch, as far as it was asked for
     private (int Epoch, Sequences Sequences) current = (-1, new([], null));
 
@@ -56,21 +57,21 @@ internal sealed class Batches
     /// <param name="microBatch">Sequences computed at once.</param>
     public Batches(IReadOnlyList<Row> rows, DataConfig data, TrainConfig train, int microBatch)
     {
-        (this.rows, this.data, batch, MicroBatch) = (rows, data, train.BatchSize, microBatch);
+        (this.rows, this.data, batch, this.microBatch) = (rows, data, train.BatchSize, microBatch);
         TotalSteps = train.Steps ?? (int)Math.Clamp(StepsOf(train.Epochs), 1, int.MaxValue);
     }
 
     /// <summary>Optimizer steps of the whole run.</summary>
     public int TotalSteps { get; }
 
-    /// <summary>Sequences computed at once; may change between steps, whose sequences stay the same.</summary>
-    public int MicroBatch { get; set; }
-
     /// <summary>Tokens of the rows of the first epoch, each as often as it comes.</summary>
     public long EpochTokens => Epoch(0).Rows.Sum(row => (long)rows.LengthOf(row));
 
     /// <summary>The micro-batches of a step, counted from 0.</summary>
-    public IReadOnlyList<MicroBatch> Step(int step)
+    /// <param name="step">The step.</param>
+    /// <param name="size">Sequences computed at once, where they are others than the run began with. The sequences of
+    /// a step stay the same.</param>
+    public IReadOnlyList<MicroBatch> Step(int step, int? size = null)
     {
         var number = EpochOf(step);
         var (epoch, from) = (Epoch(number), (int)(step - First(number)) * batch);
@@ -79,7 +80,7 @@ internal sealed class Batches
             .. Enumerable
                 .Range(from, Math.Min(batch, epoch.Count - from))
                 .Select(sequence => epoch[sequence])
-                .Chunk(MicroBatch)
+                .Chunk(size ?? microBatch)
                 .Select(sequences => Collate(rows, sequences, data.Packing)),
         ];
     }

@@ -128,29 +128,28 @@ internal sealed class LayerStream : IDisposable
         }
     }
 
-    /// <summary>Brings weights before a model's layers are run, either way, around whatever else runs them.</summary>
-    public void Attach(Decoder model)
+    /// <summary>A layer whose weights are on the device before its forward and before its backward.</summary>
+    public LayerForward Around(LayerForward run)
     {
         if (slots.Any(slot => slot.Buffer is null))
             Bind();
-        var run = model.RunLayer;
-        model.RunLayer = (layer, x, context) =>
+        return (layer, x, context, mode) =>
         {
             var next = EnsureResident(layer.Index, context.NeedsGradient ? 1 : 0);
-            var result = run(layer, x, context);
+            var result = run(layer, x, context, mode);
             Prefetch(next);
             return result.Backward is not { } backward
                 ? result
-                : new(
-                    result.Output,
-                    (gradient, accumulateInto) =>
+                : result with
+                {
+                    Backward = (gradient, accumulateInto) =>
                     {
                         var below = EnsureResident(layer.Index, -1);
                         var g = backward(gradient, accumulateInto);
                         Prefetch(below);
                         return g;
-                    }
-                );
+                    },
+                };
         };
     }
 

@@ -1,4 +1,3 @@
-using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;
 
@@ -7,17 +6,15 @@ namespace Memopt.Trainer.Memory;
 /// <summary>Applies rungs to a loaded model, each from the rung that was applied before. What was offloaded to the host
 /// stays there.</summary>
 /// <param name="model">The model.</param>
-/// <param name="optimizerToHost">Offloads trained weights and moments to the host; a second call finishes a first that
+/// <param name="offloadOptimizer">Offloads trained weights and moments to the host; a second call finishes a first that
 /// ran out of memory.</param>
-/// <param name="meter">Read where forward and backward of a layer end: the peaks are there.</param>
-/// <param name="sampling">Whether the meter is read.</param>
+/// <param name="meter">Read where forward and backward of a layer end.</param>
 /// <param name="stream">The stream of layers that exists already; null where there is none.</param>
 /// <param name="newStream">Makes the stream when a rung first asks for one.</param>
 internal sealed class MemorySettings(
     Decoder model,
-    Action optimizerToHost,
+    Action offloadOptimizer,
     Meter meter,
-    Func<bool> sampling,
     LayerStream? stream,
     Func<LayerStream> newStream
 ) : IDisposable
@@ -28,15 +25,15 @@ internal sealed class MemorySettings(
     /// <summary>Applies a rung; after an exception for want of memory it may be called again with another.</summary>
     public void Apply(Rung rung)
     {
-        model.RunLayer = (layer, x, context) => layer.forward(x, context);
+        // Until all of it is applied, layers run as they are: no pass holds what another has given up.
+        model.RunLayer = DecoderLayer.Run;
         if (rung.StreamLayers > 0)
             (stream ??= newStream()).Extend(model, rung.StreamLayers);
         if (rung.OffloadOptimizer)
-            optimizerToHost();
-        if (rung.Recompute)
-            Recompute.Attach(model, rung.Keeps, rung.OffloadActivations ? offload ??= new() : null);
-        stream?.Attach(model);
-        Measure();
+            offloadOptimizer();
+        if (rung.Recompute && rung.OffloadActivations)
+            offload ??= new();
+        model.RunLayer = LayerRunner.Compose(model, rung, rung.OffloadActivations ? offload : null, stream, meter);
     }
 
     /// <summary>Adds the bytes of what streams and of what it keeps on the host.</summary>
@@ -52,28 +49,5 @@ internal sealed class MemorySettings(
     {
         offload?.Dispose();
         stream?.Dispose();
-    }
-
-    private void Measure()
-    {
-        var run = model.RunLayer;
-        model.RunLayer = (layer, x, context) =>
-        {
-            var result = run(layer, x, context);
-            if (!sampling() && !meter.Limited)
-                return result;
-            meter.Sample();
-            return result.Backward is not { } backward
-                ? result
-                : new(
-                    result.Output,
-                    (gradient, accumulateInto) =>
-                    {
-                        var g = backward(gradient, accumulateInto);
-                        meter.Sample();
-                        return g;
-                    }
-                );
-        };
     }
 }

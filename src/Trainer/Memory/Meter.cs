@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using Memopt.Trainer.Models;
 
 namespace Memopt.Trainer.Memory;
 
@@ -20,7 +21,10 @@ internal sealed class Meter(Func<long>? device = null, Func<long?>? limit = null
     /// <summary>Highest sample of the whole run.</summary>
     public long RunPeak { get; private set; }
 
-    /// <summary>Whether each sample counts, not only those that look for a peak.</summary>
+    /// <summary>Whether layers are sampled to find the peaks; a sample costs time.</summary>
+    public bool Sampling { get; set; }
+
+    /// <summary>Whether every sample counts, not only those that look for a peak.</summary>
     public bool Limited => limit is not null;
 
     /// <summary>Bytes that may be in use now; null is all.</summary>
@@ -38,6 +42,27 @@ internal sealed class Meter(Func<long>? device = null, Func<long?>? limit = null
     }
 
     public void Reset() => Peak = 0;
+
+    /// <summary>A layer with a sample at the end of its forward and of its backward.</summary>
+    public LayerForward Around(LayerForward run) =>
+        (layer, x, context, mode) =>
+        {
+            var result = run(layer, x, context, mode);
+            if (!Sampling && !Limited)
+                return result;
+            Sample();
+            return result.Backward is not { } backward
+                ? result
+                : result with
+                {
+                    Backward = (gradient, accumulateInto) =>
+                    {
+                        var g = backward(gradient, accumulateInto);
+                        Sample();
+                        return g;
+                    },
+                };
+        };
 
     private static long Heap()
     {

@@ -14,16 +14,23 @@ namespace Memopt.Trainer.Memory;
 /// </summary>
 internal static class Recompute
 {
-    /// <param name="model">The model whose layers run twice.</param>
+    /// <param name="run">Runs a layer.</param>
+    /// <param name="lastLayer">Index of the last layer.</param>
     /// <param name="saves">The tensors that are saved beside the inputs, where fused kernels made them.</param>
     /// <param name="savedTensors">Holds the saved tensors; null leaves them on the device.</param>
-    public static void Attach(Decoder model, SavedForBackward saves, ISavedTensors? savedTensors = null) =>
-        model.RunLayer = (layer, x, context) =>
-            layer.Index == model.layers.Length - 1 || !context.NeedsGradient
-                ? layer.forward(x, context)
-                : Run(layer, x, context, saves, savedTensors ?? InPlaceTensors.Instance);
+    public static LayerForward Around(
+        LayerForward run,
+        int lastLayer,
+        SavedForBackward saves,
+        ISavedTensors? savedTensors = null
+    ) =>
+        (layer, x, context, mode) =>
+            layer.Index == lastLayer || !context.NeedsGradient
+                ? run(layer, x, context, mode)
+                : Twice(run, layer, x, context, saves, savedTensors ?? InPlaceTensors.Instance);
 
-    private static ForwardResult Run(
+    private static ForwardResult Twice(
+        LayerForward run,
         DecoderLayer layer,
         Tensor x,
         ForwardContext context,
@@ -34,14 +41,14 @@ internal static class Recompute
         using var scope = NewDisposeScope();
         (context.NeedsGradient, context.Saves, context.SavedTensors) = (false, saves, savedTensors);
         var input = context.Save(x, layer.Index);
-        var y = layer.forward(x, context).Output.MoveToOuterDisposeScope();
+        var y = run(layer, x, context).Output.MoveToOuterDisposeScope();
         (context.NeedsGradient, context.Saves) = (true, SavedForBackward.Nothing);
         return new(
             y,
             (gradient, _) =>
             {
                 using var scope = NewDisposeScope();
-                var again = layer.forward(input.Unpack(scope), context, LinearMode.SkipOutput);
+                var again = run(layer, input.Unpack(scope), context, LinearMode.SkipOutput);
                 context.ReleaseWorkspace();
                 return again.Backward!(gradient);
             }

@@ -19,6 +19,9 @@ internal sealed class DecoderLayer(int index)
     public IEnumerable<Linear> Linears =>
         [.. self_attn.projections, self_attn.o_proj, .. mlp.projections, mlp.down_proj];
 
+    /// <summary>Runs a layer and saves everything for its backward.</summary>
+    public static LayerForward Run { get; } = (layer, x, context, mode) => layer.forward(x, context, mode);
+
     /// <summary>(N, C) → (N, C). Backward accumulates into the gradient that it is given, in place, and returns
     /// it.</summary>
     public ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)

@@ -42,6 +42,10 @@ internal sealed record ModelSpec
 
     /// <summary>Tokens that end an answer, from generation_config.json and config.json.</summary>
     public IReadOnlyList<int> EosTokenIds { get; init; } = [];
+
+    /// <summary>The same tokens as a set.</summary>
+    public HashSet<int> EndOfTurn => [.. EosTokenIds];
+
     public int? BosTokenId { get; init; }
     public int? PadTokenId { get; init; }
 

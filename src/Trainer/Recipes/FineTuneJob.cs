@@ -1,6 +1,7 @@
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Native;
+using Memopt.Trainer.Plan;
 
 namespace Memopt.Trainer.Recipes;
 
@@ -14,6 +15,12 @@ internal sealed record FineTuneJob
 
     /// <summary>Where checkpoints and the adapter go.</summary>
     public required string Output { get; init; }
+
+    /// <summary>The name of the artifact that holds the result.</summary>
+    public const string AdapterArtifact = "adapter";
+
+    /// <summary>The name of the artifact that holds changes that are in no commit.</summary>
+    public const string ChangesArtifact = "git-diff";
 
     /// <summary>The folder of the result.</summary>
     public string AdapterFolder => Path.Combine(Output, "adapter");
@@ -59,10 +66,11 @@ internal sealed record FineTuneJob
     /// <summary>Bytes of tensors that may be there at a moment, read at every layer; null has no limit beyond the
     /// machine's and the config's.</summary>
     public Func<long?>? MemoryLimit { get; init; }
-}
 
-/// <summary>Reports at once and on the same thread; <see cref="Progress{T}"/> would do so later, on another.</summary>
-internal sealed class SynchronousProgress(Action<int> report) : IProgress<int>
-{
-    public void Report(int value) => report(value);
+    /// <summary>The job with the settings of the adapter that it starts from.</summary>
+    public FineTuneJob WithAdapterOf(ModelSpec spec) =>
+        this with
+        {
+            Config = Recipes.StartingAdapter.Settle(Config, spec, text => Observer.Stage("adapter", text)),
+        };
 }

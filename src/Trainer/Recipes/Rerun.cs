@@ -32,11 +32,11 @@ internal static class Rerun
         if (old.GitCommit != job.GitCommit)
             differences.Add($"git commit: was {Short(old.GitCommit)}, is {Short(job.GitCommit)}");
         if (
-            first.Artifacts.FirstOrDefault(link => link.Name == FineTuneRecipe.ChangesName)?.Hash is var then
+            first.Artifacts.FirstOrDefault(link => link.Name == FineTuneJob.ChangesArtifact)?.Hash is var then
             && then != changes
         )
             differences.Add(
-                $"{FineTuneRecipe.ChangesName}, changes that are in no commit: was {Short(then)}, is {Short(changes)}"
+                $"{FineTuneJob.ChangesArtifact}, changes that are in no commit: was {Short(then)}, is {Short(changes)}"
             );
         string? Now(string key) => job.Environment.TryGetValue(key, out var value) ? Secrets.Redact(key, value) : null;
         differences.AddRange(

@@ -17,7 +17,10 @@ internal sealed class ResumeState
     public ResumeState(FineTuneJob job)
     {
         this.job = job;
-        Checkpoints = new CheckpointFolder(Path.Combine(job.Output, "checkpoints"), job.Config.Settings.Checkpoint.Keep);
+        Checkpoints = new CheckpointFolder(
+            Path.Combine(job.Output, "checkpoints"),
+            job.Config.Settings.Checkpoint.Keep
+        );
         if (job.FromStart)
             Checkpoints.Clear();
         last = Checkpoints.Latest(text => job.Observer.Stage("resume", text));

@@ -40,7 +40,7 @@ internal sealed record TrainingInputs(
             );
         return new(
             spec,
-            FineTuneRecipe.ComputeType(config.Model.Dtype, job.Backend),
+            ModelLoader.ComputeType(config.Model.Dtype, job.Backend),
             rows,
             eval,
             Batches.Padded(config.Data.Packing ? config.Data.MaxLength : rows.Longest),
@@ -75,7 +75,7 @@ internal sealed record TrainingInputs(
         );
         var data = Dataset.Load(
             job.Config,
-            new ChatEncoder(job.Model, FineTuneRecipe.EndOfTurn(spec), stop: stop),
+            new ChatEncoder(job.Model, spec.EndOfTurn, stop: stop),
             role,
             reports,
             stop

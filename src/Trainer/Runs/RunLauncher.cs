@@ -189,7 +189,7 @@ internal sealed record RunLauncher
         try
         {
             File.WriteAllText(Path.Combine(folder, "changes.patch"), patch);
-            return ArtifactStores.Artifacts(config).Put(FineTuneRecipe.ChangesName, folder) with { Path = null };
+            return ArtifactStores.Artifacts(config).Put(FineTuneJob.ChangesArtifact, folder) with { Path = null };
         }
         catch (Exception e) when (e is TrackingException or IOException)
         {

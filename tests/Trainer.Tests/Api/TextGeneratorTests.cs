@@ -7,6 +7,7 @@ using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;
 using Memopt.Trainer.Tests;
+using Memopt.Trainer.Weights;
 using Microsoft.Extensions.AI;
 
 namespace Memopt.Tests;
@@ -267,11 +268,11 @@ public sealed class TextGeneratorTests : IDisposable
     {
         var spec = ModelSpec.Read(TestBackend.Nano);
         var backend = Backend.Load("cpu", TestBackend.Environment);
-        using var model = Trainer.Recipes.FineTuneRecipe.LoadModel(
+        using var model = ModelLoader.Load(
             TestBackend.Nano,
             spec,
             new RunConfig(),
-            Trainer.Recipes.FineTuneRecipe.ComputeType(DType.Auto, backend),
+            ModelLoader.ComputeType(DType.Auto, backend),
             backend.Device
         );
         var tokenizer = Tokenizer.Load(TestBackend.Nano);
@@ -279,7 +280,7 @@ public sealed class TextGeneratorTests : IDisposable
         if (system is not null)
             chat.Insert(0, new() { ["role"] = "system", ["content"] = system });
         var prompt = tokenizer.Encode(ChatTemplate.Load(TestBackend.Nano)!.Render(chat, addGenerationPrompt: true));
-        var ids = Generation.Run(model, prompt, Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec), sampling).ToList();
+        var ids = Generation.Run(model, prompt, spec.EndOfTurn, sampling).ToList();
         return (tokenizer.Decode(ids), prompt.Length, ids.Count);
     }
 }

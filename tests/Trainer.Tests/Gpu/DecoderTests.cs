@@ -278,7 +278,7 @@ public sealed class DecoderTests
         if (kind != AdapterKind.None)
             AdapterPass.Attach(model, new AdapterConfig { Rank = rank, Dropout = dropout }, 1);
         if (recompute is { } saves)
-            Recompute.Attach(model, saves);
+            model.RunLayer = Recompute.Around(model.RunLayer, model.layers.Length - 1, saves);
         var config = new TrainConfig
         {
             LearningRate = kind == AdapterKind.None ? 1e-4 : 2e-3,
@@ -292,14 +292,7 @@ public sealed class DecoderTests
             type,
             rung is { OffloadOptimizer: true } && !late
         );
-        using var settings = new MemorySettings(
-            model,
-            optimizer.OffloadToHost,
-            new Meter(),
-            () => false,
-            stream,
-            Stream
-        );
+        using var settings = new MemorySettings(model, optimizer.OffloadToHost, new Meter(), stream, Stream);
         using var scaler = type == ScalarType.Float16 ? new GradScaler() : null;
         var trainStep = new TrainStep(model, optimizer, new Schedule(config, steps), config, scaler, new Meter());
         var losses = Enumerable

@@ -22,12 +22,12 @@ public sealed class RecomputeTests
             using var scope = NewDisposeScope();
             using var model = Nano();
             if (recompute)
-                Recompute.Attach(model, SavedForBackward.Both);
+                model.RunLayer = Recompute.Around(model.RunLayer, model.layers.Length - 1, SavedForBackward.Both);
             var meter = new Meter();
             var run = model.RunLayer;
-            model.RunLayer = (layer, x, context) =>
+            model.RunLayer = (layer, x, context, mode) =>
             {
-                var result = run(layer, x, context);
+                var result = run(layer, x, context, mode);
                 meter.Sample();
                 return result;
             };
@@ -59,7 +59,7 @@ public sealed class RecomputeTests
             model.Device
         );
         if (recompute)
-            Recompute.Attach(model, SavedForBackward.Both);
+            model.RunLayer = Recompute.Around(model.RunLayer, model.layers.Length - 1, SavedForBackward.Both);
         // What a step keeps shows in every twenty. .NET's compiler takes and gives back megabytes of the same heap, at
         // first in most of them: looks go on until some were still.
         var grown = new List<long>();

@@ -1,0 +1,194 @@
+using Memopt.Tracking;
+using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Checkpoints;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Linears;
+using Memopt.Trainer.Memory;
+using Memopt.Trainer.Models;
+using Memopt.Trainer.Native;
+using Memopt.Trainer.Optim;
+using Memopt.Trainer.Plan;
+using Memopt.Trainer.Weights;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Recipes;
+
+/// <summary>A model on the device with all that trains it: adapters, optimizer, memory passes, loss scale. Owns them,
+/// and measures what they hold.</summary>
+internal sealed class LoadedRun : ILadderTarget, IDisposable
+{
+    private readonly FineTuneJob job;
+    private readonly TrainingInputs inputs;
+    private readonly RunConfig config;
+    private readonly bool cuda;
+    private readonly long empty;
+    private readonly Func<long?>? limit;
+    private Nf4Linear? expanding;
+    private LayerStream? stream;
+    private Decoder? model;
+    private Optimizer? optimizer;
+    private MemorySettings? settings;
+
+    private LoadedRun(FineTuneJob job, TrainingInputs inputs)
+    {
+        (this.job, this.inputs, config, cuda) = (job, inputs, job.Config.Settings, job.Backend.Kind == "cuda");
+        var used = cuda ? Cuda.UsedBytes : (Func<long>?)null;
+        empty = new Meter(used).Now();
+        // On a GPU the meter reads what all programs have: there a budget is the plan's to keep, and the allocator's to
+        // refuse.
+        limit = job.MemoryLimit ?? (cuda || Budget is not { } budget ? null : () => budget);
+        Meter = new Meter(used, limit is null ? null : () => empty + limit());
+        Scaler = inputs.Type == float16 ? new GradScaler() : null;
+    }
+
+    public Decoder Model => model!;
+
+    public Optimizer Optimizer => optimizer!;
+
+    public GradScaler? Scaler { get; }
+
+    public Meter Meter { get; }
+
+    /// <summary>Frees what an interrupted action left: set by the loop that runs the actions.</summary>
+    public Action Released { get; set; } = () => { };
+
+    /// <summary>What a checkpoint holds: weights, moments and the loss scale, by name.</summary>
+    public IReadOnlyList<(string Name, Tensor Tensor)> State =>
+        Scaler is null ? Optimizer.State : [.. Optimizer.State, ("loss_scale", Scaler.State)];
+
+    private long? Budget => config.Memory.BudgetGiB is { } gib ? (long)(gib * (1L << 30)) : null;
+
+    /// <summary>Loads a model and makes it ready to train on a plan, from a checkpoint where there is one.</summary>
+    /// <param name="job">The job.</param>
+    /// <param name="inputs">Its model and rows.</param>
+    /// <param name="plan">The memory settings to begin with.</param>
+    /// <param name="spills">Whether a later rung may stream from a file: then what streams is in one from the
+    /// beginning, and is not moved again.</param>
+    /// <param name="checkpoint">Folder of a checkpoint, or null.</param>
+    public static LoadedRun Load(
+        FineTuneJob job,
+        TrainingInputs inputs,
+        MemoryPlan plan,
+        bool spills,
+        string? checkpoint
+    )
+    {
+        var run = new LoadedRun(job, inputs);
+        try
+        {
+            run.Meter.Sample();
+            run.LoadModel(plan); // frozen linears are quantized as they are read
+            run.AttachAdapter();
+            run.MakeOptimizer(plan.Rung, spills);
+            run.Apply(plan.Rung); // recomputation, offload, streaming
+            run.Meter.Sample();
+            run.Restore(checkpoint);
+            return run;
+        }
+        catch
+        {
+            run.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Applies another rung.</summary>
+    public void Apply(Rung rung) => settings!.Apply(rung);
+
+    /// <summary>Frees what an interrupted action left on the device.</summary>
+    public void Release()
+    {
+        Released();
+        if (cuda)
+            Cuda.EmptyCache(Model.Device);
+    }
+
+    /// <summary>Bytes that are free, and those that the run has already; within the limits that were set.</summary>
+    public long? AvailableBytes(long persistent)
+    {
+        var free = (cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes()) + persistent;
+        return (limit?.Invoke() ?? Budget) is { } most ? Math.Min(most, free ?? long.MaxValue) : free;
+    }
+
+    /// <summary>A plan's rows with the bytes that the run holds.</summary>
+    public IReadOnlyList<LedgerRow> Measure(MemoryPlan plan, TrainStep steps)
+    {
+        var rows = new MeasuredRows();
+        rows.Add(MemoryPlan.Weights, Model.FrozenBytes);
+        rows.Add(MemoryPlan.Scratch, expanding?.ScratchBytes ?? 0);
+        Optimizer.Measure(rows, config.Adapter.Kind);
+        settings!.Measure(rows);
+        if (cuda)
+        {
+            rows.Add(MemoryPlan.Staging, Staging.Bytes);
+            Cuda.EmptyCache(Model.Device);
+            rows.Add(MemoryPlan.Fragmentation, Math.Max(0, Meter.Now() - empty - rows.PersistentBytes));
+        }
+        rows.Add(MemoryPlan.Activations, steps.Activations);
+        rows.Add(MemoryPlan.WorkingSet, steps.WorkingSet);
+        return rows.Fill(plan.Rows);
+    }
+
+    public void Dispose()
+    {
+        Scaler?.Dispose();
+        settings?.Dispose();
+        optimizer?.Dispose();
+        model?.Dispose();
+        stream?.Dispose();
+    }
+
+    private void LoadModel(MemoryPlan plan)
+    {
+        var layers = LayerStream.Chosen(inputs.Spec.Layers, plan.Rung.StreamLayers).ToHashSet();
+        stream = layers.Count > 0 ? NewStream(plan.Spills) : null;
+        model = ModelLoader.Load(
+            job.Model,
+            inputs.Spec,
+            config,
+            inputs.Type,
+            job.Backend.Device,
+            (done, total) => job.Observer.Progress("loading", done, total),
+            layer =>
+            {
+                if (layers.Contains(layer.Index))
+                    stream!.Add(layer);
+            }
+        );
+        if (cuda)
+            Cuda.EmptyCache(model.Device);
+        Meter.Sample();
+        expanding = model.Linears().Select(slot => slot.Linear).OfType<Nf4Linear>().FirstOrDefault();
+        expanding?.AllocateScratch();
+    }
+
+    private void AttachAdapter()
+    {
+        if (job.Config.StartingAdapter is { } from)
+            AdapterFiles.Load(from, Model, config.Adapter.Dropout);
+        else if (config.Adapter.Kind != AdapterKind.None)
+            AdapterPass.Attach(Model, config.Adapter, config.Train.Seed);
+    }
+
+    private void MakeOptimizer(Rung rung, bool spills)
+    {
+        var trained = AdapterPass.Trained(Model, config.Adapter.Kind, config.Adapter.Biases);
+        optimizer = new Optimizer(trained, config.Train, Model.Device, inputs.Type, rung.OffloadOptimizer);
+        settings = new MemorySettings(Model, optimizer.OffloadToHost, Meter, stream, () => NewStream(spills));
+    }
+
+    private LayerStream NewStream(bool spill) =>
+        new(
+            inputs.Spec.Layers,
+            job.Backend.Device,
+            spill || !cuda ? Path.Combine(job.Output, "streamed.weights") : null
+        );
+
+    private void Restore(string? checkpoint)
+    {
+        if (checkpoint is null)
+            return;
+        CheckpointFolder.Load(checkpoint, State);
+        Optimizer.SyncComputeCopy();
+    }
+}

@@ -1,0 +1,89 @@
+using Memopt.Core;
+using Memopt.Tracking;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Native;
+using Memopt.Trainer.Plan;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Recipes;
+
+/// <summary>The memory plans of a run on this machine: all that its settings allow, and the one to begin with.</summary>
+/// <param name="Ladder">All, the fastest first.</param>
+/// <param name="Start">The one to begin with.</param>
+internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Start)
+{
+    /// <summary>The fact of a run's environment that holds the micro-batch it was planned with.</summary>
+    public const string MicroBatchFact = "plan.microBatch";
+
+    /// <summary>Sequences computed at once, in the beginning.</summary>
+    public int MicroBatch => Start.Rung.MicroBatch;
+
+    /// <summary>Plans a run for the memory that is free now.</summary>
+    /// <exception cref="UserFault">No plan fits.</exception>
+    public static RunPlan Make(FineTuneJob job, TrainingInputs inputs, ResumeState resume)
+    {
+        var device = Device(job.Backend, inputs.Type, job.Config.Settings.Memory);
+        var plans = MemoryPlan.Ladder(
+            job.Config.Settings,
+            inputs.Spec,
+            device,
+            inputs.Longest,
+            inputs.LongestEval,
+            inputs.Eval?.Rows.Count
+        );
+        var plan = Choose(plans, resume.MicroBatch ?? PlannedBefore(job.Rerun));
+        job.Observer.Ledger(plan.Rows, measured: false);
+        if (!plan.Fits)
+            throw Refused(job, plan, device);
+        job.Observer.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
+        return new(plans, plan);
+    }
+
+    /// <summary>The fastest plan that fits; one of the micro-batch that an earlier start took, if that still
+    /// does.</summary>
+    private static MemoryPlan Choose(IReadOnlyList<MemoryPlan> plans, int? microBatch) =>
+        plans.FirstOrDefault(plan => plan.Fits && (microBatch is null || plan.Rung.MicroBatch == microBatch))
+        ?? plans.FirstOrDefault(plan => plan.Fits)
+        ?? plans.MinBy(plan => plan.PeakBytes)!;
+
+    private static UserFault Refused(FineTuneJob job, MemoryPlan plan, PlanDevice device)
+    {
+        var host =
+            device.HostBytes is { } bytes && plan.HostBytes > bytes
+                ? $"; {plan.HostBytes / 1073741824.0:F2} GiB needed on the host, {bytes / 1073741824.0:F2} GiB free"
+                : "";
+        return new(
+            "This does not fit into memory.",
+            found: $"{plan.PeakBytes / 1073741824.0:F2} GiB needed with the least that the settings allow ("
+                + $"{plan.Rung}), {MemoryPlan.Budget(job.Config.Settings, device) / 1073741824.0:F2} GiB free{host}",
+            next: "use adapter.kind = \"qlora\", a smaller train.microBatch or data.maxLength, or raise "
+                + "memory.budgetGiB"
+        )
+        {
+            Failed = true,
+        };
+    }
+
+    private static int? PlannedBefore(Run? first) =>
+        first?.Start.Environment.TryGetValue(MicroBatchFact, out var text) == true && int.TryParse(text, out var size)
+            ? size
+            : null;
+
+    /// <summary>This machine, as a plan needs to know it.</summary>
+    private static PlanDevice Device(Backend backend, ScalarType type, MemoryConfig memory)
+    {
+        var cuda = backend.Kind == "cuda";
+        return new(
+            backend.Kind,
+            cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes(),
+            type == float32 ? 4 : 2,
+            HostBytes: !cuda ? null
+                : memory.HostBudgetGiB is { } gib ? (long)(gib * (1L << 30))
+                : HostMemory.FreeBytes()
+        )
+        {
+            FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
+            Multiprocessors = cuda ? Cuda.Multiprocessors : 1,
+        };
+    }
+}
