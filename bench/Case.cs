@@ -5,6 +5,7 @@ using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Linears;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Plan.Blocks;
 using TorchSharp;
 using static TorchSharp.torch;
 

@@ -88,7 +88,7 @@ var stream =
             job.Spill ? Path.Combine(Path.GetTempPath(), "memopt-bench.weights") : null
         )
         : null;
-var streamed = LayerStream.Chosen(spec.Layers, plan.Rung.StreamLayers).ToHashSet();
+var streamed = Rung.Streamed(spec.Layers, plan.Rung.StreamLayers).ToHashSet();
 using var model = new Decoder(
     spec,
     new RandomParts(

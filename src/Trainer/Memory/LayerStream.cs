@@ -3,6 +3,7 @@ using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
+using Memopt.Trainer.Plan;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -67,11 +68,6 @@ internal sealed class LayerStream : IDisposable
     /// <summary>Bytes of the slots on the device.</summary>
     public long SlotBytes => slots.Sum(slot => slot.Buffer?.numel() ?? 0);
 
-    /// <summary>Which layers of a model are streamed when so many are: spread evenly, so that each copy has the time of
-    /// the layers between.</summary>
-    public static IEnumerable<int> Chosen(int layers, int count) =>
-        Enumerable.Range(0, layers).Where(i => (long)(i + 1) * count / layers > (long)i * count / layers);
-
     /// <summary>Moves a layer's frozen weights out; called for layers in rising order while a model is
     /// loaded.</summary>
     public void Add(DecoderLayer layer)
@@ -120,7 +116,9 @@ internal sealed class LayerStream : IDisposable
     public void Extend(Decoder model, int count)
     {
         foreach (
-            var index in Chosen(layers, count).Where(index => streamed.All(layer => layer.Layer != index)).ToList()
+            var index in Rung.Streamed(layers, count)
+                .Where(index => streamed.All(layer => layer.Layer != index))
+                .ToList()
         )
         {
             if (Count < count)

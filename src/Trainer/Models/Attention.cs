@@ -1,7 +1,7 @@
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Linears;
-using Memopt.Trainer.Plan;
+using Memopt.Trainer.Plan.Blocks;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -9,12 +9,12 @@ namespace Memopt.Trainer.Models;
 
 /// <summary>Grouped-query causal attention with rotary positions; fused (Phi-3) or separate projections, optional norms
 /// on q and k (Qwen3).</summary>
-internal sealed class Attention(ModelSpec spec, int layer)
+internal sealed class Attention(AttentionSpec spec, int layer)
 {
     private readonly int heads = spec.Heads,
         groups = spec.KvHeads,
         dim = spec.HeadDim;
-    private readonly int? window = spec.SlidingWindow[layer];
+    private readonly int? window = spec.Window;
 
     public Linear[] projections { get; init; } = []; // q_proj, k_proj, v_proj, or qkv_proj alone
     public required Linear o_proj { get; set; }

@@ -36,7 +36,7 @@ internal static class ChunkedCrossEntropy
         var picked = hidden.index_select(0, rows); // (P, C); becomes its own gradient, chunk by chunk
         var sum = zeros([], float64, hidden.device);
         var right = empty(rows.shape, @bool, hidden.device);
-        var chunk = MemoryPlan.ChunkRows(head.OutFeatures, hidden.element_size());
+        var chunk = Footprints.ChunkRows(head.OutFeatures, hidden.element_size());
         for (long from = 0; from < rows.shape[0]; from += chunk)
         {
             using var inner = NewDisposeScope();

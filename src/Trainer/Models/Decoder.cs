@@ -3,6 +3,7 @@ using Memopt.Trainer.Data;
 using Memopt.Trainer.Linears;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Plan.Blocks;
 using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Models;
@@ -18,7 +19,7 @@ internal sealed class Decoder : IDisposable
     {
         (this.spec, Type, Device) = (spec, type, device);
         embed_tokens = parts.Weight("model.embed_tokens.weight");
-        layers = [.. Enumerable.Range(0, spec.Layers).Select(i => Layer(i, parts))];
+        layers = [.. spec.Blocks.Select(block => Layer(block, parts))];
         norm = new RmsNorm(parts.Weight("model.norm.weight"), spec.RmsNormEps);
         lm_head = spec.TieWordEmbeddings ? new DenseLinear("lm_head", embed_tokens) : parts.Linear("lm_head");
     }
@@ -198,31 +199,28 @@ internal sealed class Decoder : IDisposable
             parameter.Dispose();
     }
 
-    private DecoderLayer Layer(int index, IWeightSource parts)
+    private DecoderLayer Layer(LayerSpec block, IWeightSource parts)
     {
-        var at = $"model.layers.{index}.";
+        var at = $"model.layers.{block.Index}.";
         RmsNorm Norm(string name) => new(parts.Weight(at + name + ".weight"), spec.RmsNormEps);
-        var layer = new DecoderLayer(index)
+        // All but the last of a block's linears share its input.
+        Linear[] Shared(IEnumerable<LinearSpec> linears) =>
+            [.. linears.SkipLast(1).Select(linear => parts.Linear(linear.Name))];
+        var (attention, mlp) = (block.Attention.Linears(at + "self_attn."), block.Mlp.Linears(at + "mlp."));
+        var layer = new DecoderLayer(block.Index)
         {
             input_layernorm = Norm("input_layernorm"),
-            self_attn = new Attention(spec, index)
+            self_attn = new Attention(block.Attention, block.Index)
             {
-                projections = Projections(spec.FusedQkv ? ["qkv_proj"] : ["q_proj", "k_proj", "v_proj"], "self_attn."),
-                o_proj = parts.Linear(at + "self_attn.o_proj"),
-                q_norm = spec.QkNorm ? Norm("self_attn.q_norm") : null,
-                k_norm = spec.QkNorm ? Norm("self_attn.k_norm") : null,
+                projections = Shared(attention),
+                o_proj = parts.Linear(attention.Last().Name),
+                q_norm = block.Attention.QkNorm ? Norm("self_attn.q_norm") : null,
+                k_norm = block.Attention.QkNorm ? Norm("self_attn.k_norm") : null,
             },
             post_attention_layernorm = Norm("post_attention_layernorm"),
-            mlp = new Mlp(spec)
-            {
-                projections = Projections(spec.FusedGateUp ? ["gate_up_proj"] : ["gate_proj", "up_proj"], "mlp."),
-                down_proj = parts.Linear(at + "mlp.down_proj"),
-            },
+            mlp = new Mlp(block.Mlp) { projections = Shared(mlp), down_proj = parts.Linear(mlp.Last().Name) },
         };
         parts.OnLayerLoaded(layer);
         return layer;
-
-        Linear[] Projections(string[] names, string part) =>
-            Array.ConvertAll(names, name => parts.Linear(at + part + name));
     }
 }

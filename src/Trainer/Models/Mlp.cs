@@ -1,7 +1,7 @@
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Linears;
-using Memopt.Trainer.Plan;
+using Memopt.Trainer.Plan.Blocks;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Models;
 /// <summary>down(act(gate(x)) · up(x)) (Shazeer 2020, arXiv 2002.05202); gate and up fused in Phi-3. Saves gate and up
 /// alone: backward makes their product again where its gradient lay.
 /// </summary>
-internal sealed class Mlp(ModelSpec spec)
+internal sealed class Mlp(MlpSpec spec)
 {
     public Linear[] projections { get; init; } = []; // gate_proj, up_proj, or gate_up_proj alone
     public required Linear down_proj { get; set; }
@@ -62,8 +62,8 @@ internal sealed class Mlp(ModelSpec spec)
             var (gate, up) = (Half(0), Half(1));
             Func<long[], ScalarType, Tensor>? workspace = context.NeedsGradient ? context.Workspace : null;
             var gated = apart
-                ? GatedActivation.Forward(gate, up, Low(0), Low(1), spec.HiddenAct, workspace)
-                : GatedActivation.Forward(gate, up, spec.HiddenAct, workspace);
+                ? GatedActivation.Forward(gate, up, Low(0), Low(1), spec.Activation, workspace)
+                : GatedActivation.Forward(gate, up, spec.Activation, workspace);
             foreach (var part in context.NeedsGradient ? [] : projected)
                 part.Output.Dispose();
             return gated.MoveToOuterDisposeScope();
@@ -80,10 +80,10 @@ internal sealed class Mlp(ModelSpec spec)
                     Low(0),
                     Low(1),
                     output.PendingLowRankGradient?.Invoke(),
-                    spec.HiddenAct
+                    spec.Activation
                 );
             else
-                GatedActivation.Backward(Half(0), Half(1), again, spec.HiddenAct);
+                GatedActivation.Backward(Half(0), Half(1), again, spec.Activation);
         }
 
         // Gate and up, and what of them is still to be added, whether they are two linears or halves of one.

@@ -214,7 +214,7 @@ internal sealed class Optimizer : IDisposable
             (this.arrays, this.device) = (arrays, device);
             if (device.type != DeviceType.CUDA)
                 return;
-            piece = Math.Min(arrays[0].numel(), MemoryPlan.OptimizerPiece);
+            piece = Math.Min(arrays[0].numel(), Footprints.OptimizerPiece);
             var pinned = 0;
             try
             {

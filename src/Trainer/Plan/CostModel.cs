@@ -53,28 +53,17 @@ internal static class CostModel
         return Math.Max(computing, moving) + stepping + 0.02 * Math.Min(computing, moving);
     }
 
-    /// <summary>Arithmetic of one token in products and attention: out, again, and back.</summary>
+    /// <summary>Arithmetic of one token in forward, recomputation and backward.</summary>
     public static double Flops(ModelSpec spec, AdapterKind kind, Rung rung, int length)
     {
-        var layer = spec.LayerLinears(0).ToList();
-        double weights = layer.Sum(l => (double)l.In * l.Out),
-            last = (double)layer[^1].In * layer[^1].Out;
-        var output = layer.Single(l => l.Name.EndsWith("o_proj", StringComparison.Ordinal));
-        double head = (double)spec.HiddenSize * spec.VocabSize,
-            attention = (double)length * spec.Heads * spec.HeadDim; // half of 2 · T · q · 2 products, causal
-        var full = kind == AdapterKind.None ? 2 * (spec.Layers * weights + head) : 0;
-        var again = !rung.Recompute
-            ? 0
-            : 2
-                * (
-                    weights
-                    - last
-                    - (rung.Keeps.HasFlag(SavedForBackward.Residual) ? (double)output.In * output.Out : 0)
-                )
-                + (rung.Keeps.HasFlag(SavedForBackward.Attention) ? 0 : 2 * attention);
-        return spec.Layers * (4 * weights + 2 * attention + 5 * attention)
-            + 4 * head
-            + full
-            + (spec.Layers - 1) * again;
+        double head = spec.Head.Weights,
+            layers = spec.Blocks.Sum(layer => layer.Flops(length)),
+            weights = spec.Linears.Sum(linear => (double)linear.Weights);
+        var full = kind == AdapterKind.None ? 2 * (weights + head) : 0;
+        // The last layer runs once: its backward comes next.
+        var again = rung.Recompute
+            ? spec.Blocks.Take(spec.Layers - 1).Sum(layer => layer.RecomputedFlops(length, rung.Keeps))
+            : 0;
+        return layers + 4 * head + full + again;
     }
 }

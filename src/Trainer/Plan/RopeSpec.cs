@@ -4,6 +4,12 @@ namespace Memopt.Trainer.Plan;
 internal sealed record RopeSpec
 {
     public string Type { get; init; } = "default";
+
+    /// <summary>Numbers of a head.</summary>
+    public required int HeadDim { get; init; }
+
+    /// <summary>Numbers of a head that are rotated.</summary>
+    public int RotaryDim => (int)(HeadDim * PartialRotaryFactor);
     public double Theta { get; init; } = 10000;
     public double? Factor { get; init; }
     public double? LowFreqFactor { get; init; }

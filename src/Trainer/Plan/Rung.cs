@@ -34,6 +34,11 @@ internal sealed record Rung(
             + (StreamLayers > 0 ? $", weights of {StreamLayers} layers streamed" : "");
     }
 
+    /// <summary>Which layers of a model are streamed when so many are: spread evenly, so that each copy has the time of
+    /// the layers between.</summary>
+    public static IEnumerable<int> Streamed(int layers, int count) =>
+        Enumerable.Range(0, layers).Where(i => (long)(i + 1) * count / layers > (long)i * count / layers);
+
     /// <summary>Every rung that settings allow on a device, in no order.</summary>
     public static IEnumerable<Rung> All(RunConfig config, ModelSpec spec, PlanDevice device)
     {

@@ -140,7 +140,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
 
     private void LoadModel(MemoryPlan plan)
     {
-        var layers = LayerStream.Chosen(inputs.Spec.Layers, plan.Rung.StreamLayers).ToHashSet();
+        var layers = Rung.Streamed(inputs.Spec.Layers, plan.Rung.StreamLayers).ToHashSet();
         stream = layers.Count > 0 ? NewStream(plan.Spills) : null;
         model = ModelLoader.Load(
             job.Model,

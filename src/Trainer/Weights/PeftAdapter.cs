@@ -2,6 +2,7 @@ using System.Text.Json;
 using Memopt.Core;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Plan.Blocks;
 
 namespace Memopt.Trainer.Weights;
 

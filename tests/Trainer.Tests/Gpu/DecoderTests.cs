@@ -261,7 +261,7 @@ public sealed class DecoderTests
                 spill ? Path.Combine(Directory.CreateTempSubdirectory("memopt").FullName, "weights") : null
             );
         var stream = rung?.StreamLayers > 0 && !late ? Stream() : null;
-        var streamed = LayerStream.Chosen(spec.Layers, rung?.StreamLayers ?? 0).ToHashSet();
+        var streamed = Rung.Streamed(spec.Layers, rung?.StreamLayers ?? 0).ToHashSet();
         using var weights = new WeightStream(
             TestBackend.Nano,
             spec,

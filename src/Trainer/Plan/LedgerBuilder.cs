@@ -1,0 +1,283 @@
+using Memopt.Tracking;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Plan.Blocks;
+
+namespace Memopt.Trainer.Plan;
+
+/// <summary>Adds up the footprints of a model's parts, row by row. The parts state their own sizes
+/// (<see cref="LayerSpec"/>, <see cref="Footprints"/>); this class only adds rows.</summary>
+internal sealed class LedgerBuilder
+{
+    // Taken beyond the other rows where it was measured (docs/memory.md): workspaces of cuBLAS and cuDNN; of the rows;
+    // of 4-bit weights, whose small scales share the allocator's segments with freed memory.
+    private const double GapBytes = 30e6,
+        GapShare = 0.006,
+        GapOfQuantized = 0.02;
+
+    private readonly List<LedgerRow> ledger = [];
+    private readonly RunConfig config;
+    private readonly ModelSpec spec;
+    private readonly PlanDevice device;
+    private readonly Rung rung;
+    private readonly IReadOnlyList<LinearSpec> linears;
+    private readonly bool cuda,
+        qlora,
+        full;
+    private readonly long widest,
+        streamed,
+        weights,
+        trained;
+    private readonly int adapted;
+    private long activations,
+        working,
+        keptOnHost;
+
+    public LedgerBuilder(RunConfig config, ModelSpec spec, PlanDevice device, Rung rung)
+    {
+        (this.config, this.spec, this.device, this.rung) = (config, spec, device, rung);
+        cuda = device.Kind == "cuda";
+        (qlora, full) = (config.Adapter.Kind == AdapterKind.Qlora, config.Adapter.Kind == AdapterKind.None);
+        linears = spec.Linears;
+        widest = linears.Max(linear => linear.Weights);
+        streamed = full ? 0 : Rung.Streamed(spec.Layers, rung.StreamLayers).Sum(FrozenBytes);
+        weights = full ? 0 : OtherWeights * device.ComputeBytes + spec.Blocks.Select(b => b.Index).Sum(FrozenBytes);
+        (trained, adapted) = Trained();
+    }
+
+    /// <summary>Context and frozen weights.</summary>
+    public LedgerBuilder AddModel()
+    {
+        if (device.ContextBytes > 0)
+            Add(MemoryPlan.Context, device.ContextBytes, "the driver's and libtorch's own");
+        if (!full)
+        {
+            var c = device.ComputeBytes;
+            var each =
+                !qlora ? $"{c} B"
+                : config.Quantization.DoubleQuant ? "4.127 bit"
+                : "4.5 bit";
+            Add(
+                MemoryPlan.Weights,
+                weights - streamed,
+                $"{OtherWeights:N0} × {c} B + {spec.Parameters - OtherWeights:N0} × {each}"
+                    + (streamed > 0 ? $" − {rung.StreamLayers} layers, {streamed:N0} B" : "")
+            );
+        }
+        if (streamed > 0)
+            Add(
+                MemoryPlan.Slots,
+                2 * Rung.Streamed(spec.Layers, rung.StreamLayers).Max(FrozenBytes),
+                "two slots for layers' weights"
+            );
+        if (qlora && cuda)
+            Add(
+                MemoryPlan.Scratch,
+                widest * device.ComputeBytes,
+                $"{widest:N0} × {device.ComputeBytes} B, one at a time"
+            );
+        return this;
+    }
+
+    /// <summary>Trained weights, gradients and optimizer.</summary>
+    public LedgerBuilder AddTraining()
+    {
+        var c = device.ComputeBytes;
+        var copy = c < 4 || (rung.OffloadOptimizer && cuda) ? c : 0;
+        Add(
+            MemoryPlan.TrainedRow(config.Adapter.Kind),
+            trained * (copy + (rung.OffloadOptimizer ? 0 : 4)),
+            (full ? "" : $"{adapted} modules, rank {config.Adapter.Rank}: ")
+                + $"{trained:N0} trained weights × "
+                + (rung.OffloadOptimizer ? $"{c} B" : $"4 B{(c < 4 ? $" and a copy in {c} B" : "")}")
+        );
+        Add(MemoryPlan.Gradients, trained * 4, $"{trained:N0} × 4 B");
+        var piece = Math.Min(trained, Footprints.OptimizerPiece);
+        if (rung.OffloadOptimizer)
+            Add(MemoryPlan.Optimizer, 24 * piece, $"two pieces of {piece:N0} × 3 × 4 B");
+        else
+            Add(MemoryPlan.Optimizer, trained * 8, $"{trained:N0} × 2 moments × 4 B");
+        return this;
+    }
+
+    /// <summary>Activations and working set of a micro-batch.</summary>
+    /// <param name="longest">Tokens of the longest sequence.</param>
+    public LedgerBuilder AddBatch(int longest)
+    {
+        var tokens = (long)rung.MicroBatch * longest;
+        if (rung.OffloadActivations)
+            keptOnHost = spec.Blocks.Take(spec.Layers - 1).Sum(layer => layer.CheckpointedBytes(tokens, rung, device));
+        activations = Activations(tokens);
+        Add(MemoryPlan.Activations, activations, ActivationsWhy(tokens));
+        var (head, logits) = (Head(tokens), Math.Min(tokens, ChunkRows));
+        var backward =
+            PassingBytes
+            + spec.Blocks.Max(layer =>
+                layer.BackwardBytes(tokens, rung.MicroBatch, config.Train.Deterministic, device)
+            );
+        working = Math.Max(head, backward);
+        var passing =
+            PassingBytes == 0 ? ""
+            : qlora ? " and one expanded weight"
+            : " and that of one weight";
+        Add(
+            MemoryPlan.WorkingSet,
+            working,
+            head >= working
+                ? $"logits of {logits:N0} tokens × {spec.VocabSize} × {device.ComputeBytes} B"
+                : "gradients inside one layer" + passing
+        );
+        return this;
+    }
+
+    /// <summary>An evaluation. It saves nothing for a backward, so it matters only where its rows are longer. Its
+    /// micro-batch is the run's, or all its rows where those are fewer.</summary>
+    /// <param name="longest">Tokens of the longest sequence.</param>
+    /// <param name="count">Sequences; null when that is not known.</param>
+    public LedgerBuilder AddEvaluation(int longest, int? count)
+    {
+        var tokens = (long)Math.Min(rung.MicroBatch, count ?? rung.MicroBatch) * longest;
+        var bytes =
+            spec.Blocks.Max(layer => layer.ForwardBytes(tokens, device, config.Adapter))
+            + Math.Min(tokens, ChunkRows) * LogitBytes
+            - activations
+            - working;
+        if (bytes > 0)
+            Add(MemoryPlan.Evaluation, bytes, $"{longest:N0} tokens in an evaluation, beyond what training takes");
+        return this;
+    }
+
+    /// <summary>Workspaces of libraries, and bytes that the allocator cannot use, on a GPU.</summary>
+    public LedgerBuilder AddFragmentation()
+    {
+        if (!cuda)
+            return this;
+        var rows = ledger.Sum(row => row.Bytes) - device.ContextBytes;
+        Add(
+            MemoryPlan.Fragmentation,
+            (long)(GapBytes + GapShare * rows + (qlora ? GapOfQuantized * (weights - streamed) : 0)),
+            $"libraries' workspaces, {GapBytes / 1e6:N0} MB; what the allocator rounds up and what lies "
+                + $"free between, {GapShare:P1} of the rows above"
+                + $"{(qlora ? $" and {GapOfQuantized:P0} of the 4-bit weights" : "")}"
+        );
+        return this;
+    }
+
+    /// <summary>Tensors that are offloaded to the host, or to a file where the host is too small.</summary>
+    public LedgerBuilder AddHost()
+    {
+        if (keptOnHost > 0)
+            Add(MemoryPlan.HostActivations, keptOnHost, $"of {spec.Layers - 1} layers", "host");
+        if (rung.OffloadOptimizer)
+            Add(MemoryPlan.HostOptimizer, 12 * trained, $"{trained:N0} × (value + 2 moments) × 4 B", "host");
+        if (streamed > 0)
+            Add(MemoryPlan.HostWeights, streamed, $"of {rung.StreamLayers} layers", Spills ? "disk" : "host");
+        if (cuda)
+            Add(MemoryPlan.Staging, Footprints.StagingBytes, "pinned, between files and device", "host");
+        return this;
+    }
+
+    public MemoryPlan Build()
+    {
+        var plan = new MemoryPlan(ledger, rung, true)
+        {
+            Trained = trained,
+            Streamed = streamed,
+            Spills = ledger.Exists(row => row.Place == "disk"),
+            KeptOnHost = keptOnHost,
+        };
+        var hostFits = MemoryPlan.FitsInto(plan.HostBytes, device.HostBytes);
+        var fits = hostFits && MemoryPlan.FitsInto(plan.PeakBytes, MemoryPlan.Budget(config, device));
+        return plan with { HostFits = hostFits, Fits = fits };
+    }
+
+    /// <summary>Whether streamed weights lie in a file: the host has no memory for them beside its other rows.</summary>
+    private bool Spills
+    {
+        get
+        {
+            var host = ledger.Where(row => row.Place == "host").Sum(row => row.Bytes);
+            var staging = cuda ? Footprints.StagingBytes : 0;
+            return !cuda || !MemoryPlan.FitsInto(host + staging + streamed, device.HostBytes);
+        }
+    }
+
+    /// <summary>Weights beside the layers' linears: embeddings, norms, biases, head.</summary>
+    private long OtherWeights => spec.Parameters - linears.Sum(linear => linear.Weights);
+
+    private long ChunkRows => Footprints.ChunkRows(spec.VocabSize, device.ComputeBytes);
+
+    /// <summary>Bytes of one position's logits, their loss included.</summary>
+    private long LogitBytes => (long)spec.VocabSize * (device.ComputeBytes + (cuda ? 0 : 8));
+
+    /// <summary>Bytes of one weight in another form while a layer's backward needs it.</summary>
+    private long PassingBytes =>
+        qlora && !cuda ? widest * (8 + device.ComputeBytes)
+        : full && device.ComputeBytes < 4 ? widest * 4
+        : 0;
+
+    /// <summary>Bytes of the frozen linears of a layer.</summary>
+    private long FrozenBytes(int layer) =>
+        spec.Blocks[layer]
+            .Linears.Sum(linear =>
+                qlora
+                    ? Footprints.Quantized(linear.Weights, config.Quantization.DoubleQuant)
+                    : linear.Weights * device.ComputeBytes
+            );
+
+    private (long Trained, int Adapted) Trained()
+    {
+        if (full)
+            return (spec.Parameters, 0);
+        var modules = linears.Append(spec.Head).Where(linear => config.Adapter.Targets.Cover(linear.Name)).ToList();
+        var biased = config.Adapter.Biases switch
+        {
+            BiasMode.All => linears,
+            BiasMode.LoraOnly => modules,
+            _ => [],
+        };
+        var pairs = modules.Sum(linear => config.Adapter.RankOf(linear.Name) * (linear.In + linear.Out));
+        return (pairs + biased.Where(linear => linear.HasBias).Sum(linear => linear.Out), modules.Count);
+    }
+
+    /// <summary>Most bytes saved at once. Without recomputation all layers save; with it a layer that runs again saves
+    /// beside the checkpoints of the layers before it. The last layer runs once.</summary>
+    private long Activations(long tokens)
+    {
+        long below = 0,
+            most = 0;
+        foreach (var layer in spec.Blocks)
+        {
+            var saved = layer.InputBytes(tokens, device) + layer.SavedBytes(tokens, device, config.Adapter);
+            most = Math.Max(most, below + saved);
+            if (!rung.Recompute)
+                below += saved;
+            else if (rung.OffloadActivations) // one layer's are on their way to the host
+                below = Math.Max(below, layer.CheckpointedBytes(tokens, rung, device));
+            else
+                below += layer.CheckpointedBytes(tokens, rung, device);
+        }
+        return most;
+    }
+
+    private string ActivationsWhy(long tokens)
+    {
+        if (!rung.Recompute)
+            return $"all that {spec.Layers} layers save for {tokens:N0} tokens";
+        var beside =
+            rung.Keeps == SavedForBackward.Nothing
+                ? ""
+                : $", {rung.Keeps.ToString().ToLowerInvariant()} kept beside them";
+        return $"{(rung.OffloadActivations ? 2 : spec.Layers)} layer inputs of {tokens:N0} tokens × {spec.HiddenSize} × "
+            + $"{device.ComputeBytes} B{beside}, and all of one layer";
+    }
+
+    /// <summary>Bytes while the loss is formed: the head's input and its gradient, one chunk of logits, and the
+    /// gradient of a trained head.</summary>
+    private long Head(long tokens) =>
+        Math.Min(tokens, ChunkRows) * LogitBytes
+        + 4 * tokens * spec.HiddenSize * device.ComputeBytes
+        + (full && device.ComputeBytes < 4 ? 4L * spec.HiddenSize * spec.VocabSize : 0);
+
+    private void Add(string name, long bytes, string why, string place = "device") =>
+        ledger.Add(new(name, bytes, place, why));
+}
