@@ -17,6 +17,8 @@ internal sealed class LoraGroup(Linear[] linears) : LinearGroup(linears)
 
     public override GroupResult forward(Tensor x, ForwardContext context, LinearMode mode)
     {
+        if (context.AdaptersDisabled)
+            return base.forward(x, context, mode);
         using var scope = NewDisposeScope();
         var (type, rank, scale) = (x.dtype, loras[0].Rank, loras[0].Scale);
         if (Stacked(lora => lora.lora_A.HasCast(type) ? lora.lora_A.Cast(type) : null) is not { } downs)
@@ -43,7 +45,7 @@ internal sealed class LoraGroup(Linear[] linears) : LinearGroup(linears)
                 else
                     inner[i].Output.addmm_(low, up.t(), 1, (float)scale);
             }
-            parts[i] = new(inner[i].Output, null, PendingLowRank: rest);
+            parts[i] = new(inner[i].Computed, null, PendingLowRank: rest);
         }
         scope.MoveAllOut();
         return new(

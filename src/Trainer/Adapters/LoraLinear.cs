@@ -56,10 +56,12 @@ internal sealed class LoraLinear(
 
     public override ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
     {
+        if (context.AdaptersDisabled)
+            return Inner.forward(x, context, mode);
         using var scope = NewDisposeScope();
         var type = x.dtype;
         var inner = Inner.forward(x, context, mode);
-        var y = inner.Output;
+        var y = inner.Computed;
         var keep =
             dropout > 0 && context.Seed is { } seed
                 ? Dropout.Mask(x.shape, type, x.device, dropout, unchecked(seed * 1_000_003 + number))
@@ -79,12 +81,12 @@ internal sealed class LoraLinear(
         if (context.NeedsGradient || rest is not null)
             low.MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
-            return new(y!, null, PendingLowRank: rest);
+            return new(y, null, PendingLowRank: rest);
         keep?.MoveToOuterDisposeScope();
         var (again, apart) = (mode.HasFlag(LinearMode.RecomputesInput), mode.HasFlag(LinearMode.DeferLowRankGradient));
         Tensor? dlow = null;
         return new(
-            y!,
+            y,
             (gradient, accumulateInto) =>
             {
                 using var scope = NewDisposeScope();

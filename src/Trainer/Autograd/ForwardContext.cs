@@ -55,6 +55,10 @@ internal sealed class ForwardContext : IDisposable
     /// <summary>Whether the same bits are wanted of every run.</summary>
     public bool Deterministic { get; init; } = true;
 
+    /// <summary>Whether adapters are left out, so that the model is the frozen base: the reference model of preference
+    /// losses (PEFT's disable_adapter).</summary>
+    public bool AdaptersDisabled { get; init; }
+
     /// <summary>Seed of this micro-batch's dropout, null outside training; each module adds its own number, so a second
     /// run draws the same.</summary>
     public long? Seed { get; init; }

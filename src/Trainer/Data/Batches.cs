@@ -25,7 +25,27 @@ internal sealed record MicroBatch(
     long[]? Positions,
     Documents? Documents,
     long Tokens
-);
+)
+{
+    /// <summary>Names of the inputs; those of transformers where it has them.</summary>
+    public const string IdsInput = "input_ids",
+        PositionsInput = "position_ids",
+        LossPositionsInput = "loss_positions",
+        LabelsInput = "labels";
+
+    /// <summary>What goes to the device, by name, with its shape.</summary>
+    public IEnumerable<(string Name, long[] Values, long[] Shape)> Inputs
+    {
+        get
+        {
+            yield return (IdsInput, Ids, [Count, Length]);
+            if (Positions is not null)
+                yield return (PositionsInput, Positions, [Count, Length]);
+            yield return (LossPositionsInput, LossPositions, [LossPositions.Length]);
+            yield return (LabelsInput, Targets, [Targets.Length]);
+        }
+    }
+}
 
 /// <summary>The documents of a packed batch.</summary>
 /// <param name="CuSeqlens">Where each begins in the flattened batch, and the end of the last.</param>

@@ -24,11 +24,11 @@ internal sealed class DenseLinear(string name, Parameter weight, Parameter? bias
         using var scope = NewDisposeScope();
         var y = mode.HasFlag(LinearMode.SkipOutput) ? null : Product(x, weight.Cast(x.dtype)).MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
-            return new(y!, null);
+            return new(y, null);
         var again = weight.RequiresGrad && mode.HasFlag(LinearMode.RecomputesInput);
         Tensor? held = null;
         return new(
-            y!,
+            y,
             (gradient, accumulateInto) =>
             {
                 using var scope = NewDisposeScope();

@@ -47,7 +47,7 @@ internal sealed class Nf4Linear : Linear, IDisposable
             ? null
             : Product(x.to(compute), scratch.Expand(weight, compute)).to(type).MoveToOuterDisposeScope();
         return new(
-            y!,
+            y,
             !context.NeedsGradient
                 ? null
                 : (gradient, accumulateInto) =>

@@ -16,7 +16,7 @@ internal sealed class Attention(AttentionSpec spec, int layer)
         dim = spec.HeadDim;
     private readonly int? window = spec.Window;
 
-    public Linear[] projections { get; init; } = []; // q_proj, k_proj, v_proj, or qkv_proj alone
+    public required Projections projections { get; init; } // q_proj, k_proj, v_proj, or qkv_proj alone
     public required Linear o_proj { get; set; }
     public RmsNorm? q_norm { get; init; }
     public RmsNorm? k_norm { get; init; }
@@ -25,7 +25,7 @@ internal sealed class Attention(AttentionSpec spec, int layer)
     public ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
     {
         using var scope = NewDisposeScope();
-        var (projected, projectedBackward) = LinearGroup.Of(projections).forward(x, context, LinearMode.Full);
+        var (projected, projectedBackward) = projections.Group.forward(x, context, LinearMode.Full);
         var parts =
             projected.Length == 3
                 ? Array.ConvertAll(projected, p => p.Output)
@@ -38,13 +38,13 @@ internal sealed class Attention(AttentionSpec spec, int layer)
         Kernels.FusedRope.Apply(q, k, context.Cos, context.Sin);
         var (attended, attendBackward) = Attend(q, k, v, context, scope); // (B, T, H, D)
         var output = o_proj.forward(attended.view(-1, heads * dim), context, mode);
-        output.Output?.MoveToOuterDisposeScope();
+        output.Computed?.MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
             return output;
         scope.MoveAllOut();
 
         return new(
-            output.Output!,
+            output.Computed,
             (gradient, accumulateInto) =>
             {
                 using var scope = NewDisposeScope();

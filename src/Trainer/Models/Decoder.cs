@@ -57,8 +57,8 @@ internal sealed class Decoder : IDisposable
         }
         yield return (lm_head, linear => lm_head = linear);
 
-        static IEnumerable<(Linear, Action<Linear>)> Slots(Linear[] projections) =>
-            projections.Select((linear, i) => (linear, (Action<Linear>)(other => projections[i] = other)));
+        static IEnumerable<(Linear, Action<Linear>)> Slots(Projections projections) =>
+            projections.Select((linear, i) => (linear, (Action<Linear>)(other => projections.Replace(i, other))));
     }
 
     /// <summary>The linears again, those with the same input together.</summary>
@@ -66,9 +66,9 @@ internal sealed class Decoder : IDisposable
     {
         foreach (var layer in layers)
         {
-            yield return layer.self_attn.projections;
+            yield return [.. layer.self_attn.projections];
             yield return [layer.self_attn.o_proj];
-            yield return layer.mlp.projections;
+            yield return [.. layer.mlp.projections];
             yield return [layer.mlp.down_proj];
         }
         yield return [lm_head];
@@ -109,50 +109,111 @@ internal sealed class Decoder : IDisposable
     /// it is given.</summary>
     public ForwardResult Forward(Tensor ids, ForwardContext context)
     {
+        using var off = no_grad();
+        var (hidden, backward) = ForwardEmbeddings(Embed(ids), context);
+        return backward is null
+            ? new(hidden, null)
+            : new(
+                hidden,
+                (gradient, _) =>
+                {
+                    using var off = no_grad();
+                    var g = backward(gradient);
+                    AccumulateEmbedding(ids, g, context);
+                    return g;
+                }
+            );
+    }
+
+    /// <summary>Token ids (B, T) int64 → their embeddings (B · T, C).</summary>
+    public Tensor Embed(Tensor ids)
+    {
+        using var scope = NewDisposeScope();
+        return embed_tokens.Cast(Type).index_select(0, ids.reshape(-1)).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Embeddings (B · T, C), of tokens or of images → hidden states after the last norm. Backward frees the
+    /// gradient that it is given and returns that of the embeddings.</summary>
+    /// <param name="x">The embeddings; this pass frees them.</param>
+    /// <param name="context">The pass.</param>
+    public ForwardResult ForwardEmbeddings(Tensor x, ForwardContext context)
+    {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var x = embed_tokens.Cast(Type).index_select(0, ids.reshape(-1)); // (N, C)
-        var inputs = new Tensor[layers.Length];
-        var backs = new Pullback?[layers.Length];
-        for (var i = 0; i < layers.Length; i++)
-        {
-            var (y, backward) = RunLayer(layers[i], x, context);
-            if (!context.NeedsGradient)
-                x.Dispose();
-            (inputs[i], x, backs[i]) = (x, y, backward);
-        }
-        context.Cache?.Advance((int)ids.shape[1]);
+        var (last, layersBackward) = ForwardLayers(x, context, 0, layers.Length);
+        context.Cache?.Advance(context.Length);
         context.ReleaseWorkspace();
-        var (h, normBack) = norm.forward(x, context);
+        var (h, normBackward) = norm.forward(last, context);
         h.MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
             return new(h, null);
-        var kept = scope.TakeAll();
+        var saved = scope.TakeAll();
         return new(
             h,
             (gradient, _) =>
             {
                 using var scope = NewDisposeScope();
                 using var off = no_grad();
-                var g = normBack!(gradient);
+                var g = normBackward!(gradient);
                 gradient.Dispose();
-                x.Dispose();
-                for (var i = layers.Length - 1; i >= 0; i--)
-                {
-                    g = backs[i]!(g);
-                    inputs[i].Dispose();
-                }
-                if (embed_tokens.RequiresGrad)
-                {
-                    // a token that comes twice is added twice, on a GPU in any order unless told
-                    using var order = TorchContext.Deterministic(context.Deterministic);
-                    embed_tokens.Grad!.index_add_(0, ids.reshape(-1), g.to(float32), 1);
-                }
-                foreach (var tensor in kept)
+                last.Dispose();
+                g = layersBackward!(g);
+                foreach (var tensor in saved)
                     tensor.Dispose();
                 return g.MoveToOuterDisposeScope();
             }
         );
+    }
+
+    /// <summary>Runs some of the layers, one after another: (N, C) → (N, C). Backward runs them from the last to the
+    /// first and frees each layer's input on the way.</summary>
+    /// <param name="x">Input of the first; this pass frees it.</param>
+    /// <param name="context">The pass.</param>
+    /// <param name="first">Index of the first layer.</param>
+    /// <param name="count">How many layers.</param>
+    public ForwardResult ForwardLayers(Tensor x, ForwardContext context, int first, int count)
+    {
+        using var scope = NewDisposeScope();
+        scope.Attach(x);
+        var inputs = new Tensor[count];
+        var backwards = new Pullback?[count];
+        for (var i = 0; i < count; i++)
+        {
+            var (y, backward) = RunLayer(layers[first + i], x, context);
+            if (!context.NeedsGradient)
+                x.Dispose();
+            (inputs[i], x, backwards[i]) = (x, y, backward);
+        }
+        x.MoveToOuterDisposeScope();
+        if (!context.NeedsGradient)
+            return new(x, null);
+        var saved = scope.TakeAll();
+        return new(
+            x,
+            (gradient, _) =>
+            {
+                using var scope = NewDisposeScope();
+                var g = gradient;
+                for (var i = count - 1; i >= 0; i--)
+                {
+                    g = backwards[i]!(g);
+                    inputs[i].Dispose();
+                }
+                foreach (var tensor in saved)
+                    tensor.Dispose();
+                return g.MoveToOuterDisposeScope();
+            }
+        );
+    }
+
+    private void AccumulateEmbedding(Tensor ids, Tensor gradient, ForwardContext context)
+    {
+        if (!embed_tokens.RequiresGrad)
+            return;
+        using var scope = NewDisposeScope();
+        // A token that comes twice is added twice, on a GPU in any order unless it is told to keep one.
+        using var order = TorchContext.Deterministic(context.Deterministic);
+        embed_tokens.Grad!.index_add_(0, ids.reshape(-1), gradient.to(float32), 1);
     }
 
     /// <summary>A pass over T tokens after those in the cache; positions count from there unless given, (B, T)
@@ -204,8 +265,8 @@ internal sealed class Decoder : IDisposable
         var at = $"model.layers.{block.Index}.";
         RmsNorm Norm(string name) => new(parts.Weight(at + name + ".weight"), spec.RmsNormEps);
         // All but the last of a block's linears share its input.
-        Linear[] Shared(IEnumerable<LinearSpec> linears) =>
-            [.. linears.SkipLast(1).Select(linear => parts.Linear(linear.Name))];
+        Projections Shared(IEnumerable<LinearSpec> linears) =>
+            new([.. linears.SkipLast(1).Select(linear => parts.Linear(linear.Name))]);
         var (attention, mlp) = (block.Attention.Linears(at + "self_attn."), block.Mlp.Linears(at + "mlp."));
         var layer = new DecoderLayer(block.Index)
         {

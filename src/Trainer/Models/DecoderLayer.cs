@@ -40,12 +40,12 @@ internal sealed class DecoderLayer(int index)
         middle ??= attended.Output; // x + attended: the norm has added them
         context.SaveForBackward(index, middle);
         var fed = mlp.forward(normed2.Output, context, mode);
-        var y = fed.Output?.add_(middle).MoveToOuterDisposeScope();
+        var y = fed.Computed?.add_(middle).MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
-            return new(y!, null);
+            return new(y, null);
         var kept = scope.TakeAll();
         return new(
-            y!,
+            y,
             (gradient, _) =>
             {
                 using var scope = NewDisposeScope();

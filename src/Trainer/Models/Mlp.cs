@@ -12,7 +12,7 @@ namespace Memopt.Trainer.Models;
 /// </summary>
 internal sealed class Mlp(MlpSpec spec)
 {
-    public Linear[] projections { get; init; } = []; // gate_proj, up_proj, or gate_up_proj alone
+    public required Projections projections { get; init; } // gate_proj, up_proj, or gate_up_proj alone
     public required Linear down_proj { get; set; }
 
     // (N, C) -> (N, C)
@@ -21,12 +21,15 @@ internal sealed class Mlp(MlpSpec spec)
         using var scope = NewDisposeScope();
         var rank = projections[0].FusableRank;
         var apart =
-            rank is { } r
+            !context.AdaptersDisabled
+            && rank is { } r
             && projections.All(projection => projection.FusableRank == rank)
             && GatedActivation.CanFuseLowRank(x, spec.IntermediateSize, r);
-        var (projected, projectedBack) = LinearGroup
-            .Of(projections)
-            .forward(x, context, apart ? LinearMode.DeferLowRank : LinearMode.Full);
+        var (projected, projectedBack) = projections.Group.forward(
+            x,
+            context,
+            apart ? LinearMode.DeferLowRank : LinearMode.Full
+        );
         var gated = Forward(); // (N, M)
         var output = down_proj.forward(
             gated,
@@ -35,13 +38,13 @@ internal sealed class Mlp(MlpSpec spec)
                 | LinearMode.RecomputesInput
                 | (apart && down_proj.FusableRank == rank ? LinearMode.DeferLowRankGradient : LinearMode.Full)
         );
-        output.Output?.MoveToOuterDisposeScope();
+        output.Computed?.MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
             return output;
         gated.Dispose();
         scope.MoveAllOut();
         return new(
-            output.Output!,
+            output.Computed,
             (gradient, accumulateInto) =>
             {
                 using var scope = NewDisposeScope();

@@ -7,6 +7,7 @@ using Memopt.Trainer.Data;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Optim;
+using Memopt.Trainer.Recipes.Objectives;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -20,15 +21,19 @@ namespace Memopt.Trainer.Recipes;
 /// <param name="config">Seeds, determinism.</param>
 /// <param name="scaler">Loss scale of fp16; null for wider types.</param>
 /// <param name="meter">Told of peaks.</param>
+/// <param name="objective">The loss; null is that of the next token.</param>
 internal sealed class TrainStep(
     Decoder model,
     Optimizer optimizer,
     Schedule schedule,
     TrainConfig config,
     GradScaler? scaler,
-    Meter meter
+    Meter meter,
+    IObjective? objective = null
 )
 {
+    private readonly IObjective objective = objective ?? new NextToken();
+
     /// <summary>Most bytes saved between forward and backward in the steps that were measured.</summary>
     public long Activations { get; private set; }
 
@@ -47,7 +52,7 @@ internal sealed class TrainStep(
         using var off = no_grad();
         var watch = Stopwatch.StartNew();
         meter.Reset();
-        var targets = parts.Sum(part => (long)part.Targets.Length);
+        var targets = parts.Sum(objective.Terms);
         double loss,
             norm;
         while (true)
@@ -108,7 +113,7 @@ internal sealed class TrainStep(
         using var scope = NewDisposeScope();
         using var off = no_grad();
         meter.Reset();
-        ForwardBackward(batch, (scaler?.Value ?? 1) / batch.Targets.Length, 0, measure: true);
+        ForwardBackward(batch, (scaler?.Value ?? 1) / objective.Terms(batch), 0, measure: true);
         optimizer.Norm();
         ZeroGrad();
     }
@@ -121,46 +126,26 @@ internal sealed class TrainStep(
     private Tensor ForwardBackward(MicroBatch batch, double factor, long seed, bool measure)
     {
         using var scope = NewDisposeScope();
-        var onDevice = new DeviceBatch(batch, model.Device);
+        var inputs = new DeviceBatch(batch, model.Device);
         var start = measure ? meter.Sample() : 0;
         using var context = model.NewContext(
             batch.Length,
-            onDevice.Positions,
+            inputs.Find(MicroBatch.PositionsInput),
             batch.Documents,
             needsGradient: true,
             seed: seed,
             deterministic: config.Deterministic
         );
-        var (hidden, backward) = model.Forward(onDevice.Ids, context);
+        var (hidden, backward) = model.Forward(inputs[MicroBatch.IdsInput], context);
         if (measure)
             Activations = Math.Max(Activations, meter.Sample() - start);
-        var (loss, _, lossBackward) = ChunkedCrossEntropy.Loss(
-            model.lm_head,
-            hidden,
-            onDevice.Rows,
-            onDevice.Targets,
-            factor,
-            context
-        );
+        var (loss, lossBackward) = objective.Loss(model, hidden, inputs, factor, context);
         if (measure)
             meter.Sample();
         hidden.Dispose();
-        backward!(lossBackward!(loss)).Dispose();
+        backward!(lossBackward(loss)).Dispose();
         if (measure)
             WorkingSet = Math.Max(WorkingSet, meter.Peak - start - Activations);
         return loss.MoveToOuterDisposeScope();
-    }
-
-    /// <summary>A micro-batch on the device.</summary>
-    private sealed class DeviceBatch(MicroBatch batch, Device device)
-    {
-        public Tensor Ids { get; } = Scopes.Upload(batch.Ids, device).view(batch.Count, batch.Length);
-
-        public Tensor? Positions { get; } =
-            batch.Positions is { } positions ? Scopes.Upload(positions, device).view(batch.Count, batch.Length) : null;
-
-        public Tensor Rows { get; } = Scopes.Upload(batch.LossPositions, device);
-
-        public Tensor Targets { get; } = Scopes.Upload(batch.Targets, device);
     }
 }
