@@ -112,7 +112,7 @@ internal static class SweepCommand
         var watcher = new ConsoleObserver();
         var (config, total) = (sweep.Base, sweep.Combinations.Count);
         var folder = Path.Combine(ProjectPaths.Output(config.File), $"sweep-{sweep.Name}");
-        using var one = RunLauncher.AcquireLock(folder, watcher, stop);
+        using var one = RunLock.Acquire(folder, watcher, stop);
         using var store = ArtifactStores.Store(config);
         var id = Kept(Path.Combine(folder, "run-id"), RunLauncher.NewId());
         using var record = store.BeginBestEffort(
@@ -162,7 +162,7 @@ internal static class SweepCommand
         var best = Best(sweep.Sweep, children, text => watcher.Stage("best", text), store);
         // Registered before the rest is sent: the registry goes to the storage account with it.
         if (best is not null && !stopped)
-            RunLauncher.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, watcher);
+            AdapterRegistrar.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, watcher);
         IReadOnlyList<PendingUpload> left = [];
         using (var uploads = ArtifactStores.Uploads(config, store, text => watcher.Stage("upload", text)))
             left = uploads is null ? [] : ArtifactStores.Finish(uploads, config, watcher, stop);

@@ -61,64 +61,80 @@ internal sealed class LoraLinear(
         using var scope = NewDisposeScope();
         var type = x.dtype;
         var inner = Inner.forward(x, context, mode);
-        var y = inner.Computed;
-        var keep =
+        var mask =
             dropout > 0 && context.Seed is { } seed
                 ? Dropout.Mask(x.shape, type, x.device, dropout, unchecked(seed * 1_000_003 + number))
                 : null; // (N, In)
-        var low = nn.functional.linear(Dropped(x), lora_A.Cast(type)); // (N, r)
-        LowRank? rest = null;
+        var low = nn.functional.linear(Dropped(x, mask), lora_A.Cast(type)); // (N, r)
+        LowRank? pending = null;
         if (mode.HasFlag(LinearMode.DeferLowRank))
         {
-            rest = new LowRank(low, lora_B.Cast(type), Scale);
+            pending = new LowRank(low, lora_B.Cast(type), Scale);
             if (!lora_B.HasCast(type))
-                // converted here, since no optimizer keeps a copy: the caller needs it longer
-                rest.Right.MoveToOuterDisposeScope();
+                // Converted here, since no optimizer keeps a copy: the caller needs it longer.
+                pending.Right.MoveToOuterDisposeScope();
         }
-        if (rest is null)
-            y?.addmm_(low, lora_B.Cast(type).t(), 1, (float)Scale);
-        y?.MoveToOuterDisposeScope();
-        if (context.NeedsGradient || rest is not null)
+        else
+            inner.Computed?.addmm_(low, lora_B.Cast(type).t(), 1, (float)Scale);
+        inner.Computed?.MoveToOuterDisposeScope();
+        if (context.NeedsGradient || pending is not null)
             low.MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
-            return new(y, null, PendingLowRank: rest);
-        keep?.MoveToOuterDisposeScope();
-        var (again, apart) = (mode.HasFlag(LinearMode.RecomputesInput), mode.HasFlag(LinearMode.DeferLowRankGradient));
-        Tensor? dlow = null;
-        return new(
-            y,
-            (gradient, accumulateInto) =>
-            {
-                using var scope = NewDisposeScope();
-                var dx = inner.Backward!(gradient, accumulateInto);
-                lora_B.Accumulate(gradient, low, Scale);
-                low.Dispose();
-                dlow = gradient.matmul(lora_B.Cast(type)); // (N, r); Scale is to come
-                if (keep is not null)
-                    dx.add_(dlow.matmul(lora_A.Cast(type)).mul_(keep), Scale);
-                else if (!apart)
-                    dx.addmm_(dlow, lora_A.Cast(type), 1, (float)Scale);
-                if (again)
-                    dlow.DetachFromDisposeScope();
-                else
-                    lora_A.Accumulate(dlow, Dropped(x), Scale);
-                return accumulateInto ?? dx.MoveToOuterDisposeScope();
-            },
-            !again
-                ? null
-                : input =>
-                {
-                    using var scope = NewDisposeScope();
-                    lora_A.Accumulate(dlow!, Dropped(input), Scale);
-                    dlow!.Dispose();
-                    inner.WeightGradient?.Invoke(input);
-                },
-            rest,
-            apart ? () => new LowRank(dlow!, lora_A.Cast(type), Scale) : null
-        );
-
-        Tensor Dropped(Tensor input) => keep is null ? input : input * keep;
+            return new(inner.Computed, null, PendingLowRank: pending);
+        mask?.MoveToOuterDisposeScope();
+        return Differentiable(x, inner, low, mask, mode) with { PendingLowRank = pending };
     }
+
+    /// <summary>The result with its backward.</summary>
+    /// <param name="x">Input (N, In).</param>
+    /// <param name="inner">Of the frozen linear; its output has the low-rank part already, or leaves it out.</param>
+    /// <param name="low">x Aᵀ, (N, r).</param>
+    /// <param name="mask">Of the dropout, (N, In), or null.</param>
+    /// <param name="mode">What the caller does itself.</param>
+    private ForwardResult Differentiable(Tensor x, ForwardResult inner, Tensor low, Tensor? mask, LinearMode mode)
+    {
+        var type = x.dtype;
+        var (recomputes, defers) = (
+            mode.HasFlag(LinearMode.RecomputesInput),
+            mode.HasFlag(LinearMode.DeferLowRankGradient)
+        );
+        Tensor? dlow = null; // (N, r); Scale is to come
+
+        Tensor Backward(Tensor gradient, Tensor? accumulateInto)
+        {
+            using var scope = NewDisposeScope();
+            var dx = inner.Backward!(gradient, accumulateInto);
+            lora_B.Accumulate(gradient, low, Scale);
+            low.Dispose();
+            dlow = gradient.matmul(lora_B.Cast(type));
+            if (mask is not null)
+                dx.add_(dlow.matmul(lora_A.Cast(type)).mul_(mask), Scale);
+            else if (!defers)
+                dx.addmm_(dlow, lora_A.Cast(type), 1, (float)Scale);
+            if (recomputes)
+                dlow.DetachFromDisposeScope();
+            else
+                lora_A.Accumulate(dlow, Dropped(x, mask), Scale);
+            return accumulateInto ?? dx.MoveToOuterDisposeScope();
+        }
+
+        void WeightGradient(Tensor input)
+        {
+            using var scope = NewDisposeScope();
+            lora_A.Accumulate(dlow!, Dropped(input, mask), Scale);
+            dlow!.Dispose();
+            inner.WeightGradient?.Invoke(input);
+        }
+
+        return new(
+            inner.Computed,
+            Backward,
+            recomputes ? WeightGradient : null,
+            PendingLowRankGradient: defers ? () => new LowRank(dlow!, lora_A.Cast(type), Scale) : null
+        );
+    }
+
+    private static Tensor Dropped(Tensor input, Tensor? mask) => mask is null ? input : input * mask;
 
     public void Dispose() => (Inner as IDisposable)?.Dispose();
 }

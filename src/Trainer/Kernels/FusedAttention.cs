@@ -94,38 +94,60 @@ internal static class FusedAttention
     )
     {
         using var scope = NewDisposeScope();
-        if (attended.Cudnn && !deterministic)
-        {
-            long length = q.shape[1];
-            var r = Aten.Call(
-                "aten::_scaled_dot_product_cudnn_attention_backward",
-                "",
-                [
-                    Turned(gradient),
-                    Turned(q),
-                    Turned(k),
-                    Turned(v),
-                    Turned(attended.Output),
-                    attended.LogSumExp,
-                    attended.Seed,
-                    attended.Offset,
-                    AtenArg.Undefined,
-                    AtenArg.Undefined,
-                    AtenArg.Undefined,
-                    length,
-                    length,
-                    0.0,
-                    true,
-                    AtenArg.None,
-                ],
-                3
-            );
-            return (
-                Turned(r[0]).contiguous().MoveToOuterDisposeScope(),
-                Turned(r[1]).contiguous().MoveToOuterDisposeScope(),
-                Turned(r[2]).contiguous().MoveToOuterDisposeScope()
-            );
-        }
+        return attended.Cudnn && !deterministic
+            ? CudnnBackward(gradient, q, k, v, attended)
+            : FlashBackward(gradient, q, k, v, attended, mask, deterministic);
+    }
+
+    private static (Tensor Q, Tensor K, Tensor V) CudnnBackward(
+        Tensor gradient,
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        AttentionOutput attended
+    )
+    {
+        long length = q.shape[1];
+        var r = Aten.Call(
+            "aten::_scaled_dot_product_cudnn_attention_backward",
+            "",
+            [
+                Turned(gradient),
+                Turned(q),
+                Turned(k),
+                Turned(v),
+                Turned(attended.Output),
+                attended.LogSumExp,
+                attended.Seed,
+                attended.Offset,
+                AtenArg.Undefined,
+                AtenArg.Undefined,
+                AtenArg.Undefined,
+                length,
+                length,
+                0.0,
+                true,
+                AtenArg.None,
+            ],
+            3
+        );
+        return (
+            Turned(r[0]).contiguous().MoveToOuterDisposeScope(),
+            Turned(r[1]).contiguous().MoveToOuterDisposeScope(),
+            Turned(r[2]).contiguous().MoveToOuterDisposeScope()
+        );
+    }
+
+    private static (Tensor Q, Tensor K, Tensor V) FlashBackward(
+        Tensor gradient,
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        AttentionOutput attended,
+        AttentionMask mask,
+        bool deterministic
+    )
+    {
         var (sums, seed, offset) = attended.Cudnn
             ? (attended.LogSumExp.squeeze(-1), zeros([2], int64, q.device), zeros([], int64, q.device))
             : (attended.LogSumExp, attended.Seed, attended.Offset);

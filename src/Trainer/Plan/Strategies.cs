@@ -49,60 +49,63 @@ internal static class Strategies
         int devices = 2
     )
     {
-        var all = new List<Strategy>();
         var plain = config with { Adapter = config.Adapter with { Kind = AdapterKind.Lora } };
-        double Seconds(RunConfig own, MemoryPlan plan) =>
-            CostModel.Seconds(spec, own.Adapter.Kind, plan, device, length, own.Train.BatchSize);
-        var fastest = Seconds(plain, MemoryPlan.Estimate(plain, spec, device, length, new Rung(1)));
-        foreach (var (kind, kindName) in kinds)
+        var lora = MemoryPlan.Estimate(plain, spec, device, length, new Rung(1));
+        var fastest = CostModel.Seconds(spec, AdapterKind.Lora, lora, device, length, config.Train.BatchSize);
+        var all = new List<Strategy>();
+        foreach (var (kind, name) in kinds)
         {
             var own = config with { Adapter = config.Adapter with { Kind = kind } };
-            foreach (var (name, rung) in Rungs(kind, spec, device))
-            {
-                MemoryPlan Plan(int micro, int tokens) =>
-                    MemoryPlan.Estimate(own, spec, device, tokens, rung with { MicroBatch = micro });
-                var plan = Plan(1, length);
-                all.Add(
-                    new(
-                        kindName + name,
-                        plan.PeakBytes,
-                        plan.Fits,
-                        Math.Round(fastest / Seconds(own, plan), 2),
-                        Most(spec.MaxPositions, tokens => Plan(1, tokens).Fits),
-                        Most(4096, micro => Plan(micro, length).Fits),
-                        plan.HostBytes
-                    )
-                );
-            }
+            foreach (var (suffix, rung) in Rungs(kind, spec, device))
+                all.Add(One(name + suffix, own, spec, device, length, rung, fastest, plan => plan.PeakBytes, 1));
             foreach (var stage in devices > 1 && device.Kind == "cuda" ? new[] { 2, 3 } : [])
-            {
-                var rung = new Rung(1, Recompute: true);
-                long Peak(int micro, int tokens) =>
-                    Sharded(
-                        MemoryPlan.Estimate(own, spec, device, tokens, rung with { MicroBatch = micro }),
+                all.Add(
+                    One(
+                        $"{name} + recompute, ZeRO-{stage} over {devices} GPUs",
+                        own,
                         spec,
                         device,
-                        kind,
-                        stage,
-                        devices
-                    );
-                bool Fits(long peak) => MemoryPlan.FitsInto(peak, MemoryPlan.Budget(own, device));
-                var plan = MemoryPlan.Estimate(own, spec, device, length, rung);
-                all.Add(
-                    new(
-                        $"{kindName} + recompute, ZeRO-{stage} over {devices} GPUs",
-                        Peak(1, length),
-                        Fits(Peak(1, length)),
-                        Math.Round(fastest / Seconds(own, plan), 2),
-                        Most(spec.MaxPositions, tokens => Fits(Peak(1, tokens))),
-                        Most(4096, micro => Fits(Peak(micro, length))),
-                        plan.HostBytes,
+                        length,
+                        new Rung(1, Recompute: true),
+                        fastest,
+                        plan => Sharded(plan, spec, device, kind, stage, devices),
                         devices
                     )
                 );
-            }
         }
         return all;
+    }
+
+    /// <summary>One strategy: its peak, and how far it goes.</summary>
+    private static Strategy One(
+        string name,
+        RunConfig config,
+        ModelSpec spec,
+        PlanDevice device,
+        int length,
+        Rung rung,
+        double fastest,
+        Func<MemoryPlan, long> peak,
+        int devices
+    )
+    {
+        MemoryPlan Plan(int micro, int tokens) =>
+            MemoryPlan.Estimate(config, spec, device, tokens, rung with { MicroBatch = micro });
+        // The host limits a strategy of one device only: those of several divide what is there.
+        bool Fits(MemoryPlan plan) =>
+            devices == 1 ? plan.Fits : MemoryPlan.FitsInto(peak(plan), MemoryPlan.Budget(config, device));
+        var plan = Plan(1, length);
+        var seconds = CostModel.Seconds(spec, config.Adapter.Kind, plan, device, length, config.Train.BatchSize);
+        return new(
+            name,
+            peak(plan),
+            Fits(plan),
+            Math.Round(fastest / seconds, 2),
+            Most(spec.MaxPositions, tokens => Fits(Plan(1, tokens))),
+            Most(4096, micro => Fits(Plan(micro, length))),
+            plan.HostBytes,
+            devices
+        );
     }
 
     private static IEnumerable<(string Name, Rung Rung)> Rungs(AdapterKind kind, ModelSpec spec, PlanDevice device)
