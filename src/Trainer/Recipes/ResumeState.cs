@@ -17,7 +17,10 @@ internal sealed class ResumeState
     public ResumeState(FineTuneJob job)
     {
         this.job = job;
-        Checkpoints = new CheckpointFolder(Path.Combine(job.Output, "checkpoints"), job.Config.Settings.Checkpoint.Keep);
+        Checkpoints = new CheckpointFolder(
+            Path.Combine(job.Output, "checkpoints"),
+            job.Config.Settings.Checkpoint.Keep
+        );
         if (job.FromStart)
             Checkpoints.Clear();
         last = Checkpoints.Latest(text => job.Observer.Stage("resume", text));
@@ -103,7 +106,7 @@ internal sealed class ResumeState
 
     private List<Override> Refusals(CheckpointManifest manifest, IReadOnlyDictionary<string, string> hashes)
     {
-        var differences = RunConfigFile.PinnedDifferences(manifest.Config, job.Config.Settings).ToList();
+        var differences = PinnedSettings.Differences(manifest.Config, job.Config.Settings).ToList();
         foreach (var key in new[] { "data.train", "model", "adapter.from" })
         {
             if (manifest.Hashes.GetValueOrDefault(key) != hashes.GetValueOrDefault(key))
