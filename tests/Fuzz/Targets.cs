@@ -6,6 +6,7 @@ using Memopt.Hub;
 using Memopt.Text;
 using Memopt.Trainer.Checkpoints;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Config.Sweeps;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
@@ -201,7 +202,7 @@ internal static class Targets
             (input, folder) =>
             {
                 Put(folder, "memopt.json", "{}"u8.ToArray());
-                RunConfigFile.ReadSweep(Put(folder, "sweep.json", input));
+                SweepFile.Read(Put(folder, "sweep.json", input));
             }
         ),
         Json(

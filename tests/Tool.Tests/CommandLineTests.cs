@@ -108,7 +108,7 @@ public sealed class CommandLineTests
         InlineData("zzzzzz", null)
     ]
     public void A_setting_of_another_tool_is_known(string name, string? expected) =>
-        Assert.Equal(expected, Near.Setting(name));
+        Assert.Equal(expected, Setting.Suggest(name));
 
     [Theory, InlineData("[D_DATA] final"), InlineData("a{b}"), InlineData("a*"), InlineData("a?c"), InlineData("[!x]")]
     public void Only_the_pattern_of_a_source_is_one_and_not_its_folder(string name)

@@ -62,7 +62,7 @@ public sealed class ModulePatternTests
             RankPattern = new Dictionary<string, int> { [@"layers\.1\..*"] = 2, ["self_attn.q_proj"] = 4 },
         };
         Assert.Equal([4, 4, 2, 8, 8, 8], modules.Select(other.RankOf));
-        var written = RunConfigFile.Write(new RunConfig { Adapter = other })["adapter"]!["rankPattern"]!.AsObject();
+        var written = ConfigWriter.Write(new RunConfig { Adapter = other })["adapter"]!["rankPattern"]!.AsObject();
         Assert.Equal([@"layers\.1\..*", "self_attn.q_proj"], written.Select(entry => entry.Key));
     }
 

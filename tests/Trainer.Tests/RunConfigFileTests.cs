@@ -104,14 +104,14 @@ public sealed class RunConfigFileTests
     {
         var before = Read("""{ "checkpoint": { "every": 5 }, "adapter": { "rank": 4 } }""");
         Assert.Empty(
-            RunConfigFile.PinnedDifferences(
+            PinnedSettings.Differences(
                 before.Json,
                 Read("""{ "checkpoint": { "every": 9 }, "adapter": { "rank": 4 } }""").Settings
             )
         );
         Assert.Equal(
             [new Override("adapter.rank", "4", "8")],
-            RunConfigFile.PinnedDifferences(before.Json, Read("""{ "adapter": { "rank": 8 } }""").Settings)
+            PinnedSettings.Differences(before.Json, Read("""{ "adapter": { "rank": 8 } }""").Settings)
         );
     }
 

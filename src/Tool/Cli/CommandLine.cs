@@ -56,7 +56,7 @@ internal static partial class CommandLine
             .Command.Subcommands.Where(group => group.Subcommands.Any(command => command.Name == word))
             .Select(group => $"{group.Name} {word}")
             .ToList();
-        return Near.Of(word, names) is { } near
+        return NearestName.Of(word, names) is { } near
                 ? new($"{verb} has no command {word}; did you mean {near}?", next: $"dotnet {verb} {near}")
             : elsewhere.Count > 0
                 ? new(
@@ -102,12 +102,12 @@ internal static partial class CommandLine
                 $"{verb} has no option {name}: the {plain} is an argument.",
                 next: $"dotnet {verb} {Quoted(value ?? argument.Name.ToUpperInvariant())}"
             );
-        if (Near.Of(name, options.Where(option => !option.Hidden).Select(option => option.Name)) is { } near)
+        if (NearestName.Of(name, options.Where(option => !option.Hidden).Select(option => option.Name)) is { } near)
             return new(
                 $"{verb} has no option {name}; did you mean {near}?",
                 next: $"dotnet {verb} {near}{(value is null ? "" : " " + Quoted(value))}"
             );
-        if (options.Exists(option => option.Name == "--set") && Near.Setting(plain) is { } setting)
+        if (options.Exists(option => option.Name == "--set") && Setting.Suggest(plain) is { } setting)
         {
             var assignment = setting.Contains('=') ? setting : $"{setting}={value ?? "VALUE"}";
             return new(

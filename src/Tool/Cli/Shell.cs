@@ -56,7 +56,7 @@ internal static class Shell
             Description = description,
             AllowMultipleArgumentsPerToken = false,
         };
-        option.CompletionSources.Add(_ => RunConfigFile.Names().Select(setting => new CompletionItem($"{setting}=")));
+        option.CompletionSources.Add(_ => Setting.Names.Select(setting => new CompletionItem($"{setting}=")));
         return option;
     }
 

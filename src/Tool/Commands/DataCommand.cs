@@ -143,7 +143,7 @@ internal static class DataCommand
                     }
                 )
                     is JsonObject json
-                && json.All(pair => pair.Key == "$schema" || RunConfigFile.Write(new()).ContainsKey(pair.Key))
+                && json.All(pair => pair.Key == "$schema" || ConfigWriter.Write(new()).ContainsKey(pair.Key))
                 && !json.All(pair => pair.Value is JsonArray);
         }
         catch (System.Text.Json.JsonException)

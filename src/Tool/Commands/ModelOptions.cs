@@ -151,7 +151,7 @@ internal sealed class ModelOptions
 
     private static T Choice<T>(string option, string value, params string[] also)
         where T : struct, Enum =>
-        RunConfigFile.Names(typeof(T)).GetValueOrDefault(value.ToLowerInvariant()) is T found
+        EnumNames.Values(typeof(T)).GetValueOrDefault(value.ToLowerInvariant()) is T found
             ? found
             : throw new UserFault(
                 $"{option} \"{value}\" is not known.",

@@ -195,7 +195,7 @@ internal static class RunCommand
             overrides
         );
         return
-            RunConfigFile
+            ConfigWriter
                 .Flat(config.Settings)
                 .FirstOrDefault(setting =>
                     setting.Key != "tracking.tags" && setting.Value.Contains(Secrets.Redacted, StringComparison.Ordinal)

@@ -6,6 +6,7 @@ using Memopt.Tool.Commands.Runs;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Config.Sweeps;
 using Memopt.Trainer.Recipes;
 using Memopt.Trainer.Runs;
 using Spectre.Console;
@@ -60,7 +61,7 @@ internal static class SweepCommand
                         parsed.GetValue(json),
                         () =>
                         {
-                            var sweep = RunConfigFile.ReadSweep(parsed.GetValue(file)!);
+                            var sweep = SweepFile.Read(parsed.GetValue(file)!);
                             return parsed.GetValue(dry)
                                 ? List(sweep, parsed.GetValue(json))
                                 : Run(

@@ -84,7 +84,7 @@ public sealed class FineTune
     public FineTune With(string setting, object? value)
     {
         ArgumentException.ThrowIfNullOrEmpty(setting);
-        settings.Add($"{setting}={JsonSerializer.Serialize(value is Enum ? RunConfigFile.Spelling(value) : value)}");
+        settings.Add($"{setting}={JsonSerializer.Serialize(value is Enum ? EnumNames.Spelling(value) : value)}");
         return this;
     }
 

@@ -22,11 +22,11 @@ internal static class RunConfigSchema
     public static string Generate()
     {
         var defaults = new RunConfig();
-        var sections = RunConfigFile
-            .Settings(typeof(RunConfig))
+        var sections = SettingProperties
+            .Of(typeof(RunConfig))
             .Select(section =>
                 KeyValuePair.Create(
-                    RunConfigFile.Key(section),
+                    SettingProperties.Key(section),
                     (JsonNode?)
                         new JsonObject
                         {
@@ -34,11 +34,11 @@ internal static class RunConfigSchema
                             ["description"] = section.GetCustomAttribute<DescriptionAttribute>()!.Description,
                             ["additionalProperties"] = false,
                             ["properties"] = new JsonObject(
-                                RunConfigFile
-                                    .Settings(section.PropertyType)
+                                SettingProperties
+                                    .Of(section.PropertyType)
                                     .Select(setting =>
                                         KeyValuePair.Create(
-                                            RunConfigFile.Key(setting),
+                                            SettingProperties.Key(setting),
                                             (JsonNode?)Setting(setting, setting.GetValue(section.GetValue(defaults)))
                                         )
                                     )
@@ -71,7 +71,7 @@ internal static class RunConfigSchema
             ["description"] = setting.GetCustomAttribute<DescriptionAttribute>()!.Description + unit,
         };
         if (type.IsEnum)
-            node["enum"] = new JsonArray([.. RunConfigFile.Names(type).Keys.Select(name => (JsonNode)name)]);
+            node["enum"] = new JsonArray([.. EnumNames.Values(type).Keys.Select(name => (JsonNode)name)]);
         else if (type == typeof(Targets))
             node["anyOf"] = new JsonArray(
                 new JsonObject { ["const"] = "all-linear" },
@@ -114,7 +114,7 @@ internal static class RunConfigSchema
                 JsonSerializer.SerializeToNode(range.Maximum)
             );
         if (!optional)
-            node["default"] = RunConfigFile.Node(value);
+            node["default"] = ConfigWriter.Node(value);
         return node;
     }
 
@@ -153,7 +153,7 @@ internal static class RunConfigSchema
                 {
                     ["description"] = "Of the files, when their names do not tell.",
                     ["enum"] = new JsonArray([
-                        .. RunConfigFile.Names(typeof(DataFormat)).Keys.Select(name => (JsonNode)name),
+                        .. EnumNames.Values(typeof(DataFormat)).Keys.Select(name => (JsonNode)name),
                     ]),
                 },
             },

@@ -106,7 +106,7 @@ internal sealed class ResumeState
 
     private List<Override> Refusals(CheckpointManifest manifest, IReadOnlyDictionary<string, string> hashes)
     {
-        var differences = RunConfigFile.PinnedDifferences(manifest.Config, job.Config.Settings).ToList();
+        var differences = PinnedSettings.Differences(manifest.Config, job.Config.Settings).ToList();
         foreach (var key in new[] { "data.train", "model", "adapter.from" })
         {
             if (manifest.Hashes.GetValueOrDefault(key) != hashes.GetValueOrDefault(key))

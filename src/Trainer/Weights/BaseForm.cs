@@ -50,8 +50,8 @@ internal sealed record BaseForm(bool Quantized, QuantizationConfig Quantization,
 
     /// <summary>In words, for people.</summary>
     public override string ToString() =>
-        (Quantized ? $"in 4 bits ({RunConfigFile.Spelling(Quantization.Type)})" : "unquantized")
-        + $", dtype {RunConfigFile.Spelling(Dtype)}";
+        (Quantized ? $"in 4 bits ({EnumNames.Spelling(Quantization.Type)})" : "unquantized")
+        + $", dtype {EnumNames.Spelling(Dtype)}";
 
     /// <summary>What an adapter's file says of its base; null when it says nothing.</summary>
     internal static BaseForm? Read(IReadOnlyDictionary<string, string> metadata, string file)
@@ -94,15 +94,15 @@ internal sealed record BaseForm(bool Quantized, QuantizationConfig Quantization,
             new JsonObject
             {
                 ["quantized"] = Quantized,
-                ["type"] = RunConfigFile.Spelling(Quantization.Type),
+                ["type"] = EnumNames.Spelling(Quantization.Type),
                 ["doubleQuant"] = Quantization.DoubleQuant,
-                ["computeType"] = RunConfigFile.Spelling(Quantization.ComputeType),
-                ["dtype"] = RunConfigFile.Spelling(Dtype),
+                ["computeType"] = EnumNames.Spelling(Quantization.ComputeType),
+                ["dtype"] = EnumNames.Spelling(Dtype),
             }.ToJsonString()
         );
 
     private static T Choice<T>(JsonNode? name)
         where T : struct, Enum =>
-        Enum.GetValues<T>().Cast<T?>().FirstOrDefault(value => RunConfigFile.Spelling(value!) == (string?)name)
+        Enum.GetValues<T>().Cast<T?>().FirstOrDefault(value => EnumNames.Spelling(value!) == (string?)name)
         ?? throw new FormatException($"\"{name}\" is none of {string.Join(", ", Enum.GetNames<T>())}");
 }

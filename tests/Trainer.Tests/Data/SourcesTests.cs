@@ -627,7 +627,7 @@ public sealed class SourcesTests : IDisposable
         );
         Assert.Equal(
             JsonNode.Parse(Written)!.ToJsonString(),
-            RunConfigFile.Write(config.Settings)["data"]!["train"]!.ToJsonString()
+            ConfigWriter.Write(config.Settings)["data"]!["train"]!.ToJsonString()
         );
         Assert.Equal(
             [
@@ -688,10 +688,10 @@ public sealed class SourcesTests : IDisposable
         var old = JsonNode.Parse(config.Json)!;
         foreach (var key in new[] { "truncate", "evalShare", "cache" })
             Assert.True(old["data"]!.AsObject().Remove(key));
-        Assert.Empty(RunConfigFile.PinnedDifferences(old.ToJsonString(), config.Settings));
+        Assert.Empty(PinnedSettings.Differences(old.ToJsonString(), config.Settings));
         Assert.Equal(
             [new Override("data.truncate", "\"right\"", "\"left\"")],
-            RunConfigFile.PinnedDifferences(
+            PinnedSettings.Differences(
                 old.ToJsonString(),
                 config.Settings with
                 {

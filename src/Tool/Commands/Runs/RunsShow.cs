@@ -112,7 +112,7 @@ internal static class RunsShow
     /// for.</summary>
     private static void Settings(IAnsiConsole console, Run run, bool all)
     {
-        var defaults = RunConfigFile
+        var defaults = ConfigWriter
             .Flat(new RunConfig())
             .ToDictionary(setting => setting.Key, setting => Human.Unquoted(setting.Value));
         var shown = run

@@ -1,6 +1,6 @@
 using System.Globalization;
 
-namespace Memopt.Trainer.Config;
+namespace Memopt.Trainer.Config.Sweeps;
 
 /// <summary>A range of numbers.</summary>
 /// <param name="Min">The least.</param>
