@@ -8,6 +8,7 @@ using Memopt.Trainer.Config;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Recipes;
 using Memopt.Trainer.Runs;
 using Memopt.Trainer.Weights;
 
@@ -125,11 +126,11 @@ internal sealed class ModelOptions
             Adapter = adapter?.Config ?? new(),
             Model = new() { Source = Source(parsed) },
         };
-        var model = Trainer.Recipes.FineTuneRecipe.LoadModel(
+        var model = FineTuneRecipe.LoadModel(
             folder,
             spec,
             form.Into(settings),
-            Trainer.Recipes.FineTuneRecipe.ComputeType(form.Dtype, backend),
+            FineTuneRecipe.ComputeType(form.Dtype, backend),
             backend.Device,
             (done, total) => watcher.Progress("loading", done, total)
         );
