@@ -1,6 +1,8 @@
 using System.CommandLine;
 using Memopt.Tool.Cli;
+using Memopt.Tool.Views;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Runs;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;
@@ -52,8 +54,9 @@ internal sealed class SweepCommand
             parsed.GetValue(offline),
             parsed.GetValue(json)
         );
-        using var run = new SweepRun(sweep, options, stop);
-        return run.Run();
+        using var one = RunLauncher.AcquireLock(SweepRun.FolderOf(sweep), new ConsoleObserver(), stop);
+        using var store = ArtifactStores.Store(sweep.Base);
+        return new SweepRun(sweep, options, store, stop).Run();
     }
 
     private static int List(LoadedSweep sweep, bool json)

@@ -15,30 +15,14 @@ namespace Memopt.Tool.Commands;
 /// <param name="Json">Whether the result is JSON.</param>
 internal sealed record SweepOptions(bool FromStart, string? Backend, bool Offline, bool Json);
 
-/// <summary>Trains the combinations of a sweep, each into a folder of its own, and records the sweep as a run. Holds
-/// the sweep's folder, so that nobody else trains into it.</summary>
-internal sealed class SweepRun : IDisposable
+/// <summary>Trains the combinations of a sweep, each into a folder of its own, and records the sweep as a
+/// run.</summary>
+internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunStore store, CancellationToken stop)
 {
-    private readonly LoadedSweep sweep;
-    private readonly SweepOptions options;
-    private readonly CancellationToken stop;
     private readonly ConsoleObserver watcher = new();
-    private readonly string folder;
-    private readonly IDisposable folderLock;
-    private readonly LiteRunStore store;
-    private readonly string id;
-    private readonly IRunWriter record;
+    private readonly string folder = FolderOf(sweep);
+    private readonly string id = Kept(Path.Combine(FolderOf(sweep), "run-id"), RunLauncher.NewId());
     private readonly List<SweepChild> children = [];
-
-    public SweepRun(LoadedSweep sweep, SweepOptions options, CancellationToken stop)
-    {
-        (this.sweep, this.options, this.stop) = (sweep, options, stop);
-        folder = Path.Combine(ProjectPaths.Output(sweep.Base.File), $"sweep-{sweep.Name}");
-        folderLock = RunLauncher.AcquireLock(folder, watcher, stop);
-        store = ArtifactStores.Store(sweep.Base);
-        id = Kept(Path.Combine(folder, "run-id"), RunLauncher.NewId());
-        record = Begin();
-    }
 
     private int Total => sweep.Combinations.Count;
 
@@ -47,16 +31,21 @@ internal sealed class SweepRun : IDisposable
 
     private int Failed => children.Count(child => child.Reason is not null);
 
+    /// <summary>The folder of a sweep's combinations; to be locked while it is trained.</summary>
+    public static string FolderOf(LoadedSweep sweep) =>
+        Path.Combine(ProjectPaths.Output(sweep.Base.File), $"sweep-{sweep.Name}");
+
     /// <summary>Trains what is left, and gives the exit code.</summary>
     public int Run()
     {
-        TrainAll();
+        using var record = Begin();
+        TrainAll(record);
         var best = new SweepRanking(sweep.Sweep, store).Best(children, text => watcher.Stage("best", text));
         // Registered before the rest is sent: the registry goes to the storage account with it.
         if (best is not null && !Stopped)
             RunLauncher.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, watcher);
         var left = Upload();
-        End(best);
+        End(record, best);
         if (options.Json)
             Print(best, left);
         else
@@ -69,13 +58,6 @@ internal sealed class SweepRun : IDisposable
         return Stopped ? 130
             : Failed > 0 ? 1
             : 0;
-    }
-
-    public void Dispose()
-    {
-        record.Dispose();
-        store.Dispose();
-        folderLock.Dispose();
     }
 
     private IRunWriter Begin()
@@ -97,7 +79,7 @@ internal sealed class SweepRun : IDisposable
         );
     }
 
-    private void TrainAll()
+    private void TrainAll(IRunWriter record)
     {
         foreach (var combination in sweep.Combinations)
         {
@@ -107,11 +89,11 @@ internal sealed class SweepRun : IDisposable
             if (Train(combination) is not { } child)
                 return;
             children.Add(child);
-            Record(combination, child);
+            Record(record, combination, child);
         }
     }
 
-    private void Record(Combination combination, SweepChild child)
+    private void Record(IRunWriter record, Combination combination, SweepChild child)
     {
         if (child.Value is { } value)
             record.Append(
@@ -216,7 +198,7 @@ internal sealed class SweepRun : IDisposable
         return uploads is null ? [] : ArtifactStores.Finish(uploads, sweep.Base, watcher, stop);
     }
 
-    private void End(SweepChild? best)
+    private void End(IRunWriter record, SweepChild? best)
     {
         record.Tag("best", best?.RunId);
         var status =
