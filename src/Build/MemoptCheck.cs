@@ -39,7 +39,7 @@ public sealed class MemoptCheck : MemoptTool
     public override bool Execute()
     {
         Directory.CreateDirectory(Path.GetDirectoryName(StampPath)!);
-        using var one = Locked(StampPath + ".lock"); // of an IDE's build and a terminal's
+        using var one = BuildLock.Acquire(StampPath + ".lock"); // of an IDE's build and a terminal's
         Arguments = [.. Arguments, "--inputs", Inputs, "--watch", StampPath + ".watch"];
         began = DateTime.UtcNow;
         var done = base.Execute() && !Log.HasLoggedErrors;

@@ -4,7 +4,6 @@ using System.Diagnostics;
 using System.IO;
 using System.Linq;
 using System.Runtime.InteropServices;
-using System.Text;
 using System.Text.RegularExpressions;
 using Microsoft.Build.Framework;
 using Microsoft.Build.Utilities;
@@ -72,21 +71,6 @@ public class MemoptTool : ToolTask
 
     protected override MessageImportance StandardOutputLoggingImportance => MessageImportance.Low;
 
-    private static string Dotnet =>
-        Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } host ? host : OnPath("dotnet");
-
-    /// <summary>The full path of a program. By its name alone, one in the current folder would be taken
-    /// first.</summary>
-    private static string OnPath(string program) =>
-        (Environment.GetEnvironmentVariable("PATH") ?? "")
-            .Split(Path.PathSeparator)
-            .Where(folder => folder.Length > 0 && Path.IsPathRooted(folder))
-            .Select(folder =>
-                Path.Combine(folder, RuntimeInformation.IsOSPlatform(OSPlatform.Windows) ? program + ".exe" : program)
-            )
-            .FirstOrDefault(File.Exists)
-        ?? throw new FileNotFoundException($"{program} is in no folder of PATH.");
-
     /// <summary>The first word of <see cref="Command"/>, which may be quoted.</summary>
     private (string Program, string Before) Given
     {
@@ -100,7 +84,7 @@ public class MemoptTool : ToolTask
         }
     }
 
-    protected override string GenerateFullPathToTool() => Command.Length > 0 ? Given.Program : Dotnet;
+    protected override string GenerateFullPathToTool() => Command.Length > 0 ? Given.Program : HostProgram.Dotnet;
 
     protected override string GenerateCommandLineCommands()
     {
@@ -108,14 +92,17 @@ public class MemoptTool : ToolTask
         // it.
         var before =
             Command.Length > 0 ? Given.Before
-            : tool is not null ? $"exec {Quoted(tool)} "
+            : tool is not null ? $"exec {CommandLineText.Quoted(tool)} "
             : "memopt ";
         var changes = Set.Split(';')
             .Select(change => change.Trim())
             .Where(change => change.Length > 0)
             .SelectMany(change => new[] { "--set", change });
         return before
-            + string.Join(" ", Arguments.Concat(changes).Where(argument => argument.Length > 0).Select(Quoted));
+            + string.Join(
+                " ",
+                Arguments.Concat(changes).Where(argument => argument.Length > 0).Select(CommandLineText.Quoted)
+            );
     }
 
     protected override string GetWorkingDirectory() => Folder;
@@ -130,44 +117,15 @@ public class MemoptTool : ToolTask
         }
         catch (System.ComponentModel.Win32Exception e)
         {
-            Log.LogError(
-                null,
-                "MEMOPT0015",
-                null,
-                Help("MEMOPT0015"),
-                null,
-                0,
-                0,
-                0,
-                0,
-                $"{pathToTool} cannot be started: {e.Message}"
-            );
+            Fail("MEMOPT0015", $"{pathToTool} cannot be started: {e.Message}");
             return -1;
         }
     }
 
     public override bool Execute()
     {
-        var version = Command.Length == 0 ? Manifest() : null;
-        if (Command.Length == 0 && version is null)
-        {
-            Log.LogError(
-                null,
-                "MEMOPT0015",
-                null,
-                Help("MEMOPT0015"),
-                null,
-                0,
-                0,
-                0,
-                0,
-                $"The memopt tool is in no tool manifest of {Folder} or above it: dotnet new tool-manifest && "
-                    + "dotnet tool install memopt"
-            );
+        if (Command.Length == 0 && !FindPinned())
             return false;
-        }
-        if (version is not null)
-            tool = Restored(version) ?? Restore(version);
         // With which the tool ends, and where it may look for libtorch: who builds a project trusts the folders that it
         // names.
         EnvironmentVariables =
@@ -181,6 +139,23 @@ public class MemoptTool : ToolTask
         return done;
     }
 
+    /// <summary>Finds the tool that the manifest pins, or restores it; false when no manifest names it.</summary>
+    private bool FindPinned()
+    {
+        if (PinnedTool.Version(Folder) is not { } version)
+        {
+            Fail(
+                "MEMOPT0015",
+                $"The memopt tool is in no tool manifest of {Folder} or above it: dotnet new tool-manifest && "
+                    + "dotnet tool install memopt"
+            );
+            return false;
+        }
+        var pinned = new PinnedTool(Folder, version, PackageFolders);
+        tool = pinned.Restored() ?? pinned.Restore(Log, text => Fail("MEMOPT0015", text));
+        return true;
+    }
+
     /// <summary>A signal first, so that the tool stops after its step and leaves a checkpoint: SIGTERM, as SIGINT is
     /// ignored by what a shell has started in the background.</summary>
     public override void Cancel()
@@ -191,7 +166,7 @@ public class MemoptTool : ToolTask
             if (process is { HasExited: false } running && !RuntimeInformation.IsOSPlatform(OSPlatform.Windows))
             {
                 using var signal = Process.Start(
-                    new ProcessStartInfo(OnPath("kill"), $"-TERM {running.Id}") { UseShellExecute = false }
+                    new ProcessStartInfo(HostProgram.OnPath("kill"), $"-TERM {running.Id}") { UseShellExecute = false }
                 );
                 signal?.WaitForExit();
                 running.WaitForExit(CancelTimeoutSeconds * 1000);
@@ -250,7 +225,7 @@ public class MemoptTool : ToolTask
                         : $"memopt {Arguments.FirstOrDefault()} ended with exit code {ExitCode}; the binary log "
                             + "(-bl) has what it printed."
                 );
-        Log.LogError(null, code, null, Help(code), null, 0, 0, 0, 0, text);
+        Fail(code, text);
         return false;
     }
 
@@ -275,140 +250,8 @@ public class MemoptTool : ToolTask
         Log.LogWarning(null, code, null, Help(code), file, Number("line"), Number("column"), 0, 0, text);
     }
 
+    /// <summary>Logs an error that is at no place of a file.</summary>
+    private void Fail(string code, string text) => Log.LogError(null, code, null, Help(code), null, 0, 0, 0, 0, text);
+
     private string? Help(string code) => HelpLink.Length > 0 ? HelpLink + code.ToLowerInvariant() : null;
-
-    /// <summary>The version that a tool manifest pins, nearest first.</summary>
-    private string? Manifest()
-    {
-        for (var folder = Path.GetFullPath(Folder); folder is not null; folder = Path.GetDirectoryName(folder))
-        {
-            foreach (
-                var file in new[]
-                {
-                    Path.Combine(folder, ".config", "dotnet-tools.json"),
-                    Path.Combine(folder, "dotnet-tools.json"),
-                }.Where(File.Exists)
-            )
-            {
-                if (
-                    Regex.Match(
-                        File.ReadAllText(file),
-                        @"""memopt""\s*:\s*\{[^}]*""version""\s*:\s*""(?<version>[^""]+)""",
-                        RegexOptions.IgnoreCase
-                    ) is
-                    { Success: true } match
-                )
-                    return match.Groups["version"].Value;
-            }
-        }
-        return null;
-    }
-
-    private string? Restored(string version)
-    {
-        // `dotnet tool restore` leaves a tool that it has once restored where that was, for a project that keeps its
-        // packages elsewhere too.
-        var user = Environment.GetEnvironmentVariable("NUGET_PACKAGES") is { Length: > 0 } set
-            ? set
-            : Path.Combine(
-                Environment.GetFolderPath(
-                    Environment.SpecialFolder.UserProfile,
-                    Environment.SpecialFolderOption.DoNotVerify
-                ),
-                ".nuget",
-                "packages"
-            );
-        // NuGet writes this file last.
-        return PackageFolders
-            .Append(user)
-            .Select(folder => Path.Combine(folder, "memopt", version.ToLowerInvariant()))
-            .Where(package => File.Exists(Path.Combine(package, ".nupkg.metadata")))
-            .SelectMany(package =>
-                Directory.EnumerateFiles(Path.Combine(package, "tools"), "memopt.dll", SearchOption.AllDirectories)
-            )
-            .FirstOrDefault();
-    }
-
-    /// <summary>One project of a parallel build restores, the others wait for it: two restores at once get in each
-    /// other's way.</summary>
-    private string? Restore(string version)
-    {
-        using var one = Locked(Path.Combine(Path.GetTempPath(), $"memopt-restore-{Environment.UserName}.lock"));
-        if (Restored(version) is { } already)
-            return already;
-        Log.LogMessage(MessageImportance.High, "memopt: restoring the tool");
-        using var restore = Process.Start(
-            new ProcessStartInfo(Dotnet, "tool restore")
-            {
-                WorkingDirectory = Folder,
-                UseShellExecute = false,
-                RedirectStandardOutput = true,
-                RedirectStandardError = true,
-            }
-        )!;
-        var errors = restore.StandardError.ReadToEndAsync();
-        Log.LogMessage(MessageImportance.Low, restore.StandardOutput.ReadToEnd() + errors.Result);
-        restore.WaitForExit();
-        if (restore.ExitCode != 0)
-            Log.LogError(
-                null,
-                "MEMOPT0015",
-                null,
-                Help("MEMOPT0015"),
-                null,
-                0,
-                0,
-                0,
-                0,
-                $"The memopt tool cannot be restored: {errors.Result.Trim()}"
-            );
-        return Restored(version);
-    }
-
-    /// <summary>Held by one build at a time; null when it cannot be had.</summary>
-    protected static FileStream? Locked(string file)
-    {
-        for (var waited = Stopwatch.StartNew(); waited.Elapsed.TotalMinutes < 5; System.Threading.Thread.Sleep(100))
-        {
-            try
-            {
-                return new FileStream(file, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            }
-            catch (IOException)
-            {
-                // Held by another project's build.
-            }
-            catch (UnauthorizedAccessException)
-            {
-                return null;
-            }
-        }
-        return null;
-    }
-
-    /// <summary>An argument as programs take it apart again: quotes around it, and a backslash before quotes in it and
-    /// before those backslashes that stand before a quote.</summary>
-    private static string Quoted(string argument)
-    {
-        if (argument.Length > 0 && argument.All(c => char.IsLetterOrDigit(c) || "-_./=:".Contains(c)))
-            return argument;
-        var quoted = new StringBuilder("\"");
-        var slashes = 0;
-        foreach (var c in argument)
-        {
-            slashes = c == '\\' ? slashes + 1 : 0;
-            if (c == '"')
-                quoted.Append('\\', Trailing(quoted) + 1);
-            quoted.Append(c);
-        }
-        return quoted.Append('\\', slashes).Append('"').ToString();
-
-        static int Trailing(StringBuilder text)
-        {
-            var count = 0;
-            while (count < text.Length && text[text.Length - 1 - count] == '\\')
-                count++;
-            return count;
-        }
-    }
 }

@@ -40,7 +40,7 @@ public sealed class MemoptTrain : MemoptTool
         if (!base.Execute())
             return false;
         Directory.CreateDirectory(Path.GetDirectoryName(StampPath)!); // cleaned meanwhile
-        using var one = Locked(StampPath + ".lock");
+        using var one = BuildLock.Acquire(StampPath + ".lock");
         File.WriteAllText(StampPath + ".trained", inputs + Fingerprint(Adapter));
         return true;
     }

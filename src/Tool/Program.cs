@@ -3,7 +3,6 @@ using System.CommandLine.Invocation;
 using System.Runtime.CompilerServices;
 using Memopt.Tool.Cli;
 using Memopt.Tool.Commands;
-using Memopt.Tool.Commands.Runs;
 using Memopt.Tracking;
 
 namespace Memopt.Tool;

@@ -1,7 +1,7 @@
 using Memopt.Core;
 using Memopt.Hub;
 using Memopt.Tool.Cli;
-using Memopt.Tool.Commands;
+using Memopt.Tool.Views;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Sources;
@@ -148,7 +148,7 @@ public sealed class CommandLineTests
             new AnsiConsoleSettings { Out = new AnsiConsoleOutput(output), Ansi = AnsiSupport.No }
         );
         console.Profile.Width = width;
-        console.Write(PlanCommand.Table(strategies));
+        console.Write(StrategyTable.Of(strategies));
         Assert.All(output.ToString().Split('\n'), line => Assert.True(line.TrimEnd().Length <= width, line));
         Assert.All(strategies, strategy => Assert.Contains(strategy.Name + " ", output.ToString()));
     }

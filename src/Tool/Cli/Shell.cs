@@ -159,6 +159,19 @@ internal static class Shell
         }
     }
 
+    /// <summary>Sets what a command does; a fault of it becomes a message and an exit code, as
+    /// <see cref="Guard"/> has it.</summary>
+    public static void SetGuardedAction(this Command command, Option<bool> json, Func<ParseResult, int> action) =>
+        command.SetAction(parsed => Guard(parsed.GetValue(json), () => action(parsed)));
+
+    /// <summary>The same for a command that takes its time: <see cref="Interrupt"/> ends it through its
+    /// token.</summary>
+    public static void SetGuardedAction(
+        this Command command,
+        Option<bool> json,
+        Func<ParseResult, CancellationToken, int> action
+    ) => command.SetAction((parsed, stop) => Task.FromResult(Guard(parsed.GetValue(json), () => action(parsed, stop))));
+
     public static void Print<T>(T value) => Console.Out.WriteLine(JsonSerializer.Serialize(value, Json));
 
     /// <summary>The exit code of a command that is done: 1 in place of 0 when its result could not be written to

@@ -32,47 +32,45 @@ internal static class CacheCommand
         {
             json,
         };
-        command.SetAction(parsed =>
-            Shell.Guard(
-                parsed.GetValue(json),
-                () =>
+        command.SetGuardedAction(
+            json,
+            parsed =>
+            {
+                using var hub = new ModelHub(ProcessEnvironment.HubSettings(offline: true));
+                var models = hub.Cached().List();
+                if (parsed.GetValue(json))
                 {
-                    using var hub = new ModelHub(ProcessEnvironment.HubSettings(offline: true));
-                    var models = hub.Cached().List();
-                    if (parsed.GetValue(json))
-                    {
-                        Shell.Print(models);
-                        return 0;
-                    }
-                    var table = new FittedTable("--json")
-                        .AddColumn("model")
-                        .AddColumn("commit", rank: 3)
-                        .AddColumn("refs", rank: 4)
-                        .AddColumn("files", right: true, rank: 2)
-                        .AddColumn("size", right: true, rank: 1);
-                    foreach (var model in models)
-                    {
-                        foreach (var revision in model.Revisions)
-                            table.AddRow(
-                                Markup.Escape(model.Name),
-                                Markup.Escape(revision.Commit),
-                                Markup.Escape(string.Join(", ", revision.Refs)),
-                                $"{revision.Files}",
-                                LedgerTable.Size(revision.Bytes)
-                            );
-                        if (model.Unfinished > 0)
-                            table.AddRow(
-                                Markup.Escape(model.Name),
-                                $"{model.Unfinished} unfinished",
-                                "",
-                                "",
-                                LedgerTable.Size(model.Bytes)
-                            );
-                    }
-                    Shell.Output.Write(table);
+                    Shell.Print(models);
                     return 0;
                 }
-            )
+                var table = new FittedTable("--json")
+                    .AddColumn("model")
+                    .AddColumn("commit", rank: 3)
+                    .AddColumn("refs", rank: 4)
+                    .AddColumn("files", right: true, rank: 2)
+                    .AddColumn("size", right: true, rank: 1);
+                foreach (var model in models)
+                {
+                    foreach (var revision in model.Revisions)
+                        table.AddRow(
+                            Markup.Escape(model.Name),
+                            Markup.Escape(revision.Commit),
+                            Markup.Escape(string.Join(", ", revision.Refs)),
+                            $"{revision.Files}",
+                            LedgerTable.Size(revision.Bytes)
+                        );
+                    if (model.Unfinished > 0)
+                        table.AddRow(
+                            Markup.Escape(model.Name),
+                            $"{model.Unfinished} unfinished",
+                            "",
+                            "",
+                            LedgerTable.Size(model.Bytes)
+                        );
+                }
+                Shell.Output.Write(table);
+                return 0;
+            }
         );
         return command;
     }
@@ -89,36 +87,31 @@ internal static class CacheCommand
             name,
             json,
         };
-        command.SetAction(
+        command.SetGuardedAction(
+            json,
             (parsed, stop) =>
-                Task.FromResult(
-                    Shell.Guard(
-                        parsed.GetValue(json),
-                        () =>
-                        {
-                            using var hub = new ModelHub(ProcessEnvironment.HubSettings(offline: true));
-                            using var progress = new PullProgress();
-                            var (count, damaged) = hub.Cached()
-                                .VerifyAsync(parsed.GetValue(name), progress, stop)
-                                .GetAwaiter()
-                                .GetResult();
-                            if (parsed.GetValue(json))
-                            {
-                                Shell.Print(new { checkedFiles = count, damaged });
-                                return damaged.Count == 0 ? 0 : 1;
-                            }
-                            foreach (var blob in damaged)
-                            {
-                                var text = $"{blob.Model} {blob.Blob}: {blob.Found}; removed";
-                                Shell.Output.MarkupLineInterpolated(
-                                    $"[red]damaged:[/] {text}, run: dotnet memopt pull {blob.Model}"
-                                );
-                            }
-                            Console.Out.WriteLine($"{count} files checked, {damaged.Count} damaged");
-                            return damaged.Count == 0 ? 0 : 1;
-                        }
-                    )
-                )
+            {
+                using var hub = new ModelHub(ProcessEnvironment.HubSettings(offline: true));
+                using var progress = new PullProgress();
+                var (count, damaged) = hub.Cached()
+                    .VerifyAsync(parsed.GetValue(name), progress, stop)
+                    .GetAwaiter()
+                    .GetResult();
+                if (parsed.GetValue(json))
+                {
+                    Shell.Print(new { checkedFiles = count, damaged });
+                    return damaged.Count == 0 ? 0 : 1;
+                }
+                foreach (var blob in damaged)
+                {
+                    var text = $"{blob.Model} {blob.Blob}: {blob.Found}; removed";
+                    Shell.Output.MarkupLineInterpolated(
+                        $"[red]damaged:[/] {text}, run: dotnet memopt pull {blob.Model}"
+                    );
+                }
+                Console.Out.WriteLine($"{count} files checked, {damaged.Count} damaged");
+                return damaged.Count == 0 ? 0 : 1;
+            }
         );
         return command;
     }
@@ -139,20 +132,18 @@ internal static class CacheCommand
             revision,
             json,
         };
-        command.SetAction(parsed =>
-            Shell.Guard(
-                parsed.GetValue(json),
-                () =>
-                {
-                    using var hub = new ModelHub(ProcessEnvironment.HubSettings(offline: true));
-                    var freed = hub.Cached().Remove(parsed.GetValue(name)!, parsed.GetValue(revision));
-                    if (parsed.GetValue(json))
-                        Shell.Print(new { freedBytes = freed });
-                    else
-                        Console.Out.WriteLine($"{LedgerTable.Size(freed)} freed");
-                    return 0;
-                }
-            )
+        command.SetGuardedAction(
+            json,
+            parsed =>
+            {
+                using var hub = new ModelHub(ProcessEnvironment.HubSettings(offline: true));
+                var freed = hub.Cached().Remove(parsed.GetValue(name)!, parsed.GetValue(revision));
+                if (parsed.GetValue(json))
+                    Shell.Print(new { freedBytes = freed });
+                else
+                    Console.Out.WriteLine($"{LedgerTable.Size(freed)} freed");
+                return 0;
+            }
         );
         return command;
     }

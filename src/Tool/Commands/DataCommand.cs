@@ -8,33 +8,42 @@ using Memopt.Tool.Views;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Recipes;
 
 namespace Memopt.Tool.Commands;
 
 /// <summary><c>data preview</c>: what training will see of its data; without libtorch.</summary>
-internal static class DataCommand
+internal sealed class DataCommand
 {
+    private readonly Argument<string> source = new("config")
+    {
+        Description = "A config, or a file, folder, glob or hf:org/name of rows.",
+        DefaultValueFactory = _ => CurrentProject.Config,
+    };
+    private readonly Option<int> rows = Shell.NumberOption(
+        "--rows",
+        "Rows to show.",
+        3,
+        "0 or more",
+        number => number >= 0
+    );
+    private readonly Option<bool> eval = new("--eval") { Description = "Show the rows for evaluation." };
+    private readonly Option<string?> model = new("--model")
+    {
+        Description = "Whose tokens, in place of the config's; embedded:nano for a file.",
+    };
+    private readonly Option<string[]> set = Shell.SetOption("Change a setting: --set data.truncate=left (repeatable).");
+    private readonly Option<bool> offline = Shell.OfflineOption();
+    private readonly Option<bool> json = Shell.JsonOption();
+
     public static Command Create() =>
         new("data", "Look at training data.\n\nExample:\n  dotnet memopt data preview memopt.json --rows 2")
         {
-            Preview(),
+            new DataCommand().Preview(),
         };
 
-    private static Command Preview()
+    private Command Preview()
     {
-        var what = new Argument<string>("config")
-        {
-            Description = "A config, or a file, folder, glob or hf:org/name of rows.",
-            DefaultValueFactory = _ => CurrentProject.Config,
-        };
-        var rows = Shell.NumberOption("--rows", "Rows to show.", 3, "0 or more", number => number >= 0);
-        var eval = new Option<bool>("--eval") { Description = "Show the rows for evaluation." };
-        var model = new Option<string?>("--model")
-        {
-            Description = "Whose tokens, in place of the config's; embedded:nano for a file.",
-        };
-        var set = Shell.SetOption("Change a setting: --set data.truncate=left (repeatable).");
-        var (offline, json) = (Shell.OfflineOption(), Shell.JsonOption());
         var command = new Command(
             "preview",
             "Show rows as tokens with the trained ones highlighted, lengths, what is cut or left out, and how "
@@ -42,7 +51,7 @@ internal static class DataCommand
                 + "8,192 rows, 3,104,771 tokens, 1,920,333 trained …"
         )
         {
-            what,
+            source,
             rows,
             eval,
             model,
@@ -50,76 +59,65 @@ internal static class DataCommand
             offline,
             json,
         };
-        command.SetAction(
-            (parsed, stop) =>
-                Task.FromResult(
-                    Shell.Guard(
-                        parsed.GetValue(json),
-                        () =>
-                        {
-                            var overrides = parsed.GetValue(set) ?? [];
-                            var config = IsConfig(parsed.GetValue(what)!)
-                                ? RunConfigFile.Read(parsed.GetValue(what)!, overrides, checkFiles: false)
-                                : RunConfigFile.Default([.. overrides, $"data.train={parsed.GetValue(what)}"]);
-                            var source = ModelSource.Parse(
-                                parsed.GetValue(model) ?? config.Settings.Model.Source,
-                                parsed.GetValue(model) is null ? config.Folder : Directory.GetCurrentDirectory()
-                            );
-                            var folder = PullCommand
-                                .FetchText(
-                                    source,
-                                    parsed.GetValue(model) is null ? config.Settings.Model.Revision : null,
-                                    parsed.GetValue(offline),
-                                    stop
-                                )
-                                .Folder;
-                            config = PullCommand.FetchData(config, parsed.GetValue(offline), stop);
-                            var text = new ChatEncoder(folder, ModelSpec.Read(folder).EndOfTurn, stop: stop);
-                            var count = parsed.GetValue(rows);
-                            if (Dataset.Pairs(config, text, Math.Max(1, count)) is { Count: > 0 } pairs)
-                            {
-                                var shown = pairs
-                                    .SelectMany(pair =>
-                                        new[]
-                                        {
-                                            RowView.Of(pair.Chosen, text, "chosen"),
-                                            RowView.Of(pair.Rejected, text, "rejected"),
-                                        }
-                                    )
-                                    .ToList();
-                                if (parsed.GetValue(json))
-                                    Shell.Print(new { trainable = false, rows = shown });
-                                else
-                                    DataView.Write(
-                                        Shell.Output,
-                                        shown,
-                                        "preference pairs: read, and not trained on yet"
-                                    );
-                                return 0;
-                            }
-                            var role = parsed.GetValue(eval) ? DataRole.Eval : DataRole.Train;
-                            var watcher = new ConsoleObserver();
-                            var reports = new DataReports(
-                                note => watcher.Stage("data", note),
-                                (done, total) => watcher.Progress("tokenizing, MiB", done >> 20, total >> 20)
-                            );
-                            var data =
-                                Dataset.Load(config, text, role, reports, stop)
-                                ?? throw new UserFault(
-                                    "The config has no data for evaluation.",
-                                    next: "set data.eval or data.evalShare"
-                                );
-                            var preview = DataView.Of(data, config.Settings, text, count);
-                            if (parsed.GetValue(json))
-                                Shell.Print(preview);
-                            else
-                                preview.Write(Shell.Output, data.Summary(config.Settings.Data));
-                            return 0;
-                        }
-                    )
-                )
-        );
+        command.SetGuardedAction(json, Run);
         return command;
+    }
+
+    private int Run(ParseResult parsed, CancellationToken stop)
+    {
+        var config = Config(parsed);
+        var folder = ModelFolder(config, parsed, stop);
+        config = PullCommand.FetchData(config, parsed.GetValue(offline), stop);
+        var text = new ChatEncoder(folder, ModelSpec.Read(folder).EndOfTurn, stop: stop);
+        if (Dataset.Pairs(config, text, Math.Max(1, parsed.GetValue(rows))) is { Count: > 0 } pairs)
+            ShowPairs(pairs, text, parsed.GetValue(json));
+        else
+            ShowRows(config, text, parsed, stop);
+        return 0;
+    }
+
+    /// <summary>The config that is named, or the defaults with the rows that are named.</summary>
+    private ProjectConfig Config(ParseResult parsed)
+    {
+        var (named, overrides) = (parsed.GetValue(source)!, parsed.GetValue(set) ?? []);
+        return IsConfig(named)
+            ? RunConfigFile.Read(named, overrides, checkFiles: false)
+            : RunConfigFile.Default([.. overrides, $"data.train={named}"]);
+    }
+
+    /// <summary>The folder of the model whose tokens are shown.</summary>
+    private string ModelFolder(ProjectConfig config, ParseResult parsed, CancellationToken stop)
+    {
+        var (name, folder, revision) = parsed.GetValue(model) is { } named
+            ? (named, Directory.GetCurrentDirectory(), (string?)null)
+            : (config.Settings.Model.Source, config.Folder, config.Settings.Model.Revision);
+        return PullCommand.FetchText(ModelSource.Parse(name, folder), revision, parsed.GetValue(offline), stop).Folder;
+    }
+
+    private static void ShowPairs(IReadOnlyList<(Row Chosen, Row Rejected)> pairs, ChatEncoder text, bool json)
+    {
+        var shown = pairs
+            .SelectMany(pair =>
+                new[] { RowView.Of(pair.Chosen, text, "chosen"), RowView.Of(pair.Rejected, text, "rejected") }
+            )
+            .ToList();
+        if (json)
+            Shell.Print(new { trainable = false, rows = shown });
+        else
+            DataView.Write(Shell.Output, shown, "preference pairs: read, and not trained on yet");
+    }
+
+    private void ShowRows(ProjectConfig config, ChatEncoder text, ParseResult parsed, CancellationToken stop)
+    {
+        var role = parsed.GetValue(eval) ? DataRole.Eval : DataRole.Train;
+        var data =
+            Dataset.Load(config, text, role, new ConsoleObserver().DataReports(), stop)
+            ?? throw new UserFault("The config has no data for evaluation.", next: "set data.eval or data.evalShare");
+        var preview = DataView.Of(data, config.Settings, text, parsed.GetValue(rows));
+        if (parsed.GetValue(json))
+            Shell.Print(preview);
+        else
+            preview.Write(Shell.Output, data.Summary(config.Settings.Data));
     }
 
     /// <summary>Whether a file is a config and not rows: an object with a config's sections and nothing else.</summary>

@@ -5,6 +5,7 @@ using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;
 using Memopt.Trainer.Sources;
@@ -12,29 +13,32 @@ using Memopt.Trainer.Sources;
 namespace Memopt.Tool.Commands;
 
 /// <summary><c>eval</c>: loss, perplexity and exact-match accuracy over a data file.</summary>
-internal static class EvalCommand
+internal sealed class EvalCommand
 {
-    public static Command Create()
+    private readonly ModelOptions model = new();
+    private readonly Option<string?> data = new("--data")
     {
-        var model = new ModelOptions();
-        var data = new Option<string?>("--data")
-        {
-            Description =
-                "File, folder, glob or hf:org/name, as data.eval; with --config its own evaluation data when left out.",
-        };
-        var length = Shell.NumberOption<int>(
-            "--max-length",
-            $"Longest row, tokens; that of the config, else {new DataConfig().MaxLength}.",
-            "1 or more",
-            number => number > 0
-        );
-        var batch = Shell.NumberOption<int>(
-            "--batch",
-            "Rows at once; as many as the config's training, else 8.",
-            "1 or more",
-            number => number > 0
-        );
-        var json = Shell.JsonOption();
+        Description =
+            "File, folder, glob or hf:org/name, as data.eval; with --config its own evaluation data when left out.",
+    };
+    private readonly Option<int?> length = Shell.NumberOption<int>(
+        "--max-length",
+        $"Longest row, tokens; that of the config, else {new DataConfig().MaxLength}.",
+        "1 or more",
+        number => number > 0
+    );
+    private readonly Option<int?> batch = Shell.NumberOption<int>(
+        "--batch",
+        "Rows at once; as many as the config's training, else 8.",
+        "1 or more",
+        number => number > 0
+    );
+    private readonly Option<bool> json = Shell.JsonOption();
+
+    public static Command Create() => new EvalCommand().Declare();
+
+    private Command Declare()
+    {
         var command = new Command(
             "eval",
             "Measure loss, perplexity and exact-match accuracy of greedy answers.\n\nExample:\n  dotnet memopt "
@@ -48,80 +52,77 @@ internal static class EvalCommand
             json,
         };
         model.AddTo(command);
-        command.SetAction(
-            (parsed, stop) =>
-                Task.FromResult(
-                    Shell.Guard(
-                        parsed.GetValue(json),
-                        () =>
-                        {
-                            var (config, role) = Data(
-                                model.Trained(parsed),
-                                parsed.GetValue(data),
-                                parsed.GetValue(length)
-                            );
-                            var folder = model.Folder(parsed, stop);
-                            var spec = ModelSpec.Read(folder);
-                            var rows = Dataset.Load(
-                                PullCommand.FetchData(config, parsed.GetValue(model.Offline), stop),
-                                new ChatEncoder(folder, spec.EndOfTurn, stop: stop),
-                                role,
-                                stop: stop
-                            )!;
-                            var (loaded, _, _) = model.Load(parsed);
-                            using (loaded)
-                            {
-                                var watcher = new ConsoleObserver();
-                                var atOnce = parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8;
-                                var score = Evaluation.Run(
-                                    loaded,
-                                    rows.Rows,
-                                    atOnce,
-                                    new Progress(done => watcher.Progress("evaluation", done, rows.Rows.Count)),
-                                    stop
-                                );
-                                if (parsed.GetValue(json))
-                                    Shell.Print(score);
-                                else
-                                    Console.Out.WriteLine(
-                                        $"loss {score.Loss:F4}  perplexity {score.Perplexity:F3}  accuracy "
-                                            + $"{score.Accuracy:P1} of {score.Answers:N0} answers  {score.Tokens:N0} "
-                                            + "tokens"
-                                    );
-                            }
-                            return 0;
-                        }
-                    )
-                )
-        );
+        command.SetGuardedAction(json, Run);
         return command;
+    }
+
+    private int Run(ParseResult parsed, CancellationToken stop)
+    {
+        var (config, role) = Data(parsed);
+        var rows = Load(config, role, parsed, stop);
+        var (loaded, _, _) = model.Load(parsed);
+        using (loaded)
+        {
+            var score = Evaluate(loaded, rows.Rows, parsed, stop);
+            if (parsed.GetValue(json))
+                Shell.Print(score);
+            else
+                Write(score);
+        }
+        return 0;
     }
 
     /// <summary>A config that names the rows, and as what. What a trained config says of rows holds for others
     /// too.</summary>
-    private static (ProjectConfig Config, DataRole Role) Data(ProjectConfig? trained, string? source, int? length)
+    private (ProjectConfig Config, DataRole Role) Data(ParseResult parsed)
     {
-        var data = trained?.Settings.Data ?? new();
-        if (length is { } longest)
-            data = data with { MaxLength = longest };
-        if (source is not null)
-            return (
-                RunConfigFile.Default([]) with
-                {
-                    Settings = new()
-                    {
-                        Data = data with { Train = DataSources.Of(source), Eval = null, EvalShare = 0 },
-                    },
-                },
-                DataRole.Train
-            );
-        if (trained is null || (data.Eval is null && data.EvalShare == 0))
+        var trained = model.Trained(parsed);
+        var settings = trained?.Settings.Data ?? new();
+        if (parsed.GetValue(length) is { } longest)
+            settings = settings with { MaxLength = longest };
+        if (parsed.GetValue(data) is { } source)
+        {
+            var train = settings with { Train = DataSources.Of(source), Eval = null, EvalShare = 0 };
+            return (RunConfigFile.Default([]) with { Settings = new() { Data = train } }, DataRole.Train);
+        }
+        if (trained is null || (settings.Eval is null && settings.EvalShare == 0))
             throw new UserFault(
                 trained is null ? "eval needs --data or --config." : $"{trained.File} names no evaluation data.",
                 next: "dotnet memopt eval --data eval.jsonl   (a file, folder, glob or hf:org/name)"
             );
-        return (trained with { Settings = trained.Settings with { Data = data } }, DataRole.Eval);
+        return (trained with { Settings = trained.Settings with { Data = settings } }, DataRole.Eval);
     }
+
+    private Dataset Load(ProjectConfig config, DataRole role, ParseResult parsed, CancellationToken stop)
+    {
+        var folder = model.Folder(parsed, stop);
+        var spec = ModelSpec.Read(folder);
+        return Dataset.Load(
+            PullCommand.FetchData(config, parsed.GetValue(model.Offline), stop),
+            new ChatEncoder(folder, spec.EndOfTurn, stop: stop),
+            role,
+            stop: stop
+        )!;
+    }
+
+    private Score Evaluate(Decoder loaded, IReadOnlyList<Row> rows, ParseResult parsed, CancellationToken stop)
+    {
+        var watcher = new ConsoleObserver();
+        return Evaluation.Run(
+            loaded,
+            rows,
+            parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8,
+            new Progress(done => watcher.Progress("evaluation", done, rows.Count)),
+            stop
+        );
+    }
+
+    private static void Write(Score score) =>
+        Console.Out.WriteLine(
+            $"loss {score.Loss:F4}  perplexity {score.Perplexity:F3}  accuracy "
+                + $"{score.Accuracy:P1} of {score.Answers:N0} answers  {score.Tokens:N0} "
+                + "tokens"
+        );
 
     private sealed class Progress(Action<int> report) : IProgress<int>
     {

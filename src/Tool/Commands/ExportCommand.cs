@@ -25,37 +25,41 @@ internal static class ExportCommand
             json,
         };
         model.AddTo(command);
-        command.SetAction(parsed =>
-            Shell.Guard(
-                parsed.GetValue(json),
-                () =>
-                {
-                    var (source, target) = (model.Folder(parsed), Path.GetFullPath(parsed.GetValue(output)!));
-                    if (model.AdapterFolder(parsed) is null)
-                        throw new UserFault("export needs --adapter or --config.", next: "dotnet memopt export --help");
-                    if (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any())
-                        throw new UserFault($"{target} is not empty.", next: "name a new folder with --out");
-                    var (loaded, settings, adapted) = model.Load(parsed);
-                    using (loaded)
-                    {
-                        var staged = target + ".staged";
-                        Directory.CreateDirectory(staged);
-                        if (parsed.GetValue(merge) || !adapted)
-                            MergedModel.Save(staged, source, loaded);
-                        else
-                            AdapterFiles.Save(staged, loaded, settings);
-                        if (Directory.Exists(target))
-                            Directory.Delete(target);
-                        Directory.Move(staged, target);
-                    }
-                    if (parsed.GetValue(json))
-                        Shell.Print(new { folder = target });
-                    else
-                        Console.Out.WriteLine(target);
-                    return 0;
-                }
-            )
+        command.SetGuardedAction(
+            json,
+            parsed =>
+            {
+                var target = Path.GetFullPath(parsed.GetValue(output)!);
+                Run(parsed, model, target, parsed.GetValue(merge));
+                if (parsed.GetValue(json))
+                    Shell.Print(new { folder = target });
+                else
+                    Console.Out.WriteLine(target);
+                return 0;
+            }
         );
         return command;
+    }
+
+    private static void Run(ParseResult parsed, ModelOptions model, string target, bool merge)
+    {
+        var source = model.Folder(parsed);
+        if (model.AdapterFolder(parsed) is null)
+            throw new UserFault("export needs --adapter or --config.", next: "dotnet memopt export --help");
+        if (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any())
+            throw new UserFault($"{target} is not empty.", next: "name a new folder with --out");
+        var (loaded, settings, adapted) = model.Load(parsed);
+        using (loaded)
+        {
+            var staged = target + ".staged";
+            Directory.CreateDirectory(staged);
+            if (merge || !adapted)
+                MergedModel.Save(staged, source, loaded);
+            else
+                AdapterFiles.Save(staged, loaded, settings);
+            if (Directory.Exists(target))
+                Directory.Delete(target);
+            Directory.Move(staged, target);
+        }
     }
 }

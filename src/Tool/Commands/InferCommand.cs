@@ -2,51 +2,65 @@ using System.CommandLine;
 using Memopt.Core;
 using Memopt.Text;
 using Memopt.Tool.Cli;
+using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;
 using Memopt.Trainer.Recipes;
 
 namespace Memopt.Tool.Commands;
 
 /// <summary><c>infer</c>: answers a prompt.</summary>
-internal static class InferCommand
+internal sealed class InferCommand
 {
-    public static Command Create()
+    private readonly ModelOptions model = new();
+    private readonly Argument<string?> prompt = new("prompt")
     {
-        var model = new ModelOptions();
-        var prompt = new Argument<string?>("prompt")
-        {
-            Description = "A user's turn; standard input when left out.",
-            Arity = ArgumentArity.ZeroOrOne,
-        };
-        var raw = new Option<bool>("--raw") { Description = "Continue the text as it is, without the chat template." };
-        var ids = new Option<string?>("--ids")
-        {
-            Description = "Token ids to continue, separated by commas, in place of a prompt.",
-        };
-        var max = Shell.NumberOption(
-            "--max-tokens",
-            "At most so many new tokens.",
-            256,
-            "a whole number, 1 or more",
-            number => number > 0
-        );
-        var temperature = Shell.NumberOption(
-            "--temperature",
-            "0 is greedy.",
-            0.0,
-            "a number from 0 to 100",
-            number => number is >= 0 and <= 100
-        );
-        var topP = Shell.NumberOption(
-            "--top-p",
-            "Sample from the likeliest tokens of this share.",
-            1.0,
-            "a number above 0, at most 1",
-            number => number is > 0 and <= 1
-        );
-        var seed = new Option<int>("--seed") { Description = "Seed of the sampling.", DefaultValueFactory = _ => 42 };
-        var ignore = new Option<bool>("--ignore-eos") { Description = "Do not stop at the end of the answer." };
-        var json = Shell.JsonOption();
+        Description = "A user's turn; standard input when left out.",
+        Arity = ArgumentArity.ZeroOrOne,
+    };
+    private readonly Option<bool> raw = new("--raw")
+    {
+        Description = "Continue the text as it is, without the chat template.",
+    };
+    private readonly Option<string?> ids = new("--ids")
+    {
+        Description = "Token ids to continue, separated by commas, in place of a prompt.",
+    };
+    private readonly Option<int> max = Shell.NumberOption(
+        "--max-tokens",
+        "At most so many new tokens.",
+        256,
+        "a whole number, 1 or more",
+        number => number > 0
+    );
+    private readonly Option<double> temperature = Shell.NumberOption(
+        "--temperature",
+        "0 is greedy.",
+        0.0,
+        "a number from 0 to 100",
+        number => number is >= 0 and <= 100
+    );
+    private readonly Option<double> topP = Shell.NumberOption(
+        "--top-p",
+        "Sample from the likeliest tokens of this share.",
+        1.0,
+        "a number above 0, at most 1",
+        number => number is > 0 and <= 1
+    );
+    private readonly Option<int> seed = new("--seed")
+    {
+        Description = "Seed of the sampling.",
+        DefaultValueFactory = _ => 42,
+    };
+    private readonly Option<bool> ignoreEos = new("--ignore-eos")
+    {
+        Description = "Do not stop at the end of the answer.",
+    };
+    private readonly Option<bool> json = Shell.JsonOption();
+
+    public static Command Create() => new InferCommand().Declare();
+
+    private Command Declare()
+    {
         var command = new Command(
             "infer",
             "Answer a prompt, greedily or sampled.\n\nExample:\n  dotnet memopt infer --adapter "
@@ -60,110 +74,76 @@ internal static class InferCommand
             temperature,
             topP,
             seed,
-            ignore,
+            ignoreEos,
             json,
         };
         model.AddTo(command);
-        command.SetAction(
-            (parsed, stop) =>
-                Task.FromResult(
-                    Shell.Guard(
-                        parsed.GetValue(json),
-                        () =>
-                        {
-                            var folder = model.Folder(parsed, stop);
-                            var spec = ModelSpec.Read(folder);
-                            var tokenizer =
-                                File.Exists(Path.Combine(folder, "tokenizer.json")) || parsed.GetValue(ids) is null
-                                    ? Tokenizer.Load(folder, stop)
-                                    : null;
-                            var input = Prompt(
-                                parsed.GetValue(ids),
-                                spec,
-                                tokenizer,
-                                () => parsed.GetValue(prompt) ?? Console.In.ReadToEnd(),
-                                parsed.GetValue(raw) ? null : ChatTemplate.Load(folder)
-                            );
-                            var (loaded, _, _) = model.Load(parsed);
-                            using (loaded)
-                            {
-                                var stops = parsed.GetValue(ignore) ? [] : spec.EndOfTurn;
-                                var output = new List<int>();
-                                var shown = 0;
-                                foreach (
-                                    var id in Generation.Run(
-                                        loaded,
-                                        input,
-                                        stops,
-                                        new Sampling(
-                                            parsed.GetValue(max),
-                                            parsed.GetValue(temperature),
-                                            parsed.GetValue(topP),
-                                            parsed.GetValue(seed)
-                                        )
-                                    )
-                                )
-                                {
-                                    stop.ThrowIfCancellationRequested();
-                                    output.Add(id);
-                                    if (parsed.GetValue(json) || tokenizer is null)
-                                        continue;
-                                    var text = tokenizer.Decode(output);
-                                    if (text.EndsWith('\uFFFD'))
-                                        continue; // half a character: wait for the rest
-                                    Console.Out.Write(text[shown..]);
-                                    shown = text.Length;
-                                }
-                                if (parsed.GetValue(json))
-                                    Shell.Print(
-                                        new
-                                        {
-                                            prompt = input,
-                                            ids = output,
-                                            text = tokenizer?.Decode(output),
-                                        }
-                                    );
-                                else
-                                    Console.Out.WriteLine(tokenizer is null ? string.Join(",", output) : "");
-                            }
-                            return 0;
-                        }
-                    )
-                )
-        );
+        command.SetGuardedAction(json, Run);
         return command;
     }
 
-    private static IReadOnlyList<int> Prompt(
-        string? ids,
-        ModelSpec spec,
-        Tokenizer? tokenizer,
-        Func<string> text,
-        ChatTemplate? template
-    )
+    private int Run(ParseResult parsed, CancellationToken stop)
     {
-        if (ids is not null)
+        var folder = model.Folder(parsed, stop);
+        var spec = ModelSpec.Read(folder);
+        // Ids need no tokenizer: a model may come without one.
+        var tokenizer =
+            File.Exists(Path.Combine(folder, "tokenizer.json")) || parsed.GetValue(ids) is null
+                ? Tokenizer.Load(folder, stop)
+                : null;
+        var template = parsed.GetValue(raw) ? null : ChatTemplate.Load(folder);
+        var input = parsed.GetValue(ids) is { } listed
+            ? Ids(listed, spec)
+            : Encode(Prompt(parsed), tokenizer!, template);
+        var (loaded, _, _) = model.Load(parsed);
+        using (loaded)
         {
-            var parts = ids.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
-            var parsed = parts
-                .Select(part =>
-                    int.TryParse(part, out var id) && id >= 0 && id < spec.VocabSize
-                        ? id
-                        : throw new UserFault(
-                            $"--ids: \"{part}\" is not a token of this model.",
-                            found: part,
-                            next: $"use numbers from 0 to {spec.VocabSize - 1}"
-                        )
-                )
-                .ToList();
-            return parsed.Count > 0 ? parsed : throw new UserFault("--ids is empty.");
+            var answer = Answer(Generate(loaded, spec, input, parsed), parsed.GetValue(json) ? null : tokenizer, stop);
+            if (parsed.GetValue(json))
+                Shell.Print(
+                    new
+                    {
+                        prompt = input,
+                        ids = answer,
+                        text = tokenizer?.Decode(answer),
+                    }
+                );
+            else
+                Console.Out.WriteLine(tokenizer is null ? string.Join(",", answer) : "");
         }
-        var prompt = text();
-        if (prompt.Length == 0)
-            throw new UserFault("The prompt is empty.", next: "dotnet memopt infer \"a question\"");
+        return 0;
+    }
+
+    private static IReadOnlyList<int> Ids(string listed, ModelSpec spec)
+    {
+        var ids = listed
+            .Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries)
+            .Select(part =>
+                int.TryParse(part, out var id) && id >= 0 && id < spec.VocabSize
+                    ? id
+                    : throw new UserFault(
+                        $"--ids: \"{part}\" is not a token of this model.",
+                        found: part,
+                        next: $"use numbers from 0 to {spec.VocabSize - 1}"
+                    )
+            )
+            .ToList();
+        return ids.Count > 0 ? ids : throw new UserFault("--ids is empty.");
+    }
+
+    private string Prompt(ParseResult parsed)
+    {
+        var text = parsed.GetValue(prompt) ?? Console.In.ReadToEnd();
+        return text.Length > 0
+            ? text
+            : throw new UserFault("The prompt is empty.", next: "dotnet memopt infer \"a question\"");
+    }
+
+    private static IReadOnlyList<int> Encode(string prompt, Tokenizer tokenizer, ChatTemplate? template)
+    {
         var tokens = template is null
-            ? tokenizer!.Encode(prompt, addSpecial: true)
-            : tokenizer!.Encode(
+            ? tokenizer.Encode(prompt, addSpecial: true)
+            : tokenizer.Encode(
                 template.Render([new() { ["role"] = "user", ["content"] = prompt }], addGenerationPrompt: true)
             );
         return tokens.Length > 0
@@ -173,5 +153,40 @@ internal static class InferCommand
                 found: prompt,
                 next: "dotnet memopt infer \"a question\""
             );
+    }
+
+    private IEnumerable<int> Generate(Decoder loaded, ModelSpec spec, IReadOnlyList<int> input, ParseResult parsed) =>
+        Generation.Run(
+            loaded,
+            input,
+            parsed.GetValue(ignoreEos) ? [] : spec.EndOfTurn,
+            new Sampling(
+                parsed.GetValue(max),
+                parsed.GetValue(temperature),
+                parsed.GetValue(topP),
+                parsed.GetValue(seed)
+            )
+        );
+
+    /// <summary>Takes the tokens as they are generated, and writes their text to standard output meanwhile.</summary>
+    /// <param name="tokens">The answer.</param>
+    /// <param name="shown">Decodes what is written; null writes nothing.</param>
+    /// <param name="stop">Ends the generation.</param>
+    private static List<int> Answer(IEnumerable<int> tokens, Tokenizer? shown, CancellationToken stop)
+    {
+        var (answer, written) = (new List<int>(), 0);
+        foreach (var id in tokens)
+        {
+            stop.ThrowIfCancellationRequested();
+            answer.Add(id);
+            if (shown is null)
+                continue;
+            var text = shown.Decode(answer);
+            if (text.EndsWith('\uFFFD'))
+                continue; // half a character: wait for the rest
+            Console.Out.Write(text[written..]);
+            written = text.Length;
+        }
+        return answer;
     }
 }

@@ -17,34 +17,29 @@ internal static class InitCommand
         {
             json,
         };
-        command.SetAction(parsed =>
-            Shell.Guard(
-                parsed.GetValue(json),
-                () =>
-                {
-                    (string What, string Command)[] beginnings =
-                    [
-                        ("the templates, once", "dotnet new install Memopt.Templates"),
-                        (
-                            "a new project with QLoRA (also memopt-lora, memopt-full, memopt-classifier)",
-                            "dotnet new memopt-qlora -n MyTune"
-                        ),
-                        ("a memopt.json in this folder", "dotnet new memopt-config"),
-                    ];
-                    if (parsed.GetValue(json))
-                        Shell.Print(
-                            beginnings.Select(beginning => new { what = beginning.What, command = beginning.Command })
-                        );
-                    else
-                        Console.Out.WriteLine(
-                            string.Join(
-                                '\n',
-                                beginnings.Select(beginning => $"# {beginning.What}\n{beginning.Command}")
-                            )
-                        );
-                    return 0;
-                }
-            )
+        command.SetGuardedAction(
+            json,
+            parsed =>
+            {
+                (string What, string Command)[] beginnings =
+                [
+                    ("the templates, once", "dotnet new install Memopt.Templates"),
+                    (
+                        "a new project with QLoRA (also memopt-lora, memopt-full, memopt-classifier)",
+                        "dotnet new memopt-qlora -n MyTune"
+                    ),
+                    ("a memopt.json in this folder", "dotnet new memopt-config"),
+                ];
+                if (parsed.GetValue(json))
+                    Shell.Print(
+                        beginnings.Select(beginning => new { what = beginning.What, command = beginning.Command })
+                    );
+                else
+                    Console.Out.WriteLine(
+                        string.Join('\n', beginnings.Select(beginning => $"# {beginning.What}\n{beginning.Command}"))
+                    );
+                return 0;
+            }
         );
         return command;
     }

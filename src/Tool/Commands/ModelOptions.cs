@@ -8,6 +8,7 @@ using Memopt.Trainer.Config;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Recipes;
 using Memopt.Trainer.Runs;
 using Memopt.Trainer.Weights;
 

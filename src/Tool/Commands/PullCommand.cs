@@ -36,54 +36,48 @@ internal static class PullCommand
             offline,
             json,
         };
-        command.SetAction(
+        command.SetGuardedAction(
+            json,
             (parsed, stop) =>
-                Task.FromResult(
-                    Shell.Guard(
-                        parsed.GetValue(json),
-                        () =>
-                        {
-                            var watch = Stopwatch.StartNew();
-                            var (name, at) = (parsed.GetValue(source)!, parsed.GetValue(revision));
-                            var model = name.StartsWith(HubDataSet.Prefix, StringComparison.Ordinal)
-                                ? Fetch(
-                                    HubDataSet.Parse(name) is var set && at is not null
-                                        ? set with
-                                        {
-                                            Revision = at,
-                                        }
-                                        : set,
-                                    parsed.GetValue(offline),
-                                    stop
-                                )
-                                : Fetch(
-                                    ModelSource.Parse(name, Directory.GetCurrentDirectory()),
-                                    at,
-                                    parsed.GetValue(offline),
-                                    stop
-                                );
-                            if (parsed.GetValue(json))
-                                Shell.Print(
-                                    new
-                                    {
-                                        source = model.Source,
-                                        commit = model.Commit,
-                                        folder = model.Folder,
-                                        files = model.Files,
-                                        fetchedBytes = model.FetchedBytes,
-                                        resumedBytes = model.ResumedBytes,
-                                        seconds = watch.Elapsed.TotalSeconds,
-                                    }
-                                );
-                            else
-                                Console.Out.WriteLine(model.Folder);
-                            return 0;
-                        }
-                    )
-                )
+            {
+                var watch = Stopwatch.StartNew();
+                var model = Fetch(
+                    parsed.GetValue(source)!,
+                    parsed.GetValue(revision),
+                    Supplies(parsed.GetValue(offline)),
+                    stop
+                );
+                if (parsed.GetValue(json))
+                    Print(model, watch.Elapsed);
+                else
+                    Console.Out.WriteLine(model.Folder);
+                return 0;
+            }
         );
         return command;
     }
+
+    private static Snapshot Fetch(string name, string? revision, InputFetcher supplies, CancellationToken stop)
+    {
+        if (!name.StartsWith(HubDataSet.Prefix, StringComparison.Ordinal))
+            return supplies.FetchModel(ModelSource.Parse(name, Directory.GetCurrentDirectory()), revision, stop);
+        var set = HubDataSet.Parse(name);
+        return supplies.FetchData(revision is null ? set : set with { Revision = revision }, stop);
+    }
+
+    private static void Print(Snapshot model, TimeSpan elapsed) =>
+        Shell.Print(
+            new
+            {
+                source = model.Source,
+                commit = model.Commit,
+                folder = model.Folder,
+                files = model.Files,
+                fetchedBytes = model.FetchedBytes,
+                resumedBytes = model.ResumedBytes,
+                seconds = elapsed.TotalSeconds,
+            }
+        );
 
     /// <summary>The model, brought here with progress on standard error when it is not here yet.</summary>
     public static Snapshot Fetch(ModelSource source, string? revision, bool offline, CancellationToken stop) =>
@@ -100,9 +94,6 @@ internal static class PullCommand
     /// <summary>The config with the data sets that its rows come from, brought here like a model.</summary>
     public static ProjectConfig FetchData(ProjectConfig config, bool offline, CancellationToken stop) =>
         Supplies(offline).FetchData(config, stop);
-
-    private static Snapshot Fetch(HubDataSet source, bool offline, CancellationToken stop) =>
-        Supplies(offline).FetchData(source, stop);
 
     private static InputFetcher Supplies(bool offline) =>
         new(ProcessEnvironment.HubSettings(offline), () => new PullProgress());

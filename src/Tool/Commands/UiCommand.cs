@@ -4,7 +4,6 @@ using System.Net;
 using System.Net.Sockets;
 using Memopt.Core;
 using Memopt.Tool.Cli;
-using Memopt.Tool.Commands.Runs;
 using Memopt.Tool.Server;
 using Memopt.Tracking;
 using Spectre.Console;
@@ -12,32 +11,35 @@ using Spectre.Console;
 namespace Memopt.Tool.Commands;
 
 /// <summary><c>ui</c>: a page on past and running trainings, until it is stopped.</summary>
-internal static class UiCommand
+internal sealed class UiCommand
 {
-    public static Command Create()
+    private readonly Option<int> port = Shell.NumberOption(
+        "--port",
+        "Port to listen on; 0 takes any that is free.",
+        5080,
+        "from 0 to 65535",
+        number => number is >= 0 and <= 65535
+    );
+    private readonly Option<string> host = new("--host")
     {
-        var port = Shell.NumberOption(
-            "--port",
-            "Port to listen on; 0 takes any that is free.",
-            5080,
-            "from 0 to 65535",
-            number => number is >= 0 and <= 65535
-        );
-        var host = new Option<string>("--host")
-        {
-            Description =
-                "Address to listen on, such as 0.0.0.0 for all; whoever is not on this machine needs the token.",
-            DefaultValueFactory = _ => "localhost",
-        };
-        var stdin = new Option<bool>("--token-stdin")
-        {
-            Description =
-                "Read from standard input what a caller must show; made up and printed when needed and left out.",
-        };
-        // Kept for those who have it in scripts; other users of the machine see a program's arguments.
-        var token = new Option<string?>("--token") { Hidden = true };
-        var open = new Option<bool>("--open") { Description = "Open the page in the browser." };
-        var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
+        Description = "Address to listen on, such as 0.0.0.0 for all; whoever is not on this machine needs the token.",
+        DefaultValueFactory = _ => "localhost",
+    };
+    private readonly Option<bool> stdin = new("--token-stdin")
+    {
+        Description = "Read from standard input what a caller must show; made up and printed when needed and left out.",
+    };
+
+    // Kept for those who have it in scripts; other users of the machine see a program's arguments.
+    private readonly Option<string?> token = new("--token") { Hidden = true };
+    private readonly Option<bool> open = new("--open") { Description = "Open the page in the browser." };
+    private readonly Option<string?> store = RunsCommand.StoreOption();
+    private readonly Option<bool> json = Shell.JsonOption();
+
+    public static Command Create() => new UiCommand().Declare();
+
+    private Command Declare()
+    {
         var command = new Command(
             "ui",
             "A page on past and running trainings: curves, memory, comparison. Ctrl+C ends it.\n\nExample:\n  "
@@ -52,72 +54,59 @@ internal static class UiCommand
             open,
             json,
         };
-        command.SetAction(
-            (parsed, stop) =>
-                Task.FromResult(
-                    Shell.Guard(
-                        parsed.GetValue(json),
-                        () =>
-                        {
-                            var address = Address(parsed.GetValue(host)!);
-                            var loopback = IPAddress.IsLoopback(address);
-                            if (parsed.GetValue(token) is not null)
-                                Shell.Tell(
-                                    "warning: other users of this machine can read --token in the list of "
-                                        + "processes; next: printf %s \"$TOKEN\" | dotnet memopt ui --token-stdin"
-                                );
-                            var given = parsed.GetValue(stdin) ? Console.In.ReadLine() ?? "" : parsed.GetValue(token);
-                            if (given is { Length: < 16 })
-                                throw new UserFault(
-                                    "This token could be guessed.",
-                                    found: $"{given.Length} characters",
-                                    next: "give at least 16; when --token-stdin is left out and a token is "
-                                        + "needed, it is made"
-                                );
-                            using var runs = CurrentProject.Store(parsed.GetValue(store), create: true);
-                            var options = new UiOptions
-                            {
-                                Store = runs,
-                                Artifacts = CurrentProject.Artifacts(parsed.GetValue(store)),
-                                Address = address,
-                                Port = parsed.GetValue(port),
-                                Token = given ?? (loopback ? null : UiServer.NewToken()),
-                            };
-                            Serve(options, parsed.GetValue(open), parsed.GetValue(json), stop).GetAwaiter().GetResult();
-                            return 0;
-                        }
-                    )
-                )
-        );
+        command.SetGuardedAction(json, Run);
         return command;
+    }
+
+    private int Run(ParseResult parsed, CancellationToken stop)
+    {
+        var address = Address(parsed.GetValue(host)!);
+        var given = GivenToken(parsed);
+        using var runs = CurrentProject.Store(parsed.GetValue(store), create: true);
+        var options = new UiOptions
+        {
+            Store = runs,
+            Artifacts = CurrentProject.Artifacts(parsed.GetValue(store)),
+            Address = address,
+            Port = parsed.GetValue(port),
+            Token = given ?? (IPAddress.IsLoopback(address) ? null : UiServer.NewToken()),
+        };
+        Serve(options, parsed.GetValue(open), parsed.GetValue(json), stop).GetAwaiter().GetResult();
+        return 0;
+    }
+
+    private static IPAddress Address(string host) =>
+        host.Equals("localhost", StringComparison.OrdinalIgnoreCase) ? IPAddress.Loopback
+        : IPAddress.TryParse(host, out var address) ? address
+        : throw new UserFault(
+            "--host takes an address.",
+            found: host,
+            next: "localhost, 0.0.0.0 for all, or the address of one network card"
+        );
+
+    /// <summary>The token that the caller chose; null when a token is made where one is needed.</summary>
+    private string? GivenToken(ParseResult parsed)
+    {
+        if (parsed.GetValue(token) is not null)
+            Shell.Tell(
+                "warning: other users of this machine can read --token in the list of "
+                    + "processes; next: printf %s \"$TOKEN\" | dotnet memopt ui --token-stdin"
+            );
+        var given = parsed.GetValue(stdin) ? Console.In.ReadLine() ?? "" : parsed.GetValue(token);
+        return given is not { Length: < 16 }
+            ? given
+            : throw new UserFault(
+                "This token could be guessed.",
+                found: $"{given.Length} characters",
+                next: "give at least 16; when --token-stdin is left out and a token is needed, it is made"
+            );
     }
 
     private static async Task Serve(UiOptions options, bool open, bool json, CancellationToken stop)
     {
-        await using var app = UiServer.Build(options);
-        try
-        {
-            await app.StartAsync(CancellationToken.None);
-        }
-        catch (Exception e) when (e is IOException or SocketException)
-        {
-            throw new UserFault(
-                $"{options.Address}:{options.Port} cannot be listened on.",
-                found: (e.InnerException ?? e).Message,
-                next: "dotnet memopt ui --port 0 takes a port that is free"
-            )
-            {
-                Failed = true,
-            };
-        }
+        await using var app = await UiServer.Start(options);
         var port = new Uri(app.Urls.First()).Port;
-        // 0.0.0.0 is no address that one could open.
-        var name =
-            options.Address.Equals(IPAddress.Any) || options.Address.Equals(IPAddress.IPv6Any) ? Environment.MachineName
-            : options.Address.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{options.Address}]"
-            : options.Address.ToString();
-        var url =
-            $"http://{name}:{port}/{(options.Token is null ? "" : $"?token={Uri.EscapeDataString(options.Token)}")}";
+        var url = Url(options, port);
         if (json)
             Shell.Print(
                 new
@@ -138,14 +127,15 @@ internal static class UiCommand
         await app.StopAsync(CancellationToken.None);
     }
 
-    private static IPAddress Address(string host) =>
-        host.Equals("localhost", StringComparison.OrdinalIgnoreCase) ? IPAddress.Loopback
-        : IPAddress.TryParse(host, out var address) ? address
-        : throw new UserFault(
-            "--host takes an address.",
-            found: host,
-            next: "localhost, 0.0.0.0 for all, or the address of one network card"
-        );
+    private static string Url(UiOptions options, int port)
+    {
+        // 0.0.0.0 is no address that one could open.
+        var name =
+            options.Address.Equals(IPAddress.Any) || options.Address.Equals(IPAddress.IPv6Any) ? Environment.MachineName
+            : options.Address.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{options.Address}]"
+            : options.Address.ToString();
+        return $"http://{name}:{port}/{(options.Token is null ? "" : $"?token={Uri.EscapeDataString(options.Token)}")}";
+    }
 
     private static void Open(string url)
     {

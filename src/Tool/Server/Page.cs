@@ -1,6 +1,6 @@
 using System.Text;
 using Memopt.Tool.Cli;
-using Memopt.Tool.Commands.Runs;
+using Memopt.Tool.Commands;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Microsoft.AspNetCore.Builder;

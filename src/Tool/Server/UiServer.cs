@@ -1,6 +1,7 @@
 using System.Net;
+using System.Net.Sockets;
 using System.Security.Cryptography;
-using System.Text;
+using Memopt.Core;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
@@ -15,6 +16,30 @@ namespace Memopt.Tool.Server;
 /// </summary>
 internal static class UiServer
 {
+    /// <summary>Builds a server and starts it.</summary>
+    /// <exception cref="UserFault">The address cannot be listened on.</exception>
+    public static async Task<WebApplication> Start(UiOptions options)
+    {
+        var app = Build(options);
+        try
+        {
+            await app.StartAsync(CancellationToken.None);
+            return app;
+        }
+        catch (Exception e) when (e is IOException or SocketException)
+        {
+            await app.DisposeAsync();
+            throw new UserFault(
+                $"{options.Address}:{options.Port} cannot be listened on.",
+                found: (e.InnerException ?? e).Message,
+                next: "dotnet memopt ui --port 0 takes a port that is free"
+            )
+            {
+                Failed = true,
+            };
+        }
+    }
+
     public static WebApplication Build(UiOptions options)
     {
         if (!IPAddress.IsLoopback(options.Address) && options.Token is null)
@@ -35,113 +60,22 @@ internal static class UiServer
         builder.Services.AddRoutingCore();
         builder.Services.Configure<HostOptions>(host => host.ShutdownTimeout = TimeSpan.FromSeconds(1));
         var app = builder.Build();
+        var guard = new RequestGuard(options);
         app.Use(
             (context, next) =>
             {
                 // What can be got can be asked for by HEAD; Kestrel leaves the body out by itself.
                 if (HttpMethods.IsHead(context.Request.Method))
                     context.Request.Method = HttpMethods.Get;
-                return Guard(options, context, next);
+                return guard.Admit(context, next);
             }
         );
         app.UseRouting();
         Page.Map(app, options);
-        Memopt.Tool.Server.Mlflow.MlflowApi.Map(app, options.Store, options.Artifacts);
+        Mlflow.MlflowApi.Map(app, options.Store, options.Artifacts);
         return app;
     }
 
     /// <summary>A token that cannot be guessed: 256 bits.</summary>
     public static string NewToken() => Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(32));
-
-    /// <summary>Lets a request through when it was meant for this server, by someone who may. A page of another site
-    /// can make a browser send requests here, or have its own name resolve to this address: the first says so in Origin
-    /// or Sec-Fetch-Site, the second in Host.
-    /// </summary>
-    private static Task Guard(UiOptions options, HttpContext context, RequestDelegate next)
-    {
-        var (request, response) = (context.Request, context.Response);
-        var headers = response.Headers;
-        headers.ContentSecurityPolicy =
-            "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-        headers.XContentTypeOptions = "nosniff";
-        headers.XFrameOptions = "DENY";
-        headers["Referrer-Policy"] = "no-referrer";
-        headers["Cross-Origin-Opener-Policy"] = headers["Cross-Origin-Resource-Policy"] = "same-origin";
-        headers.CacheControl = "no-store";
-        if (IPAddress.IsLoopback(options.Address) && !IsHere(request.Host, context.Connection.LocalPort))
-            return Refuse(
-                StatusCodes.Status421MisdirectedRequest,
-                $"This is 127.0.0.1:{context.Connection.LocalPort}, not {request.Host}. Through a tunnel, forward "
-                    + "the same port."
-            );
-        // A link to the page may stand anywhere; nothing else is another site's to ask for.
-        if (IsForeign(request) && !(HttpMethods.IsGet(request.Method) && request.Path == "/"))
-            return Refuse(StatusCodes.Status403Forbidden, "Another site may not ask this.");
-        if (options.Token is not { } token)
-            return next(context);
-        // Cookies of one host are shared by its ports.
-        var cookie = $"memopt-{context.Connection.LocalPort}";
-        if (
-            HttpMethods.IsGet(request.Method)
-            && request.Path == "/"
-            && request.Query.TryGetValue("token", out var given)
-            && Same(given, token)
-        )
-        {
-            response.Cookies.Append(
-                cookie,
-                token,
-                new CookieOptions
-                {
-                    HttpOnly = true,
-                    SameSite = SameSiteMode.Strict,
-                    IsEssential = true,
-                }
-            );
-            response.Redirect("/");
-            return Task.CompletedTask;
-        }
-        const string bearer = "Bearer ";
-        var shown =
-            request.Headers.Authorization.ToString() is var authorization
-            && authorization.StartsWith(bearer, StringComparison.OrdinalIgnoreCase)
-                ? authorization[bearer.Length..]
-                : request.Cookies[cookie];
-        return Same(shown, token)
-            ? next(context)
-            : Refuse(
-                StatusCodes.Status401Unauthorized,
-                "Open the address that dotnet memopt ui printed, with its token; a program sends it as "
-                    + "Authorization: Bearer."
-            );
-
-        Task Refuse(int status, string why)
-        {
-            response.StatusCode = status;
-            response.ContentType = "text/plain; charset=utf-8";
-            return response.WriteAsync(why);
-        }
-    }
-
-    private static bool IsHere(HostString host, int port) =>
-        (host.Port ?? 80) == port
-        && (
-            host.Host.Equals("localhost", StringComparison.OrdinalIgnoreCase)
-            || (IPAddress.TryParse(host.Host, out var address) && IPAddress.IsLoopback(address))
-        );
-
-    /// <summary>Whether a page of another origin asks. Programs send neither header.</summary>
-    private static bool IsForeign(HttpRequest request) =>
-        (
-            request.Headers.Origin.ToString() is { Length: > 0 } origin
-            && !origin.Equals($"{request.Scheme}://{request.Host}", StringComparison.OrdinalIgnoreCase)
-        ) || request.Headers["Sec-Fetch-Site"].ToString() is not ("" or "same-origin" or "none");
-
-    /// <summary>In a time that does not tell how much of it was right.</summary>
-    private static bool Same(string? given, string token) =>
-        given is not null
-        && CryptographicOperations.FixedTimeEquals(
-            SHA256.HashData(Encoding.UTF8.GetBytes(given)),
-            SHA256.HashData(Encoding.UTF8.GetBytes(token))
-        );
 }

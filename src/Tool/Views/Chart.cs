@@ -28,72 +28,66 @@ internal sealed class Chart(IReadOnlyList<(string Name, IReadOnlyList<Point> Poi
     public IEnumerable<Segment> Render(RenderOptions options, int maxWidth)
     {
         var width = Math.Clamp(maxWidth, 40, 110) - Margin - 1;
-        var points = curves
-            .Select(curve =>
-                curve
-                    .Points.Select(point => (point.Step, Value: logarithmic ? Math.Log10(point.Value) : point.Value))
-                    .Where(point => double.IsFinite(point.Value))
-                    .ToList()
-            )
+        var drawn = curves.Select(curve => Drawn(curve.Points)).ToList();
+        if (drawn.All(points => points.Count == 0))
+            return [new("no finite values to draw"), Segment.LineBreak];
+        var extent = Extent.Of(drawn);
+        return [.. Rows(Cells(drawn, extent, width), extent), .. Axis(extent, width), .. Legend()];
+    }
+
+    /// <summary>What of a curve can be drawn, on the chart's scale.</summary>
+    private List<Point> Drawn(IReadOnlyList<Point> points) =>
+        points
+            .Select(point => logarithmic ? point with { Value = Math.Log10(point.Value) } : point)
+            .Where(point => double.IsFinite(point.Value))
             .ToList();
-        var all = points.SelectMany(curve => curve).ToList();
-        if (all.Count == 0)
-        {
-            yield return new("no finite values to draw");
-            yield return Segment.LineBreak;
-            yield break;
-        }
-        var (left, right, low, high) = (
-            all.Min(point => point.Step),
-            all.Max(point => point.Step),
-            all.Min(point => point.Value),
-            all.Max(point => point.Value)
-        );
+
+    /// <summary>The curve in each cell, or null. A column shows the mean of the points in it: what a curve of more
+    /// points than columns looks like.</summary>
+    private static int?[,] Cells(List<List<Point>> drawn, Extent extent, int width)
+    {
         var cells = new int?[Height, width];
-        for (var curve = 0; curve < points.Count; curve++)
+        foreach (var (curve, points) in drawn.Index())
         {
-            // The mean of the points in a column: what a curve of more points than columns looks like.
-            foreach (
-                var column in points[curve]
-                    .GroupBy(point =>
-                        right == left ? 0 : (int)((double)(point.Step - left) / (right - left) * (width - 1))
-                    )
-            )
-                cells[
-                    high == low
-                        ? Height / 2
-                        : Height
-                            - 1
-                            - (int)
-                                Math.Round((column.Average(point => point.Value) - low) / (high - low) * (Height - 1)),
-                    column.Key
-                ] = curve;
+            foreach (var column in points.GroupBy(point => extent.Column(point.Step, width)))
+                cells[extent.Row(column.Average(point => point.Value)), column.Key] = curve;
         }
+        return cells;
+    }
+
+    private IEnumerable<Segment> Rows(int?[,] cells, Extent extent)
+    {
         for (var row = 0; row < Height; row++)
         {
-            var value = high - (high - low) * row / (Height - 1);
+            var value = extent.High - (extent.High - extent.Low) * row / (Height - 1);
             var label =
                 row % 5 == 0
                     ? (logarithmic ? Math.Pow(10, value) : value).ToString("G4", CultureInfo.InvariantCulture)
                     : "";
             yield return new(label.PadLeft(Margin - 2) + " │");
-            for (var column = 0; column < width; column++)
+            for (var column = 0; column < cells.GetLength(1); column++)
                 yield return cells[row, column] is { } curve ? new(Letter(curve), new Style(Of(curve))) : new(" ");
             yield return Segment.LineBreak;
         }
+    }
+
+    private static IEnumerable<Segment> Axis(Extent extent, int width)
+    {
         yield return new(new string(' ', Margin - 1) + "└" + new string('─', width));
         yield return Segment.LineBreak;
-        yield return new(
-            new string(' ', Margin)
-                + left.ToString(CultureInfo.InvariantCulture)
-                + right
-                    .ToString(CultureInfo.InvariantCulture)
-                    .PadLeft(width - left.ToString(CultureInfo.InvariantCulture).Length)
+        var (left, right) = (
+            extent.Left.ToString(CultureInfo.InvariantCulture),
+            extent.Right.ToString(CultureInfo.InvariantCulture)
         );
+        yield return new(new string(' ', Margin) + left + right.PadLeft(width - left.Length));
         yield return Segment.LineBreak;
-        for (var curve = 0; curve < curves.Count; curve++)
+    }
+
+    private IEnumerable<Segment> Legend()
+    {
+        foreach (var (place, curve) in curves.Index())
         {
-            yield return new($"{new string(' ', Margin)}{Letter(curve)} {curves[curve].Name}", new Style(Of(curve)));
+            yield return new($"{new string(' ', Margin)}{Letter(place)} {curve.Name}", new Style(Of(place)));
             yield return Segment.LineBreak;
         }
     }
@@ -101,4 +95,25 @@ internal sealed class Chart(IReadOnlyList<(string Name, IReadOnlyList<Point> Poi
     private static string Letter(int curve) => ((char)('a' + curve)).ToString();
 
     private static Color Of(int curve) => colors[curve % colors.Length];
+
+    /// <summary>The steps and values that the chart spans.</summary>
+    private sealed record Extent(long Left, long Right, double Low, double High)
+    {
+        public static Extent Of(List<List<Point>> drawn)
+        {
+            var all = drawn.SelectMany(points => points).ToList();
+            return new(
+                all.Min(point => point.Step),
+                all.Max(point => point.Step),
+                all.Min(point => point.Value),
+                all.Max(point => point.Value)
+            );
+        }
+
+        public int Column(long step, int width) =>
+            Right == Left ? 0 : (int)((double)(step - Left) / (Right - Left) * (width - 1));
+
+        public int Row(double value) =>
+            High == Low ? Height / 2 : Height - 1 - (int)Math.Round((value - Low) / (High - Low) * (Height - 1));
+    }
 }

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using Memopt.Core;
 using Memopt.Tool.Cli;
 using Memopt.Tracking;
+using Memopt.Trainer.Data;
 using Memopt.Trainer.Recipes;
 using Spectre.Console;
 
@@ -59,6 +60,10 @@ internal sealed class ConsoleObserver : ITrainingObserver
         var left = row.Step == first ? "" : $", {TimeSpan.FromSeconds(seconds):hh\\:mm\\:ss} left";
         Line(StepLine(row, total) + left, last);
     }
+
+    /// <summary>Prints what passes while data is read.</summary>
+    public DataReports DataReports() =>
+        new(note => Stage("data", note), (done, total) => Progress("tokenizing, MiB", done >> 20, total >> 20));
 
     public static string StepLine(StepRow row, int total) =>
         $"step {row.Step} / {total}  loss {row.Loss:F4}  lr {row.LearningRate:G3}  norm {row.GradNorm:F3}  "

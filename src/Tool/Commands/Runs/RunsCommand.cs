@@ -2,7 +2,7 @@ using System.CommandLine;
 using Memopt.Core;
 using Memopt.Tracking;
 
-namespace Memopt.Tool.Commands.Runs;
+namespace Memopt.Tool.Commands;
 
 /// <summary><c>runs</c>: what was trained. Its commands stand in this folder.</summary>
 internal static class RunsCommand
@@ -17,15 +17,15 @@ internal static class RunsCommand
         {
             RunsList.Create(),
             RunsShow.Create(),
-            RunsCompare.Compare(),
-            RunsCompare.Diff(),
+            RunsCompare.Create(),
+            RunsDiff.Create(),
             RunsTail.Create(),
             RunsRemove.Create(),
-            RunsMaintenance.Doctor(),
-            RunsMaintenance.Backup(),
-            RunsMaintenance.Export(),
-            RunsMaintenance.Import(),
-            RunsMaintenance.Collect(),
+            RunsDoctor.Create(),
+            RunsExport.CreateBackup(),
+            RunsExport.Create(),
+            RunsImport.Create(),
+            RunsCollect.Create(),
         };
     }
 

@@ -5,25 +5,29 @@ using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Spectre.Console;
 
-namespace Memopt.Tool.Commands.Runs;
+namespace Memopt.Tool.Commands;
 
-/// <summary><c>runs compare</c> and <c>runs diff</c>: runs side by side, and what tells two apart.</summary>
-internal static class RunsCompare
+/// <summary><c>runs compare</c>: runs side by side.</summary>
+internal sealed class RunsCompare
 {
-    public static Command Compare()
+    private readonly Argument<string[]> ids = new("runs")
     {
-        var ids = new Argument<string[]>("runs")
-        {
-            Description = "Ids of the runs or starts of them, or latest.",
-            Arity = new(2, 12),
-        };
-        var metric = new Option<string>("--metric")
-        {
-            Description = "The metric whose curves are drawn.",
-            DefaultValueFactory = _ => "loss",
-        };
-        var log = new Option<bool>("--log") { Description = "Draw on a logarithmic scale." };
-        var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
+        Description = "Ids of the runs or starts of them, or latest.",
+        Arity = new(2, 12),
+    };
+    private readonly Option<string> metric = new("--metric")
+    {
+        Description = "The metric whose curves are drawn.",
+        DefaultValueFactory = _ => "loss",
+    };
+    private readonly Option<bool> log = new("--log") { Description = "Draw on a logarithmic scale." };
+    private readonly Option<string?> store = RunsCommand.StoreOption();
+    private readonly Option<bool> json = Shell.JsonOption();
+
+    public static Command Create() => new RunsCompare().Declare();
+
+    private Command Declare()
+    {
         var command = new Command(
             "compare",
             "Runs side by side: settings that differ, metrics, curves.\n\nExample:\n  dotnet memopt runs compare "
@@ -36,154 +40,82 @@ internal static class RunsCompare
             store,
             json,
         };
-        command.SetAction(parsed =>
-            Shell.Guard(
-                parsed.GetValue(json),
-                () =>
-                {
-                    using var runs = CurrentProject.Store(parsed.GetValue(store));
-                    var chosen = parsed.GetValue(ids)!.Select(id => RunsCommand.Need(runs, id)).ToList();
-                    if (chosen.GroupBy(run => run.Start.Id).FirstOrDefault(same => same.Count() > 1) is { } twice)
-                        throw new UserFault($"Run {twice.Key} is named twice.", next: "dotnet memopt runs list");
-                    var name = parsed.GetValue(metric)!;
-                    var curves = chosen.Select(run => runs.Points(run.Start.Id, name)).ToList();
-                    var settings = chosen
-                        .SelectMany(run => run.Params.Keys)
-                        .Distinct()
-                        .Order(StringComparer.Ordinal)
-                        .Where(key => chosen.Select(run => run.Params.GetValueOrDefault(key)).Distinct().Count() > 1)
-                        .ToList();
-                    if (parsed.GetValue(json))
-                    {
-                        Shell.Print(
-                            chosen.Zip(
-                                curves,
-                                (run, curve) =>
-                                    new
-                                    {
-                                        runId = run.Start.Id,
-                                        status = run.Status,
-                                        @params = settings.ToDictionary(
-                                            key => key,
-                                            key => run.Params.GetValueOrDefault(key)
-                                        ),
-                                        metrics = run.Metrics,
-                                        curve = curve.Select(point => new { step = point.Step, value = point.Value }),
-                                    }
-                            )
-                        );
-                        return 0;
-                    }
-                    Legend(chosen);
-                    var table = new FittedTable("--json").AddColumn("", breaks: true);
-                    foreach (var letter in Letters(chosen))
-                        table.AddColumn(letter, breaks: true);
-                    void Row(string title, Func<Run, string?> cell) =>
-                        table.AddRow([Markup.Escape(title), .. chosen.Select(run => Markup.Escape(cell(run) ?? "–"))]);
-                    Row("status", run => run.Status.ToString().ToLowerInvariant());
-                    Row("step", run => $"{run.Step} / {run.Start.TotalSteps}");
-                    foreach (var key in settings)
-                        Row(key, run => run.Params.GetValueOrDefault(key));
-                    foreach (var key in chosen.SelectMany(run => run.Metrics.Keys).Distinct())
-                        Row(
-                            key,
-                            run =>
-                                run.Metrics.TryGetValue(key, out var known)
-                                    ? $"{RunsCommand.Brief(known.Last)}  (min {RunsCommand.Brief(known.Min)}, max "
-                                        + $"{RunsCommand.Brief(known.Max)})"
-                                    : null
-                        );
-                    Shell.Output.Write(table);
-                    if (curves.Any(curve => curve.Count > 0))
-                    {
-                        Shell.Output.WriteLine(name);
-                        Shell.Output.Write(
-                            new Chart(
-                                chosen.Zip(curves, (run, curve) => (run.Start.Id, curve)).ToList(),
-                                parsed.GetValue(log)
-                            )
-                        );
-                    }
-                    return 0;
-                }
-            )
-        );
+        command.SetGuardedAction(json, Run);
         return command;
     }
 
-    /// <summary>Ids do not fit above columns of a narrow table: letters stand there, as in the chart.</summary>
-    private static void Legend(IReadOnlyList<Run> runs)
+    private int Run(ParseResult parsed)
     {
-        foreach (var (letter, run) in Letters(runs).Zip(runs))
-            Shell.Output.WriteLine($"{letter}  {run.Start.Id}");
-    }
-
-    private static IEnumerable<string> Letters(IReadOnlyList<Run> runs) =>
-        runs.Select((_, place) => $"{(char)('a' + place)}");
-
-    public static Command Diff()
-    {
-        var (a, b) = (
-            new Argument<string>("a") { Description = "One run: its id, the start of it, or latest." },
-            new Argument<string>("b")
-            {
-                Description = "The other; the newest when left out.",
-                Arity = ArgumentArity.ZeroOrOne,
-            }
-        );
-        var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
-        var command = new Command(
-            "diff",
-            "What tells two runs apart: config, hashes, code, environment, memory, result.\n\nExample:\n  dotnet "
-                + "memopt runs diff 261124a 261124b"
-        )
+        using var runs = CurrentProject.Store(parsed.GetValue(store));
+        var chosen = Chosen(runs, parsed.GetValue(ids)!);
+        var name = parsed.GetValue(metric)!;
+        var curves = chosen.Select(run => runs.Points(run.Start.Id, name)).ToList();
+        var settings = DifferingSettings(chosen);
+        if (parsed.GetValue(json))
         {
-            a,
-            b,
-            store,
-            json,
-        };
-        command.SetAction(parsed =>
-            Shell.Guard(
-                parsed.GetValue(json),
-                () =>
-                {
-                    using var runs = CurrentProject.Store(parsed.GetValue(store));
-                    var (one, other) = (
-                        RunsCommand.Need(runs, parsed.GetValue(a)),
-                        RunsCommand.Need(runs, parsed.GetValue(b))
-                    );
-                    var differences = RunDiff.Between(one, other);
-                    if (parsed.GetValue(json))
+            Print(chosen, curves, settings);
+            return 0;
+        }
+        RunLetters.Show(chosen);
+        Shell.Output.Write(Table(chosen, settings));
+        if (curves.Any(curve => curve.Count > 0))
+        {
+            Shell.Output.WriteLine(name);
+            var named = chosen.Zip(curves, (run, curve) => (run.Start.Id, curve)).ToList();
+            Shell.Output.Write(new Chart(named, parsed.GetValue(log)));
+        }
+        return 0;
+    }
+
+    private static List<Run> Chosen(LiteRunStore runs, string[] ids)
+    {
+        var chosen = ids.Select(id => RunsCommand.Need(runs, id)).ToList();
+        return chosen.GroupBy(run => run.Start.Id).FirstOrDefault(same => same.Count() > 1) is not { } twice
+            ? chosen
+            : throw new UserFault($"Run {twice.Key} is named twice.", next: "dotnet memopt runs list");
+    }
+
+    private static List<string> DifferingSettings(List<Run> chosen) =>
+        chosen
+            .SelectMany(run => run.Params.Keys)
+            .Distinct()
+            .Order(StringComparer.Ordinal)
+            .Where(key => chosen.Select(run => run.Params.GetValueOrDefault(key)).Distinct().Count() > 1)
+            .ToList();
+
+    private static void Print(List<Run> chosen, List<IReadOnlyList<Point>> curves, List<string> settings) =>
+        Shell.Print(
+            chosen.Zip(
+                curves,
+                (run, curve) =>
+                    new
                     {
-                        Shell.Print(differences);
-                        return 0;
+                        runId = run.Start.Id,
+                        status = run.Status,
+                        @params = settings.ToDictionary(key => key, key => run.Params.GetValueOrDefault(key)),
+                        metrics = run.Metrics,
+                        curve = curve.Select(point => new { step = point.Step, value = point.Value }),
                     }
-                    if (differences.Count == 0)
-                    {
-                        Shell.Output.WriteLine("The runs do not differ.");
-                        return 0;
-                    }
-                    Legend([one, other]);
-                    var table = new FittedTable("--json")
-                        .AddColumn("", breaks: true)
-                        .AddColumn("a", breaks: true)
-                        .AddColumn("b", breaks: true);
-                    foreach (var section in differences.GroupBy(difference => difference.Section))
-                    {
-                        table.AddRow($"[bold]{section.Key}[/]", "", "");
-                        foreach (var difference in section)
-                            table.AddRow(
-                                Markup.Escape(difference.Key),
-                                Markup.Escape(difference.A ?? "–"),
-                                Markup.Escape(difference.B ?? "–")
-                            );
-                    }
-                    Shell.Output.Write(table);
-                    return 0;
-                }
             )
         );
-        return command;
+
+    private static FittedTable Table(List<Run> chosen, List<string> settings)
+    {
+        var table = new FittedTable("--json").AddColumn("", breaks: true);
+        foreach (var letter in RunLetters.Of(chosen))
+            table.AddColumn(letter, breaks: true);
+        Row("status", run => run.Status.ToString().ToLowerInvariant());
+        Row("step", run => $"{run.Step} / {run.Start.TotalSteps}");
+        foreach (var key in settings)
+            Row(key, run => run.Params.GetValueOrDefault(key));
+        foreach (var key in chosen.SelectMany(run => run.Metrics.Keys).Distinct())
+            Row(key, run => run.Metrics.TryGetValue(key, out var known) ? Text(known) : null);
+        return table;
+
+        void Row(string title, Func<Run, string?> cell) =>
+            table.AddRow([Markup.Escape(title), .. chosen.Select(run => Markup.Escape(cell(run) ?? "–"))]);
     }
+
+    private static string Text(MetricSummary metric) =>
+        $"{RunsCommand.Brief(metric.Last)}  (min {RunsCommand.Brief(metric.Min)}, max {RunsCommand.Brief(metric.Max)})";
 }

@@ -5,10 +5,10 @@ using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Spectre.Console;
 
-namespace Memopt.Tool.Commands.Runs;
+namespace Memopt.Tool.Commands;
 
 /// <summary><c>runs list</c>, also <c>runs search</c>: which runs there are, of those asked for.</summary>
-internal static class RunsList
+internal sealed class RunsList
 {
     private static readonly string[] usual =
     [
@@ -35,30 +35,40 @@ internal static class RunsList
         "metrics.eval_accuracy",
     ];
 
-    public static Command Create()
+    private readonly Option<string?> filter = new("--filter")
     {
-        var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
-        var filter = new Option<string?>("--filter")
-        {
-            Description =
-                "Condition, order, or both: \"metrics.eval_loss < 0.5 and params.adapter.rank = 16 order by "
-                + "metrics.eval_loss\" (docs/tracking.md).",
-        };
-        var limit = Shell.NumberOption("--limit", "How many.", 50, "at least 1", number => number >= 1);
-        var page = new Option<string?>("--page") { Description = "Page token from the previous call." };
-        var experiment = new Option<string?>("--experiment") { Description = "Only this experiment." };
-        var status = new Option<RunStatus?>("--status") { Description = "Only runs that stand so." };
-        var deleted = new Option<bool>("--deleted")
-        {
-            Description = "Only runs that a client of MLflow's interface deleted; they are hidden otherwise.",
-        };
-        var columns = new Option<string[]>("--columns")
-        {
-            Description =
-                "What to show, by the names of filters, comma-separated: "
-                + "run_id,metrics.loss,min(metrics.loss),params.adapter.rank.",
-        };
-        var csv = new Option<bool>("--csv") { Description = "Print comma-separated values." };
+        Description =
+            "Condition, order, or both: \"metrics.eval_loss < 0.5 and params.adapter.rank = 16 order by "
+            + "metrics.eval_loss\" (docs/tracking.md).",
+    };
+    private readonly Option<string?> store = RunsCommand.StoreOption();
+    private readonly Option<string?> experiment = new("--experiment") { Description = "Only this experiment." };
+    private readonly Option<RunStatus?> status = new("--status") { Description = "Only runs that stand so." };
+    private readonly Option<bool> deleted = new("--deleted")
+    {
+        Description = "Only runs that a client of MLflow's interface deleted; they are hidden otherwise.",
+    };
+    private readonly Option<string[]> columns = new("--columns")
+    {
+        Description =
+            "What to show, by the names of filters, comma-separated: "
+            + "run_id,metrics.loss,min(metrics.loss),params.adapter.rank.",
+    };
+    private readonly Option<int> limit = Shell.NumberOption(
+        "--limit",
+        "How many.",
+        50,
+        "at least 1",
+        number => number >= 1
+    );
+    private readonly Option<string?> page = new("--page") { Description = "Page token from the previous call." };
+    private readonly Option<bool> json = Shell.JsonOption();
+    private readonly Option<bool> csv = new("--csv") { Description = "Print comma-separated values." };
+
+    public static Command Create() => new RunsList().Declare();
+
+    private Command Declare()
+    {
         var command = new Command(
             "list",
             "List runs, newest first.\n\nExample:\n  dotnet memopt runs list --filter \"tags.team = 'nlp' and "
@@ -77,52 +87,53 @@ internal static class RunsList
             csv,
         };
         command.Aliases.Add("search");
-        command.SetAction(parsed =>
-            Shell.Guard(
-                parsed.GetValue(json),
-                () =>
-                {
-                    using var runs = CurrentProject.Store(parsed.GetValue(store));
-                    var asked = (parsed.GetValue(columns) ?? []).SelectMany(Apart).ToList();
-                    IReadOnlyList<string> shown = asked.Count > 0 ? asked : usual;
-                    var found = runs.Find(
-                        new RunQuery
-                        {
-                            Filter = parsed.GetValue(filter),
-                            Experiment = parsed.GetValue(experiment),
-                            Status = parsed.GetValue(status),
-                            Deleted = parsed.GetValue(deleted),
-                            Columns = shown,
-                            Limit = parsed.GetValue(limit),
-                            Page = parsed.GetValue(page),
-                            Patience = parsed.GetValue(json) || parsed.GetValue(csv) ? null : RunsCommand.Patience,
-                        }
-                    );
-                    if (parsed.GetValue(json))
-                        Shell.Print(
-                            asked.Count == 0
-                                ? found.Runs.Select(RunSummary.Of)
-                                : found.Values.Select(row =>
-                                    (object)shown.Zip(row).ToDictionary(cell => cell.First, cell => cell.Second)
-                                )
-                        );
-                    else if (parsed.GetValue(csv))
-                        Csv(shown, found.Values);
-                    else
-                        Table(shown, found.Values);
-                    foreach (var (name, near) in found.Unknown)
-                        Console.Error.WriteLine(
-                            $"No run has {name}"
-                                + $"{(near.Count > 0 ? $": did you mean {string.Join(" or ", near)}?" : ".")}"
-                        );
-                    RunsCommand.TellWaiting(found.Waiting);
-                    if (found.Next is not null)
-                        Shell.Progress.WriteLine($"there are more: --page {found.Next}");
-                    return 0;
-                }
-            )
-        );
+        command.SetGuardedAction(json, Run);
         return command;
+    }
+
+    private int Run(ParseResult parsed)
+    {
+        using var runs = CurrentProject.Store(parsed.GetValue(store));
+        var asked = (parsed.GetValue(columns) ?? []).SelectMany(Apart).ToList();
+        IReadOnlyList<string> shown = asked.Count > 0 ? asked : usual;
+        var found = runs.Find(Query(parsed, shown));
+        if (parsed.GetValue(json))
+            Shell.Print(asked.Count == 0 ? found.Runs.Select(RunSummary.Of) : ByColumn(shown, found.Values));
+        else if (parsed.GetValue(csv))
+            Csv(shown, found.Values);
+        else
+            Table(shown, found.Values);
+        TellUnknown(found);
+        RunsCommand.TellWaiting(found.Waiting);
+        if (found.Next is not null)
+            Shell.Progress.WriteLine($"there are more: --page {found.Next}");
+        return 0;
+    }
+
+    private RunQuery Query(ParseResult parsed, IReadOnlyList<string> shown) =>
+        new()
+        {
+            Filter = parsed.GetValue(filter),
+            Experiment = parsed.GetValue(experiment),
+            Status = parsed.GetValue(status),
+            Deleted = parsed.GetValue(deleted),
+            Columns = shown,
+            Limit = parsed.GetValue(limit),
+            Page = parsed.GetValue(page),
+            Patience = parsed.GetValue(json) || parsed.GetValue(csv) ? null : RunsCommand.Patience,
+        };
+
+    private static IEnumerable<object> ByColumn(
+        IReadOnlyList<string> columns,
+        IReadOnlyList<IReadOnlyList<object?>> rows
+    ) => rows.Select(row => columns.Zip(row).ToDictionary(cell => cell.First, cell => cell.Second));
+
+    private static void TellUnknown(RunPage found)
+    {
+        foreach (var (name, near) in found.Unknown)
+            Console.Error.WriteLine(
+                $"No run has {name}{(near.Count > 0 ? $": did you mean {string.Join(" or ", near)}?" : ".")}"
+            );
     }
 
     /// <summary>Splits at the commas that stand between names, not within quotes or brackets.</summary>

@@ -5,24 +5,28 @@ using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Spectre.Console;
 
-namespace Memopt.Tool.Commands.Runs;
+namespace Memopt.Tool.Commands;
 
 /// <summary><c>runs rm</c>: removes runs that are named or that a filter matches.</summary>
-internal static class RunsRemove
+internal sealed class RunsRemove
 {
     /// <summary>What a run linked to, which stays.</summary>
     private sealed record Staying(string RunId, string Name, string Hash, long Bytes, IEnumerable<string> NamedBy);
 
-    public static Command Create()
+    private readonly Argument<string[]> ids = new("runs")
     {
-        var ids = new Argument<string[]>("runs")
-        {
-            Description = "Ids of the runs or starts of them, or latest.",
-            Arity = ArgumentArity.ZeroOrMore,
-        };
-        var filter = new Option<string?>("--filter") { Description = "Runs that match, as in runs list." };
-        var yes = new Option<bool>("--yes", "-y") { Description = "Remove them and do not ask." };
-        var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
+        Description = "Ids of the runs or starts of them, or latest.",
+        Arity = ArgumentArity.ZeroOrMore,
+    };
+    private readonly Option<string?> filter = new("--filter") { Description = "Runs that match, as in runs list." };
+    private readonly Option<bool> yes = new("--yes", "-y") { Description = "Remove them and do not ask." };
+    private readonly Option<string?> store = RunsCommand.StoreOption();
+    private readonly Option<bool> json = Shell.JsonOption();
+
+    public static Command Create() => new RunsRemove().Declare();
+
+    private Command Declare()
+    {
         var command = new Command(
             "rm",
             "Remove runs: their records, points, logs and checkpoints. Artifacts and registered adapters stay; "
@@ -41,38 +45,33 @@ internal static class RunsRemove
             if (result.GetValue(ids) is { Length: > 0 } == !string.IsNullOrWhiteSpace(result.GetValue(filter)))
                 result.AddError("Either runs are named or --filter says which.");
         });
-        command.SetAction(parsed =>
-            Shell.Guard(
-                parsed.GetValue(json),
-                () =>
-                {
-                    using var runs = CurrentProject.Store(parsed.GetValue(store));
-                    var leaving = Chosen(runs, parsed.GetValue(ids)!, parsed.GetValue(filter));
-                    var checkpoints = RunsMaintenance
-                        .Checkpoints(parsed.GetValue(store), [.. leaving.Select(run => run.Start.Id)])
-                        .ToList();
-                    var staying = Artifacts(runs, CurrentProject.Artifacts(parsed.GetValue(store)), leaving);
-                    if (leaving.Count > 0 && !parsed.GetValue(yes) && !Agreed(leaving, parsed.GetValue(json)))
-                        return 1;
-                    // What a run left before the run itself: after a kill it is found again.
-                    checkpoints.ForEach(folder => Directory.Delete(folder, recursive: true));
-                    leaving.ForEach(run => runs.Remove(run.Start.Id));
-                    if (parsed.GetValue(json))
-                        Shell.Print(
-                            new
-                            {
-                                runs = leaving.Select(run => run.Start.Id),
-                                checkpoints,
-                                staying,
-                            }
-                        );
-                    else
-                        Tell(leaving, checkpoints.Count, staying);
-                    return 0;
-                }
-            )
-        );
+        command.SetGuardedAction(json, Run);
         return command;
+    }
+
+    private int Run(ParseResult parsed)
+    {
+        using var runs = CurrentProject.Store(parsed.GetValue(store));
+        var leaving = Chosen(runs, parsed.GetValue(ids)!, parsed.GetValue(filter));
+        var checkpoints = RunCheckpoints.Of(parsed.GetValue(store), [.. leaving.Select(run => run.Start.Id)]).ToList();
+        var staying = Artifacts(runs, CurrentProject.Artifacts(parsed.GetValue(store)), leaving);
+        if (leaving.Count > 0 && !parsed.GetValue(yes) && !Agreed(leaving, parsed.GetValue(json)))
+            return 1;
+        // What a run left before the run itself: after a kill it is found again.
+        checkpoints.ForEach(folder => Directory.Delete(folder, recursive: true));
+        leaving.ForEach(run => runs.Remove(run.Start.Id));
+        if (parsed.GetValue(json))
+            Shell.Print(
+                new
+                {
+                    runs = leaving.Select(run => run.Start.Id),
+                    checkpoints,
+                    staying,
+                }
+            );
+        else
+            Tell(leaving, checkpoints.Count, staying);
+        return 0;
     }
 
     private static List<Run> Chosen(LiteRunStore runs, string[] ids, string? filter)

@@ -5,7 +5,7 @@ using Memopt.Tracking;
 using Memopt.Trainer.Config;
 using Spectre.Console;
 
-namespace Memopt.Tool.Commands.Runs;
+namespace Memopt.Tool.Commands;
 
 /// <summary><c>runs show</c>: all that is known of one run.</summary>
 internal static class RunsShow
@@ -28,20 +28,18 @@ internal static class RunsShow
             store,
             json,
         };
-        command.SetAction(parsed =>
-            Shell.Guard(
-                parsed.GetValue(json),
-                () =>
-                {
-                    using var runs = CurrentProject.Store(parsed.GetValue(store));
-                    var run = RunsCommand.Need(runs, parsed.GetValue(id));
-                    if (parsed.GetValue(json))
-                        Shell.Print(RunView.Of(run, runs) with { Steps = runs.Steps(run.Start.Id) });
-                    else
-                        Show(run, runs, parsed.GetValue(all));
-                    return 0;
-                }
-            )
+        command.SetGuardedAction(
+            json,
+            parsed =>
+            {
+                using var runs = CurrentProject.Store(parsed.GetValue(store));
+                var run = RunsCommand.Need(runs, parsed.GetValue(id));
+                if (parsed.GetValue(json))
+                    Shell.Print(RunView.Of(run, runs) with { Steps = runs.Steps(run.Start.Id) });
+                else
+                    Show(run, runs, parsed.GetValue(all));
+                return 0;
+            }
         );
         return command;
     }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json.Nodes;
 using Memopt.Tracking;
 using Microsoft.AspNetCore.Builder;
@@ -10,10 +11,26 @@ namespace Memopt.Tool.Server.Mlflow;
 
 /// <summary>MLflow's REST interface over a store: what its clients log becomes runs like any other, and all runs can be
 /// asked for through it.</summary>
-internal static class MlflowApi
+internal sealed class MlflowApi
 {
     /// <summary>The version of MLflow whose server this one answers like: clients do without what came later.</summary>
     private const string Version = "2.22.0";
+
+    private readonly ArtifactCalls served;
+    private readonly Dictionary<string, Call> calls;
+
+    private MlflowApi(LiteRunStore store, LocalArtifacts artifacts, OpenRuns open)
+    {
+        var files = new RunArtifacts(store, artifacts, open);
+        served = new(files, store);
+        var experiments = new ExperimentCalls(store.Experiments);
+        calls = Calls(
+            experiments,
+            new RunCalls(store, open, experiments, files, TimeProvider.System),
+            new RunLogCalls(open),
+            new HistoryCalls(store, files)
+        );
+    }
 
     private delegate JsonObject Call(MlflowRequest request, HttpRequest http);
 
@@ -23,105 +40,28 @@ internal static class MlflowApi
         endpoints
             .ServiceProvider.GetRequiredService<IHostApplicationLifetime>()
             .ApplicationStopped.Register(open.Dispose);
-        var files = new RunArtifacts(store, artifacts, open);
-        var served = new ArtifactCalls(files, store);
-        var calls = Calls(store, open, files, served);
-        foreach (var api in new[] { "api", "ajax-api" })
+        var api = new MlflowApi(store, artifacts, open);
+        foreach (var prefix in new[] { "/api", "/ajax-api" })
         {
             endpoints.Map(
-                $"/{api}/2.0/mlflow/{{**path}}",
-                context =>
-                    Answer(
-                        context,
-                        async () =>
-                        {
-                            if (!calls.TryGetValue($"{context.Request.Method} {Rest(context)}", out var call))
-                                throw Unknown(context.Request);
-                            return call(
-                                await Read(
-                                    context.Request,
-                                    Rest(context) == "runs/log-batch" ? Limits.BatchBytes : int.MaxValue
-                                ),
-                                context.Request
-                            );
-                        }
-                    )
+                $"{prefix}/2.0/mlflow/{{**path}}",
+                context => Answer(context, async () => await api.Invoke(context))
             );
-            endpoints.Map($"/{api}/3.0/mlflow/{{**path}}", Refuse);
-            endpoints.MapGet(
-                $"/{api}/2.0/mlflow-artifacts/artifacts",
-                context => Answer(context, () => served.ListServed(new(context.Request.Query)))
-            );
-            endpoints.MapGet(
-                $"/{api}/2.0/mlflow-artifacts/artifacts/{{**path}}",
-                context =>
-                    Answer(
-                        context,
-                        async () =>
-                        {
-                            await served.Get(Rest(context), context);
-                            return null;
-                        }
-                    )
-            );
-            endpoints.MapPut(
-                $"/{api}/2.0/mlflow-artifacts/artifacts/{{**path}}",
-                context => Answer(context, async () => await served.Put(Rest(context), context))
-            );
-            endpoints.MapDelete(
-                $"/{api}/2.0/mlflow-artifacts/artifacts/{{**path}}",
-                context => Answer(context, () => served.Delete(Rest(context)))
-            );
-            endpoints.MapPost(
-                $"/{api}/2.0/mlflow-artifacts/mpu/create/{{**path}}",
-                context =>
-                    Answer(
-                        context,
-                        async () => served.CreateUpload(Rest(context), await Read(context.Request), context.Request)
-                    )
-            );
-            endpoints.MapPut(
-                $"/{api}/2.0/mlflow-artifacts/mpu/part/{{id}}/{{part:int}}",
-                context =>
-                    Answer(
-                        context,
-                        async () =>
-                        {
-                            await served.PutPart(
-                                (string)context.Request.RouteValues["id"]!,
-                                int.Parse(
-                                    (string)context.Request.RouteValues["part"]!,
-                                    System.Globalization.CultureInfo.InvariantCulture
-                                ),
-                                context
-                            );
-                            return [];
-                        }
-                    )
-            );
-            endpoints.MapPost(
-                $"/{api}/2.0/mlflow-artifacts/mpu/complete/{{**path}}",
-                context => Answer(context, async () => served.CompleteUpload(await Read(context.Request)))
-            );
-            endpoints.MapPost(
-                $"/{api}/2.0/mlflow-artifacts/mpu/abort/{{**path}}",
-                context => Answer(context, async () => served.AbortUpload(await Read(context.Request)))
-            );
-            endpoints.Map($"/{api}/2.0/mlflow-artifacts/{{**path}}", Refuse);
+            endpoints.Map($"{prefix}/3.0/mlflow/{{**path}}", Refuse);
+            api.MapArtifacts(endpoints, $"{prefix}/2.0/mlflow-artifacts");
         }
         endpoints.MapGet("/health", context => context.Response.WriteAsync("OK"));
         endpoints.MapGet("/version", context => context.Response.WriteAsync(Version));
     }
 
-    private static Dictionary<string, Call> Calls(
-        LiteRunStore store,
-        OpenRuns open,
-        RunArtifacts files,
-        ArtifactCalls served
+    /// <summary>The calls on experiments and runs, by method and path.</summary>
+    private Dictionary<string, Call> Calls(
+        ExperimentCalls experiments,
+        RunCalls runs,
+        RunLogCalls logs,
+        HistoryCalls history
     )
     {
-        var experiments = new ExperimentCalls(store.Experiments);
-        var runs = new RunCalls(store, open, experiments, files, TimeProvider.System);
         static Call Of(Func<MlflowRequest, JsonObject> call) => (request, _) => call(request);
         return new()
         {
@@ -143,20 +83,93 @@ internal static class MlflowApi
             ["POST runs/update"] = Of(runs.Update),
             ["POST runs/delete"] = Of(runs.Delete),
             ["POST runs/restore"] = Of(runs.Restore),
-            ["POST runs/set-tag"] = Of(runs.SetTag),
-            ["POST runs/delete-tag"] = Of(runs.DeleteTag),
-            ["POST runs/log-metric"] = Of(runs.LogMetric),
-            ["POST runs/log-parameter"] = Of(runs.LogParam),
-            ["POST runs/log-batch"] = Of(runs.LogBatch),
-            ["POST runs/log-inputs"] = Of(runs.LogInputs),
-            ["POST runs/outputs"] = Of(runs.LogOutputs),
-            ["POST runs/log-model"] = Of(runs.LogModel),
-            ["GET metrics/get-history"] = Of(runs.History),
-            ["GET metrics/get-history-bulk-interval"] = Of(runs.HistoryOfSeveral),
+            ["POST runs/set-tag"] = Of(logs.SetTag),
+            ["POST runs/delete-tag"] = Of(logs.DeleteTag),
+            ["POST runs/log-metric"] = Of(logs.LogMetric),
+            ["POST runs/log-parameter"] = Of(logs.LogParam),
+            ["POST runs/log-batch"] = Of(logs.LogBatch),
+            ["POST runs/log-inputs"] = Of(logs.LogInputs),
+            ["POST runs/outputs"] = Of(logs.LogOutputs),
+            ["POST runs/log-model"] = Of(logs.LogModel),
+            ["GET metrics/get-history"] = Of(history.Get),
+            ["GET metrics/get-history-bulk-interval"] = Of(history.GetSeveral),
             ["GET artifacts/list"] = Of(served.List),
             ["POST artifacts/presigned-upload-url"] = served.UploadUrl,
             ["POST artifacts/presigned-download-url"] = served.DownloadUrl,
         };
+    }
+
+    private async Task<JsonObject?> Invoke(HttpContext context)
+    {
+        var (request, path) = (context.Request, Rest(context));
+        if (!calls.TryGetValue($"{request.Method} {path}", out var call))
+            throw Unknown(request);
+        return call(await Read(request, path == "runs/log-batch" ? Limits.BatchBytes : int.MaxValue), request);
+    }
+
+    private void MapArtifacts(IEndpointRouteBuilder endpoints, string prefix)
+    {
+        endpoints.MapGet(
+            $"{prefix}/artifacts",
+            context => Answer(context, () => served.ListServed(new(context.Request.Query)))
+        );
+        endpoints.MapGet(
+            $"{prefix}/artifacts/{{**path}}",
+            context =>
+                Answer(
+                    context,
+                    async () =>
+                    {
+                        await served.Get(Rest(context), context);
+                        return null;
+                    }
+                )
+        );
+        endpoints.MapPut(
+            $"{prefix}/artifacts/{{**path}}",
+            context => Answer(context, async () => await served.Put(Rest(context), context))
+        );
+        endpoints.MapDelete(
+            $"{prefix}/artifacts/{{**path}}",
+            context => Answer(context, () => served.Delete(Rest(context)))
+        );
+        MapUploads(endpoints, $"{prefix}/mpu");
+        endpoints.Map($"{prefix}/{{**path}}", Refuse);
+    }
+
+    /// <summary>Uploads of a file in parts.</summary>
+    private void MapUploads(IEndpointRouteBuilder endpoints, string prefix)
+    {
+        endpoints.MapPost(
+            $"{prefix}/create/{{**path}}",
+            context =>
+                Answer(
+                    context,
+                    async () => served.CreateUpload(Rest(context), await Read(context.Request), context.Request)
+                )
+        );
+        endpoints.MapPut(
+            $"{prefix}/part/{{id}}/{{part:int}}",
+            context =>
+                Answer(
+                    context,
+                    async () =>
+                    {
+                        var route = context.Request.RouteValues;
+                        var part = int.Parse((string)route["part"]!, CultureInfo.InvariantCulture);
+                        await served.PutPart((string)route["id"]!, part, context);
+                        return [];
+                    }
+                )
+        );
+        endpoints.MapPost(
+            $"{prefix}/complete/{{**path}}",
+            context => Answer(context, async () => served.CompleteUpload(await Read(context.Request)))
+        );
+        endpoints.MapPost(
+            $"{prefix}/abort/{{**path}}",
+            context => Answer(context, async () => served.AbortUpload(await Read(context.Request)))
+        );
     }
 
     private static Task Refuse(HttpContext context) =>

@@ -46,6 +46,22 @@ internal sealed class OpenRuns : IDisposable
         public Dictionary<string, string> Tags { get; set; } = [];
         public long Used { get; set; }
         public bool Closed { get; set; }
+
+        public void SetParam(string key, string value)
+        {
+            Writer.Param(key, value);
+            Params[key] = value;
+        }
+
+        /// <summary>Sets a tag; null removes it.</summary>
+        public void SetTag(string key, string? value)
+        {
+            Writer.Tag(key, value);
+            if (value is null)
+                Tags.Remove(key);
+            else
+                Tags[key] = value;
+        }
     }
 
     /// <summary>Begins a run.</summary>
@@ -101,6 +117,22 @@ internal sealed class OpenRuns : IDisposable
             Forget(run);
         }
     }
+
+    /// <summary>Writes to a run as <see cref="Write"/> does, unless it is deleted.</summary>
+    /// <exception cref="MlflowFault">It is deleted.</exception>
+    public void Change(string id, Action<OpenRun> action) =>
+        Write(
+            id,
+            run =>
+            {
+                if (run.Deleted)
+                    throw new MlflowFault(
+                        MlflowFault.Invalid,
+                        $"The run {run.Id} must be in the 'active' state. Current state is deleted."
+                    );
+                action(run);
+            }
+        );
 
     /// <summary>Goes on with a run that has ended.</summary>
     public void Resume(OpenRun run)

@@ -1,0 +1,175 @@
+using System.CommandLine;
+using Memopt.Core;
+using Memopt.Hub;
+using Memopt.Tool.Cli;
+using Memopt.Tool.Views;
+using Memopt.Tracking;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Recipes;
+using Memopt.Trainer.Runs;
+
+namespace Memopt.Tool.Commands;
+
+/// <summary><c>run</c>: trains what a config says, going on from the last checkpoint by itself.</summary>
+internal sealed class RunCommand
+{
+    private readonly Argument<string> config = new("config")
+    {
+        Description = "The config file.",
+        DefaultValueFactory = _ => CurrentProject.Config,
+    };
+    private readonly Option<string[]> set = Shell.SetOption("Change a setting: --set train.steps=500 (repeatable).");
+    private readonly Option<bool> fromStart = new("--from-start")
+    {
+        Description = "Leave earlier checkpoints aside and train from the first step.",
+    };
+    private readonly Option<bool> smoke = new("--smoke")
+    {
+        Description = "Try the whole path on the embedded nano model for 20 steps.",
+    };
+    private readonly Option<string?> fromRun = new("--from-run")
+    {
+        Description =
+            "Train a recorded run once more, by its id: its settings, with --set on top, into a folder of "
+            + "its own. The config names the store, and the folder that paths are relative to.",
+    };
+    private readonly Option<bool> noRehearsal = new("--no-rehearsal")
+    {
+        Description = "Begin with the first step: do not try the longest batch, an evaluation and a checkpoint first.",
+    };
+    private readonly Option<bool> dry = new("--dry-run")
+    {
+        Description = "Read config, model and data as a run does, show the plan and the steps, and train nothing.",
+    };
+    private readonly Option<string?> backend = Shell.BackendOption();
+    private readonly Option<bool> offline = Shell.OfflineOption();
+    private readonly Option<bool> json = Shell.JsonOption();
+
+    public static Command Create() => new RunCommand().Declare();
+
+    private Command Declare()
+    {
+        var command = new Command(
+            "run",
+            "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt "
+                + "run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  "
+                + ".memopt/memopt/adapter"
+        )
+        {
+            config,
+            set,
+            fromStart,
+            fromRun,
+            smoke,
+            dry,
+            noRehearsal,
+            backend,
+            offline,
+            json,
+        };
+        command.SetGuardedAction(json, Run);
+        return command;
+    }
+
+    private int Run(ParseResult parsed, CancellationToken stop)
+    {
+        var watcher = new ConsoleObserver();
+        if (parsed.GetValue(smoke) && parsed.GetValue(fromRun) is not null)
+            throw new UserFault("--smoke and --from-run are different trainings.", next: "leave one of them out");
+        var (settings, recorded) = Settings(parsed);
+        if (parsed.GetValue(dry))
+            return new DryRun(settings, parsed.GetValue(backend), parsed.GetValue(offline), stop).Show(
+                parsed.GetValue(json)
+            );
+        var training = new Training
+        {
+            Config = settings,
+            Output = Output(settings, recorded, parsed),
+            FromStart = parsed.GetValue(fromStart) || parsed.GetValue(smoke),
+            Backend = parsed.GetValue(backend),
+            Offline = parsed.GetValue(offline),
+            Parent = recorded is null ? null : new RunParent(recorded.Start.Id, "again"),
+            Rerun = recorded,
+        };
+        var result = training.Run(watcher, stop);
+        if (parsed.GetValue(json))
+            Print(result);
+        else
+            watcher.Stage(
+                result.Status == RunStatus.Finished ? "finished" : "stopped",
+                $"run {result.RunId}{Judged(result, watcher.Loss)}; see it with: dotnet memopt runs show {result.RunId}"
+            );
+        return result.Status == RunStatus.Finished && !(stop.IsCancellationRequested && result.Unsafe.Count > 0)
+            ? 0
+            : 130;
+    }
+
+    /// <summary>What is to be trained, and the recorded run that it comes from, or null.</summary>
+    private (ProjectConfig Config, Run? Recorded) Settings(ParseResult parsed)
+    {
+        var file = parsed.GetValue(config)!;
+        string[] overrides =
+        [
+            .. parsed.GetValue(set) ?? [],
+            .. parsed.GetValue(noRehearsal) ? new[] { "memory.rehearse=false" } : [],
+            .. parsed.GetValue(smoke)
+                ? new[] { $"model.source={ModelHub.Nano}", "train.steps=20", "tracking.experiment=smoke" }
+                : [],
+        ];
+        if (parsed.GetValue(fromRun) is not { } id)
+            return (RunConfigFile.Read(file, overrides), null);
+        var recorded = RecordedRun.Find(file, id);
+        return (RecordedRun.Settings(file, recorded, overrides), recorded);
+    }
+
+    /// <summary>The folder of checkpoints and result. The same command, given again, goes on in the same
+    /// folder.</summary>
+    private string Output(ProjectConfig settings, Run? recorded, ParseResult parsed) =>
+        recorded is not null
+            ? Path.Combine(
+                settings.Folder,
+                ".memopt",
+                $"again-{recorded.Start.Id}{(settings.Overrides.Count == 0 ? "" : "-" + settings.Hash[..8])}"
+            )
+        : parsed.GetValue(smoke) ? Path.Combine(settings.Folder, ".memopt", "smoke")
+        : ProjectPaths.Output(settings.File);
+
+    private static void Print(Result result) =>
+        Shell.Print(
+            new
+            {
+                runId = result.RunId,
+                status = result.Status,
+                steps = result.Steps,
+                adapter = result.Adapter,
+                upToDate = result.UpToDate,
+                eval = result.Score,
+                notUploaded = Unsent(result.Unsafe),
+            }
+        );
+
+    /// <summary>": loss …, evaluation loss …, accuracy …", as far as there are such; a build shows it.</summary>
+    private static string Judged(Result result, double? loss)
+    {
+        string?[] parts =
+        [
+            loss is null ? null : $"loss {loss:F4}",
+            result.Score is not { } score
+                ? null
+                : $"evaluation loss {score.Loss:F4}"
+                    + $"{(score.Answers == 0 ? "" : $", accuracy {score.Accuracy:P1} of {score.Answers:N0} answers")}",
+        ];
+        return parts.All(part => part is null) ? "" : $": {string.Join(", ", parts.OfType<string>())}";
+    }
+
+    /// <summary>What is not in the storage account, for JSON.</summary>
+    public static object Unsent(IEnumerable<PendingUpload> left) =>
+        left.Select(one => new
+        {
+            runId = one.Upload.Run,
+            name = one.Upload.Link.Name,
+            hash = one.Upload.Link.Hash,
+            why = one.Why is null ? null : Secrets.Redact(one.Why),
+            next = one.Next,
+        });
+}

@@ -1,0 +1,45 @@
+using System.CommandLine;
+using Memopt.Tool.Cli;
+using Spectre.Console;
+
+namespace Memopt.Tool.Commands;
+
+/// <summary><c>runs doctor</c>: reads the whole store and says what is wrong with it.</summary>
+internal static class RunsDoctor
+{
+    public static Command Create()
+    {
+        var repair = new Option<bool>("--repair")
+        {
+            Description = "Mend what can be mended; what is replaced stays under another name.",
+        };
+        var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
+        var command = new Command(
+            "doctor",
+            "Read the whole store and say what is wrong with it.\n\nExample:\n  dotnet memopt runs doctor --repair"
+        )
+        {
+            repair,
+            store,
+            json,
+        };
+        command.SetGuardedAction(
+            json,
+            parsed =>
+            {
+                using var runs = CurrentProject.Store(parsed.GetValue(store));
+                var problems = runs.Check(parsed.GetValue(repair));
+                if (parsed.GetValue(json))
+                    Shell.Print(problems);
+                foreach (var problem in parsed.GetValue(json) ? [] : problems)
+                    Shell.Output.WriteLine($"{problem.File}: {problem.Text}{(problem.Mended ? " (mended)" : "")}");
+                if (problems.Count == 0)
+                    Shell.Progress.WriteLine("Nothing is wrong.");
+                else if (!problems.All(problem => problem.Mended))
+                    Shell.Progress.WriteLine("next:  dotnet memopt runs doctor --repair");
+                return problems.All(problem => problem.Mended) ? 0 : 1;
+            }
+        );
+        return command;
+    }
+}

@@ -1,0 +1,84 @@
+using System.CommandLine;
+using Memopt.Trainer.Config.Sweeps;
+using Memopt.Tool.Cli;
+using Memopt.Tool.Views;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Runs;
+using Spectre.Console;
+
+namespace Memopt.Tool.Commands;
+
+/// <summary><c>sweep</c>: trains each combination of a sweep file as <c>run</c> would, one after another, and names the
+/// best.</summary>
+internal sealed class SweepCommand
+{
+    private readonly Argument<string> file = new("file") { Description = "The sweep file." };
+    private readonly Option<bool> dry = new("--dry-run") { Description = "List the combinations and train none." };
+    private readonly Option<bool> fromStart = new("--from-start")
+    {
+        Description = "Train combinations again that are trained already.",
+    };
+    private readonly Option<string?> backend = Shell.BackendOption();
+    private readonly Option<bool> offline = Shell.OfflineOption();
+    private readonly Option<bool> json = Shell.JsonOption();
+
+    public static Command Create() => new SweepCommand().Declare();
+
+    private Command Declare()
+    {
+        var command = new Command(
+            "sweep",
+            "Train combinations of settings, each a run of its own, and name the best; goes on where it was "
+                + "stopped or killed.\n\nExample:\n  dotnet memopt sweep rates.json\n  best: 3  "
+                + "train.learningRate=2e-4  adapter.rank=16  eval_loss 0.0913"
+        )
+        {
+            file,
+            dry,
+            fromStart,
+            backend,
+            offline,
+            json,
+        };
+        command.SetGuardedAction(json, Run);
+        return command;
+    }
+
+    private int Run(ParseResult parsed, CancellationToken stop)
+    {
+        var sweep = SweepFile.Read(parsed.GetValue(file)!);
+        if (parsed.GetValue(dry))
+            return List(sweep, parsed.GetValue(json));
+        var options = new SweepOptions(
+            parsed.GetValue(fromStart),
+            parsed.GetValue(backend),
+            parsed.GetValue(offline),
+            parsed.GetValue(json)
+        );
+        using var one = RunLock.Acquire(SweepRun.FolderOf(sweep), new ConsoleObserver(), stop);
+        using var store = ArtifactStores.Store(sweep.Base);
+        return new SweepRun(sweep, options, store, stop).Run();
+    }
+
+    private static int List(LoadedSweep sweep, bool json)
+    {
+        if (json)
+            Shell.Print(
+                new
+                {
+                    name = sweep.Name,
+                    combinations = sweep.Combinations.Select(one => new
+                    {
+                        number = one.Number,
+                        parameters = SweepChild.ParametersOf(one),
+                    }),
+                }
+            );
+        else
+        {
+            foreach (var combination in sweep.Combinations)
+                Shell.Output.WriteLine($"{combination.Number.ToString().PadLeft(4)}  {combination}");
+        }
+        return 0;
+    }
+}
