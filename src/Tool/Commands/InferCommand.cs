@@ -91,7 +91,7 @@ internal static class InferCommand
                                     ? []
                                     : Trainer.Recipes.FineTuneRecipe.EndOfTurn(spec);
                                 var output = new List<int>();
-                                var shown = 0;
+                                var stream = tokenizer is null ? null : new TokenStream(tokenizer);
                                 foreach (
                                     var id in Generation.Run(
                                         loaded,
@@ -108,13 +108,8 @@ internal static class InferCommand
                                 {
                                     stop.ThrowIfCancellationRequested();
                                     output.Add(id);
-                                    if (parsed.GetValue(json) || tokenizer is null)
-                                        continue;
-                                    var text = tokenizer.Decode(output);
-                                    if (text.EndsWith('\uFFFD'))
-                                        continue; // half a character: wait for the rest
-                                    Console.Out.Write(text[shown..]);
-                                    shown = text.Length;
+                                    if (!parsed.GetValue(json))
+                                        Console.Out.Write(stream?.Add(id));
                                 }
                                 if (parsed.GetValue(json))
                                     Shell.Print(
@@ -126,7 +121,7 @@ internal static class InferCommand
                                         }
                                     );
                                 else
-                                    Console.Out.WriteLine(tokenizer is null ? string.Join(",", output) : "");
+                                    Console.Out.WriteLine(stream is null ? string.Join(",", output) : stream.End());
                             }
                             return 0;
                         }
