@@ -3,21 +3,46 @@ using Memopt.Core;
 
 namespace Memopt.Text;
 
-/// <summary>A stretch of a rendered chat that the assistant writes.</summary>
-/// <param name="Start">Its first character.</param>
-/// <param name="End">Behind its last.</param>
-/// <param name="Whole">Whether it reaches to where the next turn begins, behind the mark that ends the turn.</param>
-internal readonly record struct AssistantTurn(int Start, int End, bool Whole);
-
 /// <summary>Tells what the assistant writes in a chat: what the template marks as generated; else, turn by turn, the
 /// difference that the turn makes to the rendered text. Nothing is ever looked for in the text, as a user may write
 /// anything in it.
 /// </summary>
-internal static class AssistantMask
+/// <example>
+/// A template writes <c>U:hi;A:yes;U:why;</c> for three messages, of which the second is the assistant's.
+/// <code>
+/// the first message and the prompt      U:hi;A:              so the turn begins at 7 (ByPrompt)
+/// the first two messages                U:hi;A:yes;          so it ends at 11, behind its mark ";" (ByNextTurn)
+/// the turn                              yes;
+/// </code>
+/// Had the template dropped "yes" from the first two messages, the chat with one more character in the turn,
+/// <c>U:hi;A:yes□;U:why;</c>, would part from the text at 10, where the turn would end (ByContent).
+/// </example>
+internal sealed class AssistantMask
 {
     // Each turn is found by renders of the chat, so that time grows with the square of the messages: at the limit some
     // 10 s.
     private const int MostMessages = 1024;
+
+    private readonly ChatTemplate template;
+    private readonly RenderedChat chat;
+    private readonly IReadOnlyList<JsonObject> messages;
+    private readonly JsonObject? variables;
+    private readonly IReadOnlyList<bool>? asked;
+
+    private AssistantMask(
+        ChatTemplate template,
+        RenderedChat chat,
+        IReadOnlyList<JsonObject> messages,
+        JsonObject? variables,
+        IReadOnlyList<bool>? asked
+    ) =>
+        (this.template, this.chat, this.messages, this.variables, this.asked) = (
+            template,
+            chat,
+            messages,
+            variables,
+            asked
+        );
 
     /// <param name="template">The model's.</param>
     /// <param name="chat">What it makes of the messages.</param>
@@ -32,34 +57,45 @@ internal static class AssistantMask
         IReadOnlyList<bool>? asked = null
     )
     {
-        bool Said(int message) => (string?)messages[message]["role"] == "assistant";
-        if (chat.Generated.Count > 0)
+        var mask = new AssistantMask(template, chat, messages, variables, asked);
+        return chat.Generated.Count > 0 ? mask.Marked() : mask.Found();
+    }
+
+    private string Text => chat.Text;
+
+    private bool Said(int message) => (string?)messages[message]["role"] == "assistant";
+
+    /// <summary>What the template marks as generated, without the turns that are not asked about.</summary>
+    private IReadOnlyList<AssistantTurn> Marked()
+    {
+        var others = new HashSet<int>();
+        foreach (
+            var message in Enumerable
+                .Range(0, messages.Count)
+                .Where(message => Said(message) && asked?[message] == false)
+        )
         {
-            // The stretches of a turn are those that the chat up to it has more of with it than without it.
-            int Stretches(int count) =>
-                count == messages.Count ? chat.Generated.Count
-                : Enumerable.Range(0, count).Any(Said)
-                    ? template
-                        .RenderMarked([.. messages.Take(count)], addGenerationPrompt: false, variables)
-                        .Generated.Count
-                : 0;
-            var others = new HashSet<int>();
-            foreach (
-                var message in Enumerable
-                    .Range(0, messages.Count)
-                    .Where(message => Said(message) && asked?[message] == false)
-            )
-            {
-                var (first, behind) = (Stretches(message), Stretches(message + 1));
-                others.UnionWith(Enumerable.Range(first, Math.Max(0, behind - first)));
-            }
-            return
-            [
-                .. chat
-                    .Generated.Where((_, at) => !others.Contains(at))
-                    .Select(stretch => new AssistantTurn(stretch.Start, stretch.End, Whole: false)),
-            ];
+            var (first, behind) = (Stretches(message), Stretches(message + 1));
+            others.UnionWith(Enumerable.Range(first, Math.Max(0, behind - first)));
         }
+        return
+        [
+            .. chat
+                .Generated.Where((_, at) => !others.Contains(at))
+                .Select(stretch => new AssistantTurn(stretch.Start, stretch.End, Whole: false)),
+        ];
+    }
+
+    /// <summary>How many stretches are marked in the chat's first messages. Those of a turn are what the chat up to it
+    /// has more with it than without it.</summary>
+    private int Stretches(int count) =>
+        count == messages.Count ? chat.Generated.Count
+        : Enumerable.Range(0, count).Any(Said)
+            ? template.RenderMarked([.. messages.Take(count)], addGenerationPrompt: false, variables).Generated.Count
+        : 0;
+
+    private IReadOnlyList<AssistantTurn> Found()
+    {
         if (messages.Count > MostMessages)
             throw new UserFault(
                 $"where the assistant's turns begin and end is not looked for in a chat of {messages.Count:N0} "
@@ -72,16 +108,8 @@ internal static class AssistantMask
         {
             if (!Said(i) || asked?[i] == false)
                 continue;
-            var turn = (
-                ByPrompt(template, chat.Text, messages, i, variables)
-                ?? ByOtherTurn(template, chat.Text, messages, i, variables)
-            )
-                is { } start
-                ? ByNextTurn(template, chat.Text, messages, i, start, variables)
-                    ?? ByContent(template, chat.Text, messages, i, start, variables)
-                : null;
             turns.Add(
-                turn
+                Found(i)
                     ?? throw new UserFault(
                         $"where the assistant's turn (message {i + 1}) begins and ends cannot be told",
                         "the chat template rewrites earlier text; mark the turn with {% generation %} in it, or "
@@ -92,17 +120,13 @@ internal static class AssistantMask
         return turns;
     }
 
+    private AssistantTurn? Found(int at) =>
+        (ByPrompt(at) ?? ByOtherTurn(at)) is { } start ? ByNextTurn(at, start) ?? ByContent(at, start) : null;
+
     /// <summary>The turn begins behind what the template writes to ask for it: that is not the assistant's
     /// own.</summary>
-    private static int? ByPrompt(
-        ChatTemplate template,
-        string text,
-        IReadOnlyList<JsonObject> messages,
-        int at,
-        JsonObject? variables
-    ) =>
-        TryRender(template, [.. messages.Take(at)], variables, prompt: true) is { } head
-        && text.StartsWith(head, StringComparison.Ordinal)
+    private int? ByPrompt(int at) =>
+        TryRender([.. messages.Take(at)], prompt: true) is { } head && Text.StartsWith(head, StringComparison.Ordinal)
             ? head.Length
             : null;
 
@@ -111,15 +135,9 @@ internal static class AssistantMask
     /// one in which a single character that is nowhere else is said there: in the same place of the whole chat, or at
     /// the end of a shorter one if what follows answers a call of a tool.
     /// </summary>
-    private static int? ByOtherTurn(
-        ChatTemplate template,
-        string text,
-        IReadOnlyList<JsonObject> messages,
-        int at,
-        JsonObject? variables
-    )
+    private int? ByOtherTurn(int at)
     {
-        var used = text.ToHashSet();
+        var used = Text.ToHashSet();
         var spare = Enumerable.Range(0xE000, 0x1900).Select(code => (char)code);
         var mark = spare.FirstOrDefault(code => !used.Contains(code)).ToString();
         return Parting(messages) ?? Parting([.. messages.Take(at + 1)]);
@@ -133,41 +151,30 @@ internal static class AssistantMask
             if (said < 0 || other.Insert(said, mark) != longer)
                 return null;
             // What is said before must stand before it.
-            var start = text.AsSpan().CommonPrefixLength(other);
+            var start = Text.AsSpan().CommonPrefixLength(other);
             return
                 at == 0
-                || Saying(messages, at - 1, mark) is { } earlier && earlier.AsSpan().EndsWith(text.AsSpan(start))
+                || Saying(messages, at - 1, mark) is { } earlier && earlier.AsSpan().EndsWith(Text.AsSpan(start))
                 ? start
                 : null;
         }
 
         string? Saying(IReadOnlyList<JsonObject> chat, int where, string content) =>
-            TryRender(
-                template,
-                [
-                    .. chat.Select(
-                        (message, index) =>
-                            index == where
-                                ? new() { ["role"] = message["role"]?.DeepClone(), ["content"] = content }
-                                : message
-                    ),
-                ],
-                variables
-            );
+            TryRender([
+                .. chat.Select(
+                    (message, index) =>
+                        index == where
+                            ? new() { ["role"] = message["role"]?.DeepClone(), ["content"] = content }
+                            : message
+                ),
+            ]);
     }
 
     /// <summary>The turn ends where the chat would end with it.</summary>
-    private static AssistantTurn? ByNextTurn(
-        ChatTemplate template,
-        string text,
-        IReadOnlyList<JsonObject> messages,
-        int at,
-        int start,
-        JsonObject? variables
-    )
+    private AssistantTurn? ByNextTurn(int at, int start)
     {
-        var upTo = at + 1 == messages.Count ? text : TryRender(template, [.. messages.Take(at + 1)], variables);
-        return upTo?.Length >= start && text.StartsWith(upTo, StringComparison.Ordinal)
+        var upTo = at + 1 == messages.Count ? Text : TryRender([.. messages.Take(at + 1)]);
+        return upTo?.Length >= start && Text.StartsWith(upTo, StringComparison.Ordinal)
             ? new(start, upTo.Length, Whole: true)
             : null;
     }
@@ -176,20 +183,13 @@ internal static class AssistantMask
     /// that is longer, by a character or by one more call of a tool, shows where its end is: all before and all behind
     /// must stay as it was.
     /// </summary>
-    private static AssistantTurn? ByContent(
-        ChatTemplate template,
-        string text,
-        IReadOnlyList<JsonObject> messages,
-        int at,
-        int start,
-        JsonObject? variables
-    )
+    private AssistantTurn? ByContent(int at, int start)
     {
         var longer = messages.Select(message => (JsonObject)message.DeepClone()).ToList();
-        if (!Lengthen(longer[at]) || TryRender(template, longer, variables) is not { } other)
+        if (!Lengthen(longer[at]) || TryRender(longer) is not { } other)
             return null;
-        var end = text.AsSpan().CommonPrefixLength(other);
-        return end >= start && other.Length > text.Length && other.AsSpan(end).EndsWith(text.AsSpan(end))
+        var end = Text.AsSpan().CommonPrefixLength(other);
+        return end >= start && other.Length > Text.Length && other.AsSpan(end).EndsWith(Text.AsSpan(end))
             ? new(start, end, Whole: false)
             : null;
     }
@@ -208,12 +208,7 @@ internal static class AssistantMask
         return true;
     }
 
-    private static string? TryRender(
-        ChatTemplate template,
-        IReadOnlyList<JsonObject> messages,
-        JsonObject? variables,
-        bool prompt = false
-    )
+    private string? TryRender(IReadOnlyList<JsonObject> messages, bool prompt = false)
     {
         try
         {

@@ -2,7 +2,7 @@ namespace Memopt.Text;
 
 /// <summary>Decodes tokens as they come. Text is given out as soon as it can no longer change: a character whose bytes
 /// are spread over several tokens waits for the last of them. All that is given out, joined, is what decoding at once
-/// gives.
+/// gives. A token costs the decoding of the few before it, however long the text is.
 /// </summary>
 public sealed class TokenStream(Tokenizer tokenizer, bool skipSpecial = true)
 {
@@ -16,6 +16,8 @@ public sealed class TokenStream(Tokenizer tokenizer, bool skipSpecial = true)
     /// <summary>Takes a token; the text that is certain since the last call, which may be none.</summary>
     public string Add(int id)
     {
+        if (!tokenizer.HasText(id, skipSpecial))
+            return "";
         window.Add(id);
         var text = tokenizer.Decode(window, skipSpecial);
         if (text.Length <= known.Length || text.EndsWith('\uFFFD') && window.Count - knownCount < LongestWait)

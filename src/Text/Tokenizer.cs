@@ -159,15 +159,14 @@ public sealed class Tokenizer
     /// <summary>The text of tokens; bytes that are no UTF-8 become U+FFFD.</summary>
     public string Decode(IReadOnlyList<int> ids, bool skipSpecial = true)
     {
-        List<string> spelled =
-        [
-            .. ids.Where(id => !(skipSpecial && special.Contains(id)) && tokens.ContainsKey(id))
-                .Select(id => tokens[id]),
-        ];
+        List<string> spelled = [.. ids.Where(id => HasText(id, skipSpecial)).Select(id => tokens[id])];
         var units = spelled.Sum(token => (long)token.Length);
         using var piece = budget.Piece(OwnTime(units), BytesPerUnit * units);
         return string.Concat(decode(spelled, piece));
     }
+
+    /// <summary>Whether decoding looks at a token at all.</summary>
+    internal bool HasText(int id, bool skipSpecial) => !(skipSpecial && special.Contains(id)) && tokens.ContainsKey(id);
 
     // Ordinary tokenizers need 0.2 to 2 µs and up to 100 bytes for a character.
     private static TimeSpan OwnTime(long units) => TimeSpan.FromMilliseconds(5 + 0.005 * units);

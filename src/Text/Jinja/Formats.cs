@@ -45,30 +45,12 @@ internal static partial class Formats
                 output.Append('%');
                 continue;
             }
-            object? value;
-            if (field.Groups["key"].Success)
-                value =
-                    values is [DictValue dict] && dict.TryGetValue(field.Groups["key"].Value, out var named)
-                        ? named
-                        : throw new JinjaException($"no '{field.Groups["key"].Value}' for the format");
-            else
-                value =
-                    used < values.Count ? values[used++] : throw new JinjaException("too few values for the format");
+            var value =
+                field.Groups["key"].Success ? Named(values, field.Groups["key"].Value)
+                : used < values.Count ? values[used++]
+                : throw new JinjaException("too few values for the format");
             var flags = field.Groups["flags"].Value;
-            var precision = Number(field.Groups["precision"]);
-            var text = type switch
-            {
-                's' => Cut(Values.Print(value), precision),
-                'r' => Cut(Values.Repr(value), precision),
-                'd' or 'i' or 'u' => Signed(
-                    value is double real ? Math.Truncate(real) : Values.Whole(value),
-                    flags,
-                    "F0"
-                ),
-                'x' or 'X' or 'o' => Whole(value, type),
-                'f' or 'F' or 'e' or 'E' or 'g' => Signed(Values.Real(value), flags, Real(type, precision ?? 6)),
-                _ => throw new JinjaException($"the format %{type} is not supported"),
-            };
+            var text = Percent(type, value, flags, Number(field.Groups["precision"]));
             RenderCost.Fit((long)output.Length + text.Length);
             output.Append(
                 Pad(
@@ -85,6 +67,22 @@ internal static partial class Formats
             throw new JinjaException("too many values for the format");
         return output.ToString();
     }
+
+    private static object? Named(IReadOnlyList<object?> values, string key) =>
+        values is [DictValue dict] && dict.TryGetValue(key, out var value)
+            ? value
+            : throw new JinjaException($"no '{key}' for the format");
+
+    private static string Percent(char type, object? value, string flags, int? precision) =>
+        type switch
+        {
+            's' => Cut(Values.Print(value), precision),
+            'r' => Cut(Values.Repr(value), precision),
+            'd' or 'i' or 'u' => Signed(value is double real ? Math.Truncate(real) : Values.Whole(value), flags, "F0"),
+            'x' or 'X' or 'o' => Whole(value, type),
+            'f' or 'F' or 'e' or 'E' or 'g' => Signed(Values.Real(value), flags, Real(type, precision ?? 6)),
+            _ => throw new JinjaException($"the format %{type} is not supported"),
+        };
 
     public static string Brace(object? value, string spec)
     {

@@ -210,79 +210,15 @@ internal sealed partial class Interpreter
 
     private void Loop(Statement.For loop, object? over, int depth)
     {
-        var (items, outer) = (Values.Items(over), scope);
-        if (loop.Where is not null)
-        {
-            items =
-            [
-                .. items.Where(item =>
-                {
-                    Bind(new(outer), loop.Target, item);
-                    return Values.True(Evaluate(loop.Where));
-                }),
-            ];
-        }
+        var outer = scope;
+        var items = loop.Where is null ? Values.Items(over) : [.. Values.Items(over).Where(Wanted)];
+        var variable = new LoopVariable(items, depth, loop.Recursive ? Recursion(loop, outer, depth) : null);
         var ended = false;
-        object? changed = null;
-        Callable? again = !loop.Recursive
-            ? null
-            : (given, _) =>
-                Nested(
-                    "a recursive loop calls itself",
-                    () =>
-                        Captured(() =>
-                        {
-                            var inner = scope;
-                            scope = outer;
-                            Loop(loop, given.Count > 0 ? given[0] : null, depth + 1);
-                            scope = inner;
-                        })
-                );
         for (var i = 0; i < items.Count; i++)
         {
             Step();
-            var index = i;
             Bind(new(outer), loop.Target, items[i]);
-            scope.Set(
-                "loop",
-                new LoopValue(
-                    again,
-                    Values.Dict([
-                        ("index", (long)i + 1),
-                        ("index0", (long)i),
-                        ("revindex", (long)items.Count - i),
-                        ("revindex0", (long)items.Count - i - 1),
-                        ("first", i == 0),
-                        ("last", i == items.Count - 1),
-                        ("length", (long)items.Count),
-                        ("depth", (long)depth),
-                        ("depth0", depth - 1L),
-                        ("previtem", i > 0 ? items[i - 1] : new Undefined("previtem")),
-                        ("nextitem", i + 1 < items.Count ? items[i + 1] : new Undefined("nextitem")),
-                        (
-                            "cycle",
-                            (Callable)(
-                                (arguments, _) =>
-                                    arguments.Count > 0
-                                        ? arguments[index % arguments.Count]
-                                        : throw new JinjaException("cycle needs values")
-                            )
-                        ),
-                        (
-                            "changed",
-                            (Callable)(
-                                (arguments, _) =>
-                                {
-                                    var now = new TupleValue(arguments);
-                                    var differs = changed is null || !Values.Same(changed, now);
-                                    changed = now;
-                                    return differs;
-                                }
-                            )
-                        ),
-                    ])
-                )
-            );
+            scope.Set("loop", variable.At(i));
             var flow = Execute(loop.Body);
             if (flow == Flow.Break)
                 break;
@@ -292,7 +228,29 @@ internal sealed partial class Interpreter
         // As Jinja2 has it: a body that was always left early counts as none.
         if (!ended)
             Execute(loop.Else);
+
+        bool Wanted(object? item)
+        {
+            Bind(new(outer), loop.Target, item);
+            return Values.True(Evaluate(loop.Where!));
+        }
     }
+
+    /// <summary>What <c>loop(…)</c> does in a recursive loop: the same loop over other items, whose text it
+    /// gives.</summary>
+    private Callable Recursion(Statement.For loop, Scope outer, int depth) =>
+        (given, _) =>
+            Nested(
+                "a recursive loop calls itself",
+                () =>
+                    Captured(() =>
+                    {
+                        var inner = scope;
+                        scope = outer;
+                        Loop(loop, given.Count > 0 ? given[0] : null, depth + 1);
+                        scope = inner;
+                    })
+            );
 
     private void Bind(Scope into, Expression target, object? item)
     {

@@ -88,10 +88,7 @@ internal sealed partial class Interpreter
             case Expression.Unary { Operator: "not" } not:
                 return !Values.True(Evaluate(not.Of));
             case Expression.Unary sign:
-                var number = Evaluate(sign.Of);
-                if (number is double real)
-                    return sign.Operator == "-" ? -real : real;
-                return sign.Operator == "-" ? -Values.Whole(number) : Values.Whole(number);
+                return Signed(Evaluate(sign.Of), negative: sign.Operator == "-");
             case Expression.Binary { Operator: "or" } or:
                 return Evaluate(or.Left) is var left && Values.True(left) ? left : Evaluate(or.Right);
             case Expression.Binary { Operator: "and" } and:
@@ -99,18 +96,32 @@ internal sealed partial class Interpreter
             case Expression.Binary binary:
                 return Bounded(Operators.Operate(binary.Operator, Evaluate(binary.Left), Evaluate(binary.Right)));
             case Expression.Compare compare:
-                var before = Evaluate(compare.First);
-                foreach (var (symbol, operand) in compare.Rest)
-                {
-                    var after = Evaluate(operand);
-                    if (!Operators.Compare(symbol, before, after))
-                        return false;
-                    before = after;
-                }
-                return true;
+                return Holds(compare);
             default:
                 throw new JinjaException($"{expression.GetType().Name} cannot be evaluated");
         }
+    }
+
+    private static object Signed(object? number, bool negative)
+    {
+        if (number is double real)
+            return negative ? -real : real;
+        return negative ? -Values.Whole(number) : Values.Whole(number);
+    }
+
+    /// <summary>Whether all comparisons of a chain hold, <c>1 &lt; x &lt; 3</c>; nothing behind the first that does
+    /// not is evaluated.</summary>
+    private bool Holds(Expression.Compare chain)
+    {
+        var before = Evaluate(chain.First);
+        foreach (var (symbol, operand) in chain.Rest)
+        {
+            var after = Evaluate(operand);
+            if (!Operators.Compare(symbol, before, after))
+                return false;
+            before = after;
+        }
+        return true;
     }
 
     private long? Bound(Expression? part) =>

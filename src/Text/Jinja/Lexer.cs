@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text;
 using System.Text.RegularExpressions;
 
@@ -286,72 +287,65 @@ internal sealed partial class Lexer(string source)
                 text.Append(source[at]);
                 continue;
             }
-            switch (source[++at])
-            {
-                case 'n':
-                    text.Append('\n');
-                    break;
-                case 't':
-                    text.Append('\t');
-                    break;
-                case 'r':
-                    text.Append('\r');
-                    break;
-                case 'b':
-                    text.Append('\b');
-                    break;
-                case 'f':
-                    text.Append('\f');
-                    break;
-                case 'v':
-                    text.Append('\v');
-                    break;
-                case 'a':
-                    text.Append('\a');
-                    break;
-                case '0':
-                    text.Append('\0');
-                    break;
-                case '\n':
-                    line++;
-                    break;
-                case '\\' or '\'' or '"':
-                    text.Append(source[at]);
-                    break;
-                case 'u':
-                    Hex(4);
-                    break;
-                case 'x':
-                    Hex(2);
-                    break;
-                case 'U':
-                    Hex(8);
-                    break;
-                default:
-                    text.Append('\\').Append(source[at]);
-                    break;
-            }
+            at++;
+            Escape(text);
         }
         if (at >= source.Length)
             throw new JinjaException($"line {line}: a string without its end");
         at++;
         tokens.Add(new(TokenKind.String, text.ToString(), line));
+    }
 
-        void Hex(int digits)
+    /// <summary>What a backslash and the character at which the lexer is stand for.</summary>
+    private void Escape(StringBuilder text)
+    {
+        switch (source[at])
         {
-            if (
-                at + digits >= source.Length
-                || !int.TryParse(
-                    source.AsSpan(at + 1, digits),
-                    System.Globalization.NumberStyles.HexNumber,
-                    null,
-                    out var code
-                )
-                || code > 0x10FFFF
-            )
-                throw new JinjaException($"line {line}: a damaged \\{source[at]} escape");
-            text.Append(code < 0x10000 ? ((char)code).ToString() : char.ConvertFromUtf32(code));
-            at += digits;
+            case '\n':
+                line++;
+                break;
+            case 'u':
+                text.Append(Hex(4));
+                break;
+            case 'x':
+                text.Append(Hex(2));
+                break;
+            case 'U':
+                text.Append(Hex(8));
+                break;
+            case var letter when Unescaped(letter) is { } unit:
+                text.Append(unit);
+                break;
+            default:
+                text.Append('\\').Append(source[at]);
+                break;
         }
+    }
+
+    private static char? Unescaped(char letter) =>
+        letter switch
+        {
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            'b' => '\b',
+            'f' => '\f',
+            'v' => '\v',
+            'a' => '\a',
+            '0' => '\0',
+            '\\' or '\'' or '"' => letter,
+            _ => null,
+        };
+
+    private string Hex(int digits)
+    {
+        if (
+            at + digits >= source.Length
+            || !int.TryParse(source.AsSpan(at + 1, digits), NumberStyles.HexNumber, null, out var code)
+            || code > 0x10FFFF
+        )
+            throw new JinjaException($"line {line}: a damaged \\{source[at]} escape");
+        at += digits;
+        return code < 0x10000 ? ((char)code).ToString() : char.ConvertFromUtf32(code);
     }
 }

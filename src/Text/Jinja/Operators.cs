@@ -24,14 +24,16 @@ internal static class Operators
             case "*" when left is long && right is List<object?>:
                 return Operate(symbol, right, left);
             case "*" when left is List<object?> list && right is long count:
-                if (count * (double)list.Count > RenderCost.List)
-                    throw RenderCost.TooLong;
-                var many =
-                    list.Count == 0 ? [] : Enumerable.Repeat(list, (int)Math.Max(0, count)).SelectMany(items => items);
-                return list is TupleValue ? new TupleValue(many) : many.ToList();
+                return Repeat(list, count);
             case "%" when left is string format:
                 return Formats.Percent(format, right is TupleValue several ? several : [right]);
+            default:
+                return Calculate(symbol, left, right);
         }
+    }
+
+    private static object? Calculate(string symbol, object? left, object? right)
+    {
         if (left is not (bool or long or double) || right is not (bool or long or double))
             throw new JinjaException($"{Values.TypeName(left)} {symbol} {Values.TypeName(right)} is not defined");
         try
@@ -40,37 +42,39 @@ internal static class Operators
                 throw new JinjaException("division by zero");
             if (symbol == "/")
                 return Values.Real(left) / Values.Real(right);
-            if (left is double || right is double || symbol == "**" && Values.Real(right) < 0)
-            {
-                var (x, y) = (Values.Real(left), Values.Real(right));
-                return symbol switch
-                {
-                    "+" => x + y,
-                    "-" => x - y,
-                    "*" => x * y,
-                    "//" => Math.Floor(x / y),
-                    "%" => x - Math.Floor(x / y) * y,
-                    _ => Math.Pow(x, y),
-                };
-            }
-            var (m, n) = (Values.Whole(left), Values.Whole(right));
-            return symbol switch
-            {
-                "+" => checked(m + n),
-                "-" => checked(m - n),
-                "*" => checked(m * n),
-                "//" => Math.DivRem(m, n) is var (quotient, rest) && rest != 0 && rest < 0 != n < 0
-                    ? quotient - 1
-                    : quotient,
-                "%" => (m % n + n) % n,
-                _ => Power(m, n),
-            };
+            return left is double || right is double || symbol == "**" && Values.Real(right) < 0
+                ? Calculate(symbol, Values.Real(left), Values.Real(right))
+                : (object)Calculate(symbol, Values.Whole(left), Values.Whole(right));
         }
         catch (OverflowException)
         {
             throw new JinjaException($"{left} {symbol} {right} is too large");
         }
     }
+
+    private static double Calculate(string symbol, double x, double y) =>
+        symbol switch
+        {
+            "+" => x + y,
+            "-" => x - y,
+            "*" => x * y,
+            "//" => Math.Floor(x / y),
+            "%" => x - Math.Floor(x / y) * y,
+            _ => Math.Pow(x, y),
+        };
+
+    private static long Calculate(string symbol, long m, long n) =>
+        symbol switch
+        {
+            "+" => checked(m + n),
+            "-" => checked(m - n),
+            "*" => checked(m * n),
+            "//" => Math.DivRem(m, n) is var (quotient, rest) && rest != 0 && rest < 0 != n < 0
+                ? quotient - 1
+                : quotient,
+            "%" => (m % n + n) % n,
+            _ => Power(m, n),
+        };
 
     private static long Power(long value, long exponent)
     {
@@ -96,6 +100,14 @@ internal static class Operators
         RenderCost.Spend(left.Count + right.Count);
         RenderCost.Fit(left.Count + right.Count, RenderCost.List);
         return [.. left, .. right];
+    }
+
+    private static List<object?> Repeat(List<object?> list, long count)
+    {
+        if (count * (double)list.Count > RenderCost.List)
+            throw RenderCost.TooLong;
+        var many = list.Count == 0 ? [] : Enumerable.Repeat(list, (int)Math.Max(0, count)).SelectMany(items => items);
+        return list is TupleValue ? new TupleValue(many) : many.ToList();
     }
 
     private static string Repeat(string text, long count)

@@ -174,19 +174,15 @@ internal sealed class InferCommand
     /// <param name="stop">Ends the generation.</param>
     private static List<int> Answer(IEnumerable<int> tokens, Tokenizer? shown, CancellationToken stop)
     {
-        var (answer, written) = (new List<int>(), 0);
+        var answer = new List<int>();
+        var stream = shown is null ? null : new TokenStream(shown);
         foreach (var id in tokens)
         {
             stop.ThrowIfCancellationRequested();
             answer.Add(id);
-            if (shown is null)
-                continue;
-            var text = shown.Decode(answer);
-            if (text.EndsWith('\uFFFD'))
-                continue; // half a character: wait for the rest
-            Console.Out.Write(text[written..]);
-            written = text.Length;
+            Console.Out.Write(stream?.Add(id));
         }
+        Console.Out.Write(stream?.End());
         return answer;
     }
 }

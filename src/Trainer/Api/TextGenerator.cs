@@ -124,6 +124,33 @@ public sealed class TextGenerator : IChatClient
     {
         ArgumentNullException.ThrowIfNull(messages);
         ObjectDisposedException.ThrowIf(closed, this);
+        CheckRanges(options);
+        var prompt = Prompt([.. messages], options?.Instructions);
+        using var left = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, closing.Token);
+        var pieces = Channel.CreateUnbounded<string>(new() { SingleReader = true, SingleWriter = true });
+        var question = new Question(
+            prompt,
+            SamplingOf(options, prompt.Length),
+            [.. options?.StopSequences?.Where(end => !string.IsNullOrEmpty(end)) ?? []],
+            pieces.Writer,
+            left.Token
+        );
+        Ask(question, cancellationToken);
+        var updates = new AnswerUpdates(metadata.DefaultModelId);
+        try
+        {
+            await foreach (var piece in pieces.Reader.ReadAllAsync(cancellationToken).ConfigureAwait(false))
+                yield return updates.Piece(piece);
+            yield return updates.Last(prompt.Length, question.Tokens, question.Cut);
+        }
+        finally
+        {
+            await left.CancelAsync().ConfigureAwait(false);
+        }
+    }
+
+    private static void CheckRanges(ChatOptions? options)
+    {
         if (
             options
             is { Temperature: not (null or >= 0) }
@@ -134,54 +161,17 @@ public sealed class TextGenerator : IChatClient
                 nameof(options),
                 "Temperature and MaxOutputTokens are 0 or more, TopP is from 0 to 1."
             );
-        var prompt = Prompt([.. messages], options?.Instructions);
-        var sampling = new Sampling();
-        sampling = new(
-            Math.Min(options?.MaxOutputTokens ?? sampling.MaxTokens, spec.MaxPositions - prompt.Length),
-            options?.Temperature ?? sampling.Temperature,
-            options?.TopP ?? sampling.TopP,
+    }
+
+    private Sampling SamplingOf(ChatOptions? options, int promptLength)
+    {
+        var defaults = new Sampling();
+        return new(
+            Math.Min(options?.MaxOutputTokens ?? defaults.MaxTokens, spec.MaxPositions - promptLength),
+            options?.Temperature ?? defaults.Temperature,
+            options?.TopP ?? defaults.TopP,
             options?.Seed is { } seed ? unchecked((int)seed) : Random.Shared.Next()
         );
-        using var left = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, closing.Token);
-        var pieces = Channel.CreateUnbounded<string>(new() { SingleReader = true, SingleWriter = true });
-        var question = new Question(
-            prompt,
-            sampling,
-            [.. options?.StopSequences?.Where(end => !string.IsNullOrEmpty(end)) ?? []],
-            pieces.Writer,
-            left.Token
-        );
-        Ask(question, cancellationToken);
-        var (id, created) = (Guid.NewGuid().ToString("N"), DateTimeOffset.UtcNow);
-        ChatResponseUpdate Update(params IList<AIContent> contents) =>
-            new(ChatRole.Assistant, contents)
-            {
-                ResponseId = id,
-                MessageId = id,
-                ModelId = metadata.DefaultModelId,
-                CreatedAt = created,
-            };
-        try
-        {
-            await foreach (var piece in pieces.Reader.ReadAllAsync(cancellationToken).ConfigureAwait(false))
-                yield return Update(new TextContent(piece));
-            var last = Update(
-                new UsageContent(
-                    new()
-                    {
-                        InputTokenCount = prompt.Length,
-                        OutputTokenCount = question.Tokens,
-                        TotalTokenCount = prompt.Length + question.Tokens,
-                    }
-                )
-            );
-            last.FinishReason = question.Cut ? ChatFinishReason.Length : ChatFinishReason.Stop;
-            yield return last;
-        }
-        finally
-        {
-            await left.CancelAsync().ConfigureAwait(false);
-        }
     }
 
     /// <inheritdoc />
@@ -304,17 +294,17 @@ public sealed class TextGenerator : IChatClient
         try
         {
             question.Stop.ThrowIfCancellationRequested();
-            var (ids, shown) = (new List<int>(), new Showing(question.Ends, question.Pieces));
+            var (stream, shown) = (new TokenStream(text.Tokenizer), new StopSequences(question.Ends));
             foreach (var id in Generation.Run(model, question.Prompt, text.EndOfTurn, question.Sampling))
             {
                 question.Stop.ThrowIfCancellationRequested();
-                ids.Add(id);
-                question.Tokens = ids.Count;
-                if (shown.Of(text.Tokenizer.Decode(ids), whole: false))
+                question.Tokens++;
+                Show(shown.Add(stream.Add(id)));
+                if (shown.Reached)
                     break;
             }
-            question.Cut =
-                !shown.Of(text.Tokenizer.Decode(ids), whole: true) && ids.Count == question.Sampling.MaxTokens;
+            Show(shown.Add(stream.End()) + shown.End());
+            question.Cut = !shown.Reached && question.Tokens == question.Sampling.MaxTokens;
             question.Pieces.Complete();
         }
         catch (OperationCanceledException) when (closing.IsCancellationRequested)
@@ -324,6 +314,12 @@ public sealed class TextGenerator : IChatClient
         catch (Exception e)
         {
             question.Pieces.Complete(e);
+        }
+
+        void Show(string piece)
+        {
+            if (piece.Length > 0)
+                question.Pieces.TryWrite(piece);
         }
     }
 
@@ -341,48 +337,6 @@ public sealed class TextGenerator : IChatClient
 
         /// <summary>Whether it would have gone on.</summary>
         public bool Cut { get; set; }
-    }
-
-    /// <summary>Hands out a text that grows, up to the first of some ends and without it.</summary>
-    private sealed class Showing(string[] ends, ChannelWriter<string> pieces)
-    {
-        private int shown;
-        private bool ended;
-
-        /// <summary>Hands out what is new and will stay; whether an end has been reached.</summary>
-        public bool Of(string text, bool whole)
-        {
-            if (ended)
-                return true;
-            var until = ends.Select(end => text.IndexOf(end, shown, StringComparison.Ordinal))
-                .Where(at => at >= 0)
-                .DefaultIfEmpty(-1)
-                .Min();
-            ended = until >= 0;
-            if (!ended)
-                until = whole ? text.Length : Settled(text);
-            if (until > shown)
-                pieces.TryWrite(text[shown..until]);
-            shown = Math.Max(shown, until);
-            return ended;
-        }
-
-        /// <summary>How much of a text no later token changes: not half a character, nor what may become an
-        /// end.</summary>
-        private int Settled(string text)
-        {
-            text = text.TrimEnd('\uFFFD');
-            return ends.Select(end =>
-                    Enumerable
-                        .Range(0, text.Length)
-                        .Skip(Math.Max(0, text.Length - end.Length + 1))
-                        .Where(at => end.StartsWith(text[at..], StringComparison.Ordinal))
-                        .DefaultIfEmpty(text.Length)
-                        .First()
-                )
-                .Append(text.Length)
-                .Min();
-        }
     }
 
     private sealed class Silent : IPullWatcher

@@ -1,6 +1,4 @@
-using System.Buffers.Binary;
 using System.Security.Cryptography;
-using System.Text;
 using Memopt.Core;
 
 namespace Memopt.Trainer.Native;
@@ -45,95 +43,74 @@ internal static class ElfVersionNeed
     {
         try
         {
-            if (elf.Length < 64 || elf[0] != 0x7f || elf[1] != 'E' || elf[4] != 2 || elf[5] != 1)
-                throw Refuse("it is not a 64-bit little-endian ELF file");
-            var sections = Sections(elf);
-            var needs = sections.FirstOrDefault(s => s.Type == SectionVerneed) ?? throw Refuse("it needs no versions");
-            var texts = sections[(int)needs.Link];
-            var flags = -1;
-            ushort index = 0;
-            for (long need = needs.Offset, left = needs.Info; left > 0; left--)
-            {
-                var (count, aux, next) = (U16(need + 2), U32(need + 8), U32(need + 12));
-                for (long entry = need + aux; count > 0; count--, entry += U32(entry + 12))
-                {
-                    if (Text(texts.Offset + U32(entry + 8)) == Version)
-                        (flags, index) = ((int)entry + 4, U16(entry + 6));
-                    if (count > 1 && U32(entry + 12) == 0)
-                        throw Refuse("a version entry is its own successor");
-                }
-                if (left > 1 && next == 0)
-                    throw Refuse("a version need is its own successor");
-                need += next;
-            }
-            if (flags < 0)
-                throw Refuse($"it does not need {Version}, so something else keeps it from loading");
-
-            var symbols = sections.First(s => s.Type == SectionDynsym);
-            var versions = sections.First(s => s.Type == SectionVersym);
-            var names = sections[(int)symbols.Link];
-            var bound = sections
-                .Where(s => s.Type == SectionRela)
-                .SelectMany(s =>
-                    Enumerable.Range(0, (int)(s.Size / 24)).Select(i => (int)(U64(s.Offset + 24L * i + 8) >> 32))
-                )
-                .ToHashSet();
-            for (var i = 0; i < (int)(symbols.Size / 24); i++)
-            {
-                if ((U16(versions.Offset + 2L * i) & 0x7fff) != index)
-                    continue;
-                var symbol = Text(names.Offset + U32(symbols.Offset + 24L * i));
-                if (symbol != Unused || bound.Contains(i))
-                    throw Refuse($"it uses {symbol} of {Version}");
-            }
-            BinaryPrimitives.WriteUInt16LittleEndian(elf.AsSpan(flags), (ushort)(U16(flags) | Weak));
+            if (!ElfImage.Is(elf))
+                throw Refuse(name, "it is not a 64-bit little-endian ELF file");
+            var image = new ElfImage(elf);
+            var (flags, index) = FindNeed(image, name);
+            CheckUnused(image, index, name);
+            image.SetU16(flags, (ushort)(image.U16(flags) | Weak));
         }
         catch (Exception e)
             when (e is ArgumentOutOfRangeException or InvalidOperationException or IndexOutOfRangeException)
         {
-            throw Refuse($"its sections cannot be read ({e.Message})");
+            throw Refuse(name, $"its sections cannot be read ({e.Message})");
         }
-
-        ushort U16(long at) => BinaryPrimitives.ReadUInt16LittleEndian(elf.AsSpan((int)at));
-        uint U32(long at) => BinaryPrimitives.ReadUInt32LittleEndian(elf.AsSpan((int)at));
-        ulong U64(long at) => BinaryPrimitives.ReadUInt64LittleEndian(elf.AsSpan((int)at));
-        string Text(long at) =>
-            Encoding.ASCII.GetString(elf.AsSpan((int)at, Array.IndexOf(elf, (byte)0, (int)at) - (int)at));
-        UserFault Refuse(string why) =>
-            new(
-                $"{name} does not load here: {why}.",
-                found: "a libstdc++ older than the library was built with",
-                next: "use a system with GCC 13's libstdc++ or newer (Debian 13, Ubuntu 24.04)"
-            )
-            {
-                Failed = true,
-            };
     }
 
-    private sealed record Section(uint Type, long Offset, long Size, uint Link, uint Info);
-
-    private static List<Section> Sections(byte[] elf)
+    /// <summary>Where the flags of the need stand, and the index that symbols of the version have.</summary>
+    private static (int Flags, ushort Index) FindNeed(ElfImage elf, string name)
     {
-        var table = (int)BinaryPrimitives.ReadUInt64LittleEndian(elf.AsSpan(40));
-        var (size, count) = (
-            BinaryPrimitives.ReadUInt16LittleEndian(elf.AsSpan(58)),
-            BinaryPrimitives.ReadUInt16LittleEndian(elf.AsSpan(60))
-        );
-        return
-        [
-            .. Enumerable
-                .Range(0, count)
-                .Select(i =>
-                {
-                    var at = elf.AsSpan(table + i * size);
-                    return new Section(
-                        BinaryPrimitives.ReadUInt32LittleEndian(at[4..]),
-                        (long)BinaryPrimitives.ReadUInt64LittleEndian(at[24..]),
-                        (long)BinaryPrimitives.ReadUInt64LittleEndian(at[32..]),
-                        BinaryPrimitives.ReadUInt32LittleEndian(at[40..]),
-                        BinaryPrimitives.ReadUInt32LittleEndian(at[44..])
-                    );
-                }),
-        ];
+        var needs =
+            elf.Sections.FirstOrDefault(s => s.Type == SectionVerneed) ?? throw Refuse(name, "it needs no versions");
+        var texts = elf.Sections[(int)needs.Link];
+        var (flags, index) = (-1, (ushort)0);
+        for (long need = needs.Offset, left = needs.Info; left > 0; left--)
+        {
+            var (count, aux, next) = (elf.U16(need + 2), elf.U32(need + 8), elf.U32(need + 12));
+            for (long entry = need + aux; count > 0; count--, entry += elf.U32(entry + 12))
+            {
+                if (elf.Text(texts.Offset + elf.U32(entry + 8)) == Version)
+                    (flags, index) = ((int)entry + 4, elf.U16(entry + 6));
+                if (count > 1 && elf.U32(entry + 12) == 0)
+                    throw Refuse(name, "a version entry is its own successor");
+            }
+            if (left > 1 && next == 0)
+                throw Refuse(name, "a version need is its own successor");
+            need += next;
+        }
+        return flags < 0
+            ? throw Refuse(name, $"it does not need {Version}, so something else keeps it from loading")
+            : (flags, index);
     }
+
+    private static void CheckUnused(ElfImage elf, ushort index, string name)
+    {
+        var symbols = elf.Sections.First(s => s.Type == SectionDynsym);
+        var versions = elf.Sections.First(s => s.Type == SectionVersym);
+        var names = elf.Sections[(int)symbols.Link];
+        var bound = elf
+            .Sections.Where(s => s.Type == SectionRela)
+            .SelectMany(s =>
+                Enumerable.Range(0, (int)(s.Size / 24)).Select(i => (int)(elf.U64(s.Offset + 24L * i + 8) >> 32))
+            )
+            .ToHashSet();
+        for (var i = 0; i < (int)(symbols.Size / 24); i++)
+        {
+            if ((elf.U16(versions.Offset + 2L * i) & 0x7fff) != index)
+                continue;
+            var symbol = elf.Text(names.Offset + elf.U32(symbols.Offset + 24L * i));
+            if (symbol != Unused || bound.Contains(i))
+                throw Refuse(name, $"it uses {symbol} of {Version}");
+        }
+    }
+
+    private static UserFault Refuse(string name, string why) =>
+        new(
+            $"{name} does not load here: {why}.",
+            found: "a libstdc++ older than the library was built with",
+            next: "use a system with GCC 13's libstdc++ or newer (Debian 13, Ubuntu 24.04)"
+        )
+        {
+            Failed = true,
+        };
 }

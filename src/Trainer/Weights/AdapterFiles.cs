@@ -1,9 +1,8 @@
 using System.Text.Json;
-using System.Text.Json.Nodes;
 using Memopt.Core;
-using Memopt.Hub;
 using Memopt.Trainer.Adapters;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Linears;
 using Memopt.Trainer.Models;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -23,11 +22,27 @@ internal static class AdapterFiles
     /// names.</param>
     public static void Save(string folder, Decoder model, RunConfig settings)
     {
-        var (alpha, rslora, biases) = (settings.Adapter.Alpha, settings.Adapter.UseRslora, settings.Adapter.Biases);
         var linears = model.Linears().Select(slot => slot.Linear).ToList();
-        var loras = linears.OfType<LoraLinear>().ToList();
+        var metadata = new Dictionary<string, string>([
+            KeyValuePair.Create("format", "pt"),
+            BaseForm.Of(settings).Write(),
+        ]);
+        SafeTensors.Write(
+            Path.Combine(folder, PeftAdapter.WeightsFile),
+            Weights(linears, settings.Adapter.Biases),
+            metadata
+        );
+        var config = new PeftConfigFile(settings, linears).Json();
+        using var stream = new FileStream(Path.Combine(folder, PeftAdapter.ConfigFile), FileMode.Create);
+        stream.Write(JsonSerializer.SerializeToUtf8Bytes(config, indented));
+        stream.Flush(flushToDisk: true);
+    }
+
+    /// <summary>The pairs of all adapters and the biases that were trained, by name.</summary>
+    private static List<(string, Tensor)> Weights(IReadOnlyList<Linear> linears, BiasMode biases)
+    {
         var tensors = new List<(string, Tensor)>();
-        foreach (var lora in loras)
+        foreach (var lora in linears.OfType<LoraLinear>())
         {
             tensors.Add((PeftAdapter.Prefix + lora.lora_A.Name, lora.lora_A.Value));
             tensors.Add((PeftAdapter.Prefix + lora.lora_B.Name, lora.lora_B.Value));
@@ -44,63 +59,7 @@ internal static class AdapterFiles
                 .Select(linear => (PeftAdapter.Prefix + linear.bias!.Name, linear.bias.Value))
         );
         tensors.Sort((a, b) => string.CompareOrdinal(a.Item1, b.Item1));
-        var metadata = new Dictionary<string, string>([
-            KeyValuePair.Create("format", "pt"),
-            BaseForm.Of(settings).Write(),
-        ]);
-        SafeTensors.Write(Path.Combine(folder, PeftAdapter.WeightsFile), tensors, metadata);
-
-        // The most frequent rank and alpha are the folder's; modules that differ are listed as patterns.
-        static double Alpha(LoraLinear lora, bool rslora) => lora.Scale * (rslora ? Math.Sqrt(lora.Rank) : lora.Rank);
-        var adapted = loras.Select(lora => lora.Name).ToHashSet();
-        var rank = loras.GroupBy(lora => lora.Rank).MaxBy(group => group.Count())?.Key ?? 1;
-        var config = new JsonObject
-        {
-            ["alpha_pattern"] = new JsonObject(
-                loras
-                    .Where(lora => Math.Abs(Alpha(lora, rslora) - alpha) > 1e-9 * alpha)
-                    .Select(lora => KeyValuePair.Create(lora.Name, Number(Alpha(lora, rslora))))
-            ),
-            ["auto_mapping"] = null,
-            ["base_model_name_or_path"] = ModelSource.Public(settings.Model.Source),
-            ["bias"] = biases switch
-            {
-                BiasMode.All => "all",
-                BiasMode.LoraOnly => "lora_only",
-                _ => "none",
-            },
-            ["fan_in_fan_out"] = false,
-            ["inference_mode"] = true,
-            ["init_lora_weights"] = true,
-            ["layers_pattern"] = null,
-            ["layers_to_transform"] = null,
-            ["lora_alpha"] = Number(alpha),
-            ["lora_bias"] = false,
-            ["lora_dropout"] = settings.Adapter.Dropout,
-            ["modules_to_save"] = null,
-            ["peft_type"] = "LORA",
-            ["r"] = rank,
-            ["rank_pattern"] = new JsonObject(
-                loras
-                    .Where(lora => lora.Rank != rank)
-                    .Select(lora => KeyValuePair.Create(lora.Name, (JsonNode?)lora.Rank))
-            ),
-            ["revision"] = null,
-            ["target_modules"] = new JsonArray([
-                .. Targets
-                    .NamesOf(linears.Select(linear => linear.Name), adapted.Contains)
-                    .Select(name => (JsonNode)name),
-            ]),
-            ["task_type"] = "CAUSAL_LM",
-            ["use_dora"] = false,
-            ["use_rslora"] = rslora,
-        };
-        using var stream = new FileStream(Path.Combine(folder, PeftAdapter.ConfigFile), FileMode.Create);
-        stream.Write(JsonSerializer.SerializeToUtf8Bytes(config, indented));
-        stream.Flush(flushToDisk: true);
-
-        static JsonNode? Number(double value) =>
-            value == Math.Floor(value) && Math.Abs(value) < 1e9 ? (JsonNode)(long)value : value;
+        return tensors;
     }
 
     /// <summary>Lays a saved adapter over a model.</summary>

@@ -11,7 +11,82 @@ internal static class PeftKeys
     // Given a value, what it must be instead; null when it is accepted.
     private delegate string? Rule(JsonElement value);
 
-    private static readonly Dictionary<string, Rule> rules = Declared();
+    private static readonly Dictionary<string, Rule> used = new()
+    {
+        ["peft_type"] = value => Text(value) == "LORA" ? null : "only LORA is supported",
+        ["task_type"] = value => Null(value) || Text(value) == "CAUSAL_LM" ? null : "only CAUSAL_LM is supported",
+        ["r"] = value => Whole(value) ? null : "must be a whole number above 0",
+        ["lora_alpha"] = value => Number(value) ? null : "must be a number",
+        ["lora_dropout"] = value =>
+            Null(value) || (Number(value) && value.GetDouble() is >= 0 and <= 1)
+                ? null
+                : "must be a number from 0 to 1",
+        ["use_rslora"] = value =>
+            Null(value) || value.ValueKind is JsonValueKind.True or JsonValueKind.False
+                ? null
+                : "must be true or false",
+        ["bias"] = value =>
+            Null(value) || Text(value) is "none" or "all" or "lora_only"
+                ? null
+                : "must be \"none\", \"all\" or \"lora_only\"",
+        ["rank_pattern"] = value => Map(value, Whole),
+        ["alpha_pattern"] = value => Map(value, Number),
+        ["base_model_name_or_path"] = value => Null(value) || Text(value) is not null ? null : "must be a string",
+        ["revision"] = value => Null(value) || Text(value) is not null ? null : "must be a string",
+        ["init_lora_weights"] = Start,
+    };
+
+    // Which modules have an adapter: the tensors tell it.
+    private static readonly string[] place =
+    [
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+    ];
+
+    // How the adapter was made, which changes nothing in what it means. A start that does is refused by
+    // init_lora_weights.
+    private static readonly string[] history =
+    [
+        "inference_mode",
+        "peft_version",
+        "auto_mapping",
+        "runtime_config",
+        "megatron_core",
+        "qalora_group_size",
+        "loftq_config",
+        "eva_config",
+        "corda_config",
+        "lora_ga_config",
+    ];
+
+    // Other forms of LoRA, and weights beside the pairs.
+    private static readonly string[] foreign =
+    [
+        "use_dora",
+        "use_qalora",
+        "use_bdlora",
+        "lora_bias",
+        "fan_in_fan_out",
+        "modules_to_save",
+        "layer_replication",
+        "megatron_config",
+        "trainable_token_indices",
+        "target_parameters",
+        "alora_invocation_tokens",
+        "arrow_config",
+        "kasa_config",
+        "monteclora_config",
+        "velora_config",
+        "ensure_weight_tying",
+    ];
+
+    private static readonly Dictionary<string, Rule> rules = new([
+        .. used,
+        .. place.Concat(history).Select(key => KeyValuePair.Create<string, Rule>(key, _ => null)),
+        .. foreign.Select(key => KeyValuePair.Create<string, Rule>(key, value => Off(value) ? null : "not supported")),
+    ]);
 
     /// <summary>Keys without which an adapter cannot be loaded.</summary>
     private static readonly string[] needed = ["peft_type", "r", "lora_alpha"];
@@ -38,76 +113,6 @@ internal static class PeftKeys
             }
         }
         return problems;
-    }
-
-    private static Dictionary<string, Rule> Declared()
-    {
-        var all = new Dictionary<string, Rule>
-        {
-            ["peft_type"] = value => Text(value) == "LORA" ? null : "only LORA is supported",
-            ["task_type"] = value => Null(value) || Text(value) == "CAUSAL_LM" ? null : "only CAUSAL_LM is supported",
-            ["r"] = value => Whole(value) ? null : "must be a whole number above 0",
-            ["lora_alpha"] = value => Number(value) ? null : "must be a number",
-            ["lora_dropout"] = value =>
-                Null(value) || (Number(value) && value.GetDouble() is >= 0 and <= 1)
-                    ? null
-                    : "must be a number from 0 to 1",
-            ["use_rslora"] = value =>
-                Null(value) || value.ValueKind is JsonValueKind.True or JsonValueKind.False
-                    ? null
-                    : "must be true or false",
-            ["bias"] = value =>
-                Null(value) || Text(value) is "none" or "all" or "lora_only"
-                    ? null
-                    : "must be \"none\", \"all\" or \"lora_only\"",
-            ["rank_pattern"] = value => Map(value, Whole),
-            ["alpha_pattern"] = value => Map(value, Number),
-            ["base_model_name_or_path"] = value => Null(value) || Text(value) is not null ? null : "must be a string",
-            ["revision"] = value => Null(value) || Text(value) is not null ? null : "must be a string",
-            ["init_lora_weights"] = Start,
-        };
-        // Which modules have an adapter: the tensors tell it.
-        string[] place = ["target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"];
-        // How the adapter was made, which changes nothing in what it means. A start that does is refused by
-        // init_lora_weights.
-        string[] history =
-        [
-            "inference_mode",
-            "peft_version",
-            "auto_mapping",
-            "runtime_config",
-            "megatron_core",
-            "qalora_group_size",
-            "loftq_config",
-            "eva_config",
-            "corda_config",
-            "lora_ga_config",
-        ];
-        foreach (var key in place.Concat(history))
-            all[key] = _ => null;
-        // Other forms of LoRA, and weights beside the pairs.
-        string[] foreign =
-        [
-            "use_dora",
-            "use_qalora",
-            "use_bdlora",
-            "lora_bias",
-            "fan_in_fan_out",
-            "modules_to_save",
-            "layer_replication",
-            "megatron_config",
-            "trainable_token_indices",
-            "target_parameters",
-            "alora_invocation_tokens",
-            "arrow_config",
-            "kasa_config",
-            "monteclora_config",
-            "velora_config",
-            "ensure_weight_tying",
-        ];
-        foreach (var key in foreign)
-            all[key] = value => Off(value) ? null : "not supported";
-        return all;
     }
 
     /// <summary>How the pairs began. PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base by the values that A and B

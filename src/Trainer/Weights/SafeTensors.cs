@@ -9,14 +9,14 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Weights;
 
-/// <summary>One tensor of a safetensors file: type as spelled there (F32, BF16, …), shape, and where its bytes lie
-/// after the header.</summary>
-internal sealed record StoredTensor(string Name, string Type, long[] Shape, long From, long To);
-
 /// <summary>A safetensors file: 8 bytes header length, JSON header, raw little-endian data.</summary>
 internal sealed class SafeTensors : IDisposable
 {
-    private static readonly Dictionary<string, (ScalarType Type, int Bytes)> types = new()
+    /// <summary>The types that libtorch has, and the bytes of a number, by their names in headers.</summary>
+    internal static readonly IReadOnlyDictionary<string, (ScalarType Type, int Bytes)> Types = new Dictionary<
+        string,
+        (ScalarType Type, int Bytes)
+    >
     {
         // Not torch.float64 and its like: a header is read where libtorch is not loaded.
         ["F64"] = (ScalarType.Float64, 8),
@@ -31,9 +31,7 @@ internal sealed class SafeTensors : IDisposable
         ["BOOL"] = (ScalarType.Bool, 1),
     };
 
-    private const int WriteBytes = 32 << 20,
-        MostDimensions = 16;
-    private const long LongestHeader = 100_000_000; // the reference's limit
+    private const int WriteBytes = 32 << 20;
 
     private readonly SafeFileHandle handle;
     private readonly long data;
@@ -63,100 +61,14 @@ internal sealed class SafeTensors : IDisposable
         var handle = System.IO.File.OpenHandle(file);
         try
         {
-            // of the file, not of a link to it: model caches are made of links
-            var size = RandomAccess.GetLength(handle);
-            if (size < 10)
-                throw Broken($"{size} bytes, too short for a header");
-            var head = new byte[8];
-            RandomAccess.Read(handle, head, 0);
-            var length = BitConverter.ToInt64(head);
-            if (length < 2 || length > size - 8 || length > LongestHeader)
-                throw Broken($"a header of {length} bytes in a file of {size}");
-            var text = new byte[length];
-            var at = 0;
-            while (at < text.Length)
-                at += RandomAccess.Read(handle, text.AsSpan(at), 8 + at) is > 0 and var read
-                    ? read
-                    : throw Broken("truncated while it was read");
-            var metadata = new Dictionary<string, string>();
-            return new SafeTensors(file, handle, 8 + length, Header(text, size - 8 - length, metadata), metadata);
+            var header = SafeTensorsHeader.Read(file, handle);
+            return new SafeTensors(file, handle, header.Bytes, header.Tensors, header.Metadata);
         }
         catch
         {
             handle.Dispose();
             throw;
         }
-
-        Dictionary<string, StoredTensor> Header(byte[] text, long available, Dictionary<string, string> metadata)
-        {
-            try
-            {
-                var tensors = new Dictionary<string, StoredTensor>();
-                var reader = new Utf8JsonReader(text);
-                if (!reader.Read() || reader.TokenType != JsonTokenType.StartObject)
-                    throw Broken("a header that is not an object");
-                while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
-                {
-                    var name = reader.GetString()!;
-                    reader.Read();
-                    using var entry = JsonDocument.ParseValue(ref reader); // one at a time: a header may have a million
-                    var node = entry.RootElement;
-                    if (name == "__metadata__")
-                    {
-                        foreach (var value in node.EnumerateObject())
-                            metadata[value.Name] = value.Value.GetString() ?? "";
-                        continue;
-                    }
-                    var type = node.GetProperty("dtype").GetString()!;
-                    var shape = node.GetProperty("shape").EnumerateArray().Select(n => n.GetInt64()).ToArray();
-                    var (from, to) = (
-                        node.GetProperty("data_offsets")[0].GetInt64(),
-                        node.GetProperty("data_offsets")[1].GetInt64()
-                    );
-                    if (shape.Length > MostDimensions || shape.Any(n => n < 0))
-                        throw Broken($"\"{name}\" of shape [{string.Join(", ", shape)}]");
-                    if (from < 0 || to < from || to > available)
-                        throw Broken(
-                            $"truncated: \"{name}\" ends at byte {to}, the file holds {available} bytes of data"
-                        );
-                    if (
-                        types.TryGetValue(type, out var known)
-                        && shape.Aggregate(1L, (a, b) => checked(a * b)) * known.Bytes != to - from
-                    )
-                        throw Broken(
-                            $"\"{name}\" {type} [{string.Join(", ", shape)}] does not fill its {to - from} bytes"
-                        );
-                    if (!tensors.TryAdd(name, new(name, type, shape, from, to)))
-                        throw Broken($"\"{name}\" stands there twice");
-                }
-                reader.Read();
-                // As the reference does: a few bytes that stand for a thousand tensors would be read a thousand times.
-                var order = tensors.Values.OrderBy(tensor => tensor.From).ThenBy(tensor => tensor.To).ToList();
-                if (
-                    order.Zip(order.Skip(1)).FirstOrDefault(pair => pair.First.To > pair.Second.From) is
-                    ({ } first, { } second)
-                )
-                    throw Broken($"\"{first.Name}\" and \"{second.Name}\" share bytes");
-                return tensors;
-            }
-            catch (Exception e)
-                when (e
-                        is JsonException
-                            or InvalidOperationException
-                            or KeyNotFoundException
-                            or IndexOutOfRangeException
-                            or NullReferenceException
-                            or FormatException
-                            or OverflowException
-                            or ArgumentException
-                )
-            {
-                throw Broken($"an unreadable header ({e.Message})");
-            }
-        }
-
-        UserFault Broken(string how) =>
-            new($"{file} is not a whole safetensors file.", found: how, next: "download the file again");
     }
 
     /// <summary>Reads one tensor into host memory in its stored type.</summary>
@@ -175,12 +87,12 @@ internal sealed class SafeTensors : IDisposable
 
     /// <summary>Type of a tensor's numbers, where it is one that libtorch has.</summary>
     public ScalarType TypeOf(StoredTensor stored) =>
-        types.TryGetValue(stored.Type, out var type)
+        Types.TryGetValue(stored.Type, out var type)
             ? type.Type
             : throw new UserFault(
                 $"{File}: \"{stored.Name}\" has type {stored.Type}.",
                 found: stored.Type,
-                next: $"use weights in one of {string.Join(", ", types.Keys)}"
+                next: $"use weights in one of {string.Join(", ", Types.Keys)}"
             );
 
     /// <summary>Reads some bytes of a tensor to an address, several parts at once.</summary>
@@ -205,7 +117,7 @@ internal sealed class SafeTensors : IDisposable
         long at = 0;
         foreach (var (name, tensor) in tensors)
         {
-            var type = types.First(pair => pair.Value.Type == tensor.dtype);
+            var type = Types.First(pair => pair.Value.Type == tensor.dtype);
             var bytes = tensor.numel() * type.Value.Bytes;
             header[name] = new JsonObject
             {

@@ -1,6 +1,4 @@
 using System.Buffers;
-using System.Collections;
-using System.Globalization;
 using System.Text.Json;
 using Memopt.Core;
 using Memopt.Trainer.Sources;
@@ -41,7 +39,7 @@ internal static class ParquetRows
             {
                 json.ResetWrittenCount();
                 writer.Reset(json);
-                Write(writer, row);
+                ParquetValues.Write(writer, row);
                 writer.Flush();
                 if (json.WrittenCount > RowFile.LongestRow)
                     throw RowFile.TooLong(file, number + 1, RowFile.Limit, "split its text over several rows");
@@ -110,83 +108,6 @@ internal static class ParquetRows
             )
         {
             throw new InvalidDataException(e.Message, e); // what the library makes of bytes that are damaged
-        }
-    }
-
-    private static void Write(Utf8JsonWriter writer, object? value)
-    {
-        switch (value)
-        {
-            case null:
-                writer.WriteNullValue();
-                break;
-            case string text:
-                writer.WriteStringValue(text);
-                break;
-            case ReadOnlyMemory<char> text:
-                writer.WriteStringValue(text.Span);
-                break;
-            case bool flag:
-                writer.WriteBooleanValue(flag);
-                break;
-            case byte or sbyte or short or ushort or int or uint or long:
-                writer.WriteNumberValue(Convert.ToInt64(value, CultureInfo.InvariantCulture));
-                break;
-            case ulong number:
-                writer.WriteNumberValue(number);
-                break;
-            case float or double when !double.IsFinite(Convert.ToDouble(value, CultureInfo.InvariantCulture)):
-                writer.WriteNullValue();
-                break;
-            case float number:
-                writer.WriteNumberValue(number);
-                break;
-            case double number:
-                writer.WriteNumberValue(number);
-                break;
-            case decimal number:
-                writer.WriteNumberValue(number);
-                break;
-            case DateTime time:
-                writer.WriteStringValue(
-                    time.TimeOfDay == TimeSpan.Zero
-                        ? time.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture)
-                        : time.ToString("O", CultureInfo.InvariantCulture)
-                );
-                break;
-            case IDictionary<string, object?> fields:
-                writer.WriteStartObject();
-                foreach (var (name, field) in fields)
-                {
-                    writer.WritePropertyName(name);
-                    Write(writer, field);
-                }
-                writer.WriteEndObject();
-                break;
-            case IDictionary map:
-                writer.WriteStartObject();
-                foreach (DictionaryEntry entry in map)
-                {
-                    writer.WritePropertyName(Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!);
-                    Write(writer, entry.Value);
-                }
-                writer.WriteEndObject();
-                break;
-            case byte[] bytes:
-                writer.WriteBase64StringValue(bytes);
-                break;
-            case ReadOnlyMemory<byte> bytes:
-                writer.WriteBase64StringValue(bytes.Span);
-                break;
-            case IEnumerable list:
-                writer.WriteStartArray();
-                foreach (var item in list)
-                    Write(writer, item);
-                writer.WriteEndArray();
-                break;
-            default:
-                writer.WriteStringValue(Convert.ToString(value, CultureInfo.InvariantCulture));
-                break;
         }
     }
 }
