@@ -104,7 +104,7 @@ internal static class DataCommand
                             var role = parsed.GetValue(eval) ? DataRole.Eval : DataRole.Train;
                             var watcher = new ConsoleObserver();
                             var reports = new DataReports(
-                                note => watcher.Stage("data", note),
+                                note => watcher.Stage(StageNames.Data, note),
                                 (done, total) => watcher.Progress("tokenizing, MiB", done >> 20, total >> 20)
                             );
                             var data =

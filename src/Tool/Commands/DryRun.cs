@@ -31,7 +31,7 @@ internal static class DryRun
         Dataset? Read(DataRole role)
         {
             var reports = new DataReports(
-                note => watcher.Stage("data", note),
+                note => watcher.Stage(StageNames.Data, note),
                 (done, total) => watcher.Progress("tokenizing, MiB", done >> 20, total >> 20)
             );
             var data = Dataset.Load(config, text, role, reports, stop);
@@ -41,8 +41,19 @@ internal static class DryRun
         var (rows, eval) = (Read(DataRole.Train)!, Read(DataRole.Eval));
         var (device, where) = PlanCommand.Device(config.Settings, onCpu: backend == "cpu");
         var length = Batches.Padded(config.Settings.Data.Packing ? config.Settings.Data.MaxLength : rows.Longest);
-        var plan = MemoryPlan.For(config.Settings, spec, device, length, eval is null ? 0 : Batches.Padded(eval.Longest));
-        var steps = new Batches(rows.Rows, config.Settings.Data, config.Settings.Train, plan.Rung.MicroBatch).TotalSteps;
+        var plan = MemoryPlan.For(
+            config.Settings,
+            spec,
+            device,
+            length,
+            eval is null ? 0 : Batches.Padded(eval.Longest)
+        );
+        var steps = new Batches(
+            rows.Rows,
+            config.Settings.Data,
+            config.Settings.Train,
+            plan.Rung.MicroBatch
+        ).TotalSteps;
         var fault = plan.Fits
             ? null
             : PlanCommand.Fault(plan, Strategies.Of(config.Settings, spec, device, length, 1), device, where, length);

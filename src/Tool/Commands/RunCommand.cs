@@ -150,7 +150,7 @@ internal static class RunCommand
             );
         else
             watcher.Stage(
-                result.Status == RunStatus.Finished ? "finished" : "stopped",
+                result.Status == RunStatus.Finished ? StageNames.Finished : StageNames.Stopped,
                 $"run {result.RunId}{Judged(result, watcher.Loss)}; see it with: dotnet memopt runs show {result.RunId}"
             );
         return result.Status == RunStatus.Finished && !(stop.IsCancellationRequested && result.Unsafe.Count > 0)
@@ -236,10 +236,13 @@ internal static class RunCommand
         using var log = new RunLog(observer, store);
         var shown = observer;
         using var told = stop.Register(() =>
-            shown.Stage("stopping", "after this step, with a checkpoint; Ctrl+C after some seconds ends it at once")
+            shown.Stage(
+                StageNames.Stopping,
+                "after this step, with a checkpoint; Ctrl+C after some seconds ends it at once"
+            )
         );
         observer = log;
-        observer.Stage("config", config.File);
+        observer.Stage(StageNames.Config, config.File);
         foreach (var change in config.Overrides)
             observer.Stage(
                 "",

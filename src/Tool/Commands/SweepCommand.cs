@@ -126,7 +126,7 @@ internal static class SweepCommand
                 TotalSteps = total,
             },
             0,
-            fault => watcher.Stage("tracking", fault),
+            fault => watcher.Stage(StageNames.Tracking, fault),
             Path.Combine(folder, "unrecorded")
         );
 
@@ -135,7 +135,7 @@ internal static class SweepCommand
         {
             if (stop.IsCancellationRequested)
                 break;
-            watcher.Stage("sweep", $"{combination.Number} of {total}: {combination}");
+            watcher.Stage(StageNames.Sweep, $"{combination.Number} of {total}: {combination}");
             var child = Train(combination);
             if (child is null)
                 break;
@@ -152,19 +152,19 @@ internal static class SweepCommand
                     new RunEvent(
                         DateTimeOffset.UtcNow,
                         child.Number,
-                        "failed",
+                        StageNames.Failed,
                         $"{combination.Number} ({combination}): {reason}"
                     )
                 );
         }
 
         var (stopped, failed) = (children.Count < total, children.Count(child => child.Reason is not null));
-        var best = Best(sweep.Sweep, children, text => watcher.Stage("best", text), store);
+        var best = Best(sweep.Sweep, children, text => watcher.Stage(StageNames.Best, text), store);
         // Registered before the rest is sent: the registry goes to the storage account with it.
         if (best is not null && !stopped)
             RunLauncher.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, watcher);
         IReadOnlyList<PendingUpload> left = [];
-        using (var uploads = ArtifactStores.Uploads(config, store, text => watcher.Stage("upload", text)))
+        using (var uploads = ArtifactStores.Uploads(config, store, text => watcher.Stage(StageNames.Upload, text)))
             left = uploads is null ? [] : ArtifactStores.Finish(uploads, config, watcher, stop);
 
         record.Tag("best", best?.RunId);
@@ -202,7 +202,7 @@ internal static class SweepCommand
             Show(sweep, children, best);
         if (stopped)
             watcher.Stage(
-                "stopped",
+                StageNames.Stopped,
                 $"{children.Count} of {total} are done; go on with: dotnet memopt sweep {sweep.File}"
             );
         return stopped ? 130
@@ -281,7 +281,7 @@ internal static class SweepCommand
                 var reason = Secrets.Redact(
                     e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0]
                 );
-                watcher.Stage("failed", reason);
+                watcher.Stage(StageNames.Failed, reason);
                 return Became("failed", reason: reason);
             }
         }

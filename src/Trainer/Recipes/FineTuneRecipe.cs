@@ -27,7 +27,7 @@ internal static class FineTuneRecipe
         var spec = ModelSpec.Read(job.Model);
         job = job with
         {
-            Config = StartingAdapter.Settle(job.Config, spec, text => job.Observer.Stage("adapter", text)),
+            Config = StartingAdapter.Settle(job.Config, spec, text => job.Observer.Stage(StageNames.Adapter, text)),
         };
         var config = job.Config.Settings;
         var inputs = TrainingInputs.Read(job, spec, stop);
@@ -49,7 +49,7 @@ internal static class FineTuneRecipe
         resume.Check(hashes);
         if (resume.Step > 0)
             job.Observer.Stage(
-                "resume",
+                StageNames.Resume,
                 $"run {resume.RunId} goes on after step {resume.Step} of {batches.TotalSteps}"
             );
 
@@ -66,9 +66,9 @@ internal static class FineTuneRecipe
             job.Uploads?.Send(new(resume.RunId, changes));
         }
         foreach (var difference in Rerun.Differences(job, hashes, changes?.Hash))
-            Happened("differs", difference);
+            Happened(StageNames.Differs, difference);
         if (resume.Step > 0)
-            Happened("resume", $"goes on after step {resume.Step} of {batches.TotalSteps}");
+            Happened(StageNames.Resume, $"goes on after step {resume.Step} of {batches.TotalSteps}");
         try
         {
             var training = new Training(job, inputs, resume, batches, hashes, record);
@@ -104,8 +104,8 @@ internal static class FineTuneRecipe
                         Failed = true,
                     };
                 var text = $"memory ran out while the model was made ready: {plan.Rung} → {smaller.Rung}";
-                job.Observer.Stage("memory", text);
-                Happened("memory", text);
+                job.Observer.Stage(StageNames.Memory, text);
+                Happened(StageNames.Memory, text);
                 plan = smaller;
             }
         }
@@ -150,7 +150,7 @@ internal static class FineTuneRecipe
                 Failed = true,
             };
         }
-        job.Observer.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
+        job.Observer.Stage(StageNames.Memory, $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
         return plan;
     }
 
@@ -196,14 +196,14 @@ internal static class FineTuneRecipe
                     Parent = job.Parent,
                 },
                 resume.Step,
-                fault => job.Observer.Stage("tracking", fault),
+                fault => job.Observer.Stage(StageNames.Tracking, fault),
                 Path.Combine(job.Output, "unrecorded")
             )
             .WithTensorBoard(
                 tracking.Tensorboard is { } board ? job.Config.Full(board) : null,
                 resume.RunId,
                 resume.Step,
-                fault => job.Observer.Stage("tracking", fault),
+                fault => job.Observer.Stage(StageNames.Tracking, fault),
                 job.Clock
             );
     }

@@ -114,7 +114,7 @@ internal sealed class Training(
             optimizer.SyncComputeCopy();
         }
         job.Observer.Stage(
-            "training",
+            StageNames.Training,
             $"{optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of {config.Train.BatchSize} "
                 + $"sequences on {job.Backend.Kind}"
         );
@@ -132,8 +132,8 @@ internal sealed class Training(
             Release,
             text =>
             {
-                job.Observer.Stage("memory", text);
-                record.Append(new RunEvent(job.Clock.GetUtcNow(), step, "memory", text));
+                job.Observer.Stage(StageNames.Memory, text);
+                record.Append(new RunEvent(job.Clock.GetUtcNow(), step, StageNames.Memory, text));
             }
         );
         if (config.Memory.Rehearse && (cuda || meter.Limited))
@@ -196,7 +196,7 @@ internal sealed class Training(
             record.End(
                 new Outcome(RunStatus.Stopped, "stopped on request") { Ended = job.Clock.GetUtcNow(), Ledger = ledger }
             );
-            job.Observer.Stage("stopped", $"{where}; run again to go on");
+            job.Observer.Stage(StageNames.Stopped, $"{where}; run again to go on");
             return new(resume.RunId, RunStatus.Stopped, step, null, null);
         }
 
@@ -273,7 +273,7 @@ internal sealed class Training(
         void Rehearse()
         {
             job.Observer.Stage(
-                "rehearsal",
+                StageNames.Rehearsal,
                 $"the longest batch, {inputs.Longest:N0} tokens{(inputs.Eval is null ? "" : ", an evaluation")}, "
                     + "a checkpoint's reading; --no-rehearsal skips it"
             );
@@ -362,7 +362,7 @@ internal sealed class Training(
         }
         record.Append(new EvalRow(step, values));
         job.Observer.Stage(
-            "evaluation",
+            StageNames.Evaluation,
             $"loss {score.Loss:F4}, perplexity {score.Perplexity:F3}, accuracy {score.Accuracy:P1} of "
                 + $"{score.Answers} answers"
         );
@@ -380,9 +380,9 @@ internal sealed class Training(
         }
         catch (TrackingException e)
         {
-            job.Observer.Stage("tracking", $"{e.Message} The adapter is in {job.AdapterFolder} only.");
+            job.Observer.Stage(StageNames.Tracking, $"{e.Message} The adapter is in {job.AdapterFolder} only.");
         }
-        job.Observer.Stage("artifacts", job.AdapterFolder);
+        job.Observer.Stage(StageNames.Artifacts, job.AdapterFolder);
     }
 
     private static string Emptied(string folder)

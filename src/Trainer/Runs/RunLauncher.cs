@@ -56,7 +56,7 @@ internal sealed record RunLauncher
         void Retried(string text)
         {
             lock (before)
-                before.Add(new RunEvent(DateTimeOffset.UtcNow, 0, "download", Secrets.Redact(text)));
+                before.Add(new RunEvent(DateTimeOffset.UtcNow, 0, StageNames.Download, Secrets.Redact(text)));
         }
         var fetcher = new InputFetcher(ProcessEnvironment.HubSettings(Offline), () => Pulling(Retried));
         string? started = null;
@@ -82,24 +82,24 @@ internal sealed record RunLauncher
         var model = fetcher.FetchModel(source, known ?? config.Settings.Model.Revision, stop);
         if (model.Commit is not null)
             Observer.Stage(
-                "download",
+                StageNames.Download,
                 $"{model.Source} at {model.Commit}, {model.FetchedBytes / 1048576.0:N1} MiB fetched"
             );
         config = fetcher.FetchData(config, stop, set => Was($"data.commit.{set}"));
         foreach (var data in config.Snapshots.Values)
             Observer.Stage(
-                "download",
+                StageNames.Download,
                 $"{data.Source} at {data.Commit}, {data.Files.Count} files, {data.FetchedBytes / 1048576.0:N1} "
                     + "MiB fetched"
             );
         using var one = AcquireLock(Output, Observer, stop);
         var backend = Native.Backend.Load(Backend, ProcessEnvironment.BackendEnvironment(config.Folder));
         foreach (var warning in backend.Warnings)
-            Observer.Stage("warning", warning);
+            Observer.Stage(StageNames.Warning, warning);
         if (parent is { Kind: "sweep" } && backend.Kind == "cuda")
             Cuda.EmptyCache(backend.Device); // what those before it had is free again
         var (commit, dirty) = ProcessEnvironment.Commit(config.Folder);
-        using var uploads = ArtifactStores.Uploads(config, Store, text => Observer.Stage("upload", text));
+        using var uploads = ArtifactStores.Uploads(config, Store, text => Observer.Stage(StageNames.Upload, text));
         var result = FineTuneRecipe.Run(
             new FineTuneJob
             {
@@ -224,7 +224,7 @@ internal sealed record RunLauncher
             )
                 return;
             var aliases = adapter.Aliases.Where(alias => alias.Value == version.Number).Select(alias => alias.Key);
-            observer.Stage("registered", $"{name}@{version.Number}: {string.Join(", ", aliases)}");
+            observer.Stage(StageNames.Registered, $"{name}@{version.Number}: {string.Join(", ", aliases)}");
             if (adapter.NotCompared(before) is { } was)
                 observer.Stage(
                     "",
@@ -234,7 +234,10 @@ internal sealed record RunLauncher
         }
         catch (TrackingException e)
         {
-            observer.Stage("registry", $"{e.Message} Register it later: dotnet memopt adapters register NAME {id}");
+            observer.Stage(
+                StageNames.Registry,
+                $"{e.Message} Register it later: dotnet memopt adapters register NAME {id}"
+            );
         }
     }
 
@@ -265,7 +268,7 @@ internal sealed record RunLauncher
             {
                 if (!told)
                     observer.Stage(
-                        "waiting",
+                        StageNames.Waiting,
                         "this config is being trained by another process; what it leaves is taken up"
                     );
                 if (stop.WaitHandle.WaitOne(200))
