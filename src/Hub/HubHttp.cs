@@ -9,19 +9,12 @@ using Polly.Timeout;
 
 namespace Memopt.Hub;
 
-/// <summary>A fault that passes: the next attempt may do better.</summary>
-internal sealed class TransientException(string message, TimeSpan? retryAfter = null, Exception? inner = null)
-    : Exception(message, inner)
-{
-    /// <summary>How long the server asks to be left alone.</summary>
-    public TimeSpan? RetryAfter { get; } = retryAfter;
-}
-
 /// <summary>HTTP as the downloads need it: retries with jitter, a limit on every attempt, a circuit breaker for each
 /// host, and tokens that stay at home.</summary>
 internal sealed class HubHttp : IDisposable
 {
-    private const int LargestDocument = 32 << 20;
+    private const int LargestDocument = 32 << 20,
+        MostRedirects = 10;
     private static readonly TimeSpan longestWait = TimeSpan.FromMinutes(2);
     private readonly ConcurrentDictionary<string, ResiliencePipeline> hosts = new();
     private readonly HttpMessageInvoker invoker;
@@ -80,51 +73,18 @@ internal sealed class HubHttp : IDisposable
     public async Task<HubResponse> GetAsync(Uri url, Login? login, RangeHeaderValue? range, CancellationToken stop)
     {
         string? linked = null;
-        for (var hop = 0; hop < 10; hop++)
+        for (var hop = 0; hop < MostRedirects; hop++)
         {
-            using var request = new HttpRequestMessage(HttpMethod.Get, url) { Headers = { Range = range } };
-            request.Headers.AcceptEncoding.ParseAdd("identity");
-            request.Headers.UserAgent.ParseAdd("memopt");
-            if (login?.Fits(url) == true)
-            {
-                request.Headers.TryAddWithoutValidation(login.Header, login.Value);
-                if (
-                    login.Value.StartsWith("Bearer", StringComparison.Ordinal)
-                    && url.Host.Contains(".blob.", StringComparison.Ordinal)
-                )
-                    request.Headers.TryAddWithoutValidation("x-ms-version", "2023-11-03");
-            }
+            using var request = Request(url, login, range);
             var response = await answer
                 .ExecuteAsync(async token => await invoker.SendAsync(request, token).ConfigureAwait(false), stop)
                 .ConfigureAwait(false);
             if (response.Headers.TryGetValues("X-Linked-ETag", out var etags))
                 linked = HubResponse.Bare(etags.First());
-            if (
-                (int)response.StatusCode is 301 or 302 or 303 or 307 or 308
-                && response.Headers.Location is { } location
-            )
+            if (Redirection(response) is { } location)
             {
                 response.Dispose();
-                var next = new Uri(url, location);
-                if (url.Scheme == Uri.UriSchemeHttps && next.Scheme != Uri.UriSchemeHttps)
-                    throw new UserFault(
-                        $"{url.Host} redirects to an address without encryption.",
-                        found: $"{next.Scheme}://{next.Host}",
-                        next: "use another source"
-                    )
-                    {
-                        Failed = true,
-                    };
-                if (next.Scheme != Uri.UriSchemeHttps && next.Scheme != Uri.UriSchemeHttp)
-                    throw new UserFault(
-                        $"{url.Host} redirects to what is no web address.",
-                        found: next.Scheme,
-                        next: "use another source"
-                    )
-                    {
-                        Failed = true,
-                    };
-                url = next;
+                url = Follow(url, location);
                 continue;
             }
             var result = new HubResponse(response, url, linked);
@@ -138,7 +98,7 @@ internal sealed class HubHttp : IDisposable
         }
         throw new UserFault(
             $"{url.Host} redirects in a circle.",
-            found: "10 redirects",
+            found: $"{MostRedirects} redirects",
             next: "check the address of the model"
         )
         {
@@ -191,6 +151,52 @@ internal sealed class HubHttp : IDisposable
         };
 
     public void Dispose() => invoker.Dispose();
+
+    private static HttpRequestMessage Request(Uri url, Login? login, RangeHeaderValue? range)
+    {
+        var request = new HttpRequestMessage(HttpMethod.Get, url) { Headers = { Range = range } };
+        request.Headers.AcceptEncoding.ParseAdd("identity");
+        request.Headers.UserAgent.ParseAdd("memopt");
+        if (login?.Fits(url) == true)
+        {
+            request.Headers.TryAddWithoutValidation(login.Header, login.Value);
+            if (
+                login.Value.StartsWith("Bearer", StringComparison.Ordinal)
+                && url.Host.Contains(".blob.", StringComparison.Ordinal)
+            )
+                request.Headers.TryAddWithoutValidation("x-ms-version", "2023-11-03");
+        }
+        return request;
+    }
+
+    /// <summary>Where an answer redirects to; null when it does not.</summary>
+    private static Uri? Redirection(HttpResponseMessage response) =>
+        (int)response.StatusCode is 301 or 302 or 303 or 307 or 308 ? response.Headers.Location : null;
+
+    /// <summary>The address of the next hop, refused where it is less safe.</summary>
+    private static Uri Follow(Uri url, Uri location)
+    {
+        var next = new Uri(url, location);
+        if (url.Scheme == Uri.UriSchemeHttps && next.Scheme != Uri.UriSchemeHttps)
+            throw new UserFault(
+                $"{url.Host} redirects to an address without encryption.",
+                found: $"{next.Scheme}://{next.Host}",
+                next: "use another source"
+            )
+            {
+                Failed = true,
+            };
+        if (next.Scheme != Uri.UriSchemeHttps && next.Scheme != Uri.UriSchemeHttp)
+            throw new UserFault(
+                $"{url.Host} redirects to what is no web address.",
+                found: next.Scheme,
+                next: "use another source"
+            )
+            {
+                Failed = true,
+            };
+        return next;
+    }
 
     private static async Task<byte[]> Body(HubResponse response, CancellationToken stop)
     {

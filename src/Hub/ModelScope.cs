@@ -42,27 +42,8 @@ internal sealed class ModelScope(string id, HubSettings settings, HubHttp http) 
                     .Where(entry => entry.GetProperty("Type").GetString() == "blob")
             )
             {
-                var path = entry.GetProperty("Path").GetString()!;
-                var sha =
-                    entry.TryGetProperty("Sha256", out var hash) && hash.GetString() is { Length: 64 } hex
-                        ? hex.ToLowerInvariant()
-                        : null;
-                var place = new Uri(
-                    settings.ModelScope,
-                    $"api/v1/models/{id}/repo?Revision={Uri.EscapeDataString(revision)}&FilePath="
-                        + $"{Uri.EscapeDataString(path)}"
-                );
-                var size = entry.GetProperty("Size").GetInt64();
-                files[path] = new(
-                    path,
-                    place,
-                    size,
-                    sha ?? $"unhashed-{CacheKey.Of($"{path} {size}")}",
-                    sha is null ? null : new("sha256", sha),
-                    Validator: null,
-                    Resumable: sha is not null,
-                    login
-                );
+                var file = Listed(entry, revision);
+                files[file.Path] = file;
             }
             return new(CacheKey.Of(files.Values), files);
         }
@@ -85,5 +66,30 @@ internal sealed class ModelScope(string id, HubSettings settings, HubHttp http) 
                 Failed = true,
             };
         }
+    }
+
+    private RemoteFile Listed(JsonElement entry, string revision)
+    {
+        var path = entry.GetProperty("Path").GetString()!;
+        var sha =
+            entry.TryGetProperty("Sha256", out var hash) && hash.GetString() is { Length: 64 } hex
+                ? hex.ToLowerInvariant()
+                : null;
+        var url = new Uri(
+            settings.ModelScope,
+            $"api/v1/models/{id}/repo?Revision={Uri.EscapeDataString(revision)}&FilePath="
+                + $"{Uri.EscapeDataString(path)}"
+        );
+        var size = entry.GetProperty("Size").GetInt64();
+        return new(
+            path,
+            url,
+            size,
+            sha ?? $"unhashed-{CacheKey.Of($"{path} {size}")}",
+            sha is null ? null : new("sha256", sha),
+            Validator: null,
+            Resumable: sha is not null,
+            login
+        );
     }
 }

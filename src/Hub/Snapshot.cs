@@ -14,7 +14,25 @@ public sealed record Snapshot(
     IReadOnlyList<LocalFile> Files,
     long FetchedBytes = 0,
     long ResumedBytes = 0
-);
+)
+{
+    /// <summary>What a cache has of a commit.</summary>
+    internal static Snapshot Of(string source, ModelCache cache, string commit) =>
+        new(
+            source,
+            cache.Snapshot(commit),
+            commit,
+            [
+                .. cache
+                    .Files(commit)
+                    .Select(file => new LocalFile(
+                        file.Path,
+                        file.Size,
+                        (cache.Expected(file.Blob) ?? new Digest("etag", file.Blob)).ToString()
+                    )),
+            ]
+        );
+}
 
 /// <summary>One file of a model.</summary>
 /// <param name="Path">Inside the model.</param>

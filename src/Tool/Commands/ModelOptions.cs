@@ -118,9 +118,9 @@ internal sealed class ModelOptions
         var backend = Trainer.Native.Backend.Load(parsed.GetValue(Backend), ProcessEnvironment.BackendEnvironment());
         var watcher = new ConsoleObserver();
         foreach (var note in adapter?.Notes ?? [])
-            watcher.Stage("adapter", note);
+            watcher.Stage(StageNames.Adapter, note);
         if (form.Quantized && code is null)
-            watcher.Stage("base", $"{form}, as the adapter was trained; --quantize none keeps it unquantized");
+            watcher.Stage(StageNames.Base, $"{form}, as the adapter was trained; --quantize none keeps it unquantized");
         var settings = new RunConfig
         {
             Adapter = adapter?.Config ?? new(),

@@ -1,3 +1,5 @@
+using Memopt.Core;
+
 namespace Memopt.Tracking;
 
 /// <summary>Sends what a training leaves to a storage account while it goes on: one thread, newest first. Handing
@@ -7,7 +9,6 @@ namespace Memopt.Tracking;
 /// </summary>
 public sealed class BackgroundUpload : IDisposable
 {
-    private const string Kind = "upload";
     private static readonly TimeSpan longest = TimeSpan.FromMinutes(2);
     private readonly object gate = new(),
         record = new();
@@ -245,7 +246,7 @@ public sealed class BackgroundUpload : IDisposable
                     new RunEvent(
                         DateTimeOffset.UtcNow,
                         step,
-                        Kind,
+                        StageNames.Upload,
                         $"{upload.Link.Name} is in {remote.Place}, {upload.Link.Bytes / 1048576.0:N1} MiB"
                     )
                 );
@@ -293,7 +294,10 @@ public sealed class BackgroundUpload : IDisposable
     private void Tell(Upload upload, string text)
     {
         report(text);
-        Record(upload.Run, (writer, step) => writer.Append(new RunEvent(DateTimeOffset.UtcNow, step, Kind, text)));
+        Record(
+            upload.Run,
+            (writer, step) => writer.Append(new RunEvent(DateTimeOffset.UtcNow, step, StageNames.Upload, text))
+        );
     }
 
     /// <summary>What earlier processes left, but for runs that are training, which send their own.</summary>

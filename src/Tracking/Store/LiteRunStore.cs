@@ -1,8 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
-using LiteDB;
 using Microsoft.Win32.SafeHandles;
-using JsonSerializer = System.Text.Json.JsonSerializer;
 
 namespace Memopt.Tracking;
 
@@ -10,7 +8,7 @@ namespace Memopt.Tracking;
 /// for each other and a kill loses nothing that was acknowledged; readers bring what is new in the spools into a LiteDB
 /// file under a lock and query that. The file can always be made again from the spools.
 /// </summary>
-public sealed partial class LiteRunStore : IRunStore
+public sealed class LiteRunStore : IRunStore
 {
     internal static readonly JsonSerializerOptions Json = new()
     {
@@ -18,23 +16,22 @@ public sealed partial class LiteRunStore : IRunStore
         Converters = { new JsonStringEnumConverter() },
     };
 
-    private const int Patience = 60_000;
-
-    private readonly string folder,
-        database,
-        gate;
-    private readonly Spool spool;
+    private readonly StoreFolder folder;
+    private readonly SharedDatabase database;
     private readonly TimeProvider clock;
 
     public LiteRunStore(string folder, TimeProvider? clock = null)
     {
-        this.folder = folder;
         this.clock = clock ?? TimeProvider.System;
-        (database, gate, spool) = (Path.Combine(folder, "runs.db"), Path.Combine(folder, "runs.lock"), new(folder));
+        this.folder = new(folder);
+        database = new(this.folder, this.clock);
         Experiments = new(
             folder,
             this.clock,
-            () => Directory.Exists(folder) ? Query(db => db.Heads().Select(run => run.Experiment).ToHashSet()) : []
+            () =>
+                Directory.Exists(folder)
+                    ? database.Query(db => db.Runs.Heads().Select(run => run.Experiment).ToHashSet())
+                    : []
         );
     }
 
@@ -44,11 +41,15 @@ public sealed partial class LiteRunStore : IRunStore
     /// <summary>How a writer's bytes get to a file: a test's disk may be full.</summary>
     internal Action<SafeFileHandle, ReadOnlyMemory<byte>, long>? Disk { get; set; }
 
-    /// <summary>How long a query holds the lock to take in before others may come between, in milliseconds.</summary>
-    internal int Turn { get; set; } = 1_000;
+    /// <summary>How long a query holds the lock to ingest before others may come between, in milliseconds.</summary>
+    internal int Turn
+    {
+        get => database.Turn;
+        set => database.Turn = value;
+    }
 
     /// <summary>Curves read so far.</summary>
-    internal int PointReads { get; private set; }
+    internal int PointReads => database.PointReads;
 
     public IRunWriter Begin(RunStart start, int fromStep = 0)
     {
@@ -59,97 +60,30 @@ public sealed partial class LiteRunStore : IRunStore
             {
                 Failed = false,
             };
-        return Guard(() =>
+        return folder.Guard(() =>
         {
-            spool.Create();
-            return new SpoolWriter(spool, start, fromStep, clock, Disk);
+            folder.Spool.Create();
+            return new SpoolWriter(folder.Spool, start, fromStep, clock, Disk);
         });
     }
 
     public IRunWriter Amend(string id) =>
-        Guard(() =>
-            Spool.IsId(id) && spool.Find(id, 0) is not null
-                ? new SpoolWriter(spool, id, clock, Disk)
-                : throw new TrackingException($"There is no run {id} in {folder}.") { Failed = false }
+        folder.Guard(() =>
+            Spool.IsId(id) && folder.Spool.Find(id, 0) is not null
+                ? new SpoolWriter(folder.Spool, id, clock, Disk)
+                : throw new TrackingException($"There is no run {id} in {folder.Path}.") { Failed = false }
         );
 
-    public RunPage Find(RunQuery query)
-    {
-        var filter = FilterParser.Parse(query.Filter, query.Stop).Then(query.Order);
-        var columns = query.Columns.Select(FilterParser.Column).ToList();
-        var after = query.Page is null ? null : Filter.Place.Parse(query.Page);
-        var gone = query.Deleted is null ? [] : Experiments.Gone();
-        var ids = new Dictionary<string, string>();
-        return Query(
-            (db, waiting) =>
-            {
-                var matching = db.Heads(query.Stop)
-                    .Where(run =>
-                        (query.Experiment is null || run.Experiment == query.Experiment)
-                        && (query.Experiments is null || query.Experiments.Contains(run.Experiment))
-                        && (
-                            query.Deleted is not { } deleted
-                            || (gone.Contains(run.Experiment) || run.Tags.ContainsKey(Run.DeletedTag)) == deleted
-                        )
-                        && (query.Status is null || run.Status == query.Status)
-                        && query.Tags.All(tag => run.Tags.TryGetValue(tag.Key, out var value) && value == tag.Value)
-                    )
-                    .Select(run => new FilterTarget(
-                        run,
-                        (metric, step) => At(db, run, metric, step),
-                        name => ids.TryGetValue(name, out var id) ? id : ids[name] = Experiments.Of(name).Id
-                    ))
-                    .Where(filter.Matches);
-                // Without an order of its own a query reads no further than its page; with one it keeps no more than
-                // that.
-                if (after is not null)
-                    matching = matching.Where(subject => filter.Compare(filter.Of(subject), after) > 0);
-                var most = (int)Math.Min(query.Limit + 1L, int.MaxValue); // one more tells whether there is a next page
-                var found = filter.Order.Count == 0 ? matching.Take(most).ToList() : First(matching, filter, most);
-                var page = found.Take(query.Limit).ToList();
-                var values = page.Select(subject =>
-                        (IReadOnlyList<object?>)
-                            [
-                                .. columns.Select(column =>
-                                    column.Read(subject) switch
-                                    {
-                                        string[] several => string.Join(", ", several),
-                                        double time when column.Kind == OperandKind.Time =>
-                                            DateTimeOffset.FromUnixTimeMilliseconds((long)time),
-                                        var value => value,
-                                    }
-                                ),
-                            ]
-                    )
-                    .ToList();
-                foreach (var subject in page)
-                    db.LoadDetails(subject.Run);
-                return new RunPage(
-                    [.. page.Select(subject => subject.Run.ToRun())],
-                    values,
-                    found.Count > page.Count && page.Count > 0 ? filter.Of(page[^1]).ToString() : null,
-                    waiting
-                )
-                {
-                    Unknown =
-                        waiting > 0 ? []
-                        : found.Count == 0 || filter.Of(found[0]).Keys.Contains(null)
-                            ? Spelling.Unknown(filter.Names, db.Heads(query.Stop))
-                        : [],
-                };
-            },
-            patience: query.Patience,
-            stop: query.Stop
-        );
-    }
+    public RunPage Find(RunQuery query) =>
+        database.Query(new RunSearch(query, Experiments).Page, query.Patience, query.Stop);
 
     public Run? Get(string idOrPrefix) =>
-        Query(
+        database.Query(
             db =>
             {
-                if (db.FindById(idOrPrefix) is { } exact)
+                if (db.Runs.Find(idOrPrefix) is { } exact)
                     return exact.ToRun();
-                var found = idOrPrefix.Length == 0 ? [] : db.Ids(idOrPrefix);
+                var found = idOrPrefix.Length == 0 ? [] : db.Runs.Ids(idOrPrefix);
                 if (found.Count > 1)
                     throw new TrackingException(
                         $"\"{idOrPrefix}\" is the start of {found.Count} runs: {string.Join(", ", found.Take(5))}"
@@ -159,64 +93,49 @@ public sealed partial class LiteRunStore : IRunStore
                         Failed = false,
                         Next = "give more of the id",
                     };
-                return found.Count == 1 ? db.FindById(found[0])!.ToRun() : null;
+                return found.Count == 1 ? db.Runs.Find(found[0])!.ToRun() : null;
             },
             id => id.StartsWith(idOrPrefix, StringComparison.Ordinal)
         );
 
     /// <summary>One run by its whole id; null when there is none.</summary>
-    public Run? GetExact(string id) => Query(db => db.FindById(id)?.ToRun(), one => one == id);
+    public Run? GetExact(string id) => database.Query(db => db.Runs.Find(id)?.ToRun(), one => one == id);
 
     public IReadOnlyList<Point> Points(string id, string metric, long after = long.MinValue) =>
-        Query(
-            db =>
-                db.FindById(id, details: false) is { } run
-                    ? db.Points(run, metric, after == long.MinValue ? null : after).ToList()
-                    : [], // the least step is a step, too
-            one => one == id
+        Ask(
+            id,
+            // the least step is a step, too
+            (db, run) => db.Points.Read(run, metric, after == long.MinValue ? null : after).ToList()
         );
 
     public IReadOnlyList<StepRow> Steps(string id, int after = 0) =>
-        Query(
-            db =>
+        Ask(
+            id,
+            (db, run) =>
             {
-                if (db.FindById(id, details: false) is not { } run)
-                    return [];
-                var names = RunDatabase.Row(new(0, 0, 0, 0, 0, 0, 0, 0)).Select(metric => metric.Name).ToList();
-                var curves = names
-                    .Select(name =>
-                        db.Points(run, name, after)
+                var curves = StepRow.MetricNames.ToDictionary(
+                    name => name,
+                    name =>
+                        db.Points.Read(run, name, after)
                             .GroupBy(point => point.Step)
                             .ToDictionary(step => step.Key, step => step.Last().Value)
+                );
+                return curves[StepRow.LossMetric]
+                    .Keys.Select(step =>
+                        StepRow.From(step, name => curves[name].TryGetValue(step, out var value) ? value : null)
                     )
                     .ToList();
-                double Of(int curve, long step, double otherwise) => curves[curve].GetValueOrDefault(step, otherwise);
-                return curves[0]
-                    .Keys.Select(step => new StepRow(
-                        (int)step,
-                        Of(0, step, 0),
-                        Of(1, step, double.NaN),
-                        Of(2, step, double.NaN),
-                        (long)Of(3, step, 0),
-                        Of(4, step, double.NaN),
-                        (long)Of(5, step, 0),
-                        Of(6, step, double.NaN)
-                    ))
-                    .ToList();
-            },
-            one => one == id
+            }
         );
 
     public IReadOnlyList<EvalRow> Evals(string id) =>
-        Query(
-            db =>
-            {
-                if (db.FindById(id, details: false) is not { } run)
-                    return [];
-                return run
+        Ask(
+            id,
+            (db, run) =>
+                run
                     .Metrics.Keys.Where(name => name.StartsWith(Run.EvalPrefix, StringComparison.Ordinal))
                     .SelectMany(name =>
-                        db.Points(run, name)
+                        db.Points.Read(run, name)
                             .Select(point => (point.Step, Name: name[Run.EvalPrefix.Length..], point.Value))
                     )
                     .GroupBy(value => value.Step)
@@ -225,209 +144,128 @@ public sealed partial class LiteRunStore : IRunStore
                         (int)step.Key,
                         step.GroupBy(value => value.Name).ToDictionary(value => value.Key, value => value.Last().Value)
                     ))
-                    .ToList();
-            },
-            one => one == id
+                    .ToList()
         );
 
     public IReadOnlyList<RunEvent> Events(string id) =>
-        Query(
+        database.Query(
             db =>
-                db.FindById(id) is { } run
+                db.Runs.Find(id) is { } run
                     ? run.Events.Select(json => JsonSerializer.Deserialize<RunEvent>(json, Json)!).ToList()
                     : [],
             one => one == id
         );
 
-    public void Dispose() { }
+    /// <summary>Goes on with a run's text: what its training printed. Throws <see cref="IOException"/> or
+    /// <see cref="UnauthorizedAccessException"/> where it cannot be written.</summary>
+    public StreamWriter AppendLog(string id) => folder.Logs.Append(id);
 
-    /// <summary>The first so many in a filter's order.</summary>
-    private static List<FilterTarget> First(IEnumerable<FilterTarget> subjects, Filter filter, int count)
-    {
-        var best = new PriorityQueue<FilterTarget, Filter.Place>(
-            Comparer<Filter.Place>.Create((a, b) => filter.Compare(b, a))
-        );
-        foreach (var subject in subjects)
-        {
-            best.Enqueue(subject, filter.Of(subject));
-            if (best.Count > count)
-                best.Dequeue();
-        }
-        var found = new List<FilterTarget>(best.Count);
-        while (best.TryDequeue(out var last, out _))
-            found.Add(last);
-        found.Reverse();
-        return found;
-    }
+    /// <summary>A run's text as far as it is written, or null when there is none.</summary>
+    public Stream? ReadLog(string id) => folder.Logs.Read(id);
 
-    private static double? At(RunDatabase db, RunRecord run, string metric, long step)
-    {
-        var there = db.Points(run, metric, step == long.MinValue ? null : step - 1)
-            .TakeWhile(point => point.Step == step)
-            .ToList();
-        return there.Count == 0 ? null : there[^1].Value;
-    }
-
-    /// <summary>Runs a query over a database that has every complete spool line of the runs it is about; lines of
-    /// others are taken in as far as one turn goes.
+    /// <summary>Reads everything there is and says what is wrong: lines torn in the midst, sealed segments that cannot
+    /// be read, points that do not unpack or do not add up, heads that are not what the runs began and ended with. A
+    /// repair writes damaged spools anew from the database, and a damaged database anew from the spools; what is
+    /// replaced stays under another name.
     /// </summary>
-    /// <param name="query">What is asked.</param>
-    /// <param name="about">Which ids it is about; null for all runs.</param>
-    private T Query<T>(Func<RunDatabase, T> query, Predicate<string>? about = null) =>
-        Query((db, _) => query(db), about);
-
-    /// <summary>The same with a number of runs that are not taken in yet when <paramref name="patience"/> ends. A long
-    /// backlog is taken in turns, between which others have the lock.
-    /// </summary>
-    private T Query<T>(
-        Func<RunDatabase, int, T> query,
-        Predicate<string>? about = null,
-        TimeSpan? patience = null,
-        CancellationToken stop = default
-    )
+    public IReadOnlyList<StoreProblem> Check(bool repair)
     {
-        var (news, all, made) = ((IReadOnlyList<Spool.PendingSegment>?)null, false, (string?)null);
-        var due = patience is { } given ? Environment.TickCount64 + (long)given.TotalMilliseconds : long.MaxValue;
-        while (true)
-        {
-            stop.ThrowIfCancellationRequested();
-            using (var held = Hold(Environment.TickCount64 + Patience, stop))
-            {
-                if (held is null)
-                    return Guard(() => ReadOnly(query));
-                var (done, result) = Guard(Repaired);
-                if (done)
-                    return result!;
-            }
-            Thread.Sleep(Math.Max(0, Turn / 16)); // longer than those who wait for the lock wait to look again
-        }
-
-        (bool, T?) Repaired()
-        {
-            try
-            {
-                return Once();
-            }
-            catch (Exception e)
-                when (e
-                        is not (
-                            TrackingException
-                            or UnauthorizedAccessException
-                            or OperationCanceledException
-                            or OutOfMemoryException
-                        )
-                    && (e is not IOException || e is EndOfStreamException)
-                )
-            {
-                // LiteDB meets a broken file with any exception. The spools hold everything: set it aside and build it
-                // again.
-                SetAside();
-                news = null;
-                return Once();
-            }
-        }
-
-        (bool, T?) Once()
-        {
-            using var db = Open();
-            // A database that someone set aside meanwhile needs everything again, and what is sealed, too.
-            if (news is null || db.DatabaseId != made || !db.Complete && !all)
-                (all, made, news) = (!db.Complete, db.DatabaseId, db.Left(spool.FindPending(all: !db.Complete, about)));
-            news = db.Ingest(news, Math.Min(Environment.TickCount64 + Turn, due));
-            var done = !news.Any(one => about is null || about(one.Segment.Run)) || Environment.TickCount64 >= due;
-            var result = done ? query(db, news.Select(one => one.Segment.Run).Distinct().Count()) : default;
-            PointReads += db.PointReads;
-            return (done, result);
-        }
-    }
-
-    /// <summary>A store that cannot be written can still be asked: for what had been taken in before.</summary>
-    private T ReadOnly<T>(Func<RunDatabase, int, T> query)
-    {
-        if (!File.Exists(database))
-            throw new TrackingException(
-                $"The run store at {folder} cannot be written, and nothing has been taken into {database} yet."
+        using var held =
+            folder.Hold()
+            ?? throw new TrackingException(
+                $"The run store at {folder.Path} cannot be written, so it cannot be checked."
             );
-        Known();
-        using var db = new RunDatabase(database, spool, readOnly: true);
-        return query(db, 0);
+        return folder.Guard(() => new StoreCheck(folder, database, repair).Run(Experiments));
     }
 
-    /// <summary>The layout of the database, the present one where there is none yet; throws when a newer tool made
-    /// it.</summary>
-    private int Known()
-    {
-        var version =
-            File.Exists(database) && new FileInfo(database).Length > 0
-                ? RunDatabase.Version(database)
-                : RunDatabase.Schema;
-        return version <= RunDatabase.Schema
-            ? version
-            : throw new TrackingException(
-                $"{database} was made by a newer memopt (layout {version}; this one knows up to {RunDatabase.Schema})."
-            )
+    /// <summary>Removes a run, its points and its spool. Throws while it is being written.</summary>
+    public void Remove(string id) =>
+        database.Query(
+            db =>
             {
-                Failed = false,
-                Next = "update the tool, or name another store",
-            };
-    }
+                if (folder.Spool.Alive(id))
+                    throw new TrackingException($"Run {id} is being written; it cannot be removed.");
+                // The spool first: what a kill leaves is a run that can be removed again, not one that comes back.
+                folder.Spool.Remove(id);
+                if (db.Runs.Find(id, withDetails: false) is { } run)
+                    db.Remove(run);
+                folder.Logs.Remove(id);
+                return true;
+            },
+            one => one == id
+        );
 
-    private RunDatabase Open()
+    /// <summary>Writes runs, and with <paramref name="artifacts"/> what they link to, into one zip file: a backup, or
+    /// a parcel for another store. Runs being written go in as far as they are; importing a later archive brings the
+    /// rest. Their experiments go along; a backup of all runs has those without runs too. Returns how many runs went
+    /// in.
+    /// </summary>
+    public int Export(string file, IReadOnlyCollection<string>? ids = null, IArtifactStore? artifacts = null)
     {
-        spool.Create();
-        if (Known() < RunDatabase.Schema)
-            Migration.FromRows(database, spool);
-        return new RunDatabase(database, spool);
-    }
-
-    private void SetAside()
-    {
-        var aside = database + ".broken-" + clock.GetUtcNow().ToString("yyyyMMddHHmmssfff");
-        File.Move(database, aside);
-        File.Delete(Path.Combine(folder, "runs-log.db"));
-    }
-
-    /// <summary>LiteDB does not lock out a second process on Linux, so this file does. Null when the folder cannot be
-    /// written.</summary>
-    private FileStream? Hold(long patience, CancellationToken stop = default)
-    {
-        if (!Directory.Exists(folder))
-            Guard(() => Directory.CreateDirectory(folder));
-        for (var wait = 2; ; wait = Math.Min(wait * 2, 50))
+        var heads = database.Query(db =>
+            db.Runs.Heads()
+                .Where(run => ids is null || ids.Contains(run.Id))
+                .Select(run => (run.Id, run.Experiment))
+                .ToList()
+        );
+        var runs = heads.Select(run => run.Id).ToList();
+        var export = new StoreExport(folder)
         {
-            stop.ThrowIfCancellationRequested();
-            try
-            {
-                return new FileStream(gate, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            }
-            catch (UnauthorizedAccessException)
-            {
-                return null;
-            }
-            catch (IOException e) when (e.HResult is 30 or unchecked((int)0x80070013)) // EROFS; write-protected
-            {
-                return null;
-            }
-            catch (IOException) when (Environment.TickCount64 < patience)
-            {
-                Thread.Sleep(wait);
-            }
-            catch (IOException e)
-            {
-                throw new TrackingException($"The run store cannot be locked: {gate}: {e.Message}", e);
-            }
-        }
+            Runs = runs,
+            Experiments = ids is null
+                ? Experiments.All()
+                :
+                [
+                    .. heads
+                        .Select(run => run.Experiment)
+                        .Distinct()
+                        .Select(Experiments.Of)
+                        .DistinctBy(experiment => experiment.Id),
+                ],
+            Artifacts = artifacts,
+            Hashes = artifacts is null
+                ? []
+                : [.. runs.SelectMany(id => Get(id)?.Artifacts ?? []).Select(link => link.Hash).Distinct()],
+            Made = clock.GetUtcNow(),
+        };
+        return folder.Guard(() =>
+        {
+            export.Write(file);
+            return runs.Count;
+        });
     }
 
-    private T Guard<T>(Func<T> action)
+    /// <summary>Brings in the runs of an archive, or of another store's folder. What is here already is passed over,
+    /// so importing twice changes nothing; a run that was here in part gets the rest. Experiments keep their ids where
+    /// these are free.
+    /// </summary>
+    public Imported Import(string path, IArtifactStore? artifacts = null)
     {
         try
         {
-            return action();
+            return folder.Guard(() =>
+            {
+                database.Query(_ => true); // a store of a newer version is refused before anything is added
+                var import = new StoreImport(folder, Experiments);
+                return Directory.Exists(path) ? import.FromFolder(path) : import.FromArchive(path, artifacts);
+            });
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or LiteException)
+        catch (Exception e)
+            when (e is JsonException or InvalidDataException or NotSupportedException or ArgumentException)
         {
-            throw new TrackingException($"The run store at {folder} cannot be used: {e.Message}", e);
+            throw new TrackingException($"{path} is no archive of runs, or a damaged one: {e.Message}", e)
+            {
+                Failed = false,
+            };
         }
     }
+
+    public void Dispose() { }
+
+    /// <summary>Asks something of one run; of one that is not here there is nothing.</summary>
+    private List<T> Ask<T>(string id, Func<RunDatabase, RunRecord, List<T>> question) =>
+        database.Query(
+            db => db.Runs.Find(id, withDetails: false) is { } run ? question(db, run) : [],
+            one => one == id
+        );
 }

@@ -79,7 +79,7 @@ internal sealed class SpoolWriter : IRunWriter
         lock (gate)
         {
             foreach (var row in rows)
-                Values(row.Step, clock.GetUtcNow(), RunDatabase.Row(row));
+                Values(row.Step, clock.GetUtcNow(), row.Metrics());
             Send(flush: false);
         }
     }
@@ -199,7 +199,7 @@ internal sealed class SpoolWriter : IRunWriter
                         "event",
                         0,
                         JsonSerializer.SerializeToUtf8Bytes(
-                            new RunEvent(clock.GetUtcNow(), 0, "tracking", text),
+                            new RunEvent(clock.GetUtcNow(), 0, StageNames.Tracking, text),
                             LiteRunStore.Json
                         )
                     );

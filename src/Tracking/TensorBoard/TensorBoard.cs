@@ -30,7 +30,7 @@ public static class TensorBoard
         public void Append(IReadOnlyList<StepRow> rows)
         {
             foreach (var row in rows)
-                file.Scalars(row.Step, RunDatabase.Row(row));
+                file.Scalars(row.Step, row.Metrics());
             inner.Append(rows);
         }
 

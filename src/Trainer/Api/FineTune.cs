@@ -255,7 +255,7 @@ public sealed class FineTune
                 )
             );
 
-        public void Note(string text) => Stage("download", text);
+        public void Note(string text) => Stage(StageNames.Download, text);
 
         public void Progress(string name, long done, long total) { }
 

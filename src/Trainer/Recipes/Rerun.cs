@@ -50,9 +50,9 @@ internal static class Rerun
                 .Select(key => $"{key}: was {old.Environment.GetValueOrDefault(key, "none")}, is {Now(key) ?? "none"}")
         );
         foreach (var difference in differences)
-            job.Observer.Stage("differs", difference);
+            job.Observer.Stage(StageNames.Differs, difference);
         if (differences.Count == 0)
-            job.Observer.Stage("again", $"model, data, code and machine are those of run {old.Id}");
+            job.Observer.Stage(StageNames.Again, $"model, data, code and machine are those of run {old.Id}");
         return differences;
     }
 }

@@ -23,7 +23,7 @@ internal sealed class ResumeState
         );
         if (job.FromStart)
             Checkpoints.Clear();
-        last = Checkpoints.Latest(text => job.Observer.Stage("resume", text));
+        last = Checkpoints.Latest(text => job.Observer.Stage(StageNames.Resume, text));
         run = last is { } found ? job.Store.Get(found.Manifest.RunId) : null;
     }
 
@@ -63,14 +63,17 @@ internal sealed class ResumeState
         )
         {
             job.Observer.Stage(
-                "evaluation",
+                StageNames.Evaluation,
                 $"run {RunId} has trained exactly this already, but was judged by other rows"
             );
             return null;
         }
         if (trained && Whole())
         {
-            job.Observer.Stage("done", $"run {RunId} has trained exactly this already; --from-start trains it again");
+            job.Observer.Stage(
+                StageNames.Done,
+                $"run {RunId} has trained exactly this already; --from-start trains it again"
+            );
             return new(RunId, RunStatus.Finished, Step, job.AdapterFolder, null, UpToDate: true) { Eval = run!.Eval };
         }
         Checkpoints.Clear();

@@ -29,7 +29,7 @@ internal sealed record TrainingInputs(
     public static TrainingInputs Read(FineTuneJob job, ModelSpec spec, CancellationToken stop)
     {
         var config = job.Config.Settings;
-        job.Observer.Stage("model", $"{spec.ModelType}, {spec.Parameters:N0} parameters, {job.Model}");
+        job.Observer.Stage(StageNames.Model, $"{spec.ModelType}, {spec.Parameters:N0} parameters, {job.Model}");
         var rows = Read(job, spec, DataRole.Train, stop)!;
         var eval = Read(job, spec, DataRole.Eval, stop);
         if (eval is null && job.Metrics.Count > 0)

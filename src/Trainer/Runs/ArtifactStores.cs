@@ -1,3 +1,4 @@
+using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Recipes;
@@ -50,7 +51,7 @@ internal static class ArtifactStores
     {
         if (uploads.Waiting is > 0 and var waiting)
             observer.Stage(
-                "upload",
+                StageNames.Upload,
                 $"{waiting} still on the way to {config.Settings.Tracking.Artifacts}; Ctrl+C leaves them to: dotnet "
                     + "memopt artifacts sync"
             );
@@ -62,18 +63,24 @@ internal static class ArtifactStores
         if (left.Count == 0)
         {
             // After the content: what the registry names in the account is there.
-            TrySync(Registry(config, stop), null, text => observer.Stage("registry", text));
-            observer.Stage("upload", $"everything is in {config.Settings.Tracking.Artifacts}");
+            TrySync(Registry(config, stop), null, text => observer.Stage(StageNames.Registry, text));
+            observer.Stage(StageNames.Upload, $"everything is in {config.Settings.Tracking.Artifacts}");
             return left;
         }
         var names = string.Join(", ", left.Select(one => $"{one.Upload.Link.Name} of run {one.Upload.Run}"));
-        observer.Stage("upload", $"NOT in {config.Settings.Tracking.Artifacts}: {names}; on this machine only");
+        observer.Stage(
+            StageNames.Upload,
+            $"NOT in {config.Settings.Tracking.Artifacts}: {names}; on this machine only"
+        );
         if (left.Select(one => one.Why).OfType<string>().FirstOrDefault() is { } why)
-            observer.Stage("upload", why);
+            observer.Stage(StageNames.Upload, why);
         var first = left.Select(one => one.Next)
             .OfType<string>()
             .FirstOrDefault(next => !next.Contains("artifacts sync", StringComparison.Ordinal));
-        observer.Stage("upload", $"next: {(first is null ? "" : first + "; then: ")}dotnet memopt artifacts sync");
+        observer.Stage(
+            StageNames.Upload,
+            $"next: {(first is null ? "" : first + "; then: ")}dotnet memopt artifacts sync"
+        );
         return left;
     }
 

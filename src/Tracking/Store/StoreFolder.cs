@@ -1,0 +1,64 @@
+using LiteDB;
+
+namespace Memopt.Tracking;
+
+/// <summary>The folder of a store: the spools and texts of its runs, and the lock for all that is made of
+/// them.</summary>
+internal sealed class StoreFolder(string path)
+{
+    private const int Patience = 60_000;
+
+    private readonly string gate = System.IO.Path.Combine(path, "runs.lock");
+
+    public string Path => path;
+
+    public Spool Spool { get; } = new(path);
+
+    public RunLogs Logs { get; } = new(System.IO.Path.Combine(path, "logs"));
+
+    /// <summary>Waits for the lock of the store. LiteDB does not lock out a second process on Linux, so this file does.
+    /// Null when the folder cannot be written.</summary>
+    public FileStream? Hold(CancellationToken stop = default)
+    {
+        var patience = Environment.TickCount64 + Patience;
+        if (!Directory.Exists(path))
+            Guard(() => Directory.CreateDirectory(path));
+        for (var wait = 2; ; wait = Math.Min(wait * 2, 50))
+        {
+            stop.ThrowIfCancellationRequested();
+            try
+            {
+                return new FileStream(gate, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+            }
+            catch (UnauthorizedAccessException)
+            {
+                return null;
+            }
+            catch (IOException e) when (e.HResult is 30 or unchecked((int)0x80070013)) // EROFS; write-protected
+            {
+                return null;
+            }
+            catch (IOException) when (Environment.TickCount64 < patience)
+            {
+                Thread.Sleep(wait);
+            }
+            catch (IOException e)
+            {
+                throw new TrackingException($"The run store cannot be locked: {gate}: {e.Message}", e);
+            }
+        }
+    }
+
+    /// <summary>Makes a <see cref="TrackingException"/> of what the disk or LiteDB throws.</summary>
+    public T Guard<T>(Func<T> action)
+    {
+        try
+        {
+            return action();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or LiteException)
+        {
+            throw new TrackingException($"The run store at {path} cannot be used: {e.Message}", e);
+        }
+    }
+}

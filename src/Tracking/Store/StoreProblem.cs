@@ -1,0 +1,7 @@
+namespace Memopt.Tracking;
+
+/// <summary>Something wrong with a store.</summary>
+/// <param name="File">Where.</param>
+/// <param name="Text">What.</param>
+/// <param name="Mended">Whether it was repaired.</param>
+public sealed record StoreProblem(string File, string Text, bool Mended);
