@@ -65,6 +65,40 @@ public sealed class PlanTests : IDisposable
         Assert.Empty(Directory.EnumerateFileSystemEntries(folder));
     }
 
+    /// <summary>The tool in a folder that lacks TorchSharp.</summary>
+    [Fact]
+    public void Commands_that_train_nothing_load_no_TorchSharp()
+    {
+        var tool = Directory.CreateDirectory(Path.Combine(folder, "tool")).FullName;
+        // Copies, since the host looks beside the file that a link leads to.
+        var built = new DirectoryInfo(Path.GetDirectoryName(Cli.Tool)!);
+        foreach (var file in built.EnumerateFiles().Where(file => file.Name != "TorchSharp.dll"))
+            file.CopyTo(Path.Combine(tool, file.Name));
+        foreach (var inside in built.EnumerateDirectories())
+            Directory.CreateSymbolicLink(Path.Combine(tool, inside.Name), inside.FullName);
+        var project = Cli.Workshop();
+        try
+        {
+            Outcome Run(params string[] arguments)
+            {
+                var start = Cli.Command(project, arguments);
+                start.ArgumentList[start.ArgumentList.IndexOf(Cli.Tool)] = Path.Combine(tool, "memopt.dll");
+                using var process = System.Diagnostics.Process.Start(start)!;
+                return Cli.Wait(process);
+            }
+            foreach (var command in new[] { "plan", "config check", "data preview", "pull embedded:nano", "runs list" })
+            {
+                var result = Run(command.Split(' '));
+                Assert.True(result.Exit == 0, $"{command}: {result.Exit}\n{result.Error}");
+            }
+            Assert.Contains("TorchSharp", Run("doctor").Error);
+        }
+        finally
+        {
+            Directory.Delete(project, recursive: true);
+        }
+    }
+
     [Fact]
     public void What_does_not_fit_is_a_failure_that_says_what_would()
     {

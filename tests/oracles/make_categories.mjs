@@ -1,4 +1,4 @@
-// Writes src/Trainer/Data/Tokenizers/categories.txt: the characters that the Rust library takes for punctuation, marks and what
+// Writes src/Text/Tokenizers/categories.txt: the characters that the Rust library takes for punctuation, marks and what
 // BERT's normalizer removes. Its tables are older than .NET's, and models were trained with them. A line as in properties.txt.
 // Takes from normalization.txt, too, what the library does not know. Run make_normalization.py first.
 import { readFileSync, writeFileSync } from "node:fs";
@@ -32,7 +32,7 @@ for (const [name, [parts, pieces]] of Object.entries(kinds)) {
   lines.push(`${name};${found.map(([from, to]) => from.toString(16) + (to > from ? `-${to.toString(16)}` : "")).join(" ")}`);
 }
 const head = "# As the Rust library tokenizers has them; made by tests/oracles/make_categories.mjs\n";
-writeFileSync(new URL("../../src/Trainer/Data/Tokenizers/categories.txt", import.meta.url), head + lines.join("\n") + "\n");
+writeFileSync(new URL("../../src/Text/Tokenizers/categories.txt", import.meta.url), head + lines.join("\n") + "\n");
 
 // Classes that do not move a mark to its place between two others, and mappings that are not made.
 const alphabet = Object.fromEntries(Array.from({ length: 0x200 }, (_, i) => [String.fromCharCode(i), i]));
@@ -45,7 +45,7 @@ const agrees = async (tokenizer, text, form) => {
   const ids = (await tokenizer.encode(text, null, { addSpecialTokens: false })).getIds();
   return (await tokenizer.decode(ids, false)) === text.normalize(form);
 };
-const table = new URL("../../src/Trainer/Data/Tokenizers/normalization.txt", import.meta.url);
+const table = new URL("../../src/Text/Tokenizers/normalization.txt", import.meta.url);
 const [first, ...entries] = readFileSync(table, "utf8").trimEnd().split("\n");
 const kept = [];
 for (const entry of entries) {

@@ -1,4 +1,4 @@
-"""Writes src/Trainer/Data/Tokenizers/normalization.txt from Python's Unicode database.
+"""Writes src/Text/Tokenizers/normalization.txt from Python's Unicode database.
 
 .NET leaves text as it is in invariant globalization, so the forms need their own table.
 A line: code point; combining class; mapping. A mapping begins with '=' when the pair
@@ -21,5 +21,5 @@ for c in range(0x110000):
         d = ("=" if u.normalize("NFC", ch) == ch and " " in d else "~") + d
     out.append(f"{c:X};{ccc or ''};{d}")
 head = f"# Unicode {u.unidata_version}; made by tests/oracles/make_normalization.py\n"
-path = pathlib.Path(sys.argv[0]).parents[2] / "src/Trainer/Data/Tokenizers/normalization.txt"
+path = pathlib.Path(sys.argv[0]).parents[2] / "src/Text/Tokenizers/normalization.txt"
 path.write_text(head + "\n".join(out) + "\n", encoding="utf-8")

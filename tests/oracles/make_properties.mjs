@@ -1,4 +1,4 @@
-// Writes src/Trainer/Data/Tokenizers/properties.txt: properties of characters and every script, which .NET does not know, from
+// Writes src/Text/Tokenizers/properties.txt: properties of characters and every script, which .NET does not know, from
 // this Node's Unicode. A line: the name as regular expressions write it; its stretches of code points.
 import { writeFileSync } from "node:fs";
 
@@ -26,4 +26,4 @@ const stretches = (pattern) => {
 const properties = ["Alphabetic", "Uppercase", "Lowercase", "Emoji"];
 const lines = [...properties.map((name) => [name, name]), ...scripts.map((script) => [script, `Script=${script}`])].map(([name, property]) => `${name};${stretches(new RegExp(`\\p{${property}}`, "u"))}`);
 const head = `# Unicode ${process.versions.unicode}; made by tests/oracles/make_properties.mjs\n`;
-writeFileSync(new URL("../../src/Trainer/Data/Tokenizers/properties.txt", import.meta.url), head + lines.join("\n") + "\n");
+writeFileSync(new URL("../../src/Text/Tokenizers/properties.txt", import.meta.url), head + lines.join("\n") + "\n");

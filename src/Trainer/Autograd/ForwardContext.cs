@@ -57,7 +57,7 @@ internal sealed class ForwardContext : IDisposable
 
     /// <summary>Whether adapters are left out, so that the model is the frozen base: the reference model of preference
     /// losses (PEFT's disable_adapter).</summary>
-    public bool AdaptersDisabled { get; init; }
+    public bool AdaptersDisabled { get; set; }
 
     /// <summary>Seed of this micro-batch's dropout, null outside training; each module adds its own number, so a second
     /// run draws the same.</summary>

@@ -190,7 +190,8 @@ internal sealed class LedgerBuilder
         return plan with { HostFits = hostFits, Fits = fits };
     }
 
-    /// <summary>Whether streamed weights lie in a file: the host has no memory for them beside its other rows.</summary>
+    /// <summary>Whether streamed weights lie in a file: the host has no memory for them beside its other
+    /// rows.</summary>
     private bool Spills
     {
         get
@@ -267,7 +268,8 @@ internal sealed class LedgerBuilder
             rung.Keeps == SavedForBackward.Nothing
                 ? ""
                 : $", {rung.Keeps.ToString().ToLowerInvariant()} kept beside them";
-        return $"{(rung.OffloadActivations ? 2 : spec.Layers)} layer inputs of {tokens:N0} tokens × {spec.HiddenSize} × "
+        return $"{(rung.OffloadActivations ? 2 : spec.Layers)} layer inputs of {tokens:N0} tokens × "
+            + $"{spec.HiddenSize} × "
             + $"{device.ComputeBytes} B{beside}, and all of one layer";
     }
 

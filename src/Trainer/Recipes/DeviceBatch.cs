@@ -4,7 +4,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>The named inputs of a micro-batch on the device. The dispose scope in which it is made frees them.</summary>
+/// <summary>The named inputs of a micro-batch on the device. The dispose scope in which it is made frees
+/// them.</summary>
 internal sealed class DeviceBatch(MicroBatch batch, Device device)
 {
     private readonly Dictionary<string, Tensor> tensors = batch.Inputs.ToDictionary(

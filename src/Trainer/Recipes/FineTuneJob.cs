@@ -1,3 +1,4 @@
+using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Native;
@@ -71,6 +72,6 @@ internal sealed record FineTuneJob
     public FineTuneJob WithAdapterOf(ModelSpec spec) =>
         this with
         {
-            Config = Recipes.StartingAdapter.Settle(Config, spec, text => Observer.Stage("adapter", text)),
+            Config = Recipes.StartingAdapter.Settle(Config, spec, text => Observer.Stage(StageNames.Adapter, text)),
         };
 }

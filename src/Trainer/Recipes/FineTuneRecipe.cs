@@ -1,3 +1,4 @@
+using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Plan;
@@ -6,8 +7,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>The recipe, and the table of contents of a training. Full, LoRA and QLoRA differ only in the passes over the
-/// model that <see cref="LoadedRun"/> applies.</summary>
+/// <summary>The recipe, and the table of contents of a training. Full, LoRA and QLoRA differ only in the passes over
+/// the model that <see cref="LoadedRun"/> applies.</summary>
 internal static class FineTuneRecipe
 {
     /// <summary>Trains, or says that the same is trained already.</summary>
@@ -31,7 +32,7 @@ internal static class FineTuneRecipe
         resume.Check(hashes);
         if (resume.Step > 0)
             job.Observer.Stage(
-                "resume",
+                StageNames.Resume,
                 $"run {resume.RunId} goes on after step {resume.Step} of {batches.TotalSteps}"
             );
         using var recorder = RunRecorder.Begin(job, inputs, resume, plan.Start, hashes, batches.TotalSteps); // Tracking

@@ -1,3 +1,4 @@
+using Memopt.Core;
 using Memopt.Text;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
@@ -47,7 +48,7 @@ internal sealed class ResultWriter(
             Judge(eval, stop);
         recorder.Append(new EvalRow(recorder.Step, values));
         job.Observer.Stage(
-            "evaluation",
+            StageNames.Evaluation,
             $"loss {score.Loss:F4}, perplexity {score.Perplexity:F3}, accuracy {score.Accuracy:P1} of "
                 + $"{score.Answers} answers"
         );
@@ -110,9 +111,9 @@ internal sealed class ResultWriter(
         }
         catch (TrackingException e)
         {
-            job.Observer.Stage("tracking", $"{e.Message} The adapter is in {job.AdapterFolder} only.");
+            job.Observer.Stage(StageNames.Tracking, $"{e.Message} The adapter is in {job.AdapterFolder} only.");
         }
-        job.Observer.Stage("artifacts", job.AdapterFolder);
+        job.Observer.Stage(StageNames.Artifacts, job.AdapterFolder);
     }
 
     private static string Emptied(string folder)

@@ -7,7 +7,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>The memory plans of a run on this machine: all that its settings allow, and the one to begin with.</summary>
+/// <summary>The memory plans of a run on this machine: all that its settings allow, and the one to begin
+/// with.</summary>
 /// <param name="Ladder">All, the fastest first.</param>
 /// <param name="Start">The one to begin with.</param>
 internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Start)
@@ -35,7 +36,7 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         job.Observer.Ledger(plan.Rows, measured: false);
         if (!plan.Fits)
             throw Refused(job, plan, device);
-        job.Observer.Stage("memory", $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
+        job.Observer.Stage(StageNames.Memory, $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
         return new(plans, plan);
     }
 

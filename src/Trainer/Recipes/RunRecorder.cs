@@ -34,7 +34,7 @@ internal sealed class RunRecorder : IDisposable
     )
     {
         var tracking = job.Config.Settings.Tracking;
-        void Faulted(string fault) => job.Observer.Stage("tracking", fault);
+        void Faulted(string fault) => job.Observer.Stage(StageNames.Tracking, fault);
         var writer = job
             .Store.BeginBestEffort(
                 Start(job, inputs, resume, plan, hashes, steps),

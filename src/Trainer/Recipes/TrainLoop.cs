@@ -74,7 +74,7 @@ internal sealed class TrainLoop
         if (!config.Memory.Rehearse || (job.Backend.Kind != "cuda" && !run.Meter.Limited))
             return;
         job.Observer.Stage(
-            "rehearsal",
+            StageNames.Rehearsal,
             $"the longest batch, {inputs.Longest:N0} tokens{(inputs.Eval is null ? "" : ", an evaluation")}, "
                 + "a checkpoint's reading; --no-rehearsal skips it"
         );

@@ -1,3 +1,4 @@
+using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Memory;
@@ -27,7 +28,7 @@ internal sealed class Training(
             ReleaseFailedLoad
         );
         job.Observer.Stage(
-            "training",
+            StageNames.Training,
             $"{run.Optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of "
                 + $"{job.Config.Settings.Train.BatchSize} sequences on {job.Backend.Kind}"
         );
@@ -62,14 +63,14 @@ internal sealed class Training(
     private Result Stopped(string where, IReadOnlyList<LedgerRow> ledger)
     {
         recorder.End(RunStatus.Stopped, "stopped on request", ledger);
-        job.Observer.Stage("stopped", $"{where}; run again to go on");
+        job.Observer.Stage(StageNames.Stopped, $"{where}; run again to go on");
         return new(recorder.RunId, RunStatus.Stopped, recorder.Step, null, null);
     }
 
     private void SteppedDown(string text)
     {
-        job.Observer.Stage("memory", text);
-        recorder.Event("memory", text);
+        job.Observer.Stage(StageNames.Memory, text);
+        recorder.Event(StageNames.Memory, text);
     }
 
     private void ReleaseFailedLoad()

@@ -1,3 +1,4 @@
+using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Recipes;
@@ -30,7 +31,7 @@ internal static class AdapterRegistrar
             )
                 return;
             var aliases = adapter.Aliases.Where(alias => alias.Value == version.Number).Select(alias => alias.Key);
-            observer.Stage("registered", $"{name}@{version.Number}: {string.Join(", ", aliases)}");
+            observer.Stage(StageNames.Registered, $"{name}@{version.Number}: {string.Join(", ", aliases)}");
             if (adapter.NotCompared(before) is { } was)
                 observer.Stage(
                     "",
@@ -40,7 +41,10 @@ internal static class AdapterRegistrar
         }
         catch (TrackingException e)
         {
-            observer.Stage("registry", $"{e.Message} Register it later: dotnet memopt adapters register NAME {id}");
+            observer.Stage(
+                StageNames.Registry,
+                $"{e.Message} Register it later: dotnet memopt adapters register NAME {id}"
+            );
         }
     }
 }

@@ -53,11 +53,11 @@ internal static class AdapterSource
         var local = ArtifactStores.Artifacts(config);
         var account = offline ? null : ArtifactStores.Remote(config, stop);
         var registry = account is null ? new AdapterRegistry(local.Folder) : ArtifactStores.Registry(config, stop);
-        ArtifactStores.TrySync(registry, adapter.Split('@')[0], text => report("registry", text));
+        ArtifactStores.TrySync(registry, adapter.Split('@')[0], text => report(StageNames.Registry, text));
         var (name, version) = registry.Resolve(adapter);
         account?.Pull(version.Hash);
         report(
-            "adapter",
+            StageNames.Adapter,
             $"{name}@{version.Number}, {version.Hash[..12]}{(version.Run is { } run ? $", of run {run}" : "")}"
         );
         return (local.Unpacked(version.Hash), $"{name}@{version.Number}", version.Run);

@@ -5,8 +5,8 @@ using Memopt.Trainer.Config;
 
 namespace Memopt.Trainer.Runs;
 
-/// <summary>Fetches the adapter, the model and the data sets that a config names. A rerun takes the commits and versions
-/// of the run that it repeats, wherever branches and aliases have moved since.</summary>
+/// <summary>Fetches the adapter, the model and the data sets that a config names. A rerun takes the commits and
+/// versions of the run that it repeats, wherever branches and aliases have moved since.</summary>
 internal sealed class InputResolver(RunLauncher launcher)
 {
     private readonly List<RunEvent> events = [];
@@ -22,7 +22,7 @@ internal sealed class InputResolver(RunLauncher launcher)
         config = fetcher.FetchData(config, stop, set => Recorded($"data.commit.{set}"));
         foreach (var data in config.Snapshots.Values)
             launcher.Observer.Stage(
-                "download",
+                StageNames.Download,
                 $"{data.Source} at {data.Commit}, {data.Files.Count} files, {data.FetchedBytes / 1048576.0:N1} "
                     + "MiB fetched"
             );
@@ -63,7 +63,7 @@ internal sealed class InputResolver(RunLauncher launcher)
         var model = fetcher.FetchModel(source, repeated ?? revision, stop);
         if (model.Commit is not null)
             launcher.Observer.Stage(
-                "download",
+                StageNames.Download,
                 $"{model.Source} at {model.Commit}, {model.FetchedBytes / 1048576.0:N1} MiB fetched"
             );
         return model;

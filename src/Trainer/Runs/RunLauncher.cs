@@ -8,8 +8,8 @@ using Memopt.Trainer.Recipes;
 
 namespace Memopt.Trainer.Runs;
 
-/// <summary>One training as a user starts it, from the tool or from a program: fetches the inputs that the config names,
-/// locks the run's folder, loads libtorch, trains, registers and uploads the result.</summary>
+/// <summary>One training as a user starts it, from the tool or from a program: fetches the inputs that the config
+/// names, locks the run's folder, loads libtorch, trains, registers and uploads the result.</summary>
 internal sealed record RunLauncher
 {
     public required ProjectConfig Config { get; init; }
@@ -54,7 +54,7 @@ internal sealed record RunLauncher
         var config = inputs.Config;
         using var one = RunLock.Acquire(Output, Observer, stop);
         var backend = LoadBackend(config, inputs.Parent);
-        using var uploads = ArtifactStores.Uploads(config, Store, text => Observer.Stage("upload", text));
+        using var uploads = ArtifactStores.Uploads(config, Store, text => Observer.Stage(StageNames.Upload, text));
         var result = FineTuneRecipe.Run(Job(inputs, backend, uploads), stop);
         // Of a sweep only the best is registered, by the sweep.
         if (result.Status == RunStatus.Finished && inputs.Parent is not { Kind: "sweep" })
@@ -72,7 +72,7 @@ internal sealed record RunLauncher
     {
         var backend = Native.Backend.Load(Backend, ProcessEnvironment.BackendEnvironment(config.Folder));
         foreach (var warning in backend.Warnings)
-            Observer.Stage("warning", warning);
+            Observer.Stage(StageNames.Warning, warning);
         if (parent is { Kind: "sweep" } && backend.Kind == "cuda")
             Cuda.EmptyCache(backend.Device); // the memory of the sweep's run before this one is free again
         return backend;

@@ -23,7 +23,7 @@ internal static class RunLock
             {
                 if (!told)
                     observer.Stage(
-                        "waiting",
+                        StageNames.Waiting,
                         "this config is being trained by another process; what it leaves is taken up"
                     );
                 if (stop.WaitHandle.WaitOne(200))

@@ -99,9 +99,7 @@ internal sealed class ConfigInspection(ProjectConfig given, bool offline, Cancel
     }
 
     private void SampleData(string folder, ModelSpec spec) =>
-        problems.AddRange(
-            Dataset.Sample(config, new ChatEncoder(folder, spec.EndOfTurn, stop: stop), Sampled)
-        );
+        problems.AddRange(Dataset.Sample(config, new ChatEncoder(folder, spec.EndOfTurn, stop: stop), Sampled));
 
     /// <summary>What the plan is made for; null when nothing says.</summary>
     private PlanTarget? Target(string? card, double? budget)

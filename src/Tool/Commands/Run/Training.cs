@@ -40,7 +40,10 @@ internal sealed record Training
         using var store = ArtifactStores.Store(Config);
         using var log = new RunLog(observer, store);
         using var told = stop.Register(() =>
-            observer.Stage("stopping", "after this step, with a checkpoint; Ctrl+C after some seconds ends it at once")
+            observer.Stage(
+                StageNames.Stopping,
+                "after this step, with a checkpoint; Ctrl+C after some seconds ends it at once"
+            )
         );
         TellConfig(log);
         return new RunLauncher
@@ -60,7 +63,7 @@ internal sealed record Training
 
     private void TellConfig(ITrainingObserver observer)
     {
-        observer.Stage("config", Config.File);
+        observer.Stage(StageNames.Config, Config.File);
         foreach (var change in Config.Overrides)
             observer.Stage(
                 "",

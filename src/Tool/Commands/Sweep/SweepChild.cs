@@ -1,7 +1,7 @@
 using System.Text.Json.Nodes;
-using Memopt.Trainer.Config.Sweeps;
 using Memopt.Core;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Config.Sweeps;
 
 namespace Memopt.Tool.Commands;
 

@@ -1,8 +1,8 @@
 using System.CommandLine;
-using Memopt.Trainer.Config.Sweeps;
 using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Config.Sweeps;
 using Memopt.Trainer.Runs;
 using Spectre.Console;
 

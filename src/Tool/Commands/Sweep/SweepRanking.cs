@@ -1,6 +1,6 @@
-using Memopt.Trainer.Config.Sweeps;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Config.Sweeps;
 
 namespace Memopt.Tool.Commands;
 

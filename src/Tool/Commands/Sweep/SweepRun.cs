@@ -1,9 +1,9 @@
-using Memopt.Trainer.Config.Sweeps;
 using Memopt.Core;
 using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Config.Sweeps;
 using Memopt.Trainer.Recipes;
 using Memopt.Trainer.Runs;
 
@@ -41,7 +41,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
     {
         using var record = Begin();
         TrainAll(record);
-        var best = new SweepRanking(sweep.Sweep, store).Best(children, text => watcher.Stage("best", text));
+        var best = new SweepRanking(sweep.Sweep, store).Best(children, text => watcher.Stage(StageNames.Best, text));
         // Registered before the rest is sent: the registry goes to the storage account with it.
         if (best is not null && !Stopped)
             AdapterRegistrar.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, watcher);
@@ -53,7 +53,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
             SweepTable.Show(sweep, children, best);
         if (Stopped)
             watcher.Stage(
-                "stopped",
+                StageNames.Stopped,
                 $"{children.Count} of {Total} are done; go on with: dotnet memopt sweep {sweep.File}"
             );
         return Stopped ? 130
@@ -75,7 +75,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
                 TotalSteps = Total,
             },
             0,
-            fault => watcher.Stage("tracking", fault),
+            fault => watcher.Stage(StageNames.Tracking, fault),
             Path.Combine(folder, "unrecorded")
         );
     }
@@ -86,7 +86,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
         {
             if (stop.IsCancellationRequested)
                 return;
-            watcher.Stage("sweep", $"{combination.Number} of {Total}: {combination}");
+            watcher.Stage(StageNames.Sweep, $"{combination.Number} of {Total}: {combination}");
             if (Train(combination) is not { } child)
                 return;
             children.Add(child);
@@ -138,7 +138,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
             var reason = Secrets.Redact(
                 e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0]
             );
-            watcher.Stage("failed", reason);
+            watcher.Stage(StageNames.Failed, reason);
             return Child(combination, own, "failed") with { Reason = reason };
         }
     }
@@ -195,7 +195,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
     /// <summary>Sends what is not in the storage account yet, and gives what could not be sent.</summary>
     private IReadOnlyList<PendingUpload> Upload()
     {
-        using var uploads = ArtifactStores.Uploads(sweep.Base, store, text => watcher.Stage("upload", text));
+        using var uploads = ArtifactStores.Uploads(sweep.Base, store, text => watcher.Stage(StageNames.Upload, text));
         return uploads is null ? [] : ArtifactStores.Finish(uploads, sweep.Base, watcher, stop);
     }
 

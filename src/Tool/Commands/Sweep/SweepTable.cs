@@ -1,8 +1,8 @@
-using Memopt.Trainer.Config.Sweeps;
 using Memopt.Core;
 using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Config.Sweeps;
 using Spectre.Console;
 
 namespace Memopt.Tool.Commands;
