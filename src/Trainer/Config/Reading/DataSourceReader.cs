@@ -66,35 +66,28 @@ internal static class DataSourceReader
     }
 
     /// <summary>The source with the value that the reader is at, or null when it is no value of this key.</summary>
-    private static DataSource? With(DataSource source, string key, ref Utf8JsonReader reader) =>
-        key switch
+    private static DataSource? With(DataSource source, string key, ref Utf8JsonReader reader)
+    {
+        switch (key)
         {
-            "source" when JsonValues.Text(ref reader) is { } text => DataSource.Parse(text) with
-            {
-                Weight = source.Weight,
-                Columns = source.Columns,
-                Format = source.Format,
-            },
-            "weight"
-                when reader.TokenType == JsonTokenType.Number && reader.GetDouble() is > 0 and <= 1000 and var weight =>
-                source with
-                {
-                    Weight = weight,
-                },
-            "columns"
+            case "source" when JsonValues.Text(ref reader) is { } text:
+                var named = DataSource.Parse(text);
+                return source with { Source = named.Source, Samples = named.Samples };
+            case "weight"
+                when reader.TokenType == JsonTokenType.Number && reader.GetDouble() is > 0 and <= 1000 and var weight:
+                return source with { Weight = weight };
+            case "columns"
                 when JsonValues.Map<string>(ref reader) is { } columns
-                    && columns.Values.All(column => !string.IsNullOrEmpty(column)) => source with
-            {
-                Columns = columns,
-            },
-            "format"
+                    && columns.Values.All(column => !string.IsNullOrEmpty(column)):
+                return source with { Columns = columns };
+            case "format"
                 when reader.TokenType == JsonTokenType.String
-                    && formats.TryGetValue(reader.GetString()!, out var format) => source with
-            {
-                Format = (DataFormat)format,
-            },
-            _ => null,
-        };
+                    && formats.TryGetValue(reader.GetString()!, out var format):
+                return source with { Format = (DataFormat)format };
+            default:
+                return null;
+        }
+    }
 
     private static string? Wanted(string key) =>
         key switch
