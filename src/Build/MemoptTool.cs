@@ -193,23 +193,35 @@ public class MemoptTool : ToolTask
                     ? $"({part.Groups["label"].Value}: {part.Groups["text"].Value})"
                     : part.Groups["text"].Value
             );
-        Said(singleLine);
-        var now = new[] { "waiting ", "resume ", "done ", "stopping ", "finished " }.Any(stage =>
-            singleLine.StartsWith(stage, StringComparison.Ordinal)
-        );
-        if (
-            singleLine.StartsWith("step ", StringComparison.Ordinal)
-            && sinceProgress.Elapsed.TotalSeconds >= ProgressEvery
-        )
+        if (ProgressRecord.Parse(singleLine) is { } record)
         {
-            now = true;
-            sinceProgress.Restart();
+            Progressed(record);
+            var shown = Shown(record);
+            Log.LogMessage(shown ? MessageImportance.High : messageImportance, shown ? Line(record) : singleLine);
+            return;
         }
-        Log.LogMessage(now ? MessageImportance.High : messageImportance, now ? $"memopt: {singleLine}" : singleLine);
+        Log.LogMessage(messageImportance, singleLine);
     }
 
-    /// <summary>Told of each line that the tool prints and that is no problem.</summary>
-    protected virtual void Said(string line) { }
+    private static string Line(ProgressRecord record) =>
+        record.Event == ProgressRecord.StageEvent ? $"memopt: {record.Name}: {record.Text}" : $"memopt: {record.Text}";
+
+    /// <summary>Given each record of the tool's progress.</summary>
+    protected virtual void Progressed(ProgressRecord record) { }
+
+    /// <summary>Whether people see a record: the stages that change what they wait for, and a step now and
+    /// then.</summary>
+    private bool Shown(ProgressRecord record)
+    {
+        if (record.Event == ProgressRecord.FinishedEvent)
+            return true;
+        if (record.Event == ProgressRecord.StageEvent)
+            return record.Name is "waiting" or "resume" or "done" or "stopping";
+        if (record.Event != ProgressRecord.StepEvent || sinceProgress.Elapsed.TotalSeconds < ProgressEvery)
+            return false;
+        sinceProgress.Restart();
+        return true;
+    }
 
     protected override bool HandleTaskExecutionErrors()
     {

@@ -3,7 +3,6 @@ using System.IO;
 using System.Linq;
 using System.Security.Cryptography;
 using System.Text;
-using System.Text.RegularExpressions;
 using Microsoft.Build.Framework;
 
 namespace Memopt.Build;
@@ -12,8 +11,6 @@ namespace Memopt.Build;
 /// it.</summary>
 public sealed class MemoptTrain : MemoptTool
 {
-    private static readonly Regex finished = new(@"^finished +run \S+: (?<judged>.*?); ");
-
     /// <summary>As of <see cref="MemoptCheck"/>.</summary>
     [Required]
     public string StampPath { get; set; } = "";
@@ -27,10 +24,10 @@ public sealed class MemoptTrain : MemoptTool
     [Output]
     public string Judged { get; private set; } = "";
 
-    protected override void Said(string line)
+    protected override void Progressed(ProgressRecord record)
     {
-        if (finished.Match(line) is { Success: true } match)
-            Judged = $"({match.Groups["judged"].Value})";
+        if (record is { Event: ProgressRecord.FinishedEvent, Status: "finished", Judged: { } judged })
+            Judged = $"({judged})";
     }
 
     public override bool Execute()

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Text.Json.Nodes;
 
 namespace Memopt.Tool.Tests;
 
@@ -14,6 +15,40 @@ public sealed class OutputTests
         );
         Assert.Equal(0, Shell(folder, $"$MEMOPT run {streams}").Exit);
         Assert.True(File.Exists(Path.Combine(folder, ".memopt", "memopt", "adapter", "adapter_model.safetensors")));
+    }
+
+    [Fact]
+    public void Progress_as_json_is_an_object_a_line()
+    {
+        var folder = Cli.Workshop();
+        var outcome = Cli.Run(folder, "run", "--progress", "json", "--set", "train.steps=4");
+        Assert.Equal(0, outcome.Exit);
+        var records = outcome.Error.Trim().Split('\n').Select(line => JsonNode.Parse(line)!.AsObject()).ToList();
+        Assert.All(records, record => Assert.True(DateTimeOffset.TryParse((string?)record["time"], out _)));
+        string Event(JsonObject record) => (string)record["event"]!;
+
+        var steps = records.Where(record => Event(record) == "step").ToList();
+        Assert.Equal([1, 2, 3, 4], steps.Select(step => (int)step["step"]!));
+        Assert.All(steps, step => Assert.True((double)step["loss"]! > 0 && (int)step["total"]! == 4));
+        var ledgers = records.Where(record => Event(record) == "ledger").Select(record => record["rows"]!.AsArray());
+        Assert.Equal([false, true], ledgers.Select(rows => rows.Any(row => row!["measured"] is not null)));
+        Assert.Contains(records, record => Event(record) == "stage" && (string?)record["name"] == "evaluation");
+        Assert.Contains(
+            records,
+            record => Event(record) == "progress" && (int)record["done"]! == 8 && (int)record["total"]! == 8
+        );
+
+        // The record in the store says the same.
+        var last = records[^1];
+        Assert.Equal(("finished", "finished"), (Event(last), (string)last["status"]!));
+        var run = Cli.Run(folder, "runs", "show", "latest", "--json").Json;
+        Assert.Equal((string)run["runId"]!, (string)last["runId"]!);
+        Assert.Equal((string)last["runId"]!, (string)records.Single(record => Event(record) == "run")["runId"]!);
+
+        // Up to date: a stage says so, and it ends as finished.
+        var again = Cli.Run(folder, "run", "--progress", "json", "--set", "train.steps=4").Error.Trim().Split('\n');
+        Assert.Contains(again, line => line.Contains("\"name\":\"done\"", StringComparison.Ordinal));
+        Assert.Contains("\"event\":\"finished\"", again[^1]);
     }
 
     [

@@ -41,6 +41,15 @@ internal static class Shell
     public static Option<bool> JsonOption() =>
         new("--json") { Description = "Print the result as JSON on standard output." };
 
+    public static Option<ProgressFormat> ProgressOption() =>
+        new("--progress")
+        {
+            Description =
+                "How progress is printed on standard error: auto (a live line on a terminal, lines when piped) or json "
+                + "(an object a line: time, event, name, text, done, total, step, loss, …).",
+            DefaultValueFactory = _ => ProgressFormat.Auto,
+        };
+
     public static Option<string?> BackendOption() =>
         new("--backend")
         {

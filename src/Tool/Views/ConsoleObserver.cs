@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Memopt.Core;
+using Memopt.Hub;
 using Memopt.Tool.Cli;
 using Memopt.Tracking;
 using Memopt.Trainer.Data;
@@ -11,7 +12,7 @@ namespace Memopt.Tool.Views;
 /// <summary>Prints what passes in a fine-tune to standard error: a live line on a terminal, plain lines every few
 /// seconds when piped. Any thread may tell it of something.
 /// </summary>
-internal sealed class ConsoleObserver : ITrainingObserver
+internal sealed class ConsoleObserver : IRunView
 {
     private readonly IAnsiConsole console = Shell.Progress;
     private readonly Stopwatch sinceLine = Stopwatch.StartNew();
@@ -60,6 +61,19 @@ internal sealed class ConsoleObserver : ITrainingObserver
         var left = row.Step == first ? "" : $", {TimeSpan.FromSeconds(seconds):hh\\:mm\\:ss} left";
         Line(StepLine(row, total) + left, last);
     }
+
+    public IPullWatcher Download(Action<string> told) => new PullProgress(told);
+
+    public void Finished(Result result, string judged) =>
+        Stage(
+            result.Status == RunStatus.Finished ? StageNames.Finished : StageNames.Stopped,
+            FinishedLine(result, judged)
+        );
+
+    /// <summary>The end of a training in words.</summary>
+    public static string FinishedLine(Result result, string judged) =>
+        $"run {result.RunId}{(judged.Length == 0 ? "" : $": {judged}")}; see it with: dotnet memopt runs show "
+        + result.RunId;
 
     /// <summary>Prints what passes while data is read.</summary>
     public DataReports DataReports() =>

@@ -43,6 +43,7 @@ internal sealed class RunCommand
     };
     private readonly Option<string?> backend = Shell.BackendOption();
     private readonly Option<bool> offline = Shell.OfflineOption();
+    private readonly Option<ProgressFormat> progress = Shell.ProgressOption();
     private readonly Option<bool> json = Shell.JsonOption();
 
     public static Command Create() => new RunCommand().Declare();
@@ -65,6 +66,7 @@ internal sealed class RunCommand
             noRehearsal,
             backend,
             offline,
+            progress,
             json,
         };
         command.SetGuardedAction(json, Run);
@@ -73,7 +75,7 @@ internal sealed class RunCommand
 
     private int Run(ParseResult parsed, CancellationToken stop)
     {
-        var watcher = new ConsoleObserver();
+        IRunView view = parsed.GetValue(progress) == ProgressFormat.Json ? new JsonObserver() : new ConsoleObserver();
         if (parsed.GetValue(smoke) && parsed.GetValue(fromRun) is not null)
             throw new UserFault("--smoke and --from-run are different trainings.", next: "leave one of them out");
         var (settings, recorded) = Settings(parsed);
@@ -91,14 +93,11 @@ internal sealed class RunCommand
             Parent = recorded is null ? null : new RunParent(recorded.Start.Id, "again"),
             Rerun = recorded,
         };
-        var result = training.Run(watcher, stop);
+        var result = training.Run(view, stop);
         if (parsed.GetValue(json))
             Print(result);
-        else
-            watcher.Stage(
-                result.Status == RunStatus.Finished ? "finished" : "stopped",
-                $"run {result.RunId}{Judged(result, watcher.Loss)}; see it with: dotnet memopt runs show {result.RunId}"
-            );
+        if (!parsed.GetValue(json) || view is JsonObserver)
+            view.Finished(result, Judged(result, view.Loss));
         return result.Status == RunStatus.Finished && !(stop.IsCancellationRequested && result.Unsafe.Count > 0)
             ? 0
             : 130;
@@ -148,7 +147,7 @@ internal sealed class RunCommand
             }
         );
 
-    /// <summary>": loss …, evaluation loss …, accuracy …", as far as there are such; a build shows it.</summary>
+    /// <summary>"loss …, evaluation loss …, accuracy …", as far as there are such; a build shows it.</summary>
     private static string Judged(Result result, double? loss)
     {
         string?[] parts =
@@ -159,7 +158,7 @@ internal sealed class RunCommand
                 : $"evaluation loss {score.Loss:F4}"
                     + $"{(score.Answers == 0 ? "" : $", accuracy {score.Accuracy:P1} of {score.Answers:N0} answers")}",
         ];
-        return parts.All(part => part is null) ? "" : $": {string.Join(", ", parts.OfType<string>())}";
+        return string.Join(", ", parts.OfType<string>());
     }
 
     /// <summary>What is not in the storage account, for JSON.</summary>

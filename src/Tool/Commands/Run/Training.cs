@@ -33,14 +33,14 @@ internal sealed record Training
     public Run? Rerun { get; init; }
 
     /// <summary>Brings what the config names and trains it; going on from the last checkpoint in its folder.</summary>
-    /// <param name="observer">Told what passes.</param>
+    /// <param name="view">Shows the progress.</param>
     /// <param name="stop">Ends it after the step.</param>
-    public Result Run(ITrainingObserver observer, CancellationToken stop)
+    public Result Run(IRunView view, CancellationToken stop)
     {
         using var store = ArtifactStores.Store(Config);
-        using var log = new RunLog(observer, store);
+        using var log = new RunLog(view, store);
         using var told = stop.Register(() =>
-            observer.Stage(
+            view.Stage(
                 StageNames.Stopping,
                 "after this step, with a checkpoint; Ctrl+C after some seconds ends it at once"
             )
@@ -52,7 +52,7 @@ internal sealed record Training
             Output = Output,
             Store = store,
             Observer = log,
-            Pulling = told => new PullProgress(told),
+            Pulling = view.Download,
             Backend = Backend,
             Offline = Offline,
             FromStart = FromStart,
