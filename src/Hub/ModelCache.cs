@@ -84,14 +84,7 @@ internal sealed class ModelCache(string root, string name)
     {
         var file = Path.Combine(root, ".locks", name, ModelFiles.SafePart(etag) + ".lock");
         Directory.CreateDirectory(Path.GetDirectoryName(file)!);
-        try
-        {
-            return new FileStream(file, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-        }
-        catch (IOException) when (File.Exists(file))
-        {
-            return null;
-        }
+        return FileLock.TryTake(file);
     }
 
     /// <summary>What a blob must hash to: its name says it, or a file beside it.</summary>

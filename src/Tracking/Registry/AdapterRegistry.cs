@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using System.Text.RegularExpressions;
+using Memopt.Core;
 
 namespace Memopt.Tracking;
 
@@ -303,28 +304,16 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
                     Next = "choose another name",
                 };
             Directory.CreateDirectory(Registry);
-            using var alone = Hold(Path.Combine(Registry, name + ".lock"));
+            using var alone = FileLock.Take(
+                Path.Combine(Registry, name + ".lock"),
+                TimeSpan.FromMilliseconds(Patience)
+            );
             var before = Read(name);
             var after = change(before ?? new(name, [], []));
             if (after != before && after.All.Count > 0)
                 Spool.Place(FileOf(name), stream => JsonSerializer.Serialize(stream, after, json));
             return after;
         });
-
-    private static FileStream Hold(string file)
-    {
-        for (var (end, wait) = (Environment.TickCount64 + Patience, 1); ; wait = Math.Min(wait * 2, 50))
-        {
-            try
-            {
-                return new FileStream(file, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            }
-            catch (IOException) when (File.Exists(file) && Environment.TickCount64 < end)
-            {
-                Thread.Sleep(wait);
-            }
-        }
-    }
 
     private T Guard<T>(Func<T> action)
     {

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
+using Memopt.Core;
 
 namespace Memopt.Tracking;
 
@@ -287,19 +288,5 @@ public sealed class Experiments
         }
     }
 
-    private FileStream Hold()
-    {
-        var patience = Environment.TickCount64 + 10_000;
-        while (true)
-        {
-            try
-            {
-                return new FileStream(file + ".lock", FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            }
-            catch (IOException) when (Environment.TickCount64 < patience)
-            {
-                Thread.Sleep(5);
-            }
-        }
-    }
+    private FileStream Hold() => FileLock.Take(file + ".lock", TimeSpan.FromSeconds(10));
 }

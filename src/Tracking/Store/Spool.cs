@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Collections.Concurrent;
 using System.IO.Compression;
 using System.Text.RegularExpressions;
+using Memopt.Core;
 
 namespace Memopt.Tracking;
 
@@ -282,7 +283,8 @@ internal sealed partial class Spool(string folder)
     /// it.</summary>
     public FileStream Live(string run)
     {
-        var life = Opened();
+        // A process that only looks, or adds a link, holds it for a moment.
+        var life = FileLock.Take(LockFile(run), TimeSpan.FromSeconds(1));
         try
         {
             life.SetLength(0);
@@ -293,21 +295,6 @@ internal sealed partial class Spool(string folder)
         {
             life.Dispose(); // a run that could not begin must not look alive
             throw;
-        }
-
-        FileStream Opened()
-        {
-            for (var attempt = 0; ; attempt++)
-            {
-                try
-                {
-                    return new FileStream(LockFile(run), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-                }
-                catch (IOException) when (attempt < 100 && File.Exists(LockFile(run)))
-                {
-                    Thread.Sleep(10); // one that only looks, or adds a link, holds it for a moment
-                }
-            }
         }
     }
 

@@ -1,4 +1,5 @@
 using LiteDB;
+using Memopt.Core;
 
 namespace Memopt.Tracking;
 
@@ -28,7 +29,11 @@ internal sealed class StoreFolder(string path)
             stop.ThrowIfCancellationRequested();
             try
             {
-                return new FileStream(gate, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+                if (FileLock.TryTake(gate) is { } taken)
+                    return taken;
+                if (Environment.TickCount64 >= patience)
+                    throw new TrackingException($"The run store cannot be locked: {gate}: another process has it.");
+                Thread.Sleep(wait);
             }
             catch (UnauthorizedAccessException)
             {
@@ -37,10 +42,6 @@ internal sealed class StoreFolder(string path)
             catch (IOException e) when (e.HResult is 30 or unchecked((int)0x80070013)) // EROFS; write-protected
             {
                 return null;
-            }
-            catch (IOException) when (Environment.TickCount64 < patience)
-            {
-                Thread.Sleep(wait);
             }
             catch (IOException e)
             {

@@ -126,20 +126,7 @@ internal sealed class TokenCache(string folder)
     {
         var path = Path.Combine(folder, "lock");
         Directory.CreateDirectory(folder);
-        for (var told = false; ; told = true)
-        {
-            try
-            {
-                return new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            }
-            catch (IOException) when (File.Exists(path))
-            {
-                if (!told)
-                    waiting();
-                if (stop.WaitHandle.WaitOne(200))
-                    stop.ThrowIfCancellationRequested();
-            }
-        }
+        return FileLock.Take(path, waiting, stop);
     }
 
     /// <summary>Removes what processes left that were killed while they wrote, a day ago and more.</summary>

@@ -10,36 +10,29 @@ internal static class RunLock
     /// that has left.</summary>
     public static FileStream Acquire(string output, ITrainingObserver observer, CancellationToken stop)
     {
-        var path = Path.Combine(output, "run.lock");
-        for (var told = false; ; told = true)
+        try
         {
-            try
-            {
-                Directory.CreateDirectory(output);
-                return new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            }
-            // EWOULDBLOCK on Linux and macOS; a sharing violation
-            catch (IOException e) when (e.HResult is 11 or 35 or unchecked((int)0x80070020))
-            {
-                if (!told)
+            Directory.CreateDirectory(output);
+            return FileLock.Take(
+                Path.Combine(output, "run.lock"),
+                () =>
                     observer.Stage(
                         StageNames.Waiting,
                         "this config is being trained by another process; what it leaves is taken up"
-                    );
-                if (stop.WaitHandle.WaitOne(200))
-                    stop.ThrowIfCancellationRequested();
-            }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+                    ),
+                stop
+            );
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new UserFault(
+                $"{output} cannot be written.",
+                found: e.Message,
+                next: "run from a folder that can be written; checkpoints and the result go beside the config"
+            )
             {
-                throw new UserFault(
-                    $"{output} cannot be written.",
-                    found: e.Message,
-                    next: "run from a folder that can be written; checkpoints and the result go beside the config"
-                )
-                {
-                    Failed = true,
-                };
-            }
+                Failed = true,
+            };
         }
     }
 }

@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using Azure;
 using Azure.Storage;
 using Azure.Storage.Blobs.Models;
+using Memopt.Core;
 
 namespace Memopt.Tracking;
 
@@ -83,14 +84,11 @@ internal sealed class BlobDownload(BlobFolder folder, LocalArtifacts local, Blob
         var end = Environment.TickCount64 + (long)patience.TotalMilliseconds;
         while (true)
         {
-            try
-            {
-                return new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            }
-            catch (IOException) when (File.Exists(path) && Environment.TickCount64 < end)
-            {
-                await Task.Delay(200, folder.Stop).ConfigureAwait(false);
-            }
+            if (FileLock.TryTake(path) is { } taken)
+                return taken;
+            if (Environment.TickCount64 >= end)
+                throw new IOException($"Another process has {path} open.");
+            await Task.Delay(200, folder.Stop).ConfigureAwait(false);
         }
     }
 
