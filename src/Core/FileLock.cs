@@ -1,7 +1,7 @@
 namespace Memopt.Core;
 
-/// <summary>A file that one process has open at a time, to keep others out. The lock ends with the process, however that
-/// ends; the file stays.</summary>
+/// <summary>A file that one process has open at a time, to keep others out. The lock ends with the process, however
+/// that ends; the file stays.</summary>
 internal static class FileLock
 {
     private const int ShortestWait = 1,

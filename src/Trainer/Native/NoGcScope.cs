@@ -2,16 +2,15 @@ using System.Runtime;
 
 namespace Memopt.Trainer.Native;
 
-/// <summary>No garbage collection while libtorch is at work. TorchSharp hands a number (Scalar) to native code by its
-/// address and holds it no longer; a collection at that moment, begun by any thread, frees it under the reader. Between
-/// two steps the collector may do what it has put off. A process has one calm at a time: threads that train or answer
-/// take turns, a step or a token each.
-/// </summary>
+/// <summary>No garbage collection while libtorch computes. TorchSharp passes a number (Scalar) to native code by its
+/// address and does not keep it alive: a collection at that moment, on any thread, frees the number while native code
+/// reads it. The collector may run between two steps. A process has one such scope at a time: threads that train or
+/// answer take turns, a step or a token each.</summary>
 internal sealed class NoGcScope : IDisposable
 {
-    // A step allocates one or two megabytes of small objects; what is more than this ends the calm, and the next step
-    // begins a new one.
-    private const long Room = 64 << 20;
+    // A step allocates one or two megabytes of small objects. More than this ends the region, and the next step begins
+    // a new one.
+    private const long RegionBytes = 64 << 20;
 
     private static readonly Lock turn = new();
     private long since;
@@ -22,17 +21,20 @@ internal sealed class NoGcScope : IDisposable
         Begin();
     }
 
-    /// <summary>Nothing native is under way: another thread may have its turn; collects when enough has
+    /// <summary>Called between two steps: another thread may take its turn; collects when enough garbage has
     /// gathered.</summary>
     public void Yield()
     {
         turn.Exit();
         turn.Enter();
-        if (GCSettings.LatencyMode != GCLatencyMode.NoGCRegion || GC.GetTotalAllocatedBytes() - since >= Room / 2)
+        if (
+            GCSettings.LatencyMode != GCLatencyMode.NoGCRegion
+            || GC.GetTotalAllocatedBytes() - since >= RegionBytes / 2
+        )
             Collect();
     }
 
-    /// <summary>Does what is not ours to hurry, which may wait for another thread's turn.</summary>
+    /// <summary>Runs a caller's code, which may wait for another thread's turn, outside the scope.</summary>
     public void RunOutside(Action action)
     {
         turn.Exit();
@@ -47,7 +49,7 @@ internal sealed class NoGcScope : IDisposable
         }
     }
 
-    /// <summary>Nothing native is under way: collects, so that tensors that nobody holds any more are freed.</summary>
+    /// <summary>Called between two steps: collects, so that tensors that nobody holds any more are freed.</summary>
     public void Collect()
     {
         End();
@@ -71,7 +73,7 @@ internal sealed class NoGcScope : IDisposable
         }
         catch (InvalidOperationException)
         {
-            // More was allocated than there was room for: the collector has ended it itself.
+            // More was allocated than the region allows: the collector has ended it itself.
         }
     }
 
@@ -80,11 +82,11 @@ internal sealed class NoGcScope : IDisposable
         try
         {
             if (GCSettings.LatencyMode != GCLatencyMode.NoGCRegion)
-                GC.TryStartNoGCRegion(Room);
+                GC.TryStartNoGCRegion(RegionBytes);
         }
         catch (Exception e) when (e is InvalidOperationException or ArgumentOutOfRangeException)
         {
-            // Not to be had in this process, or had already: then collections come when they come.
+            // The process has such a region already, or cannot have one: collections then run when the collector wants.
         }
         since = GC.GetTotalAllocatedBytes();
     }

@@ -64,12 +64,12 @@ internal static class RopeTable
         if (low == high)
             high += 0.001;
         var plain = Plain(dim, rope.Theta);
-        var mixed = new double[plain.Length];
+        var blended = new double[plain.Length];
         for (var i = 0; i < plain.Length; i++)
         {
             var ramp = Math.Clamp((i - low) / (high - low), 0, 1); // 0: keep, 1: interpolate
-            mixed[i] = plain[i] / factor * ramp + plain[i] * (1 - ramp);
+            blended[i] = plain[i] / factor * ramp + plain[i] * (1 - ramp);
         }
-        return (mixed, attention);
+        return (blended, attention);
     }
 }
