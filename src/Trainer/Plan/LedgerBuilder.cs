@@ -27,6 +27,11 @@ internal sealed class LedgerBuilder
         streamed,
         weights,
         trained;
+    private readonly IReadOnlyList<LinearSpec>[] adaptedByLayer;
+    private readonly long[] lowRank;
+
+    // Weights beside the layers' linears: embeddings, norms, biases, head.
+    private readonly long otherWeights;
     private readonly int adapted;
     private long activations,
         working,
@@ -38,9 +43,12 @@ internal sealed class LedgerBuilder
         cuda = device.Kind == "cuda";
         (qlora, full) = (config.Adapter.Kind == AdapterKind.Qlora, config.Adapter.Kind == AdapterKind.None);
         linears = spec.Linears;
+        otherWeights = spec.Parameters - linears.Sum(linear => linear.Weights);
+        adaptedByLayer = [.. spec.Blocks.Select(layer => layer.Adapted(config.Adapter))];
+        lowRank = Array.ConvertAll(adaptedByLayer, LowRank);
         widest = linears.Max(linear => linear.Weights);
         streamed = full ? 0 : Rung.Streamed(spec.Layers, rung.StreamLayers).Sum(FrozenBytes);
-        weights = full ? 0 : OtherWeights * device.ComputeBytes + spec.Blocks.Select(b => b.Index).Sum(FrozenBytes);
+        weights = full ? 0 : otherWeights * device.ComputeBytes + spec.Blocks.Select(b => b.Index).Sum(FrozenBytes);
         (trained, adapted) = Trained();
     }
 
@@ -59,7 +67,7 @@ internal sealed class LedgerBuilder
             Add(
                 MemoryPlan.Weights,
                 weights - streamed,
-                $"{OtherWeights:N0} × {c} B + {spec.Parameters - OtherWeights:N0} × {each}"
+                $"{otherWeights:N0} × {c} B + {spec.Parameters - otherWeights:N0} × {each}"
                     + (streamed > 0 ? $" − {rung.StreamLayers} layers, {streamed:N0} B" : "")
             );
         }
@@ -137,7 +145,7 @@ internal sealed class LedgerBuilder
     {
         var tokens = (long)Math.Min(rung.MicroBatch, count ?? rung.MicroBatch) * longest;
         var bytes =
-            spec.Blocks.Max(layer => layer.ForwardBytes(tokens, device, config.Adapter))
+            spec.Blocks.Max(layer => layer.ForwardBytes(tokens, device, lowRank[layer.Index]))
             + Math.Min(tokens, ChunkRows) * LogitBytes
             - activations
             - working;
@@ -202,8 +210,10 @@ internal sealed class LedgerBuilder
         }
     }
 
-    /// <summary>Weights beside the layers' linears: embeddings, norms, biases, head.</summary>
-    private long OtherWeights => spec.Parameters - linears.Sum(linear => linear.Weights);
+    /// <summary>Numbers of a token that the adapters of a layer save for backward: low-rank products, and inputs after
+    /// dropout.</summary>
+    private long LowRank(IReadOnlyList<LinearSpec> modules) =>
+        modules.Sum(linear => config.Adapter.RankOf(linear.Name) + (config.Adapter.Dropout > 0 ? linear.In : 0));
 
     private long ChunkRows => Footprints.ChunkRows(spec.VocabSize, device.ComputeBytes);
 
@@ -229,7 +239,9 @@ internal sealed class LedgerBuilder
     {
         if (full)
             return (spec.Parameters, 0);
-        var modules = linears.Append(spec.Head).Where(linear => config.Adapter.Targets.Cover(linear.Name)).ToList();
+        List<LinearSpec> modules = [.. adaptedByLayer.SelectMany(layer => layer)];
+        if (config.Adapter.Targets.Cover(spec.Head.Name))
+            modules.Add(spec.Head);
         var biased = config.Adapter.Biases switch
         {
             BiasMode.All => linears,
@@ -248,7 +260,7 @@ internal sealed class LedgerBuilder
             most = 0;
         foreach (var layer in spec.Blocks)
         {
-            var saved = layer.InputBytes(tokens, device) + layer.SavedBytes(tokens, device, config.Adapter);
+            var saved = layer.InputBytes(tokens, device) + layer.SavedBytes(tokens, device, lowRank[layer.Index]);
             most = Math.Max(most, below + saved);
             if (!rung.Recompute)
                 below += saved;

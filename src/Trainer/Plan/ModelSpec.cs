@@ -5,7 +5,7 @@ namespace Memopt.Trainer.Plan;
 
 /// <summary>A model's architecture, from its own config.json: each layer by its blocks. <see cref="ModelConfig"/>
 /// reads it.</summary>
-internal sealed record ModelSpec
+internal sealed class ModelSpec
 {
     public required string ModelType { get; init; }
     public required int VocabSize { get; init; }
@@ -48,11 +48,12 @@ internal sealed record ModelSpec
         ];
 
     /// <summary>The linears of the layers, in the order they are run; the head is not among them.</summary>
-    public IReadOnlyList<LinearSpec> Linears => [.. Blocks.SelectMany(layer => layer.Linears)];
+    public IReadOnlyList<LinearSpec> Linears => field ??= [.. Blocks.SelectMany(layer => layer.Linears)];
 
     /// <summary>Every linear that an adapter may lie around: those of the layers and the head.</summary>
     public IReadOnlyList<LinearSpec> AllLinears => [.. Linears, Head];
 
     /// <summary>Weights in all, a tied head counted once.</summary>
-    public long Parameters => Tensors.Sum(tensor => tensor.Shape.Aggregate(1L, (a, b) => a * b));
+    public long Parameters =>
+        field > 0 ? field : field = Tensors.Sum(tensor => tensor.Shape.Aggregate(1L, (a, b) => a * b));
 }

@@ -4,18 +4,28 @@ namespace Memopt.Trainer.Plan.Blocks;
 
 /// <summary>One layer of a decoder: attention and MLP, each behind a norm and around a residual. It adds up what its
 /// parts take in training.</summary>
-/// <param name="Index">Place in the model, from 0.</param>
-/// <param name="Attention">Its attention.</param>
-/// <param name="Mlp">Its MLP.</param>
-internal sealed record LayerSpec(int Index, AttentionSpec Attention, MlpSpec Mlp)
+/// <param name="index">Place in the model, from 0.</param>
+/// <param name="attention">Its attention.</param>
+/// <param name="mlp">Its MLP.</param>
+internal sealed class LayerSpec(int index, AttentionSpec attention, MlpSpec mlp)
 {
+    public int Index => index;
+
+    public AttentionSpec Attention => attention;
+
+    public MlpSpec Mlp => mlp;
+
     private string Prefix => $"model.layers.{Index}.";
 
     private long HiddenSize => Attention.HiddenSize;
 
     /// <summary>Its linears, in the order they are run.</summary>
-    public IEnumerable<LinearSpec> Linears =>
-        Attention.Linears(Prefix + "self_attn.").Concat(Mlp.Linears(Prefix + "mlp."));
+    public IReadOnlyList<LinearSpec> Linears =>
+        field ??= [.. Attention.Linears(Prefix + "self_attn."), .. Mlp.Linears(Prefix + "mlp.")];
+
+    /// <summary>The linears that an adapter is attached to.</summary>
+    public IReadOnlyList<LinearSpec> Adapted(AdapterConfig adapter) =>
+        [.. Linears.Where(linear => adapter.Targets.Cover(linear.Name))];
 
     /// <summary>Its tensors in the weights file.</summary>
     public IEnumerable<TensorSpec> Tensors
@@ -43,18 +53,14 @@ internal sealed record LayerSpec(int Index, AttentionSpec Attention, MlpSpec Mlp
 
     /// <summary>Bytes saved for backward, the input left out: two norms with a number a row each, the parts, and the
     /// low-rank products of adapters with their dropped-out inputs.</summary>
-    public long SavedBytes(long tokens, PlanDevice device, AdapterConfig adapter)
-    {
-        var lowRank = Linears
-            .Where(linear => adapter.Targets.Cover(linear.Name))
-            .Sum(linear =>
-                tokens * device.ComputeBytes * (adapter.RankOf(linear.Name) + (adapter.Dropout > 0 ? linear.In : 0))
-            );
-        return 2 * (InputBytes(tokens, device) + tokens * 4)
-            + Attention.SavedBytes(tokens, device)
-            + Mlp.SavedBytes(tokens, device)
-            + lowRank;
-    }
+    /// <param name="tokens">Of the micro-batch.</param>
+    /// <param name="device">The device.</param>
+    /// <param name="lowRank">Numbers of a token that adapters save.</param>
+    public long SavedBytes(long tokens, PlanDevice device, long lowRank) =>
+        2 * (InputBytes(tokens, device) + tokens * 4)
+        + Attention.SavedBytes(tokens, device)
+        + Mlp.SavedBytes(tokens, device)
+        + tokens * device.ComputeBytes * lowRank;
 
     /// <summary>Bytes that activation checkpointing saves instead: the input, and the tensors that the rung
     /// keeps.</summary>
@@ -75,8 +81,8 @@ internal sealed record LayerSpec(int Index, AttentionSpec Attention, MlpSpec Mlp
     }
 
     /// <summary>Bytes of a forward that needs no gradient.</summary>
-    public long ForwardBytes(long tokens, PlanDevice device, AdapterConfig adapter) =>
-        SavedBytes(tokens, device, adapter) + Mlp.GatedBytes(tokens, device) + 3 * InputBytes(tokens, device);
+    public long ForwardBytes(long tokens, PlanDevice device, long lowRank) =>
+        SavedBytes(tokens, device, lowRank) + Mlp.GatedBytes(tokens, device) + 3 * InputBytes(tokens, device);
 
     /// <summary>Arithmetic of one token in forward and backward, where weights are frozen.</summary>
     public double Flops(int length) => 4 * Linears.Sum(linear => (double)linear.Weights) + 7 * Attention.Flops(length);
