@@ -92,7 +92,7 @@ public sealed partial class Budget(string what, TimeSpan time, long bytes, Cance
         new(
             $"{what} costs more than a model's files may.",
             found,
-            next: "docs/security.md lists the limits; use another model, or mend the file"
+            next: "docs/security.md lists the limits; use another model, or fix the file"
         )
         {
             OverBudget = true,

@@ -5,8 +5,8 @@ using System.Text;
 namespace Memopt.Core;
 
 /// <summary>Asks git about a folder's repository. The repository may be a stranger's: its configuration can name
-/// programs that git starts (hooks, a file watcher, filters, remotes), so git is told to start none. What the user's
-/// own configuration names still applies.
+/// programs that git starts (hooks, a file watcher, filters, remotes), so settings keep git from starting any. The
+/// user's own configuration still applies.
 /// </summary>
 internal sealed class Git
 {

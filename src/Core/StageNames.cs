@@ -18,7 +18,6 @@ internal static class StageNames
         Base = "base",
         Best = "best",
         Config = "config",
-        Data = "data",
         Done = "done",
         Evaluation = "evaluation",
         Finished = "finished",

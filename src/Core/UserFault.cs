@@ -1,6 +1,6 @@
 namespace Memopt.Core;
 
-/// <summary>A fault that the user can mend: what was wrong, what was found, and the next command to run. Printed
+/// <summary>A fault that the user can fix: what was wrong, what was found, and the next command to run. Printed
 /// without a stack trace.</summary>
 public sealed class UserFault(string what, string? found = null, string? next = null, Exception? inner = null)
     : Exception(Short(what), inner)
@@ -15,7 +15,7 @@ public sealed class UserFault(string what, string? found = null, string? next = 
 
     /// <summary>Whether what was asked for was in order and could not be done all the same: a server that does not
     /// answer, a full disk, too little memory (exit code 1). Otherwise the config, the data, the model or the arguments
-    /// are what has to be mended (exit code 2).
+    /// are for the user to fix (exit code 2).
     /// </summary>
     public bool Failed { get; init; }
 

@@ -31,7 +31,7 @@ internal sealed class CacheFetcher(BlobFetcher blobs)
                 $"The cache {target.Cache.Root} cannot be written.",
                 e.Message,
                 "set HF_HOME (XDG_CACHE_HOME for what is not from the Hugging Face Hub) to a folder that can be, "
-                    + "or mend its rights",
+                    + "or fix its rights",
                 e
             )
             {

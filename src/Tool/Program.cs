@@ -11,7 +11,7 @@ internal static class Program
 {
     public static int Main(string[] args) => OpenFiles.Refused() ?? Run(args);
 
-    /// <summary>A fault that the user can mend is a message and an exit code, never a stack trace. Apart from Main, so
+    /// <summary>A fault that the user can fix is a message and an exit code, never a stack trace. Apart from Main, so
     /// that its assemblies are loaded only now.</summary>
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static int Run(string[] args)

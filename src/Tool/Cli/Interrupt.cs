@@ -61,6 +61,6 @@ internal sealed class Interrupt : IDisposable
         context.Cancel = !sinceFirst.IsRunning || sinceFirst.Elapsed < together;
         sinceFirst.Start();
         if (context.Cancel)
-            _ = Task.Run(stop.Cancel); // what is told of it may take its time
+            _ = Task.Run(stop.Cancel); // callbacks of the stop may take time
     }
 }

@@ -182,7 +182,7 @@ internal static class Page
         );
     }
 
-    /// <summary>A fault that has words is told in them.</summary>
+    /// <summary>A fault that has a message is reported with it.</summary>
     private static async ValueTask<object?> HandleErrors(
         EndpointFilterInvocationContext context,
         EndpointFilterDelegate next

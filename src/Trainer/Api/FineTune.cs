@@ -164,7 +164,7 @@ public sealed class FineTune
     /// <param name="cancellation">Ends the training after the step, with a checkpoint: the result then says Stopped,
     /// and the next call goes on. Before the first step there is nothing to keep, and it is an
     /// <see cref="OperationCanceledException"/>.</param>
-    /// <exception cref="UserFault">Something has to be mended first: a setting, a row, a model or libtorch that is not
+    /// <exception cref="UserFault">Something has to be fixed first: a setting, a row, a model or libtorch that is not
     /// there. It says what was found and what to do.</exception>
     public Task<FineTuneResult> RunAsync(CancellationToken cancellation = default)
     {

@@ -9,7 +9,7 @@ using Memopt.Trainer.Runs;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary>How combinations are trained and the result is told.</summary>
+/// <summary>How combinations are trained and the result is reported.</summary>
 /// <param name="FromStart">Whether combinations are trained again that are trained already.</param>
 /// <param name="Backend">The backend asked for, or null.</param>
 /// <param name="Offline">Whether no server is asked.</param>

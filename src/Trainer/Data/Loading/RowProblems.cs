@@ -34,7 +34,7 @@ internal static class RowProblems
             $"{told.Count} {(told.Count == 1 ? "row" : "rows")} of {name} cannot be trained on"
                 + $"{(told.Count == Most ? $" (the first {Most})" : "")}.",
             found: string.Join('\n', told.Select(problem => $"{problem.File}:{problem.Line}: {problem.Message}")),
-            next: "mend or remove these rows"
+            next: "fix or remove these rows"
         )
         {
             Problems = told,
