@@ -174,7 +174,7 @@ public sealed class Packages : IDisposable
     {
         public Packed()
         {
-            // The analyzers have looked when the tests were built.
+            // The assemblies are those that were built for the tests: only the packages have a version of their own.
             Run(
                 Repository,
                 fails: false,
@@ -184,9 +184,7 @@ public sealed class Packages : IDisposable
                 "Release",
                 "-o",
                 Feed,
-                $"-p:Version={Version}",
-                $"-p:ArtifactsPath={Path.Combine(Folder, "artifacts")}",
-                "-p:RunAnalyzers=false"
+                $"-p:PackageVersion={Version}"
             );
             File.WriteAllText(
                 Path.Combine(Folder, "NuGet.config"),
