@@ -53,6 +53,8 @@ internal static class AdapterPass
             replace(lora);
             attached.Add(lora);
         }
+        foreach (var layer in model.layers)
+            layer.mlp.Fused = GatedLora.TryFuse(layer.mlp);
         return attached;
     }
 

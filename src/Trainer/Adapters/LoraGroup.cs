@@ -1,5 +1,4 @@
 using Memopt.Trainer.Autograd;
-using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Linears;
 using Memopt.Trainer.Native;
 using TorchSharp;
@@ -15,63 +14,26 @@ internal sealed class LoraGroup(Linear[] linears) : LinearGroup(linears)
 {
     private readonly LoraLinear[] loras = [.. linears.OfType<LoraLinear>()];
 
-    public override GroupResult forward(Tensor x, ForwardContext context, LinearMode mode)
+    public override GroupPass Begin(Tensor x, ForwardContext context)
     {
-        if (context.AdaptersDisabled)
-            return base.forward(x, context, mode);
-        using var scope = NewDisposeScope();
-        var (type, rank, scale) = (x.dtype, loras[0].Rank, loras[0].Scale);
-        if (Stacked(lora => lora.lora_A.HasCast(type) ? lora.lora_A.Cast(type) : null) is not { } downs)
-        {
-            var apart = base.forward(x, context, mode);
-            scope.MoveAllOut();
-            return apart;
-        }
-        Tensor Slice(Tensor all, LoraLinear lora) => all.narrow(1, Array.IndexOf(loras, lora) * rank, rank);
+        var type = x.dtype;
+        if (
+            context.AdaptersDisabled
+            || Stacked(lora => lora.lora_A.HasCast(type) ? lora.lora_A.Cast(type) : null) is not { } downs
+        )
+            return base.Begin(x, context);
         var lows = nn.functional.linear(x, downs); // (N, loras · r)
-        var inner = Array.ConvertAll(
-            Linears,
-            linear => (linear as LoraLinear)?.Inner.forward(x, context, mode) ?? linear.forward(x, context, mode)
-        );
-        var parts = new ForwardResult[Linears.Length];
-        for (var i = 0; i < parts.Length; i++)
-        {
-            LowRank? rest = null;
-            if (Linears[i] is LoraLinear lora)
-            {
-                var (low, up) = (Slice(lows, lora), lora.lora_B.Cast(type));
-                if (mode.HasFlag(LinearMode.DeferLowRank))
-                    rest = new LowRank(low, up, scale);
-                else
-                    inner[i].Output.addmm_(low, up.t(), 1, (float)scale);
-            }
-            parts[i] = new(inner[i].Computed, null, PendingLowRank: rest);
-        }
-        scope.MoveAllOut();
-        return new(
-            parts,
-            !context.NeedsGradient
-                ? null
-                : (gradients, accumulateInto) =>
-                {
-                    using var scope = NewDisposeScope();
-                    var dx = accumulateInto;
-                    var dlows = empty_like(lows);
-                    for (var i = 0; i < parts.Length; i++)
-                    {
-                        dx = inner[i].Backward!(gradients[i], dx);
-                        if (Linears[i] is not LoraLinear lora)
-                            continue;
-                        lora.lora_B.Accumulate(gradients[i], Slice(lows, lora), scale);
-                        Aten.MatmulInto(gradients[i], lora.lora_B.Cast(type), Slice(dlows, lora));
-                    }
-                    dx!.addmm_(dlows, downs, 1, (float)scale);
-                    if (Stacked(lora => lora.lora_A.Grad) is { } grads)
-                        grads.add_(Aten.MatmulFp32(dlows.t(), x), scale);
-                    return accumulateInto ?? dx.MoveToOuterDisposeScope();
-                }
-        );
+        return new Pass(this, x, downs, lows, Array.ConvertAll(Linears, Begin));
+
+        LinearPass Begin(Linear linear) =>
+            linear is LoraLinear lora
+                ? new LoraPass(lora, lora.Inner.Begin(x, context), x, Slice(lows, lora), mask: null)
+                : linear.Begin(x, context);
     }
+
+    /// <summary>The columns of one linear in a matrix of all, (N, loras · r).</summary>
+    private Tensor Slice(Tensor all, LoraLinear lora) =>
+        all.narrow(1, Array.IndexOf(loras, lora) * lora.Rank, lora.Rank);
 
     /// <summary>One matrix of all, (loras · r, In), if they lie one after another.</summary>
     private Tensor? Stacked(Func<LoraLinear, Tensor?> part)
@@ -95,5 +57,30 @@ internal sealed class LoraGroup(Linear[] linears) : LinearGroup(linears)
             [loras[0].InFeatures, 1],
             first.storage_offset()
         );
+    }
+
+    /// <summary>A pass with the A's in one matrix.</summary>
+    private sealed class Pass(LoraGroup group, Tensor x, Tensor downs, Tensor lows, LinearPass[] passes)
+        : GroupPass(passes)
+    {
+        public override Tensor Backward(Tensor[] gradients, Tensor? accumulateInto)
+        {
+            using var scope = NewDisposeScope();
+            var (type, scale) = (x.dtype, group.loras[0].Scale);
+            var dx = accumulateInto;
+            var dlows = empty_like(lows);
+            for (var i = 0; i < Passes.Length; i++)
+            {
+                dx = (Passes[i] as LoraPass)?.Inner.Backward(gradients[i], dx) ?? Passes[i].Backward(gradients[i], dx);
+                if (group.Linears[i] is not LoraLinear lora)
+                    continue;
+                lora.lora_B.Accumulate(gradients[i], group.Slice(lows, lora), scale);
+                Aten.MatmulInto(gradients[i], lora.lora_B.Cast(type), group.Slice(dlows, lora));
+            }
+            dx!.addmm_(dlows, downs, 1, (float)scale);
+            if (group.Stacked(lora => lora.lora_A.Grad) is { } grads)
+                grads.add_(Aten.MatmulFp32(dlows.t(), x), scale);
+            return accumulateInto ?? dx.MoveToOuterDisposeScope();
+        }
     }
 }

@@ -29,10 +29,10 @@ internal sealed class LoraLinear(
 
     public override IEnumerable<Parameter> Parameters => [.. Inner.Parameters, lora_A, lora_B];
 
-    public override int? FusableRank => dropout > 0 ? null : Rank;
+    public double Dropout { get; } = dropout;
 
     public override LinearGroup GroupWith(Linear[] siblings) =>
-        dropout == 0
+        Dropout == 0
         && siblings.Length > 1
         && siblings.OfType<LoraLinear>().All(lora => lora.Rank == Rank && lora.Scale == Scale)
             ? new LoraGroup(siblings)
@@ -54,87 +54,22 @@ internal sealed class LoraLinear(
         return weight.to(float32).add(delta.to(weight.device)).MoveToOuterDisposeScope();
     }
 
-    public override ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
+    public override LinearPass Begin(Tensor x, ForwardContext context)
     {
         if (context.AdaptersDisabled)
-            return Inner.forward(x, context, mode);
+            return Inner.Begin(x, context);
         using var scope = NewDisposeScope();
-        var type = x.dtype;
-        var inner = Inner.forward(x, context, mode);
         var mask =
-            dropout > 0 && context.Seed is { } seed
-                ? Dropout.Mask(x.shape, type, x.device, dropout, unchecked(seed * 1_000_003 + number))
+            Dropout > 0 && context.Seed is { } seed
+                ? Kernels.Dropout.Mask(x.shape, x.dtype, x.device, Dropout, unchecked(seed * 1_000_003 + number))
                 : null; // (N, In)
-        var low = nn.functional.linear(Dropped(x, mask), lora_A.Cast(type)); // (N, r)
-        LowRank? pending = null;
-        if (mode.HasFlag(LinearMode.DeferLowRank))
-        {
-            pending = new LowRank(low, lora_B.Cast(type), Scale);
-            if (!lora_B.HasCast(type))
-                // Converted here, since no optimizer keeps a copy: the caller needs it longer.
-                pending.Right.MoveToOuterDisposeScope();
-        }
-        else
-            inner.Computed?.addmm_(low, lora_B.Cast(type).t(), 1, (float)Scale);
-        inner.Computed?.MoveToOuterDisposeScope();
-        if (context.NeedsGradient || pending is not null)
-            low.MoveToOuterDisposeScope();
-        if (!context.NeedsGradient)
-            return new(inner.Computed, null, PendingLowRank: pending);
+        var low = nn.functional.linear(LoraPass.Dropped(x, mask), lora_A.Cast(x.dtype)); // (N, r)
         mask?.MoveToOuterDisposeScope();
-        return Differentiable(x, inner, low, mask, mode) with { PendingLowRank = pending };
+        low.MoveToOuterDisposeScope();
+        var inner = Inner.Begin(x, context);
+        scope.MoveAllOut();
+        return new LoraPass(this, inner, x, low, mask);
     }
-
-    /// <summary>The result with its backward.</summary>
-    /// <param name="x">Input (N, In).</param>
-    /// <param name="inner">Of the frozen linear; its output has the low-rank part already, or leaves it out.</param>
-    /// <param name="low">x Aᵀ, (N, r).</param>
-    /// <param name="mask">Of the dropout, (N, In), or null.</param>
-    /// <param name="mode">What the caller does itself.</param>
-    private ForwardResult Differentiable(Tensor x, ForwardResult inner, Tensor low, Tensor? mask, LinearMode mode)
-    {
-        var type = x.dtype;
-        var (recomputes, defers) = (
-            mode.HasFlag(LinearMode.RecomputesInput),
-            mode.HasFlag(LinearMode.DeferLowRankGradient)
-        );
-        Tensor? dlow = null; // (N, r); Scale is to come
-
-        Tensor Backward(Tensor gradient, Tensor? accumulateInto)
-        {
-            using var scope = NewDisposeScope();
-            var dx = inner.Backward!(gradient, accumulateInto);
-            lora_B.Accumulate(gradient, low, Scale);
-            low.Dispose();
-            dlow = gradient.matmul(lora_B.Cast(type));
-            if (mask is not null)
-                dx.add_(dlow.matmul(lora_A.Cast(type)).mul_(mask), Scale);
-            else if (!defers)
-                dx.addmm_(dlow, lora_A.Cast(type), 1, (float)Scale);
-            if (recomputes)
-                dlow.DetachFromDisposeScope();
-            else
-                lora_A.Accumulate(dlow, Dropped(x, mask), Scale);
-            return accumulateInto ?? dx.MoveToOuterDisposeScope();
-        }
-
-        void WeightGradient(Tensor input)
-        {
-            using var scope = NewDisposeScope();
-            lora_A.Accumulate(dlow!, Dropped(input, mask), Scale);
-            dlow!.Dispose();
-            inner.WeightGradient?.Invoke(input);
-        }
-
-        return new(
-            inner.Computed,
-            Backward,
-            recomputes ? WeightGradient : null,
-            PendingLowRankGradient: defers ? () => new LowRank(dlow!, lora_A.Cast(type), Scale) : null
-        );
-    }
-
-    private static Tensor Dropped(Tensor input, Tensor? mask) => mask is null ? input : input * mask;
 
     public void Dispose() => (Inner as IDisposable)?.Dispose();
 }

@@ -19,33 +19,28 @@ internal sealed class DenseLinear(string name, Parameter weight, Parameter? bias
     public override Tensor Dense(ScalarType type) =>
         weight.Value.dtype == type ? weight.Value.alias() : weight.Value.to(type);
 
-    public override ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
+    public override LinearPass Begin(Tensor x, ForwardContext context) => new Pass(this, x);
+
+    private sealed class Pass(DenseLinear linear, Tensor x) : LinearPass(x)
     {
-        using var scope = NewDisposeScope();
-        var y = mode.HasFlag(LinearMode.SkipOutput) ? null : Product(x, weight.Cast(x.dtype)).MoveToOuterDisposeScope();
-        if (!context.NeedsGradient)
-            return new(y, null);
-        var again = weight.RequiresGrad && mode.HasFlag(LinearMode.RecomputesInput);
-        Tensor? held = null;
-        return new(
-            y,
-            (gradient, accumulateInto) =>
-            {
-                using var scope = NewDisposeScope();
-                BiasGradient(gradient);
-                if (again)
-                    held = gradient;
-                else if (weight.RequiresGrad)
-                    weight.Accumulate(gradient, x);
-                return InputGradient(gradient, weight.Cast(gradient.dtype), accumulateInto);
-            },
-            !again
-                ? null
-                : input =>
-                {
-                    using var scope = NewDisposeScope();
-                    weight.Accumulate(held!, input);
-                }
-        );
+        public override Tensor Output()
+        {
+            using var scope = NewDisposeScope();
+            return linear.Product(Input, linear.weight.Cast(Input.dtype)).MoveToOuterDisposeScope();
+        }
+
+        public override Tensor InputGradient(Tensor gradient, Tensor? accumulateInto)
+        {
+            using var scope = NewDisposeScope();
+            return AddProduct(gradient, linear.weight.Cast(gradient.dtype), accumulateInto);
+        }
+
+        public override void WeightGradient(Tensor gradient, Tensor input)
+        {
+            using var scope = NewDisposeScope();
+            linear.BiasGradient(gradient);
+            if (linear.weight.RequiresGrad)
+                linear.weight.Accumulate(gradient, input);
+        }
     }
 }

@@ -18,16 +18,25 @@ internal abstract class Linear(string name, long inputs, long outputs, Parameter
     public Parameter? bias { get; } = bias;
 
     /// <summary>(N, In) → (N, Out).</summary>
-    public abstract ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full);
+    public ForwardResult forward(Tensor x, ForwardContext context)
+    {
+        using var scope = NewDisposeScope();
+        var pass = Begin(x, context);
+        var y = pass.Output().MoveToOuterDisposeScope();
+        if (!context.NeedsGradient)
+            return new(y, null);
+        scope.MoveAllOut();
+        return new(y, pass.Backward);
+    }
+
+    /// <summary>Begins a forward pass over (N, In) whose output and backward the caller asks for.</summary>
+    public abstract LinearPass Begin(Tensor x, ForwardContext context);
 
     /// <summary>W in a float type, (Out, In); the caller disposes it.</summary>
     public abstract Tensor Dense(ScalarType type);
 
     /// <summary>Parameters in the order of the weights file.</summary>
     public virtual IEnumerable<Parameter> Parameters => bias is null ? [] : [bias];
-
-    /// <summary>Rank of the low-rank part that it can leave to its caller; null when it has none or cannot.</summary>
-    public virtual int? FusableRank => null;
 
     /// <summary>How this linear and all its siblings (itself among them), which have the same input, are run.</summary>
     public virtual LinearGroup GroupWith(Linear[] siblings) => new(siblings);
@@ -42,7 +51,7 @@ internal abstract class Linear(string name, long inputs, long outputs, Parameter
     protected Tensor Product(Tensor x, Tensor weight) => nn.functional.linear(x, weight, bias?.Cast(x.dtype));
 
     /// <summary>gradient · W, added to <paramref name="accumulateInto"/> where given.</summary>
-    protected Tensor InputGradient(Tensor gradient, Tensor weight, Tensor? accumulateInto)
+    protected static Tensor AddProduct(Tensor gradient, Tensor weight, Tensor? accumulateInto)
     {
         if (accumulateInto is null)
             return gradient.matmul(weight).MoveToOuterDisposeScope();

@@ -1,14 +1,30 @@
 using Memopt.Trainer.Autograd;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Linears;
 
-/// <summary>The results of linears that share an input.</summary>
-/// <param name="Parts">The result of each; their backwards are not called, <paramref name="Backward"/> is.</param>
-/// <param name="Backward">From the gradients of the outputs to that of the input; accumulates into the second argument
-/// where given.</param>
-internal sealed record GroupResult(ForwardResult[] Parts, Func<Tensor[], Tensor?, Tensor>? Backward);
+/// <summary>One forward pass of linears that share an input, until their backward has run.</summary>
+/// <param name="passes">The pass of each linear. Their own backwards are not called; that of the group is.</param>
+internal class GroupPass(LinearPass[] passes)
+{
+    public LinearPass[] Passes => passes;
+
+    /// <summary>The output of each linear, in the caller's dispose scope.</summary>
+    public Tensor[] Outputs() => Array.ConvertAll(passes, pass => pass.Output());
+
+    /// <summary>From the gradients of the outputs to that of the input; accumulates the gradients of the
+    /// parameters.</summary>
+    /// <param name="gradients">Of each output.</param>
+    /// <param name="accumulateInto">The gradient is added to it, and it is returned; null for a new tensor.</param>
+    public virtual Tensor Backward(Tensor[] gradients, Tensor? accumulateInto)
+    {
+        using var scope = NewDisposeScope();
+        var dx = accumulateInto;
+        for (var i = 0; i < passes.Length; i++)
+            dx = passes[i].Backward(gradients[i], dx);
+        return accumulateInto ?? dx!.MoveToOuterDisposeScope();
+    }
+}
 
 /// <summary>Linears that share an input, run one after another. Subclasses fuse them.</summary>
 internal class LinearGroup(Linear[] linears)
@@ -27,21 +43,7 @@ internal class LinearGroup(Linear[] linears)
         return new(linears);
     }
 
-    public virtual GroupResult forward(Tensor x, ForwardContext context, LinearMode mode)
-    {
-        var parts = Array.ConvertAll(Linears, linear => linear.forward(x, context, mode));
-        return new(
-            parts,
-            !context.NeedsGradient
-                ? null
-                : (gradients, accumulateInto) =>
-                {
-                    using var scope = NewDisposeScope();
-                    var dx = accumulateInto;
-                    for (var i = 0; i < parts.Length; i++)
-                        dx = parts[i].Backward!(gradients[i], dx);
-                    return accumulateInto ?? dx!.MoveToOuterDisposeScope();
-                }
-        );
-    }
+    /// <summary>Begins a forward pass over (N, In).</summary>
+    public virtual GroupPass Begin(Tensor x, ForwardContext context) =>
+        new(Array.ConvertAll(Linears, linear => linear.Begin(x, context)));
 }

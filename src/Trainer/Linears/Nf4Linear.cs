@@ -5,8 +5,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Linears;
 
-/// <summary>A frozen linear kept in 4 bits. The weight is expanded for a product, forward and back, in room that the
-/// model's share.</summary>
+/// <summary>A frozen linear kept in 4 bits. The weight is expanded for the products of forward and backward, in
+/// memory that all of the model's 4-bit linears share.</summary>
 internal sealed class Nf4Linear : Linear, IDisposable
 {
     private readonly Nf4 weight;
@@ -39,33 +39,38 @@ internal sealed class Nf4Linear : Linear, IDisposable
 
     public override Tensor Dense(ScalarType type) => weight.Dequantize(type);
 
-    public override ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
-    {
-        using var scope = NewDisposeScope();
-        var type = x.dtype;
-        var y = mode.HasFlag(LinearMode.SkipOutput)
-            ? null
-            : Product(x.to(compute), scratch.Expand(weight, compute)).to(type).MoveToOuterDisposeScope();
-        return new(
-            y,
-            !context.NeedsGradient
-                ? null
-                : (gradient, accumulateInto) =>
-                {
-                    using var scope = NewDisposeScope();
-                    BiasGradient(gradient);
-                    var dense = scratch.Expand(weight, compute);
-                    if (compute == type)
-                        return InputGradient(gradient, dense, accumulateInto);
-                    var dx = gradient.to(compute).matmul(dense).to(type);
-                    return accumulateInto is null ? dx.MoveToOuterDisposeScope() : accumulateInto.add_(dx);
-                }
-        );
-    }
+    public override LinearPass Begin(Tensor x, ForwardContext context) => new Pass(this, x);
+
+    private Tensor Expand() => scratch.Expand(weight, compute);
 
     public void Dispose()
     {
         weight.Dispose();
         scratch.Dispose();
+    }
+
+    private sealed class Pass(Nf4Linear linear, Tensor x) : LinearPass(x)
+    {
+        public override Tensor Output()
+        {
+            using var scope = NewDisposeScope();
+            return linear.Product(Input.to(linear.compute), linear.Expand()).to(Input.dtype).MoveToOuterDisposeScope();
+        }
+
+        public override Tensor InputGradient(Tensor gradient, Tensor? accumulateInto)
+        {
+            using var scope = NewDisposeScope();
+            var dense = linear.Expand();
+            if (linear.compute == gradient.dtype)
+                return AddProduct(gradient, dense, accumulateInto);
+            var dx = gradient.to(linear.compute).matmul(dense).to(gradient.dtype);
+            return accumulateInto is null ? dx.MoveToOuterDisposeScope() : accumulateInto.add_(dx);
+        }
+
+        public override void WeightGradient(Tensor gradient, Tensor input)
+        {
+            using var scope = NewDisposeScope();
+            linear.BiasGradient(gradient);
+        }
     }
 }

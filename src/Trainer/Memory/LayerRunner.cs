@@ -21,9 +21,7 @@ internal static class LayerRunner
         Meter meter
     )
     {
-        LayerForward run = DecoderLayer.Run;
-        if (rung.Recompute)
-            run = Recompute.Around(run, model.layers.Length - 1, rung.Keeps, offload);
+        var run = rung.Recompute ? Recompute.Layers(model.layers.Length - 1, rung.Keeps, offload) : DecoderLayer.Run;
         // Outside recomputation: a layer's weights are fetched once for its second forward and its backward.
         if (stream is not null)
             run = stream.Around(run);

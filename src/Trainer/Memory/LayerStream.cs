@@ -131,10 +131,10 @@ internal sealed class LayerStream : IDisposable
     {
         if (slots.Any(slot => slot.Buffer is null))
             Bind();
-        return (layer, x, context, mode) =>
+        return (layer, x, context) =>
         {
             var next = EnsureResident(layer.Index, context.NeedsGradient ? 1 : 0);
-            var result = run(layer, x, context, mode);
+            var result = run(layer, x, context);
             Prefetch(next);
             return result.Backward is not { } backward
                 ? result

@@ -45,9 +45,9 @@ internal sealed class Meter(Func<long>? device = null, Func<long?>? limit = null
 
     /// <summary>A layer with a sample at the end of its forward and of its backward.</summary>
     public LayerForward Around(LayerForward run) =>
-        (layer, x, context, mode) =>
+        (layer, x, context) =>
         {
-            var result = run(layer, x, context, mode);
+            var result = run(layer, x, context);
             if (!Sampling && !Limited)
                 return result;
             Sample();

@@ -1,6 +1,5 @@
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Config;
-using Memopt.Trainer.Linears;
 using Memopt.Trainer.Models;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -14,23 +13,16 @@ namespace Memopt.Trainer.Memory;
 /// </summary>
 internal static class Recompute
 {
-    /// <param name="run">Runs a layer.</param>
     /// <param name="lastLayer">Index of the last layer.</param>
     /// <param name="saves">The tensors that are saved beside the inputs, where fused kernels made them.</param>
     /// <param name="savedTensors">Holds the saved tensors; null leaves them on the device.</param>
-    public static LayerForward Around(
-        LayerForward run,
-        int lastLayer,
-        SavedForBackward saves,
-        ISavedTensors? savedTensors = null
-    ) =>
-        (layer, x, context, mode) =>
+    public static LayerForward Layers(int lastLayer, SavedForBackward saves, ISavedTensors? savedTensors = null) =>
+        (layer, x, context) =>
             layer.Index == lastLayer || !context.NeedsGradient
-                ? run(layer, x, context, mode)
-                : Twice(run, layer, x, context, saves, savedTensors ?? InPlaceTensors.Instance);
+                ? layer.forward(x, context)
+                : Twice(layer, x, context, saves, savedTensors ?? InPlaceTensors.Instance);
 
     private static ForwardResult Twice(
-        LayerForward run,
         DecoderLayer layer,
         Tensor x,
         ForwardContext context,
@@ -41,16 +33,16 @@ internal static class Recompute
         using var scope = NewDisposeScope();
         (context.NeedsGradient, context.Saves, context.SavedTensors) = (false, saves, savedTensors);
         var input = context.Save(x, layer.Index);
-        var y = run(layer, x, context).Output.MoveToOuterDisposeScope();
+        var y = layer.forward(x, context).Output.MoveToOuterDisposeScope();
         (context.NeedsGradient, context.Saves) = (true, SavedForBackward.Nothing);
         return new(
             y,
             (gradient, _) =>
             {
                 using var scope = NewDisposeScope();
-                var again = run(layer, input.Unpack(scope), context, LinearMode.SkipOutput);
+                var backward = layer.Backward(input.Unpack(scope), context);
                 context.ReleaseWorkspace();
-                return again.Backward!(gradient);
+                return backward(gradient);
             }
         );
     }

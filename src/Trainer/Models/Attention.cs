@@ -21,15 +21,23 @@ internal sealed class Attention(AttentionSpec spec, int layer)
     public RmsNorm? q_norm { get; init; }
     public RmsNorm? k_norm { get; init; }
 
-    // (N, C) -> (N, C)
-    public ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
+    /// <summary>(N, C) → (N, C).</summary>
+    public ForwardResult forward(Tensor x, ForwardContext context)
+    {
+        var (y, backward) = Run(x, context, output: true);
+        return new(y!, backward);
+    }
+
+    /// <summary>The backward of a pass whose output is known.</summary>
+    public Pullback Backward(Tensor x, ForwardContext context) => Run(x, context, output: false).Backward!;
+
+    private (Tensor? Output, Pullback? Backward) Run(Tensor x, ForwardContext context, bool output)
     {
         using var scope = NewDisposeScope();
-        var (projected, projectedBackward) = projections.Group.forward(x, context, LinearMode.Full);
-        var parts =
-            projected.Length == 3
-                ? Array.ConvertAll(projected, p => p.Output)
-                : projected[0].Output.split([heads * dim, groups * dim, groups * dim], -1);
+        var qkv = projections.Group.Begin(x, context);
+        var parts = qkv.Outputs();
+        if (parts.Length == 1)
+            parts = parts[0].split([heads * dim, groups * dim, groups * dim], -1);
         var (q, k, v) = (Heads(parts[0], heads), Heads(parts[1], groups), Heads(parts[2], groups)); // (B, T, H, D)
 
         var qNorm = q_norm?.forward(q, context);
@@ -37,26 +45,24 @@ internal sealed class Attention(AttentionSpec spec, int layer)
         (q, k) = (qNorm?.Output ?? q, kNorm?.Output ?? k);
         Kernels.FusedRope.Apply(q, k, context.Cos, context.Sin);
         var (attended, attendBackward) = Attend(q, k, v, context, scope); // (B, T, H, D)
-        var output = o_proj.forward(attended.view(-1, heads * dim), context, mode);
-        output.Computed?.MoveToOuterDisposeScope();
+        var o = o_proj.Begin(attended.view(-1, heads * dim), context);
+        var y = output ? o.Output().MoveToOuterDisposeScope() : null;
         if (!context.NeedsGradient)
-            return output;
+            return (y, null);
         scope.MoveAllOut();
+        return (y, Backward);
 
-        return new(
-            output.Computed,
-            (gradient, accumulateInto) =>
-            {
-                using var scope = NewDisposeScope();
-                var (dq, dk, dv) = attendBackward!(Heads(output.Backward!(gradient), heads));
-                Kernels.FusedRope.Apply(dq, dk, context.Cos, context.Sin, inverse: true);
-                Tensor[] grads = [Joined(qNorm?.Backward!(dq) ?? dq), Joined(kNorm?.Backward!(dk) ?? dk), Joined(dv)];
-                if (projected.Length == 1)
-                    grads = [cat(grads, -1)];
-                var dx = projectedBackward!(grads, accumulateInto);
-                return accumulateInto ?? dx.MoveToOuterDisposeScope();
-            }
-        );
+        Tensor Backward(Tensor gradient, Tensor? accumulateInto)
+        {
+            using var scope = NewDisposeScope();
+            var (dq, dk, dv) = attendBackward!(Heads(o.Backward(gradient), heads));
+            Kernels.FusedRope.Apply(dq, dk, context.Cos, context.Sin, inverse: true);
+            Tensor[] grads = [Joined(qNorm?.Backward!(dq) ?? dq), Joined(kNorm?.Backward!(dk) ?? dk), Joined(dv)];
+            if (projections.Count == 1)
+                grads = [cat(grads, -1)];
+            var dx = qkv.Backward(grads, accumulateInto);
+            return accumulateInto ?? dx.MoveToOuterDisposeScope();
+        }
 
         Tensor Heads(Tensor y, int count) => y.view(-1, context.Length, count, dim);
         static Tensor Joined(Tensor y) => y.reshape(y.shape[0] * y.shape[1], -1);

@@ -20,41 +20,57 @@ internal sealed class DecoderLayer(int index)
         [.. self_attn.projections, self_attn.o_proj, .. mlp.projections, mlp.down_proj];
 
     /// <summary>Runs a layer and saves everything for its backward.</summary>
-    public static LayerForward Run { get; } = (layer, x, context, mode) => layer.forward(x, context, mode);
+    public static LayerForward Run { get; } = (layer, x, context) => layer.forward(x, context);
 
     /// <summary>(N, C) → (N, C). Backward accumulates into the gradient that it is given, in place, and returns
     /// it.</summary>
-    public ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
+    public ForwardResult forward(Tensor x, ForwardContext context)
+    {
+        var (y, backward) = Forward(x, context, output: true);
+        return new(y!, backward);
+    }
+
+    /// <summary>The backward of a pass whose output is known: the second forward of activation checkpointing, without
+    /// the layer's last product, and without that of attention where the sum after it was saved.</summary>
+    public Pullback Backward(Tensor x, ForwardContext context) => Forward(x, context, output: false).Backward!;
+
+    private (Tensor? Output, Pullback? Backward) Forward(Tensor x, ForwardContext context, bool output)
     {
         using var scope = NewDisposeScope();
         var normed = input_layernorm.forward(x, context);
         var middle = context.TakeSavedResidual(index, scope);
-        var attended = self_attn.forward(
-            normed.Output,
-            context,
-            middle is null ? LinearMode.Full : LinearMode.SkipOutput
-        );
-        var normed2 = middle is null
-            ? post_attention_layernorm.forward(x, context, attended.Output)
-            : post_attention_layernorm.forward(middle, context);
-        middle ??= attended.Output; // x + attended: the norm has added them
+        ForwardResult normed2;
+        Pullback? attended;
+        if (middle is null)
+        {
+            (middle, attended) = self_attn.forward(normed.Output, context);
+            normed2 = post_attention_layernorm.forward(x, context, middle); // middle becomes x + attended
+        }
+        else
+        {
+            attended = self_attn.Backward(normed.Output, context);
+            normed2 = post_attention_layernorm.forward(middle, context);
+        }
         context.SaveForBackward(index, middle);
-        var fed = mlp.forward(normed2.Output, context, mode);
-        var y = fed.Computed?.add_(middle).MoveToOuterDisposeScope();
+        var (y, fed) = output
+            ? Added(mlp.forward(normed2.Output, context), middle)
+            : (null, mlp.Backward(normed2.Output, context));
         if (!context.NeedsGradient)
-            return new(y, null);
+            return (y, null);
         var kept = scope.TakeAll();
-        return new(
-            y,
-            (gradient, _) =>
-            {
-                using var scope = NewDisposeScope();
-                normed2.Backward!(fed.Backward!(gradient), gradient);
-                normed.Backward!(attended.Backward!(gradient), gradient);
-                foreach (var tensor in kept)
-                    tensor.Dispose();
-                return gradient;
-            }
-        );
+        return (y, Backward);
+
+        Tensor Backward(Tensor gradient, Tensor? accumulateInto)
+        {
+            using var scope = NewDisposeScope();
+            normed2.Backward!(fed!(gradient), gradient);
+            normed.Backward!(attended!(gradient), gradient);
+            foreach (var tensor in kept)
+                tensor.Dispose();
+            return gradient;
+        }
+
+        static (Tensor?, Pullback?) Added(ForwardResult fed, Tensor middle) =>
+            (fed.Output.add_(middle).MoveToOuterDisposeScope(), fed.Backward);
     }
 }

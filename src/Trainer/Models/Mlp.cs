@@ -1,5 +1,4 @@
 using Memopt.Trainer.Autograd;
-using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Linears;
 using Memopt.Trainer.Plan.Blocks;
 using TorchSharp;
@@ -12,102 +11,65 @@ namespace Memopt.Trainer.Models;
 /// </summary>
 internal sealed class Mlp(MlpSpec spec)
 {
+    private readonly GatedProduct plain = new(spec);
+
+    public MlpSpec Spec => spec;
+
     public required Projections projections { get; init; } // gate_proj, up_proj, or gate_up_proj alone
     public required Linear down_proj { get; set; }
 
-    // (N, C) -> (N, C)
-    public ForwardResult forward(Tensor x, ForwardContext context, LinearMode mode = LinearMode.Full)
+    /// <summary>The gated product with an adapter fused into it; null where there is none.</summary>
+    public GatedProduct? Fused { get; set; }
+
+    /// <summary>(N, C) → (N, C).</summary>
+    public ForwardResult forward(Tensor x, ForwardContext context)
     {
-        using var scope = NewDisposeScope();
-        var deferred = DefersLowRank(x, context);
-        var (projected, projectedBackward) = projections.Group.forward(
-            x,
-            context,
-            deferred ? LinearMode.DeferLowRank : LinearMode.Full
-        );
-        var gate = new Gate(spec, projected, deferred);
-        var gated = gate.Forward(context); // (N, M)
-        if (deferred && down_proj.FusableRank == projections[0].FusableRank)
-            mode |= LinearMode.DeferLowRankGradient;
-        var output = down_proj.forward(gated, context, mode | LinearMode.RecomputesInput);
-        output.Computed?.MoveToOuterDisposeScope();
-        if (!context.NeedsGradient)
-            return output;
-        gated.Dispose();
-        scope.MoveAllOut();
-        return new(
-            output.Computed,
-            (gradient, accumulateInto) =>
-            {
-                using var scope = NewDisposeScope();
-                var product = output.Backward!(gradient);
-                gate.Backward(product, output.PendingLowRankGradient);
-                output.WeightGradient?.Invoke(product);
-                product.Dispose();
-                var dx = projectedBackward!(Array.ConvertAll(projected, part => part.Output), accumulateInto);
-                foreach (var part in projected)
-                    part.Output.Dispose();
-                return accumulateInto ?? dx.MoveToOuterDisposeScope();
-            }
-        );
+        var (y, backward) = Run(x, context, output: true);
+        return new(y!, backward);
     }
 
-    /// <summary>Whether the gated kernel adds LoRA's part of gate and up, in registers.</summary>
-    private bool DefersLowRank(Tensor x, ForwardContext context) =>
-        !context.AdaptersDisabled
-        && projections[0].FusableRank is { } rank
-        && projections.All(projection => projection.FusableRank == rank)
-        && GatedActivation.CanFuseLowRank(x, spec.IntermediateSize, rank);
+    /// <summary>The backward of a pass whose output is known.</summary>
+    public Pullback Backward(Tensor x, ForwardContext context) => Run(x, context, output: false).Backward!;
 
-    /// <summary>act(gate) · up of one forward pass, and its backward, which puts the gradients of gate and up where
-    /// gate and up were.</summary>
-    /// <param name="spec">The shape.</param>
-    /// <param name="projected">Gate and up, whether they are two linears or halves of one.</param>
-    /// <param name="deferred">Whether their low-rank parts are still to be added.</param>
-    private sealed class Gate(MlpSpec spec, ForwardResult[] projected, bool deferred)
+    private (Tensor? Output, Pullback? Backward) Run(Tensor x, ForwardContext context, bool output)
     {
-        public Tensor Forward(ForwardContext context)
+        using var scope = NewDisposeScope();
+        var gate = Fused?.Supports(x, context) == true ? Fused : plain;
+        var up = projections.Group.Begin(x, context);
+        var projected = gate.Project(up);
+        var product = Product(gate, projected, up, context); // (N, M)
+        var down = down_proj.Begin(product, context);
+        var y = output ? down.Output().MoveToOuterDisposeScope() : null;
+        if (!context.NeedsGradient)
+            return (y, null);
+        product.Dispose();
+        scope.MoveAllOut();
+        return (y, Backward);
+
+        Tensor Backward(Tensor gradient, Tensor? accumulateInto)
         {
             using var scope = NewDisposeScope();
-            Func<long[], ScalarType, Tensor>? workspace = context.NeedsGradient ? context.Workspace : null;
-            var gated = deferred
-                ? GatedActivation.Forward(Half(0), Half(1), LowRank(0), LowRank(1), spec.Activation, workspace)
-                : GatedActivation.Forward(Half(0), Half(1), spec.Activation, workspace);
-            foreach (var part in context.NeedsGradient ? [] : projected)
-                part.Output.Dispose();
-            return gated.MoveToOuterDisposeScope();
+            var product = gate.InputGradient(down, gradient);
+            using (NewDisposeScope())
+                gate.Backward(projected, up, down, product);
+            down.WeightGradient(gradient, product);
+            product.Dispose();
+            var dx = up.Backward(projected, accumulateInto);
+            foreach (var part in projected)
+                part.Dispose();
+            return accumulateInto ?? dx.MoveToOuterDisposeScope();
         }
+    }
 
-        /// <param name="product">The gradient of the product; afterwards the product itself.</param>
-        /// <param name="pending">The part of that gradient which the kernel is to add, or null.</param>
-        public void Backward(Tensor product, Func<LowRank>? pending)
+    private static Tensor Product(GatedProduct gate, Tensor[] projected, GroupPass up, ForwardContext context)
+    {
+        using var scope = NewDisposeScope();
+        var product = gate.Forward(projected, up, context.NeedsGradient ? context.Workspace : null);
+        if (!context.NeedsGradient)
         {
-            using var scope = NewDisposeScope();
-            if (deferred)
-                GatedActivation.Backward(
-                    Half(0),
-                    Half(1),
-                    product,
-                    LowRank(0),
-                    LowRank(1),
-                    pending?.Invoke(),
-                    spec.Activation
-                );
-            else
-                GatedActivation.Backward(Half(0), Half(1), product, spec.Activation);
+            foreach (var part in projected)
+                part.Dispose();
         }
-
-        private Tensor Half(int i) =>
-            projected.Length == 2
-                ? projected[i].Output
-                : projected[0].Output.narrow(-1, i * spec.IntermediateSize, spec.IntermediateSize);
-
-        private LowRank LowRank(int i)
-        {
-            if (projected.Length == 2)
-                return projected[i].PendingLowRank!;
-            var both = projected[0].PendingLowRank!;
-            return both with { Right = both.Right.narrow(0, i * spec.IntermediateSize, spec.IntermediateSize) };
-        }
+        return product.MoveToOuterDisposeScope();
     }
 }

@@ -41,9 +41,12 @@ internal static class ModelLoader
             spec,
             type,
             device,
-            module => config.Adapter.Kind == AdapterKind.Qlora && module != "lm_head",
-            config.Quantization,
-            compute,
+            new(
+                type,
+                module => config.Adapter.Kind == AdapterKind.Qlora && module != "lm_head",
+                config.Quantization,
+                compute
+            ),
             progress is null ? null : new SynchronousProgress(done => progress(done, total)),
             onLayerLoaded
         );

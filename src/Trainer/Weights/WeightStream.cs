@@ -2,8 +2,6 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Memopt.Core;
 using Memopt.Trainer.Autograd;
-using Memopt.Trainer.Config;
-using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Linears;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;
@@ -22,12 +20,9 @@ internal sealed class WeightStream : IWeightSource, IDisposable
     private readonly ModelSpec spec;
     private readonly ScalarType type;
     private readonly Device device;
-    private readonly Func<string, bool> quantized;
-    private readonly QuantizationConfig quantization;
-    private readonly ScalarType compute;
+    private readonly LinearFactory linears;
     private readonly IProgress<int>? progress;
     private readonly Staging? staging;
-    private readonly Nf4Scratch scratch = new(); // the model's, once there is one
     private readonly Action<DecoderLayer>? built;
     private int read;
 
@@ -36,9 +31,7 @@ internal sealed class WeightStream : IWeightSource, IDisposable
     /// them.</param>
     /// <param name="type">Type the unquantized weights are kept in.</param>
     /// <param name="device">Where they go.</param>
-    /// <param name="quantized">Whether the linear of a module is kept in 4 bits.</param>
-    /// <param name="quantization">How.</param>
-    /// <param name="compute">Type the 4-bit weights are expanded to.</param>
+    /// <param name="linears">Makes the linears; null keeps each as a matrix in <paramref name="type"/>.</param>
     /// <param name="progress">Tensors read so far.</param>
     /// <param name="built">Given each layer as soon as its weights are there, so that it may put them elsewhere before
     /// the next layer's come.</param>
@@ -47,19 +40,13 @@ internal sealed class WeightStream : IWeightSource, IDisposable
         ModelSpec spec,
         ScalarType type,
         Device device,
-        Func<string, bool>? quantized = null,
-        QuantizationConfig? quantization = null,
-        ScalarType? compute = null,
+        LinearFactory? linears = null,
         IProgress<int>? progress = null,
         Action<DecoderLayer>? built = null
     )
     {
         (this.spec, this.type, this.device, this.progress, this.built) = (spec, type, device, progress, built);
-        (this.quantized, this.quantization, this.compute) = (
-            quantized ?? (_ => false),
-            quantization ?? new(),
-            compute ?? type
-        );
+        this.linears = linears ?? new(type);
         staging = device.type == DeviceType.CUDA ? new() : null;
         try
         {
@@ -91,18 +78,8 @@ internal sealed class WeightStream : IWeightSource, IDisposable
     public Linear Linear(string module)
     {
         var bias = where.ContainsKey(module + ".bias") ? Weight(module + ".bias") : null;
-        var name = module + ".weight";
-        if (!quantized(module))
-            return new DenseLinear(module, Weight(name), bias);
-        using var scope = NewDisposeScope();
         progress?.Report(++read);
-        return new Nf4Linear(
-            module,
-            Nf4.Quantize(Read(name), quantization.Type, quantization.DoubleQuant),
-            bias,
-            compute,
-            scratch
-        );
+        return linears.Create(module, wanted => Read(module + ".weight", wanted), bias);
     }
 
     public void Dispose()

@@ -267,7 +267,7 @@ public sealed class DecoderTests
             spec,
             type,
             Gpu.Device,
-            module => kind == AdapterKind.Qlora && module != "lm_head",
+            new(type, module => kind == AdapterKind.Qlora && module != "lm_head"),
             built: layer =>
             {
                 if (streamed.Contains(layer.Index))
@@ -278,7 +278,7 @@ public sealed class DecoderTests
         if (kind != AdapterKind.None)
             AdapterPass.Attach(model, new AdapterConfig { Rank = rank, Dropout = dropout }, 1);
         if (recompute is { } saves)
-            model.RunLayer = Recompute.Around(model.RunLayer, model.layers.Length - 1, saves);
+            model.RunLayer = Recompute.Layers(model.layers.Length - 1, saves);
         var config = new TrainConfig
         {
             LearningRate = kind == AdapterKind.None ? 1e-4 : 2e-3,

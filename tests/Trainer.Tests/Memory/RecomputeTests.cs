@@ -22,12 +22,12 @@ public sealed class RecomputeTests
             using var scope = NewDisposeScope();
             using var model = Nano();
             if (recompute)
-                model.RunLayer = Recompute.Around(model.RunLayer, model.layers.Length - 1, SavedForBackward.Both);
+                model.RunLayer = Recompute.Layers(model.layers.Length - 1, SavedForBackward.Both);
             var meter = new Meter();
             var run = model.RunLayer;
-            model.RunLayer = (layer, x, context, mode) =>
+            model.RunLayer = (layer, x, context) =>
             {
-                var result = run(layer, x, context, mode);
+                var result = run(layer, x, context);
                 meter.Sample();
                 return result;
             };
@@ -59,7 +59,7 @@ public sealed class RecomputeTests
             model.Device
         );
         if (recompute)
-            model.RunLayer = Recompute.Around(model.RunLayer, model.layers.Length - 1, SavedForBackward.Both);
+            model.RunLayer = Recompute.Layers(model.layers.Length - 1, SavedForBackward.Both);
         // What a step keeps shows in every twenty. .NET's compiler takes and gives back megabytes of the same heap, at
         // first in most of them: looks go on until some were still.
         var grown = new List<long>();
@@ -93,7 +93,13 @@ public sealed class RecomputeTests
     private static Decoder Nano()
     {
         var spec = ModelSpec.Read(TestBackend.Nano);
-        using var weights = new WeightStream(TestBackend.Nano, spec, float32, CPU, module => module != "lm_head");
+        using var weights = new WeightStream(
+            TestBackend.Nano,
+            spec,
+            float32,
+            CPU,
+            new(float32, module => module != "lm_head")
+        );
         var model = new Decoder(spec, weights, float32, CPU);
         AdapterPass.Attach(model, new AdapterConfig { Rank = 4 }, 1);
         return model;

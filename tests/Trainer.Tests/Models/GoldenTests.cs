@@ -166,7 +166,7 @@ public sealed class GoldenTests
                     model.Device
                 );
                 if (recompute)
-                    model.RunLayer = Recompute.Around(model.RunLayer, model.layers.Length - 1, SavedForBackward.Both);
+                    model.RunLayer = Recompute.Layers(model.layers.Length - 1, SavedForBackward.Both);
                 var loss = Learn(model, batch, seed: 11).cpu().item<double>();
                 return (
                     loss,

@@ -62,7 +62,7 @@ public sealed class StagesTests
     private static Decoder Nano()
     {
         var spec = ModelSpec.Read(TestBackend.Nano);
-        using var weights = new WeightStream(TestBackend.Nano, spec, float32, CPU, _ => false);
+        using var weights = new WeightStream(TestBackend.Nano, spec, float32, CPU);
         return new(spec, weights, float32, CPU);
     }
 }

@@ -1,0 +1,36 @@
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Kernels;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Linears;
+
+/// <summary>Decides how each linear of a model keeps its weight: as a matrix or in 4 bits. Each kind of linear that
+/// comes (sharded, 8 bits) is a case here.</summary>
+/// <param name="type">Type of weights that are kept as they are.</param>
+/// <param name="quantized">Whether the linear of a module is kept in 4 bits; null keeps none so.</param>
+/// <param name="quantization">The 4-bit type.</param>
+/// <param name="compute">Type that 4-bit weights are expanded to; null is <paramref name="type"/>.</param>
+internal sealed class LinearFactory(
+    ScalarType type,
+    Func<string, bool>? quantized = null,
+    QuantizationConfig? quantization = null,
+    ScalarType? compute = null
+)
+{
+    private readonly QuantizationConfig quantization = quantization ?? new();
+    private readonly Nf4Scratch scratch = new(); // the model's 4-bit linears share it
+
+    /// <summary>Makes the linear of a module.</summary>
+    /// <param name="module">Name as in the weights file, without <c>.weight</c>.</param>
+    /// <param name="read">Reads the weight (Out, In) in a type, or else in that of the file.</param>
+    /// <param name="bias">(Out), or none.</param>
+    public Linear Create(string module, Func<ScalarType?, Tensor> read, Parameter? bias)
+    {
+        using var scope = NewDisposeScope();
+        if (quantized?.Invoke(module) != true)
+            return new DenseLinear(module, new Parameter(module + ".weight", read(type)), bias);
+        var codes = Nf4.Quantize(read(null), quantization.Type, quantization.DoubleQuant);
+        return new Nf4Linear(module, codes, bias, compute ?? type, scratch);
+    }
+}
