@@ -1,8 +1,8 @@
 using System.Diagnostics;
 using System.Text;
 using System.Text.Json.Nodes;
+using Memopt.Hub.Tests;
 using Memopt.Tool.Views;
-using Memopt.Trainer.Tests.Hub;
 using Spectre.Console;
 
 namespace Memopt.Tool.Tests;
@@ -339,7 +339,7 @@ public sealed class DataTests : IDisposable
     [Fact]
     public void A_data_set_of_the_hub_is_brought_and_recorded()
     {
-        using var server = new Trainer.Tests.Hub.HubServer("org/rows") { DataSet = true };
+        using var server = new HubServer("org/rows") { DataSet = true };
         server.Files["data/train-00000-of-00001.parquet"] = new(
             File.ReadAllBytes(Golden("chats.parquet")),
             Large: true
@@ -359,7 +359,7 @@ public sealed class DataTests : IDisposable
         Assert.True(run.Exit == 0, run.Error);
         var facts = Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["environment"]!;
         Assert.Equal(
-            (Trainer.Tests.Hub.HubServer.Commit, "40"),
+            (HubServer.Commit, "40"),
             ((string?)facts["data.commit.hf:org/rows"], (string?)facts["data.train.rows"])
         );
         Assert.DoesNotContain(

@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using System.IO.Compression;
 using System.Text;
-using Memopt.Trainer.Tests.Hub;
+using Memopt.Hub.Tests;
 
 namespace Memopt.Tool.Tests;
 

@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using System.Text.RegularExpressions;
-using Memopt.Trainer.Tests.Hub;
+using Memopt.Hub.Tests;
 using Xunit.Abstractions;
 
 namespace Memopt.Tool.Tests;

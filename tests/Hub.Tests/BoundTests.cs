@@ -1,0 +1,133 @@
+using System.IO.Compression;
+using System.Text.Json;
+using Memopt.Core;
+
+namespace Memopt.Hub.Tests;
+
+/// <summary>A hub that answers without end, or with what cannot be, is left in a bounded time and memory.</summary>
+[Collection(Network.Name)]
+public sealed class BoundTests
+{
+    [Theory, InlineData("/revision/"), InlineData("/tree/")]
+    public async Task An_answer_without_length_and_end_is_refused(string asked)
+    {
+        using var bench = new Workbench();
+        bench.Server.Endless = request => request.Path.Contains(asked, StringComparison.Ordinal);
+        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        Assert.Contains("more than an answer can be", fault.Message);
+    }
+
+    [Fact]
+    public async Task A_short_answer_that_is_long_when_decompressed_is_refused()
+    {
+        using var packed = new MemoryStream();
+        using (var gzip = new GZipStream(packed, CompressionLevel.Fastest, leaveOpen: true))
+        {
+            var spaces = Enumerable.Repeat((byte)' ', 1 << 20).ToArray();
+            for (var i = 0; i < 40; i++)
+                gzip.Write(spaces);
+        }
+        using var bench = new Workbench();
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+                ? (packed.ToArray(), "Content-Encoding: gzip\r\n")
+                : null;
+        Assert.Contains(
+            "more than an answer can be",
+            (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message
+        );
+    }
+
+    [Fact]
+    public async Task A_listing_whose_next_page_is_itself_is_refused()
+    {
+        using var bench = new Workbench();
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+                ? ("[]"u8.ToArray(), $"Link: <{bench.Server.Url}{request.Path[1..]}{request.Query}>; rel=\"next\"\r\n")
+                : null;
+        Assert.Contains("without end", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message);
+        Assert.Equal(
+            1,
+            bench.Server.HubRequests.Count(request => request.Path.Contains("/tree/", StringComparison.Ordinal))
+        );
+    }
+
+    [Fact]
+    public async Task A_listing_that_always_has_another_page_is_refused()
+    {
+        using var bench = new Workbench();
+        var pages = 0;
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+                ? (
+                    "[]"u8.ToArray(),
+                    $"Link: <{bench.Server.Url}{request.Path[1..]}?cursor={++pages}>; rel=\"next\"\r\n"
+                )
+                : null;
+        Assert.Contains("without end", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message);
+        Assert.Equal(1_000, pages);
+    }
+
+    [Fact]
+    public async Task The_next_page_is_asked_of_the_hub_whatever_host_its_address_names()
+    {
+        using var bench = new Workbench();
+        using var other = new HubServer();
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+            && !request.Query.Contains("cursor", StringComparison.Ordinal)
+                ? ("[]"u8.ToArray(), $"Link: <{other.Url}{request.Path[1..]}?cursor=2>; rel=\"next\"\r\n")
+            : request.Query.Contains("cursor", StringComparison.Ordinal) ? (bench.Server.Listing(), null)
+            : null;
+        bench.Same(await bench.PullAsync());
+        Assert.Empty(other.HubRequests);
+    }
+
+    [Theory, InlineData("no address"), InlineData("<http://"), InlineData("<>"), InlineData("")]
+    public async Task A_next_page_without_an_address_is_no_stack_trace(string address)
+    {
+        using var bench = new Workbench();
+        bench.Server.Instead = request =>
+            request.Path.Contains("/tree/", StringComparison.Ordinal)
+                ? ("[]"u8.ToArray(), $"Link: {address}; rel=\"next\"\r\n")
+                : null;
+        await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+    }
+
+    [Theory]
+    [InlineData("config.json", 1L << 30, "size that it cannot have")]
+    [InlineData("tokenizer.json", 1L << 40, "size that it cannot have")]
+    [InlineData("config.json", -5L, "size that it cannot have")]
+    [InlineData("model.safetensors", long.MaxValue, "size that it cannot have")]
+    public async Task A_file_of_a_size_that_it_cannot_have_is_refused_before_it_is_fetched(
+        string name,
+        long size,
+        string told
+    )
+    {
+        using var bench = new Workbench(shards: 1);
+        bench.Server.Instead = request =>
+        {
+            if (!request.Path.Contains("/tree/", StringComparison.Ordinal))
+                return null;
+            var files = JsonSerializer.Deserialize<List<Dictionary<string, object>>>(bench.Server.Listing())!;
+            var file = files.Single(file => file["path"].ToString() == name);
+            file["size"] = size;
+            if (file.ContainsKey("lfs"))
+                file["lfs"] = new { oid = new string('a', 64), size };
+            return (JsonSerializer.SerializeToUtf8Bytes(files), null);
+        };
+        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        Assert.Contains(told, fault.Message);
+        Assert.Contains(name, fault.Message);
+    }
+
+    [Fact]
+    public async Task A_redirect_to_what_is_no_web_address_is_refused()
+    {
+        using var bench = new Workbench();
+        bench.Server.Redirect = "ftp://127.0.0.1/x";
+        Assert.Contains("no web address", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message);
+    }
+}
