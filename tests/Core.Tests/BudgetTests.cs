@@ -5,7 +5,7 @@ public sealed class BudgetTests
     private static readonly TimeSpan Ample = TimeSpan.FromHours(1);
 
     [Fact]
-    public void Work_beyond_its_bytes_is_refused_with_its_name_and_the_limit()
+    public void Budget_beyond_its_bytes_refuses_with_the_name_and_the_limit()
     {
         var budget = new Budget("The template x", Ample, 2 << 20);
         budget.Spend(2 << 20);
@@ -16,14 +16,14 @@ public sealed class BudgetTests
     }
 
     [Fact]
-    public void Work_beyond_its_time_is_refused()
+    public void Budget_beyond_its_time_refuses()
     {
         var budget = new Budget("x", TimeSpan.FromMilliseconds(20), 0);
         Assert.Contains("0 s of time", Assert.Throws<UserFault>(() => Endless(budget)).Found);
     }
 
     [Fact]
-    public void Time_that_others_compute_or_that_is_waited_costs_nothing()
+    public void Budget_does_not_count_waits_and_the_time_of_other_threads()
     {
         if (!OperatingSystem.IsLinux())
             return;
@@ -37,7 +37,7 @@ public sealed class BudgetTests
     }
 
     [Fact]
-    public void Work_that_is_stopped_ends_as_cancelled()
+    public void Budget_that_is_stopped_throws_cancellation()
     {
         using var stop = new CancellationTokenSource();
         var budget = new Budget("x", Ample, 0, stop.Token);
@@ -48,7 +48,7 @@ public sealed class BudgetTests
     }
 
     [Fact]
-    public void Depth_beyond_the_limit_is_refused_and_room_comes_back()
+    public void Depth_beyond_the_limit_is_refused_and_ascending_frees_levels()
     {
         var budget = new Budget("x", Ample, 0);
         for (var time = 0; time < 2; time++)
@@ -80,7 +80,7 @@ public sealed class BudgetTests
     }
 
     [Fact]
-    public void Pieces_within_their_time_never_end_and_pay_back_what_one_overdrew()
+    public void Pieces_within_their_time_continue_and_pay_back_what_one_overdrew()
     {
         var whole = new Budget("x", TimeSpan.FromMilliseconds(100), 0);
         for (var i = 0; i < 30; i++)
@@ -96,7 +96,7 @@ public sealed class BudgetTests
     }
 
     [Fact]
-    public void Pieces_have_the_bytes_of_all_and_their_own()
+    public void Pieces_may_spend_the_shared_bytes_and_their_own()
     {
         var whole = new Budget("x", Ample, 100);
         for (var i = 0; i < 3; i++)

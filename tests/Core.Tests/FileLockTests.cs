@@ -9,7 +9,7 @@ public sealed class FileLockTests : IDisposable
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
     [Fact]
-    public void A_lock_that_is_held_is_not_taken_until_it_is_let_go()
+    public void Lock_that_is_held_cannot_be_taken_until_released()
     {
         using (FileLock.TryTake(File))
         {
@@ -21,7 +21,7 @@ public sealed class FileLockTests : IDisposable
     }
 
     [Fact]
-    public async Task Who_waits_says_so_once_and_takes_the_lock_when_it_is_free()
+    public async Task Waiter_reports_once_and_takes_the_lock_when_it_is_free()
     {
         var held = FileLock.TryTake(File)!;
         var told = 0;
@@ -46,7 +46,7 @@ public sealed class FileLockTests : IDisposable
     }
 
     [Fact]
-    public void A_stop_ends_the_wait()
+    public void Waiter_that_is_cancelled_ends()
     {
         using var held = FileLock.TryTake(File);
         using var stop = new CancellationTokenSource();
@@ -54,7 +54,7 @@ public sealed class FileLockTests : IDisposable
     }
 
     [Fact]
-    public void A_file_that_cannot_be_opened_is_no_held_lock()
+    public void Lock_file_that_cannot_be_opened_throws()
     {
         Assert.ThrowsAny<Exception>(() => FileLock.TryTake(Path.Combine(folder, "missing", "x.lock")));
         Assert.ThrowsAny<Exception>(() => FileLock.TryTake(folder));

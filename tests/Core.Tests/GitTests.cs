@@ -31,7 +31,7 @@ public sealed class GitTests : IDisposable
     [InlineData("filter.X.y.clean", "PROGRAM", "filter.X.y.required", "true")]
     [InlineData("diff.x.textconv", "PROGRAM")]
     [InlineData("diff.x.command", "PROGRAM")]
-    public void A_program_that_a_repository_names_is_not_started(params string[] settings)
+    public void Program_named_by_a_repository_is_not_started(params string[] settings)
     {
         var work = Path.Combine(root, "work");
         if (settings[0].Count(c => c == '.') > 1)
@@ -54,7 +54,7 @@ public sealed class GitTests : IDisposable
     }
 
     [Fact]
-    public void Filters_that_an_included_file_or_a_work_trees_own_configuration_names_are_not_started()
+    public void Filters_named_by_an_included_or_worktree_configuration_are_not_started()
     {
         File.WriteAllText(Path.Combine(root, "work", ".gitattributes"), "*.txt filter=x\n");
         File.WriteAllText(Path.Combine(root, "work", "more"), $"[filter \"x\"]\n\tclean = {Program()}\n");
@@ -66,7 +66,7 @@ public sealed class GitTests : IDisposable
     }
 
     [Fact]
-    public void A_filter_that_cannot_be_switched_off_leaves_git_unasked()
+    public void Filter_that_cannot_be_disabled_keeps_git_from_starting()
     {
         File.WriteAllText(Path.Combine(root, "work", ".gitattributes"), "*.txt filter=a=b\n");
         File.AppendAllText(Path.Combine(root, "work", ".git", "config"), $"[filter \"a=b\"]\n\tclean = {Program()}\n");
@@ -77,7 +77,7 @@ public sealed class GitTests : IDisposable
     }
 
     [Fact]
-    public void A_repository_inside_a_repository_starts_nothing()
+    public void Submodule_that_names_programs_starts_none()
     {
         Run("work", "-c", "protocol.file.allow=always", "submodule", "add", "-q", Path.Combine(root, "inner"), "inner");
         Run("work", "commit", "-qm", "inner");
@@ -89,7 +89,7 @@ public sealed class GitTests : IDisposable
     }
 
     [Fact]
-    public void What_a_partial_clone_lacks_is_not_fetched()
+    public void Partial_clone_with_a_missing_object_fetches_nothing()
     {
         Run("work", "config", "remote.far.url", "ext::" + Program());
         Run("work", "config", "remote.far.promisor", "true");
@@ -105,7 +105,7 @@ public sealed class GitTests : IDisposable
     }
 
     [Fact]
-    public void Files_of_a_folder_that_a_repository_claims_are_not_taken()
+    public void Worktree_outside_the_repository_is_not_read()
     {
         Directory.CreateDirectory(Path.Combine(root, "home", "clone"));
         File.WriteAllText(Path.Combine(root, "home", "a.txt"), "a secret\n");
@@ -116,7 +116,7 @@ public sealed class GitTests : IDisposable
     }
 
     [Fact]
-    public void A_program_is_found_by_its_full_path_and_never_in_a_relative_folder()
+    public void Program_path_is_absolute_or_null()
     {
         var found = ProgramPath.Find("git");
         Assert.True(Path.IsPathFullyQualified(found!), found);

@@ -27,7 +27,7 @@ public sealed class SecretsTests
     [InlineData("Authorization")]
     [InlineData("aws_secret_access_key")]
     [InlineData("credentials")]
-    public void A_name_that_says_it_is_a_secret_is_known(string name)
+    public void Name_of_a_secret_is_recognized(string name)
     {
         Assert.True(Secrets.Tells(name));
         Assert.Equal(Secrets.Redacted, Secrets.Redact(name, Hidden));
@@ -46,7 +46,7 @@ public sealed class SecretsTests
     [InlineData("author")]
     [InlineData("passes")]
     [InlineData("model.source")]
-    public void A_name_that_does_not_is_left(string name) => Assert.Equal("kept", Secrets.Redact(name, "kept"));
+    public void Name_of_no_secret_keeps_its_value(string name) => Assert.Equal("kept", Secrets.Redact(name, "kept"));
 
     [Theory]
     [InlineData("https://h/m?sv=1&sig={0}&se=2", "https://h/m?sv=1&sig=[redacted]&se=2")]
@@ -85,7 +85,7 @@ public sealed class SecretsTests
     [InlineData("said {{\"api_key\": \"a\\\"{0}\", \"b\": 1}}", "said {{\"api_key\": [redacted], \"b\": 1}}")]
     [InlineData("said {{'password': \"it's {0}\"}}", "said {{'password': [redacted]}}")]
     [InlineData("said {{\\\"token\\\":\\\"{0}\\\",\\\"b\\\":1}}", "said {{\\\"token\\\":[redacted],\\\"b\\\":1}}")]
-    public void A_secret_is_known_by_its_look_however_it_is_escaped(string text, string clean)
+    public void Secret_in_any_escaping_is_redacted(string text, string clean)
     {
         (text, clean) = (
             text.Replace("{0}", Hidden).Replace("{{", "{").Replace("}}", "}"),
@@ -103,10 +103,10 @@ public sealed class SecretsTests
     [InlineData("{ \"tokenizer\": \"t\",\n  \"maxTokens\": 5 }")]
     [InlineData("[not JSON")]
     [InlineData("[]")]
-    public void What_is_no_secret_is_left_as_it_is(string text) => Assert.Equal(text, Secrets.Redact(text));
+    public void Text_without_secrets_stays_as_it_is(string text) => Assert.Equal(text, Secrets.Redact(text));
 
     [Fact]
-    public void JSON_stays_JSON_and_loses_secrets_at_any_depth()
+    public void JSON_with_nested_secrets_stays_JSON_and_loses_them()
     {
         var text = JsonSerializer.Serialize(
             new
@@ -156,7 +156,7 @@ public sealed class SecretsTests
     [InlineData("aA")]
     [InlineData("[")]
     [InlineData("{\"a\":")]
-    public void A_text_made_to_take_long_is_looked_through_in_time(string piece)
+    public void Text_made_to_slow_the_search_is_redacted_within_its_time(string piece)
     {
         // A search that gives up gives none of the text back.
         var text = "text " + string.Concat(Enumerable.Repeat(piece, 20_000 / piece.Length));

@@ -9,7 +9,7 @@ public sealed class UntrustedFileTests : IDisposable
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
     [Fact]
-    public void A_file_is_read_whole_up_to_its_limit_and_refused_beyond()
+    public void File_up_to_the_limit_is_read_whole_and_beyond_it_refused()
     {
         var path = Path.Combine(folder, "text");
         File.WriteAllText(path, "grüße", new UTF8Encoding(encoderShouldEmitUTF8Identifier: true));

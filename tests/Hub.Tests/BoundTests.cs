@@ -9,7 +9,7 @@ namespace Memopt.Hub.Tests;
 public sealed class BoundTests
 {
     [Theory, InlineData("/revision/"), InlineData("/tree/")]
-    public async Task An_answer_without_length_and_end_is_refused(string asked)
+    public async Task Answer_without_length_and_end_is_refused(string asked)
     {
         using var bench = new Workbench();
         bench.Server.Endless = request => request.Path.Contains(asked, StringComparison.Ordinal);
@@ -18,7 +18,7 @@ public sealed class BoundTests
     }
 
     [Fact]
-    public async Task A_short_answer_that_is_long_when_decompressed_is_refused()
+    public async Task Answer_that_is_too_long_when_decompressed_is_refused()
     {
         using var packed = new MemoryStream();
         using (var gzip = new GZipStream(packed, CompressionLevel.Fastest, leaveOpen: true))
@@ -39,7 +39,7 @@ public sealed class BoundTests
     }
 
     [Fact]
-    public async Task A_listing_whose_next_page_is_itself_is_refused()
+    public async Task Listing_whose_next_page_is_itself_is_refused()
     {
         using var bench = new Workbench();
         bench.Server.Instead = request =>
@@ -54,7 +54,7 @@ public sealed class BoundTests
     }
 
     [Fact]
-    public async Task A_listing_that_always_has_another_page_is_refused()
+    public async Task Listing_that_always_has_another_page_is_refused()
     {
         using var bench = new Workbench();
         var pages = 0;
@@ -70,7 +70,7 @@ public sealed class BoundTests
     }
 
     [Fact]
-    public async Task The_next_page_is_asked_of_the_hub_whatever_host_its_address_names()
+    public async Task Listing_whose_next_page_names_another_host_is_read_from_the_hub()
     {
         using var bench = new Workbench();
         using var other = new HubServer();
@@ -85,7 +85,7 @@ public sealed class BoundTests
     }
 
     [Theory, InlineData("no address"), InlineData("<http://"), InlineData("<>"), InlineData("")]
-    public async Task A_next_page_without_an_address_is_no_stack_trace(string address)
+    public async Task Listing_whose_next_page_has_no_address_is_a_fault(string address)
     {
         using var bench = new Workbench();
         bench.Server.Instead = request =>
@@ -100,11 +100,7 @@ public sealed class BoundTests
     [InlineData("tokenizer.json", 1L << 40, "size that it cannot have")]
     [InlineData("config.json", -5L, "size that it cannot have")]
     [InlineData("model.safetensors", long.MaxValue, "size that it cannot have")]
-    public async Task A_file_of_a_size_that_it_cannot_have_is_refused_before_it_is_fetched(
-        string name,
-        long size,
-        string told
-    )
+    public async Task File_of_an_impossible_size_is_refused_before_the_download(string name, long size, string told)
     {
         using var bench = new Workbench(shards: 1);
         bench.Server.Instead = request =>
@@ -124,7 +120,7 @@ public sealed class BoundTests
     }
 
     [Fact]
-    public async Task A_redirect_to_what_is_no_web_address_is_refused()
+    public async Task Redirect_to_no_web_address_is_refused()
     {
         using var bench = new Workbench();
         bench.Server.Redirect = "ftp://127.0.0.1/x";

@@ -11,7 +11,7 @@ public sealed class CacheTests
     private static string Folder(Workbench bench) => Path.Combine(bench.Root, "hub", "models--org--model");
 
     [Fact]
-    public async Task A_cache_that_cannot_be_written_is_told_with_what_to_set()
+    public async Task Cache_that_cannot_be_written_names_the_variable_to_set()
     {
         using var bench = new Workbench();
         bench.Settings = bench.Settings with { HubCache = "/sys/memopt" }; // where nobody makes folders
@@ -21,7 +21,7 @@ public sealed class CacheTests
     }
 
     [Fact]
-    public async Task The_layout_is_that_of_hugging_face()
+    public async Task Cache_layout_equals_that_of_huggingface_hub()
     {
         using var bench = new Workbench();
         var model = await bench.PullAsync();
@@ -47,7 +47,7 @@ public sealed class CacheTests
     }
 
     [Fact]
-    public async Task What_is_here_is_not_fetched_again_and_a_commit_asks_no_server()
+    public async Task Model_in_the_cache_is_not_fetched_again_and_by_commit_needs_no_server()
     {
         using var bench = new Workbench();
         await bench.PullAsync();
@@ -67,7 +67,7 @@ public sealed class CacheTests
     }
 
     [Fact]
-    public async Task Offline_uses_the_cache_or_says_what_is_missing()
+    public async Task Offline_pull_uses_the_cache_or_names_what_is_missing()
     {
         using var bench = new Workbench();
         var online = bench.Settings;
@@ -87,7 +87,7 @@ public sealed class CacheTests
     }
 
     [Fact]
-    public async Task A_disk_that_is_too_small_is_refused_before_the_first_byte_of_weights()
+    public async Task Disk_that_is_too_small_is_refused_before_the_first_byte_of_weights()
     {
         using var bench = new Workbench { FreeBytes = _ => (64 << 20) + 500_000 };
         var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
@@ -98,7 +98,7 @@ public sealed class CacheTests
     }
 
     [Fact]
-    public async Task Two_pulls_share_one_download()
+    public async Task Pulls_at_the_same_time_share_one_download()
     {
         using var bench = new Workbench(shards: 6);
         // No weights before one has met the other.
@@ -117,7 +117,7 @@ public sealed class CacheTests
     }
 
     [Fact]
-    public async Task The_lock_is_one_that_other_programs_see()
+    public async Task Pull_waits_while_another_program_holds_the_lock()
     {
         if (!OperatingSystem.IsLinux())
             return;
@@ -172,7 +172,7 @@ public sealed class CacheTests
     }
 
     [Fact]
-    public async Task Verify_finds_a_flipped_bit_and_the_next_pull_mends_it()
+    public async Task Verify_finds_a_flipped_bit_and_the_next_pull_repairs_it()
     {
         using var bench = new Workbench();
         var model = await bench.PullAsync();
@@ -195,7 +195,7 @@ public sealed class CacheTests
     }
 
     [Fact]
-    public async Task Remove_takes_what_nothing_else_uses()
+    public async Task Remove_deletes_only_unshared_content()
     {
         using var bench = new Workbench();
         await bench.PullAsync();
@@ -214,7 +214,7 @@ public sealed class CacheTests
     }
 
     [Fact]
-    public async Task A_model_that_is_here_whole_needs_no_lock_and_no_write()
+    public async Task Model_that_is_complete_needs_no_lock_and_no_write()
     {
         using var bench = new Workbench();
         var first = await bench.PullAsync();

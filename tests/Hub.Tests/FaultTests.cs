@@ -30,7 +30,7 @@ public sealed class FaultTests
     [InlineData("Shorten", 6)]
     [InlineData("Forbidden", 1)]
     [InlineData("Silent", 3)]
-    public async Task A_fault_that_passes_costs_little(string name, int count)
+    public async Task Transient_fault_refetches_little(string name, int count)
     {
         using var bench = new Workbench();
         var kind = Enum.Parse<FaultKind>(name);
@@ -65,7 +65,7 @@ public sealed class FaultTests
     }
 
     [Fact]
-    public async Task Corrupt_bytes_are_found_and_the_file_is_fetched_again()
+    public async Task Corrupt_bytes_are_detected_and_the_file_is_fetched_again()
     {
         using var bench = new Workbench(shards: 1);
         bench.Server.Spoil = First(1, request => new(FaultKind.Corrupt, Cut: request.Range(300_000).From + 100));
@@ -76,7 +76,7 @@ public sealed class FaultTests
     }
 
     [Fact]
-    public async Task A_file_that_always_arrives_damaged_is_refused_and_never_shown()
+    public async Task File_that_always_arrives_damaged_is_refused_and_never_published()
     {
         using var bench = new Workbench(shards: 1);
         bench.Server.Spoil = First(int.MaxValue, request => new(FaultKind.Corrupt, Cut: request.Range(300_000).From));
@@ -90,7 +90,7 @@ public sealed class FaultTests
     }
 
     [Fact]
-    public async Task A_server_that_ignores_ranges_gives_each_file_in_one_stream()
+    public async Task Server_that_ignores_ranges_sends_each_file_in_one_stream()
     {
         using var bench = new Workbench(bytes: 900_000);
         bench.Server.Spoil = First(int.MaxValue, _ => new(FaultKind.Whole));
@@ -100,7 +100,7 @@ public sealed class FaultTests
     }
 
     [Fact]
-    public async Task A_server_that_is_down_is_given_up_and_what_came_is_kept()
+    public async Task Server_that_is_down_fails_the_pull_and_keeps_the_bytes_received()
     {
         using var bench = new Workbench(shards: 1);
         bench.Settings = bench.Settings with { Connections = 1 }; // or the good ones may be given up with the others
@@ -121,7 +121,7 @@ public sealed class FaultTests
     }
 
     [Fact]
-    public async Task A_host_at_which_everything_fails_is_left_alone_for_a_while()
+    public async Task Host_where_every_request_fails_is_paused()
     {
         using var bench = new Workbench();
         var clock = new StepClock();
@@ -146,7 +146,7 @@ public sealed class FaultTests
     }
 
     [Fact]
-    public async Task Retry_after_is_waited_for_and_a_long_one_is_refused()
+    public async Task Retry_after_is_honoured_and_a_long_one_refused()
     {
         using var bench = new Workbench(shards: 1);
         var clock = new FastClock(50);
@@ -171,7 +171,7 @@ public sealed class FaultTests
     }
 
     [Fact]
-    public async Task Content_that_changes_on_the_way_is_never_mixed()
+    public async Task Content_that_changes_during_the_download_is_never_mixed()
     {
         using var bench = new Workbench(shards: 1);
         var source = $"{bench.Server.Url}files";
@@ -209,7 +209,7 @@ public sealed class FaultTests
     }
 
     [Fact]
-    public async Task Without_an_etag_a_cut_download_begins_anew()
+    public async Task Download_without_an_etag_restarts_after_a_cut()
     {
         using var bench = new Workbench(shards: 1);
         bench.Server.ETags = false;

@@ -12,7 +12,7 @@ public sealed class HubDataSetTests
     [InlineData("hf:org/name@v1.0", "org/name", "v1.0", null)]
     [InlineData("hf:org/name/data/train-*.parquet", "org/name", null, "data/train-*.parquet")]
     [InlineData("hf:org/name@refs/convert/parquet/default/train", "org/name", "refs/convert/parquet", "default/train")]
-    public void A_name_is_understood(string text, string id, string? revision, string? path)
+    public void Data_set_name_is_parsed(string text, string id, string? revision, string? path)
     {
         var source = HubDataSet.Parse(text);
         Assert.Equal((id, revision, path), (source.Id, source.Revision, source.Path));
@@ -23,7 +23,7 @@ public sealed class HubDataSetTests
     [InlineData("hf:org/name:main", "main", null, null)]
     [InlineData("hf:org/name:20220301.en:test@v1", "20220301.en", "test", "v1")]
     [InlineData("hf:org/name::train_sft", null, "train_sft", null)]
-    public void A_configuration_and_a_split_are_named_behind_colons(
+    public void Data_set_name_with_colons_names_configuration_and_split(
         string text,
         string? configuration,
         string? split,
@@ -48,7 +48,7 @@ public sealed class HubDataSetTests
         InlineData("hf:org/name::"),
         InlineData("hf:org/name:main/x.csv")
     ]
-    public void A_name_that_is_none_is_refused(string text) =>
+    public void Data_set_name_that_is_malformed_is_refused(string text) =>
         Assert.NotNull(Assert.Throws<UserFault>(() => HubDataSet.Parse(text)).Next);
 
     [Theory]
@@ -98,7 +98,7 @@ public sealed class HubDataSetTests
         "train.csv",
         "x.json"
     )]
-    public void The_training_split_is_taken_unless_a_path_is_named(
+    public void Split_defaults_to_training_unless_a_path_is_named(
         string source,
         string expected,
         params string[] files
@@ -145,7 +145,7 @@ public sealed class HubDataSetTests
     [InlineData("hf:o/n:socratic:test", "socratic/test/0.parquet")]
     [InlineData("hf:o/n:plain", "plain/a.csv,plain/b/test.csv")]
     [InlineData("hf:o/n/train.jsonl", "train.jsonl")]
-    public void The_card_says_what_a_configuration_is(string source, string expected) =>
+    public void Card_defines_the_files_of_a_configuration(string source, string expected) =>
         Assert.Equal(expected.Split(','), HubDataSet.Parse(source).Choose(carded, Card));
 
     [Theory]
@@ -153,7 +153,7 @@ public sealed class HubDataSetTests
     [InlineData("hf:o/n::test", "configurations: main, socratic, plain", "hf:o/n:main:test")]
     [InlineData("hf:o/n:other", "configurations: main, socratic, plain", "hf:o/n:main")]
     [InlineData("hf:o/n:main:dev", "splits: train, test", "hf:o/n:main:train")]
-    public void What_is_not_clear_is_asked(string source, string found, string next)
+    public void Data_set_name_that_is_ambiguous_is_refused_with_the_choices(string source, string found, string next)
     {
         var fault = Assert.Throws<UserFault>(() => HubDataSet.Parse(source).Choose(carded, Card));
         Assert.Equal(found, fault.Found);
@@ -168,7 +168,7 @@ public sealed class HubDataSetTests
         "c.csv,d.csv"
     )]
     [InlineData("- config_name: only\n  data_files:\n  - {split: train, path: a.csv}", "a.csv")]
-    public void One_configuration_or_the_default_one_needs_no_name(string configs, string expected) =>
+    public void Configuration_that_is_single_or_default_needs_no_name(string configs, string expected) =>
         Assert.Equal(
             expected.Split(','),
             HubDataSet.Parse("hf:o/n").Choose(["a.csv", "b.csv", "c.csv", "d.csv"], $"---\nconfigs:\n{configs}\n---\n")
@@ -181,7 +181,7 @@ public sealed class HubDataSetTests
         InlineData("---\nnever: closed"),
         InlineData("")
     ]
-    public void A_card_without_configurations_leaves_it_to_the_names(string card) =>
+    public void Card_without_configurations_selects_files_by_their_names(string card) =>
         Assert.Equal(["train.csv"], HubDataSet.Parse("hf:o/n").Choose(["train.csv", "test.csv"], card));
 
     [
@@ -195,14 +195,14 @@ public sealed class HubDataSetTests
                 + "path: b.csv}"
         )
     ]
-    public void A_card_that_is_broken_is_told(string head) =>
+    public void Card_that_is_malformed_is_refused(string head) =>
         Assert.Contains(
             "README.md",
             Assert.Throws<UserFault>(() => HubDataSet.Parse("hf:o/n").Choose(["a.csv"], $"---\n{head}\n---\n")).Found
         );
 
     [Fact]
-    public void Globs_of_a_card_cost_no_time_and_are_told_when_they_are_none()
+    public void Card_globs_match_quickly_and_malformed_ones_are_refused()
     {
         static IReadOnlyList<string> Choose(string glob) =>
             HubDataSet
@@ -219,11 +219,11 @@ public sealed class HubDataSetTests
     }
 
     [Theory, InlineData("[", ""), InlineData("{a: ", ""), InlineData("- ", "x"), InlineData("? ", "x")]
-    public void A_card_that_is_nested_without_end_is_told(string open, string close) =>
-        A_card_that_is_broken_is_told("configs:\n  " + string.Concat(Enumerable.Repeat(open, 20_000)) + close);
+    public void Card_nested_too_deep_is_refused(string open, string close) =>
+        Card_that_is_malformed_is_refused("configs:\n  " + string.Concat(Enumerable.Repeat(open, 20_000)) + close);
 
     [Fact]
-    public async Task A_configuration_arrives_and_is_found_without_a_server()
+    public async Task Configuration_pulled_is_found_again_without_a_server()
     {
         using var bench = new Workbench();
         bench.Server.DataSet = true;
@@ -240,7 +240,7 @@ public sealed class HubDataSetTests
     }
 
     [Fact]
-    public async Task A_data_set_arrives_whole_in_the_shared_layout_and_is_found_without_a_server()
+    public async Task Data_set_pulled_lies_in_the_shared_layout_and_is_found_without_a_server()
     {
         using var bench = new Workbench();
         bench.Server.DataSet = true;

@@ -32,7 +32,7 @@ public sealed class OracleTests
     }
 
     [Fact]
-    public async Task Both_see_the_same_files_sizes_and_etags()
+    public async Task Listing_equals_that_of_the_JavaScript_client()
     {
         using var bench = Bench();
         var theirs = Ask(bench, "list");
@@ -62,7 +62,7 @@ public sealed class OracleTests
     }
 
     [Fact]
-    public async Task A_cache_that_they_made_is_used_as_it_is()
+    public async Task Cache_made_by_the_JavaScript_client_is_used_as_it_is()
     {
         using var bench = Bench();
         var folder = (string)Ask(bench, "snapshot")["folder"]!;
@@ -81,7 +81,7 @@ public sealed class OracleTests
     }
 
     [Fact]
-    public async Task A_cache_that_we_made_is_used_by_them()
+    public async Task Cache_made_here_is_used_by_the_JavaScript_client()
     {
         using var bench = Bench();
         var model = await bench.PullAsync();

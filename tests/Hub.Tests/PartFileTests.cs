@@ -9,7 +9,7 @@ public sealed class PartFileTests : IDisposable
     public void Dispose() => File.Delete(path);
 
     [Fact]
-    public void Another_process_goes_on_where_this_one_was()
+    public void Part_file_continues_in_another_process()
     {
         using (var part = PartFile.Open(path, "etag", 100, 40))
         {
@@ -31,7 +31,7 @@ public sealed class PartFileTests : IDisposable
     [InlineData("other", 100)]
     [InlineData("etag", 101)]
     [InlineData("etag", 60)]
-    public void Another_content_begins_anew(string identity, long size)
+    public void Part_file_of_other_content_restarts(string identity, long size)
     {
         using (var part = PartFile.Open(path, "etag", 100, 40))
             part.Write(0, 0, new byte[40]);
@@ -41,7 +41,7 @@ public sealed class PartFileTests : IDisposable
     }
 
     [Fact]
-    public void What_is_cut_off_anywhere_begins_anew_or_is_whole()
+    public void Part_file_truncated_anywhere_restarts_or_is_whole()
     {
         using (var part = PartFile.Open(path, "etag", 100, 40))
             part.Write(0, 0, new byte[40]);
@@ -56,7 +56,7 @@ public sealed class PartFileTests : IDisposable
     }
 
     [Fact]
-    public async Task A_kill_between_the_cut_and_the_rename_costs_nothing()
+    public async Task Download_killed_between_cut_and_rename_refetches_nothing()
     {
         using var bench = new Workbench(shards: 1);
         var file = bench.Server.Files["model.safetensors"];

@@ -13,7 +13,7 @@ public sealed class SourceTests
     [InlineData("https://host/folder", "Web", "https://host/folder")]
     [InlineData("az://account/container/a/path", "Azure", "account/container/a/path")]
     [InlineData("embedded:nano", "Embedded", "embedded:nano")]
-    public void A_source_is_understood(string text, string kind, string name)
+    public void Source_is_parsed(string text, string kind, string name)
     {
         var source = ModelSource.Parse(text, Path.GetTempPath());
         Assert.Equal((kind, name), (source.Kind.ToString(), source.Name));
@@ -31,11 +31,11 @@ public sealed class SourceTests
     [InlineData("az://account")]
     [InlineData("az://account/container/../other")]
     [InlineData("https://me:secret@host/folder")]
-    public void A_source_that_is_not_one_is_refused(string text) =>
+    public void Source_that_is_malformed_is_refused(string text) =>
         Assert.NotNull(Assert.Throws<UserFault>(() => ModelSource.Parse(text, Path.GetTempPath())).Next);
 
     [Fact]
-    public void A_folder_that_is_there_wins_over_a_name_on_the_hub()
+    public void Source_that_is_an_existing_folder_wins_over_a_hub_name()
     {
         var root = Directory.CreateTempSubdirectory("memopt").FullName;
         Directory.CreateDirectory(Path.Combine(root, "org", "model"));
@@ -44,7 +44,7 @@ public sealed class SourceTests
     }
 
     [Fact]
-    public async Task A_token_goes_to_its_hub_and_to_no_other_host()
+    public async Task Token_is_sent_to_its_hub_and_to_no_other_host()
     {
         using var bench = new Workbench();
         bench.Server.Token = "hf_secret";
@@ -67,7 +67,7 @@ public sealed class SourceTests
     }
 
     [Fact]
-    public async Task Only_needed_files_are_fetched()
+    public async Task Pull_fetches_only_needed_files()
     {
         using var bench = new Workbench();
         bench.Same(await bench.PullAsync());
@@ -84,7 +84,7 @@ public sealed class SourceTests
 
     /// <summary>Whatever a reader opens comes from each kind of source as it lies in a folder.</summary>
     [Fact]
-    public async Task Every_file_that_is_read_comes_from_every_kind_of_source()
+    public async Task Files_that_readers_open_come_from_every_kind_of_source()
     {
         using var bench = new Workbench(shards: 1);
         var folder = Directory.CreateDirectory(Path.Combine(bench.Root, "folder")).FullName;
@@ -131,7 +131,7 @@ public sealed class SourceTests
     }
 
     [Fact]
-    public async Task A_snapshot_that_another_version_made_is_completed()
+    public async Task Snapshot_made_by_another_version_is_completed()
     {
         using var bench = new Workbench(shards: 1);
         bench.Server.Files[ModelLayout.ToolTemplate] = new("tools"u8.ToArray(), Large: false);
@@ -155,7 +155,7 @@ public sealed class SourceTests
     }
 
     [Fact]
-    public async Task A_plan_needs_the_config_alone()
+    public async Task Config_pull_fetches_the_config_files_alone()
     {
         using var bench = new Workbench();
         using var hub = new ModelHub(bench.Settings) { FreeBytes = _ => long.MaxValue };
@@ -166,7 +166,7 @@ public sealed class SourceTests
     }
 
     [Fact]
-    public async Task A_model_of_pickles_is_refused()
+    public async Task Model_of_pickles_is_refused()
     {
         using var bench = new Workbench(shards: 1);
         bench.Server.Files.TryRemove("model.safetensors", out _);
@@ -179,7 +179,7 @@ public sealed class SourceTests
     [InlineData("/etc/outside.safetensors")]
     [InlineData("a/../../outside.safetensors")]
     [InlineData("a\\..\\outside.safetensors")]
-    public async Task A_name_that_leads_outside_is_refused(string name)
+    public async Task File_name_that_leads_outside_is_refused(string name)
     {
         using var bench = new Workbench();
         bench.Server.Files["model.safetensors.index.json"] = new(
@@ -195,7 +195,7 @@ public sealed class SourceTests
     }
 
     [Fact]
-    public async Task Names_may_have_spaces_and_letters_of_any_script()
+    public async Task File_names_may_have_spaces_and_letters_of_any_script()
     {
         const string name = "über alles/model 1+2 #%41?.safetensors";
         using var bench = new Workbench(shards: 1);
@@ -218,7 +218,7 @@ public sealed class SourceTests
     [InlineData("tree", "{ \"error\": \"x\" }")]
     [InlineData("tree", "[{ \"type\": \"file\", \"path\": \"config.json\", \"oid\": \"ab\", \"size\": \"5\" }]")]
     [InlineData("tree", "[{ \"type\": \"file\", \"path\": null, \"oid\": \"ab\", \"size\": 5 }]")]
-    public async Task An_answer_that_is_no_hubs_is_told(string asked, string answer)
+    public async Task Answer_that_is_not_a_hubs_is_refused(string asked, string answer)
     {
         using var bench = new Workbench();
         bench.Server.Instead = request =>
@@ -232,7 +232,7 @@ public sealed class SourceTests
 
     /// <summary>Some proxies compress whatever is asked for.</summary>
     [Theory, InlineData("org/model"), InlineData("files")]
-    public async Task Answers_that_are_compressed_unasked_are_read(string source)
+    public async Task Answers_compressed_unasked_are_read(string source)
     {
         using var bench = new Workbench(shards: 1);
         bench.Server.Instead = request =>
@@ -261,7 +261,7 @@ public sealed class SourceTests
     [InlineData("../../../outside")]
     [InlineData("/outside")]
     [InlineData("a/../../..")]
-    public async Task A_commit_that_leads_outside_is_refused(string commit)
+    public async Task Commit_that_leads_outside_is_refused(string commit)
     {
         using var bench = new Workbench();
         bench.Server.Head = commit;
@@ -269,7 +269,7 @@ public sealed class SourceTests
     }
 
     [Fact]
-    public async Task ModelScope_lists_and_gives_its_files()
+    public async Task ModelScope_model_is_pulled_pinned_and_cached()
     {
         using var bench = new Workbench();
         bench.Server.Token = "ms-secret";
@@ -291,7 +291,7 @@ public sealed class SourceTests
     }
 
     [Fact]
-    public async Task A_web_folder_is_asked_by_name_and_pinned_by_content()
+    public async Task Web_folder_is_read_by_file_name_and_pinned_by_content()
     {
         using var bench = new Workbench();
         var source = $"{bench.Server.Url}files?signature=secret";
@@ -312,7 +312,7 @@ public sealed class SourceTests
     }
 
     [Fact]
-    public async Task Azure_is_asked_with_a_signature_or_a_token()
+    public async Task Azure_container_is_read_with_a_signature_or_a_token()
     {
         using var bench = new Workbench();
         bench.Server.Token = "azure-secret";

@@ -25,7 +25,7 @@ public sealed class AssistantMaskTests
     [InlineData("phi-3", "one", "two.<|end|>\n</s>")]
     // Asks for a thought, which no turn here has.
     [InlineData("deepseek-r1", "one<｜end▁of▁sentence｜>", "two.<｜end▁of▁sentence｜>")]
-    public void Only_the_assistants_turns_are_told(string name, params string[] expected)
+    public void Mask_covers_the_assistants_turns_only(string name, params string[] expected)
     {
         var (template, messages, variables) = Given(name, Chat);
         var chat = template.RenderMarked(messages, false, variables);
@@ -36,7 +36,7 @@ public sealed class AssistantMaskTests
     }
 
     [Fact]
-    public void A_call_of_a_tool_is_part_of_the_turn()
+    public void Mask_covers_the_tool_calls_of_a_turn()
     {
         var (template, messages, variables) = Given(
             "qwen3",
@@ -52,7 +52,7 @@ public sealed class AssistantMaskTests
     }
 
     [Fact]
-    public void Tools_that_move_to_the_last_question_leave_the_turns_told()
+    public void Mask_with_tools_rendered_at_the_last_question_covers_the_turns()
     {
         var (template, messages, variables) = Given(
             "mistral-7b-v0.3",
@@ -88,7 +88,10 @@ public sealed class AssistantMaskTests
     )]
     // A template that takes no chat which ends before the assistant's first turn.
     [InlineData("{{ messages[1].role }}{% for m in messages %}{{ m.content }}{% endfor %}", "one", "two.")]
-    public void Turns_are_told_by_their_content_where_the_prompt_tells_nothing(string source, params string[] expected)
+    public void Mask_of_a_template_without_a_generation_prompt_is_found_by_content(
+        string source,
+        params string[] expected
+    )
     {
         var messages = Messages(Chat);
         var template = ChatTemplate.Parse(source);
@@ -105,7 +108,7 @@ public sealed class AssistantMaskTests
         "{{ messages | map(attribute='content') | join | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
     )]
     [InlineData("{% for m in messages | reverse %}{{ m.role }}{% endfor %}")]
-    public void What_cannot_be_told_is_refused(string source)
+    public void Mask_that_cannot_be_determined_is_refused(string source)
     {
         var messages = Messages(Chat);
         var template = ChatTemplate.Parse(source);

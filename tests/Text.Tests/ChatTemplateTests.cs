@@ -89,7 +89,7 @@ public sealed class ChatTemplateTests
     ];
 
     [Fact]
-    public void Agrees_with_the_oracle()
+    public void Template_features_shared_with_the_JavaScript_engine_render_equally()
     {
         var variables = Variables();
         variables["messages"] = JsonNode.Parse(Chat);
@@ -142,7 +142,8 @@ public sealed class ChatTemplateTests
         "Hello a abab 3 1.5"
     )]
     [InlineData("  {%+ if true %}x{% endif +%}\ny", "  x\ny")]
-    public void Follows_Jinja2(string template, string expected) => Assert.Equal(expected, Render(template));
+    public void Template_where_the_engines_differ_renders_as_Jinja2(string template, string expected) =>
+        Assert.Equal(expected, Render(template));
 
     [Theory]
     [InlineData("{{ nothing.a.b }}", "nothing")]
@@ -192,14 +193,14 @@ public sealed class ChatTemplateTests
     [InlineData("{% include 'x' %}", "include")]
     [InlineData("{% if true %}", "endif")]
     [InlineData("{{ 'a", "line 1")]
-    public void Refuses_by_name(string template, string found)
+    public void Template_with_an_unsupported_feature_is_refused_by_name(string template, string found)
     {
         var fault = Assert.Throws<UserFault>(() => Render(template));
         Assert.Contains(found, fault.Found);
     }
 
     [Fact]
-    public void Marks_what_is_generated()
+    public void Generation_tags_mark_the_generated_text()
     {
         var template = ChatTemplate.Parse(
             "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content "
@@ -213,7 +214,7 @@ public sealed class ChatTemplateTests
     }
 
     [Fact]
-    public void The_time_is_the_clocks()
+    public void Strftime_now_uses_the_given_clock()
     {
         var template = ChatTemplate.Parse(
             "{{ strftime_now('%d %b %Y') }} {{ strftime_now('%-d %B %H:%M') }}",
@@ -223,7 +224,7 @@ public sealed class ChatTemplateTests
     }
 
     [Fact]
-    public void Nano_writes_its_chat()
+    public void Nano_template_renders_its_chat_format()
     {
         var template = ChatTemplate.Load(Repository.Nano)!;
         Assert.Equal(
@@ -233,7 +234,7 @@ public sealed class ChatTemplateTests
     }
 
     [Fact]
-    public void Of_several_templates_tools_have_their_own()
+    public void Templates_in_a_list_use_the_tool_template_with_tools()
     {
         var folder = Directory.CreateTempSubdirectory("memopt-template-").FullName;
         File.WriteAllText(
@@ -249,7 +250,7 @@ public sealed class ChatTemplateTests
     /// <summary>As transformers: files come before tokenizer_config.json, and each named one has its own
     /// place.</summary>
     [Fact]
-    public void Templates_in_files_come_before_those_in_the_config()
+    public void Templates_in_files_precede_those_in_the_config()
     {
         var folder = Directory.CreateTempSubdirectory("memopt-template-").FullName;
         Directory.CreateDirectory(Path.Combine(folder, "additional_chat_templates"));

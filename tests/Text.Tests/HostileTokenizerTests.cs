@@ -20,7 +20,7 @@ public sealed class HostileTokenizerTests : IDisposable
     [InlineData("normalizer", "normalizers", """{"type":"NFC"}""")]
     [InlineData("decoder", "decoders", """{"type":"Fuse"}""")]
     [InlineData("post_processor", "processors", """{"type":"ByteLevel"}""")]
-    public void A_part_of_100_000_steps_is_refused(string part, string list, string step)
+    public void Sequence_of_100_000_steps_is_refused(string part, string list, string step)
     {
         var flat = $$"""{"type":"Sequence","{{list}}":[{{string.Join(",", Enumerable.Repeat(step, 100_000))}}]}""";
         Assert.Contains("more than 100 steps", Load(part, flat).Message);
@@ -38,7 +38,7 @@ public sealed class HostileTokenizerTests : IDisposable
     [InlineData("(?:a|", "b", ")*", 60_000)]
     [InlineData("[", "a", "]", 300)]
     [InlineData("(", "a", ")", 300)]
-    public void A_pattern_nested_beyond_the_limit_is_refused(string open, string inner, string close, int depth)
+    public void Pattern_nested_beyond_the_limit_is_refused(string open, string inner, string close, int depth)
     {
         var pattern =
             string.Concat(Enumerable.Repeat(open, depth)) + inner + string.Concat(Enumerable.Repeat(close, depth));
@@ -48,7 +48,7 @@ public sealed class HostileTokenizerTests : IDisposable
     [Theory]
     [InlineData("[", "a", "]")]
     [InlineData("(", "a", ")")]
-    public void A_pattern_nested_within_the_limit_is_taken(string open, string inner, string close)
+    public void Pattern_nested_within_the_limit_is_accepted(string open, string inner, string close)
     {
         var pattern =
             string.Concat(Enumerable.Repeat(open, 200)) + inner + string.Concat(Enumerable.Repeat(close, 200));
@@ -62,14 +62,14 @@ public sealed class HostileTokenizerTests : IDisposable
     [InlineData("(a|a)*b$")]
     [InlineData("(a|aa)+$")]
     [InlineData("(?:a*)*c")]
-    public void A_pattern_that_others_go_back_over_takes_no_longer_than_the_text(string pattern)
+    public void Pattern_that_makes_others_backtrack_runs_in_linear_time(string pattern)
     {
         var text = new string('a', 40) + "!";
         Assert.Empty(new CodePointRegex(pattern).Matches(text, null));
     }
 
     [Fact]
-    public void A_pattern_that_looks_around_and_goes_back_ends_with_a_fault_that_shows_it()
+    public void Pattern_with_lookaround_that_backtracks_ends_with_a_fault_that_quotes_it()
     {
         var regex = new CodePointRegex(@"(?:\w|\w\w)+(?=!)", TimeSpan.FromMilliseconds(50));
         var fault = Assert.Throws<UserFault>(() => regex.Matches(new string('a', 60), null));
@@ -78,7 +78,7 @@ public sealed class HostileTokenizerTests : IDisposable
     }
 
     [Fact]
-    public void Many_matches_that_each_are_quick_enough_end_at_the_budget()
+    public void Matches_that_are_quick_but_many_end_at_the_budget()
     {
         var regex = new CodePointRegex(@"\w(?=\w*!)|\w", TimeSpan.FromMinutes(1));
         var budget = new Budget("x", TimeSpan.FromMilliseconds(50), long.MaxValue);
@@ -110,7 +110,7 @@ public sealed class HostileTokenizerTests : IDisposable
     }
 
     [Fact]
-    public void A_replacement_far_longer_than_the_text_ends_at_the_budget()
+    public void Replacement_far_longer_than_the_text_ends_at_the_budget()
     {
         var tokenizer = Change(
             "normalizer",
@@ -120,7 +120,7 @@ public sealed class HostileTokenizerTests : IDisposable
     }
 
     [Fact]
-    public void A_template_of_more_tokens_than_a_text_has_is_refused()
+    public void Post_processor_template_with_too_many_tokens_is_refused()
     {
         const string template = """
             {"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"pair":[],
@@ -132,7 +132,7 @@ public sealed class HostileTokenizerTests : IDisposable
 
     // By WordPiece's definition: the longest word of the vocabulary each time.
     [Fact]
-    public void A_word_of_a_million_letters_is_cut_in_time_that_grows_with_its_length()
+    public void Word_of_a_million_letters_is_encoded_in_time_linear_in_its_length()
     {
         var tokenizer = Change(
             "model",
@@ -148,7 +148,7 @@ public sealed class HostileTokenizerTests : IDisposable
     }
 
     [Fact]
-    public void A_vocabulary_that_takes_more_memory_than_its_file_justifies_is_refused()
+    public void Vocabulary_that_takes_more_memory_than_its_file_justifies_is_refused()
     {
         // Each word is a path of a thousand nodes of its own.
         var words = Enumerable.Range(0, 12_000).Select(i => $"[\"{i:D5}{new string('a', 1_000)}\",0]");
@@ -157,7 +157,7 @@ public sealed class HostileTokenizerTests : IDisposable
     }
 
     [Fact]
-    public void A_stop_ends_the_reading_and_the_use()
+    public void Cancellation_ends_loading_and_encoding()
     {
         using var stop = new CancellationTokenSource();
         var tokenizer = Tokenizer.Load(Repository.Nano, stop.Token);
@@ -174,7 +174,7 @@ public sealed class HostileTokenizerTests : IDisposable
     [InlineData("""{"model":{"type":"WordLevel","vocab":{"a":99999999999}}}""")]
     [InlineData("[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[")]
     [InlineData("null")]
-    public void What_is_no_tokenizer_is_told_without_a_stack_trace(string json)
+    public void Tokenizer_file_that_is_malformed_is_a_fault(string json)
     {
         File.WriteAllText(Path.Combine(folder, "tokenizer.json"), json);
         Assert.Throws<UserFault>(() => Tokenizer.Load(folder));
@@ -183,7 +183,7 @@ public sealed class HostileTokenizerTests : IDisposable
     [Theory]
     [InlineData("""{"eos_token":"a","eos_token":"b"}""")]
     [InlineData("""{"eos_token":"\ud800"}""")]
-    public void A_tokenizer_config_that_is_no_JSON_object_is_told_without_a_stack_trace(string json)
+    public void Tokenizer_config_that_is_no_JSON_object_is_a_fault(string json)
     {
         File.WriteAllText(Path.Combine(folder, "tokenizer_config.json"), json);
         Assert.Contains("tokenizer_config.json", Assert.Throws<UserFault>(() => TokenizerConfig.Read(folder)).Message);

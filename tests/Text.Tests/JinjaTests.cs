@@ -17,7 +17,7 @@ public sealed class JinjaTests
     private static readonly string Golden = Path.Combine(Repository.Root, "tests/Text.Tests/Golden/jinja");
 
     [Fact]
-    public void Every_feature_is_as_Jinja2_has_it()
+    public void Jinja_feature_cases_render_as_in_Jinja2()
     {
         var golden = Read("cases.golden.json");
         var wrong = new List<string>();
@@ -34,7 +34,7 @@ public sealed class JinjaTests
     }
 
     [Fact]
-    public void Real_templates_render_every_chat_as_Jinja2_and_the_oracle()
+    public void Real_templates_render_every_chat_as_Jinja2_and_the_JavaScript_engine()
     {
         var chats = Read("conversations.json").AsArray();
         var answers = Read("conversations.golden.json").AsObject();

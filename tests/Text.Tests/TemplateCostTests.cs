@@ -103,7 +103,7 @@ public sealed class TemplateCostTests
 
     [Theory]
     [MemberData(nameof(Costly))]
-    public void A_costly_template_ends_in_a_fault_within_its_budget(string source)
+    public void Template_that_is_costly_ends_in_a_fault_within_its_budget(string source)
     {
         using var budget = new Budget("The chat template", TimeSpan.FromSeconds(0.2), 128 << 20);
         var template = ChatTemplate.Parse(source.Replace("\\n", "\n", StringComparison.Ordinal), budget);
@@ -126,10 +126,7 @@ public sealed class TemplateCostTests
         InlineData("t.partition(p)|length", "3")
     ]
     [InlineData("t.rpartition(p)|length", "3"), InlineData("t.rsplit(p)|length", "1")]
-    public void A_search_takes_time_that_grows_with_both_lengths_and_not_with_their_product(
-        string search,
-        string result
-    )
+    public void Search_takes_time_in_the_sum_of_both_lengths_and_not_their_product(string search, string result)
     {
         using var budget = new Budget("The chat template", TimeSpan.FromSeconds(20), 128 << 20);
         Assert.Equal(result, ChatTemplate.Parse($"{Near}{{{{ {search} }}}}", budget).Render([], false));
@@ -137,7 +134,7 @@ public sealed class TemplateCostTests
 
     /// <summary>What a render needs beyond its own time is taken from what all renders share.</summary>
     [Fact]
-    public void A_template_that_is_slow_with_every_row_is_stopped_after_some()
+    public void Template_that_is_slow_with_every_row_is_stopped_after_some()
     {
         using var budget = new Budget("The chat template", TimeSpan.FromSeconds(1), 128 << 20);
         var template = ChatTemplate.Parse("{{ range(3000)|unique|list|length }}", budget);
@@ -150,7 +147,7 @@ public sealed class TemplateCostTests
     }
 
     [Fact]
-    public void A_template_that_goes_past_its_budget_is_not_tried_again_with_other_messages()
+    public void Template_past_its_budget_is_not_tried_again_with_other_messages()
     {
         using var budget = new Budget("The chat template", TimeSpan.Zero, 128 << 20);
         var template = ChatTemplate.Parse(
@@ -165,7 +162,7 @@ public sealed class TemplateCostTests
     }
 
     [Fact]
-    public void A_stop_ends_a_render_that_is_at_work()
+    public void Cancellation_ends_a_running_render()
     {
         using var stop = new CancellationTokenSource();
         var template = ChatTemplate.Parse(
@@ -176,7 +173,7 @@ public sealed class TemplateCostTests
     }
 
     [Fact]
-    public void A_template_that_refuses_a_chat_with_a_long_reason_is_quoted_in_part()
+    public void Template_that_refuses_a_chat_with_a_long_reason_is_quoted_in_part()
     {
         var fault = Assert.Throws<UserFault>(() =>
             ChatTemplate.Parse("{{ raise_exception('x' * 1000000) }}").Render([], false)
@@ -213,7 +210,7 @@ public sealed class TemplateCostTests
     [InlineData("{% if 1 %}", "{% elif 1 %}", 50_000)]
     [InlineData("{% set ", "(", 100_000)]
     [InlineData("", "{% macro m() %}", 50_000)]
-    public void A_deep_template_is_refused_or_read(string begin, string repeated, int count)
+    public void Template_that_is_deep_or_wide_is_refused_or_read(string begin, string repeated, int count)
     {
         try
         {

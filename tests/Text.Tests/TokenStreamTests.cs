@@ -9,7 +9,7 @@ public sealed class TokenStreamTests
     [Theory]
     [InlineData(true)]
     [InlineData(false)]
-    public void Streaming_gives_what_decoding_at_once_gives(bool skipSpecial)
+    public void Token_stream_gives_the_text_of_decoding_at_once(bool skipSpecial)
     {
         var random = new Random(5);
         var letters = "a é ß Ж 中文 😀 👩‍👩‍👧 \u0301 \n\t  ▁Ġ".EnumerateRunes().ToArray();
@@ -31,7 +31,7 @@ public sealed class TokenStreamTests
     /// <summary>A token costs no more at the end of a long text than at its beginning, also where most have no
     /// text.</summary>
     [Fact]
-    public void A_long_answer_costs_no_more_a_token()
+    public void Token_stream_of_a_long_answer_costs_no_more_per_token()
     {
         var word = tokenizer.Encode("noun and verb ");
         var none = Enumerable.Range(0, tokenizer.VocabSize).First(id => tokenizer.Decode([id]).Length == 0);

@@ -113,7 +113,7 @@ public sealed class TokenizerPartsTests : IDisposable
         """;
 
     [Fact]
-    public void Agree_with_Rust()
+    public void Tokenizer_parts_agree_with_the_Rust_library()
     {
         var cases = Parts.Split('\n').Select(line => line.Split(" | ", 3)).ToList();
         var files = cases.Select((part, index) => Write($"{index}", part[0], part[1], part[2])).ToList();
@@ -164,7 +164,11 @@ public sealed class TokenizerPartsTests : IDisposable
         InlineData("StripAccents", "a\u08D3\u0301", "a\u08D3"),
         InlineData("BertNormalizer", "a\u0301\u08D3\u0890", "a\u08D3\u0890")
     ]
-    public void Characters_are_as_old_as_the_reference_knows_them(string normalizer, string text, string expected) =>
+    public void Normalizers_treat_new_characters_as_the_Rust_library_does(
+        string normalizer,
+        string text,
+        string expected
+    ) =>
         Assert.Equal(
             expected,
             Normalizer
@@ -174,7 +178,7 @@ public sealed class TokenizerPartsTests : IDisposable
 
     /// <summary>Whatever the file says, it is read or refused; any other exception would fail here.</summary>
     [Fact]
-    public void Damaged_files_are_read_or_refused()
+    public void Tokenizer_files_that_are_damaged_are_read_or_refused()
     {
         var random = new Random(3);
         string[] values =

@@ -12,7 +12,7 @@ public sealed class TokenizerTests : IDisposable
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
     [Fact]
-    public void Nano_agrees_with_the_golden_tokens()
+    public void Nano_tokenizer_agrees_with_the_golden_tokens()
     {
         var tokenizer = Tokenizer.Load(Repository.Nano);
         var rows = JsonNode
@@ -28,7 +28,7 @@ public sealed class TokenizerTests : IDisposable
     }
 
     [Fact]
-    public void Nano_agrees_with_the_oracle() => Compare(Repository.Nano, 2500);
+    public void Nano_tokenizer_agrees_with_the_reference_libraries() => Compare(Repository.Nano, 2500);
 
     [
         Theory,
@@ -38,14 +38,14 @@ public sealed class TokenizerTests : IDisposable
         InlineData("llama2"),
         InlineData("deepseek_v3")
     ]
-    public void Real_tokenizers_agree_with_the_oracle(string name) =>
+    public void Real_tokenizers_agree_with_the_reference_libraries(string name) =>
         Compare(Oracle.Package(name), 5000, special: true);
 
     private const string Llama3 =
         @"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
     [Fact]
-    public void Llama_3_settings_agree_with_the_oracle() =>
+    public void Llama_3_settings_agree_with_the_reference_libraries() =>
         CompareChanged(json =>
         {
             json["normalizer"] = null;
@@ -61,7 +61,7 @@ public sealed class TokenizerTests : IDisposable
         });
 
     [Fact]
-    public void Gpt_2_settings_with_prefix_space_agree_with_the_oracle() =>
+    public void Gpt_2_settings_with_prefix_space_agree_with_the_reference_libraries() =>
         CompareChanged(json =>
         {
             json["normalizer"] = JsonNode.Parse(
@@ -108,7 +108,7 @@ public sealed class TokenizerTests : IDisposable
         InlineData("xWORDx WORD", "xWORDx| |WORD"),
         InlineData("<LL><L>", "<LL>|<L>")
     ]
-    public void Added_tokens_take_what_their_flags_say(string text, string expected)
+    public void Added_tokens_match_as_their_flags_say(string text, string expected)
     {
         var json = JsonNode.Parse(File.ReadAllText(Path.Combine(Repository.Nano, "tokenizer.json")))!;
         AddToken(json, "<L>", left: true);
@@ -129,7 +129,7 @@ public sealed class TokenizerTests : IDisposable
     [InlineData("""{"type":"Digits","individual_digits":true}""", "a12٣b", "a|1|2|٣|b")]
     [InlineData("""{"type":"Digits","individual_digits":false}""", "a12½b", "a|12½|b")]
     [InlineData("""{"type":"Sequence","pretokenizers":[]}""", "ΑΣ İX", "ασ i\u0307x")]
-    public void Digits_and_lower_case_follow_Rust(string split, string text, string pieces)
+    public void Digit_splits_and_lower_case_follow_the_Rust_library(string split, string text, string pieces)
     {
         var json = JsonNode.Parse(File.ReadAllText(Path.Combine(Repository.Nano, "tokenizer.json")))!;
         json["normalizer"] = JsonNode.Parse("""{"type":"Lowercase"}""");
@@ -159,14 +159,14 @@ public sealed class TokenizerTests : IDisposable
     }
 
     [Fact]
-    public void Lone_surrogates_are_the_replacement_character()
+    public void Lone_surrogates_encode_as_the_replacement_character()
     {
         var tokenizer = Tokenizer.Load(Repository.Nano);
         Assert.Equal(tokenizer.Encode("a\uFFFDb\uFFFD"), tokenizer.Encode("a\uD800b\uDC00"));
     }
 
     [Fact]
-    public void A_long_word_takes_no_square_time()
+    public void Long_word_is_encoded_in_less_than_quadratic_time()
     {
         var tokenizer = Tokenizer.Load(Repository.Nano);
         // A second or two; with a pass over the word for each of its merges a quarter of an hour and more.
@@ -202,7 +202,7 @@ public sealed class TokenizerTests : IDisposable
         """{"type":"Split","pattern":{"Regex":"\\X"},"behavior":"Isolated"}""",
         "regular expression"
     )]
-    public void A_part_that_is_not_supported_is_refused_by_name(string key, string part, string found)
+    public void Part_that_is_not_supported_is_refused_by_name(string key, string part, string found)
     {
         var json = JsonNode.Parse(File.ReadAllText(Path.Combine(Repository.Nano, "tokenizer.json")))!;
         json[key] = JsonNode.Parse(part);
@@ -210,7 +210,7 @@ public sealed class TokenizerTests : IDisposable
     }
 
     [Fact]
-    public void A_folder_without_a_tokenizer_or_with_a_broken_one_is_told()
+    public void Folder_without_a_tokenizer_or_with_a_broken_one_is_refused()
     {
         Assert.Contains("tokenizer.json", Assert.Throws<UserFault>(() => Tokenizer.Load(folder)).Message);
         File.WriteAllText(Path.Combine(folder, "tokenizer.json"), "{\"model\":");
@@ -271,7 +271,7 @@ public sealed class TokenizerTests : IDisposable
     /// <summary>Spans cover the text in order (marks that NFC moves aside), and streaming gives the text that decoding
     /// at once gives.</summary>
     [Theory, InlineData("qwen3"), InlineData("llama2")]
-    public void Spans_and_streams_hold_on_real_tokenizers(string name)
+    public void Spans_and_streams_of_real_tokenizers_cover_the_text(string name)
     {
         var tokenizer = Tokenizer.Load(Oracle.Package(name));
         foreach (var row in Oracle.Tokens(400, special: false, Path.Combine(Oracle.Package(name), "tokenizer.json"))[0])

@@ -17,7 +17,7 @@ public sealed class AdaptersTests
     }
 
     [Fact]
-    public void A_run_registers_its_adapter_and_every_command_takes_it_by_name()
+    public void Run_registers_its_adapter_and_every_command_takes_it_by_name()
     {
         var folder = Cli.Workshop();
         var first = Good(folder, "run", "--json", "--set", "train.steps=12", "--set", "tracking.register=tone");
@@ -130,7 +130,7 @@ public sealed class AdaptersTests
     }
 
     [Fact]
-    public void Machines_share_a_registry_through_the_account()
+    public void Registry_is_shared_by_machines_through_the_storage_account()
     {
         using var azurite = new Azurite();
         Cli.Account = azurite.Connection;

@@ -6,7 +6,7 @@ namespace Memopt.Tool.Tests;
 public sealed class ApiTests
 {
     [Fact]
-    public async Task A_training_from_code_equals_the_tools_to_the_byte()
+    public async Task Training_from_code_equals_the_tools_to_the_byte()
     {
         var (file, code) = (Cli.Workshop(), Cli.Workshop());
         var run = Cli.Run(file, "run", "--json", "--set", "train.steps=9");

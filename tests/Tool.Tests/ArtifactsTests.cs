@@ -7,7 +7,7 @@ namespace Memopt.Tool.Tests;
 public sealed class ArtifactsTests
 {
     [Fact]
-    public void A_training_keeps_its_adapter_and_sync_sends_it()
+    public void Training_keeps_its_adapter_and_sync_sends_it()
     {
         using var azurite = new Azurite();
         var folder = Cli.Workshop();
@@ -86,7 +86,7 @@ public sealed class ArtifactsTests
     }
 
     [Fact]
-    public void A_training_waits_for_the_account_until_it_is_told_to_stop_and_the_next_run_sends()
+    public void Training_with_the_account_away_waits_until_interrupted_and_the_next_run_sends()
     {
         using var azurite = new Azurite();
         var folder = Cli.Workshop();
@@ -140,7 +140,7 @@ public sealed class ArtifactsTests
     }
 
     [Fact]
-    public void A_folder_of_artifacts_needs_no_account()
+    public void Artifacts_in_a_folder_need_no_account()
     {
         var folder = Directory.CreateTempSubdirectory("memopt").FullName;
         File.WriteAllText(Path.Combine(folder, "a.txt"), "a");

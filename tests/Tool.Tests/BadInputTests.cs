@@ -92,7 +92,7 @@ public sealed class BadInputTests
         };
 
     [Theory, MemberData(nameof(Configs))]
-    public void Config(string kind, string text, string expected)
+    public void Config_that_is_wrong_is_refused_with_its_problem(string kind, string text, string expected)
     {
         var folder = Cli.Workshop(text);
         Refused(Cli.Run(folder, "run", "--json"), expected, kind);
@@ -110,7 +110,7 @@ public sealed class BadInputTests
         };
 
     [Theory, MemberData(nameof(Data))]
-    public void Rows(string kind, string text, string expected)
+    public void Rows_that_are_wrong_are_refused_with_their_problem(string kind, string text, string expected)
     {
         var folder = Cli.Workshop(Good);
         File.WriteAllText(Path.Combine(folder, "train.jsonl"), text);
@@ -120,7 +120,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_table_whose_head_names_a_column_twice_is_bad_data()
+    public void Table_with_a_duplicate_column_is_refused_as_bad_data()
     {
         var folder = Cli.Workshop(Good);
         File.WriteAllText(Path.Combine(folder, "twice.csv"), "prompt,prompt,completion\na,b,c\n");
@@ -130,7 +130,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_check_names_the_file_and_where_it_can_the_line()
+    public void Config_check_names_the_file_and_the_line_of_a_bad_row()
     {
         const string row =
             "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
@@ -161,7 +161,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_wrong_argument_is_named_without_the_help()
+    public void Argument_that_is_wrong_is_named_without_printing_the_help()
     {
         var outcome = Cli.Run(Path.GetTempPath(), "infer", "--max-tokens", "many");
         Assert.Equal(
@@ -193,7 +193,7 @@ public sealed class BadInputTests
         };
 
     [Theory, MemberData(nameof(Models))]
-    public void Model(string kind, string expected)
+    public void Model_that_is_damaged_is_refused_with_its_problem(string kind, string expected)
     {
         var folder = Cli.Workshop(
             """{ "model": { "source": "model" }, "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }"""
@@ -237,7 +237,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void All_problems_come_at_once_with_line_and_column()
+    public void Config_with_several_problems_reports_all_with_line_and_column()
     {
         var folder = Cli.Workshop(
             "{\n  \"adapter\": { \"rnk\": 8 },\n  \"train\": {\n    \"steps\": -1,\n    \"clip\": \"no\" }\n}\n"
@@ -247,7 +247,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void Overrides_are_whole_values()
+    public void Override_that_is_no_whole_value_is_refused()
     {
         var folder = Cli.Workshop(Good);
         foreach (
@@ -271,7 +271,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_pinned_setting_that_changed_is_refused_with_both_values()
+    public void Resume_with_a_changed_pinned_setting_is_refused_with_both_values()
     {
         var folder = Cli.Workshop();
         KilledAfter(1, folder);
@@ -282,7 +282,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_corrupt_checkpoint_is_passed_over_for_the_one_before()
+    public void Resume_with_a_corrupt_checkpoint_continues_from_the_one_before()
     {
         var folder = Cli.Workshop();
         KilledAfter(2, folder);
@@ -300,7 +300,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_store_that_is_none_is_named()
+    public void Store_that_is_a_file_is_refused_by_name()
     {
         var folder = Cli.Workshop(Good);
         File.WriteAllText(Path.Combine(folder, "store"), "a file, not a folder");
@@ -308,7 +308,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void What_removes_does_not_take_nothing_for_everything()
+    public void Command_with_an_empty_argument_is_refused_and_removes_nothing()
     {
         var folder = Cli.Workshop(Good);
         Assert.Equal(0, Cli.Run(folder, "artifacts", "put", "train.jsonl").Exit);
@@ -337,7 +337,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_checkpoint_that_cannot_be_written_is_named()
+    public void Checkpoint_that_cannot_be_written_is_reported_by_path()
     {
         var folder = Cli.Workshop(Good);
         Directory.CreateDirectory(Path.Combine(folder, ".memopt", "memopt"));
@@ -347,7 +347,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void Wrong_words_give_a_hint_and_no_trace()
+    public void Command_with_wrong_words_prints_a_hint_and_no_stack_trace()
     {
         var folder = Cli.Workshop(Good);
         foreach (

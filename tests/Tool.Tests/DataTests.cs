@@ -108,7 +108,7 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void Preview_fits_a_narrow_terminal_and_lets_no_row_command_it()
+    public void Preview_in_a_narrow_terminal_fits_and_escapes_control_characters_of_rows()
     {
         var written = new StringWriter();
         var console = AnsiConsole.Create(
@@ -159,7 +159,7 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void A_run_records_what_became_of_its_rows_and_resumes_with_them()
+    public void Run_records_the_counts_of_its_rows_and_resumes_with_the_same_rows()
     {
         var shop = Cli.Workshop(
             """
@@ -185,7 +185,7 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void A_checkpoint_of_another_order_of_rows_is_refused()
+    public void Checkpoint_made_with_another_row_order_is_refused()
     {
         var shop = Cli.Workshop();
         string[] run = ["run", "--set", "train.epochs=100000"]; // it does not come to its end before it is killed
@@ -220,7 +220,7 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void Kills_lose_no_finished_part_and_change_no_row()
+    public void Tokenizing_killed_repeatedly_loses_no_finished_part_and_changes_no_row()
     {
         var file = Large(40);
         string[] Preview(string cache) =>
@@ -269,7 +269,7 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void Two_processes_tokenize_a_file_once()
+    public void Tokenizing_in_two_processes_encodes_a_file_once()
     {
         var file = Large(10);
         string[] arguments = ["data", "preview", file, "--json"];
@@ -298,7 +298,7 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void An_interrupt_ends_tokenizing_and_keeps_what_is_done()
+    public void Tokenizing_interrupted_ends_and_keeps_the_finished_parts()
     {
         var file = Large(60); // seconds of work after its first part
         using var process = Cli.Start(folder, "data", "preview", file, "--json");
@@ -337,7 +337,7 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void A_data_set_of_the_hub_is_brought_and_recorded()
+    public void Data_set_from_the_hub_is_downloaded_and_its_commit_recorded()
     {
         using var server = new HubServer("org/rows") { DataSet = true };
         server.Files["data/train-00000-of-00001.parquet"] = new(

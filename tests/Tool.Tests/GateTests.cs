@@ -4,7 +4,7 @@ namespace Memopt.Tool.Tests;
 public sealed class GateTests
 {
     [Fact]
-    public void A_result_on_other_evaluation_data_is_compared_with_nothing_and_says_so()
+    public void Gate_with_other_evaluation_data_compares_with_no_run_and_reports_it()
     {
         var folder = Cli.Workshop();
         var first = (string)Cli.Run(folder, "run", "--json").Json["runId"]!;

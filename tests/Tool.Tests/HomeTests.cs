@@ -13,7 +13,11 @@ public sealed class HomeTests
     [InlineData("HF_HOME", "/a/$WHO/${WHO}/$NOT", "/a/$WHO/${WHO}/$NOT/hub")]
     [InlineData("HF_HUB_CACHE", "~/y", "~/y")]
     [InlineData("XDG_CACHE_HOME", "~/z", "~/z/huggingface/hub")]
-    public void The_cache_is_where_huggingface_hub_has_it(string variable, string value, string expected)
+    public void Cache_folder_from_variables_equals_that_of_huggingface_hub(
+        string variable,
+        string value,
+        string expected
+    )
     {
         var top = Directory.CreateTempSubdirectory("memopt").FullName;
         var surroundings = new Dictionary<string, string?>

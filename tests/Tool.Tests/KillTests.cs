@@ -8,7 +8,7 @@ public sealed class KillTests
     private const int steps = 20;
 
     [Fact]
-    public void Kills_change_no_byte_of_the_adapter()
+    public void Training_killed_repeatedly_writes_the_same_adapter_bytes()
     {
         var calm = Cli.Workshop();
         Assert.Equal(0, Cli.Run(calm, "run").Exit);
@@ -102,7 +102,7 @@ public sealed class KillTests
     }
 
     [Fact]
-    public void An_interrupt_leaves_a_checkpoint_and_the_run_goes_on()
+    public void Training_interrupted_leaves_a_checkpoint_and_resumes()
     {
         var folder = Cli.Workshop();
         var end = Cli.Endless(folder);
@@ -123,7 +123,7 @@ public sealed class KillTests
     }
 
     [Fact]
-    public void The_end_of_the_terminal_leaves_a_checkpoint()
+    public void Training_whose_terminal_closes_leaves_a_checkpoint()
     {
         var folder = Cli.Workshop();
         var end = Cli.Endless(folder);

@@ -13,7 +13,7 @@ public sealed class PlanTests : IDisposable
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
     [Fact]
-    public void A_bare_config_json_and_a_card_are_enough()
+    public void Plan_from_a_bare_config_json_and_a_GPU_name_succeeds()
     {
         var result = Cli.Run(
             folder,
@@ -100,7 +100,7 @@ public sealed class PlanTests : IDisposable
     }
 
     [Fact]
-    public void What_does_not_fit_is_a_failure_that_says_what_would()
+    public void Plan_that_does_not_fit_fails_and_names_strategies_that_do()
     {
         string[] tooLarge =
         [
@@ -125,7 +125,7 @@ public sealed class PlanTests : IDisposable
     }
 
     [Fact]
-    public void A_run_plans_as_plan_does()
+    public void Run_records_the_bytes_that_plan_predicts()
     {
         var shop = Cli.Workshop();
         var planned = Cli.Run(shop, "plan", "memopt.json", "--json");
@@ -150,7 +150,7 @@ public sealed class PlanTests : IDisposable
         InlineData("--gpus", "0", "--gpus must be from 1 to 1024"),
         InlineData("--gpu", "-24GiB", "RTX 4090")
     ]
-    public void Bad_input_is_named(string option, string value, string expected)
+    public void Plan_with_bad_input_names_it(string option, string value, string expected)
     {
         var result = Cli.Run(folder, ["plan", option, value, "--offline"]);
         Assert.Equal(2, result.Exit);

@@ -31,7 +31,7 @@ public sealed class PlantedSecretsTests : IDisposable
     }
 
     [Fact]
-    public void No_secret_is_in_anything_that_is_written_or_printed_and_a_run_goes_on_with_a_new_signature()
+    public void Secrets_in_every_setting_are_never_written_or_printed_and_a_new_signature_resumes()
     {
         File.WriteAllText(
             Path.Combine(folder, "plan.py"),

@@ -43,7 +43,7 @@ public sealed class RunsHereTests
     }
 
     [Fact]
-    public void The_store_of_a_folder_above_is_found_and_the_newest_run_is_shown()
+    public void Store_of_a_folder_above_is_found_and_the_newest_run_is_shown()
     {
         using (var store = Store())
         {
@@ -75,7 +75,7 @@ public sealed class RunsHereTests
     }
 
     [Fact]
-    public void A_folder_that_everybody_may_write_in_is_no_project_of_a_folder_below_it()
+    public void Store_of_a_world_writable_folder_above_is_not_used()
     {
         if (OperatingSystem.IsWindows())
             return;
@@ -89,7 +89,7 @@ public sealed class RunsHereTests
     }
 
     [Fact]
-    public void Runs_that_are_named_are_removed_and_what_they_left_is_told()
+    public void Runs_rm_removes_the_named_runs_and_reports_the_artifacts_left()
     {
         File.WriteAllText(Path.Combine(folder, "content"), "content");
         var link = new LocalArtifacts(Path.Combine(folder, ".memopt", "artifacts")).Put(
@@ -127,7 +127,7 @@ public sealed class RunsHereTests
     }
 
     [Fact]
-    public void A_misspelt_name_in_a_filter_is_told()
+    public void Filter_with_a_misspelt_name_is_reported()
     {
         using (var store = Store())
             Add(store, "aa1", 1);

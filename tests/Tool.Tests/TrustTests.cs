@@ -38,7 +38,7 @@ public sealed class TrustTests : IDisposable
     }
 
     [Fact]
-    public void A_training_starts_no_git_of_its_folder_and_nothing_that_the_repository_names()
+    public void Training_starts_no_git_of_its_folder_and_no_program_of_the_repository()
     {
         var work = Cli.Workshop();
         try

@@ -94,7 +94,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         )!;
 
     [Fact]
-    public void Comes_back_as_it_went_up_and_goes_up_once()
+    public void Artifact_pushed_comes_back_equal_and_is_sent_once()
     {
         var adapter = Adapter((5 * block) + 7);
         var link = Remote("one").Put("adapter", adapter);
@@ -124,7 +124,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Goes_on_where_kills_of_client_and_server_cut_it_off()
+    public void Push_with_client_and_server_killed_resumes_where_it_was()
     {
         var (bytes, size, clients, servers) = full ? (2L << 30, 2 << 20, 10, 10) : (24L << 20, 64 << 10, 2, 1);
         var adapter = Adapter(bytes);
@@ -174,7 +174,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void A_killed_download_goes_on_from_its_last_byte()
+    public void Download_killed_resumes_from_its_last_byte()
     {
         var adapter = Adapter(20L << 20);
         var hash = Remote("here").Put("adapter", adapter).Hash;
@@ -200,7 +200,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Bytes_left_by_something_else_are_fetched_again()
+    public void Part_file_with_foreign_bytes_is_fetched_again()
     {
         var adapter = Adapter(4 * block);
         var hash = Remote("here").Put("adapter", adapter).Hash;
@@ -219,7 +219,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Content_changed_in_the_account_is_found_and_not_handed_out()
+    public void Artifact_changed_in_the_account_is_detected_and_not_returned()
     {
         var link = Remote("here").Put("adapter", Adapter(3 * block));
         var file = Local("here").Files(link.Hash).MaxBy(file => file.Bytes)!;
@@ -250,7 +250,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Several_send_the_same_at_once()
+    public void Artifact_pushed_by_several_clients_at_once_is_whole()
     {
         var adapter = Adapter(20 * block);
         var link = Local("a").Put("adapter", adapter);
@@ -261,7 +261,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Each_fault_says_what_is_wrong_and_loses_nothing()
+    public void Push_that_fails_names_the_cause_and_loses_nothing()
     {
         var adapter = Adapter(2 * block);
         var sas = azurite
@@ -297,7 +297,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void A_connection_string_for_another_account_is_refused() =>
+    public void Connection_string_of_another_account_is_refused() =>
         Assert.Contains(
             "another storage account",
             Assert

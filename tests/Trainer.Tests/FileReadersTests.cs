@@ -44,7 +44,7 @@ public sealed partial class FileReadersTests : IDisposable
     }
 
     [Theory, MemberData(nameof(Readers))]
-    public void A_file_that_is_a_pipe_or_a_link_to_a_device_is_refused_by_name(string name, string kind)
+    public void File_that_is_a_pipe_or_a_link_to_a_device_is_refused_by_name(string name, string kind)
     {
         if (!OperatingSystem.IsLinux())
             return;

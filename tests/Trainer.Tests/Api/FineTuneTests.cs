@@ -15,7 +15,7 @@ public sealed class FineTuneTests : IDisposable
     public void Dispose() => workshop.Dispose();
 
     [Fact]
-    public async Task A_cancelled_training_goes_on_and_ends_with_the_same_bytes()
+    public async Task Training_cancelled_resumes_and_ends_with_the_same_bytes()
     {
         using var other = new ApiWorkshop();
         var whole = await other.FineTune.RunAsync();
@@ -49,7 +49,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task Cancelled_in_the_evaluation_it_goes_on_there()
+    public async Task Training_cancelled_in_the_evaluation_resumes_there()
     {
         using var stop = new CancellationTokenSource();
         var steps = 0;
@@ -70,7 +70,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task Settings_made_in_code_train_what_those_of_a_file_train()
+    public async Task Settings_from_code_train_the_same_as_those_of_a_file()
     {
         var made = FineTune
             .Create(
@@ -106,7 +106,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task A_metric_of_ones_own_is_recorded_and_counts_what_the_accuracy_counts()
+    public async Task Custom_metric_is_recorded_over_the_tokens_that_the_accuracy_counts()
     {
         // Trained until it says one of the classes; accuracy comes from one pass over given answers, the metric from
         // answers made token by token.
@@ -154,7 +154,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task An_exception_of_a_callback_ends_the_run_as_failed()
+    public async Task Callback_that_throws_ends_the_run_as_failed()
     {
         var thrown = new InvalidOperationException("enough");
         var task = workshop
@@ -172,7 +172,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task A_training_that_waits_for_another_can_be_cancelled()
+    public async Task Training_that_waits_for_another_can_be_cancelled()
     {
         using var stop = new CancellationTokenSource();
         Task? second = null;
@@ -191,7 +191,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task A_callback_may_ask_a_generator()
+    public async Task Callback_may_use_a_generator()
     {
         using var generator = TextGenerator.Load(TestBackend.Nano);
         var answers = new List<string>();
@@ -205,7 +205,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task What_has_to_be_mended_is_said()
+    public async Task Fine_tune_with_a_wrong_setting_names_it()
     {
         var fault = await Assert.ThrowsAsync<UserFault>(() => workshop.FineTune.With("train.stepz", 1).RunAsync());
         Assert.Contains("train.steps", fault.Problems.Single().Message);
@@ -236,7 +236,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task Another_config_of_a_model_is_another_model()
+    public async Task Training_after_a_change_of_the_models_config_is_not_up_to_date()
     {
         var model = Directory.CreateDirectory(Path.Combine(workshop.Folder, "model")).FullName;
         foreach (var file in Directory.EnumerateFiles(TestBackend.Nano))
@@ -250,7 +250,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task Null_is_no_row()
+    public async Task Null_arguments_are_refused()
     {
         Assert.Throws<ArgumentNullException>(() => workshop.FineTune.WithData(null!));
         Assert.Throws<ArgumentNullException>(() => workshop.FineTune.WithEvaluation(null!));
@@ -262,7 +262,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public void Rows_are_kept_by_their_content()
+    public void Rows_from_code_are_stored_once_by_their_content()
     {
         var first = Chat.Keep(workshop.Rows, "train", ApiWorkshop.Chats("train", 9), default);
         var written = File.GetLastWriteTimeUtc(first);

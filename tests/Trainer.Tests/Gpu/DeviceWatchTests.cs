@@ -11,7 +11,7 @@ public sealed class DeviceWatchTests
 
     // Loads, rehearses, trains, saves, evaluates.
     [GpuTheory, InlineData("lora"), InlineData("qlora"), InlineData("none")]
-    public void A_run_never_holds_more_than_its_plan_and_a_twentieth(string kind)
+    public void Run_never_holds_more_than_its_plan_and_a_twentieth(string kind)
     {
         Cuda.EmptyCache(Gpu.Device);
         using var watch = new DeviceWatch();
@@ -27,7 +27,7 @@ public sealed class DeviceWatchTests
 
     // A neighbour takes memory twice, so that the run goes down twice.
     [GpuFact]
-    public void A_run_that_goes_down_never_holds_more_than_its_plan_and_a_twentieth()
+    public void Run_after_memory_refusals_never_holds_more_than_its_plan_and_a_twentieth()
     {
         Cuda.EmptyCache(Gpu.Device);
         using var neighbour = new Neighbour();

@@ -24,7 +24,7 @@ public sealed class FusedAttentionTests
         InlineData("BFloat16", 2, 1152, 8, 2, 128, 0, false, false),
         InlineData("BFloat16", 2, 1152, 8, 2, 128, 0, false, true)
     ]
-    public void As_with_a_mask(
+    public void Fused_attention_equals_attention_with_a_mask(
         string typeName,
         int batch,
         int length,

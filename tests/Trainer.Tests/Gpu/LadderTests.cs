@@ -10,7 +10,7 @@ public sealed class LadderTests
     private static readonly Shape shape = new(768, 2048, 12, 12, 4, 4096);
 
     [GpuTheory, InlineData("lora", true), InlineData("qlora", true), InlineData("lora", false)]
-    public void A_growing_neighbour_does_not_end_the_run(string kind, bool sameMicroBatch)
+    public void Run_beside_a_program_that_takes_memory_continues(string kind, bool sameMicroBatch)
     {
         var (alone, pressed) = (Train(kind, sameMicroBatch, []), Train(kind, sameMicroBatch, [2, 4, 6]));
         Assert.Empty(alone.Events);

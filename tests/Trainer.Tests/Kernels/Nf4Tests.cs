@@ -22,7 +22,12 @@ public sealed class Nf4Tests
         };
 
     [Theory, MemberData(nameof(Cases))]
-    public void Dequantized_agrees_to_the_bit_with_the_layout(QuantType type, bool doubleQuant, int[] shape, int seed)
+    public void Dequantized_weights_agree_to_the_bit_with_bitsandbytes_layout(
+        QuantType type,
+        bool doubleQuant,
+        int[] shape,
+        int seed
+    )
     {
         using var scope = NewDisposeScope();
         using var generator = new Generator((ulong)seed);

@@ -15,7 +15,7 @@ namespace Memopt.Trainer.Tests.Memory;
 public sealed class RecomputeTests
 {
     [Fact]
-    public void Lowers_the_peak_of_live_tensor_bytes()
+    public void Recomputation_lowers_the_peak_of_live_tensor_bytes()
     {
         long Peak(bool recompute)
         {
@@ -50,7 +50,7 @@ public sealed class RecomputeTests
     }
 
     [Theory, InlineData(false), InlineData(true)]
-    public void Steps_leave_nothing(bool recompute)
+    public void Training_steps_leave_no_tensors_alive(bool recompute)
     {
         using var model = Nano();
         using var optimizer = new Optimizer(

@@ -13,7 +13,7 @@ public sealed class ProcessEnvironmentTests : IDisposable
     /// <summary>The configuration of a repository and of its submodule names a program, which git starts when it looks
     /// for changes.</summary>
     [Fact]
-    public void Commit_of_a_repository_is_read_without_starting_programs_that_it_or_its_submodule_names()
+    public void Commit_of_a_repository_is_read_without_starting_programs_that_it_names()
     {
         var (work, inner, ran) = (Path.Combine(root, "work"), Path.Combine(root, "inner"), Path.Combine(root, "ran"));
         foreach (var folder in new[] { work, inner })
