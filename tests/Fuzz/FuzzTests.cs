@@ -13,7 +13,7 @@ public sealed class FuzzTests
     public void Reader_of_mutated_input_accepts_or_refuses_it(string name)
     {
         var (told, folder) = (new List<string>(), Directory.CreateTempSubdirectory("memopt-fuzz"));
-        var failed = new Watch(folder.FullName, Seed, told.Add).Cases(
+        var failed = new ChildMonitor(folder.FullName, Seed, told.Add).Cases(
             Targets.All.Single(target => target.Name == name),
             0,
             Cases

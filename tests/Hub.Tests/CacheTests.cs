@@ -5,17 +5,17 @@ using Memopt.Core;
 namespace Memopt.Hub.Tests;
 
 /// <summary>What lies in the cache, and who may use it when.</summary>
-[Collection(Network.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class CacheTests
 {
-    private static string Folder(Workbench bench) => Path.Combine(bench.Root, "hub", "models--org--model");
+    private static string Folder(PullFixture fixture) => Path.Combine(fixture.Root, "hub", "models--org--model");
 
     [Fact]
     public async Task Cache_that_cannot_be_written_names_the_variable_to_set()
     {
-        using var bench = new Workbench();
-        bench.Settings = bench.Settings with { HubCache = "/sys/memopt" }; // where nobody makes folders
-        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        using var fixture = new PullFixture();
+        fixture.Settings = fixture.Settings with { HubCache = "/sys/memopt" }; // where nobody makes folders
+        var fault = await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync());
         Assert.Equal("The cache /sys/memopt cannot be written.", fault.Message);
         Assert.Contains("HF_HOME", fault.Next);
     }
@@ -23,97 +23,99 @@ public sealed class CacheTests
     [Fact]
     public async Task Cache_layout_equals_that_of_huggingface_hub()
     {
-        using var bench = new Workbench();
-        var model = await bench.PullAsync();
-        Assert.Equal(HubServer.Commit, File.ReadAllText(Path.Combine(Folder(bench), "refs", "main")));
-        Assert.Equal(Path.Combine(Folder(bench), "snapshots", HubServer.Commit), model.Folder);
-        foreach (var name in bench.Server.Needed)
+        using var fixture = new PullFixture();
+        var model = await fixture.PullAsync();
+        Assert.Equal(HubServer.Commit, File.ReadAllText(Path.Combine(Folder(fixture), "refs", "main")));
+        Assert.Equal(Path.Combine(Folder(fixture), "snapshots", HubServer.Commit), model.Folder);
+        foreach (var name in fixture.Server.Needed)
             Assert.Equal(
-                $"../../blobs/{bench.Server.Files[name].ETag}",
+                $"../../blobs/{fixture.Server.Files[name].ETag}",
                 new FileInfo(Path.Combine(model.Folder, name)).LinkTarget
             );
         Assert.Equal(
-            bench.Server.Needed.Select(name => bench.Server.Files[name].ETag).Order(StringComparer.Ordinal),
+            fixture.Server.Needed.Select(name => fixture.Server.Files[name].ETag).Order(StringComparer.Ordinal),
             Directory
-                .EnumerateFiles(Path.Combine(Folder(bench), "blobs"))
+                .EnumerateFiles(Path.Combine(Folder(fixture), "blobs"))
                 .Select(Path.GetFileName)
                 .Order(StringComparer.Ordinal)
         );
         Assert.Contains(
             model.Files,
-            file => file.Hash == "sha256:" + bench.Server.Files["model-00001-of-00002.safetensors"].Sha256
+            file => file.Hash == "sha256:" + fixture.Server.Files["model-00001-of-00002.safetensors"].Sha256
         );
-        Assert.Contains(model.Files, file => file.Hash == "git-sha1:" + bench.Server.Files["config.json"].GitSha1);
+        Assert.Contains(model.Files, file => file.Hash == "git-sha1:" + fixture.Server.Files["config.json"].GitSha1);
     }
 
     [Fact]
     public async Task Model_in_the_cache_is_not_fetched_again_and_by_commit_needs_no_server()
     {
-        using var bench = new Workbench();
-        await bench.PullAsync();
-        var sent = bench.Server.Sent;
-        Assert.Equal(0, (await bench.PullAsync()).FetchedBytes);
-        Assert.Equal(sent, bench.Server.Sent);
-        bench.Server.HubRequests.Clear();
-        await bench.PullAsync(revision: HubServer.Commit);
-        Assert.Empty(bench.Server.HubRequests);
+        using var fixture = new PullFixture();
+        await fixture.PullAsync();
+        var sent = fixture.Server.Sent;
+        Assert.Equal(0, (await fixture.PullAsync()).FetchedBytes);
+        Assert.Equal(sent, fixture.Server.Sent);
+        fixture.Server.HubRequests.Clear();
+        await fixture.PullAsync(revision: HubServer.Commit);
+        Assert.Empty(fixture.Server.HubRequests);
         // A new commit with one new file brings that file alone.
-        bench.Server.Head = new string('a', 40);
-        bench.Server.Files["config.json"] = new("{ \"model_type\": \"qwen2\" }"u8.ToArray(), Large: false);
-        var next = await bench.PullAsync();
-        bench.Same(next);
-        Assert.Equal(bench.Server.Files["config.json"].Bytes.Length, next.FetchedBytes);
-        Assert.Equal(bench.Server.Head, File.ReadAllText(Path.Combine(Folder(bench), "refs", "main")));
+        fixture.Server.Head = new string('a', 40);
+        fixture.Server.Files["config.json"] = new("{ \"model_type\": \"qwen2\" }"u8.ToArray(), Large: false);
+        var next = await fixture.PullAsync();
+        fixture.Same(next);
+        Assert.Equal(fixture.Server.Files["config.json"].Bytes.Length, next.FetchedBytes);
+        Assert.Equal(fixture.Server.Head, File.ReadAllText(Path.Combine(Folder(fixture), "refs", "main")));
     }
 
     [Fact]
     public async Task Offline_pull_uses_the_cache_or_names_what_is_missing()
     {
-        using var bench = new Workbench();
-        var online = bench.Settings;
-        bench.Settings = online with { Offline = true };
-        Assert.Contains("everything", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Found);
-        bench.Settings = online;
-        var model = await bench.PullAsync();
-        bench.Server.HubRequests.Clear();
-        bench.Settings = online with { Offline = true };
-        Assert.Equal(model.Folder, (await bench.PullAsync()).Folder);
-        File.Delete(Path.Combine(Folder(bench), "blobs", bench.Server.Files["model-00002-of-00002.safetensors"].ETag));
+        using var fixture = new PullFixture();
+        var online = fixture.Settings;
+        fixture.Settings = online with { Offline = true };
+        Assert.Contains("everything", (await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync())).Found);
+        fixture.Settings = online;
+        var model = await fixture.PullAsync();
+        fixture.Server.HubRequests.Clear();
+        fixture.Settings = online with { Offline = true };
+        Assert.Equal(model.Folder, (await fixture.PullAsync()).Folder);
+        File.Delete(
+            Path.Combine(Folder(fixture), "blobs", fixture.Server.Files["model-00002-of-00002.safetensors"].ETag)
+        );
         Assert.Contains(
             "model-00002-of-00002.safetensors",
-            (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Found
+            (await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync())).Found
         );
-        Assert.Empty(bench.Server.HubRequests);
+        Assert.Empty(fixture.Server.HubRequests);
     }
 
     [Fact]
     public async Task Disk_that_is_too_small_is_refused_before_the_first_byte_of_weights()
     {
-        using var bench = new Workbench { FreeBytes = _ => (64 << 20) + 500_000 };
-        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        using var fixture = new PullFixture { FreeBytes = _ => (64 << 20) + 500_000 };
+        var fault = await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync());
         Assert.Contains("does not fit on the disk", fault.Message);
-        Assert.Empty(bench.Server.StorageRequests);
-        bench.FreeBytes = _ => (64 << 20) + 600_000;
-        bench.Same(await bench.PullAsync());
+        Assert.Empty(fixture.Server.StorageRequests);
+        fixture.FreeBytes = _ => (64 << 20) + 600_000;
+        fixture.Same(await fixture.PullAsync());
     }
 
     [Fact]
     public async Task Pulls_at_the_same_time_share_one_download()
     {
-        using var bench = new Workbench(shards: 6);
+        using var fixture = new PullFixture(shards: 6);
         // No weights before one has met the other.
         var met = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        bench.Noted = note => _ = note.Contains("another process") && met.TrySetResult();
-        bench.Server.Gate = request =>
+        fixture.Noted = note => _ = note.Contains("another process") && met.TrySetResult();
+        fixture.Server.Gate = request =>
             request.Path.StartsWith("/blob/", StringComparison.Ordinal)
                 ? Task.WhenAny(met.Task, Task.Delay(TimeSpan.FromMinutes(2)))
                 : Task.CompletedTask;
-        var both = await Task.WhenAll(bench.PullAsync(), bench.PullAsync());
-        bench.Same(both[0]);
-        var size = bench.Server.Needed.Sum(name => bench.Server.Files[name].Bytes.LongLength);
+        var both = await Task.WhenAll(fixture.PullAsync(), fixture.PullAsync());
+        fixture.Same(both[0]);
+        var size = fixture.Server.Needed.Sum(name => fixture.Server.Files[name].Bytes.LongLength);
         Assert.Equal(size, both.Sum(model => model.FetchedBytes));
-        Assert.Equal(size, bench.Server.Sent);
-        Assert.Contains(bench.Notes, note => note.Contains("another process"));
+        Assert.Equal(size, fixture.Server.Sent);
+        Assert.Contains(fixture.Notes, note => note.Contains("another process"));
     }
 
     [Fact]
@@ -121,13 +123,13 @@ public sealed class CacheTests
     {
         if (!OperatingSystem.IsLinux())
             return;
-        using var bench = new Workbench(shards: 1);
+        using var fixture = new PullFixture(shards: 1);
         var file = Path.Combine(
-            bench.Root,
+            fixture.Root,
             "hub",
             ".locks",
             "models--org--model",
-            bench.Server.Files["model.safetensors"].ETag + ".lock"
+            fixture.Server.Files["model.safetensors"].ETag + ".lock"
         );
         Directory.CreateDirectory(Path.GetDirectoryName(file)!);
         using var holder = Process.Start(
@@ -138,33 +140,33 @@ public sealed class CacheTests
             }
         )!;
         Assert.Equal("held", await holder.StandardOutput.ReadLineAsync());
-        var pull = bench.PullAsync();
-        while (!bench.Notes.Any(note => note.Contains("another process")) && !pull.IsCompleted)
+        var pull = fixture.PullAsync();
+        while (!fixture.Notes.Any(note => note.Contains("another process")) && !pull.IsCompleted)
             await Task.Delay(10);
         Assert.False(pull.IsCompleted);
         holder.StandardInput.Close();
-        bench.Same(await pull);
+        fixture.Same(await pull);
     }
 
     [Fact]
     public async Task Progress_counts_resumed_bytes_and_ends_at_the_size()
     {
-        using var bench = new Workbench(shards: 1);
+        using var fixture = new PullFixture(shards: 1);
         using var stop = new CancellationTokenSource();
-        bench.Settings = bench.Settings with { Connections = 1 };
-        bench.Advanced = (file, done, size, _) =>
+        fixture.Settings = fixture.Settings with { Connections = 1 };
+        fixture.Advanced = (file, done, size, _) =>
         {
             if (file == "model.safetensors" && done > 100_000 && done < size)
                 stop.Cancel();
         };
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => bench.PullAsync(stop: stop.Token));
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => fixture.PullAsync(stop: stop.Token));
         var rows = new ConcurrentQueue<(long Done, long Resumed)>();
-        bench.Advanced = (file, done, _, resumed) =>
+        fixture.Advanced = (file, done, _, resumed) =>
         {
             if (file == "model.safetensors")
                 rows.Enqueue((done, resumed));
         };
-        var model = await bench.PullAsync();
+        var model = await fixture.PullAsync();
         Assert.InRange(model.ResumedBytes, 100_000, 299_999);
         Assert.All(rows, row => Assert.Equal(model.ResumedBytes, row.Resumed));
         Assert.Equal(300_000, rows.Last().Done);
@@ -174,13 +176,13 @@ public sealed class CacheTests
     [Fact]
     public async Task Verify_finds_a_flipped_bit_and_the_next_pull_repairs_it()
     {
-        using var bench = new Workbench();
-        var model = await bench.PullAsync();
-        await bench.PullAsync($"{bench.Server.Url}files");
-        using var hub = new ModelHub(bench.Settings) { FreeBytes = _ => long.MaxValue };
-        var (count, damaged) = await hub.Cached().VerifyAsync(null, bench, default);
-        Assert.Equal((bench.Server.Needed.Count() * 2, 0), (count, damaged.Count));
-        foreach (var folder in new[] { bench.Settings.HubCache, bench.Settings.OwnCache })
+        using var fixture = new PullFixture();
+        var model = await fixture.PullAsync();
+        await fixture.PullAsync($"{fixture.Server.Url}files");
+        using var hub = new ModelHub(fixture.Settings) { FreeBytes = _ => long.MaxValue };
+        var (count, damaged) = await hub.Cached().VerifyAsync(null, fixture, default);
+        Assert.Equal((fixture.Server.Needed.Count() * 2, 0), (count, damaged.Count));
+        foreach (var folder in new[] { fixture.Settings.HubCache, fixture.Settings.OwnCache })
         {
             var victim = Directory
                 .EnumerateFiles(folder, "*", SearchOption.AllDirectories)
@@ -189,25 +191,25 @@ public sealed class CacheTests
             bytes[12345] ^= 4;
             File.WriteAllBytes(victim, bytes);
         }
-        Assert.Equal(2, (await hub.Cached().VerifyAsync(null, bench, default)).Damaged.Count);
-        Assert.Equal(300_000, (await bench.PullAsync()).FetchedBytes);
-        bench.Same(model);
+        Assert.Equal(2, (await hub.Cached().VerifyAsync(null, fixture, default)).Damaged.Count);
+        Assert.Equal(300_000, (await fixture.PullAsync()).FetchedBytes);
+        fixture.Same(model);
     }
 
     [Fact]
     public async Task Remove_deletes_only_unshared_content()
     {
-        using var bench = new Workbench();
-        await bench.PullAsync();
-        bench.Server.Head = new string('a', 40);
-        bench.Server.Files["config.json"] = new("{ \"model_type\": \"qwen2\" }"u8.ToArray(), Large: false);
-        var kept = await bench.PullAsync();
-        using var hub = new ModelHub(bench.Settings) { FreeBytes = _ => long.MaxValue };
+        using var fixture = new PullFixture();
+        await fixture.PullAsync();
+        fixture.Server.Head = new string('a', 40);
+        fixture.Server.Files["config.json"] = new("{ \"model_type\": \"qwen2\" }"u8.ToArray(), Large: false);
+        var kept = await fixture.PullAsync();
+        using var hub = new ModelHub(fixture.Settings) { FreeBytes = _ => long.MaxValue };
         var listed = Assert.Single(hub.Cached().List());
         Assert.Equal(("org/model", 2), (listed.Name, listed.Revisions.Count));
-        Assert.Equal(["main"], listed.Revisions.Single(revision => revision.Commit == bench.Server.Head).Refs);
+        Assert.Equal(["main"], listed.Revisions.Single(revision => revision.Commit == fixture.Server.Head).Refs);
         Assert.Equal("{ \"model_type\": \"llama\" }".Length, hub.Cached().Remove("org/model", HubServer.Commit));
-        bench.Same(kept);
+        fixture.Same(kept);
         hub.Cached().Remove("org/model", null);
         Assert.Empty(hub.Cached().List());
         Assert.Throws<UserFault>(() => hub.Cached().Remove("org/model", null));
@@ -216,11 +218,11 @@ public sealed class CacheTests
     [Fact]
     public async Task Model_that_is_complete_needs_no_lock_and_no_write()
     {
-        using var bench = new Workbench();
-        var first = await bench.PullAsync();
-        Directory.Delete(Path.Combine(bench.Settings.HubCache, ".locks"), recursive: true);
-        File.WriteAllText(Path.Combine(bench.Settings.HubCache, ".locks"), "no folder can be made here");
-        Assert.Equal(0, (await bench.PullAsync()).FetchedBytes);
-        bench.Same(first);
+        using var fixture = new PullFixture();
+        var first = await fixture.PullAsync();
+        Directory.Delete(Path.Combine(fixture.Settings.HubCache, ".locks"), recursive: true);
+        File.WriteAllText(Path.Combine(fixture.Settings.HubCache, ".locks"), "no folder can be made here");
+        Assert.Equal(0, (await fixture.PullAsync()).FetchedBytes);
+        fixture.Same(first);
     }
 }

@@ -14,12 +14,12 @@ internal sealed class FastClock(double speed) : TimeProvider
     public override DateTimeOffset GetUtcNow() => began + GetElapsedTime(start);
 
     public override ITimer CreateTimer(TimerCallback callback, object? state, TimeSpan dueTime, TimeSpan period) =>
-        new Scaled(TimeProvider.System.CreateTimer(callback, state, Real(dueTime), Real(period)), Real);
+        new ScaledTimer(TimeProvider.System.CreateTimer(callback, state, Real(dueTime), Real(period)), Real);
 
     private TimeSpan Real(TimeSpan time) =>
         time < TimeSpan.Zero || time == Timeout.InfiniteTimeSpan ? time : time / speed;
 
-    private sealed class Scaled(ITimer timer, Func<TimeSpan, TimeSpan> real) : ITimer
+    private sealed class ScaledTimer(ITimer timer, Func<TimeSpan, TimeSpan> real) : ITimer
     {
         public bool Change(TimeSpan dueTime, TimeSpan period) => timer.Change(real(dueTime), real(period));
 

@@ -4,7 +4,7 @@ using Memopt.Core;
 namespace Memopt.Hub.Tests;
 
 /// <summary>Data sets of the hub: which files are meant, and that they arrive like a model's.</summary>
-[Collection(Network.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class HubDataSetTests
 {
     [Theory]
@@ -225,55 +225,57 @@ public sealed class HubDataSetTests
     [Fact]
     public async Task Configuration_pulled_is_found_again_without_a_server()
     {
-        using var bench = new Workbench();
-        bench.Server.DataSet = true;
-        bench.Server.Files[ModelFiles.Card] = new(Encoding.UTF8.GetBytes(Card), Large: false);
+        using var fixture = new PullFixture();
+        fixture.Server.DataSet = true;
+        fixture.Server.Files[ModelFiles.Card] = new(Encoding.UTF8.GetBytes(Card), Large: false);
         foreach (var name in carded.Skip(1))
-            bench.Server.Files[name] = new(Encoding.UTF8.GetBytes(name), Large: true);
+            fixture.Server.Files[name] = new(Encoding.UTF8.GetBytes(name), Large: true);
         foreach (var offline in (bool[])[false, true])
         {
-            using var hub = new ModelHub(bench.Settings with { Offline = offline });
-            var here = await hub.DataAsync(HubDataSet.Parse("hf:org/model:main:test"), bench, default);
+            using var hub = new ModelHub(fixture.Settings with { Offline = offline });
+            var here = await hub.DataAsync(HubDataSet.Parse("hf:org/model:main:test"), fixture, default);
             Assert.Equal(["main/test-0.parquet"], here.Files.Select(file => file.Path));
-            await Assert.ThrowsAsync<UserFault>(() => hub.DataAsync(HubDataSet.Parse("hf:org/model"), bench, default));
+            await Assert.ThrowsAsync<UserFault>(() =>
+                hub.DataAsync(HubDataSet.Parse("hf:org/model"), fixture, default)
+            );
         }
     }
 
     [Fact]
     public async Task Data_set_pulled_lies_in_the_shared_layout_and_is_found_without_a_server()
     {
-        using var bench = new Workbench();
-        bench.Server.DataSet = true;
+        using var fixture = new PullFixture();
+        fixture.Server.DataSet = true;
         var rows = Encoding.UTF8.GetBytes("{\"text\":\"a\"}\n");
-        bench.Server.Files["data/train-0.jsonl"] = new(rows, Large: true);
-        bench.Server.Files["data/test-0.jsonl"] = new("{}"u8.ToArray(), Large: false);
-        bench.Server.Files["load.py"] = new("raise SystemExit"u8.ToArray(), Large: false);
+        fixture.Server.Files["data/train-0.jsonl"] = new(rows, Large: true);
+        fixture.Server.Files["data/test-0.jsonl"] = new("{}"u8.ToArray(), Large: false);
+        fixture.Server.Files["load.py"] = new("raise SystemExit"u8.ToArray(), Large: false);
         var source = HubDataSet.Parse("hf:org/model");
         async Task<Snapshot> Bring(HubDataSet wanted, bool offline)
         {
-            using var hub = new ModelHub(bench.Settings with { Offline = offline });
-            return await hub.DataAsync(wanted, bench, default);
+            using var hub = new ModelHub(fixture.Settings with { Offline = offline });
+            return await hub.DataAsync(wanted, fixture, default);
         }
         var offline = await Assert.ThrowsAsync<UserFault>(() => Bring(source, true));
         Assert.Contains("dotnet memopt pull hf:org/model", offline.Next);
         var here = await Bring(source, false);
         Assert.Equal(
-            (HubServer.Commit, rows.Length + bench.Server.Files[ModelFiles.Card].Bytes.Length),
+            (HubServer.Commit, rows.Length + fixture.Server.Files[ModelFiles.Card].Bytes.Length),
             (here.Commit, here.FetchedBytes)
         );
         var file = Assert.Single(here.Files);
         Assert.Equal(
-            ("data/train-0.jsonl", "sha256:" + bench.Server.Files["data/train-0.jsonl"].Sha256),
+            ("data/train-0.jsonl", "sha256:" + fixture.Server.Files["data/train-0.jsonl"].Sha256),
             (file.Path, file.Hash)
         );
         Assert.Equal(
-            Path.Combine(bench.Settings.HubCache, "datasets--org--model", "snapshots", HubServer.Commit),
+            Path.Combine(fixture.Settings.HubCache, "datasets--org--model", "snapshots", HubServer.Commit),
             here.Folder
         );
         Assert.Equal(rows, File.ReadAllBytes(Path.Combine(here.Folder, file.Path)));
         Assert.Equal(
             HubServer.Commit,
-            File.ReadAllText(Path.Combine(bench.Settings.HubCache, "datasets--org--model", "refs", "main"))
+            File.ReadAllText(Path.Combine(fixture.Settings.HubCache, "datasets--org--model", "refs", "main"))
         );
         Assert.Equal(here.Files, (await Bring(source, true)).Files);
         // Another choice of its files is not here; the ref alone says nothing.
@@ -284,7 +286,7 @@ public sealed class HubDataSetTests
         await Assert.ThrowsAsync<UserFault>(() => Bring(other, true));
         Assert.Equal(2, (await Bring(other, false)).Files.Count);
         Assert.Single((await Bring(source, true)).Files);
-        using var caches = new ModelHub(bench.Settings);
+        using var caches = new ModelHub(fixture.Settings);
         Assert.Equal("hf:org/model", Assert.Single(caches.Cached().List()).Name);
         Assert.Contains(
             "no files of rows",

@@ -1,7 +1,7 @@
 namespace Memopt.Hub.Tests;
 
 /// <summary>What an unfinished file keeps, and when it is not trusted.</summary>
-[Collection(Network.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class PartFileTests : IDisposable
 {
     private readonly string path = Path.GetTempFileName();
@@ -58,14 +58,14 @@ public sealed class PartFileTests : IDisposable
     [Fact]
     public async Task Download_killed_between_cut_and_rename_refetches_nothing()
     {
-        using var bench = new Workbench(shards: 1);
-        var file = bench.Server.Files["model.safetensors"];
-        var blobs = Path.Combine(bench.Root, "hub", "models--org--model", "blobs");
+        using var fixture = new PullFixture(shards: 1);
+        var file = fixture.Server.Files["model.safetensors"];
+        var blobs = Path.Combine(fixture.Root, "hub", "models--org--model", "blobs");
         Directory.CreateDirectory(blobs);
         File.WriteAllBytes(Path.Combine(blobs, file.Sha256 + ".part"), file.Bytes);
-        var model = await bench.PullAsync();
-        bench.Same(model);
+        var model = await fixture.PullAsync();
+        fixture.Same(model);
         Assert.Equal(300_000, model.ResumedBytes);
-        Assert.Empty(bench.Server.StorageRequests);
+        Assert.Empty(fixture.Server.StorageRequests);
     }
 }

@@ -4,7 +4,7 @@ using Memopt.Core;
 namespace Memopt.Hub.Tests;
 
 /// <summary>Who is asked for what, with which token, and what is refused.</summary>
-[Collection(Network.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class SourceTests
 {
     [Theory]
@@ -46,39 +46,39 @@ public sealed class SourceTests
     [Fact]
     public async Task Token_is_sent_to_its_hub_and_to_no_other_host()
     {
-        using var bench = new Workbench();
-        bench.Server.Token = "hf_secret";
-        var refused = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        using var fixture = new PullFixture();
+        fixture.Server.Token = "hf_secret";
+        var refused = await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync());
         Assert.Contains("HF_TOKEN", refused.Next);
-        bench.Settings = bench.Settings with { Token = "hf_secret" };
-        bench.Same(await bench.PullAsync());
-        Assert.NotEmpty(bench.Server.StorageRequests);
+        fixture.Settings = fixture.Settings with { Token = "hf_secret" };
+        fixture.Same(await fixture.PullAsync());
+        Assert.NotEmpty(fixture.Server.StorageRequests);
         Assert.All(
-            bench.Server.StorageRequests,
+            fixture.Server.StorageRequests,
             request => Assert.DoesNotContain("secret", string.Join('\n', request.Headers.Values) + request.Query)
         );
-        Assert.Contains(bench.Server.HubRequests, request => request.Header("authorization") == "Bearer hf_secret");
+        Assert.Contains(fixture.Server.HubRequests, request => request.Header("authorization") == "Bearer hf_secret");
         // Nor to an address that a user names, even when the hub's token is set.
-        bench.Server.Token = null;
-        bench.Server.HubRequests.Clear();
-        bench.Settings = bench.Settings with { Endpoint = new("https://elsewhere.invalid/") };
-        await bench.PullAsync($"{bench.Server.Url}files");
-        Assert.All(bench.Server.HubRequests, request => Assert.Null(request.Header("authorization")));
+        fixture.Server.Token = null;
+        fixture.Server.HubRequests.Clear();
+        fixture.Settings = fixture.Settings with { Endpoint = new("https://elsewhere.invalid/") };
+        await fixture.PullAsync($"{fixture.Server.Url}files");
+        Assert.All(fixture.Server.HubRequests, request => Assert.Null(request.Header("authorization")));
     }
 
     [Fact]
     public async Task Pull_fetches_only_needed_files()
     {
-        using var bench = new Workbench();
-        bench.Same(await bench.PullAsync());
+        using var fixture = new PullFixture();
+        fixture.Same(await fixture.PullAsync());
         Assert.DoesNotContain(
-            bench.Server.HubRequests.Concat(bench.Server.StorageRequests),
+            fixture.Server.HubRequests.Concat(fixture.Server.StorageRequests),
             request =>
                 request.Path.EndsWith(".bin", StringComparison.Ordinal)
                 || request.Path.EndsWith(".py", StringComparison.Ordinal)
                 || request.Path.EndsWith(".onnx", StringComparison.Ordinal)
                 || request.Path.EndsWith(".md", StringComparison.Ordinal)
-                || request.Path.EndsWith(bench.Server.Files["pytorch_model.bin"].Sha256, StringComparison.Ordinal)
+                || request.Path.EndsWith(fixture.Server.Files["pytorch_model.bin"].Sha256, StringComparison.Ordinal)
         );
     }
 
@@ -86,35 +86,35 @@ public sealed class SourceTests
     [Fact]
     public async Task Files_that_readers_open_come_from_every_kind_of_source()
     {
-        using var bench = new Workbench(shards: 1);
-        var folder = Directory.CreateDirectory(Path.Combine(bench.Root, "folder")).FullName;
+        using var fixture = new PullFixture(shards: 1);
+        var folder = Directory.CreateDirectory(Path.Combine(fixture.Root, "folder")).FullName;
         foreach (var name in ModelLayout.Small)
-            bench.Server.Files[name] = new(Encoding.UTF8.GetBytes($"{{ \"{name}\": 1 }}"), Large: false);
+            fixture.Server.Files[name] = new(Encoding.UTF8.GetBytes($"{{ \"{name}\": 1 }}"), Large: false);
         // A shard and an index that are left over beside the whole file are not read, and so do not come.
-        bench.Server.Files[ModelLayout.Index] = new(
+        fixture.Server.Files[ModelLayout.Index] = new(
             "{ \"weight_map\": { \"w\": \"model-00001-of-00001.safetensors\" } }"u8.ToArray(),
             Large: false
         );
-        bench.Server.Files["model-00001-of-00001.safetensors"] = new([1, 2, 3], Large: true);
+        fixture.Server.Files["model-00001-of-00001.safetensors"] = new([1, 2, 3], Large: true);
         foreach (var name in ModelLayout.Small)
         {
             Directory.CreateDirectory(Path.GetDirectoryName(Path.Combine(folder, name))!);
-            File.WriteAllBytes(Path.Combine(folder, name), bench.Server.Files[name].Bytes);
+            File.WriteAllBytes(Path.Combine(folder, name), fixture.Server.Files[name].Bytes);
         }
-        foreach (var (name, file) in bench.Server.Files.ToList())
-            bench.Server.Files[$"container/model/{name}"] = file;
-        bench.Settings = bench.Settings with { Azure = $"{bench.Server.Url}files", AzureSas = "?sig=abc" };
+        foreach (var (name, file) in fixture.Server.Files.ToList())
+            fixture.Server.Files[$"container/model/{name}"] = file;
+        fixture.Settings = fixture.Settings with { Azure = $"{fixture.Server.Url}files", AzureSas = "?sig=abc" };
         foreach (
             var source in new[]
             {
                 "org/model",
                 "modelscope:org/model",
-                $"{bench.Server.Url}files",
+                $"{fixture.Server.Url}files",
                 "az://account/container/model",
             }
         )
         {
-            var model = await bench.PullAsync(source);
+            var model = await fixture.PullAsync(source);
             Assert.Equal(
                 ModelLayout.Small.Append("model.safetensors").Order(StringComparer.Ordinal),
                 model.Files.Select(file => file.Path)
@@ -133,15 +133,15 @@ public sealed class SourceTests
     [Fact]
     public async Task Snapshot_made_by_another_version_is_completed()
     {
-        using var bench = new Workbench(shards: 1);
-        bench.Server.Files[ModelLayout.ToolTemplate] = new("tools"u8.ToArray(), Large: false);
-        bench.Server.Files["additional_chat_templates/rag.jinja"] = new("rag"u8.ToArray(), Large: false);
-        var model = await bench.PullAsync();
+        using var fixture = new PullFixture(shards: 1);
+        fixture.Server.Files[ModelLayout.ToolTemplate] = new("tools"u8.ToArray(), Large: false);
+        fixture.Server.Files["additional_chat_templates/rag.jinja"] = new("rag"u8.ToArray(), Large: false);
+        var model = await fixture.PullAsync();
         // As one that knew of no named templates left it: the commit, without the mark that a pull of this version has
         // brought all of it.
         Directory.Delete(Path.Combine(model.Folder, "additional_chat_templates"), recursive: true);
-        Directory.Delete(Path.Combine(bench.Root, "hub", "models--org--model", ".memopt"), recursive: true);
-        var again = await bench.PullAsync(revision: HubServer.Commit);
+        Directory.Delete(Path.Combine(fixture.Root, "hub", "models--org--model", ".memopt"), recursive: true);
+        var again = await fixture.PullAsync(revision: HubServer.Commit);
         Assert.Equal(
             ("tools", "rag"),
             (
@@ -149,28 +149,28 @@ public sealed class SourceTests
                 File.ReadAllText(Path.Combine(again.Folder, "additional_chat_templates/rag.jinja"))
             )
         );
-        bench.Server.HubRequests.Clear();
-        await bench.PullAsync(revision: HubServer.Commit);
-        Assert.Empty(bench.Server.HubRequests);
+        fixture.Server.HubRequests.Clear();
+        await fixture.PullAsync(revision: HubServer.Commit);
+        Assert.Empty(fixture.Server.HubRequests);
     }
 
     [Fact]
     public async Task Config_pull_fetches_the_config_files_alone()
     {
-        using var bench = new Workbench();
-        using var hub = new ModelHub(bench.Settings) { FreeBytes = _ => long.MaxValue };
-        var model = await hub.ConfigAsync(ModelSource.Parse("org/model", bench.Root), null, bench, default);
+        using var fixture = new PullFixture();
+        using var hub = new ModelHub(fixture.Settings) { FreeBytes = _ => long.MaxValue };
+        var model = await hub.ConfigAsync(ModelSource.Parse("org/model", fixture.Root), null, fixture, default);
         Assert.Equal(["config.json", "generation_config.json"], model.Files.Select(file => file.Path));
-        Assert.Empty(bench.Server.StorageRequests);
+        Assert.Empty(fixture.Server.StorageRequests);
         Assert.Equal(HubServer.Commit, model.Commit);
     }
 
     [Fact]
     public async Task Model_of_pickles_is_refused()
     {
-        using var bench = new Workbench(shards: 1);
-        bench.Server.Files.TryRemove("model.safetensors", out _);
-        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        using var fixture = new PullFixture(shards: 1);
+        fixture.Server.Files.TryRemove("model.safetensors", out _);
+        var fault = await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync());
         Assert.Contains("pickle", fault.Found);
     }
 
@@ -181,32 +181,35 @@ public sealed class SourceTests
     [InlineData("a\\..\\outside.safetensors")]
     public async Task File_name_that_leads_outside_is_refused(string name)
     {
-        using var bench = new Workbench();
-        bench.Server.Files["model.safetensors.index.json"] = new(
+        using var fixture = new PullFixture();
+        fixture.Server.Files["model.safetensors.index.json"] = new(
             Encoding.UTF8.GetBytes(
                 $$"""{ "weight_map": { "w": {{System.Text.Json.JsonSerializer.Serialize(name)}} } }"""
             ),
             Large: false
         );
-        bench.Server.Files[name] = new([1, 2, 3], Large: true);
-        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        fixture.Server.Files[name] = new([1, 2, 3], Large: true);
+        var fault = await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync());
         Assert.Contains("must not be written", fault.Message);
-        Assert.Empty(Directory.EnumerateFiles(Path.GetDirectoryName(bench.Root)!, "outside*"));
+        Assert.Empty(Directory.EnumerateFiles(Path.GetDirectoryName(fixture.Root)!, "outside*"));
     }
 
     [Fact]
     public async Task File_names_may_have_spaces_and_letters_of_any_script()
     {
         const string name = "über alles/model 1+2 #%41?.safetensors";
-        using var bench = new Workbench(shards: 1);
-        bench.Server.Files.TryRemove("model.safetensors", out var weights);
-        bench.Server.Files[name] = weights!;
-        bench.Server.Files["model.safetensors.index.json"] = new(
+        using var fixture = new PullFixture(shards: 1);
+        fixture.Server.Files.TryRemove("model.safetensors", out var weights);
+        fixture.Server.Files[name] = weights!;
+        fixture.Server.Files["model.safetensors.index.json"] = new(
             Encoding.UTF8.GetBytes($$"""{ "weight_map": { "w": "{{name}}" } }"""),
             Large: false
         );
-        foreach (var source in (string[])["org/model", $"{bench.Server.Url}files"])
-            Assert.Equal(weights!.Bytes, File.ReadAllBytes(Path.Combine((await bench.PullAsync(source)).Folder, name)));
+        foreach (var source in (string[])["org/model", $"{fixture.Server.Url}files"])
+            Assert.Equal(
+                weights!.Bytes,
+                File.ReadAllBytes(Path.Combine((await fixture.PullAsync(source)).Folder, name))
+            );
     }
 
     [Theory]
@@ -220,12 +223,12 @@ public sealed class SourceTests
     [InlineData("tree", "[{ \"type\": \"file\", \"path\": null, \"oid\": \"ab\", \"size\": 5 }]")]
     public async Task Answer_that_is_not_a_hubs_is_refused(string asked, string answer)
     {
-        using var bench = new Workbench();
-        bench.Server.Instead = request =>
+        using var fixture = new PullFixture();
+        fixture.Server.Instead = request =>
             request.Path.Contains($"/{asked}/", StringComparison.Ordinal)
                 ? (Encoding.UTF8.GetBytes(answer), null)
                 : null;
-        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        var fault = await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync());
         Assert.Contains("does not answer as a model hub", fault.Message);
         Assert.Contains("HF_ENDPOINT", fault.Next);
     }
@@ -234,13 +237,13 @@ public sealed class SourceTests
     [Theory, InlineData("org/model"), InlineData("files")]
     public async Task Answers_compressed_unasked_are_read(string source)
     {
-        using var bench = new Workbench(shards: 1);
-        bench.Server.Instead = request =>
+        using var fixture = new PullFixture(shards: 1);
+        fixture.Server.Instead = request =>
             request.Path.Contains("/tree/", StringComparison.Ordinal)
             || request.Path.EndsWith("/config.json", StringComparison.Ordinal) && request.Header("range") is null
                 ? (Packed(request), "Content-Encoding: gzip\r\n")
                 : null;
-        bench.Same(await bench.PullAsync(source == "files" ? $"{bench.Server.Url}files" : source));
+        fixture.Same(await fixture.PullAsync(source == "files" ? $"{fixture.Server.Url}files" : source));
 
         byte[] Packed(HubRequest request)
         {
@@ -250,8 +253,8 @@ public sealed class SourceTests
             )
                 gzip.Write(
                     request.Path.Contains("/tree/", StringComparison.Ordinal)
-                        ? bench.Server.Listing()
-                        : bench.Server.Files["config.json"].Bytes
+                        ? fixture.Server.Listing()
+                        : fixture.Server.Files["config.json"].Bytes
                 );
             return packed.ToArray();
         }
@@ -263,74 +266,77 @@ public sealed class SourceTests
     [InlineData("a/../../..")]
     public async Task Commit_that_leads_outside_is_refused(string commit)
     {
-        using var bench = new Workbench();
-        bench.Server.Head = commit;
-        Assert.Contains("must not be written", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message);
+        using var fixture = new PullFixture();
+        fixture.Server.Head = commit;
+        Assert.Contains(
+            "must not be written",
+            (await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync())).Message
+        );
     }
 
     [Fact]
     public async Task ModelScope_model_is_pulled_pinned_and_cached()
     {
-        using var bench = new Workbench();
-        bench.Server.Token = "ms-secret";
-        bench.Settings = bench.Settings with { ModelScopeToken = "ms-secret", Token = "hf_other" };
+        using var fixture = new PullFixture();
+        fixture.Server.Token = "ms-secret";
+        fixture.Settings = fixture.Settings with { ModelScopeToken = "ms-secret", Token = "hf_other" };
         var left = 8;
-        bench.Server.Spoil = request =>
+        fixture.Server.Spoil = request =>
             request.Query.Contains(".safetensors") && Interlocked.Decrement(ref left) is >= 0 and < 6 and var n
                 ? new(FaultKind.Reset, Cut: 1000 * n)
                 : null;
-        var model = await bench.PullAsync("modelscope:org/model");
-        bench.Same(model);
-        Assert.Equal(6, bench.Server.Faults);
+        var model = await fixture.PullAsync("modelscope:org/model");
+        fixture.Same(model);
+        Assert.Equal(6, fixture.Server.Faults);
         Assert.Equal("modelscope:org/model", model.Source);
-        Assert.All(bench.Server.HubRequests, request => Assert.Null(request.Header("authorization")));
+        Assert.All(fixture.Server.HubRequests, request => Assert.Null(request.Header("authorization")));
         // Pinned: the name of the content is the commit, and the cache has it without asking.
-        bench.Server.HubRequests.Clear();
-        Assert.Equal(model.Folder, (await bench.PullAsync("modelscope:org/model", model.Commit)).Folder);
-        Assert.Empty(bench.Server.HubRequests);
+        fixture.Server.HubRequests.Clear();
+        Assert.Equal(model.Folder, (await fixture.PullAsync("modelscope:org/model", model.Commit)).Folder);
+        Assert.Empty(fixture.Server.HubRequests);
     }
 
     [Fact]
     public async Task Web_folder_is_read_by_file_name_and_pinned_by_content()
     {
-        using var bench = new Workbench();
-        var source = $"{bench.Server.Url}files?signature=secret";
-        var model = await bench.PullAsync(source);
-        bench.Same(model);
+        using var fixture = new PullFixture();
+        var source = $"{fixture.Server.Url}files?signature=secret";
+        var model = await fixture.PullAsync(source);
+        fixture.Same(model);
         Assert.DoesNotContain("secret", model.Source);
-        Assert.All(bench.Server.HubRequests, request => Assert.Equal("?signature=secret", request.Query));
-        Assert.All(model.Files, file => Assert.Equal("sha256:" + bench.Server.Files[file.Path].Sha256, file.Hash));
-        var sent = bench.Server.Sent;
-        Assert.Equal(0, (await bench.PullAsync(source)).FetchedBytes);
-        Assert.InRange(bench.Server.Sent, sent, sent + 2000); // the first bytes and the index
-        bench.Server.WithModel(2, 300_000, seed: 9);
+        Assert.All(fixture.Server.HubRequests, request => Assert.Equal("?signature=secret", request.Query));
+        Assert.All(model.Files, file => Assert.Equal("sha256:" + fixture.Server.Files[file.Path].Sha256, file.Hash));
+        var sent = fixture.Server.Sent;
+        Assert.Equal(0, (await fixture.PullAsync(source)).FetchedBytes);
+        Assert.InRange(fixture.Server.Sent, sent, sent + 2000); // the first bytes and the index
+        fixture.Server.WithModel(2, 300_000, seed: 9);
         var fault = await Assert.ThrowsAsync<UserFault>(() =>
-            bench.PullAsync(source, "0123456789012345678901234567890123456789")
+            fixture.PullAsync(source, "0123456789012345678901234567890123456789")
         );
         Assert.Contains("no longer at revision", fault.Message);
-        Assert.NotEqual(model.Commit, (await bench.PullAsync(source)).Commit);
+        Assert.NotEqual(model.Commit, (await fixture.PullAsync(source)).Commit);
     }
 
     [Fact]
     public async Task Azure_container_is_read_with_a_signature_or_a_token()
     {
-        using var bench = new Workbench();
-        bench.Server.Token = "azure-secret";
-        bench.Settings = bench.Settings with { AzureToken = _ => new("azure-secret") };
-        foreach (var (name, file) in bench.Server.Files.ToList())
-            bench.Server.Files[$"container/my llm/{name}"] = file;
-        bench.Settings = bench.Settings with { Azure = $"{bench.Server.Url}files" };
-        var model = await bench.PullAsync("az://account/container/my llm");
+        using var fixture = new PullFixture();
+        fixture.Server.Token = "azure-secret";
+        fixture.Settings = fixture.Settings with { AzureToken = _ => new("azure-secret") };
+        foreach (var (name, file) in fixture.Server.Files.ToList())
+            fixture.Server.Files[$"container/my llm/{name}"] = file;
+        fixture.Settings = fixture.Settings with { Azure = $"{fixture.Server.Url}files" };
+        var model = await fixture.PullAsync("az://account/container/my llm");
         Assert.Equal(
-            bench.Server.Files["model-00001-of-00002.safetensors"].Bytes,
+            fixture.Server.Files["model-00001-of-00002.safetensors"].Bytes,
             File.ReadAllBytes(Path.Combine(model.Folder, "model-00001-of-00002.safetensors"))
         );
-        bench.Server.Token = null;
-        bench.Server.HubRequests.Clear();
-        bench.Settings = bench.Settings with { AzureSas = "?sv=1&sig=abc%2F", OwnCache = bench.Root + "/second" };
-        await bench.PullAsync("az://account/container/my llm");
+        fixture.Server.Token = null;
+        fixture.Server.HubRequests.Clear();
+        fixture.Settings = fixture.Settings with { AzureSas = "?sv=1&sig=abc%2F", OwnCache = fixture.Root + "/second" };
+        await fixture.PullAsync("az://account/container/my llm");
         Assert.All(
-            bench.Server.HubRequests,
+            fixture.Server.HubRequests,
             request => Assert.Equal(("?sv=1&sig=abc%2F", null), (request.Query, request.Header("authorization")))
         );
     }

@@ -34,7 +34,7 @@ internal sealed class StepClock : TimeProvider
             List<Alarm> ring = [];
             lock (changing)
             {
-                var waits = alarms.Where(alarm => alarm.Due - now < Workbench.Patience / 2).ToList();
+                var waits = alarms.Where(alarm => alarm.Due - now < PullFixture.Patience / 2).ToList();
                 if (waits.Count == left)
                 {
                     now = waits.Min(alarm => alarm.Due);

@@ -128,7 +128,7 @@ public sealed class AssistantMaskTests
                     "chat_template"
                 ]!;
         return (
-            ChatTemplate.Parse(source, clock: new Noon()),
+            ChatTemplate.Parse(source, clock: new FixedClock()),
             Messages(chat),
             new() { ["bos_token"] = "<s>", ["eos_token"] = "</s>" }
         );

@@ -218,7 +218,7 @@ public sealed class ChatTemplateTests
     {
         var template = ChatTemplate.Parse(
             "{{ strftime_now('%d %b %Y') }} {{ strftime_now('%-d %B %H:%M') }}",
-            clock: new Noon()
+            clock: new FixedClock()
         );
         Assert.Equal("05 Jul 2024 5 July 12:03", template.Render([], false));
     }

@@ -167,7 +167,7 @@ public sealed class TemplateCostTests
         using var stop = new CancellationTokenSource();
         var template = ChatTemplate.Parse(
             "{{ strftime_now('%Y') }}{% for i in range(1000000) %}{{ i }}{% endfor %}",
-            clock: new Asked(stop)
+            clock: new CancellingClock(stop)
         );
         Assert.Throws<OperationCanceledException>(() => template.Until(stop.Token).Render([], false));
     }
@@ -181,8 +181,8 @@ public sealed class TemplateCostTests
         Assert.InRange(fault.Found!.Length, 1, 600);
     }
 
-    /// <summary>A clock that asks for a stop when it is looked at.</summary>
-    private sealed class Asked(CancellationTokenSource stop) : TimeProvider
+    /// <summary>A clock that cancels when it is read.</summary>
+    private sealed class CancellingClock(CancellationTokenSource stop) : TimeProvider
     {
         public override DateTimeOffset GetUtcNow()
         {

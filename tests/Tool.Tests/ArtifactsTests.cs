@@ -10,7 +10,7 @@ public sealed class ArtifactsTests
     public void Training_keeps_its_adapter_and_sync_sends_it()
     {
         using var azurite = new Azurite();
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var place = $"tracking.artifacts={Azurite.Place}";
         Cli.Account = azurite.ConnectionWith(Convert.ToBase64String(new byte[64]));
         var run = Cli.Run(folder, "run", "--json", "--set", place, "--set", "train.steps=4");
@@ -49,7 +49,7 @@ public sealed class ArtifactsTests
         );
 
         // Elsewhere, by a config that names the account.
-        var elsewhere = Cli.Workshop($$"""{ "tracking": { "artifacts": "{{Azurite.Place}}" } }""");
+        var elsewhere = Cli.NewProject($$"""{ "tracking": { "artifacts": "{{Azurite.Place}}" } }""");
         Assert.Equal(0, Cli.Run(elsewhere, "artifacts", "get", hash[..8], "--out", "got").Exit);
         Assert.Equal(
             File.ReadAllBytes(Path.Combine(folder, ".memopt/memopt/adapter/adapter_model.safetensors")),
@@ -89,7 +89,7 @@ public sealed class ArtifactsTests
     public void Training_with_the_account_away_waits_until_interrupted_and_the_next_run_sends()
     {
         using var azurite = new Azurite();
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         Cli.Account = azurite.Connection;
         string[] run = ["run", "--json", "--set", $"tracking.artifacts={Azurite.Place}", "--set", "train.steps=10"];
         azurite.Stop();

@@ -94,7 +94,7 @@ public sealed class BadInputTests
     [Theory, MemberData(nameof(Configs))]
     public void Config_that_is_wrong_is_refused_with_its_problem(string kind, string text, string expected)
     {
-        var folder = Cli.Workshop(text);
+        var folder = Cli.NewProject(text);
         Refused(Cli.Run(folder, "run", "--json"), expected, kind);
     }
 
@@ -112,7 +112,7 @@ public sealed class BadInputTests
     [Theory, MemberData(nameof(Data))]
     public void Rows_that_are_wrong_are_refused_with_their_problem(string kind, string text, string expected)
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         File.WriteAllText(Path.Combine(folder, "train.jsonl"), text);
         var outcome = Cli.Run(folder, "run", "--json");
         Refused(outcome, expected, kind);
@@ -122,7 +122,7 @@ public sealed class BadInputTests
     [Fact]
     public void Table_with_a_duplicate_column_is_refused_as_bad_data()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         File.WriteAllText(Path.Combine(folder, "twice.csv"), "prompt,prompt,completion\na,b,c\n");
         var outcome = Cli.Run(folder, "run", "--json", "--set", "data.train=twice.csv");
         Refused(outcome, "'prompt' found 2 times", "a column twice");
@@ -135,7 +135,7 @@ public sealed class BadInputTests
         const string row =
             "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
             + "\"b\"}]}\n";
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         var (config, data) = (Path.Combine(folder, "memopt.json"), Path.Combine(folder, "train.jsonl"));
         string Check()
         {
@@ -195,7 +195,7 @@ public sealed class BadInputTests
     [Theory, MemberData(nameof(Models))]
     public void Model_that_is_damaged_is_refused_with_its_problem(string kind, string expected)
     {
-        var folder = Cli.Workshop(
+        var folder = Cli.NewProject(
             """{ "model": { "source": "model" }, "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }"""
         );
         var model = Directory.CreateDirectory(Path.Combine(folder, "model")).FullName;
@@ -239,7 +239,7 @@ public sealed class BadInputTests
     [Fact]
     public void Config_with_several_problems_reports_all_with_line_and_column()
     {
-        var folder = Cli.Workshop(
+        var folder = Cli.NewProject(
             "{\n  \"adapter\": { \"rnk\": 8 },\n  \"train\": {\n    \"steps\": -1,\n    \"clip\": \"no\" }\n}\n"
         );
         var problems = Cli.Run(folder, "config", "check", "--json").Json["error"]!["problems"]!.AsArray();
@@ -249,7 +249,7 @@ public sealed class BadInputTests
     [Fact]
     public void Override_that_is_no_whole_value_is_refused()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         foreach (
             var set in new[]
             {
@@ -273,7 +273,7 @@ public sealed class BadInputTests
     [Fact]
     public void Resume_with_a_changed_pinned_setting_is_refused_with_both_values()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         KilledAfter(1, folder);
         var changed = Cli.Run(folder, "run", "--json", "--set", "adapter.rank=8");
         Refused(changed, "adapter.rank was 4 in the checkpoint, is 8", "pinned");
@@ -284,7 +284,7 @@ public sealed class BadInputTests
     [Fact]
     public void Resume_with_a_corrupt_checkpoint_continues_from_the_one_before()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         KilledAfter(2, folder);
         var newest = Directory
             .EnumerateDirectories(Path.Combine(folder, ".memopt/memopt/checkpoints"), "step-*")
@@ -302,7 +302,7 @@ public sealed class BadInputTests
     [Fact]
     public void Store_that_is_a_file_is_refused_by_name()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         File.WriteAllText(Path.Combine(folder, "store"), "a file, not a folder");
         Refused(Cli.Run(folder, "runs", "list", "--json", "--store", "store"), "no run store", "a file as a store");
     }
@@ -310,7 +310,7 @@ public sealed class BadInputTests
     [Fact]
     public void Command_with_an_empty_argument_is_refused_and_removes_nothing()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         Assert.Equal(0, Cli.Run(folder, "artifacts", "put", "train.jsonl").Exit);
         string[][] unset =
         [
@@ -339,7 +339,7 @@ public sealed class BadInputTests
     [Fact]
     public void Checkpoint_that_cannot_be_written_is_reported_by_path()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         Directory.CreateDirectory(Path.Combine(folder, ".memopt", "memopt"));
         File.WriteAllText(Path.Combine(folder, ".memopt", "memopt", "checkpoints"), "a file, not a folder");
         Refused(Cli.Run(folder, "run", "--json"), "cannot be written", "unwritable checkpoint");
@@ -349,7 +349,7 @@ public sealed class BadInputTests
     [Fact]
     public void Command_with_wrong_words_prints_a_hint_and_no_stack_trace()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         foreach (
             string[] words in new[]
             {

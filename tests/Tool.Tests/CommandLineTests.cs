@@ -160,7 +160,7 @@ public sealed class CommandLineTests
     [Fact]
     public void Dry_run_shows_what_would_be_trained_and_writes_nothing()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var outcome = Cli.Run(folder, "run", "--dry-run", "--json");
         Assert.True(outcome.Exit == 0, outcome.Error);
         // 40 rows in batches of 4, twice.
@@ -181,7 +181,7 @@ public sealed class CommandLineTests
     [Theory, InlineData("--config", "memopt.json"), InlineData("--adapter", ".memopt/memopt/adapter")]
     public void Infer_before_training_names_the_command_that_trains(string option, string value)
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var outcome = Cli.Run(folder, "infer", option, value, "hi");
         Assert.Equal(1, outcome.Exit);
         Assert.Contains("is not trained yet", outcome.Error);

@@ -58,9 +58,9 @@ public sealed class DataTests : IDisposable
     [Fact]
     public void Preview_shows_tokens_lengths_cuts_and_packing()
     {
-        var shop = Cli.Workshop();
+        var project = Cli.NewProject();
         var shown = Cli.Run(
-            shop,
+            project,
             "data",
             "preview",
             "--rows",
@@ -74,7 +74,7 @@ public sealed class DataTests : IDisposable
         Assert.Contains("«noun<|im_end|>»", shown.Output);
         Assert.Contains("packed:", shown.Output);
         var json = Cli.Run(
-            shop,
+            project,
             "data",
             "preview",
             "--rows",
@@ -104,7 +104,7 @@ public sealed class DataTests : IDisposable
             "noun<|im_end|>",
             string.Concat(tokens.Where(token => (bool)token!["trained"]!).Select(token => (string?)token!["text"]))
         );
-        Directory.Delete(shop, recursive: true);
+        Directory.Delete(project, recursive: true);
     }
 
     [Fact]
@@ -161,7 +161,7 @@ public sealed class DataTests : IDisposable
     [Fact]
     public void Run_records_the_counts_of_its_rows_and_resumes_with_the_same_rows()
     {
-        var shop = Cli.Workshop(
+        var project = Cli.NewProject(
             """
             {
               "data": { "train": [{ "source": "chats.parquet#80", "weight": 1.5 }, "train.jsonl"], "evalShare": 0.25, "maxLength": 48, "truncate": "split" },
@@ -170,28 +170,28 @@ public sealed class DataTests : IDisposable
             }
             """
         );
-        File.Copy(Golden("chats.parquet"), Path.Combine(shop, "chats.parquet"));
-        var run = Cli.Run(shop, "run", "--json");
+        File.Copy(Golden("chats.parquet"), Path.Combine(project, "chats.parquet"));
+        var run = Cli.Run(project, "run", "--json");
         Assert.True(run.Exit == 0, run.Error);
         Assert.True((double)run.Json["eval"]!["loss"]! > 0);
-        var shown = Cli.Run(shop, "runs", "show", (string)run.Json["runId"]!, "--json").Json;
+        var shown = Cli.Run(project, "runs", "show", (string)run.Json["runId"]!, "--json").Json;
         var facts = shown["environment"]!;
         int Fact(string name) => int.Parse((string)facts[name]!);
         Assert.True(Fact("data.train.split") > 0);
         Assert.True(Fact("data.train.rows") > Fact("data.eval.rows") && Fact("data.eval.rows") > 0);
         Assert.NotEqual((string?)shown["hashes"]!["data.train"], (string?)shown["hashes"]!["data.eval"]);
-        Assert.True((bool)Cli.Run(shop, "run", "--json").Json["upToDate"]!);
-        Directory.Delete(shop, recursive: true);
+        Assert.True((bool)Cli.Run(project, "run", "--json").Json["upToDate"]!);
+        Directory.Delete(project, recursive: true);
     }
 
     [Fact]
     public void Checkpoint_made_with_another_row_order_is_refused()
     {
-        var shop = Cli.Workshop();
+        var project = Cli.NewProject();
         string[] run = ["run", "--set", "train.epochs=100000"]; // it does not come to its end before it is killed
-        var checkpoints = Path.Combine(shop, ".memopt", "memopt", "checkpoints");
+        var checkpoints = Path.Combine(project, ".memopt", "memopt", "checkpoints");
         bool Saved() => Directory.Exists(checkpoints) && Directory.EnumerateDirectories(checkpoints, "step-*").Any();
-        using (var process = Cli.Start(shop, run))
+        using (var process = Cli.Start(project, run))
         {
             var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
             while (!process.HasExited && !Saved())
@@ -212,11 +212,11 @@ public sealed class DataTests : IDisposable
             manifest.Remove("order"); // as versions wrote it that filled an epoch's last step with rows of the next
             File.WriteAllText(path, manifest.ToJsonString());
         }
-        var again = Cli.Run(shop, run);
+        var again = Cli.Run(project, run);
         Assert.NotEqual(0, again.Exit);
         Assert.Contains("the order of the rows was an earlier version's", again.Error);
         Assert.Contains("--from-start", again.Error);
-        Directory.Delete(shop, recursive: true);
+        Directory.Delete(project, recursive: true);
     }
 
     [Fact]

@@ -10,10 +10,10 @@ public sealed class KillTests
     [Fact]
     public void Training_killed_repeatedly_writes_the_same_adapter_bytes()
     {
-        var calm = Cli.Workshop();
+        var calm = Cli.NewProject();
         Assert.Equal(0, Cli.Run(calm, "run").Exit);
 
-        var stormy = Cli.Workshop();
+        var stormy = Cli.NewProject();
         var end = Cli.Endless(stormy);
         var random = new Random(1);
         var place = Path.Combine(stormy, ".memopt", "memopt");
@@ -104,7 +104,7 @@ public sealed class KillTests
     [Fact]
     public void Training_interrupted_leaves_a_checkpoint_and_resumes()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var end = Cli.Endless(folder);
         using var process = Cli.Start(folder, "run");
         Cli.Await(process, "step 1 / ");
@@ -125,7 +125,7 @@ public sealed class KillTests
     [Fact]
     public void Training_whose_terminal_closes_leaves_a_checkpoint()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var end = Cli.Endless(folder);
         using var process = Cli.Start(folder, "run");
         Cli.Await(process, "step 1 / ");

@@ -38,7 +38,7 @@ public sealed class LineageTests
     [Fact]
     public void Reproduced_run_has_the_same_bytes_and_reports_what_differs()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var first = Good(folder, "run", "--json", "--set", "train.steps=9", "--set", "adapter.rank=2").Json;
         var id = (string)first["runId"]!;
         var record = Shown(folder, first);
@@ -122,7 +122,7 @@ public sealed class LineageTests
     [Fact]
     public void Run_with_changed_evaluation_rows_evaluates_again_without_training()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         string[] run = ["run", "--json", "--set", "train.steps=3"];
         var first = Good(folder, run).Json;
         var (adapter, record) = (Adapter(folder, "memopt"), Shown(folder, first));
@@ -160,7 +160,7 @@ public sealed class LineageTests
     [Fact]
     public void Uncommitted_changes_are_recorded_without_their_secrets()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         File.WriteAllText(Path.Combine(folder, ".gitignore"), "/ignored.txt\n");
         File.WriteAllText(Path.Combine(folder, "prepare.py"), "one\ntwo\n");
         Git(folder, "init", "-q");

@@ -10,7 +10,7 @@ public sealed class OutputTests
     [Theory, InlineData("2>/dev/full"), InlineData("2>&-"), InlineData("<&- >&- 2>&-")]
     public void Training_whose_output_cannot_be_written_ends_successfully(string streams)
     {
-        var folder = Cli.Workshop(
+        var folder = Cli.NewProject(
             """{ "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }"""
         );
         Assert.Equal(0, Shell(folder, $"$MEMOPT run {streams}").Exit);
@@ -20,7 +20,7 @@ public sealed class OutputTests
     [Fact]
     public void Progress_as_JSON_is_one_object_a_line()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var outcome = Cli.Run(folder, "run", "--progress", "json", "--set", "train.steps=4");
         Assert.Equal(0, outcome.Exit);
         var records = outcome.Error.Trim().Split('\n').Select(line => JsonNode.Parse(line)!.AsObject()).ToList();

@@ -13,7 +13,7 @@ public sealed class ParityTests
         var model = Path.Combine(Cli.Repository, "tests", "Trainer.Tests", "Golden", family);
         var golden = new Golden(Path.Combine(model, "golden.safetensors"));
         var adapter = Path.Combine(model, "adapter-start");
-        var folder = Cli.Workshop(
+        var folder = Cli.NewProject(
             new JsonObject
             {
                 ["model"] = new JsonObject { ["source"] = model, ["dtype"] = "float32" },

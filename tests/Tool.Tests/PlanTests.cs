@@ -76,7 +76,7 @@ public sealed class PlanTests : IDisposable
             file.CopyTo(Path.Combine(tool, file.Name));
         foreach (var inside in built.EnumerateDirectories())
             Directory.CreateSymbolicLink(Path.Combine(tool, inside.Name), inside.FullName);
-        var project = Cli.Workshop();
+        var project = Cli.NewProject();
         try
         {
             Outcome Run(params string[] arguments)
@@ -127,15 +127,15 @@ public sealed class PlanTests : IDisposable
     [Fact]
     public void Run_records_the_bytes_that_plan_predicts()
     {
-        var shop = Cli.Workshop();
-        var planned = Cli.Run(shop, "plan", "memopt.json", "--json");
+        var project = Cli.NewProject();
+        var planned = Cli.Run(project, "plan", "memopt.json", "--json");
         Assert.Equal(0, planned.Exit);
-        var run = Cli.Run(shop, "run", "--set", "train.steps=1", "--json");
+        var run = Cli.Run(project, "run", "--set", "train.steps=1", "--json");
         Assert.Equal(0, run.Exit);
-        var ledger = Cli.Run(shop, "runs", "show", (string)run.Json["runId"]!, "--json").Json["ledger"]!.AsArray();
+        var ledger = Cli.Run(project, "runs", "show", (string)run.Json["runId"]!, "--json").Json["ledger"]!.AsArray();
         foreach (var name in new[] { "weights", "adapters", "gradients", "optimizer" })
             Assert.Equal(Bytes(ledger, name), Bytes(planned.Json["rows"]!.AsArray(), name));
-        Directory.Delete(shop, recursive: true);
+        Directory.Delete(project, recursive: true);
 
         static long Bytes(JsonArray rows, string name) =>
             (long)rows.Single(row => (string)row!["name"]! == name)!["bytes"]!;

@@ -21,7 +21,7 @@ public sealed class PlantedSecretsTests : IDisposable
                 File.ReadAllBytes(file),
                 Large: file.EndsWith(".safetensors", StringComparison.Ordinal)
             );
-        folder = Cli.Workshop(Config(Plant()));
+        folder = Cli.NewProject(Config(Plant()));
     }
 
     public void Dispose()

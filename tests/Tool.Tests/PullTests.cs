@@ -8,7 +8,7 @@ namespace Memopt.Tool.Tests;
 public sealed class PullTests : IDisposable
 {
     private readonly HubServer server = new();
-    private readonly string folder = Cli.Workshop(
+    private readonly string folder = Cli.NewProject(
         """
         {
           "model": { "source": "org/model" },

@@ -10,7 +10,7 @@ public sealed class RunsTests
     [Fact]
     public void Runs_commands_find_compare_export_import_and_remove_runs()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var first = Id(Cli.Run(folder, "run", "--json"));
         var tail = default(Outcome);
         using (
@@ -115,7 +115,7 @@ public sealed class RunsTests
     [Fact]
     public void Training_whose_store_cannot_be_written_ends_successfully()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         Directory.CreateDirectory(Path.Combine(folder, ".memopt"));
         File.WriteAllText(Path.Combine(folder, ".memopt", "store"), "not a folder");
         var run = Cli.Run(folder, "run", "--json");

@@ -392,17 +392,17 @@ public sealed class UiTests : IDisposable
     [Fact]
     public void Page_in_a_browser_shows_runs_while_one_trains()
     {
-        var workshop = Cli.Workshop();
+        var project = Cli.NewProject();
         string[] ids =
         [
             .. new[] { "1e-3", "2e-3" }.Select(rate =>
                 (string)
-                    Cli.Run(workshop, "run", "--from-start", "--json", "--set", $"train.learningRate={rate}").Json[
+                    Cli.Run(project, "run", "--from-start", "--json", "--set", $"train.learningRate={rate}").Json[
                         "runId"
                     ]!
             ),
         ];
-        var store = new LiteRunStore(Path.Combine(workshop, ".memopt/store"));
+        var store = new LiteRunStore(Path.Combine(project, ".memopt/store"));
         using (
             var odd = store.Begin(
                 new RunStart
@@ -441,7 +441,7 @@ public sealed class UiTests : IDisposable
         )
             failed.End(new Tracking.Outcome(RunStatus.Failed, "out of memory") { Ended = DateTimeOffset.UtcNow });
         // So many that it does not end by itself, however long the page is looked at.
-        var training = Keep(Cli.Start(workshop, "run", "--from-start", "--set", "train.epochs=100000"));
+        var training = Keep(Cli.Start(project, "run", "--from-start", "--set", "train.epochs=100000"));
         _ = training.StandardOutput.ReadToEndAsync();
         Cli.Await(training, "step 1 / ");
         _ = training.StandardError.ReadToEndAsync();
@@ -452,7 +452,7 @@ public sealed class UiTests : IDisposable
                 "node",
                 [
                     Path.Combine(Cli.Repository, "tests/oracles/page.mjs"),
-                    Serve(workshop, []),
+                    Serve(project, []),
                     string.Join(',', ids),
                     running,
                 ]

@@ -254,7 +254,7 @@ public sealed class BackgroundUploadTests : IDisposable
             new byte[8 << 20]
         );
         // Both are 32 MiB in blocks of two, four at a time: some of them arrive whole, and not all.
-        using (var dam = new Dam(azurite.Port, 20 << 20))
+        using (var proxy = new ByteLimitProxy(azurite.Port, 20 << 20))
         using (
             var client = Process.Start(
                 new ProcessStartInfo(
@@ -264,7 +264,7 @@ public sealed class BackgroundUploadTests : IDisposable
                         typeof(BackgroundUploadTests).Assembly.Location,
                         "upload",
                         folder,
-                        azurite.ConnectionAt(dam.Port),
+                        azurite.ConnectionAt(proxy.Port),
                         checkpoint,
                     ]
                 )

@@ -74,7 +74,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         return Convert.ToHexString(SHA256.HashData(stream));
     }
 
-    private Process Start(string verb, string local, Dam dam, string hash, int size) =>
+    private Process Start(string verb, string local, ByteLimitProxy proxy, string hash, int size) =>
         Process.Start(
             new ProcessStartInfo(
                 "dotnet",
@@ -83,7 +83,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
                     typeof(BlobArtifactsTests).Assembly.Location,
                     verb,
                     At(local),
-                    azurite.ConnectionAt(dam.Port),
+                    azurite.ConnectionAt(proxy.Port),
                     hash,
                     $"{size}",
                 ]
@@ -133,11 +133,11 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         var watch = Stopwatch.StartNew();
         // It cannot end before the last kill, nor come nearer to its end than the next one allows.
         var share = bytes / (clients + servers + 1);
-        using var dam = new Dam(azurite.Port, share);
-        var client = Start("push", "here", dam, hash, size);
+        using var proxy = new ByteLimitProxy(azurite.Port, share);
+        var client = Start("push", "here", proxy, hash, size);
         for (var kill = 1; kill <= clients + servers; kill++)
         {
-            Wait.Until(() => dam.Full || client.HasExited);
+            Wait.Until(() => proxy.AtLimit || client.HasExited);
             Assert.False(client.HasExited, "the upload ended before it could be killed");
             if (kill % (clients + servers) % ((clients + servers) / servers) == 0)
             {
@@ -152,9 +152,9 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
             {
                 client.Kill();
                 Wait.Ended(client);
-                client = Start("push", "here", dam, hash, size);
+                client = Start("push", "here", proxy, hash, size);
             }
-            dam.Let(kill < clients + servers ? share : long.MaxValue);
+            proxy.Allow(kill < clients + servers ? share : long.MaxValue);
         }
         var wrong = client.StandardError.ReadToEndAsync();
         Wait.Ended(client);
@@ -162,11 +162,11 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         output.WriteLine(
             $"{bytes >> 20} MiB, {clients} kills of the client, {servers} of the server: {azurite.Blocks} blocks "
                 + $"sent of {needed} needed, {(double)azurite.Blocks / needed:F3} ×, cut ones counted whole; "
-                + $"{(double)dam.Passed / bytes:F3} × the bytes; {watch.Elapsed.TotalSeconds:F0} s"
+                + $"{(double)proxy.Passed / bytes:F3} × the bytes; {watch.Elapsed.TotalSeconds:F0} s"
         );
-        // Each kill cuts off four blocks at most, for the dam holds them midway; a killed server does not log them.
+        // Each kill cuts off four blocks at most, for the proxy holds them midway; a killed server does not log them.
         Assert.InRange(azurite.Blocks, needed - (4 * servers), needed + (4 * (clients + servers)));
-        Assert.InRange(dam.Passed, bytes, bytes * 1.1);
+        Assert.InRange(proxy.Passed, bytes, bytes * 1.1);
 
         Assert.Equal(new Sent(0, 0), Remote("here").Push(hash));
         Remote("there").Get(hash, At("back"));
@@ -179,8 +179,8 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         var adapter = Adapter(20L << 20);
         var hash = Remote("here").Put("adapter", adapter).Hash;
         var part = Local("there").Object(Local("here").Files(hash).MaxBy(file => file.Bytes)!.Hash) + ".part";
-        using (var dam = new Dam(azurite.Port, 12 << 20))
-        using (var client = Start("pull", "there", dam, hash, block))
+        using (var proxy = new ByteLimitProxy(azurite.Port, 12 << 20))
+        using (var client = Start("pull", "there", proxy, hash, block))
         {
             Wait.Until(() =>
                 (new FileInfo(part) is { Exists: true } file && file.Length > 8 << 20) || client.HasExited

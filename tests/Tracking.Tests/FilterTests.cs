@@ -434,7 +434,7 @@ public sealed class FilterTests : IDisposable
         }
         var naive = store
             .Find(new RunQuery { Limit = 1000 })
-            .Runs.Select(run => new Naive(
+            .Runs.Select(run => new RunWithPoints(
                 run,
                 run.Metrics.Keys.ToDictionary(name => name, name => store.Points(run.Start.Id, name))
             ))
@@ -460,7 +460,7 @@ public sealed class FilterTests : IDisposable
     }
 
     /// <summary>A run with all its points: what the evaluator looks at.</summary>
-    private sealed record Naive(Run Run, Dictionary<string, IReadOnlyList<Point>> Curves)
+    private sealed record RunWithPoints(Run Run, Dictionary<string, IReadOnlyList<Point>> Curves)
     {
         public double? Number(string name, string how)
         {
@@ -479,7 +479,7 @@ public sealed class FilterTests : IDisposable
         }
     }
 
-    private static (string Text, Func<Naive, bool> Matches) Any(Random random, int depth)
+    private static (string Text, Func<RunWithPoints, bool> Matches) Any(Random random, int depth)
     {
         var kind = depth == 0 ? 3 : random.Next(6);
         if (kind == 0)
@@ -502,7 +502,7 @@ public sealed class FilterTests : IDisposable
         };
     }
 
-    private static (string, Func<Naive, bool>) Number(Random random)
+    private static (string, Func<RunWithPoints, bool>) Number(Random random)
     {
         var name = random.Next(3) switch
         {
@@ -541,11 +541,11 @@ public sealed class FilterTests : IDisposable
         );
     }
 
-    private static (string, Func<Naive, bool>) Text(Random random)
+    private static (string, Func<RunWithPoints, bool>) Text(Random random)
     {
         var (operand, read) = random.Next(4) switch
         {
-            0 => ("tags.t", (Func<Naive, string?>)(run => run.Run.Tags.GetValueOrDefault("t"))),
+            0 => ("tags.t", (Func<RunWithPoints, string?>)(run => run.Run.Tags.GetValueOrDefault("t"))),
             1 => ("params.y", run => run.Run.Params.GetValueOrDefault("y")),
             2 => ("experiment", run => run.Run.Start.Experiment),
             _ => ("status", run => run.Run.Status.ToString().ToLowerInvariant()),
@@ -572,7 +572,7 @@ public sealed class FilterTests : IDisposable
         };
     }
 
-    private static (string, Func<Naive, bool>) Loose(Random random)
+    private static (string, Func<RunWithPoints, bool>) Loose(Random random)
     {
         var limit = random.Next(3);
         return random.Next(3) switch

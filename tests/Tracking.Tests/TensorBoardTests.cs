@@ -71,7 +71,7 @@ public sealed class TensorBoardTests : IDisposable
     public void Run_resumed_begins_a_later_file_that_purges_the_repeated_steps()
     {
         using var store = new LiteRunStore(folder);
-        var clock = new Standing(DateTimeOffset.UnixEpoch.AddSeconds(2_000_000_000));
+        var clock = new ManualClock(DateTimeOffset.UnixEpoch.AddSeconds(2_000_000_000));
         using (var run = Begin(store, 0, clock))
             run.Append([.. Enumerable.Range(1, 5).Select(step => Row(step))]);
         clock.Now -= TimeSpan.FromHours(1);
@@ -208,7 +208,7 @@ public sealed class TensorBoardTests : IDisposable
         return output;
     }
 
-    private sealed class Standing(DateTimeOffset now) : TimeProvider
+    private sealed class ManualClock(DateTimeOffset now) : TimeProvider
     {
         public DateTimeOffset Now { get; set; } = now;
 

@@ -12,7 +12,7 @@ using Microsoft.Extensions.AI;
 
 namespace Memopt.Tests;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class TextGeneratorTests : IDisposable
 {
     private const string Question = "What part of speech is \"chub\"?";
@@ -248,8 +248,8 @@ public sealed class TextGeneratorTests : IDisposable
     [Fact]
     public async Task Adapter_beside_the_program_is_found_by_its_name()
     {
-        using var workshop = new ApiWorkshop();
-        var result = await workshop.FineTune.With("train.steps", 30).RunAsync();
+        using var project = new NanoProject();
+        var result = await project.FineTune.With("train.steps", 30).RunAsync();
         var beside = Path.Combine(AppContext.BaseDirectory, Adapters.BesideProgram, "word class");
         Directory.CreateDirectory(beside);
         foreach (var file in Directory.EnumerateFiles(result.AdapterFolder!))

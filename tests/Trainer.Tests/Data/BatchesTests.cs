@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Data;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class BatchesTests
 {
     private static readonly Row[] rows =

@@ -15,7 +15,7 @@ namespace Memopt.Trainer.Tests.Gpu;
 /// <summary>The nano model's steps on the GPU in 16 bits: packing, recomputation, repetition, and against
 /// fp32.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class DecoderTests
 {
     private static readonly List<Row> rows =

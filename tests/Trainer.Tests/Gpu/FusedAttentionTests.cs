@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Tests.Gpu;
 
 /// <summary>The fused kernels against attention with a mask in fp32, out and back.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class FusedAttentionTests
 {
     [GpuTheory]

@@ -2,7 +2,7 @@ namespace Memopt.Trainer.Tests.Gpu;
 
 /// <summary>Every family on the GPU in fp32 against transformers and PEFT, within the tolerances of the CPU.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class GoldenTests
 {
     public static TheoryData<string> Families => Models.GoldenTests.Families;

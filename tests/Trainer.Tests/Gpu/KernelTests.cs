@@ -8,7 +8,7 @@ namespace Memopt.Trainer.Tests.Gpu;
 /// <summary>Every kernel against its reference in fp32 on the same inputs: shapes that divide unevenly, every type, NaN
 /// and infinity.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class KernelTests
 {
     public static TheoryData<string, int, int> Rows()

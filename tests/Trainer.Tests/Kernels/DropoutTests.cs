@@ -3,7 +3,7 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Kernels;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class DropoutTests
 {
     /// <summary>The first outputs of SplitMix64 from seed 0 are published (e.g. by xoshiro's authors); the mask follows

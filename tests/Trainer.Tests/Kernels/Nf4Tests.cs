@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Tests.Kernels;
 
 /// <summary>Against a second reading of bitsandbytes' layout, in plain C# over arrays.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class Nf4Tests
 {
     public static TheoryData<QuantType, bool, int[], int> Cases =>

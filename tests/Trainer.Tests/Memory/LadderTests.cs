@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Tests.Memory;
 
 /// <summary>Memory that runs out in the middle of a run: an allocator's refusals, injected where the run reads its
 /// meter.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class LadderTests
 {
     private const string Micro = "\"microBatch\": 2",
@@ -91,8 +91,8 @@ public sealed class LadderTests
         Assert.Contains("step 4, and nothing is left", fault.Message);
         Assert.Contains("data.maxLength", fault.Next);
         // Later there is memory again: it goes on from the checkpoint.
-        training.Relent();
-        var resumed = training.Again();
+        training.StopRefusing();
+        var resumed = training.Resume();
         Assert.Equal(new Training(AdapterKind.Lora, Micro).Run().Adapter, resumed.Adapter);
     }
 
@@ -147,14 +147,14 @@ public sealed class LadderTests
                 )}} }, "memory": { "strategy": "auto"{{memory}}{{rehearse}} } }
                 """
             );
-            return Again();
+            return Resume();
         }
 
         /// <summary>Nothing is refused from now on.</summary>
-        public void Relent() => refusals.Clear();
+        public void StopRefusing() => refusals.Clear();
 
         /// <summary>The same config again.</summary>
-        public (List<double> Losses, IReadOnlyList<RunEvent> Events, byte[] Adapter, long Peak, long LastPeak) Again()
+        public (List<double> Losses, IReadOnlyList<RunEvent> Events, byte[] Adapter, long Peak, long LastPeak) Resume()
         {
             using var store = new LiteRunStore(Path.Combine(folder, "store"));
             start = new Meter().Now();

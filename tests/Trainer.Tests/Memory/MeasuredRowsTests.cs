@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Tests.Memory;
 
 /// <summary>The measured rows of a run beside the bytes of its tensors, counted by hand from the model's
 /// shape.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class MeasuredRowsTests
 {
     private const int Rank = 256;

@@ -11,7 +11,7 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Memory;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class RecomputeTests
 {
     [Fact]
@@ -74,7 +74,7 @@ public sealed class RecomputeTests
             if (step % 20 != 0)
                 continue;
             // Numbers handed to libtorch are not in scopes: the collector frees them, in a training between steps
-            // (Native/Calm).
+            // (Native/NoGcScope).
             GC.Collect();
             GC.WaitForPendingFinalizers();
             var now = (Tensors: DisposeScopeManager.Statistics.ThreadTotalLiveCount, Bytes: new Meter().Now());

@@ -13,7 +13,7 @@ namespace Memopt.Trainer.Tests.Models;
 
 /// <summary>Every family against transformers and PEFT: the numbers in Golden/ were made by make_golden.py with the
 /// versions beside it.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class GoldenTests
 {
     public static TheoryData<string> Families => ["llama", "qwen2", "qwen3", "mistral", "phi3"];

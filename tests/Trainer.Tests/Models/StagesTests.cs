@@ -9,7 +9,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Tests.Models;
 
 /// <summary>A decoder in parts: from embeddings, some of the layers, without its adapters.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class StagesTests
 {
     private static readonly long[] ids = [5, 9, 1, 7, 3, 3, 8, 2];

@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Native;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class AtenTests
 {
     [Fact]

@@ -4,9 +4,9 @@ using TorchSharp;
 
 namespace Memopt.Trainer.Tests.Native;
 
-// Alone, as a program that is written here is run: a process that another test starts at that moment would hold it open
+// ExclusiveCollection, as a program that is written here is run: a process that another test starts at that moment would hold it open
 // for writing.
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class BackendTests : IDisposable
 {
     private static readonly bool gpu = Cuda.DeviceCount() > 0;

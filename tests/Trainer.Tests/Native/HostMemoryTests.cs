@@ -3,7 +3,7 @@ using Memopt.Trainer.Native;
 
 namespace Memopt.Trainer.Tests.Native;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class HostMemoryTests : IDisposable
 {
     private readonly string group = Directory.CreateTempSubdirectory("memopt-group-").FullName;

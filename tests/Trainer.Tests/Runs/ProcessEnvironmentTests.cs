@@ -3,7 +3,7 @@ using Memopt.Trainer.Runs;
 
 namespace Memopt.Trainer.Tests.Runs;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class ProcessEnvironmentTests : IDisposable
 {
     private readonly string root = Directory.CreateTempSubdirectory("memopt-git-").FullName;

@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Tests.Weights;
 
 /// <summary>Which files of a model's folder count.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class ModelFolderTests : IDisposable
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;

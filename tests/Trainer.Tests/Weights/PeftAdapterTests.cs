@@ -16,7 +16,7 @@ namespace Memopt.Trainer.Tests.Weights;
 
 /// <summary>Adapters that PEFT 0.21 and others wrote: Golden/*/adapter-end are PEFT's own, with one thing
 /// changed.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class PeftAdapterTests : IDisposable
 {
     private const string A = "base_model.model.model.layers.0.self_attn.o_proj.lora_A.weight";

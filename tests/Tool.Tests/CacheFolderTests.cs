@@ -4,7 +4,7 @@ namespace Memopt.Tool.Tests;
 
 /// <summary>Where models are kept, by the variables that huggingface_hub reads, expanded as it does with Python's
 /// expanduser and expandvars.</summary>
-public sealed class HomeTests
+public sealed class CacheFolderTests
 {
     [Theory]
     [InlineData("HOME", "TOP/nobody", "~/.cache/huggingface/hub")]

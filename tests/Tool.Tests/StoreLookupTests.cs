@@ -4,7 +4,7 @@ namespace Memopt.Tool.Tests;
 
 /// <summary>Which store and which run a command means when it does not say; and runs that are removed by
 /// name.</summary>
-public sealed class RunsHereTests
+public sealed class StoreLookupTests
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
 

@@ -5,15 +5,15 @@ using Memopt.Core;
 namespace Memopt.Hub.Tests;
 
 /// <summary>A hub that answers without end, or with what cannot be, is left in a bounded time and memory.</summary>
-[Collection(Network.Name)]
-public sealed class BoundTests
+[Collection(ExclusiveCollection.Name)]
+public sealed class ServerLimitsTests
 {
     [Theory, InlineData("/revision/"), InlineData("/tree/")]
     public async Task Answer_without_length_and_end_is_refused(string asked)
     {
-        using var bench = new Workbench();
-        bench.Server.Endless = request => request.Path.Contains(asked, StringComparison.Ordinal);
-        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        using var fixture = new PullFixture();
+        fixture.Server.Endless = request => request.Path.Contains(asked, StringComparison.Ordinal);
+        var fault = await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync());
         Assert.Contains("more than an answer can be", fault.Message);
     }
 
@@ -27,72 +27,75 @@ public sealed class BoundTests
             for (var i = 0; i < 40; i++)
                 gzip.Write(spaces);
         }
-        using var bench = new Workbench();
-        bench.Server.Instead = request =>
+        using var fixture = new PullFixture();
+        fixture.Server.Instead = request =>
             request.Path.Contains("/tree/", StringComparison.Ordinal)
                 ? (packed.ToArray(), "Content-Encoding: gzip\r\n")
                 : null;
         Assert.Contains(
             "more than an answer can be",
-            (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message
+            (await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync())).Message
         );
     }
 
     [Fact]
     public async Task Listing_whose_next_page_is_itself_is_refused()
     {
-        using var bench = new Workbench();
-        bench.Server.Instead = request =>
+        using var fixture = new PullFixture();
+        fixture.Server.Instead = request =>
             request.Path.Contains("/tree/", StringComparison.Ordinal)
-                ? ("[]"u8.ToArray(), $"Link: <{bench.Server.Url}{request.Path[1..]}{request.Query}>; rel=\"next\"\r\n")
+                ? (
+                    "[]"u8.ToArray(),
+                    $"Link: <{fixture.Server.Url}{request.Path[1..]}{request.Query}>; rel=\"next\"\r\n"
+                )
                 : null;
-        Assert.Contains("without end", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message);
+        Assert.Contains("without end", (await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync())).Message);
         Assert.Equal(
             1,
-            bench.Server.HubRequests.Count(request => request.Path.Contains("/tree/", StringComparison.Ordinal))
+            fixture.Server.HubRequests.Count(request => request.Path.Contains("/tree/", StringComparison.Ordinal))
         );
     }
 
     [Fact]
     public async Task Listing_that_always_has_another_page_is_refused()
     {
-        using var bench = new Workbench();
+        using var fixture = new PullFixture();
         var pages = 0;
-        bench.Server.Instead = request =>
+        fixture.Server.Instead = request =>
             request.Path.Contains("/tree/", StringComparison.Ordinal)
                 ? (
                     "[]"u8.ToArray(),
-                    $"Link: <{bench.Server.Url}{request.Path[1..]}?cursor={++pages}>; rel=\"next\"\r\n"
+                    $"Link: <{fixture.Server.Url}{request.Path[1..]}?cursor={++pages}>; rel=\"next\"\r\n"
                 )
                 : null;
-        Assert.Contains("without end", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message);
+        Assert.Contains("without end", (await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync())).Message);
         Assert.Equal(1_000, pages);
     }
 
     [Fact]
     public async Task Listing_whose_next_page_names_another_host_is_read_from_the_hub()
     {
-        using var bench = new Workbench();
+        using var fixture = new PullFixture();
         using var other = new HubServer();
-        bench.Server.Instead = request =>
+        fixture.Server.Instead = request =>
             request.Path.Contains("/tree/", StringComparison.Ordinal)
             && !request.Query.Contains("cursor", StringComparison.Ordinal)
                 ? ("[]"u8.ToArray(), $"Link: <{other.Url}{request.Path[1..]}?cursor=2>; rel=\"next\"\r\n")
-            : request.Query.Contains("cursor", StringComparison.Ordinal) ? (bench.Server.Listing(), null)
+            : request.Query.Contains("cursor", StringComparison.Ordinal) ? (fixture.Server.Listing(), null)
             : null;
-        bench.Same(await bench.PullAsync());
+        fixture.Same(await fixture.PullAsync());
         Assert.Empty(other.HubRequests);
     }
 
     [Theory, InlineData("no address"), InlineData("<http://"), InlineData("<>"), InlineData("")]
     public async Task Listing_whose_next_page_has_no_address_is_a_fault(string address)
     {
-        using var bench = new Workbench();
-        bench.Server.Instead = request =>
+        using var fixture = new PullFixture();
+        fixture.Server.Instead = request =>
             request.Path.Contains("/tree/", StringComparison.Ordinal)
                 ? ("[]"u8.ToArray(), $"Link: {address}; rel=\"next\"\r\n")
                 : null;
-        await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync());
     }
 
     [Theory]
@@ -102,19 +105,19 @@ public sealed class BoundTests
     [InlineData("model.safetensors", long.MaxValue, "size that it cannot have")]
     public async Task File_of_an_impossible_size_is_refused_before_the_download(string name, long size, string told)
     {
-        using var bench = new Workbench(shards: 1);
-        bench.Server.Instead = request =>
+        using var fixture = new PullFixture(shards: 1);
+        fixture.Server.Instead = request =>
         {
             if (!request.Path.Contains("/tree/", StringComparison.Ordinal))
                 return null;
-            var files = JsonSerializer.Deserialize<List<Dictionary<string, object>>>(bench.Server.Listing())!;
+            var files = JsonSerializer.Deserialize<List<Dictionary<string, object>>>(fixture.Server.Listing())!;
             var file = files.Single(file => file["path"].ToString() == name);
             file["size"] = size;
             if (file.ContainsKey("lfs"))
                 file["lfs"] = new { oid = new string('a', 64), size };
             return (JsonSerializer.SerializeToUtf8Bytes(files), null);
         };
-        var fault = await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync());
+        var fault = await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync());
         Assert.Contains(told, fault.Message);
         Assert.Contains(name, fault.Message);
     }
@@ -122,8 +125,8 @@ public sealed class BoundTests
     [Fact]
     public async Task Redirect_to_no_web_address_is_refused()
     {
-        using var bench = new Workbench();
-        bench.Server.Redirect = "ftp://127.0.0.1/x";
-        Assert.Contains("no web address", (await Assert.ThrowsAsync<UserFault>(() => bench.PullAsync())).Message);
+        using var fixture = new PullFixture();
+        fixture.Server.Redirect = "ftp://127.0.0.1/x";
+        Assert.Contains("no web address", (await Assert.ThrowsAsync<UserFault>(() => fixture.PullAsync())).Message);
     }
 }

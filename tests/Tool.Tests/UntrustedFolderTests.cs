@@ -4,7 +4,7 @@ using System.Text.Json.Nodes;
 namespace Memopt.Tool.Tests;
 
 /// <summary>The tool in a folder that a stranger made.</summary>
-public sealed class TrustTests : IDisposable
+public sealed class UntrustedFolderTests : IDisposable
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt-trust-").FullName;
 
@@ -40,7 +40,7 @@ public sealed class TrustTests : IDisposable
     [Fact]
     public void Training_starts_no_git_of_its_folder_and_no_program_of_the_repository()
     {
-        var work = Cli.Workshop();
+        var work = Cli.NewProject();
         try
         {
             foreach (

@@ -7,7 +7,7 @@ namespace Memopt.Fuzz;
 /// <param name="kept">Where inputs that fail are kept.</param>
 /// <param name="seed">What the inputs follow from.</param>
 /// <param name="tell">Told of each failure, and of progress.</param>
-internal sealed class Watch(string kept, int seed, Action<string> tell)
+internal sealed class ChildMonitor(string kept, int seed, Action<string> tell)
 {
     private const int Batch = 250,
         Alike = 3;
@@ -60,7 +60,7 @@ internal sealed class Watch(string kept, int seed, Action<string> tell)
         var folder = Directory.CreateTempSubdirectory("memopt-fuzz").FullName;
         var info = new ProcessStartInfo(
             "dotnet",
-            [typeof(Watch).Assembly.Location, "child", target.Name, Text(seed), Text(from), Text(count), folder]
+            [typeof(ChildMonitor).Assembly.Location, "child", target.Name, Text(seed), Text(from), Text(count), folder]
         )
         {
             RedirectStandardOutput = true,

@@ -3,9 +3,9 @@ using System.Collections.Concurrent;
 namespace Memopt.Hub.Tests;
 
 /// <summary>A server, an empty cache, a clock that runs fast: what each test of downloads needs.</summary>
-internal sealed class Workbench : IPullWatcher, IDisposable
+internal sealed class PullFixture : IPullWatcher, IDisposable
 {
-    public Workbench(int shards = 2, int bytes = 300_000)
+    public PullFixture(int shards = 2, int bytes = 300_000)
     {
         Server = new HubServer().WithModel(shards, bytes);
         Settings = new()

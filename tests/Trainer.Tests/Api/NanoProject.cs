@@ -7,9 +7,9 @@ namespace Memopt.Tests;
 
 /// <summary>A folder with a small config of the nano model, and the sample's chats as a program would have
 /// them.</summary>
-internal sealed class ApiWorkshop : IDisposable
+internal sealed class NanoProject : IDisposable
 {
-    public ApiWorkshop() =>
+    public NanoProject() =>
         File.WriteAllText(
             Config,
             $$"""

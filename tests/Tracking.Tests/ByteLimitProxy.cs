@@ -7,7 +7,7 @@ namespace Memopt.Tracking.Tests;
 /// more are let: what is larger cannot end meanwhile, however slowly a test looks. A connection that one side leaves is
 /// closed on the other.
 /// </summary>
-internal sealed class Dam : IDisposable
+internal sealed class ByteLimitProxy : IDisposable
 {
     private readonly TcpListener listener = new(IPAddress.Loopback, 0);
     private readonly object gate = new();
@@ -15,7 +15,7 @@ internal sealed class Dam : IDisposable
     private long allowed,
         passed;
 
-    public Dam(int server, long bytes)
+    public ByteLimitProxy(int server, long bytes)
     {
         (this.server, allowed) = (server, bytes);
         listener.Start();
@@ -25,7 +25,7 @@ internal sealed class Dam : IDisposable
     public int Port => ((IPEndPoint)listener.LocalEndpoint).Port;
 
     /// <summary>Whether all that is let through has passed.</summary>
-    public bool Full
+    public bool AtLimit
     {
         get
         {
@@ -45,7 +45,7 @@ internal sealed class Dam : IDisposable
     }
 
     /// <summary>Lets more through.</summary>
-    public void Let(long bytes)
+    public void Allow(long bytes)
     {
         lock (gate)
         {
@@ -57,7 +57,7 @@ internal sealed class Dam : IDisposable
     public void Dispose()
     {
         listener.Stop();
-        Let(long.MaxValue);
+        Allow(long.MaxValue);
     }
 
     private void Listen()
