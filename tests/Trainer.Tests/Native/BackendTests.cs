@@ -4,8 +4,8 @@ using TorchSharp;
 
 namespace Memopt.Trainer.Tests.Native;
 
-// ExclusiveCollection, as a program that is written here is run: a process that another test starts at that moment would hold it open
-// for writing.
+// Exclusive, as a program that is written here is run: a process that another test starts at that moment would hold it
+// open for writing.
 [Collection(ExclusiveCollection.Name)]
 public sealed class BackendTests : IDisposable
 {
