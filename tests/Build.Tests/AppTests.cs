@@ -6,7 +6,7 @@ namespace Memopt.Build.Tests;
 public sealed class AppTests(Packages packages) : IClassFixture<Packages>
 {
     [Fact]
-    public void The_template_trains_once_and_the_tool_agrees()
+    public void App_from_the_template_trains_once_and_matches_the_tool()
     {
         // In a repository that keeps versions in one place.
         var folder = packages.Empty("an app");
@@ -52,7 +52,7 @@ public sealed class AppTests(Packages packages) : IClassFixture<Packages>
     }
 
     [Fact]
-    public void An_app_that_references_a_fine_tune_gets_the_adapter_beside_its_dll_and_answers()
+    public void App_that_references_a_fine_tune_has_the_adapter_beside_its_dll_and_answers()
     {
         var folder = packages.Empty("a fine-tune and an app");
         var tune = packages.New(folder, "memopt-qlora", "WordClass");

@@ -10,7 +10,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
         "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n";
 
     [Fact]
-    public void A_project_is_created_built_and_asked_about()
+    public void Project_from_the_template_builds_trains_and_answers()
     {
         var project = packages.Small(packages.Empty("in an empty folder"), "MyTune", steps: 3);
         var built = Packages.Dotnet(project, "build");
@@ -38,7 +38,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     }
 
     [Fact]
-    public void Only_content_that_matters_trains_again()
+    public void Build_after_an_edit_trains_again_only_if_the_content_matters()
     {
         var project = packages.Small(packages.Empty("t"), "MyTune");
         var data = Path.Combine(project, "data", "train.jsonl");
@@ -81,7 +81,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     }
 
     [Fact]
-    public void Problems_are_errors_at_their_place_all_at_once()
+    public void Build_of_a_faulty_config_reports_every_problem_at_its_line()
     {
         var project = packages.Small(packages.Empty("t"), "MyTune");
         Packages.Edit(project, "\"alpha\"", "\"alhpa\"");
@@ -102,7 +102,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     }
 
     [Fact]
-    public void What_does_not_fit_is_a_warning_and_over_a_budget_an_error()
+    public void Plan_that_does_not_fit_is_a_warning_and_over_the_budget_an_error()
     {
         var project = packages.Small(packages.Empty("t"), "MyTune");
         string[] build = ["build", "--no-restore", "-p:MemoptTrainOnBuild=false"]; // dotnet new has restored it
@@ -138,7 +138,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     }
 
     [Fact]
-    public void A_gate_fails_the_build_when_the_result_is_worse()
+    public void Gate_with_a_worse_result_fails_the_build()
     {
         var project = packages.Small(packages.Empty("t"), "MyTune", steps: 12);
         Packages.Dotnet(project, "build", "-p:MemoptNoRegression=true"); // the first has nothing to be worse than
@@ -202,7 +202,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     }
 
     [Fact]
-    public void Without_the_tool_the_build_says_what_to_do()
+    public void Build_without_the_tool_reports_the_command_that_installs_it()
     {
         var project = packages.Small(packages.Empty("t"), "MyTune");
         Directory.Delete(Path.Combine(project, ".config"), recursive: true);
@@ -210,7 +210,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     }
 
     [Fact]
-    public void The_root_manifest_restores()
+    public void Tool_manifest_of_the_repository_restores()
     {
         var folder = packages.Empty("root");
         var manifest = File.ReadAllText(Path.Combine(Packages.Repository, "dotnet-tools.json"));

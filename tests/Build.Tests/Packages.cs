@@ -11,7 +11,7 @@ public sealed class Packages : IDisposable
 {
     private static readonly Lock change = new();
     private static readonly Lock hives = new();
-    private static Packed? packed;
+    private static PackedFeed? packed;
     private static int users;
 
     public Packages()
@@ -170,9 +170,9 @@ public sealed class Packages : IDisposable
         return output.Result;
     }
 
-    private sealed class Packed
+    private sealed class PackedFeed
     {
-        public Packed()
+        public PackedFeed()
         {
             // The assemblies are those that were built for the tests: only the packages have a version of their own.
             Run(

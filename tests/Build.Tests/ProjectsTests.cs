@@ -9,7 +9,7 @@ namespace Memopt.Build.Tests;
 public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
 {
     [Fact]
-    public void A_cancelled_build_leaves_a_checkpoint_and_no_process()
+    public void Build_cancelled_leaves_a_checkpoint_and_no_process()
     {
         // In a folder whose name holds all that a build may take for something else.
         var project = packages.Small(packages.Empty("a;b #1 100% ünï 中"), "My Tune", steps: 100_000);
@@ -52,7 +52,7 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
     [InlineData("-m")]
     [InlineData("-graph")]
     [InlineData("-mt")]
-    public void A_solution_trains_each_once_and_an_app_gets_the_adapters(string how)
+    public void Solution_built_trains_each_project_once_and_gives_the_app_the_adapters(string how)
     {
         var folder = packages.Empty("s 1");
         var tune = packages.Small(folder, "Tune");
@@ -108,7 +108,7 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
     }
 
     [Fact]
-    public void Several_configs_in_and_around_a_project_keep_apart()
+    public void Configs_in_and_around_one_project_do_not_mix()
     {
         var folder = packages.Empty("Ann's");
         var project = packages.Small(folder, "Tunes");
@@ -202,7 +202,7 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
     }
 
     [Fact]
-    public void A_fine_tune_goes_on_from_one_that_it_references()
+    public void Fine_tune_that_references_another_starts_from_its_adapter()
     {
         // Where versions are kept in one place, too.
         var folder = packages.Empty("chain");
@@ -250,7 +250,7 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
     }
 
     [Fact]
-    public void Export_and_clean()
+    public void Export_writes_the_model_once_and_clean_removes_it()
     {
         var project = packages.Small(packages.Empty("t"), "MyTune");
         Packages.Dotnet(project, "build", "-t:MemoptExport", "-p:MemoptMerge=true", "-restore");

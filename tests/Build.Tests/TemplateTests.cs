@@ -14,7 +14,7 @@ public sealed partial class TemplateTests(Packages packages) : IClassFixture<Pac
     private static readonly string[] projects = ["memopt-qlora", "memopt-lora", "memopt-full", "memopt-classifier"];
 
     [Fact]
-    public void Every_value_of_every_symbol_creates_a_project_that_checks_without_warnings()
+    public void Template_with_any_symbol_value_creates_a_project_that_checks_without_warnings()
     {
         var folder = packages.Empty("values");
         var model = Path.Combine(Packages.Repository, "samples", "word-class", "model");
@@ -101,7 +101,7 @@ public sealed partial class TemplateTests(Packages packages) : IClassFixture<Pac
     }
 
     [Fact]
-    public void Every_project_trains_when_it_is_built_and_no_second_time()
+    public void Template_project_trains_at_its_first_build_and_not_at_its_second()
     {
         var folder = packages.Empty("trained");
         foreach (var template in projects)
@@ -150,7 +150,7 @@ public sealed partial class TemplateTests(Packages packages) : IClassFixture<Pac
     }
 
     [Fact]
-    public void The_app_has_the_same_options()
+    public void App_template_has_the_options_of_the_project_templates()
     {
         var folder = packages.Empty("apps");
         var plain = packages.New(folder, "memopt-app", "plain-app", "--no-restore");
@@ -220,7 +220,7 @@ public sealed partial class TemplateTests(Packages packages) : IClassFixture<Pac
     }
 
     [Fact]
-    public void A_config_is_added_to_a_folder_that_has_one()
+    public void Config_template_adds_a_config_to_a_folder_that_has_one()
     {
         var folder = packages.New(packages.Empty("items"), "memopt-lora", "first", "--no-restore");
         var schema = File.ReadAllText(Path.Combine(folder, "memopt.schema.json"));
@@ -257,7 +257,7 @@ public sealed partial class TemplateTests(Packages packages) : IClassFixture<Pac
     }
 
     [Fact]
-    public void Pipelines_check_every_push_and_train_on_a_GPU_agent()
+    public void Pipeline_templates_check_every_push_and_train_on_a_GPU_agent()
     {
         foreach (
             var (provider, files) in new[]
@@ -316,7 +316,7 @@ public sealed partial class TemplateTests(Packages packages) : IClassFixture<Pac
     }
 
     [Fact]
-    public void Strings_and_hosts_have_what_the_templates_name()
+    public void Template_localizations_and_host_files_cover_every_symbol()
     {
         using var package = ZipFile.OpenRead(Path.Combine(packages.Feed, $"Memopt.Templates.{packages.Version}.nupkg"));
         JsonObject? Read(string name) =>

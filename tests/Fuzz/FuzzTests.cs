@@ -10,10 +10,10 @@ public sealed class FuzzTests
 
     [Theory]
     [MemberData(nameof(Names))]
-    public void A_reader_takes_or_refuses_whatever_it_is_given(string name)
+    public void Reader_of_mutated_input_accepts_or_refuses_it(string name)
     {
         var (told, folder) = (new List<string>(), Directory.CreateTempSubdirectory("memopt-fuzz"));
-        var failed = new Watch(folder.FullName, Seed, told.Add).Cases(
+        var failed = new ChildMonitor(folder.FullName, Seed, told.Add).Cases(
             Targets.All.Single(target => target.Name == name),
             0,
             Cases

@@ -71,12 +71,12 @@ internal static class Program
         }
         if (replay.Length > 0)
             return Child.Replay(targets[0], File.ReadAllBytes(replay));
-        var watch = new Watch(
+        var monitor = new ChildMonitor(
             folder.Length > 0 ? folder : Path.Combine(Targets.Repository, "artifacts", "fuzz"),
             seed,
             Console.WriteLine
         );
         Console.WriteLine($"seed {seed}, {targets.Count} targets, {minutes} minutes");
-        return watch.Run(targets, TimeSpan.FromMinutes(minutes)) == 0 ? 0 : 1;
+        return monitor.Run(targets, TimeSpan.FromMinutes(minutes)) == 0 ? 0 : 1;
     }
 }

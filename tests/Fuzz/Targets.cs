@@ -233,9 +233,9 @@ internal static class Targets
                     )
                 );
             },
-            "tests/Trainer.Tests/Golden/tokenizers/precompiled.json",
-            "tests/Trainer.Tests/Golden/tokenizers/unigram.json",
-            "tests/Trainer.Tests/Golden/tokenizers/wordpiece.json"
+            "tests/Text.Tests/Golden/tokenizers/precompiled.json",
+            "tests/Text.Tests/Golden/tokenizers/unigram.json",
+            "tests/Text.Tests/Golden/tokenizers/wordpiece.json"
         ),
         Json(
             "tokenizer-config",

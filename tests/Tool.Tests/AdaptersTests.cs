@@ -17,9 +17,9 @@ public sealed class AdaptersTests
     }
 
     [Fact]
-    public void A_run_registers_its_adapter_and_every_command_takes_it_by_name()
+    public void Run_registers_its_adapter_and_every_command_takes_it_by_name()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var first = Good(folder, "run", "--json", "--set", "train.steps=12", "--set", "tracking.register=tone");
         Assert.Contains("tone@1: best, latest", first.Error);
         var old = Weights(Path.Combine(folder, ".memopt/memopt/adapter"));
@@ -130,7 +130,7 @@ public sealed class AdaptersTests
     }
 
     [Fact]
-    public void Machines_share_a_registry_through_the_account()
+    public void Registry_is_shared_by_machines_through_the_storage_account()
     {
         using var azurite = new Azurite();
         Cli.Account = azurite.Connection;
@@ -139,7 +139,7 @@ public sealed class AdaptersTests
                 { "model": { "source": "embedded:nano" }, "data": { "train": "train.jsonl", "eval": "eval.jsonl", "maxLength": 64 }, "adapter": { "rank": 4 },
                   "train": { "steps": 2, "batchSize": 6 }, "tracking": { "artifacts": "{{Azurite.Place}}", "experiment": "tone" } {{more}} }
                 """;
-        var (one, two) = (Cli.Workshop(Config()), Cli.Workshop(Config()));
+        var (one, two) = (Cli.NewProject(Config()), Cli.NewProject(Config()));
         var run = Good(one, "run", "--json");
         Assert.Contains("tone@1", run.Error);
         Assert.Contains("1 (eval_loss", Good(two, "adapters", "ls").Output);

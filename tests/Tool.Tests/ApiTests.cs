@@ -6,9 +6,9 @@ namespace Memopt.Tool.Tests;
 public sealed class ApiTests
 {
     [Fact]
-    public async Task A_training_from_code_equals_the_tools_to_the_byte()
+    public async Task Training_from_code_equals_the_tools_to_the_byte()
     {
-        var (file, code) = (Cli.Workshop(), Cli.Workshop());
+        var (file, code) = (Cli.NewProject(), Cli.NewProject());
         var run = Cli.Run(file, "run", "--json", "--set", "train.steps=9");
         Assert.True(run.Exit == 0, run.Error);
         var tuned = await FineTune

@@ -42,7 +42,7 @@ public sealed class ArchitectureTests
     [InlineData("Tracking", "Core")]
     [InlineData("Trainer", "Core,Hub,Text,Tracking")]
     [InlineData("Tool", "Core,Hub,Text,Tracking,Trainer")]
-    public void Projects_reference_only(string project, string allowed)
+    public void Project_references_only_allowed_assemblies(string project, string allowed)
     {
         var text = File.ReadAllText(Path.Combine(Cli.Repository, "src", project, project + ".csproj"));
         var found = Regex
@@ -63,7 +63,7 @@ public sealed class ArchitectureTests
     [InlineData("Parquet", "Trainer/Data/Formats")]
     [InlineData("nietras", "Trainer/Data/Formats")]
     [InlineData("YamlDotNet", "Hub")]
-    public void A_library_stops_at_its_door(string library, params string[] doors)
+    public void Library_is_used_only_in_its_folders(string library, params string[] doors)
     {
         var users = new[] { "Core", "Text", "Hub", "Tracking", "Trainer", "Tool", "Build" }.SelectMany(name =>
             Sources(name)
@@ -77,7 +77,7 @@ public sealed class ArchitectureTests
     }
 
     [Fact]
-    public void Inside_the_trainer_a_folder_uses_only_those_before_it()
+    public void Trainer_folder_uses_only_folders_before_it()
     {
         var seen = 0;
         foreach (var (path, text) in Sources("Trainer"))
@@ -94,7 +94,7 @@ public sealed class ArchitectureTests
     }
 
     [Fact]
-    public void Folders_that_run_without_libtorch_do_not_name_it() =>
+    public void Trainer_folders_that_run_without_libtorch_do_not_name_it() =>
         Assert.DoesNotContain(
             Sources("Trainer")
                 .Where(source =>
@@ -104,7 +104,7 @@ public sealed class ArchitectureTests
         );
 
     [Fact]
-    public void Nothing_awaits_where_dispose_scopes_belong_to_a_thread() =>
+    public void Trainer_folders_with_dispose_scopes_contain_no_await() =>
         Assert.DoesNotContain(
             Sources("Trainer")
                 .Where(source =>

@@ -7,10 +7,10 @@ namespace Memopt.Tool.Tests;
 public sealed class ArtifactsTests
 {
     [Fact]
-    public void A_training_keeps_its_adapter_and_sync_sends_it()
+    public void Training_keeps_its_adapter_and_sync_sends_it()
     {
         using var azurite = new Azurite();
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var place = $"tracking.artifacts={Azurite.Place}";
         Cli.Account = azurite.ConnectionWith(Convert.ToBase64String(new byte[64]));
         var run = Cli.Run(folder, "run", "--json", "--set", place, "--set", "train.steps=4");
@@ -49,7 +49,7 @@ public sealed class ArtifactsTests
         );
 
         // Elsewhere, by a config that names the account.
-        var elsewhere = Cli.Workshop($$"""{ "tracking": { "artifacts": "{{Azurite.Place}}" } }""");
+        var elsewhere = Cli.NewProject($$"""{ "tracking": { "artifacts": "{{Azurite.Place}}" } }""");
         Assert.Equal(0, Cli.Run(elsewhere, "artifacts", "get", hash[..8], "--out", "got").Exit);
         Assert.Equal(
             File.ReadAllBytes(Path.Combine(folder, ".memopt/memopt/adapter/adapter_model.safetensors")),
@@ -86,10 +86,10 @@ public sealed class ArtifactsTests
     }
 
     [Fact]
-    public void A_training_waits_for_the_account_until_it_is_told_to_stop_and_the_next_run_sends()
+    public void Training_with_the_account_away_waits_until_interrupted_and_the_next_run_sends()
     {
         using var azurite = new Azurite();
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         Cli.Account = azurite.Connection;
         string[] run = ["run", "--json", "--set", $"tracking.artifacts={Azurite.Place}", "--set", "train.steps=10"];
         azurite.Stop();
@@ -140,7 +140,7 @@ public sealed class ArtifactsTests
     }
 
     [Fact]
-    public void A_folder_of_artifacts_needs_no_account()
+    public void Artifacts_in_a_folder_need_no_account()
     {
         var folder = Directory.CreateTempSubdirectory("memopt").FullName;
         File.WriteAllText(Path.Combine(folder, "a.txt"), "a");

@@ -92,9 +92,9 @@ public sealed class BadInputTests
         };
 
     [Theory, MemberData(nameof(Configs))]
-    public void Config(string kind, string text, string expected)
+    public void Config_that_is_wrong_is_refused_with_its_problem(string kind, string text, string expected)
     {
-        var folder = Cli.Workshop(text);
+        var folder = Cli.NewProject(text);
         Refused(Cli.Run(folder, "run", "--json"), expected, kind);
     }
 
@@ -110,9 +110,9 @@ public sealed class BadInputTests
         };
 
     [Theory, MemberData(nameof(Data))]
-    public void Rows(string kind, string text, string expected)
+    public void Rows_that_are_wrong_are_refused_with_their_problem(string kind, string text, string expected)
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         File.WriteAllText(Path.Combine(folder, "train.jsonl"), text);
         var outcome = Cli.Run(folder, "run", "--json");
         Refused(outcome, expected, kind);
@@ -120,9 +120,9 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_table_whose_head_names_a_column_twice_is_bad_data()
+    public void Table_with_a_duplicate_column_is_refused_as_bad_data()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         File.WriteAllText(Path.Combine(folder, "twice.csv"), "prompt,prompt,completion\na,b,c\n");
         var outcome = Cli.Run(folder, "run", "--json", "--set", "data.train=twice.csv");
         Refused(outcome, "'prompt' found 2 times", "a column twice");
@@ -130,12 +130,12 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_check_names_the_file_and_where_it_can_the_line()
+    public void Config_check_names_the_file_and_the_line_of_a_bad_row()
     {
         const string row =
             "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": "
             + "\"b\"}]}\n";
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         var (config, data) = (Path.Combine(folder, "memopt.json"), Path.Combine(folder, "train.jsonl"));
         string Check()
         {
@@ -161,7 +161,7 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_wrong_argument_is_named_without_the_help()
+    public void Argument_that_is_wrong_is_named_without_printing_the_help()
     {
         var outcome = Cli.Run(Path.GetTempPath(), "infer", "--max-tokens", "many");
         Assert.Equal(
@@ -193,9 +193,9 @@ public sealed class BadInputTests
         };
 
     [Theory, MemberData(nameof(Models))]
-    public void Model(string kind, string expected)
+    public void Model_that_is_damaged_is_refused_with_its_problem(string kind, string expected)
     {
-        var folder = Cli.Workshop(
+        var folder = Cli.NewProject(
             """{ "model": { "source": "model" }, "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }"""
         );
         var model = Directory.CreateDirectory(Path.Combine(folder, "model")).FullName;
@@ -237,9 +237,9 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void All_problems_come_at_once_with_line_and_column()
+    public void Config_with_several_problems_reports_all_with_line_and_column()
     {
-        var folder = Cli.Workshop(
+        var folder = Cli.NewProject(
             "{\n  \"adapter\": { \"rnk\": 8 },\n  \"train\": {\n    \"steps\": -1,\n    \"clip\": \"no\" }\n}\n"
         );
         var problems = Cli.Run(folder, "config", "check", "--json").Json["error"]!["problems"]!.AsArray();
@@ -247,9 +247,9 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void Overrides_are_whole_values()
+    public void Override_that_is_no_whole_value_is_refused()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         foreach (
             var set in new[]
             {
@@ -271,9 +271,9 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_pinned_setting_that_changed_is_refused_with_both_values()
+    public void Resume_with_a_changed_pinned_setting_is_refused_with_both_values()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         KilledAfter(1, folder);
         var changed = Cli.Run(folder, "run", "--json", "--set", "adapter.rank=8");
         Refused(changed, "adapter.rank was 4 in the checkpoint, is 8", "pinned");
@@ -282,9 +282,9 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_corrupt_checkpoint_is_passed_over_for_the_one_before()
+    public void Resume_with_a_corrupt_checkpoint_continues_from_the_one_before()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         KilledAfter(2, folder);
         var newest = Directory
             .EnumerateDirectories(Path.Combine(folder, ".memopt/memopt/checkpoints"), "step-*")
@@ -300,17 +300,17 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_store_that_is_none_is_named()
+    public void Store_that_is_a_file_is_refused_by_name()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         File.WriteAllText(Path.Combine(folder, "store"), "a file, not a folder");
         Refused(Cli.Run(folder, "runs", "list", "--json", "--store", "store"), "no run store", "a file as a store");
     }
 
     [Fact]
-    public void What_removes_does_not_take_nothing_for_everything()
+    public void Command_with_an_empty_argument_is_refused_and_removes_nothing()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         Assert.Equal(0, Cli.Run(folder, "artifacts", "put", "train.jsonl").Exit);
         string[][] unset =
         [
@@ -337,9 +337,9 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void A_checkpoint_that_cannot_be_written_is_named()
+    public void Checkpoint_that_cannot_be_written_is_reported_by_path()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         Directory.CreateDirectory(Path.Combine(folder, ".memopt", "memopt"));
         File.WriteAllText(Path.Combine(folder, ".memopt", "memopt", "checkpoints"), "a file, not a folder");
         Refused(Cli.Run(folder, "run", "--json"), "cannot be written", "unwritable checkpoint");
@@ -347,9 +347,9 @@ public sealed class BadInputTests
     }
 
     [Fact]
-    public void Wrong_words_give_a_hint_and_no_trace()
+    public void Command_with_wrong_words_prints_a_hint_and_no_stack_trace()
     {
-        var folder = Cli.Workshop(Good);
+        var folder = Cli.NewProject(Good);
         foreach (
             string[] words in new[]
             {

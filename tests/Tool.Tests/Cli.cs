@@ -96,7 +96,7 @@ internal static class Cli
 
     /// <summary>A new folder with a small fine-tune of the embedded model in it; 20 steps of 4 rows in two
     /// micro-batches.</summary>
-    public static string Workshop(string? config = null)
+    public static string NewProject(string? config = null)
     {
         var folder = Directory.CreateTempSubdirectory("memopt").FullName;
         var sample = Path.Combine(Repository, "samples", "word-class");
@@ -124,7 +124,7 @@ internal static class Cli
         return folder;
     }
 
-    /// <summary>Gives a workshop more rows to evaluate on than are done while a test waits: its runs make their steps,
+    /// <summary>Gives a project more rows to evaluate on than are done while a test waits: its runs make their steps,
     /// and then judge until they are stopped or killed, whenever that comes. Gives what puts the few rows back.
     /// </summary>
     public static Action Endless(string folder)

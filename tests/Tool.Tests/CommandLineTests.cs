@@ -73,7 +73,11 @@ public sealed class CommandLineTests
         };
 
     [Theory, MemberData(nameof(Wrong))]
-    public void What_was_meant_is_said_with_the_next_command(string typed, string expected, string next)
+    public void Mistyped_command_is_answered_with_the_correction_and_the_next_command(
+        string typed,
+        string expected,
+        string next
+    )
     {
         string[] words = typed.Split(' ');
         var fault = CommandLine.Wrong(Program.Root().Parse(words, CommandLine.Form), words);
@@ -97,7 +101,7 @@ public sealed class CommandLineTests
         InlineData("run", "--set=train.steps=5"),
         InlineData("[suggest:3]", "memopt ru")
     ]
-    public void What_is_right_passes(params string[] words) =>
+    public void Correct_command_line_passes(params string[] words) =>
         Assert.Null(CommandLine.Wrong(Program.Root().Parse(words, CommandLine.Form), words));
 
     [
@@ -107,11 +111,11 @@ public sealed class CommandLineTests
         InlineData("rnak", "adapter.rank"),
         InlineData("zzzzzz", null)
     ]
-    public void A_setting_of_another_tool_is_known(string name, string? expected) =>
+    public void Setting_of_another_tool_is_mapped_to_its_name_here(string name, string? expected) =>
         Assert.Equal(expected, Setting.Suggest(name));
 
     [Theory, InlineData("[D_DATA] final"), InlineData("a{b}"), InlineData("a*"), InlineData("a?c"), InlineData("[!x]")]
-    public void Only_the_pattern_of_a_source_is_one_and_not_its_folder(string name)
+    public void Source_in_a_folder_with_glob_characters_matches_that_folder_literally(string name)
     {
         var top = Directory.CreateTempSubdirectory("memopt").FullName;
         foreach (var each in new[] { name, "abc", "D final", "y" })
@@ -134,7 +138,7 @@ public sealed class CommandLineTests
     }
 
     [Theory, InlineData(80), InlineData(40)]
-    public void The_strategies_fit_a_narrow_terminal_with_no_line_broken(int width)
+    public void Strategies_in_a_narrow_terminal_fit_without_broken_lines(int width)
     {
         var spec = ModelSpec.Read(
             Path.Combine(Cli.Repository, "tests", "Trainer.Tests", "Plan", "configs", "qwen2.5-7b.json")
@@ -154,9 +158,9 @@ public sealed class CommandLineTests
     }
 
     [Fact]
-    public void A_dry_run_shows_what_would_be_trained_and_leaves_nothing()
+    public void Dry_run_shows_what_would_be_trained_and_writes_nothing()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var outcome = Cli.Run(folder, "run", "--dry-run", "--json");
         Assert.True(outcome.Exit == 0, outcome.Error);
         // 40 rows in batches of 4, twice.
@@ -175,9 +179,9 @@ public sealed class CommandLineTests
     }
 
     [Theory, InlineData("--config", "memopt.json"), InlineData("--adapter", ".memopt/memopt/adapter")]
-    public void Asking_before_training_says_how_to_train(string option, string value)
+    public void Infer_before_training_names_the_command_that_trains(string option, string value)
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var outcome = Cli.Run(folder, "infer", option, value, "hi");
         Assert.Equal(1, outcome.Exit);
         Assert.Contains("is not trained yet", outcome.Error);

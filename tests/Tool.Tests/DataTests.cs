@@ -1,8 +1,8 @@
 using System.Diagnostics;
 using System.Text;
 using System.Text.Json.Nodes;
+using Memopt.Hub.Tests;
 using Memopt.Tool.Views;
-using Memopt.Trainer.Tests.Hub;
 using Spectre.Console;
 
 namespace Memopt.Tool.Tests;
@@ -58,9 +58,9 @@ public sealed class DataTests : IDisposable
     [Fact]
     public void Preview_shows_tokens_lengths_cuts_and_packing()
     {
-        var shop = Cli.Workshop();
+        var project = Cli.NewProject();
         var shown = Cli.Run(
-            shop,
+            project,
             "data",
             "preview",
             "--rows",
@@ -74,7 +74,7 @@ public sealed class DataTests : IDisposable
         Assert.Contains("«noun<|im_end|>»", shown.Output);
         Assert.Contains("packed:", shown.Output);
         var json = Cli.Run(
-            shop,
+            project,
             "data",
             "preview",
             "--rows",
@@ -104,11 +104,11 @@ public sealed class DataTests : IDisposable
             "noun<|im_end|>",
             string.Concat(tokens.Where(token => (bool)token!["trained"]!).Select(token => (string?)token!["text"]))
         );
-        Directory.Delete(shop, recursive: true);
+        Directory.Delete(project, recursive: true);
     }
 
     [Fact]
-    public void Preview_fits_a_narrow_terminal_and_lets_no_row_command_it()
+    public void Preview_in_a_narrow_terminal_fits_and_escapes_control_characters_of_rows()
     {
         var written = new StringWriter();
         var console = AnsiConsole.Create(
@@ -159,9 +159,9 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void A_run_records_what_became_of_its_rows_and_resumes_with_them()
+    public void Run_records_the_counts_of_its_rows_and_resumes_with_the_same_rows()
     {
-        var shop = Cli.Workshop(
+        var project = Cli.NewProject(
             """
             {
               "data": { "train": [{ "source": "chats.parquet#80", "weight": 1.5 }, "train.jsonl"], "evalShare": 0.25, "maxLength": 48, "truncate": "split" },
@@ -170,28 +170,28 @@ public sealed class DataTests : IDisposable
             }
             """
         );
-        File.Copy(Golden("chats.parquet"), Path.Combine(shop, "chats.parquet"));
-        var run = Cli.Run(shop, "run", "--json");
+        File.Copy(Golden("chats.parquet"), Path.Combine(project, "chats.parquet"));
+        var run = Cli.Run(project, "run", "--json");
         Assert.True(run.Exit == 0, run.Error);
         Assert.True((double)run.Json["eval"]!["loss"]! > 0);
-        var shown = Cli.Run(shop, "runs", "show", (string)run.Json["runId"]!, "--json").Json;
+        var shown = Cli.Run(project, "runs", "show", (string)run.Json["runId"]!, "--json").Json;
         var facts = shown["environment"]!;
         int Fact(string name) => int.Parse((string)facts[name]!);
         Assert.True(Fact("data.train.split") > 0);
         Assert.True(Fact("data.train.rows") > Fact("data.eval.rows") && Fact("data.eval.rows") > 0);
         Assert.NotEqual((string?)shown["hashes"]!["data.train"], (string?)shown["hashes"]!["data.eval"]);
-        Assert.True((bool)Cli.Run(shop, "run", "--json").Json["upToDate"]!);
-        Directory.Delete(shop, recursive: true);
+        Assert.True((bool)Cli.Run(project, "run", "--json").Json["upToDate"]!);
+        Directory.Delete(project, recursive: true);
     }
 
     [Fact]
-    public void A_checkpoint_of_another_order_of_rows_is_refused()
+    public void Checkpoint_made_with_another_row_order_is_refused()
     {
-        var shop = Cli.Workshop();
+        var project = Cli.NewProject();
         string[] run = ["run", "--set", "train.epochs=100000"]; // it does not come to its end before it is killed
-        var checkpoints = Path.Combine(shop, ".memopt", "memopt", "checkpoints");
+        var checkpoints = Path.Combine(project, ".memopt", "memopt", "checkpoints");
         bool Saved() => Directory.Exists(checkpoints) && Directory.EnumerateDirectories(checkpoints, "step-*").Any();
-        using (var process = Cli.Start(shop, run))
+        using (var process = Cli.Start(project, run))
         {
             var (output, error) = (process.StandardOutput.ReadToEndAsync(), process.StandardError.ReadToEndAsync());
             while (!process.HasExited && !Saved())
@@ -212,15 +212,15 @@ public sealed class DataTests : IDisposable
             manifest.Remove("order"); // as versions wrote it that filled an epoch's last step with rows of the next
             File.WriteAllText(path, manifest.ToJsonString());
         }
-        var again = Cli.Run(shop, run);
+        var again = Cli.Run(project, run);
         Assert.NotEqual(0, again.Exit);
         Assert.Contains("the order of the rows was an earlier version's", again.Error);
         Assert.Contains("--from-start", again.Error);
-        Directory.Delete(shop, recursive: true);
+        Directory.Delete(project, recursive: true);
     }
 
     [Fact]
-    public void Kills_lose_no_finished_part_and_change_no_row()
+    public void Tokenizing_killed_repeatedly_loses_no_finished_part_and_changes_no_row()
     {
         var file = Large(40);
         string[] Preview(string cache) =>
@@ -269,7 +269,7 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void Two_processes_tokenize_a_file_once()
+    public void Tokenizing_in_two_processes_encodes_a_file_once()
     {
         var file = Large(10);
         string[] arguments = ["data", "preview", file, "--json"];
@@ -298,7 +298,7 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void An_interrupt_ends_tokenizing_and_keeps_what_is_done()
+    public void Tokenizing_interrupted_ends_and_keeps_the_finished_parts()
     {
         var file = Large(60); // seconds of work after its first part
         using var process = Cli.Start(folder, "data", "preview", file, "--json");
@@ -337,9 +337,9 @@ public sealed class DataTests : IDisposable
     }
 
     [Fact]
-    public void A_data_set_of_the_hub_is_brought_and_recorded()
+    public void Data_set_from_the_hub_is_downloaded_and_its_commit_recorded()
     {
-        using var server = new Trainer.Tests.Hub.HubServer("org/rows") { DataSet = true };
+        using var server = new HubServer("org/rows") { DataSet = true };
         server.Files["data/train-00000-of-00001.parquet"] = new(
             File.ReadAllBytes(Golden("chats.parquet")),
             Large: true
@@ -359,7 +359,7 @@ public sealed class DataTests : IDisposable
         Assert.True(run.Exit == 0, run.Error);
         var facts = Cli.Run(folder, "runs", "show", (string)run.Json["runId"]!, "--json").Json["environment"]!;
         Assert.Equal(
-            (Trainer.Tests.Hub.HubServer.Commit, "40"),
+            (HubServer.Commit, "40"),
             ((string?)facts["data.commit.hf:org/rows"], (string?)facts["data.train.rows"])
         );
         Assert.DoesNotContain(

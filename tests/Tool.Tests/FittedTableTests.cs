@@ -47,7 +47,7 @@ public sealed class FittedTableTests
     [InlineData(40, "run_id status")]
     [InlineData(25, "run_id")]
     [InlineData(10, "run_id")]
-    public void A_table_shows_the_columns_that_fit_by_rank(int width, string expected)
+    public void Table_of_a_given_width_shows_the_columns_that_fit_by_rank(int width, string expected)
     {
         var lines = Lines(Runs(), width);
         Assert.Equal(
@@ -65,7 +65,7 @@ public sealed class FittedTableTests
     }
 
     [Fact]
-    public void Prose_is_broken_and_loses_no_word()
+    public void Prose_in_a_table_wraps_and_loses_no_word()
     {
         var lines = Lines(Runs(), 80);
         var reason = string.Join(
@@ -76,7 +76,7 @@ public sealed class FittedTableTests
     }
 
     [Fact]
-    public void Numbers_are_told_in_the_unit_of_their_name()
+    public void Metrics_are_formatted_in_the_unit_that_their_name_states()
     {
         Assert.Equal("88.2 MiB", Human.Metric("memory_bytes", 92_480_000));
         Assert.Equal("12,346/s", Human.Metric("tokens_per_second", 12_345.6));

@@ -4,9 +4,9 @@ namespace Memopt.Tool.Tests;
 public sealed class GateTests
 {
     [Fact]
-    public void A_result_on_other_evaluation_data_is_compared_with_nothing_and_says_so()
+    public void Gate_with_other_evaluation_data_compares_with_no_run_and_reports_it()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var first = (string)Cli.Run(folder, "run", "--json").Json["runId"]!;
         var rows = File.ReadAllLines(Path.Combine(folder, "eval.jsonl"));
         File.WriteAllLines(Path.Combine(folder, "eval.jsonl"), rows.Skip(1));

@@ -8,12 +8,12 @@ public sealed class KillTests
     private const int steps = 20;
 
     [Fact]
-    public void Kills_change_no_byte_of_the_adapter()
+    public void Training_killed_repeatedly_writes_the_same_adapter_bytes()
     {
-        var calm = Cli.Workshop();
+        var calm = Cli.NewProject();
         Assert.Equal(0, Cli.Run(calm, "run").Exit);
 
-        var stormy = Cli.Workshop();
+        var stormy = Cli.NewProject();
         var end = Cli.Endless(stormy);
         var random = new Random(1);
         var place = Path.Combine(stormy, ".memopt", "memopt");
@@ -102,9 +102,9 @@ public sealed class KillTests
     }
 
     [Fact]
-    public void An_interrupt_leaves_a_checkpoint_and_the_run_goes_on()
+    public void Training_interrupted_leaves_a_checkpoint_and_resumes()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var end = Cli.Endless(folder);
         using var process = Cli.Start(folder, "run");
         Cli.Await(process, "step 1 / ");
@@ -123,9 +123,9 @@ public sealed class KillTests
     }
 
     [Fact]
-    public void The_end_of_the_terminal_leaves_a_checkpoint()
+    public void Training_whose_terminal_closes_leaves_a_checkpoint()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var end = Cli.Endless(folder);
         using var process = Cli.Start(folder, "run");
         Cli.Await(process, "step 1 / ");

@@ -36,9 +36,9 @@ public sealed class LineageTests
         File.ReadAllBytes(Path.Combine(folder, ".memopt", place, "adapter", "adapter_model.safetensors"));
 
     [Fact]
-    public void A_run_made_again_has_the_same_bytes_and_says_what_differs()
+    public void Reproduced_run_has_the_same_bytes_and_reports_what_differs()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var first = Good(folder, "run", "--json", "--set", "train.steps=9", "--set", "adapter.rank=2").Json;
         var id = (string)first["runId"]!;
         var record = Shown(folder, first);
@@ -120,9 +120,9 @@ public sealed class LineageTests
     }
 
     [Fact]
-    public void Other_rows_to_judge_by_are_judged_by_without_training_again()
+    public void Run_with_changed_evaluation_rows_evaluates_again_without_training()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         string[] run = ["run", "--json", "--set", "train.steps=3"];
         var first = Good(folder, run).Json;
         var (adapter, record) = (Adapter(folder, "memopt"), Shown(folder, first));
@@ -158,9 +158,9 @@ public sealed class LineageTests
     }
 
     [Fact]
-    public void Changes_that_are_in_no_commit_are_kept_without_their_secrets()
+    public void Uncommitted_changes_are_recorded_without_their_secrets()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         File.WriteAllText(Path.Combine(folder, ".gitignore"), "/ignored.txt\n");
         File.WriteAllText(Path.Combine(folder, "prepare.py"), "one\ntwo\n");
         Git(folder, "init", "-q");

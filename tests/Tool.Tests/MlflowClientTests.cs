@@ -12,7 +12,7 @@ public sealed class MlflowClientTests
     private const long Start = 1764028800000;
 
     [Fact]
-    public void The_npm_client_logs_and_queries_a_run()
+    public void Npm_client_logs_and_queries_a_run()
     {
         using var server = new MlflowServer();
         using var node = Process.Start(
@@ -80,7 +80,7 @@ public sealed class MlflowClientTests
     }
 
     [Fact]
-    public async Task What_was_acknowledged_survives_a_kill_and_logging_goes_on()
+    public async Task Server_killed_keeps_acknowledged_values_and_takes_more_after_restart()
     {
         using var server = new MlflowServer();
         var experiment = await server.NewExperiment("kept");
@@ -205,7 +205,7 @@ public sealed class MlflowClientTests
     }
 
     [Fact]
-    public async Task A_server_with_a_token_takes_it_as_MLflow_clients_send_it()
+    public async Task Server_with_a_token_accepts_it_as_MLflow_clients_send_it()
     {
         const string token = "a-token-for-this-test";
         using var server = new MlflowServer("--token", token);
@@ -224,7 +224,7 @@ public sealed class MlflowClientTests
     }
 
     [Fact]
-    public async Task Many_clients_log_at_once()
+    public async Task Server_with_many_clients_at_once_records_every_value()
     {
         using var server = new MlflowServer();
         var experiment = await server.NewExperiment();
@@ -288,7 +288,7 @@ public sealed class MlflowClientTests
     }
 
     [Fact]
-    public void Open_writers_do_not_grow_without_bound()
+    public void Open_writers_stay_below_their_limit()
     {
         var folder = Directory.CreateTempSubdirectory("memopt").FullName;
         using var store = new LiteRunStore(folder);

@@ -15,7 +15,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     private const long Start = 1764028800000;
 
     [Fact]
-    public async Task Experiments_create()
+    public async Task Experiments_create_returns_an_id_and_refuses_duplicates()
     {
         var made = await server.Done(
             "experiments/create",
@@ -59,7 +59,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Experiments_search()
+    public async Task Experiments_search_filters_orders_and_pages()
     {
         foreach (var letter in "abc")
             await server.Done(
@@ -120,7 +120,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Experiments_get_and_get_by_name()
+    public async Task Experiments_get_and_get_by_name_return_the_same_experiment()
     {
         var id = await server.NewExperiment("by name");
         foreach (
@@ -154,7 +154,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Experiments_delete_restore_update_and_tags()
+    public async Task Experiments_delete_restore_update_and_set_tag_change_the_experiment()
     {
         var id = await server.NewExperiment("before");
         var run = await server.NewRun(id);
@@ -247,7 +247,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Runs_create()
+    public async Task Runs_create_returns_the_run()
     {
         var experiment_id = await server.NewExperiment();
         var answer = await server.Done(
@@ -344,7 +344,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Runs_get()
+    public async Task Runs_get_returns_info_data_and_inputs()
     {
         var run = await server.NewRun(await server.NewExperiment());
         // The highest step counts, then the latest time, then the greatest value.
@@ -381,7 +381,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Runs_update()
+    public async Task Runs_update_changes_status_name_and_end_time()
     {
         var run = await server.NewRun(await server.NewExperiment());
         var answer = await server.Done(
@@ -460,7 +460,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Runs_delete_restore_tags_metrics_and_parameters()
+    public async Task Runs_delete_restore_and_log_calls_change_the_run()
     {
         var experiment = await server.NewExperiment();
         var run = await server.NewRun(experiment);
@@ -768,7 +768,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Runs_log_batch()
+    public async Task Runs_log_batch_records_all_values_or_refuses()
     {
         var run = await server.NewRun(await server.NewExperiment());
         Shape(
@@ -908,7 +908,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Runs_log_inputs_outputs_and_model()
+    public async Task Runs_log_inputs_outputs_and_model_are_returned_by_get()
     {
         var experiment = await server.NewExperiment();
         var run = await server.NewRun(experiment);
@@ -1046,7 +1046,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Runs_search()
+    public async Task Runs_search_filters_orders_and_pages()
     {
         var (one, two) = (await server.NewExperiment(), await server.NewExperiment());
         var runs = new List<string>();
@@ -1192,7 +1192,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     [InlineData("run.user_id = 'ann'", "a")]
     [InlineData("user_id NOT IN ('ann')", "b c")]
     [InlineData("", "a b c")]
-    public async Task Filters_as_MLflow_spells_them(string filter, string expected)
+    public async Task Filter_in_MLflow_syntax_finds_the_expected_runs(string filter, string expected)
     {
         var name = "filters";
         var known = await server.Get($"experiments/get-by-name?experiment_name={name}");
@@ -1264,7 +1264,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Random_searches_find_what_a_naive_evaluator_finds()
+    public async Task Runs_search_with_random_filters_equals_a_naive_evaluator()
     {
         var random = new Random(20261126);
         var experiment_id = await server.NewExperiment();
@@ -1454,7 +1454,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Metrics_get_history()
+    public async Task Metrics_get_history_returns_points_by_page()
     {
         var run = await server.NewRun(await server.NewExperiment());
         await server.Done(
@@ -1508,7 +1508,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Metrics_get_history_bulk_interval()
+    public async Task Metrics_get_history_bulk_interval_returns_points_of_several_runs()
     {
         var experiment = await server.NewExperiment();
         var runs = new[] { await server.NewRun(experiment), await server.NewRun(experiment) };
@@ -1553,7 +1553,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Artifacts_list()
+    public async Task Artifacts_list_returns_files_and_folders_of_a_path()
     {
         var experiment = await server.NewExperiment();
         var run = await server.NewRun(experiment);
@@ -1589,7 +1589,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Artifacts_presigned_urls()
+    public async Task Artifacts_presigned_urls_give_the_content()
     {
         var run = await server.NewRun(await server.NewExperiment());
         var up = await server.Done(
@@ -1630,7 +1630,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Artifacts_served()
+    public async Task Artifacts_of_a_run_are_served_byte_for_byte()
     {
         var experiment = await server.NewExperiment();
         var run = await server.NewRun(experiment);
@@ -1761,7 +1761,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Files_outside_a_run_are_out_of_reach()
+    public async Task Artifacts_with_a_path_outside_the_run_are_refused()
     {
         var experiment = await server.NewExperiment();
         var run = await server.NewRun(experiment);
@@ -1803,7 +1803,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Other_addresses()
+    public async Task Addresses_outside_the_interface_answer_health_version_or_not_found()
     {
         Assert.Equal("OK", (string?)(await server.Send(HttpMethod.Get, "/health")).Body);
         Assert.Equal(
@@ -1834,7 +1834,7 @@ public sealed class MlflowTests(MlflowServer server) : IClassFixture<MlflowServe
     }
 
     [Fact]
-    public async Task Runs_of_trainings_are_there()
+    public async Task Runs_of_trainings_appear_with_params_metrics_and_artifacts()
     {
         var adapter = Directory.CreateTempSubdirectory("memopt").FullName;
         File.WriteAllText(Path.Combine(adapter, "adapter_config.json"), "{}");

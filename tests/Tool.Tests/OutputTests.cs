@@ -8,9 +8,9 @@ namespace Memopt.Tool.Tests;
 public sealed class OutputTests
 {
     [Theory, InlineData("2>/dev/full"), InlineData("2>&-"), InlineData("<&- >&- 2>&-")]
-    public void A_training_whose_output_cannot_be_written_ends_well(string streams)
+    public void Training_whose_output_cannot_be_written_ends_successfully(string streams)
     {
-        var folder = Cli.Workshop(
+        var folder = Cli.NewProject(
             """{ "data": { "train": "train.jsonl" }, "train": { "steps": 2, "batchSize": 2 } }"""
         );
         Assert.Equal(0, Shell(folder, $"$MEMOPT run {streams}").Exit);
@@ -18,9 +18,9 @@ public sealed class OutputTests
     }
 
     [Fact]
-    public void Progress_as_json_is_an_object_a_line()
+    public void Progress_as_JSON_is_one_object_a_line()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var outcome = Cli.Run(folder, "run", "--progress", "json", "--set", "train.steps=4");
         Assert.Equal(0, outcome.Exit);
         var records = outcome.Error.Trim().Split('\n').Select(line => JsonNode.Parse(line)!.AsObject()).ToList();
@@ -57,7 +57,10 @@ public sealed class OutputTests
         InlineData("init --json >&-", "closed"),
         InlineData("init >/dev/full", "No space left")
     ]
-    public void A_result_that_cannot_be_written_is_one_line_on_the_other_stream(string command, string expected)
+    public void Result_that_cannot_be_written_is_reported_in_one_line_on_the_other_stream(
+        string command,
+        string expected
+    )
     {
         var outcome = Shell(Path.GetTempPath(), $"$MEMOPT {command}");
         Assert.Equal(1, outcome.Exit);
@@ -66,7 +69,7 @@ public sealed class OutputTests
     }
 
     [Fact]
-    public void A_fault_is_told_on_the_stream_that_can_be_written()
+    public void Fault_with_one_stream_closed_is_reported_on_the_other()
     {
         var outcome = Shell(Path.GetTempPath(), "$MEMOPT run --jsn --json >/dev/full");
         Assert.Equal(2, outcome.Exit);
@@ -74,7 +77,7 @@ public sealed class OutputTests
     }
 
     [Fact]
-    public void A_reader_that_ends_early_is_no_fault() =>
+    public void Output_whose_reader_ends_early_is_no_fault() =>
         Assert.Equal(
             (
                 0,
@@ -85,7 +88,7 @@ public sealed class OutputTests
         );
 
     [Fact]
-    public void A_closed_input_is_an_empty_prompt()
+    public void Input_that_is_closed_is_an_empty_prompt()
     {
         var outcome = Shell(Path.GetTempPath(), "$MEMOPT infer <&-");
         Assert.Equal(2, outcome.Exit);
@@ -93,7 +96,7 @@ public sealed class OutputTests
     }
 
     [Theory, InlineData(64), InlineData(128), InlineData(255)]
-    public void Too_few_open_files_are_named(int limit)
+    public void Open_file_limit_that_is_too_low_is_named(int limit)
     {
         var outcome = Shell(Path.GetTempPath(), $"ulimit -n {limit}; $MEMOPT init --json");
         Assert.Equal((1, ""), (outcome.Exit, outcome.Output));

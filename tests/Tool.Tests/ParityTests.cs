@@ -8,12 +8,12 @@ namespace Memopt.Tool.Tests;
 public sealed class ParityTests
 {
     [Theory, InlineData("llama"), InlineData("qwen2"), InlineData("qwen3"), InlineData("mistral"), InlineData("phi3")]
-    public void Golden_family(string family)
+    public void Commands_on_a_golden_family_give_the_numbers_of_transformers_and_PEFT(string family)
     {
         var model = Path.Combine(Cli.Repository, "tests", "Trainer.Tests", "Golden", family);
         var golden = new Golden(Path.Combine(model, "golden.safetensors"));
         var adapter = Path.Combine(model, "adapter-start");
-        var folder = Cli.Workshop(
+        var folder = Cli.NewProject(
             new JsonObject
             {
                 ["model"] = new JsonObject { ["source"] = model, ["dtype"] = "float32" },

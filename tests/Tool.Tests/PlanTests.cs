@@ -13,7 +13,7 @@ public sealed class PlanTests : IDisposable
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
     [Fact]
-    public void A_bare_config_json_and_a_card_are_enough()
+    public void Plan_from_a_bare_config_json_and_a_GPU_name_succeeds()
     {
         var result = Cli.Run(
             folder,
@@ -76,7 +76,7 @@ public sealed class PlanTests : IDisposable
             file.CopyTo(Path.Combine(tool, file.Name));
         foreach (var inside in built.EnumerateDirectories())
             Directory.CreateSymbolicLink(Path.Combine(tool, inside.Name), inside.FullName);
-        var project = Cli.Workshop();
+        var project = Cli.NewProject();
         try
         {
             Outcome Run(params string[] arguments)
@@ -100,7 +100,7 @@ public sealed class PlanTests : IDisposable
     }
 
     [Fact]
-    public void What_does_not_fit_is_a_failure_that_says_what_would()
+    public void Plan_that_does_not_fit_fails_and_names_strategies_that_do()
     {
         string[] tooLarge =
         [
@@ -125,17 +125,17 @@ public sealed class PlanTests : IDisposable
     }
 
     [Fact]
-    public void A_run_plans_as_plan_does()
+    public void Run_records_the_bytes_that_plan_predicts()
     {
-        var shop = Cli.Workshop();
-        var planned = Cli.Run(shop, "plan", "memopt.json", "--json");
+        var project = Cli.NewProject();
+        var planned = Cli.Run(project, "plan", "memopt.json", "--json");
         Assert.Equal(0, planned.Exit);
-        var run = Cli.Run(shop, "run", "--set", "train.steps=1", "--json");
+        var run = Cli.Run(project, "run", "--set", "train.steps=1", "--json");
         Assert.Equal(0, run.Exit);
-        var ledger = Cli.Run(shop, "runs", "show", (string)run.Json["runId"]!, "--json").Json["ledger"]!.AsArray();
+        var ledger = Cli.Run(project, "runs", "show", (string)run.Json["runId"]!, "--json").Json["ledger"]!.AsArray();
         foreach (var name in new[] { "weights", "adapters", "gradients", "optimizer" })
             Assert.Equal(Bytes(ledger, name), Bytes(planned.Json["rows"]!.AsArray(), name));
-        Directory.Delete(shop, recursive: true);
+        Directory.Delete(project, recursive: true);
 
         static long Bytes(JsonArray rows, string name) =>
             (long)rows.Single(row => (string)row!["name"]! == name)!["bytes"]!;
@@ -150,7 +150,7 @@ public sealed class PlanTests : IDisposable
         InlineData("--gpus", "0", "--gpus must be from 1 to 1024"),
         InlineData("--gpu", "-24GiB", "RTX 4090")
     ]
-    public void Bad_input_is_named(string option, string value, string expected)
+    public void Plan_with_bad_input_names_it(string option, string value, string expected)
     {
         var result = Cli.Run(folder, ["plan", option, value, "--offline"]);
         Assert.Equal(2, result.Exit);

@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using System.IO.Compression;
 using System.Text;
-using Memopt.Trainer.Tests.Hub;
+using Memopt.Hub.Tests;
 
 namespace Memopt.Tool.Tests;
 
@@ -21,7 +21,7 @@ public sealed class PlantedSecretsTests : IDisposable
                 File.ReadAllBytes(file),
                 Large: file.EndsWith(".safetensors", StringComparison.Ordinal)
             );
-        folder = Cli.Workshop(Config(Plant()));
+        folder = Cli.NewProject(Config(Plant()));
     }
 
     public void Dispose()
@@ -31,7 +31,7 @@ public sealed class PlantedSecretsTests : IDisposable
     }
 
     [Fact]
-    public void No_secret_is_in_anything_that_is_written_or_printed_and_a_run_goes_on_with_a_new_signature()
+    public void Secrets_in_every_setting_are_never_written_or_printed_and_a_new_signature_resumes()
     {
         File.WriteAllText(
             Path.Combine(folder, "plan.py"),

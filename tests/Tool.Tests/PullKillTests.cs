@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using System.Text.RegularExpressions;
-using Memopt.Trainer.Tests.Hub;
+using Memopt.Hub.Tests;
 using Xunit.Abstractions;
 
 namespace Memopt.Tool.Tests;
@@ -17,7 +17,7 @@ public sealed class PullKillTests(ITestOutputHelper output)
     private int owed;
 
     [Fact]
-    public async Task Kills_and_faults_cost_at_most_a_twentieth()
+    public async Task Pull_killed_and_faulted_repeatedly_refetches_at_most_a_twentieth()
     {
         var mebibytes = int.Parse(Environment.GetEnvironmentVariable("MEMOPT_PULL_MIB") ?? (Cli.Full ? "1024" : "96"));
         var size = (long)mebibytes << 20;

@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using Memopt.Hub;
-using Memopt.Trainer.Tests.Hub;
+using Memopt.Hub.Tests;
 
 namespace Memopt.Tool.Tests;
 
@@ -8,7 +8,7 @@ namespace Memopt.Tool.Tests;
 public sealed class PullTests : IDisposable
 {
     private readonly HubServer server = new();
-    private readonly string folder = Cli.Workshop(
+    private readonly string folder = Cli.NewProject(
         """
         {
           "model": { "source": "org/model" },
@@ -34,7 +34,7 @@ public sealed class PullTests : IDisposable
     }
 
     [Fact]
-    public void A_run_brings_its_model_and_records_the_commit()
+    public void Run_downloads_its_model_and_records_the_commit()
     {
         var faults = 1;
         server.Spoil = _ => Interlocked.Decrement(ref faults) >= 0 ? new(FaultKind.Status503) : null;
@@ -65,7 +65,7 @@ public sealed class PullTests : IDisposable
     }
 
     [Fact]
-    public void Pull_prints_the_folder_and_cache_shows_checks_and_removes_it()
+    public void Pull_prints_the_folder_and_cache_lists_verifies_and_removes_it()
     {
         var pulled = Memopt("pull", "org/model", "--json");
         Assert.True(pulled.Exit == 0, pulled.Error);
@@ -87,7 +87,7 @@ public sealed class PullTests : IDisposable
     }
 
     [Fact]
-    public void Faults_say_what_to_do()
+    public void Pull_that_fails_names_what_to_do()
     {
         Assert.Contains("model.revision", Memopt("pull", "org/model", "--revision", "nosuch").Error);
         Assert.Contains("no model \"org/other\"", Memopt("pull", "org/other").Error);
@@ -102,7 +102,7 @@ public sealed class PullTests : IDisposable
     }
 
     [Fact]
-    public void An_interrupt_keeps_what_came()
+    public void Pull_interrupted_keeps_the_bytes_received()
     {
         const int size = 8 << 20;
         var weights = new Served(new byte[size], Large: true);

@@ -8,9 +8,9 @@ namespace Memopt.Tool.Tests;
 public sealed class RunsTests
 {
     [Fact]
-    public void Runs_are_found_compared_carried_and_removed()
+    public void Runs_commands_find_compare_export_import_and_remove_runs()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var first = Id(Cli.Run(folder, "run", "--json"));
         var tail = default(Outcome);
         using (
@@ -113,9 +113,9 @@ public sealed class RunsTests
     }
 
     [Fact]
-    public void A_training_ends_well_though_its_store_cannot_be_written()
+    public void Training_whose_store_cannot_be_written_ends_successfully()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         Directory.CreateDirectory(Path.Combine(folder, ".memopt"));
         File.WriteAllText(Path.Combine(folder, ".memopt", "store"), "not a folder");
         var run = Cli.Run(folder, "run", "--json");
@@ -130,7 +130,7 @@ public sealed class RunsTests
     }
 
     [DiskFact]
-    public void A_disk_that_fills_while_the_store_takes_in_is_told_at_once()
+    public void Disk_that_fills_while_the_store_reads_spools_is_reported_at_once()
     {
         var folder = Directory.CreateTempSubdirectory("memopt").FullName;
         using (var store = new LiteRunStore(Path.Combine(folder, "store")))
@@ -188,7 +188,7 @@ public sealed class RunsTests
     }
 
     [Fact]
-    public void Tail_says_how_a_run_that_did_not_end_well_stands()
+    public void Tail_of_an_interrupted_or_failed_run_reports_its_status()
     {
         var folder = Directory.CreateTempSubdirectory("memopt").FullName;
         using (var store = new LiteRunStore(Path.Combine(folder, "store")))

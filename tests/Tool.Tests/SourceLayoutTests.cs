@@ -19,7 +19,7 @@ public sealed class SourceLayoutTests
             .Where(file => !file.Contains($"{Path.DirectorySeparatorChar}obj{Path.DirectorySeparatorChar}"));
 
     [Fact]
-    public void A_line_of_src_has_at_most_120_columns() =>
+    public void Line_of_src_has_at_most_120_columns() =>
         Assert.Empty(
             Files("src")
                 .SelectMany(file => File.ReadLines(file).Select((line, at) => (file, at, line)))
@@ -28,7 +28,7 @@ public sealed class SourceLayoutTests
         );
 
     [Fact]
-    public void A_line_of_tests_has_at_most_120_columns_where_it_is_no_literal()
+    public void Line_of_tests_outside_literals_has_at_most_120_columns()
     {
         Assert.Empty(Files("tests", "bench", "samples", "templates").SelectMany(LongLines));
 
@@ -48,7 +48,7 @@ public sealed class SourceLayoutTests
     }
 
     [Fact]
-    public void A_file_of_src_has_at_most_400_lines() =>
+    public void File_of_src_has_at_most_400_lines() =>
         Assert.Empty(
             Files("src")
                 .Select(file => (file, Lines: File.ReadLines(file).Count()))
@@ -57,7 +57,7 @@ public sealed class SourceLayoutTests
         );
 
     [Fact]
-    public void A_method_of_src_has_at_most_60_lines() =>
+    public void Method_of_src_has_at_most_60_lines() =>
         Assert.Empty(
             Files("src")
                 .SelectMany(file =>

@@ -13,9 +13,9 @@ public sealed class SweepTests
         }
         """;
 
-    private static string Workshop(string sweep = Grid, string name = "grid.json")
+    private static string NewProject(string sweep = Grid, string name = "grid.json")
     {
-        var folder = Cli.Workshop(
+        var folder = Cli.NewProject(
             """
             {
               "data": { "train": "train.jsonl", "eval": "eval.jsonl", "maxLength": 64 },
@@ -31,9 +31,9 @@ public sealed class SweepTests
     }
 
     [Fact]
-    public void A_killed_sweep_goes_on_where_it_was_and_names_the_best()
+    public void Sweep_killed_continues_where_it_was_and_names_the_best()
     {
-        var folder = Workshop();
+        var folder = NewProject();
         var third = Directory.CreateDirectory(Path.Combine(folder, ".memopt", "memopt", "sweep-grid", "3")).FullName;
         var end = () => { };
         using (var process = Cli.Start(folder, "sweep", "grid.json"))
@@ -122,9 +122,9 @@ public sealed class SweepTests
     }
 
     [Fact]
-    public void An_interrupt_says_how_to_go_on_and_a_changed_file_trains_what_is_new()
+    public void Sweep_interrupted_names_the_command_to_continue_and_a_changed_file_trains_only_what_is_new()
     {
-        var folder = Workshop();
+        var folder = NewProject();
         var end = Cli.Endless(folder);
         using var process = Cli.Start(folder, "sweep", "grid.json");
         Cli.Await(process, "step 1 / ");
@@ -159,9 +159,9 @@ public sealed class SweepTests
     }
 
     [Fact]
-    public void A_place_whose_setting_is_not_pinned_is_judged_anew_when_the_file_changes()
+    public void Sweep_over_an_unpinned_setting_evaluates_again_when_its_file_changes()
     {
-        var folder = Workshop("""{ "parameters": { "data.eval": ["eval.jsonl", "ü.jsonl"] } }""", "free.json");
+        var folder = NewProject("""{ "parameters": { "data.eval": ["eval.jsonl", "ü.jsonl"] } }""", "free.json");
         File.WriteAllLines(Path.Combine(folder, "ü.jsonl"), File.ReadLines(Path.Combine(folder, "eval.jsonl")).Take(3));
         double[] Values()
         {
@@ -190,13 +190,13 @@ public sealed class SweepTests
     }
 
     [Fact]
-    public void Draws_follow_from_the_file_alone()
+    public void Sweep_of_random_draws_depends_on_its_file_alone()
     {
         const string draws = """
             { "method": "random", "count": 12, "seed": 7, "parameters": {
               "train.learningRate": { "min": 1e-5, "max": 1e-2, "log": true }, "adapter.rank": { "min": 2, "max": 5 }, "adapter.kind": ["lora", "qlora"] } }
             """;
-        var folder = Workshop(draws, "draw.json");
+        var folder = NewProject(draws, "draw.json");
         JsonArray Drawn(string text)
         {
             File.WriteAllText(Path.Combine(folder, "draw.json"), text);
@@ -228,9 +228,9 @@ public sealed class SweepTests
     }
 
     [Fact]
-    public void All_problems_of_a_file_come_at_once_with_their_places()
+    public void Sweep_file_with_several_problems_reports_all_with_their_places()
     {
-        var folder = Workshop(
+        var folder = NewProject(
             """
             {
               "metod": "grid",
@@ -282,9 +282,9 @@ public sealed class SweepTests
     [InlineData("""{ "parameters": { "data.eval": [null] } }""", "eval_loss needs data.eval")]
     [InlineData("""{ "parameters": { "adapter.rank": { "min": 0, "max": 4, "points": 2 } } }""", "MEMOPT0004")]
     [InlineData("""{ "parameters": """, "MEMOPT0001")]
-    public void What_does_not_hold_together_is_refused(string text, string expected)
+    public void Sweep_file_that_is_invalid_is_refused(string text, string expected)
     {
-        var said = Cli.Run(Workshop(text, "bad.json"), "sweep", "bad.json", "--dry-run");
+        var said = Cli.Run(NewProject(text, "bad.json"), "sweep", "bad.json", "--dry-run");
         Assert.Equal((2, ""), (said.Exit, said.Output));
         Assert.Contains(expected, said.Error);
     }

@@ -21,11 +21,11 @@ public sealed class TerminalTests : IDisposable
     [InlineData("\0\a\b\u007f\r", "␀␇␈\\u007f␍")]
     [InlineData("\u009b31m\u0085", "\\u009b31m\\u0085")]
     [InlineData("\u202e\u2066\u2028", "\\u202e\\u2066\\u2028")]
-    public void Control_characters_are_shown_and_do_nothing(string text, string shown) =>
+    public void Control_characters_are_printed_escaped(string text, string shown) =>
         Assert.Equal(shown, TerminalText.Visible(text));
 
     [Fact]
-    public void A_console_with_colours_keeps_its_own_commands_and_shows_those_of_others()
+    public void Console_with_colours_keeps_its_own_escape_sequences_and_escapes_those_of_data()
     {
         using var written = new StringWriter();
         var console = TerminalText.Console(written, redirected: true, AnsiSupport.Yes);
@@ -43,7 +43,7 @@ public sealed class TerminalTests : IDisposable
     }
 
     [Fact]
-    public void Models_runs_and_their_tags_command_no_terminal()
+    public void Names_of_models_runs_and_tags_are_printed_escaped()
     {
         Directory.CreateDirectory(Path.Combine(folder, "model"));
         File.WriteAllText(
@@ -108,7 +108,7 @@ public sealed class TerminalTests : IDisposable
     }
 
     [Fact]
-    public void A_token_is_read_from_standard_input_and_an_argument_that_holds_one_is_warned_about()
+    public void Token_is_read_from_standard_input_and_warned_about_in_an_argument()
     {
         using var weak = Ui("--token-stdin");
         weak.StandardInput.WriteLine("1234");

@@ -27,7 +27,7 @@ public sealed class UiTests : IDisposable
     }
 
     [Fact]
-    public async Task What_a_page_of_another_site_makes_a_browser_ask_is_refused()
+    public async Task Server_refuses_requests_that_a_page_of_another_site_sends()
     {
         var port = new Uri(Serve()).Port;
         Assert.Equal(200, await Status(port, "GET / HTTP/1.1", $"Host: 127.0.0.1:{port}"));
@@ -100,7 +100,7 @@ public sealed class UiTests : IDisposable
     }
 
     [Fact]
-    public async Task Without_its_token_nothing_is_told()
+    public async Task Server_asked_without_its_token_answers_nothing()
     {
         var url = new Uri(Serve("--host", "0.0.0.0"));
         var token = url.Query["?token=".Length..];
@@ -156,7 +156,7 @@ public sealed class UiTests : IDisposable
     }
 
     [Fact]
-    public async Task No_path_leads_out_of_the_store()
+    public async Task Server_asked_for_a_path_outside_the_store_refuses()
     {
         var artifacts = new LocalArtifacts(Path.Combine(folder, ".memopt/artifacts"));
         File.WriteAllText(Path.Combine(folder, "secret.txt"), Secret);
@@ -250,7 +250,7 @@ public sealed class UiTests : IDisposable
     }
 
     [Fact]
-    public async Task The_page_is_told_what_the_commands_tell()
+    public async Task Server_answers_the_page_with_the_values_of_the_commands()
     {
         var store = Store();
         var random = new Random(1);
@@ -344,7 +344,7 @@ public sealed class UiTests : IDisposable
     }
 
     [Fact]
-    public void Few_points_keep_what_many_had()
+    public void Downsampled_curve_keeps_the_minimum_and_maximum_of_every_stretch()
     {
         // By the definition: every stretch keeps its least and its greatest, in order.
         var random = new Random(7);
@@ -371,7 +371,7 @@ public sealed class UiTests : IDisposable
     }
 
     [Fact]
-    public void It_starts_before_the_first_training_and_ends_when_it_is_told()
+    public void Ui_starts_before_the_first_training_and_ends_when_interrupted()
     {
         var url = new Uri(Serve());
         Assert.Equal("127.0.0.1", url.Host);
@@ -390,19 +390,19 @@ public sealed class UiTests : IDisposable
     }
 
     [Fact]
-    public void A_browser_shows_runs_while_one_trains()
+    public void Page_in_a_browser_shows_runs_while_one_trains()
     {
-        var workshop = Cli.Workshop();
+        var project = Cli.NewProject();
         string[] ids =
         [
             .. new[] { "1e-3", "2e-3" }.Select(rate =>
                 (string)
-                    Cli.Run(workshop, "run", "--from-start", "--json", "--set", $"train.learningRate={rate}").Json[
+                    Cli.Run(project, "run", "--from-start", "--json", "--set", $"train.learningRate={rate}").Json[
                         "runId"
                     ]!
             ),
         ];
-        var store = new LiteRunStore(Path.Combine(workshop, ".memopt/store"));
+        var store = new LiteRunStore(Path.Combine(project, ".memopt/store"));
         using (
             var odd = store.Begin(
                 new RunStart
@@ -441,7 +441,7 @@ public sealed class UiTests : IDisposable
         )
             failed.End(new Tracking.Outcome(RunStatus.Failed, "out of memory") { Ended = DateTimeOffset.UtcNow });
         // So many that it does not end by itself, however long the page is looked at.
-        var training = Keep(Cli.Start(workshop, "run", "--from-start", "--set", "train.epochs=100000"));
+        var training = Keep(Cli.Start(project, "run", "--from-start", "--set", "train.epochs=100000"));
         _ = training.StandardOutput.ReadToEndAsync();
         Cli.Await(training, "step 1 / ");
         _ = training.StandardError.ReadToEndAsync();
@@ -452,7 +452,7 @@ public sealed class UiTests : IDisposable
                 "node",
                 [
                     Path.Combine(Cli.Repository, "tests/oracles/page.mjs"),
-                    Serve(workshop, []),
+                    Serve(project, []),
                     string.Join(',', ids),
                     running,
                 ]

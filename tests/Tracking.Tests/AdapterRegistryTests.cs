@@ -42,7 +42,7 @@ public sealed class AdapterRegistryTests : IDisposable
     private static MetricSummary Last(double value) => new(1, value, 1, 0, value, 1, value, 1, value);
 
     [Fact]
-    public void The_best_is_the_best_on_the_evaluation_data_of_the_newest()
+    public void Best_alias_compares_versions_on_the_newest_evaluation_data()
     {
         var registry = Registry();
         RegisteredAdapter? Register(int content, double? loss, string? data)
@@ -70,7 +70,7 @@ public sealed class AdapterRegistryTests : IDisposable
     }
 
     [Fact]
-    public void Versions_are_numbered_and_aliases_follow()
+    public void Versions_registered_are_numbered_and_aliases_follow()
     {
         var registry = Registry();
         Assert.Empty(registry.List());
@@ -130,7 +130,7 @@ public sealed class AdapterRegistryTests : IDisposable
     }
 
     [Fact]
-    public void Processes_that_register_at_once_lose_nothing()
+    public void Registry_written_by_several_processes_loses_nothing()
     {
         var processes = Enumerable.Range(0, 4).Select(number => Start("one", null, number, 25)).ToList();
         processes.ForEach(End);
@@ -141,7 +141,7 @@ public sealed class AdapterRegistryTests : IDisposable
     }
 
     [Fact]
-    public void Machines_that_register_at_once_lose_nothing()
+    public void Registry_written_by_several_machines_loses_nothing()
     {
         using var azurite = new Azurite();
         BlobArtifacts Account(string machine, string? connection = null) =>

@@ -85,7 +85,7 @@ public sealed class BackgroundUploadTests : IDisposable
         [.. runs.Events(run).Where(happened => happened.Kind == "upload").Select(happened => happened.Text)];
 
     [Fact]
-    public void A_server_that_goes_away_and_comes_back_loses_nothing()
+    public void Upload_with_the_server_away_for_a_while_loses_nothing()
     {
         using var uploads = Uploads();
         using (var run = Begin("r1"))
@@ -141,7 +141,7 @@ public sealed class BackgroundUploadTests : IDisposable
     }
 
     [Fact]
-    public void Training_goes_on_while_the_server_hangs()
+    public void Training_beside_an_upload_that_hangs_continues()
     {
         using var hanging = new TcpListener(IPAddress.Loopback, 0);
         hanging.Start();
@@ -195,7 +195,7 @@ public sealed class BackgroundUploadTests : IDisposable
     }
 
     [Fact]
-    public void Newest_first_and_what_is_gone_or_replaced_not_at_all()
+    public void Upload_sends_the_newest_first_and_skips_removed_and_replaced_checkpoints()
     {
         var away = azurite.ConnectionAt(1);
         using (Begin("r1")) { }
@@ -217,7 +217,7 @@ public sealed class BackgroundUploadTests : IDisposable
     }
 
     [Fact]
-    public void What_waiting_does_not_mend_ends_the_waiting()
+    public void Upload_with_a_lasting_fault_ends_the_wait_at_once()
     {
         using (Begin("r1")) { }
         using (var uploads = Uploads(azurite.ConnectionWith(Convert.ToBase64String(new byte[64]))))
@@ -245,7 +245,7 @@ public sealed class BackgroundUploadTests : IDisposable
     }
 
     [Fact]
-    public void After_a_kill_sync_sends_the_rest_and_tells_the_run()
+    public void Sync_after_a_killed_upload_sends_the_rest_and_links_it_to_the_run()
     {
         var checkpoint = Checkpoint(1, 24 << 20);
         Directory.CreateDirectory(Path.Combine(folder, "checkpoints", "adapter"));
@@ -254,7 +254,7 @@ public sealed class BackgroundUploadTests : IDisposable
             new byte[8 << 20]
         );
         // Both are 32 MiB in blocks of two, four at a time: some of them arrive whole, and not all.
-        using (var dam = new Dam(azurite.Port, 20 << 20))
+        using (var proxy = new ByteLimitProxy(azurite.Port, 20 << 20))
         using (
             var client = Process.Start(
                 new ProcessStartInfo(
@@ -264,7 +264,7 @@ public sealed class BackgroundUploadTests : IDisposable
                         typeof(BackgroundUploadTests).Assembly.Location,
                         "upload",
                         folder,
-                        azurite.ConnectionAt(dam.Port),
+                        azurite.ConnectionAt(proxy.Port),
                         checkpoint,
                     ]
                 )

@@ -74,7 +74,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         return Convert.ToHexString(SHA256.HashData(stream));
     }
 
-    private Process Start(string verb, string local, Dam dam, string hash, int size) =>
+    private Process Start(string verb, string local, ByteLimitProxy proxy, string hash, int size) =>
         Process.Start(
             new ProcessStartInfo(
                 "dotnet",
@@ -83,7 +83,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
                     typeof(BlobArtifactsTests).Assembly.Location,
                     verb,
                     At(local),
-                    azurite.ConnectionAt(dam.Port),
+                    azurite.ConnectionAt(proxy.Port),
                     hash,
                     $"{size}",
                 ]
@@ -94,7 +94,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         )!;
 
     [Fact]
-    public void Comes_back_as_it_went_up_and_goes_up_once()
+    public void Artifact_pushed_comes_back_equal_and_is_sent_once()
     {
         var adapter = Adapter((5 * block) + 7);
         var link = Remote("one").Put("adapter", adapter);
@@ -124,7 +124,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Goes_on_where_kills_of_client_and_server_cut_it_off()
+    public void Push_with_client_and_server_killed_resumes_where_it_was()
     {
         var (bytes, size, clients, servers) = full ? (2L << 30, 2 << 20, 10, 10) : (24L << 20, 64 << 10, 2, 1);
         var adapter = Adapter(bytes);
@@ -133,11 +133,11 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         var watch = Stopwatch.StartNew();
         // It cannot end before the last kill, nor come nearer to its end than the next one allows.
         var share = bytes / (clients + servers + 1);
-        using var dam = new Dam(azurite.Port, share);
-        var client = Start("push", "here", dam, hash, size);
+        using var proxy = new ByteLimitProxy(azurite.Port, share);
+        var client = Start("push", "here", proxy, hash, size);
         for (var kill = 1; kill <= clients + servers; kill++)
         {
-            Wait.Until(() => dam.Full || client.HasExited);
+            Wait.Until(() => proxy.AtLimit || client.HasExited);
             Assert.False(client.HasExited, "the upload ended before it could be killed");
             if (kill % (clients + servers) % ((clients + servers) / servers) == 0)
             {
@@ -152,9 +152,9 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
             {
                 client.Kill();
                 Wait.Ended(client);
-                client = Start("push", "here", dam, hash, size);
+                client = Start("push", "here", proxy, hash, size);
             }
-            dam.Let(kill < clients + servers ? share : long.MaxValue);
+            proxy.Allow(kill < clients + servers ? share : long.MaxValue);
         }
         var wrong = client.StandardError.ReadToEndAsync();
         Wait.Ended(client);
@@ -162,11 +162,11 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
         output.WriteLine(
             $"{bytes >> 20} MiB, {clients} kills of the client, {servers} of the server: {azurite.Blocks} blocks "
                 + $"sent of {needed} needed, {(double)azurite.Blocks / needed:F3} ×, cut ones counted whole; "
-                + $"{(double)dam.Passed / bytes:F3} × the bytes; {watch.Elapsed.TotalSeconds:F0} s"
+                + $"{(double)proxy.Passed / bytes:F3} × the bytes; {watch.Elapsed.TotalSeconds:F0} s"
         );
-        // Each kill cuts off four blocks at most, for the dam holds them midway; a killed server does not log them.
+        // Each kill cuts off four blocks at most, for the proxy holds them midway; a killed server does not log them.
         Assert.InRange(azurite.Blocks, needed - (4 * servers), needed + (4 * (clients + servers)));
-        Assert.InRange(dam.Passed, bytes, bytes * 1.1);
+        Assert.InRange(proxy.Passed, bytes, bytes * 1.1);
 
         Assert.Equal(new Sent(0, 0), Remote("here").Push(hash));
         Remote("there").Get(hash, At("back"));
@@ -174,13 +174,13 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void A_killed_download_goes_on_from_its_last_byte()
+    public void Download_killed_resumes_from_its_last_byte()
     {
         var adapter = Adapter(20L << 20);
         var hash = Remote("here").Put("adapter", adapter).Hash;
         var part = Local("there").Object(Local("here").Files(hash).MaxBy(file => file.Bytes)!.Hash) + ".part";
-        using (var dam = new Dam(azurite.Port, 12 << 20))
-        using (var client = Start("pull", "there", dam, hash, block))
+        using (var proxy = new ByteLimitProxy(azurite.Port, 12 << 20))
+        using (var client = Start("pull", "there", proxy, hash, block))
         {
             Wait.Until(() =>
                 (new FileInfo(part) is { Exists: true } file && file.Length > 8 << 20) || client.HasExited
@@ -200,7 +200,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Bytes_left_by_something_else_are_fetched_again()
+    public void Part_file_with_foreign_bytes_is_fetched_again()
     {
         var adapter = Adapter(4 * block);
         var hash = Remote("here").Put("adapter", adapter).Hash;
@@ -219,7 +219,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Content_changed_in_the_account_is_found_and_not_handed_out()
+    public void Artifact_changed_in_the_account_is_detected_and_not_returned()
     {
         var link = Remote("here").Put("adapter", Adapter(3 * block));
         var file = Local("here").Files(link.Hash).MaxBy(file => file.Bytes)!;
@@ -250,7 +250,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Several_send_the_same_at_once()
+    public void Artifact_pushed_by_several_clients_at_once_is_whole()
     {
         var adapter = Adapter(20 * block);
         var link = Local("a").Put("adapter", adapter);
@@ -261,7 +261,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Each_fault_says_what_is_wrong_and_loses_nothing()
+    public void Push_that_fails_names_the_cause_and_loses_nothing()
     {
         var adapter = Adapter(2 * block);
         var sas = azurite
@@ -297,7 +297,7 @@ public sealed class BlobArtifactsTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void A_connection_string_for_another_account_is_refused() =>
+    public void Connection_string_of_another_account_is_refused() =>
         Assert.Contains(
             "another storage account",
             Assert

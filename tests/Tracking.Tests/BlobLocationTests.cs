@@ -10,7 +10,7 @@ public sealed class BlobLocationTests
     [InlineData(403, "AuthorizationPermissionMismatch", "may not do that")]
     [InlineData(403, "AccountIsDisabled", "disabled")]
     [InlineData(418, "Odd", "418 Odd")]
-    public void An_answer_becomes_a_sentence(int status, string code, string expected) =>
+    public void Fault_for_a_status_and_code_is_a_sentence(int status, string code, string expected) =>
         Assert.Contains(
             expected,
             BlobLocation
@@ -24,7 +24,7 @@ public sealed class BlobLocationTests
     [InlineData("az://Account/container")]
     [InlineData("az://account/container/../x")]
     [InlineData("az://account/container?sig=secret")]
-    public void A_place_that_is_none_is_refused(string text)
+    public void Location_that_is_malformed_is_refused(string text)
     {
         var fault = Assert.Throws<TrackingException>(() => BlobLocation.Parse(text));
         Assert.DoesNotContain("secret", fault.Message);

@@ -23,7 +23,7 @@ public sealed class ExperimentsTests : IDisposable
     }
 
     [Fact]
-    public void What_runs_name_is_there_and_keeps_its_id()
+    public void Experiment_named_by_a_run_exists_and_keeps_its_id()
     {
         using var store = new LiteRunStore(folder);
         Assert.Equal([("0", "Default")], store.Experiments.All().Select(one => (one.Id, one.Name)));
@@ -40,7 +40,7 @@ public sealed class ExperimentsTests : IDisposable
     }
 
     [Fact]
-    public void A_renamed_one_keeps_its_runs_and_its_old_name_is_free()
+    public void Experiment_renamed_keeps_its_runs_and_frees_its_old_name()
     {
         using var store = new LiteRunStore(folder);
         var first = store.Experiments.Create("x", new Dictionary<string, string>())!;
@@ -60,7 +60,7 @@ public sealed class ExperimentsTests : IDisposable
     [InlineData("[]")]
     [InlineData("[null]")]
     [InlineData("""[{"Id":"x","Name":"x","Key":"x"}]""")]
-    public void A_damaged_list_is_named_and_the_doctor_sets_it_aside(string damaged)
+    public void Experiments_file_damaged_is_named_and_set_aside_by_the_doctor(string damaged)
     {
         using var store = new LiteRunStore(folder);
         Ended(store, Start("a", "mine"));
@@ -79,7 +79,7 @@ public sealed class ExperimentsTests : IDisposable
     }
 
     [Fact]
-    public void Deleted_runs_and_runs_of_deleted_experiments_are_hidden()
+    public void Runs_deleted_or_of_deleted_experiments_are_hidden()
     {
         using var store = new LiteRunStore(folder);
         foreach (var (id, experiment) in new[] { ("a", "one"), ("b", "one"), ("c", "two") })
@@ -98,7 +98,7 @@ public sealed class ExperimentsTests : IDisposable
     }
 
     [Fact]
-    public void An_amended_run_stands_as_it_did_also_when_the_database_is_made_again()
+    public void Run_amended_keeps_its_status_when_the_database_is_rebuilt()
     {
         using var store = new LiteRunStore(folder);
         Ended(store, Start("a", "one"));
@@ -123,7 +123,7 @@ public sealed class ExperimentsTests : IDisposable
     }
 
     [Fact]
-    public void Runs_are_found_by_the_id_of_their_experiment_whatever_it_is_called()
+    public void Runs_are_found_by_the_id_of_a_renamed_experiment()
     {
         using var store = new LiteRunStore(folder);
         var id = store.Experiments.Create("7", new Dictionary<string, string>())!.Id;
@@ -154,7 +154,7 @@ public sealed class ExperimentsTests : IDisposable
     }
 
     [Fact]
-    public void Going_on_drops_nothing_whatever_the_steps()
+    public void Run_resumed_at_the_greatest_step_drops_no_points()
     {
         using var store = new LiteRunStore(folder);
         using (var run = store.Begin(Start("a", "one")))
@@ -165,7 +165,7 @@ public sealed class ExperimentsTests : IDisposable
     }
 
     [Fact]
-    public void Several_change_them_at_once_and_none_is_lost()
+    public void Experiments_changed_by_several_stores_at_once_lose_no_change()
     {
         var stores = Enumerable.Range(0, 4).Select(_ => new LiteRunStore(folder)).ToList();
         Parallel.ForEach(
@@ -193,7 +193,7 @@ public sealed class ExperimentsTests : IDisposable
     }
 
     [Fact]
-    public void A_query_goes_page_by_page()
+    public void Experiments_query_returns_pages_in_order()
     {
         using var store = new LiteRunStore(folder);
         foreach (var letter in "abcde")

@@ -168,7 +168,7 @@ public sealed class FilterTests : IDisposable
     [InlineData("order by experiment desc, start_time", "c a b")]
     [InlineData("experiment = 'one' ORDER BY min(metrics.loss)", "a b")]
     [InlineData("metrics.loss is not null order by run_id desc", "b a")]
-    public void Case(string filter, string expected) =>
+    public void Filter_finds_the_expected_runs(string filter, string expected) =>
         Assert.Equal(
             expected,
             string.Join(' ', store.Find(new RunQuery { Filter = filter }).Runs.Select(run => run.Start.Id))
@@ -202,7 +202,7 @@ public sealed class FilterTests : IDisposable
     [InlineData("start_time > 'soon'", 13, "no date")]
     [InlineData("order metrics.loss", 6, "\"by\"")]
     [InlineData("order by metrics.loss down", 22, "expected \"and\"")]
-    public void Wrong(string filter, int position, string problem)
+    public void Filter_that_is_wrong_is_refused_at_its_position(string filter, int position, string problem)
     {
         var wrong = Assert.Throws<QueryException>(() => store.Find(new RunQuery { Filter = filter }));
         Assert.Equal(position, wrong.Position);
@@ -213,7 +213,7 @@ public sealed class FilterTests : IDisposable
     [Theory]
     [InlineData("(")]
     [InlineData("not ")]
-    public void A_filter_nested_without_end_is_refused_and_does_not_end_the_process(string deeper)
+    public void Filter_nested_too_deep_is_refused_without_a_stack_overflow(string deeper)
     {
         Assert.Contains(
             "more than 100 deep",
@@ -229,7 +229,7 @@ public sealed class FilterTests : IDisposable
     }
 
     [Fact]
-    public void A_filter_that_is_too_long_is_refused()
+    public void Filter_that_is_too_long_is_refused()
     {
         Assert.Contains(
             "250,000 characters at most",
@@ -250,7 +250,7 @@ public sealed class FilterTests : IDisposable
     [InlineData("params.`adapter.rank` in (1, 2) or ", "run_id = 'a'")]
     [InlineData("tags.team like 'n%' and not (tags.team = 'x') or ", "run_id = 'a'")]
     [InlineData("run_id in ('x', 'y') and start_time < '2026-01-01' or ", "run_id = 'a'")]
-    public void A_filter_is_read_in_work_that_grows_with_its_length(string again, string end)
+    public void Filter_is_parsed_in_work_linear_in_its_length(string again, string end)
     {
         Read(10);
         var (one, eight) = (Read(500), Read(4_000));
@@ -266,7 +266,7 @@ public sealed class FilterTests : IDisposable
     }
 
     [Fact]
-    public void A_query_that_was_cancelled_ends_and_leaves_the_database_alone()
+    public void Query_cancelled_ends_and_leaves_the_database_intact()
     {
         store.Find(new RunQuery());
         using var stop = new CancellationTokenSource();
@@ -280,7 +280,7 @@ public sealed class FilterTests : IDisposable
     }
 
     [Fact]
-    public void Like_matches_what_a_regular_expression_of_the_same_meaning_matches()
+    public void Like_pattern_matches_as_the_equivalent_regular_expression()
     {
         // The reference is .NET's regular expressions.
         var random = new Random(11);
@@ -305,7 +305,7 @@ public sealed class FilterTests : IDisposable
     }
 
     [Fact]
-    public void A_name_that_no_run_has_is_told_with_near_ones()
+    public void Filter_with_an_unknown_name_is_answered_with_similar_names()
     {
         IEnumerable<string> Told(string filter) =>
             store
@@ -324,7 +324,7 @@ public sealed class FilterTests : IDisposable
     }
 
     [Fact]
-    public void Columns_are_what_a_filter_can_name()
+    public void Columns_of_a_query_may_be_any_name_of_a_filter()
     {
         var page = store.Find(
             new RunQuery
@@ -348,7 +348,7 @@ public sealed class FilterTests : IDisposable
     }
 
     [Fact]
-    public void Ids_that_read_like_numbers_are_ordered_as_texts()
+    public void Run_ids_that_look_like_numbers_are_ordered_as_text()
     {
         string[] ids = ["1e5", "20", "3e", "3e9"];
         foreach (var id in ids.Reverse())
@@ -372,11 +372,11 @@ public sealed class FilterTests : IDisposable
     [Theory]
     [InlineData("")]
     [InlineData("order by run_id desc")]
-    public void The_greatest_limit_is_none(string filter) =>
+    public void Query_with_the_greatest_limit_returns_every_run(string filter) =>
         Assert.Equal(3, store.Find(new RunQuery { Filter = filter, Limit = int.MaxValue }).Runs.Count);
 
     [Fact]
-    public void Pages_follow_each_other_though_runs_begin_meanwhile()
+    public void Pages_read_while_runs_begin_neither_repeat_nor_skip_runs()
     {
         foreach (var filter in new[] { "", "order by metrics.loss, run_id desc", "order by tags.team" })
         {
@@ -404,7 +404,7 @@ public sealed class FilterTests : IDisposable
     }
 
     [Fact]
-    public void Random_filters_find_what_a_naive_evaluator_finds()
+    public void Filter_drawn_at_random_finds_what_a_naive_evaluator_finds()
     {
         var random = new Random(20261125);
         for (var i = 0; i < 60; i++)
@@ -434,7 +434,7 @@ public sealed class FilterTests : IDisposable
         }
         var naive = store
             .Find(new RunQuery { Limit = 1000 })
-            .Runs.Select(run => new Naive(
+            .Runs.Select(run => new RunWithPoints(
                 run,
                 run.Metrics.Keys.ToDictionary(name => name, name => store.Points(run.Start.Id, name))
             ))
@@ -460,7 +460,7 @@ public sealed class FilterTests : IDisposable
     }
 
     /// <summary>A run with all its points: what the evaluator looks at.</summary>
-    private sealed record Naive(Run Run, Dictionary<string, IReadOnlyList<Point>> Curves)
+    private sealed record RunWithPoints(Run Run, Dictionary<string, IReadOnlyList<Point>> Curves)
     {
         public double? Number(string name, string how)
         {
@@ -479,7 +479,7 @@ public sealed class FilterTests : IDisposable
         }
     }
 
-    private static (string Text, Func<Naive, bool> Matches) Any(Random random, int depth)
+    private static (string Text, Func<RunWithPoints, bool> Matches) Any(Random random, int depth)
     {
         var kind = depth == 0 ? 3 : random.Next(6);
         if (kind == 0)
@@ -502,7 +502,7 @@ public sealed class FilterTests : IDisposable
         };
     }
 
-    private static (string, Func<Naive, bool>) Number(Random random)
+    private static (string, Func<RunWithPoints, bool>) Number(Random random)
     {
         var name = random.Next(3) switch
         {
@@ -541,11 +541,11 @@ public sealed class FilterTests : IDisposable
         );
     }
 
-    private static (string, Func<Naive, bool>) Text(Random random)
+    private static (string, Func<RunWithPoints, bool>) Text(Random random)
     {
         var (operand, read) = random.Next(4) switch
         {
-            0 => ("tags.t", (Func<Naive, string?>)(run => run.Run.Tags.GetValueOrDefault("t"))),
+            0 => ("tags.t", (Func<RunWithPoints, string?>)(run => run.Run.Tags.GetValueOrDefault("t"))),
             1 => ("params.y", run => run.Run.Params.GetValueOrDefault("y")),
             2 => ("experiment", run => run.Run.Start.Experiment),
             _ => ("status", run => run.Run.Status.ToString().ToLowerInvariant()),
@@ -572,7 +572,7 @@ public sealed class FilterTests : IDisposable
         };
     }
 
-    private static (string, Func<Naive, bool>) Loose(Random random)
+    private static (string, Func<RunWithPoints, bool>) Loose(Random random)
     {
         var limit = random.Next(3);
         return random.Next(3) switch

@@ -23,7 +23,7 @@ public sealed class LiteRunStoreTests : IDisposable
     private static StepRow Row(int step, double loss = 1.5) => new(step, loss, 1e-3, 0.1, 1L << 52, 3.25, 4, 0.5);
 
     [Fact]
-    public void Any_step_of_64_bits_is_kept()
+    public void Step_of_64_bits_is_kept_exactly()
     {
         using var store = new LiteRunStore(folder);
         long[] steps = [long.MinValue, -1, 0, long.MaxValue];
@@ -39,7 +39,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void A_run_that_has_ended_takes_links_and_stays_as_it_ended()
+    public void Run_that_has_ended_accepts_links_and_keeps_its_status()
     {
         using var store = new LiteRunStore(folder);
         using (var run = store.Begin(Start("r1")))
@@ -80,7 +80,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void A_run_reads_back_as_it_was_written()
+    public void Run_reads_back_as_it_was_written()
     {
         using var store = new LiteRunStore(folder);
         using (var run = store.Begin(Start("r1")))
@@ -115,7 +115,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void Going_on_drops_the_steps_that_are_made_again()
+    public void Run_resumed_drops_the_steps_after_its_checkpoint()
     {
         using var store = new LiteRunStore(folder);
         using (var run = store.Begin(Start("r1")))
@@ -132,7 +132,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void Many_write_and_query_at_once()
+    public void Store_written_and_queried_by_many_threads_loses_nothing()
     {
         using var store = new LiteRunStore(folder);
         Parallel.For(
@@ -156,7 +156,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void A_torn_line_and_a_broken_database_lose_nothing()
+    public void Store_with_a_torn_line_and_a_broken_database_loses_nothing()
     {
         using var store = new LiteRunStore(folder);
         using (var run = store.Begin(Start("r1")))
@@ -176,7 +176,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void An_ambiguous_prefix_is_said()
+    public void Run_id_prefix_that_is_ambiguous_is_refused_with_the_matches()
     {
         using var store = new LiteRunStore(folder);
         store.Begin(Start("aa1")).Dispose();
@@ -186,7 +186,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void One_process_writes_a_run()
+    public void Run_open_in_one_writer_refuses_a_second()
     {
         using var store = new LiteRunStore(folder);
         using var run = store.Begin(Start("r1"));
@@ -194,7 +194,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void Names_that_differ_in_case_alone_are_different_names()
+    public void Names_that_differ_only_in_case_are_distinct()
     {
         using (var store = new LiteRunStore(folder))
         {
@@ -225,7 +225,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public async Task A_long_backlog_is_taken_in_however_short_the_turns()
+    public async Task Backlog_of_spools_is_read_in_full_in_turns_of_no_length()
     {
         using var store = new LiteRunStore(folder) { Turn = -1 };
         for (var i = 0; i < 30; i++)
@@ -238,7 +238,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void A_query_that_does_not_wait_answers_from_what_is_taken_in_and_says_how_many_runs_are_not()
+    public void Query_without_patience_answers_from_the_database_and_counts_the_waiting_runs()
     {
         using var store = new LiteRunStore(folder) { Turn = -1 };
         Backlog(store, 30);
@@ -253,7 +253,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void One_run_is_told_without_waiting_for_the_others()
+    public void Run_read_by_id_does_not_wait_for_the_other_spools()
     {
         using var store = new LiteRunStore(folder) { Turn = -1 };
         Backlog(store, 30);
@@ -265,7 +265,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void A_run_that_is_asked_for_makes_no_new_machine_code()
+    public void Run_read_repeatedly_compiles_no_new_code()
     {
         using var store = new LiteRunStore(folder);
         Backlog(store, 60);
@@ -290,7 +290,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void Metrics_are_kept_in_a_few_numbers_as_they_come_and_after_a_resume()
+    public void Metric_summaries_stay_exact_while_points_arrive_and_after_a_resume()
     {
         using var store = new LiteRunStore(folder);
         var random = new Random(3);
@@ -327,7 +327,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void Lists_do_not_read_points()
+    public void Run_list_does_not_read_points()
     {
         using var store = new LiteRunStore(folder);
         using (var run = store.Begin(Start("r1")))
@@ -354,7 +354,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void Secrets_are_not_recorded()
+    public void Secrets_in_a_run_are_not_recorded()
     {
         using var store = new LiteRunStore(folder);
         store
@@ -395,7 +395,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void What_differs_between_two_runs_is_told_by_section()
+    public void Comparison_of_two_runs_lists_differences_by_section()
     {
         using var store = new LiteRunStore(folder);
         using (var run = store.Begin(Start("a") with { Config = """{"x":1,"y":2}""" }))
@@ -425,7 +425,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void A_writer_on_another_machine_counts_while_its_heart_beats()
+    public void Run_written_on_another_machine_is_running_while_its_lock_file_is_fresh()
     {
         using var store = new LiteRunStore(folder);
         store.Begin(Start("r1")).Dispose();
@@ -437,7 +437,7 @@ public sealed class LiteRunStoreTests : IDisposable
     }
 
     [Fact]
-    public void Points_pack_and_unpack_to_the_bit()
+    public void Points_packed_and_unpacked_are_equal_to_the_bit()
     {
         var random = new Random(5);
         foreach (var count in new[] { 1, 2, 511, 512 })

@@ -19,7 +19,7 @@ public sealed class LocalArtifactsTests : IDisposable
     }
 
     [Fact]
-    public void Comes_back_as_it_went_in_and_is_kept_once()
+    public void Artifact_stored_comes_back_equal_and_is_stored_once()
     {
         var link = Store.Put("adapter", Sample("one", "1"));
         Assert.Equal(7, link.Bytes);
@@ -34,7 +34,7 @@ public sealed class LocalArtifactsTests : IDisposable
     }
 
     [Fact]
-    public void Deleting_keeps_what_others_name()
+    public void Artifact_deleted_leaves_content_that_others_share()
     {
         var (one, two) = (Store.Put("one", Sample("one", "1")), Store.Put("two", Sample("two", "2")));
         Store.Delete(one.Hash);
@@ -45,7 +45,7 @@ public sealed class LocalArtifactsTests : IDisposable
     }
 
     [Fact]
-    public void Changed_content_is_not_handed_out()
+    public void Artifact_with_changed_content_is_not_returned()
     {
         var link = Store.Put("one", Sample("one", "1"));
         var stored = Directory
@@ -59,7 +59,7 @@ public sealed class LocalArtifactsTests : IDisposable
     }
 
     [Fact]
-    public void Storing_once_more_mends_what_was_damaged()
+    public void Artifact_stored_again_repairs_damaged_content()
     {
         var link = Store.Put("one", Sample("one", "1"));
         var stored = Directory
@@ -76,7 +76,7 @@ public sealed class LocalArtifactsTests : IDisposable
     }
 
     [Fact]
-    public void Names_of_any_kind_come_back_and_so_does_nothing_at_all()
+    public void Artifact_with_unusual_names_or_no_files_comes_back_equal()
     {
         var from = Directory.CreateDirectory(Path.Combine(folder, "from #1 %2F"));
         var names = new List<string> { "a b.txt", "数据?.bin", "sub %2F/#ü" };
@@ -106,7 +106,7 @@ public sealed class LocalArtifactsTests : IDisposable
     }
 
     [Fact]
-    public void Links_are_followed_and_those_that_lead_nowhere_are_named()
+    public void Artifact_with_links_stores_their_targets_and_names_broken_ones()
     {
         if (OperatingSystem.IsWindows())
             return; // links need a right of their own there
@@ -139,7 +139,7 @@ public sealed class LocalArtifactsTests : IDisposable
     }
 
     [Fact]
-    public void What_cannot_be_written_over_is_named_and_nothing_is_left_beside_it()
+    public void Artifact_whose_target_cannot_be_written_names_it_and_leaves_no_other_file()
     {
         var link = Store.Put("one", Sample("one", "1"));
         var back = Path.Combine(folder, "back");
@@ -150,7 +150,7 @@ public sealed class LocalArtifactsTests : IDisposable
     }
 
     [Fact]
-    public void A_manifest_cannot_write_outside_its_folder()
+    public void Manifest_with_a_path_outside_its_folder_is_refused()
     {
         var link = Store.Put("one", Sample("one", "1"));
         var manifest = Path.Combine(folder, "store", "manifests", link.Hash);

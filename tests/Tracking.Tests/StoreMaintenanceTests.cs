@@ -47,7 +47,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void A_store_of_the_first_layout_opens_and_keeps_its_runs()
+    public void Store_of_the_first_layout_opens_and_keeps_its_runs()
     {
         // Made by the version before: four runs, of which one was resumed, one's spool was lost, and one had not been
         // taken in.
@@ -81,7 +81,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void A_store_of_a_later_version_is_left_alone()
+    public void Store_of_a_later_version_is_refused_unchanged()
     {
         Filled("s", 1).Dispose();
         Filled("other", 1).Dispose();
@@ -124,7 +124,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void The_doctor_writes_a_damaged_spool_anew_from_the_database()
+    public void Doctor_rebuilds_a_damaged_spool_from_the_database()
     {
         using var store = Filled("s");
         Assert.Empty(store.Check(repair: false));
@@ -141,7 +141,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void The_doctor_writes_a_damaged_database_anew_from_the_spools()
+    public void Doctor_rebuilds_a_damaged_database_from_the_spools()
     {
         using var store = Filled("s");
         using (var db = new LiteDB.LiteDatabase(At("s/runs.db")))
@@ -152,7 +152,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void A_run_whose_id_was_damaged_in_the_database_is_found_again()
+    public void Doctor_restores_a_run_whose_id_was_damaged_in_the_database()
     {
         using var store = Filled("s");
         using (var db = new LiteDB.LiteDatabase(At("s/runs.db")))
@@ -171,7 +171,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     [Theory]
     [InlineData("began and ended with")]
     [InlineData("other points of")]
-    public void What_a_disk_changed_in_the_database_is_found(string says)
+    public void Doctor_detects_a_value_that_changed_in_the_database(string says)
     {
         using var store = Filled("s");
         using (var db = new LiteDB.LiteDatabase(At("s/runs.db")))
@@ -204,7 +204,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void A_database_with_bytes_turned_over_never_costs_a_run()
+    public void Doctor_on_a_database_with_random_bytes_loses_no_run()
     {
         using var store = Filled("s");
         var random = new Random(7);
@@ -224,7 +224,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void One_file_carries_runs_and_artifacts_to_another_store()
+    public void Export_to_one_file_carries_runs_and_artifacts_to_another_store()
     {
         using var from = Filled("from");
         var artifacts = new LocalArtifacts(At("artifacts"));
@@ -264,7 +264,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void Experiments_go_along_and_leave_those_that_are_there_as_they_are()
+    public void Import_brings_experiments_and_keeps_existing_ones()
     {
         using var from = new LiteRunStore(At("from"));
         from.Begin(Start("one", "words")).Dispose();
@@ -314,7 +314,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void A_writer_killed_before_its_first_line_leaves_nothing_to_mend()
+    public void Writer_killed_before_its_first_line_leaves_a_sound_store()
     {
         using var store = Filled("s");
         File.WriteAllText(At("s/spool/one.1.jsonl"), "");
@@ -327,7 +327,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void A_removed_run_is_gone_and_stays_gone()
+    public void Run_removed_stays_removed()
     {
         using var store = Filled("s");
         store.Remove("one");
@@ -359,7 +359,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void A_full_disk_is_said_and_loses_nothing_once_there_is_room()
+    public void Full_disk_is_reported_and_nothing_is_lost_once_there_is_room()
     {
         var disk = new FullDisk();
         using var store = new LiteRunStore(At("s")) { Disk = disk.Write };
@@ -382,7 +382,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void A_training_goes_on_whatever_becomes_of_its_record()
+    public void Best_effort_writer_on_a_full_disk_lets_the_training_continue()
     {
         var (disk, said) = (new FullDisk(), new List<string>());
         using var store = new LiteRunStore(At("s")) { Disk = disk.Write };
@@ -403,7 +403,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void A_run_that_cannot_begin_in_its_store_is_recorded_beside_and_brought_home()
+    public void Run_that_cannot_begin_in_its_store_is_recorded_elsewhere_and_can_be_imported()
     {
         File.WriteAllText(At("s"), "a file where the store's folder should be");
         var said = new List<string>();

@@ -69,7 +69,7 @@ public sealed class StormTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Many_processes_write_and_query_at_once()
+    public void Store_written_and_queried_by_many_processes_loses_nothing()
     {
         var (writers, steps) = full ? (8, 20_000) : (4, 1500);
         var watch = Stopwatch.StartNew();
@@ -101,7 +101,7 @@ public sealed class StormTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Killed_writers_lose_nothing_acknowledged_and_no_run_stays_running()
+    public void Store_whose_writers_are_killed_keeps_acknowledged_steps_and_no_running_status()
     {
         var kills = full ? 100 : 12;
         var random = new Random(20261125);

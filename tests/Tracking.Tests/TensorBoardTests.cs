@@ -21,14 +21,14 @@ public sealed class TensorBoardTests : IDisposable
         "01c000000000000000000000000000001400000000000400000000140000001828000000000000000200000000000000",
         0xd9963a56u
     )]
-    public void Checksums_are_those_of_the_standard(string hex, uint expected)
+    public void Checksum_equals_that_of_the_standard(string hex, uint expected)
     {
         Assert.Equal(expected, EventFile.Crc(Convert.FromHexString(hex)));
         Assert.Equal(expected.ToString(), Python("crc", hex).Trim());
     }
 
     [Fact]
-    public void Scalars_equal_the_stores_while_the_run_goes_on()
+    public void Scalars_of_a_running_run_equal_those_of_the_store()
     {
         using var store = new LiteRunStore(folder);
         using var run = Begin(store, 0);
@@ -68,10 +68,10 @@ public sealed class TensorBoardTests : IDisposable
     }
 
     [Fact]
-    public void A_resumed_run_begins_a_later_file_that_voids_the_steps_made_again()
+    public void Run_resumed_begins_a_later_file_that_purges_the_repeated_steps()
     {
         using var store = new LiteRunStore(folder);
-        var clock = new Standing(DateTimeOffset.UnixEpoch.AddSeconds(2_000_000_000));
+        var clock = new ManualClock(DateTimeOffset.UnixEpoch.AddSeconds(2_000_000_000));
         using (var run = Begin(store, 0, clock))
             run.Append([.. Enumerable.Range(1, 5).Select(step => Row(step))]);
         clock.Now -= TimeSpan.FromHours(1);
@@ -104,7 +104,7 @@ public sealed class TensorBoardTests : IDisposable
     }
 
     [Fact]
-    public void A_torn_record_leaves_those_before_it()
+    public void Event_file_with_a_torn_record_keeps_the_records_before_it()
     {
         using (var run = Begin(new LiteRunStore(folder), 0))
             run.Append([Row(1), Row(2)]);
@@ -120,7 +120,7 @@ public sealed class TensorBoardTests : IDisposable
     }
 
     [Fact]
-    public void What_cannot_be_written_is_told_once_and_written_when_it_can_be()
+    public void Event_file_that_cannot_be_written_is_reported_once_and_written_later()
     {
         File.WriteAllText(Board, "no folder");
         using var store = new LiteRunStore(folder);
@@ -136,7 +136,7 @@ public sealed class TensorBoardTests : IDisposable
     }
 
     [Fact]
-    public void Without_a_folder_the_writer_is_the_one_it_was()
+    public void Writer_without_a_TensorBoard_folder_is_returned_unwrapped()
     {
         using var store = new LiteRunStore(folder);
         using var run = store.Begin(
@@ -208,7 +208,7 @@ public sealed class TensorBoardTests : IDisposable
         return output;
     }
 
-    private sealed class Standing(DateTimeOffset now) : TimeProvider
+    private sealed class ManualClock(DateTimeOffset now) : TimeProvider
     {
         public DateTimeOffset Now { get; set; } = now;
 

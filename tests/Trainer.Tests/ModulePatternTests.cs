@@ -37,14 +37,14 @@ public sealed class ModulePatternTests
     [InlineData(@"model\.layers\.1\.self_attn\.q_proj", 2)]
     [InlineData("lm_head", 5)]
     [InlineData("a)|(q_proj")]
-    public void A_key_fits_what_it_fits_in_PEFT(string key, params int[] fitting)
+    public void Key_matches_the_modules_that_it_matches_in_PEFT(string key, params int[] fitting)
     {
         Assert.Null(ModulePattern.Problem(key));
         Assert.Equal(fitting.Select(at => modules[at]), modules.Where(module => ModulePattern.Fits(key, module)));
     }
 
     [Fact]
-    public void The_first_key_that_fits_counts_in_the_order_of_the_file()
+    public void Key_that_matches_first_in_the_order_of_the_file_wins()
     {
         var adapter = new AdapterConfig
         {
@@ -73,7 +73,7 @@ public sealed class ModulePatternTests
     [InlineData("[a-z-[q]]_proj")]
     [InlineData("q{,3}")]
     [InlineData("")]
-    public void A_key_that_cannot_be_used_is_told(string key) => Assert.NotNull(ModulePattern.Problem(key));
+    public void Key_that_cannot_be_used_is_reported(string key) => Assert.NotNull(ModulePattern.Problem(key));
 
     /// <summary>Keys that take a backtracking engine, Python's among them, longer than anybody waits.</summary>
     [Theory]
@@ -81,7 +81,7 @@ public sealed class ModulePatternTests
     [InlineData("(.*.*.*.*)*_")]
     [InlineData("((((q+)+)+)+)+!")]
     [InlineData("(((.{1000}){1000}){1000})*")]
-    public void A_hostile_key_costs_no_time(string key)
+    public void Key_made_to_backtrack_costs_no_time(string key)
     {
         var module = "model.layers.0.self_attn." + new string('a', 60);
         if (ModulePattern.Problem(key) is null)

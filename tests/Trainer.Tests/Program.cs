@@ -12,14 +12,14 @@ internal static class Program
     private static int Main(string[] args)
     {
         var assembly = new ReflectionAssemblyInfo(Assembly.GetExecutingAssembly());
-        using var framework = new XunitTestFramework(new Silent());
+        using var framework = new XunitTestFramework(new DiscardingSink());
         using var discoverer = framework.GetDiscoverer(assembly);
-        using var found = new Found();
+        using var discovery = new DiscoverySink();
         var options = new Options();
-        discoverer.Find(includeSourceInformation: false, found, options);
-        found.Done.WaitOne();
+        discoverer.Find(includeSourceInformation: false, discovery, options);
+        discovery.Done.WaitOne();
         var wanted = args.FirstOrDefault();
-        var cases = found
+        var cases = discovery
             .Cases.Where(test =>
                 wanted is null
                 || test.DisplayName.Contains(wanted, StringComparison.OrdinalIgnoreCase)
@@ -27,19 +27,19 @@ internal static class Program
             )
             .ToList();
         using var executor = framework.GetExecutor(Assembly.GetExecutingAssembly().GetName());
-        using var watch = new Told();
-        executor.RunTests(cases, watch, options);
-        watch.Done.WaitOne();
-        Console.WriteLine($"{watch.Passed} passed, {watch.Failed} failed, {watch.Skipped} skipped");
-        return watch.Failed > 0 || watch.Passed == 0 ? 1 : 0;
+        using var report = new ReportingSink();
+        executor.RunTests(cases, report, options);
+        report.Done.WaitOne();
+        Console.WriteLine($"{report.Passed} passed, {report.Failed} failed, {report.Skipped} skipped");
+        return report.Failed > 0 || report.Passed == 0 ? 1 : 0;
     }
 
-    private sealed class Silent : LongLivedMarshalByRefObject, IMessageSink
+    private sealed class DiscardingSink : LongLivedMarshalByRefObject, IMessageSink
     {
         public bool OnMessage(IMessageSinkMessage message) => true;
     }
 
-    private sealed class Found : LongLivedMarshalByRefObject, IMessageSink, IDisposable
+    private sealed class DiscoverySink : LongLivedMarshalByRefObject, IMessageSink, IDisposable
     {
         public List<ITestCase> Cases { get; } = [];
 
@@ -47,8 +47,8 @@ internal static class Program
 
         public bool OnMessage(IMessageSinkMessage message)
         {
-            if (message is ITestCaseDiscoveryMessage one)
-                Cases.Add(one.TestCase);
+            if (message is ITestCaseDiscoveryMessage discovered)
+                Cases.Add(discovered.TestCase);
             if (message is IDiscoveryCompleteMessage)
                 Done.Set();
             return true;
@@ -57,7 +57,7 @@ internal static class Program
         public void Dispose() => Done.Dispose();
     }
 
-    private sealed class Told : LongLivedMarshalByRefObject, IMessageSink, IDisposable
+    private sealed class ReportingSink : LongLivedMarshalByRefObject, IMessageSink, IDisposable
     {
         private readonly Stopwatch clock = Stopwatch.StartNew();
 

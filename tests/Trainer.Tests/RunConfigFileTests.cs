@@ -14,7 +14,7 @@ public sealed class RunConfigFileTests
     }
 
     [Fact]
-    public void Defaults_comments_and_overrides()
+    public void Config_with_comments_and_overrides_keeps_the_other_defaults()
     {
         var loaded = Read(
             """
@@ -56,7 +56,7 @@ public sealed class RunConfigFileTests
         InlineData("train.optimizer", "adamw_torch", "adamw"),
         InlineData("data.truncate", "keep_end", "left")
     ]
-    public void Names_that_other_tools_have_are_read_as_the_value_s_own(string setting, string name, string own)
+    public void Value_names_of_other_tools_are_read_as_the_value(string setting, string name, string own)
     {
         var (section, key) = (setting.Split('.')[0], setting.Split('.')[1]);
         var (other, ours) = (
@@ -81,14 +81,14 @@ public sealed class RunConfigFileTests
         InlineData("train.optimizer", "adamw_8bit", "one of \"adamw\""),
         InlineData("train.schedule", "cosine_with_restarts", "one of")
     ]
-    public void Names_of_something_else_are_refused(string setting, string name, string expected) =>
+    public void Value_names_of_another_setting_are_refused(string setting, string name, string expected) =>
         Assert.Contains(
             expected,
             Assert.Single(Assert.Throws<UserFault>(() => Read("{}", $"{setting}={name}")).Problems).Message
         );
 
     [Fact]
-    public void The_written_config_reads_back_the_same()
+    public void Config_written_reads_back_equal()
     {
         var once = Read(
             """{ "train": { "betas": [0.8, 0.95], "steps": 3 }, "adapter": { "alphaPattern": { "o_proj": 2.5 } }, "memory": { "recompute": true } }"""
@@ -100,7 +100,7 @@ public sealed class RunConfigFileTests
     }
 
     [Fact]
-    public void Only_pinned_settings_are_compared()
+    public void Settings_that_are_not_pinned_are_not_compared()
     {
         var before = Read("""{ "checkpoint": { "every": 5 }, "adapter": { "rank": 4 } }""");
         Assert.Empty(
@@ -116,7 +116,7 @@ public sealed class RunConfigFileTests
     }
 
     [Fact]
-    public void A_byte_order_mark_moves_no_position()
+    public void Positions_of_problems_ignore_a_byte_order_mark()
     {
         var fault = Assert.Throws<UserFault>(() => Read("{\n  \"train\": { \"clip\": \"ü\", \"stpes\": 1 }\n}"));
         Assert.Equal([(2, 22), (2, 27)], fault.Problems.Select(p => (p.Line, p.Column)));
@@ -125,7 +125,7 @@ public sealed class RunConfigFileTests
     }
 
     [Fact]
-    public void The_schema_in_docs_is_the_record_s() =>
+    public void Schema_in_docs_equals_the_generated_one() =>
         Assert.Equal(
             RunConfigSchema.Generate(),
             File.ReadAllText(Path.Combine(TestBackend.Repository, "docs", "memopt.schema.json"))

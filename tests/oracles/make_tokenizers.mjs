@@ -1,11 +1,11 @@
-// Writes tests/Trainer.Tests/Golden/tokenizers: a small Unigram and a small WordPiece tokenizer, trained by the Rust
+// Writes tests/Text.Tests/Golden/tokenizers: a small Unigram and a small WordPiece tokenizer, trained by the Rust
 // library on this project's own documents, and a compiled map of characters as SentencePiece's models carry it.
 import { mkdirSync, readFileSync, writeFileSync, rmSync } from "node:fs";
 import library from "@anush008/tokenizers";
 
 const { Tokenizer, Unigram, WordPiece } = library;
 const root = new URL("../../", import.meta.url).pathname;
-const golden = `${root}tests/Trainer.Tests/Golden/tokenizers/`;
+const golden = `${root}tests/Text.Tests/Golden/tokenizers/`;
 mkdirSync(golden, { recursive: true });
 
 const foreign = "straße naïve Ångström мир Привет 你好世界 こんにちは 안녕하세요 مرحبا שלום नमस्ते ไทย 1 12 123 ½ ² don't it's they're ".repeat(20);

@@ -7,17 +7,17 @@ using Microsoft.Extensions.AI;
 namespace Memopt.Tests;
 
 /// <summary>A fine-tune from code. That it equals the tool's is in Tool.Tests/ApiTests.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class FineTuneTests : IDisposable
 {
-    private readonly ApiWorkshop workshop = new();
+    private readonly NanoProject project = new();
 
-    public void Dispose() => workshop.Dispose();
+    public void Dispose() => project.Dispose();
 
     [Fact]
-    public async Task A_cancelled_training_goes_on_and_ends_with_the_same_bytes()
+    public async Task Training_cancelled_resumes_and_ends_with_the_same_bytes()
     {
-        using var other = new ApiWorkshop();
+        using var other = new NanoProject();
         var whole = await other.FineTune.RunAsync();
 
         using var stop = new CancellationTokenSource();
@@ -29,32 +29,32 @@ public sealed class FineTuneTests : IDisposable
             if (seen.Count == 4)
                 stop.Cancel();
         }
-        var stopped = await workshop.FineTune.OnStep(Seen).RunAsync(stop.Token);
+        var stopped = await project.FineTune.OnStep(Seen).RunAsync(stop.Token);
         Assert.Equal((RunStatus.Stopped, 4, null), (stopped.Status, stopped.Steps, stopped.AdapterFolder));
-        var resumed = await workshop.FineTune.OnStep(Seen).RunAsync();
+        var resumed = await project.FineTune.OnStep(Seen).RunAsync();
         Assert.Equal(
             (RunStatus.Finished, 8, stopped.RunId, false),
             (resumed.Status, resumed.Steps, resumed.RunId, resumed.UpToDate)
         );
         Assert.Equal(Enumerable.Range(1, 8), seen);
-        Assert.Equal(ApiWorkshop.Adapter(whole), ApiWorkshop.Adapter(resumed));
+        Assert.Equal(NanoProject.Adapter(whole), NanoProject.Adapter(resumed));
 
-        var again = await workshop.FineTune.OnStep(Seen).RunAsync();
+        var again = await project.FineTune.OnStep(Seen).RunAsync();
         Assert.Equal(
             (RunStatus.Finished, 8, stopped.RunId, true),
             (again.Status, again.Steps, again.RunId, again.UpToDate)
         );
         Assert.Equal(8, seen.Count);
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => workshop.FineTune.RunAsync(stop.Token));
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => project.FineTune.RunAsync(stop.Token));
     }
 
     [Fact]
-    public async Task Cancelled_in_the_evaluation_it_goes_on_there()
+    public async Task Training_cancelled_in_the_evaluation_resumes_there()
     {
         using var stop = new CancellationTokenSource();
         var steps = 0;
         FineTune Tune() =>
-            workshop.FineTune.With("train.steps", 3).WithEvaluation(ApiWorkshop.Chats("eval", 16)).OnStep(_ => steps++);
+            project.FineTune.With("train.steps", 3).WithEvaluation(NanoProject.Chats("eval", 16)).OnStep(_ => steps++);
         var stopped = await Tune()
             .WithMetric("asked", (_, _, _) => 1)
             .OnStep(step =>
@@ -70,7 +70,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task Settings_made_in_code_train_what_those_of_a_file_train()
+    public async Task Settings_from_code_train_the_same_as_those_of_a_file()
     {
         var made = FineTune
             .Create(
@@ -91,31 +91,31 @@ public sealed class FineTuneTests : IDisposable
                         LearningRate = 2e-3,
                     },
                 },
-                Path.Combine(workshop.Folder, "made")
+                Path.Combine(project.Folder, "made")
             )
-            .WithData(ApiWorkshop.Chats("train", 40))
+            .WithData(NanoProject.Chats("train", 40))
             .WithBackend("cpu");
         var result = await made.RunAsync();
-        Assert.Equal(Path.Combine(workshop.Folder, ".memopt", "made", "adapter"), result.AdapterFolder);
-        var written = await workshop
+        Assert.Equal(Path.Combine(project.Folder, ".memopt", "made", "adapter"), result.AdapterFolder);
+        var written = await project
             .FineTune.With("train.steps", 3)
             .With("adapter.kind", AdapterKind.Qlora)
             .With("adapter.dropout", 0)
             .RunAsync();
-        Assert.Equal(ApiWorkshop.Adapter(written), ApiWorkshop.Adapter(result));
+        Assert.Equal(NanoProject.Adapter(written), NanoProject.Adapter(result));
     }
 
     [Fact]
-    public async Task A_metric_of_ones_own_is_recorded_and_counts_what_the_accuracy_counts()
+    public async Task Custom_metric_is_recorded_over_the_tokens_that_the_accuracy_counts()
     {
         // Trained until it says one of the classes; accuracy comes from one pass over given answers, the metric from
         // answers made token by token.
         var prompts = new List<string>();
         FineTune Tune() =>
-            workshop
+            project
                 .FineTune.With("train.steps", 30)
                 .With("adapter.dropout", 0)
-                .WithEvaluation(ApiWorkshop.Chats("eval", 16))
+                .WithEvaluation(NanoProject.Chats("eval", 16))
                 .WithMetric(
                     "exact",
                     (prompt, expected, answer) =>
@@ -129,18 +129,18 @@ public sealed class FineTuneTests : IDisposable
         Assert.InRange(result.Accuracy!.Value, 0.05, 0.95);
         Assert.Equal(result.Accuracy.Value, result.Metrics["exact"], 9);
         Assert.Equal(
-            ApiWorkshop.Chats("eval", 16).Average(chat => chat.Turns[^1].Content.Length),
+            NanoProject.Chats("eval", 16).Average(chat => chat.Turns[^1].Content.Length),
             result.Metrics["length"],
             9
         );
         Assert.Equal(
-            ApiWorkshop
+            NanoProject
                 .Chats("eval", 16)
                 .Select(chat => $"<|im_start|>user\n{chat.Turns[0].Content}<|im_end|>\n<|im_start|>assistant\n"),
             prompts
         );
 
-        using var store = workshop.Store();
+        using var store = project.Store();
         var run = store.Find(new RunQuery { Filter = "experiment = 'api' and metrics.eval_exact >= 0" }).Runs.Single();
         Assert.Equal(
             (result.RunId, result.Metrics["exact"], result.Loss!.Value),
@@ -154,10 +154,10 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task An_exception_of_a_callback_ends_the_run_as_failed()
+    public async Task Callback_that_throws_ends_the_run_as_failed()
     {
         var thrown = new InvalidOperationException("enough");
-        var task = workshop
+        var task = project
             .FineTune.OnStep(step =>
             {
                 if (step.Step == 2)
@@ -165,24 +165,24 @@ public sealed class FineTuneTests : IDisposable
             })
             .RunAsync();
         Assert.Same(thrown, await Assert.ThrowsAsync<InvalidOperationException>(() => task));
-        using var store = workshop.Store();
+        using var store = project.Store();
         var run = store.Find(new RunQuery()).Runs.Single();
         Assert.Equal((RunStatus.Failed, "enough"), (run.Status, run.Reason));
-        Assert.Equal(RunStatus.Finished, (await workshop.FineTune.RunAsync()).Status);
+        Assert.Equal(RunStatus.Finished, (await project.FineTune.RunAsync()).Status);
     }
 
     [Fact]
-    public async Task A_training_that_waits_for_another_can_be_cancelled()
+    public async Task Training_that_waits_for_another_can_be_cancelled()
     {
         using var stop = new CancellationTokenSource();
         Task? second = null;
         var ended = false;
-        await workshop
+        await project
             .FineTune.OnStep(step =>
             {
                 if (step.Step > 1)
                     return;
-                second = workshop.FineTune.RunAsync(stop.Token);
+                second = project.FineTune.RunAsync(stop.Token);
                 stop.Cancel();
                 ended = ((IAsyncResult)second).AsyncWaitHandle.WaitOne(TimeSpan.FromMinutes(5));
             })
@@ -191,11 +191,11 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task A_callback_may_ask_a_generator()
+    public async Task Callback_may_use_a_generator()
     {
         using var generator = TextGenerator.Load(TestBackend.Nano);
         var answers = new List<string>();
-        await workshop
+        await project
             .FineTune.With("train.steps", 3)
             .OnStep(_ => answers.Add(generator.GetResponseAsync("noun?", new() { MaxOutputTokens = 8 }).Result.Text))
             .RunAsync()
@@ -205,18 +205,18 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task What_has_to_be_mended_is_said()
+    public async Task Fine_tune_with_a_wrong_setting_names_it()
     {
-        var fault = await Assert.ThrowsAsync<UserFault>(() => workshop.FineTune.With("train.stepz", 1).RunAsync());
+        var fault = await Assert.ThrowsAsync<UserFault>(() => project.FineTune.With("train.stepz", 1).RunAsync());
         Assert.Contains("train.steps", fault.Problems.Single().Message);
         Assert.Contains("train.steps", fault.ToString());
         fault = await Assert.ThrowsAsync<UserFault>(() =>
-            workshop.FineTune.WithMetric("exact", (_, _, _) => 1).RunAsync()
+            project.FineTune.WithMetric("exact", (_, _, _) => 1).RunAsync()
         );
         Assert.Contains("data.eval", fault.Found);
-        Assert.Throws<ArgumentException>(() => workshop.FineTune.WithMetric("loss", (_, _, _) => 1));
+        Assert.Throws<ArgumentException>(() => project.FineTune.WithMetric("loss", (_, _, _) => 1));
         fault = await Assert.ThrowsAsync<UserFault>(() =>
-            FineTune.Create(Path.Combine(workshop.Folder, "other.json")).RunAsync()
+            FineTune.Create(Path.Combine(project.Folder, "other.json")).RunAsync()
         );
         Assert.Contains("other.json is missing", fault.Message);
         fault = await Assert.ThrowsAsync<UserFault>(() =>
@@ -236,12 +236,12 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task Another_config_of_a_model_is_another_model()
+    public async Task Training_after_a_change_of_the_models_config_is_not_up_to_date()
     {
-        var model = Directory.CreateDirectory(Path.Combine(workshop.Folder, "model")).FullName;
+        var model = Directory.CreateDirectory(Path.Combine(project.Folder, "model")).FullName;
         foreach (var file in Directory.EnumerateFiles(TestBackend.Nano))
             File.Copy(file, Path.Combine(model, Path.GetFileName(file)));
-        FineTune Tune() => workshop.FineTune.With("model.source", model).With("train.steps", 1);
+        FineTune Tune() => project.FineTune.With("model.source", model).With("train.steps", 1);
         Assert.False((await Tune().RunAsync()).UpToDate);
         Assert.True((await Tune().RunAsync()).UpToDate);
         var config = Path.Combine(model, "config.json");
@@ -250,33 +250,33 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task Null_is_no_row()
+    public async Task Null_arguments_are_refused()
     {
-        Assert.Throws<ArgumentNullException>(() => workshop.FineTune.WithData(null!));
-        Assert.Throws<ArgumentNullException>(() => workshop.FineTune.WithEvaluation(null!));
+        Assert.Throws<ArgumentNullException>(() => project.FineTune.WithData(null!));
+        Assert.Throws<ArgumentNullException>(() => project.FineTune.WithEvaluation(null!));
         Assert.Throws<ArgumentNullException>(() => FineTune.Create((string)null!));
         Assert.Throws<ArgumentNullException>(() => FineTune.Create(new RunConfig(), null!));
         Assert.Throws<ArgumentNullException>(() => Adapters.Load(null!));
-        await Assert.ThrowsAsync<ArgumentException>(() => workshop.FineTune.WithData([null!]).RunAsync());
-        await Assert.ThrowsAsync<ArgumentException>(() => workshop.FineTune.WithData([Chat.Of("a", null!)]).RunAsync());
+        await Assert.ThrowsAsync<ArgumentException>(() => project.FineTune.WithData([null!]).RunAsync());
+        await Assert.ThrowsAsync<ArgumentException>(() => project.FineTune.WithData([Chat.Of("a", null!)]).RunAsync());
     }
 
     [Fact]
-    public void Rows_are_kept_by_their_content()
+    public void Rows_from_code_are_stored_once_by_their_content()
     {
-        var first = Chat.Keep(workshop.Rows, "train", ApiWorkshop.Chats("train", 9), default);
+        var first = Chat.Keep(project.Rows, "train", NanoProject.Chats("train", 9), default);
         var written = File.GetLastWriteTimeUtc(first);
-        Assert.Equal(first, Chat.Keep(workshop.Rows, "train", ApiWorkshop.Chats("train", 9), default));
+        Assert.Equal(first, Chat.Keep(project.Rows, "train", NanoProject.Chats("train", 9), default));
         Assert.Equal(written, File.GetLastWriteTimeUtc(first));
-        Assert.NotEqual(first, Chat.Keep(workshop.Rows, "train", ApiWorkshop.Chats("train", 8), default));
-        Assert.Equal(2, Directory.GetFileSystemEntries(workshop.Rows).Length);
+        Assert.NotEqual(first, Chat.Keep(project.Rows, "train", NanoProject.Chats("train", 8), default));
+        Assert.Equal(2, Directory.GetFileSystemEntries(project.Rows).Length);
 
         // What another program reads of them is what was said.
         var odd = new Chat(new("system", "Be \"brief\".\n"), new("user", "Zoë & 雪 🙂 <b>"), new("assistant", ""));
-        Chat.WriteLines(Path.Combine(workshop.Folder, "odd.jsonl"), [odd]);
-        var turns = System.Text.Json.Nodes.JsonNode.Parse(
-            File.ReadAllText(Path.Combine(workshop.Folder, "odd.jsonl"))
-        )!["messages"]!.AsArray();
+        Chat.WriteLines(Path.Combine(project.Folder, "odd.jsonl"), [odd]);
+        var turns = System.Text.Json.Nodes.JsonNode.Parse(File.ReadAllText(Path.Combine(project.Folder, "odd.jsonl")))![
+            "messages"
+        ]!.AsArray();
         Assert.Equal(odd.Turns, turns.Select(turn => new ChatTurn((string)turn!["role"]!, (string)turn["content"]!)));
         Assert.Equal(odd.Turns, Chat.From(odd.ToMessages()).Turns);
     }

@@ -10,7 +10,7 @@ public sealed class StopSequencesTests
     [InlineData("one STOS STOPS", "one STOS ")]
     [InlineData("one## STOP", "one")]
     [InlineData("STOP", "")]
-    public void What_is_handed_out_ends_before_the_first_end(string text, string expected)
+    public void Stop_sequence_in_the_text_ends_the_output_before_it(string text, string expected)
     {
         for (var cut = 1; cut <= text.Length; cut++)
         {
@@ -21,7 +21,7 @@ public sealed class StopSequencesTests
     }
 
     [Fact]
-    public void What_may_become_an_end_is_kept_back_until_it_does_not()
+    public void Stop_sequence_prefix_is_held_back_until_it_cannot_match()
     {
         var stops = new StopSequences(["STOP"]);
         Assert.Equal(["a ", "", "STa ", "STO"], [stops.Add("a S"), stops.Add("T"), stops.Add("a STO"), stops.End()]);

@@ -7,7 +7,7 @@ public sealed class SurfaceTests
 {
     /// <summary>All that a program can reach from the namespace Memopt through our own public types.</summary>
     [Fact]
-    public void No_torch_type_is_reached_from_the_public_face()
+    public void Public_surface_reaches_no_torch_type()
     {
         var face = typeof(FineTune).Assembly.GetExportedTypes().Where(type => type.Namespace == "Memopt").ToList();
         Assert.Equal(
@@ -45,7 +45,7 @@ public sealed class SurfaceTests
     }
 
     [Fact]
-    public void All_of_the_public_face_is_documented()
+    public void Public_surface_is_documented()
     {
         var documented = File.ReadAllText(Path.ChangeExtension(typeof(FineTune).Assembly.Location, ".xml"));
         var members = typeof(FineTune)

@@ -12,7 +12,7 @@ using Microsoft.Extensions.AI;
 
 namespace Memopt.Tests;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class TextGeneratorTests : IDisposable
 {
     private const string Question = "What part of speech is \"chub\"?";
@@ -22,7 +22,7 @@ public sealed class TextGeneratorTests : IDisposable
     public void Dispose() => generator.Dispose();
 
     [Fact]
-    public async Task Streamed_or_whole_it_says_what_the_recipe_generates()
+    public async Task Generator_streamed_or_whole_gives_the_text_of_the_recipe()
     {
         foreach (
             var (options, sampling) in new (ChatOptions, Sampling)[]
@@ -71,7 +71,7 @@ public sealed class TextGeneratorTests : IDisposable
     }
 
     [Fact]
-    public async Task A_stop_sequence_ends_the_answer_before_it()
+    public async Task Stop_sequence_ends_the_answer_before_it()
     {
         var text = (await generator.GetResponseAsync(Question, new() { MaxOutputTokens = 40 })).Text;
         Assert.True(text.Length > 20, text);
@@ -139,7 +139,7 @@ public sealed class TextGeneratorTests : IDisposable
     }
 
     [Fact]
-    public async Task An_answer_that_is_cancelled_or_left_leaves_the_generator_usable()
+    public async Task Generator_after_a_cancelled_or_abandoned_answer_is_usable()
     {
         var long_ = new ChatOptions
         {
@@ -178,7 +178,7 @@ public sealed class TextGeneratorTests : IDisposable
     }
 
     [Fact]
-    public async Task Threads_and_generators_beside_each_other_get_their_own_answers()
+    public async Task Generators_on_several_threads_give_their_own_answers()
     {
         using var other = TextGenerator.Load(TestBackend.Nano);
         string[] words = ["chub", "airt", "nephritic", "run"];
@@ -193,7 +193,7 @@ public sealed class TextGeneratorTests : IDisposable
     }
 
     [Fact]
-    public async Task A_closed_generator_says_so_and_what_it_cannot_read_it_names()
+    public async Task Generator_that_is_disposed_throws_and_unusable_prompts_are_refused()
     {
         Assert.Equal(
             ("memopt", TestBackend.Nano),
@@ -246,10 +246,10 @@ public sealed class TextGeneratorTests : IDisposable
     }
 
     [Fact]
-    public async Task An_adapter_is_found_by_its_name_beside_the_program()
+    public async Task Adapter_beside_the_program_is_found_by_its_name()
     {
-        using var workshop = new ApiWorkshop();
-        var result = await workshop.FineTune.With("train.steps", 30).RunAsync();
+        using var project = new NanoProject();
+        var result = await project.FineTune.With("train.steps", 30).RunAsync();
         var beside = Path.Combine(AppContext.BaseDirectory, Adapters.BesideProgram, "word class");
         Directory.CreateDirectory(beside);
         foreach (var file in Directory.EnumerateFiles(result.AdapterFolder!))

@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Data;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class BatchesTests
 {
     private static readonly Row[] rows =
@@ -22,7 +22,7 @@ public sealed class BatchesTests
     ];
 
     [Fact]
-    public void Every_epoch_has_every_row_once_in_a_new_order()
+    public void Epoch_has_every_row_once_in_a_new_order()
     {
         var batches = new Batches(rows, new DataConfig(), new TrainConfig { BatchSize = 4, Epochs = 2 }, 2);
         Assert.Equal((46 + 3) / 4, batches.TotalSteps);
@@ -64,7 +64,7 @@ public sealed class BatchesTests
         );
 
     [Theory, InlineData(false), InlineData(true)]
-    public void An_epoch_ends_with_a_short_step_whether_steps_or_epochs_are_set(bool packing)
+    public void Epoch_ends_with_a_short_step_whether_steps_or_epochs_are_set(bool packing)
     {
         // Packed, two of these rows fill a sequence: 5, or 10 packed, are steps of 2, 2 and 1 sequences.
         var (some, data) = (Numbered(packing ? 10 : 5), new DataConfig { Packing = packing, MaxLength = 4 });
@@ -97,7 +97,7 @@ public sealed class BatchesTests
     private static Row[] Numbered(int count) => [.. Enumerable.Range(0, count).Select(i => new Row([i, i], [i, i], i))];
 
     [Fact]
-    public void Packed_rows_see_only_themselves()
+    public void Packed_rows_attend_only_to_themselves()
     {
         using var scope = NewDisposeScope();
         using var model = Models.GoldenTests.Load("llama");
@@ -181,7 +181,7 @@ public sealed class BatchesTests
         ];
 
     [Fact]
-    public void The_order_is_the_one_that_runs_before_this_had()
+    public void Row_order_equals_the_recorded_one()
     {
         // SplitMix64 and Fisher-Yates, worked out in Python: a run that was begun with it goes on with the same rows.
         var some = Enumerable.Range(0, 12).Select(i => new Row([i, i], [i, i], i)).ToArray();

@@ -40,7 +40,7 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Fact]
-    public void Only_the_assistants_turns_carry_loss_with_their_end_and_without_the_newline()
+    public void Assistant_turns_alone_carry_loss_with_their_end_token_and_without_the_newline()
     {
         var row = Assert.Single(
             Load(
@@ -56,7 +56,7 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Fact]
-    public void A_turn_that_only_calls_tools_keeps_its_content_none_or_missing()
+    public void Turn_that_only_calls_tools_keeps_its_content_none_or_missing()
     {
         var template = ChatTemplate.Parse(
             "{% for m in messages %}{{ m.role }}:{{ 'none' if m.content is none else m.content if m.content is "
@@ -75,7 +75,7 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Fact]
-    public void Turns_of_ShareGPT_call_tools_and_have_roles_of_either_spelling()
+    public void ShareGPT_turns_may_call_tools_and_spell_roles_either_way()
     {
         var template = ChatTemplate.Parse(
             "{% for m in messages %}{{ m.role }}:{{ m.tool_calls | tojson if m.tool_calls else m.content }} {% "
@@ -106,7 +106,7 @@ public sealed class DatasetTests : IDisposable
         "{{ m.tool_calls | default([]) | length }}",
         "message 3 has no content and the model's chat template needs one: "
     )]
-    public void A_template_that_needs_a_content_names_the_message_that_has_none(string calls, string expected)
+    public void Template_that_needs_content_names_the_message_without(string calls, string expected)
     {
         var template = ChatTemplate.Parse(
             "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
@@ -136,7 +136,7 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Fact]
-    public void Where_the_next_turns_mark_ends_a_turn_it_is_trained()
+    public void Turn_ended_by_the_next_turns_mark_trains_that_mark()
     {
         var template = ChatTemplate.Parse(
             "{% for m in messages %}{{ '<|im_end|>' if m.role == 'user' else '!' }}{{ m.content }}{% endfor %}{{ "
@@ -150,7 +150,7 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Fact]
-    public void Generation_marks_decide_and_the_end_of_turn_after_them_is_trained()
+    public void Generation_marks_select_the_loss_and_the_end_of_turn_after_them()
     {
         var template = ChatTemplate.Parse(
             "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ "
@@ -166,7 +166,7 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Fact]
-    public void All_tokens_carry_loss_when_asked()
+    public void Row_trained_on_all_tokens_carries_loss_on_each()
     {
         var row = Assert.Single(
             Load(
@@ -178,7 +178,7 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Fact]
-    public void A_template_that_rewrites_earlier_turns_is_refused()
+    public void Template_that_rewrites_earlier_turns_is_refused()
     {
         var template = ChatTemplate.Parse("{% for m in messages | reverse %}{{ m.content }}{% endfor %}");
         var fault = Assert.Throws<UserFault>(() =>
@@ -202,7 +202,7 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Theory, InlineData("{{ m.content }}"), InlineData("{% generation %}{{ m.content }}{% endgeneration %}")]
-    public void Prompts_and_completions_of_messages_are_a_chat_whose_completion_carries_loss(string said)
+    public void Prompt_and_completion_of_messages_form_a_chat_with_loss_on_the_completion(string said)
     {
         const string head =
             "{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"noun?\"},{\"role\":\"assistant\",\"content\":\"noun\"},{\"role\":\"user\",\"content\":\"x\"}";
@@ -231,7 +231,7 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Fact]
-    public void A_prompt_that_looks_like_a_list_is_text() =>
+    public void Prompt_that_looks_like_a_list_is_text() =>
         Assert.Equal("[3]<|im_end|>", Trained(Assert.Single(Load("""{"prompt":"[1, 2]","completion":"[3]"}""").Rows)));
 
     [Fact]
@@ -256,7 +256,7 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Fact]
-    public void Long_rows_are_cut_at_the_end_and_counted()
+    public void Long_rows_are_truncated_at_the_end_and_counted()
     {
         var data = Load("{\"input_ids\":[1,2,3,4]}\n{\"input_ids\":[1,2]}\n", maxLength: 3);
         Assert.Equal([1, 2, 3], data.Rows[0].Ids);
@@ -287,7 +287,7 @@ public sealed class DatasetTests : IDisposable
     [InlineData("{\"input_ids\":[1,2],\"labels\":[2,-100]}", "carries loss")]
     [InlineData("{\"input_ids\":[1,2],\"attention_mask\":[0,1]}", "attention_mask")]
     [InlineData("{\"input_ids\":[1,2,3,4],\"labels\":[-100,-100,-100,4]}", "maxLength = 3")]
-    public void A_bad_row_is_named(string row, string found)
+    public void Bad_row_is_reported_by_file_and_line(string row, string found)
     {
         var fault = Assert.Throws<UserFault>(() => Load("{\"input_ids\":[1,2]}\n" + row, maxLength: 3));
         Assert.Contains($"{file}:2: ", fault.Found);
@@ -296,14 +296,14 @@ public sealed class DatasetTests : IDisposable
     }
 
     [Fact]
-    public void Bad_rows_are_told_together_up_to_twenty()
+    public void Bad_rows_are_reported_together_up_to_twenty()
     {
         var fault = Assert.Throws<UserFault>(() => Load(string.Concat(Enumerable.Repeat("{}\n", 30))));
         Assert.Equal(20, fault.Problems.Count);
     }
 
     [Fact]
-    public void Empty_and_missing_files_are_told()
+    public void Empty_and_missing_files_are_reported()
     {
         Assert.Contains("no rows", Assert.Throws<UserFault>(() => Load(" \n")).Message);
         File.Delete(file);

@@ -24,12 +24,7 @@ public sealed class HostileRowsTests : IDisposable
     [InlineData("a.json.gz", DataFormat.Json, "[{\"text\":\"", "8 MiB")]
     [InlineData("a.csv.gz", DataFormat.Csv, "text\n\"", "8 Mi characters")]
     [InlineData("head.csv.gz", DataFormat.Csv, "text", "1 Mi characters")]
-    public void A_row_without_an_end_is_refused_by_its_length(
-        string name,
-        DataFormat format,
-        string begin,
-        string limit
-    )
+    public void Row_without_an_end_is_refused_by_its_length(string name, DataFormat format, string begin, string limit)
     {
         var path = Path.Combine(folder, name);
         using (var zip = new GZipStream(File.Create(path), CompressionLevel.Fastest))
@@ -46,7 +41,7 @@ public sealed class HostileRowsTests : IDisposable
     }
 
     [Fact]
-    public void Rows_that_cannot_be_read_are_told_by_pieces()
+    public void Rows_that_cannot_be_read_are_reported_in_chunks_of_100()
     {
         var path = Path.Combine(folder, "a.csv");
         File.WriteAllText(path, "a,b\n" + string.Concat(Enumerable.Repeat("x\n", 250)));
@@ -79,7 +74,7 @@ public sealed class HostileRowsTests : IDisposable
 
     [Theory]
     [MemberData(nameof(Rows))]
-    public void A_hostile_row_is_a_bad_row(string json, string said)
+    public void Hostile_row_is_reported_as_a_bad_row(string json, string said)
     {
         var model = new ChatEncoder(() => Nano, () => ChatTemplate.Load(TestBackend.Nano), new HashSet<int>());
         var fault = Assert.Throws<RowFault>(() =>

@@ -75,7 +75,7 @@ public sealed class KnownKeysTests : IDisposable
         InlineData("\"loss\":false", "\"loss\":true"),
         InlineData("\"weight\":0,\"train\":false", "\"name\":\"x\"")
     ]
-    public void A_turn_that_is_not_to_be_trained_carries_no_loss(string without, string with)
+    public void Turn_marked_not_to_be_trained_carries_no_loss(string without, string with)
     {
         var turns =
             $$$"""{"role":"assistant","content":"BAD",{{{without}}}},{{{User}}},{"role":"assistant","content":"GOOD",{{{with}}}}""";
@@ -127,7 +127,7 @@ public sealed class KnownKeysTests : IDisposable
         "{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":{\"name\":\"f\"}}]}",
         "message 2 only calls tools, and the model's chat template does not write calls"
     )]
-    public void A_message_s_key_that_cannot_be_honoured_is_refused_by_name(string message, string expected) =>
+    public void Message_key_that_is_not_supported_is_refused_by_name(string message, string expected) =>
         Assert.StartsWith(expected, Refused($"{{\"messages\":[{User},{message},{Answer}]}}"));
 
     [Theory]
@@ -144,10 +144,7 @@ public sealed class KnownKeysTests : IDisposable
         InlineData("weight", "0.5"),
         InlineData("position_ids", "[0]")
     ]
-    public void A_row_s_key_that_cannot_be_honoured_is_refused_by_name_unless_it_says_nothing_or_has_another_name(
-        string key,
-        string value
-    )
+    public void Row_key_that_is_not_supported_is_refused_unless_empty_or_renamed(string key, string value)
     {
         Assert.StartsWith(
             $"column \"{key}\" is not supported here: ",
@@ -169,7 +166,7 @@ public sealed class KnownKeysTests : IDisposable
         InlineData("{\"text\":\"t\",\"system_prompt\":\"s\"}", "system_prompt"),
         InlineData("{\"prompt\":\"p\",\"completion\":\"c\",\"tools\":[{}]}", "tools")
     ]
-    public void What_only_a_chat_can_have_is_refused_beside_texts(string row, string key) =>
+    public void Row_key_that_only_a_chat_can_have_is_refused_beside_text(string row, string key) =>
         Assert.StartsWith($"column \"{key}\" is not supported here: only a chat", Refused(row));
 
     [Fact]
@@ -206,7 +203,7 @@ public sealed class KnownKeysTests : IDisposable
     }
 
     [Theory, InlineData("system"), InlineData("system_prompt")]
-    public void A_system_beside_messages_is_their_first_turn_unless_they_have_one(string key)
+    public void System_key_beside_messages_is_their_first_turn_unless_they_have_one(string key)
     {
         var rows = Load(
             $$$"""
@@ -224,7 +221,7 @@ public sealed class KnownKeysTests : IDisposable
     }
 
     [Fact]
-    public void Tools_are_a_list_of_objects_or_the_text_of_one()
+    public void Tools_may_be_a_list_of_objects_or_its_JSON_text()
     {
         var row = $"\"messages\":[{User},{Answer}]";
         var rows = Load(
@@ -264,7 +261,7 @@ public sealed class KnownKeysTests : IDisposable
     }
 
     [Fact]
-    public void Calls_in_OpenAI_s_forms_are_calls_of_tools()
+    public void Tool_calls_in_OpenAI_s_forms_are_accepted()
     {
         const string result = "{\"role\":\"function\",\"name\":\"f\",\"content\":\"3\"}";
         var rows = Load(
@@ -306,7 +303,7 @@ public sealed class KnownKeysTests : IDisposable
     }
 
     [Fact]
-    public void Variables_of_the_template_come_from_the_row() =>
+    public void Template_variables_are_read_from_the_row() =>
         Assert.StartsWith(
             "thinking d1 ",
             Text(
@@ -319,7 +316,7 @@ public sealed class KnownKeysTests : IDisposable
         );
 
     [Theory, InlineData("label"), InlineData("kto_tag")]
-    public void Answers_that_were_rejected_are_left_out_in_every_shape(string key)
+    public void Rejected_answers_are_left_out_in_every_shape(string key)
     {
         var rows = Load(
             $$$"""
@@ -337,7 +334,7 @@ public sealed class KnownKeysTests : IDisposable
     }
 
     [Fact]
-    public void A_text_and_its_label_is_asked_and_answered_and_told()
+    public void Text_with_a_label_becomes_question_and_answer_and_is_reported()
     {
         Assert.Equal(
             "<|im_start|>user\nsmall songbird<|im_end|>\n<|im_start|>assistant\nanimal<|im_end|>\n",
@@ -358,7 +355,7 @@ public sealed class KnownKeysTests : IDisposable
     }
 
     [Fact]
-    public void What_has_no_use_is_told_once_for_a_data_set()
+    public void Unused_columns_are_reported_once_for_a_data_set()
     {
         Load(
             string.Concat(
@@ -406,7 +403,7 @@ public sealed class KnownKeysTests : IDisposable
     }
 
     [Fact]
-    public void Masks_beside_tokens_take_loss_away()
+    public void Masks_beside_tokens_remove_loss()
     {
         // TRL's DataCollatorForLanguageModeling: labels are -100 where completion_mask or assistant_masks is 0.
         var rows = Load(
@@ -422,7 +419,7 @@ public sealed class KnownKeysTests : IDisposable
     }
 
     [Fact]
-    public void A_sample_tells_a_length_that_leaves_nothing_at_its_line()
+    public void Sample_reports_a_row_that_truncation_leaves_empty_at_its_line()
     {
         File.WriteAllText(
             Path.Combine(folder, "a.jsonl"),

@@ -66,7 +66,7 @@ public sealed class RowFileTests : IDisposable
         InlineData("alpaca.jsonl", "alpaca.tsv"),
         InlineData("alpaca.jsonl", "alpaca.csv.zst")
     ]
-    public void Every_format_gives_the_rows_it_was_made_of(string original, string copy)
+    public void Row_file_of_any_format_gives_the_rows_it_was_made_of(string original, string copy)
     {
         var expected = File.ReadLines(Golden(original)).Select(line => Bare(JsonNode.Parse(line))).ToList();
         Assert.True(expected.Count >= 8);
@@ -86,7 +86,7 @@ public sealed class RowFileTests : IDisposable
     }
 
     [Fact]
-    public void Gzip_is_what_the_gzip_tool_writes()
+    public void Gzip_file_written_by_the_gzip_tool_is_read()
     {
         var path = Path.Combine(folder, "tokens.jsonl");
         File.Copy(Golden("tokens.jsonl"), path);
@@ -102,7 +102,7 @@ public sealed class RowFileTests : IDisposable
         InlineData("alpaca.jsonl.br", "a.jsonl.br"),
         InlineData("alpaca.csv.zst", "a.jsonl.zst")
     ]
-    public void A_compressed_file_that_was_cut_off_is_told(string golden, string name)
+    public void Compressed_file_that_is_truncated_is_refused(string golden, string name)
     {
         var path = Path.Combine(folder, name);
         var bytes = File.ReadAllBytes(Golden(golden));
@@ -124,7 +124,7 @@ public sealed class RowFileTests : IDisposable
 
     /// <summary>Lists in data pages of version 2, by arrow's Rust writer (parquet-wasm 0.8.0).</summary>
     [Fact]
-    public void Parquet_that_is_written_in_a_way_that_is_not_read_is_told_as_that()
+    public void Parquet_file_with_an_unsupported_encoding_is_refused_with_that_reason()
     {
         var fault = Assert.Throws<UserFault>(() => Read(Golden("pages2.parquet")));
         Assert.Contains("encoding", fault.Message);
@@ -139,7 +139,7 @@ public sealed class RowFileTests : IDisposable
     [InlineData("long-row.parquet", "8 MiB")]
     [InlineData("many-rows.parquet", "50,000,000 rows")]
     [InlineData("large-group.parquet", "bytes of data")]
-    public void A_parquet_file_that_holds_more_than_is_read_is_refused_by_name(string name, string found)
+    public void Parquet_file_beyond_the_limits_is_refused_by_name(string name, string found)
     {
         var before = GC.GetTotalAllocatedBytes();
         var fault = Assert.Throws<UserFault>(() => Read(Golden(name)));
@@ -150,7 +150,7 @@ public sealed class RowFileTests : IDisposable
 
     /// <summary>Frames of zstd that state no size, as DuckDB 1.4 writes them; 2,000 rows of "row N".</summary>
     [Fact]
-    public void Zstd_without_a_stated_size_is_read() =>
+    public void Zstd_page_without_a_stated_size_is_read() =>
         Assert.Equal(
             Enumerable.Range(0, 2000).Select(row => $"row {row}"),
             Read(Golden("zstd-unsized.parquet")).Select(row => (string)row.Row!["text"]!)
@@ -158,7 +158,7 @@ public sealed class RowFileTests : IDisposable
 
     /// <summary>Every third byte of a small file's metadata changed, and the file cut off there.</summary>
     [Fact]
-    public void A_parquet_file_with_any_damage_to_its_metadata_is_read_or_refused()
+    public void Parquet_file_with_damaged_metadata_is_read_or_refused()
     {
         var whole = File.ReadAllBytes(Golden("tokens.parquet"));
         var path = Path.Combine(folder, "a.parquet");
@@ -180,7 +180,7 @@ public sealed class RowFileTests : IDisposable
     }
 
     [Fact]
-    public void A_parquet_file_with_damaged_bytes_at_its_end_is_told()
+    public void Parquet_file_with_damaged_bytes_at_its_end_is_refused()
     {
         var bytes = File.ReadAllBytes(Golden("chats.parquet"));
         bytes.AsSpan(bytes.Length - 8 - BitConverter.ToInt32(bytes, bytes.Length - 8), 40).Fill(0xee);
@@ -190,7 +190,7 @@ public sealed class RowFileTests : IDisposable
     }
 
     [Fact]
-    public void Lines_are_those_that_an_editor_shows()
+    public void Line_numbers_are_those_that_an_editor_shows()
     {
         Assert.Equal([2, 5], Text("a.jsonl", "\n{\"a\":1}\r\n  \n\n{\"a\":2}").Select(row => row.Line));
         Assert.Equal(
@@ -204,7 +204,7 @@ public sealed class RowFileTests : IDisposable
     }
 
     [Fact]
-    public void What_is_called_json_may_be_lines()
+    public void Json_file_may_hold_lines()
     {
         Assert.Equal(2, Text("a.json", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n").Count);
         Assert.Equal("a", (string?)Assert.Single(Text("b.json", "{\"text\":\"a\"}")).Row!["text"]);
@@ -214,7 +214,7 @@ public sealed class RowFileTests : IDisposable
     }
 
     [Fact]
-    public void A_list_or_objects_over_several_lines_are_read_whatever_the_file_is_called()
+    public void Json_list_or_objects_over_several_lines_are_read_whatever_the_file_name()
     {
         foreach (var name in new[] { "a.json", "a.jsonl", "a.ndjson" })
         {
@@ -262,7 +262,7 @@ public sealed class RowFileTests : IDisposable
     [InlineData("a.jsonl.br", "no brotli at all", "")]
     [InlineData("a.csv", "a,a\n1,2\n", "")]
     [InlineData("a.parquet.gz", "x", "read from its end")]
-    public void A_file_that_is_not_what_its_name_says_is_told(string name, string text, string found)
+    public void File_whose_content_contradicts_its_name_is_refused(string name, string text, string found)
     {
         var fault = Assert.Throws<UserFault>(() => Text(name, text));
         Assert.Contains(Path.Combine(folder, name), fault.Message);
@@ -276,14 +276,14 @@ public sealed class RowFileTests : IDisposable
         InlineData("a.json", "[{\"text\":\"\u00ff\"}]"),
         InlineData("a.csv", "text\n\u00ff\n")
     ]
-    public void Bytes_that_are_no_text_are_told(string name, string text)
+    public void Bytes_that_are_not_UTF_8_are_refused(string name, string text)
     {
         File.WriteAllBytes(Path.Combine(folder, name), Encoding.Latin1.GetBytes(text));
         Assert.Contains("not UTF-8", Assert.Throws<UserFault>(() => Read(Path.Combine(folder, name))).Message);
     }
 
     [Fact]
-    public void A_row_of_a_table_with_other_columns_is_a_bad_row()
+    public void Table_row_with_another_number_of_columns_is_a_bad_row()
     {
         var path = Path.Combine(folder, "a.csv");
         File.WriteAllText(path, "prompt,completion\na,b\n\nc\nd,e,f\n");
@@ -293,7 +293,7 @@ public sealed class RowFileTests : IDisposable
     }
 
     [Fact]
-    public void A_quote_that_is_never_closed_does_not_swallow_the_rest_of_a_table()
+    public void Table_quote_that_is_never_closed_does_not_swallow_the_rest()
     {
         var path = Path.Combine(folder, "a.csv");
         File.WriteAllText(path, "prompt,completion\na,b \"\"\nc,\"d\ne,f\n");
@@ -303,7 +303,7 @@ public sealed class RowFileTests : IDisposable
     }
 
     [Fact]
-    public void A_quote_within_a_value_does_not_make_two_rows_one()
+    public void Table_quote_within_a_value_does_not_join_two_rows()
     {
         var path = Path.Combine(folder, "a.csv");
         File.WriteAllText(
@@ -320,7 +320,7 @@ public sealed class RowFileTests : IDisposable
     [InlineData("a.json.gz", "[\"x")]
     [InlineData("a.csv.gz", "text\n\"x")]
     [InlineData("a.tsv.gz", "text\nx")]
-    public void A_row_without_end_in_a_file_of_some_KB_is_refused(string name, string beginning)
+    public void Compressed_row_without_end_in_a_file_of_some_KB_is_refused(string name, string beginning)
     {
         var path = Path.Combine(folder, name);
         using (var gzip = new GZipStream(File.Create(path), CompressionLevel.Fastest))

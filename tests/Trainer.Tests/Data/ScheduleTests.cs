@@ -15,7 +15,13 @@ public sealed class ScheduleTests
         InlineData(0, 15, 1, 14.0 / 15, 13.0 / 15)
     ]
     [InlineData(2, 15, 0, 0.5, 1), InlineData(2.9, 15, 0, 0.5, 1)]
-    public void A_share_of_warm_up_is_rounded_up(double warmup, int total, double first, double second, double third)
+    public void Warm_up_share_is_rounded_up_to_whole_steps(
+        double warmup,
+        int total,
+        double first,
+        double second,
+        double third
+    )
     {
         var schedule = new Schedule(new TrainConfig { LearningRate = 1, Warmup = warmup }, total);
         foreach (var (rate, step) in new[] { first, second, third }.Select((rate, step) => (rate, step)))

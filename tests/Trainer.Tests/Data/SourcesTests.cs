@@ -55,7 +55,7 @@ public sealed class SourcesTests : IDisposable
         );
 
     [Fact]
-    public void Every_shape_of_a_chat_gives_the_same_tokens()
+    public void Chat_of_any_shape_gives_the_same_tokens()
     {
         Write(
             "messages.jsonl",
@@ -123,7 +123,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void Without_a_template_instructions_take_the_prompt_that_alpaca_was_trained_with()
+    public void Instructions_without_a_template_use_the_Alpaca_prompt()
     {
         var model = Path.Combine(folder, "model");
         Directory.CreateDirectory(model);
@@ -157,7 +157,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void Columns_are_renamed_and_may_lie_within_objects()
+    public void Columns_may_be_renamed_and_lie_within_objects()
     {
         Write("a.jsonl", """{"question":"2+2=","answers":{"best":" four"},"prompt":"not this"}""" + "\n");
         Assert.Equal(
@@ -177,7 +177,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void Pairs_are_refused_by_training_and_shown_when_asked_for()
+    public void Preference_pairs_are_refused_in_training_and_accepted_on_request()
     {
         Write(
             "a.jsonl",
@@ -237,7 +237,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void A_column_without_a_value_is_not_there()
+    public void Column_without_a_value_counts_as_absent()
     {
         // As tables of several data sets have them when they are written as JSON.
         Write(
@@ -251,7 +251,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Theory, InlineData("a.jsonl.bz2"), InlineData("a.csv.XZ"), InlineData("rows.zip"), InlineData("rows.tar.gz")]
-    public void Files_packed_otherwise_are_told_by_their_names(string name)
+    public void Files_with_an_unsupported_compression_are_refused_by_name(string name)
     {
         Write(name, "x");
         var fault = Assert.Throws<UserFault>(() => Load($$"""{ "train": "{{name}}" }"""));
@@ -330,7 +330,7 @@ public sealed class SourcesTests : IDisposable
     [InlineData("left", "3,4,5,6|7,8", 1, 0, 0)]
     [InlineData("drop", "7,8", 0, 1, 0)]
     [InlineData("split", "1,2,3,4|5,6|7,8", 0, 0, 1)]
-    public void Long_rows_are_cut_as_asked_and_counted(
+    public void Long_rows_are_truncated_as_configured_and_counted(
         string truncate,
         string expected,
         int truncated,
@@ -354,7 +354,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void A_split_leaves_out_parts_without_loss()
+    public void Split_of_a_long_row_leaves_out_parts_without_loss()
     {
         Write("a.jsonl", "{\"input_ids\":[1,2,3,4,5,6],\"labels\":[-100,-100,-100,-100,5,6]}\n");
         var row = Assert.Single(Load("""{ "train": "a.jsonl", "maxLength": 2, "truncate": "split" }""")!.Rows);
@@ -362,7 +362,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void A_row_stays_on_its_side_whatever_else_is_there()
+    public void Evaluation_share_keeps_a_row_on_its_side_whatever_other_rows_there_are()
     {
         Write("a.jsonl", Texts(2000));
         const string Data = """{ "train": "a.jsonl", "evalShare": 0.2, "seed": 1 }""";
@@ -410,7 +410,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void A_link_to_a_folder_around_it_brings_no_file_twice()
+    public void Link_to_a_parent_folder_reads_no_file_twice()
     {
         Write("d/a.csv", "text\nrow 1\n");
         Write("other/b.csv", "text\nrow 2\n");
@@ -421,7 +421,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void Folders_and_globs_are_read_by_name()
+    public void Folders_and_globs_read_the_files_whose_names_match()
     {
         Write("d/b.jsonl", Texts(1, from: 2));
         Write("d/a/x.csv", "text\nrow 1\n");
@@ -437,7 +437,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void Bad_rows_of_all_files_are_told_together()
+    public void Bad_rows_of_all_files_are_reported_together()
     {
         Write("a.jsonl", "{\"text\":\"fine\"}\n{}\n");
         Write("b.csv", "text,more\nfine,1\nbad\n");
@@ -449,7 +449,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void The_cache_gives_what_memory_gives_and_is_found_again()
+    public void Token_cache_on_disk_gives_the_rows_of_memory_and_is_reused()
     {
         var file = Write("a.jsonl", Texts(3000));
         File.SetLastWriteTimeUtc(file, DateTime.UtcNow.AddMinutes(-1));
@@ -482,7 +482,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void What_is_added_to_a_file_alone_is_tokenized_and_what_was_cut_short_is_made_again()
+    public void Token_cache_tokenizes_only_added_rows_and_rebuilds_truncated_parts()
     {
         var file = Write("a.jsonl", Texts(3000));
         const string Data = """{ "train": "a.jsonl" }""";
@@ -500,7 +500,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void Many_small_files_are_kept_on_disk_too_and_a_new_one_alone_is_tokenized()
+    public void Token_cache_of_many_small_files_tokenizes_only_a_new_one()
     {
         for (var i = 0; i < 30; i++)
             File.SetLastWriteTimeUtc(Write($"d/{i:D2}.jsonl", Texts(20, from: 20 * i)), DateTime.UtcNow.AddMinutes(-1));
@@ -523,7 +523,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void A_change_of_the_same_size_is_seen()
+    public void Token_cache_sees_a_change_of_the_same_size()
     {
         // Written just now (here: later than now, however long it takes), the time of change may not tell: then the
         // content is asked again, not its ends alone.
@@ -549,7 +549,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void Labels_of_their_own_and_large_ids_survive_encoding()
+    public void Token_shard_keeps_separate_labels_and_large_ids()
     {
         var random = new Random(5);
         for (var n = 1; n < 200; n++)
@@ -576,7 +576,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void Weights_repeat_rows_and_take_shares_of_them_anew_each_epoch()
+    public void Source_weights_repeat_rows_and_draw_shares_anew_each_epoch()
     {
         Write("a.jsonl", string.Concat(Enumerable.Range(1, 100).Select(i => $"{{\"input_ids\":[{i},1]}}\n")));
         Write("b.jsonl", string.Concat(Enumerable.Range(101, 400).Select(i => $"{{\"input_ids\":[{i},1]}}\n")));
@@ -617,7 +617,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void Settings_of_sources_are_read_written_and_checked()
+    public void Source_settings_are_read_written_and_checked()
     {
         const string Written = """[{"source":"a.jsonl#5","weight":2,"columns":{"text":"body"},"format":"jsonl"},"b"]""";
         var config = RunConfigFile.Read(
@@ -682,7 +682,7 @@ public sealed class SourcesTests : IDisposable
     }
 
     [Fact]
-    public void A_checkpoint_older_than_a_setting_goes_on_with_its_default()
+    public void Checkpoint_older_than_a_setting_resumes_with_its_default()
     {
         var config = RunConfigFile.Read(Write("memopt.json", "{}"), [], checkFiles: false);
         var old = JsonNode.Parse(config.Json)!;

@@ -15,7 +15,7 @@ namespace Memopt.Trainer.Tests.Gpu;
 /// <summary>The nano model's steps on the GPU in 16 bits: packing, recomputation, repetition, and against
 /// fp32.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class DecoderTests
 {
     private static readonly List<Row> rows =
@@ -36,7 +36,7 @@ public sealed class DecoderTests
         InlineData(AdapterKind.Qlora, "BFloat16"),
         InlineData(AdapterKind.Lora, "Float16")
     ]
-    public void Packed_rows_lose_what_they_lose_alone(AdapterKind kind, string typeName)
+    public void Packed_rows_have_the_losses_that_they_have_alone(AdapterKind kind, string typeName)
     {
         var type = Enum.Parse<ScalarType>(typeName);
         var alone = Enumerable
@@ -81,7 +81,10 @@ public sealed class DecoderTests
         InlineData(AdapterKind.Qlora, 0.1),
         InlineData(AdapterKind.None, 0)
     ]
-    public void Recomputed_or_not_and_run_twice_the_bits_are_the_same(AdapterKind kind, double dropout)
+    public void Training_steps_with_or_without_recomputation_and_repeated_give_the_same_bits(
+        AdapterKind kind,
+        double dropout
+    )
     {
         MicroBatch[][] batches =
         [
@@ -133,7 +136,7 @@ public sealed class DecoderTests
         InlineData(AdapterKind.None, "BFloat16"),
         InlineData(AdapterKind.None, "Float32")
     ]
-    public void Wherever_things_lie_the_bits_are_the_same(AdapterKind kind, string typeName)
+    public void Training_steps_with_any_offload_give_the_same_bits(AdapterKind kind, string typeName)
     {
         var type = Enum.Parse<ScalarType>(typeName);
         MicroBatch[][] batches =

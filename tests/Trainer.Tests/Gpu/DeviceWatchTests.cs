@@ -4,14 +4,14 @@ namespace Memopt.Trainer.Tests.Gpu;
 
 /// <summary>A run as other programs on the card see it.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class DeviceWatchTests
 {
     private static readonly Shape shape = new(1024, 2816, 12, 16, 8, 32000);
 
     // Loads, rehearses, trains, saves, evaluates.
     [GpuTheory, InlineData("lora"), InlineData("qlora"), InlineData("none")]
-    public void A_run_never_holds_more_than_its_plan_and_a_twentieth(string kind)
+    public void Run_never_holds_more_than_its_plan_and_a_twentieth(string kind)
     {
         Cuda.EmptyCache(Gpu.Device);
         using var watch = new DeviceWatch();
@@ -25,13 +25,13 @@ public sealed class DeviceWatchTests
         Within(run, watch);
     }
 
-    // A neighbour takes memory twice, so that the run goes down twice.
+    // A competing program takes memory twice, so that the run goes down twice.
     [GpuFact]
-    public void A_run_that_goes_down_never_holds_more_than_its_plan_and_a_twentieth()
+    public void Run_after_memory_refusals_never_holds_more_than_its_plan_and_a_twentieth()
     {
         Cuda.EmptyCache(Gpu.Device);
-        using var neighbour = new Neighbour();
-        using var watch = new DeviceWatch(() => neighbour.Bytes);
+        using var competitor = new CompetingProgram();
+        using var watch = new DeviceWatch(() => competitor.Bytes);
         var run = new RandomRun(
             shape,
             """ "kind": "lora" """,
@@ -41,7 +41,7 @@ public sealed class DeviceWatchTests
             OnStep = row =>
             {
                 if (row.Step is 2 or 4)
-                    neighbour.Grow();
+                    competitor.Grow();
             },
         };
         run.Run(Backend.Load(null, TestBackend.Environment));

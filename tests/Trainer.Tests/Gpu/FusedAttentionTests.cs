@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Tests.Gpu;
 
 /// <summary>The fused kernels against attention with a mask in fp32, out and back.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class FusedAttentionTests
 {
     [GpuTheory]
@@ -24,7 +24,7 @@ public sealed class FusedAttentionTests
         InlineData("BFloat16", 2, 1152, 8, 2, 128, 0, false, false),
         InlineData("BFloat16", 2, 1152, 8, 2, 128, 0, false, true)
     ]
-    public void As_with_a_mask(
+    public void Fused_attention_equals_attention_with_a_mask(
         string typeName,
         int batch,
         int length,

@@ -8,7 +8,7 @@ namespace Memopt.Trainer.Tests.Gpu;
 /// <summary>Every kernel against its reference in fp32 on the same inputs: shapes that divide unevenly, every type, NaN
 /// and infinity.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class KernelTests
 {
     public static TheoryData<string, int, int> Rows()
@@ -23,7 +23,7 @@ public sealed class KernelTests
     }
 
     [GpuTheory, MemberData(nameof(Rows))]
-    public void Rms_norm(string typeName, int rows, int width)
+    public void Rms_norm_equals_its_reference(string typeName, int rows, int width)
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
@@ -55,7 +55,7 @@ public sealed class KernelTests
     }
 
     [GpuTheory, MemberData(nameof(Rows))]
-    public void Gated_activations(string typeName, int rows, int width)
+    public void Gated_activations_equal_their_reference(string typeName, int rows, int width)
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
@@ -89,7 +89,13 @@ public sealed class KernelTests
         InlineData("BFloat16", 300, 96, 64, true),
         InlineData("Float16", 16, 256, 64, false)
     ]
-    public void Gated_activations_add_low_rank_parts(string typeName, int rows, int width, int rank, bool fused)
+    public void Gated_activations_with_low_rank_parts_equal_their_reference(
+        string typeName,
+        int rows,
+        int width,
+        int rank,
+        bool fused
+    )
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
@@ -146,7 +152,7 @@ public sealed class KernelTests
         InlineData("Float32", 4, 1, 96, 48),
         InlineData("BFloat16", 3, 3, 24, 6)
     ]
-    public void Rope_turns_and_turns_back(string typeName, int heads, int groups, int dim, int rotary)
+    public void Rope_rotates_and_rotates_back(string typeName, int heads, int groups, int dim, int rotary)
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
@@ -185,7 +191,7 @@ public sealed class KernelTests
         InlineData("BFloat16", 3, 1001, 30),
         InlineData("Float32", 4, 517, 5)
     ]
-    public void Cross_entropy_and_its_gradient(string typeName, int rows, int width, double cap)
+    public void Cross_entropy_and_its_gradient_equal_their_reference(string typeName, int rows, int width, double cap)
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);
@@ -207,7 +213,7 @@ public sealed class KernelTests
     }
 
     [GpuFact]
-    public void A_broken_row_of_logits_breaks_its_own_loss_alone()
+    public void Cross_entropy_of_a_row_with_NaN_affects_its_own_loss_alone()
     {
         using var scope = NewDisposeScope();
         var logits = Random(ScalarType.BFloat16, 3, 1000);
@@ -219,7 +225,7 @@ public sealed class KernelTests
     }
 
     [GpuTheory, InlineData(1), InlineData(1023), InlineData(4_000_003)]
-    public void Adam_and_the_norm(int count)
+    public void Adam_and_the_gradient_norm_equal_their_reference(int count)
     {
         using var scope = NewDisposeScope();
         // A lone drawn value, or the sum of two, may lie near zero, where no relative error holds: a lone value is
@@ -275,7 +281,7 @@ public sealed class KernelTests
         InlineData(QuantType.Fp4, false, 3, 5),
         InlineData(QuantType.Nf4, true, 1024, 1000)
     ]
-    public void Four_bits_as_on_the_host_to_the_bit(QuantType quant, bool doubled, int rows, int columns)
+    public void Four_bit_quantization_equals_the_hosts_to_the_bit(QuantType quant, bool doubled, int rows, int columns)
     {
         using var scope = NewDisposeScope();
         foreach (var type in new[] { ScalarType.Float32, ScalarType.BFloat16, ScalarType.Float16 })
@@ -294,7 +300,7 @@ public sealed class KernelTests
     }
 
     [GpuTheory, InlineData("Float32"), InlineData("BFloat16"), InlineData("Float16")]
-    public void Dropout_draws_as_on_the_host(string typeName)
+    public void Dropout_draws_the_mask_of_the_host(string typeName)
     {
         using var scope = NewDisposeScope();
         var type = Enum.Parse<ScalarType>(typeName);

@@ -4,13 +4,13 @@ namespace Memopt.Trainer.Tests.Gpu;
 
 /// <summary>Something else takes the card's memory while a run goes on.</summary>
 [Trait(Gpu.Trait, Gpu.Name)]
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class LadderTests
 {
     private static readonly Shape shape = new(768, 2048, 12, 12, 4, 4096);
 
     [GpuTheory, InlineData("lora", true), InlineData("qlora", true), InlineData("lora", false)]
-    public void A_growing_neighbour_does_not_end_the_run(string kind, bool sameMicroBatch)
+    public void Run_beside_a_program_that_takes_memory_continues(string kind, bool sameMicroBatch)
     {
         var (alone, pressed) = (Train(kind, sameMicroBatch, []), Train(kind, sameMicroBatch, [2, 4, 6]));
         Assert.Empty(alone.Events);
@@ -27,7 +27,7 @@ public sealed class LadderTests
 
     private static RandomRun Train(string kind, bool sameMicroBatch, int[] growAfter)
     {
-        using var neighbour = new Neighbour();
+        using var competitor = new CompetingProgram();
         var microBatch = sameMicroBatch ? ", \"microBatch\": 4" : "";
         var run = new RandomRun(
             shape,
@@ -38,7 +38,7 @@ public sealed class LadderTests
             OnStep = row =>
             {
                 if (growAfter.Contains(row.Step))
-                    neighbour.Grow();
+                    competitor.Grow();
             },
         };
         run.Run(Backend.Load(null, TestBackend.Environment));
@@ -47,7 +47,7 @@ public sealed class LadderTests
 }
 
 /// <summary>Another program on the card.</summary>
-internal sealed class Neighbour : IDisposable
+internal sealed class CompetingProgram : IDisposable
 {
     private readonly List<nint> taken = [];
 

@@ -3,13 +3,13 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Kernels;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class DropoutTests
 {
     /// <summary>The first outputs of SplitMix64 from seed 0 are published (e.g. by xoshiro's authors); the mask follows
     /// from their upper halves.</summary>
     [Fact]
-    public void Draws_what_split_mix_draws()
+    public void Dropout_mask_follows_the_published_SplitMix64_draws()
     {
         ulong[] published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC];
         foreach (var p in new[] { 0.02, 0.03, 0.4, 0.5, 0.9 })
@@ -23,7 +23,7 @@ public sealed class DropoutTests
     }
 
     [Fact]
-    public void Keeps_its_share_and_differs_by_seed()
+    public void Dropout_mask_keeps_its_share_and_differs_by_seed()
     {
         using var scope = NewDisposeScope();
         var (one, other) = (

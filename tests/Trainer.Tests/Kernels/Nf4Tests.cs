@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Tests.Kernels;
 
 /// <summary>Against a second reading of bitsandbytes' layout, in plain C# over arrays.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class Nf4Tests
 {
     public static TheoryData<QuantType, bool, int[], int> Cases =>
@@ -22,7 +22,12 @@ public sealed class Nf4Tests
         };
 
     [Theory, MemberData(nameof(Cases))]
-    public void Dequantized_agrees_to_the_bit_with_the_layout(QuantType type, bool doubleQuant, int[] shape, int seed)
+    public void Dequantized_weights_agree_to_the_bit_with_bitsandbytes_layout(
+        QuantType type,
+        bool doubleQuant,
+        int[] shape,
+        int seed
+    )
     {
         using var scope = NewDisposeScope();
         using var generator = new Generator((ulong)seed);

@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Tests.Memory;
 
 /// <summary>Memory that runs out in the middle of a run: an allocator's refusals, injected where the run reads its
 /// meter.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class LadderTests
 {
     private const string Micro = "\"microBatch\": 2",
@@ -19,7 +19,7 @@ public sealed class LadderTests
     // What each rung gives up changes no bit in fp32 as long as the micro-batch stays: so the losses are the same
     // numbers, and the adapter the same bytes.
     [Theory, InlineData(AdapterKind.Lora), InlineData(AdapterKind.Qlora)]
-    public void Three_times_out_of_memory_and_the_losses_are_those_of_an_undisturbed_run(AdapterKind kind)
+    public void Run_out_of_memory_three_times_has_the_losses_of_an_undisturbed_run(AdapterKind kind)
     {
         var undisturbed = new Training(kind, Micro).Run();
         Assert.Empty(undisturbed.Events);
@@ -33,7 +33,7 @@ public sealed class LadderTests
     }
 
     [Theory, InlineData(false), InlineData(true)]
-    public void A_smaller_micro_batch_is_the_run_that_began_with_it_and_a_rehearsal_leaves_no_trace(bool rehearse)
+    public void Run_lowered_to_a_smaller_micro_batch_at_its_start_equals_one_configured_with_it(bool rehearse)
     {
         var small = new Training(AdapterKind.Lora, "\"microBatch\": 1", Settled).Run();
         var refused = new Training(AdapterKind.Lora, "", Settled + (rehearse ? ", \"rehearse\": true" : ""))
@@ -50,7 +50,7 @@ public sealed class LadderTests
     }
 
     [Fact]
-    public void In_the_middle_a_smaller_micro_batch_changes_the_rounding_alone()
+    public void Run_lowered_to_a_smaller_micro_batch_midway_changes_the_rounding_alone()
     {
         var (whole, refused) = (
             new Training(AdapterKind.Lora, "", Settled).Run(),
@@ -61,7 +61,7 @@ public sealed class LadderTests
     }
 
     [Fact]
-    public void A_model_that_does_not_load_is_loaded_with_less_of_it_at_rest()
+    public void Model_that_does_not_fit_at_loading_is_loaded_with_streamed_layers()
     {
         var (undisturbed, refused) = (
             new Training(AdapterKind.Lora, Micro).Run(),
@@ -74,7 +74,7 @@ public sealed class LadderTests
     }
 
     [Fact]
-    public void A_limit_that_stays_is_kept()
+    public void Run_under_a_lasting_memory_limit_stays_below_it()
     {
         var free = new Training(AdapterKind.Lora, "").Run();
         var held = new Training(AdapterKind.Lora, "") { Limit = free.Peak * 6 / 10 }.Run();
@@ -84,15 +84,15 @@ public sealed class LadderTests
     }
 
     [Fact]
-    public void When_nothing_is_left_to_give_up_it_says_so_and_the_checkpoint_is_whole()
+    public void Run_with_no_memory_left_to_save_fails_and_leaves_a_whole_checkpoint()
     {
         var training = new Training(AdapterKind.Lora, Micro) { RefuseIn = [.. Enumerable.Repeat(4, 50)] };
         var fault = Assert.Throws<UserFault>(() => training.Run());
         Assert.Contains("step 4, and nothing is left", fault.Message);
         Assert.Contains("data.maxLength", fault.Next);
         // Later there is memory again: it goes on from the checkpoint.
-        training.Relent();
-        var resumed = training.Again();
+        training.StopRefusing();
+        var resumed = training.Resume();
         Assert.Equal(new Training(AdapterKind.Lora, Micro).Run().Adapter, resumed.Adapter);
     }
 
@@ -147,14 +147,14 @@ public sealed class LadderTests
                 )}} }, "memory": { "strategy": "auto"{{memory}}{{rehearse}} } }
                 """
             );
-            return Again();
+            return Resume();
         }
 
         /// <summary>Nothing is refused from now on.</summary>
-        public void Relent() => refusals.Clear();
+        public void StopRefusing() => refusals.Clear();
 
         /// <summary>The same config again.</summary>
-        public (List<double> Losses, IReadOnlyList<RunEvent> Events, byte[] Adapter, long Peak, long LastPeak) Again()
+        public (List<double> Losses, IReadOnlyList<RunEvent> Events, byte[] Adapter, long Peak, long LastPeak) Resume()
         {
             using var store = new LiteRunStore(Path.Combine(folder, "store"));
             start = new Meter().Now();

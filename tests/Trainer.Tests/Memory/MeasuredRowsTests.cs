@@ -7,7 +7,7 @@ namespace Memopt.Trainer.Tests.Memory;
 
 /// <summary>The measured rows of a run beside the bytes of its tensors, counted by hand from the model's
 /// shape.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class MeasuredRowsTests
 {
     private const int Rank = 256;
@@ -19,7 +19,7 @@ public sealed class MeasuredRowsTests
         large = new(768, 2048, 12, 12, 4, 4096);
 
     [Theory, InlineData("lora"), InlineData("qlora"), InlineData("none")]
-    public void Rows_are_the_bytes_of_their_tensors(string kind)
+    public void Measured_rows_equal_the_bytes_of_their_tensors(string kind)
     {
         var backend = Backend.Load(null, TestBackend.Environment);
         var run = new RandomRun(small, Adapter(kind), """ "batchSize": 2, "steps": 2, "learningRate": 1e-4 """)
@@ -40,7 +40,7 @@ public sealed class MeasuredRowsTests
         InlineData("lora", true)
     ]
     [Trait(Gpu.Gpu.Trait, Gpu.Gpu.Name)]
-    public void Rows_on_a_gpu_are_the_bytes_of_their_tensors(string kind, bool onHost)
+    public void Measured_rows_on_a_GPU_equal_the_bytes_of_their_tensors(string kind, bool onHost)
     {
         var memory = $$""" "memory": { "offloadOptimizer": {{(onHost ? "true" : "false")}}, "streamLayers": 0 } """;
         var run = new RandomRun(large, Adapter(kind), """ "batchSize": 4, "steps": 2, "learningRate": 1e-4 """, memory);

@@ -11,11 +11,11 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Memory;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class RecomputeTests
 {
     [Fact]
-    public void Lowers_the_peak_of_live_tensor_bytes()
+    public void Recomputation_lowers_the_peak_of_live_tensor_bytes()
     {
         long Peak(bool recompute)
         {
@@ -50,7 +50,7 @@ public sealed class RecomputeTests
     }
 
     [Theory, InlineData(false), InlineData(true)]
-    public void Steps_leave_nothing(bool recompute)
+    public void Training_steps_leave_no_tensors_alive(bool recompute)
     {
         using var model = Nano();
         using var optimizer = new Optimizer(
@@ -74,7 +74,7 @@ public sealed class RecomputeTests
             if (step % 20 != 0)
                 continue;
             // Numbers handed to libtorch are not in scopes: the collector frees them, in a training between steps
-            // (Native/Calm).
+            // (Native/NoGcScope).
             GC.Collect();
             GC.WaitForPendingFinalizers();
             var now = (Tensors: DisposeScopeManager.Statistics.ThreadTotalLiveCount, Bytes: new Meter().Now());

@@ -13,18 +13,19 @@ namespace Memopt.Trainer.Tests.Models;
 
 /// <summary>Every family against transformers and PEFT: the numbers in Golden/ were made by make_golden.py with the
 /// versions beside it.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class GoldenTests
 {
     public static TheoryData<string> Families => ["llama", "qwen2", "qwen3", "mistral", "phi3"];
 
     [Theory, MemberData(nameof(Families))]
-    public void Logits_loss_and_gradients(string family) => Logits_loss_and_gradients_on(CPU, family);
+    public void Logits_loss_and_gradients_equal_those_of_transformers(string family) =>
+        Logits_loss_and_gradients_equal_those_of_transformers_on(CPU, family);
 
     /// <summary>What full fine-tuning trained is what its folder holds: written, read again, it answers the same, and
     /// not as before.</summary>
     [Theory, MemberData(nameof(Families))]
-    public void Every_trained_weight_is_written(string family)
+    public void Merged_model_holds_every_trained_weight(string family)
     {
         using var scope = NewDisposeScope();
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
@@ -49,15 +50,17 @@ public sealed class GoldenTests
     }
 
     [Theory, MemberData(nameof(Families))]
-    public void Greedy_tokens(string family) => Greedy_tokens_on(CPU, family);
+    public void Greedy_tokens_equal_those_of_transformers(string family) =>
+        Greedy_tokens_equal_those_of_transformers_on(CPU, family);
 
     [Theory, MemberData(nameof(Families))]
-    public void Adapter_logits_and_ten_steps(string family) => Adapter_logits_and_ten_steps_on(CPU, family);
+    public void Adapter_logits_and_ten_steps_equal_those_of_PEFT(string family) =>
+        Adapter_logits_and_ten_steps_equal_those_of_PEFT_on(CPU, family);
 
     [Theory, MemberData(nameof(Families))]
     public void Recomputation_changes_no_bit(string family) => Recomputation_changes_no_bit_on(CPU, family);
 
-    internal static void Logits_loss_and_gradients_on(Device device, string family)
+    internal static void Logits_loss_and_gradients_equal_those_of_transformers_on(Device device, string family)
     {
         using var scope = NewDisposeScope();
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
@@ -79,7 +82,7 @@ public sealed class GoldenTests
         Assert.True(compared >= 15);
     }
 
-    internal static void Greedy_tokens_on(Device device, string family)
+    internal static void Greedy_tokens_equal_those_of_transformers_on(Device device, string family)
     {
         using var scope = NewDisposeScope();
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
@@ -96,7 +99,7 @@ public sealed class GoldenTests
         Assert.Equal(expected, ids);
     }
 
-    internal static void Adapter_logits_and_ten_steps_on(Device device, string family)
+    internal static void Adapter_logits_and_ten_steps_equal_those_of_PEFT_on(Device device, string family)
     {
         using var scope = NewDisposeScope();
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));
@@ -189,9 +192,10 @@ public sealed class GoldenTests
 
     /// <summary>As eval and infer use an adapter: in 16 bits, with no optimizer that would keep copies.</summary>
     [Theory, MemberData(nameof(Families))]
-    public void An_adapter_answers_in_sixteen_bits(string family) => An_adapter_answers_in_sixteen_bits_on(CPU, family);
+    public void Adapter_in_sixteen_bits_answers_close_to_fp32(string family) =>
+        Adapter_in_sixteen_bits_answers_close_to_fp32_on(CPU, family);
 
-    internal static void An_adapter_answers_in_sixteen_bits_on(Device device, string family)
+    internal static void Adapter_in_sixteen_bits_answers_close_to_fp32_on(Device device, string family)
     {
         using var scope = NewDisposeScope();
         using var golden = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "golden.safetensors"));

@@ -9,7 +9,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Tests.Models;
 
 /// <summary>A decoder in parts: from embeddings, some of the layers, without its adapters.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class StagesTests
 {
     private static readonly long[] ids = [5, 9, 1, 7, 3, 3, 8, 2];
@@ -17,7 +17,7 @@ public sealed class StagesTests
     /// <summary>Two stages of a pipeline, each with some of the layers, give the bits of the whole, forward and
     /// backward.</summary>
     [Theory, InlineData(1), InlineData(2)]
-    public void Layers_run_in_two_stages_give_the_bits_of_the_whole(int first)
+    public void Layers_run_in_two_stages_give_the_bits_of_one_pass(int first)
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
@@ -40,7 +40,7 @@ public sealed class StagesTests
     }
 
     [Fact]
-    public void With_adapters_disabled_the_model_is_the_base()
+    public void Model_with_adapters_disabled_equals_the_base()
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();

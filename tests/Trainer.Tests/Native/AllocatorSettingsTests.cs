@@ -14,6 +14,6 @@ public sealed class AllocatorSettingsTests
         InlineData("max_split_size_mb:128,", "max_split_size_mb:128," + Limit)
     ]
     [InlineData("per_process_memory_fraction:0.5", null), InlineData("backend:cudaMallocAsync", null)]
-    public void Settings_of_the_user_stay_and_get_a_limit(string? user, string? expected) =>
+    public void Allocator_settings_of_the_user_stay_and_get_a_limit(string? user, string? expected) =>
         Assert.Equal(expected, AllocatorSettings.With(user));
 }

@@ -5,11 +5,11 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests.Native;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class AtenTests
 {
     [Fact]
-    public void An_operator_by_name_equals_TorchSharps_call_in_value_and_gradient()
+    public void Operator_by_name_equals_TorchSharps_call_in_value_and_gradient()
     {
         using var scope = NewDisposeScope();
         var ours = linspace(-3, 3, 24, float32).reshape(4, 6).requires_grad_(true);
@@ -26,7 +26,7 @@ public sealed class AtenTests
     }
 
     [Fact]
-    public void An_operator_can_be_called_without_recording()
+    public void Operator_can_be_called_without_recording()
     {
         using var scope = NewDisposeScope();
         var x = ones(3).requires_grad_(true);
@@ -77,7 +77,7 @@ public sealed class AtenTests
     }
 
     [Fact]
-    public void Several_results_and_whole_numbers_come_through()
+    public void Operator_with_several_results_and_integers_returns_them()
     {
         using var scope = NewDisposeScope();
         var found = Aten.Call("aten::topk", "", [tensor(new float[] { 4, 9, 1, 7 }), 2, -1, true, true], 2);
@@ -86,7 +86,7 @@ public sealed class AtenTests
     }
 
     [Fact]
-    public void Lists_of_tensors_reach_the_fused_optimizer()
+    public void Operator_with_lists_of_tensors_runs_the_fused_optimizer()
     {
         using var scope = NewDisposeScope();
         Tensor[] weights = [tensor(new float[] { 1, -2 }), tensor(new float[] { 3 })];
@@ -126,7 +126,7 @@ public sealed class AtenTests
     }
 
     [Fact]
-    public void A_fault_names_the_operator_and_its_arguments()
+    public void Fault_of_an_operator_names_it_and_its_arguments()
     {
         using var scope = NewDisposeScope();
         var unknown = Assert.Throws<ExternalException>(() => Aten.Call("aten::no_such_operator", "", [ones(2)], 1));
@@ -137,7 +137,7 @@ public sealed class AtenTests
     }
 
     [Fact]
-    public void Ten_thousand_calls_keep_no_memory()
+    public void Operator_called_ten_thousand_times_keeps_no_memory()
     {
         using var outer = NewDisposeScope();
         var (q, k, v) = (randn(1, 8, 64, 64), randn(1, 8, 64, 64), randn(1, 8, 64, 64));
@@ -159,7 +159,7 @@ public sealed class AtenTests
     }
 
     [Fact]
-    public void An_argument_is_free_again_after_the_call()
+    public void Operator_releases_its_arguments_after_the_call()
     {
         using var scope = NewDisposeScope();
         // Tensors of 64 MiB: handles that the calls did not consume would hold 16 rounds of them, 3 GiB.

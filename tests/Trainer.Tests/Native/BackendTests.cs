@@ -4,9 +4,9 @@ using TorchSharp;
 
 namespace Memopt.Trainer.Tests.Native;
 
-// Alone, as a program that is written here is run: a process that another test starts at that moment would hold it open
-// for writing.
-[Collection(Alone.Name)]
+// Exclusive, as a program that is written here is run: a process that another test starts at that moment would hold it
+// open for writing.
+[Collection(ExclusiveCollection.Name)]
 public sealed class BackendTests : IDisposable
 {
     private static readonly bool gpu = Cuda.DeviceCount() > 0;
@@ -16,7 +16,7 @@ public sealed class BackendTests : IDisposable
     public void Dispose() => Directory.Delete(root, recursive: true);
 
     [Fact]
-    public void Libtorch_is_loaded_once_and_says_what_it_is()
+    public void Libtorch_is_loaded_once_and_reports_its_version()
     {
         var first = Backend.Load(null, TestBackend.Environment);
         Assert.Same(first, Backend.Load("cpu", TestBackend.Environment with { Libtorch = "/nowhere" }));
@@ -37,7 +37,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void The_order_is_variable_project_cache()
+    public void Search_order_is_variable_then_project_then_cache()
     {
         var variable = Library("set");
         var project = Package("packages", "libtorch-cpu-linux-x64", "2.10.1");
@@ -53,7 +53,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void A_CUDA_build_of_many_packages_is_put_together()
+    public void CUDA_build_in_several_packages_is_assembled()
     {
         foreach (
             var (part, library) in new[]
@@ -98,7 +98,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void A_project_with_a_shared_artifacts_folder_is_found()
+    public void Project_with_a_shared_artifacts_folder_is_found()
     {
         var package = Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
         Restore("work/artifacts/obj/App", "libtorch-cpu-linux-x64/2.10.0");
@@ -115,7 +115,7 @@ public sealed class BackendTests : IDisposable
     [InlineData("libtorch-zz/2.10.0")]
     [InlineData("libtorch-cpu-linux-x64/2.10.0")]
     [InlineData("libtorch-cpu-linux-x64/../../pk")]
-    public void A_folder_that_a_restored_project_names_is_not_looked_into(string library)
+    public void Folder_named_by_a_restored_project_is_not_searched(string library)
     {
         foreach (var name in new[] { "libtorch-zz", "libtorch-cpu-linux-x64" })
             Package("work/pk", name, "2.10.0");
@@ -135,7 +135,7 @@ public sealed class BackendTests : IDisposable
     [InlineData("libtorch-cpu-other-x64", "2.10.0")]
     [InlineData("libtorch-cpu-linux-x64", "2.9.0")]
     [InlineData("libtorch-cpu-linux-x64", "2.10.0-mine")]
-    public void A_package_that_is_not_libtorchs_by_name_and_version_is_not_taken(string name, string version)
+    public void Package_without_libtorchs_name_and_version_is_not_used(string name, string version)
     {
         Package("packages", name, version);
         Restore("work/obj", $"{name}/{version}");
@@ -143,7 +143,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void A_project_chooses_which_version_of_the_users_packages_is_taken()
+    public void Project_selects_the_version_among_the_users_packages()
     {
         var older = Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
         var newer = Package("packages", "libtorch-cpu-linux-x64", "2.10.1");
@@ -159,7 +159,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void Folders_above_the_top_of_a_repository_choose_nothing()
+    public void Folders_above_the_top_of_a_repository_are_not_searched()
     {
         Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
         Restore("obj", "libtorch-cpu-linux-x64/2.10.0");
@@ -173,7 +173,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void Folders_of_packages_that_are_not_full_paths_are_passed_over() =>
+    public void Package_folders_that_are_not_full_paths_are_skipped() =>
         Assert.All(
             Backend.Search(
                 null,
@@ -186,7 +186,7 @@ public sealed class BackendTests : IDisposable
         );
 
     [Fact]
-    public void Linked_libraries_lie_in_a_folder_of_the_user_alone_that_holds_nothing_else()
+    public void Linked_libraries_lie_in_a_private_folder_that_holds_nothing_else()
     {
         if (OperatingSystem.IsWindows())
             return; // a folder there has the rights of the profile
@@ -213,7 +213,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void A_requested_folder_is_the_only_candidate_and_may_be_the_top_of_an_unpacked_libtorch()
+    public void Requested_folder_is_the_only_candidate_and_may_be_the_top_of_an_unpacked_libtorch()
     {
         var lib = Library("libtorch/lib");
         var candidate = Assert.Single(Backend.Search(Path.Combine(root, "libtorch"), Where("work", Library("set"))));
@@ -221,7 +221,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void A_build_with_CUDA_serves_as_what_the_machine_allows()
+    public void CUDA_build_is_used_as_the_machine_allows()
     {
         var folder = Library("set", cuda: true);
         Assert.Equal(gpu ? "cuda" : "cpu", Backend.Search(null, Where("work", folder))[0].Kind);
@@ -236,11 +236,11 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void A_CPU_build_is_refused_where_cuda_is_asked_for() =>
+    public void CPU_build_is_refused_where_cuda_is_requested() =>
         Assert.Contains("--backend asks for cuda", Backend.Search("cuda", Where("work", Library("set")))[0].Why);
 
     [Fact]
-    public void Python_is_asked_last_and_only_when_nothing_else_serves()
+    public void Python_is_asked_only_when_nothing_else_is_usable()
     {
         if (OperatingSystem.IsWindows())
             return; // the stand-in below is a shell script
@@ -262,7 +262,7 @@ public sealed class BackendTests : IDisposable
     [InlineData("[]")]
     [InlineData("{ \"libraries\": {")]
     [InlineData("{ \"libraries\": [1] }")]
-    public void Restore_files_that_are_not_whole_are_passed_over(string content)
+    public void Restore_files_that_are_damaged_are_skipped(string content)
     {
         Directory.CreateDirectory(Path.Combine(root, "work", "obj"));
         File.WriteAllText(Path.Combine(root, "work", "obj", "project.assets.json"), content);
@@ -272,7 +272,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void With_nothing_found_the_fault_says_where_it_looked_and_what_to_type()
+    public void Search_that_finds_nothing_names_the_places_and_the_command_to_type()
     {
         var fault = Assert.Throws<UserFault>(() => Backend.Find(null, Where("work", Path.Combine(root, "absent"))));
         Assert.Contains("MEMOPT_LIBTORCH", fault.Found);
@@ -283,7 +283,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void A_folder_is_listed_once_under_the_first_that_names_it()
+    public void Folder_named_twice_is_listed_once_under_the_first()
     {
         Package("packages", "libtorch-cpu-linux-x64", "2.10.0");
         Restore("work/obj", "libtorch-cpu-linux-x64/2.10.0");
@@ -292,7 +292,7 @@ public sealed class BackendTests : IDisposable
     }
 
     [Fact]
-    public void The_version_is_the_librarys_with_the_suffix_its_folder_states()
+    public void Version_is_the_librarys_with_the_suffix_that_its_folder_states()
     {
         var lib = Library("site/torch/lib");
         Assert.Equal("2.11.0", Backend.VersionOf(lib, new(2, 11, 0)));

@@ -22,7 +22,7 @@ public sealed class ElfVersionNeedTests : IDisposable
     public void Dispose() => Directory.Delete(cache, recursive: true);
 
     [Fact]
-    public void One_flag_of_the_real_library_changes_and_nothing_else()
+    public void Library_copy_differs_from_the_original_in_one_flag()
     {
         var before = File.ReadAllBytes(shipped);
         var copy = ElfVersionNeed.LoosenedCopy(shipped, cache);
@@ -36,7 +36,7 @@ public sealed class ElfVersionNeedTests : IDisposable
     }
 
     [Fact]
-    public void The_copy_is_made_once_and_the_loser_of_a_race_gets_a_whole_one()
+    public void Library_copy_is_made_once_and_is_whole_for_the_loser_of_a_race()
     {
         var copies = new string[8];
         Parallel.For(0, copies.Length, i => copies[i] = ElfVersionNeed.LoosenedCopy(shipped, cache));
@@ -50,7 +50,7 @@ public sealed class ElfVersionNeedTests : IDisposable
     }
 
     [Fact]
-    public void A_second_process_finds_the_librarys_copy_loadable()
+    public void Library_copy_loads_in_a_second_process()
     {
         if (!OperatingSystem.IsLinux() || RuntimeInformation.ProcessArchitecture != Architecture.X64)
             return; // the file is a Linux one
@@ -60,7 +60,7 @@ public sealed class ElfVersionNeedTests : IDisposable
     }
 
     [Fact]
-    public void A_library_that_binds_a_symbol_of_the_version_is_refused()
+    public void Library_that_binds_a_symbol_of_the_version_is_refused()
     {
         var elf = File.ReadAllBytes(shipped);
         var (version, unused) = Unused(elf);
@@ -71,7 +71,7 @@ public sealed class ElfVersionNeedTests : IDisposable
     }
 
     [Fact]
-    public void A_library_whose_one_symbol_of_the_version_gains_a_relocation_is_refused()
+    public void Library_whose_symbol_of_the_version_gains_a_relocation_is_refused()
     {
         var elf = File.ReadAllBytes(shipped);
         var (_, unused) = Unused(elf);
@@ -84,7 +84,7 @@ public sealed class ElfVersionNeedTests : IDisposable
     }
 
     [Fact]
-    public void Only_an_ELF_file_that_needs_the_version_is_touched()
+    public void File_that_is_no_ELF_is_refused_and_one_without_the_version_stays_unchanged()
     {
         Assert.Contains(
             "not a 64-bit",
@@ -104,7 +104,7 @@ public sealed class ElfVersionNeedTests : IDisposable
     }
 
     [Fact]
-    public void A_refused_library_leaves_no_copy()
+    public void Library_that_is_refused_leaves_no_copy()
     {
         var broken = Path.Combine(cache, "broken.so");
         File.WriteAllText(broken, "no library");

@@ -3,7 +3,7 @@ using Memopt.Trainer.Native;
 
 namespace Memopt.Trainer.Tests.Native;
 
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class HostMemoryTests : IDisposable
 {
     private readonly string group = Directory.CreateTempSubdirectory("memopt-group-").FullName;
@@ -11,7 +11,7 @@ public sealed class HostMemoryTests : IDisposable
     public void Dispose() => Directory.Delete(group, recursive: true);
 
     [Fact]
-    public unsafe void Touched_memory_shows_in_the_process()
+    public unsafe void Process_memory_grows_by_touched_bytes()
     {
         // Not an array: a collection that it begins may give back as much of what other tests have left.
         GC.Collect();
@@ -25,11 +25,11 @@ public sealed class HostMemoryTests : IDisposable
     }
 
     [Fact]
-    public void Free_memory_is_some_but_less_than_a_pebibyte() =>
+    public void Free_memory_is_positive_and_below_a_pebibyte() =>
         Assert.InRange(HostMemory.FreeBytes(), 1 << 20, 1L << 50);
 
     [Fact]
-    public void A_containers_limit_leaves_what_is_not_in_use_but_for_cached_files()
+    public void Container_limit_leaves_unused_memory_and_cached_files()
     {
         File.WriteAllText(Path.Combine(group, "memory.max"), "1000000\n");
         File.WriteAllText(Path.Combine(group, "memory.current"), "700000\n");
@@ -41,7 +41,7 @@ public sealed class HostMemoryTests : IDisposable
     }
 
     [Fact]
-    public void The_older_layout_of_control_groups_is_read_too()
+    public void Control_groups_of_version_1_are_read()
     {
         Directory.CreateDirectory(Path.Combine(group, "memory"));
         File.WriteAllText(Path.Combine(group, "memory", "memory.limit_in_bytes"), "900");
@@ -50,7 +50,7 @@ public sealed class HostMemoryTests : IDisposable
     }
 
     [Fact]
-    public void Without_a_GPU_every_question_has_an_answer()
+    public void Cuda_queries_answer_with_and_without_a_GPU()
     {
         var some = Cuda.DeviceCount() > 0;
         Assert.Equal(some, Cuda.DeviceName() is not null);

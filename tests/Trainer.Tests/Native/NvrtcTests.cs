@@ -25,7 +25,7 @@ public sealed class NvrtcTests : IDisposable
         );
 
     [CompilerTheory, InlineData(75), InlineData(80), InlineData(86), InlineData(89), InlineData(90), InlineData(100)]
-    public void Every_kernel_compiles_for_every_card_and_type(int capability)
+    public void Kernels_compile_for_every_card_and_type(int capability)
     {
         var compiler = Nvrtc.Find(Folder!, cache)!;
         foreach (var file in Kernel.Files)
@@ -42,21 +42,21 @@ public sealed class NvrtcTests : IDisposable
     }
 
     [CompilerTheory, InlineData("}")]
-    public void A_kernel_that_does_not_compile_says_where(string source)
+    public void Kernel_that_does_not_compile_reports_the_line(string source)
     {
         var e = Assert.ThrowsAny<Exception>(() => Nvrtc.Find(Folder!, cache)!.Compile("Broken.cu", source, 80));
         Assert.Contains("Broken.cu(1)", e.Message);
     }
 
     [Fact]
-    public void Kernels_travel_in_the_assembly() =>
+    public void Kernels_are_embedded_in_the_assembly() =>
         Assert.Equal(
             ["AdamW.cu", "CrossEntropy.cu", "Dropout.cu", "Gated.cu", "Nf4.cu", "RmsNorm.cu", "Rope.cu"],
             Kernel.Files
         );
 
     [Fact]
-    public void A_torn_or_altered_file_in_the_cache_is_as_none()
+    public void Cache_file_that_is_torn_or_altered_counts_as_absent()
     {
         var file = Path.Combine(cache, "kernels", "x.cubin");
         var image = Enumerable.Range(0, 5000).Select(i => (byte)i).ToArray();
@@ -74,7 +74,7 @@ public sealed class NvrtcTests : IDisposable
     }
 
     [Fact]
-    public void Many_writers_and_readers_of_one_file_never_meet_half_of_it()
+    public void Cache_file_with_many_writers_and_readers_is_never_read_in_part()
     {
         var file = Path.Combine(cache, "kernels", "y.cubin");
         var images = Enumerable.Range(0, 4).Select(n => Enumerable.Repeat((byte)n, 200_000 + n).ToArray()).ToArray();
@@ -94,7 +94,7 @@ public sealed class NvrtcTests : IDisposable
     }
 
     [Fact]
-    public void A_cache_that_cannot_be_written_is_done_without()
+    public void Cache_that_cannot_be_written_is_skipped()
     {
         var blocked = Path.Combine(cache, "file");
         File.WriteAllText(blocked, "");

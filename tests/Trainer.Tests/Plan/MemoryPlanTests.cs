@@ -34,7 +34,7 @@ public sealed class MemoryPlanTests
     }
 
     [Fact]
-    public void An_adapted_head_is_counted()
+    public void Adapted_head_is_counted()
     {
         var config = new RunConfig
         {
@@ -56,7 +56,7 @@ public sealed class MemoryPlanTests
     }
 
     [Fact]
-    public void Fused_attention_and_only_that_keeps_its_result()
+    public void Fused_attention_alone_keeps_its_result()
     {
         var config = new RunConfig
         {
@@ -107,7 +107,7 @@ public sealed class MemoryPlanTests
     }
 
     [Fact]
-    public void Auto_takes_the_fastest_that_fits()
+    public void Auto_selects_the_fastest_strategy_that_fits()
     {
         var config = new RunConfig { Train = new() { BatchSize = 8 } };
         var device = new PlanDevice("cpu", null, 4);
@@ -143,7 +143,7 @@ public sealed class MemoryPlanTests
     }
 
     [Fact]
-    public void What_leaves_the_device_is_on_the_host_or_the_disk()
+    public void Offloaded_bytes_are_counted_on_the_host_or_the_disk()
     {
         var config = new RunConfig
         {
@@ -190,7 +190,7 @@ public sealed class MemoryPlanTests
     [InlineData(2, 2)]
     [InlineData(8, 8)]
     [InlineData(500, 8)]
-    public void An_evaluation_is_counted_with_the_rows_that_it_has(int rows, int atOnce)
+    public void Evaluation_is_counted_with_its_rows(int rows, int atOnce)
     {
         RunConfig Of(int micro) =>
             new()

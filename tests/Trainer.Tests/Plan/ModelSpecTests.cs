@@ -8,7 +8,7 @@ namespace Memopt.Trainer.Tests.Plan;
 public sealed class ModelSpecTests
 {
     [Theory, InlineData("llama"), InlineData("qwen2"), InlineData("qwen3"), InlineData("mistral"), InlineData("phi3")]
-    public void Tensors_are_those_of_the_weights_file(string family)
+    public void Tensors_equal_those_of_the_weights_file(string family)
     {
         using var file = SafeTensors.Open(Path.Combine(TestBackend.Golden(family), "model.safetensors"));
         var spec = ModelSpec.Read(TestBackend.Golden(family));
@@ -33,7 +33,7 @@ public sealed class ModelSpecTests
         """{ "model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000, "sliding_window": null }""",
         7241732096
     )]
-    public void Parameters_are_the_published_counts(string config, long count) =>
+    public void Parameters_equal_the_published_counts(string config, long count) =>
         Assert.Equal(count, Read(config).Parameters);
 
     [Theory]
@@ -49,7 +49,7 @@ public sealed class ModelSpecTests
     [InlineData("\"rms_norm_eps\": -1", "rms_norm_eps")]
     [InlineData("\"architectures\": [\"LlamaForSequenceClassification\"]", "architectures")]
     [InlineData("\"partial_rotary_factor\": 0.5", "partial_rotary_factor")]
-    public void What_is_not_known_is_refused_by_name(string setting, string named)
+    public void Config_with_an_unknown_setting_is_refused_by_name(string setting, string named)
     {
         var key = setting.Split('"')[1];
         string[] rest =
@@ -79,7 +79,7 @@ public sealed class ModelSpecTests
     [InlineData("head_dim", "65536", "131,072")]
     [InlineData("vocab_size", "2147483647", "16,777,216")]
     [InlineData("max_position_embeddings", "2147483647", "16,777,216")]
-    public void A_size_that_no_model_has_is_refused_with_its_limit(string key, string value, string limit)
+    public void Config_with_an_impossible_size_is_refused_with_its_limit(string key, string value, string limit)
     {
         var fault = Assert.Throws<UserFault>(() =>
             Read("{" + string.Join(",", Sizes(key).Append($"\"{key}\": {value}")) + "}")
@@ -88,7 +88,7 @@ public sealed class ModelSpecTests
     }
 
     [Fact]
-    public void Plans_of_the_largest_sizes_that_are_taken_count_without_overflow()
+    public void Plans_of_the_largest_accepted_sizes_count_without_overflow()
     {
         var spec = Read(
             """
@@ -123,7 +123,7 @@ public sealed class ModelSpecTests
     }
 
     [Fact]
-    public void A_value_as_long_as_the_file_is_not_printed_whole()
+    public void Config_value_as_long_as_the_file_is_quoted_in_part()
     {
         var fault = Assert.Throws<UserFault>(() =>
             Read(
@@ -151,7 +151,7 @@ public sealed class ModelSpecTests
     // Values of transformers' modeling_rope_utils for head_dim 16, theta 10000, worked out from its formulas in double
     // precision.
     [Fact]
-    public void Rope_types_scale_as_their_papers_say()
+    public void Rope_types_scale_as_in_their_papers()
     {
         ModelSpec With(string rope) =>
             Read(

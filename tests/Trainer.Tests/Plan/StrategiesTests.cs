@@ -21,7 +21,7 @@ public sealed class StrategiesTests
         InlineData("qwen2.5-72b", 72_706_203_648),
         InlineData("mistral-7b-v0.1", 7_241_732_096)
     ]
-    public void Parameters_are_the_published_ones_and_a_plan_takes_no_time(string model, long parameters)
+    public void Parameters_equal_the_published_counts_and_plans_are_quick(string model, long parameters)
     {
         var watch = Stopwatch.StartNew();
         var spec = Spec(model);
@@ -38,7 +38,7 @@ public sealed class StrategiesTests
     }
 
     [Fact]
-    public void What_is_known_of_cards_and_models_holds()
+    public void Strategies_of_known_models_on_known_cards_fit_as_published()
     {
         static Strategy By(IReadOnlyList<Strategy> all, string name) => all.Single(s => s.Name == name);
         var (small, large) = (
@@ -83,7 +83,7 @@ public sealed class StrategiesTests
     public void Cards_are_found_by_name_or_memory(string text, int mib) => Assert.Equal(mib, Gpus.Find(text).MiB);
 
     [Theory, InlineData("RTX 9999"), InlineData(""), InlineData("-3GiB"), InlineData("GiB")]
-    public void What_is_no_card_is_refused(string text) =>
+    public void Card_that_is_unknown_is_refused(string text) =>
         Assert.Contains("H200", Assert.Throws<UserFault>(() => Gpus.Find(text)).Next);
 
     internal static ModelSpec Spec(string model) =>

@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Tests.Weights;
 
 /// <summary>Which files of a model's folder count.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class ModelFolderTests : IDisposable
 {
     private readonly string folder = Directory.CreateTempSubdirectory("memopt").FullName;
@@ -25,7 +25,7 @@ public sealed class ModelFolderTests : IDisposable
     [Theory]
     [InlineData("an old shard")]
     [InlineData("no shard")]
-    public void An_index_that_was_left_behind_is_not_read(string left)
+    public void Index_left_beside_a_whole_file_is_not_read(string left)
     {
         using var scope = NewDisposeScope();
         using (var file = SafeTensors.Open(Path.Combine(folder, "model.safetensors")))
@@ -48,7 +48,7 @@ public sealed class ModelFolderTests : IDisposable
     }
 
     [Fact]
-    public void A_merged_model_has_the_named_templates_and_no_index_that_was_left_behind()
+    public void Merged_model_has_the_named_templates_and_no_stale_index()
     {
         File.WriteAllText(
             Path.Combine(folder, "model.safetensors.index.json"),

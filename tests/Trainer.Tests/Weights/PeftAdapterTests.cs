@@ -16,7 +16,7 @@ namespace Memopt.Trainer.Tests.Weights;
 
 /// <summary>Adapters that PEFT 0.21 and others wrote: Golden/*/adapter-end are PEFT's own, with one thing
 /// changed.</summary>
-[Collection(Alone.Name)]
+[Collection(ExclusiveCollection.Name)]
 public sealed class PeftAdapterTests : IDisposable
 {
     private const string A = "base_model.model.model.layers.0.self_attn.o_proj.lora_A.weight";
@@ -83,7 +83,7 @@ public sealed class PeftAdapterTests : IDisposable
     [InlineData("\"mica\"")]
     [InlineData("\"something\"")]
     [InlineData("3")]
-    public void A_start_that_changes_the_base_is_refused_by_name(string value)
+    public void Initialization_that_changes_the_base_is_refused_by_name(string value)
     {
         Set("init_lora_weights", JsonNode.Parse(value));
         Assert.Contains($"init_lora_weights is {value}", Refusal().Found);
@@ -97,7 +97,7 @@ public sealed class PeftAdapterTests : IDisposable
     [InlineData("\"gaussian\"")]
     [InlineData("\"eva\"")]
     [InlineData("\"orthogonal\"")]
-    public void A_start_that_leaves_the_base_alone_is_loaded(string value)
+    public void Initialization_that_leaves_the_base_alone_is_loaded(string value)
     {
         Set("init_lora_weights", JsonNode.Parse(value));
         Assert.Equal(8, Read().Config.Rank);
@@ -137,7 +137,7 @@ public sealed class PeftAdapterTests : IDisposable
     [InlineData("rank_pattern", "{\"o_proj\":null}")]
     [InlineData("alpha_pattern", "{\"o_proj\":\"a\"}")]
     [InlineData("alpha_pattern", "{\"(o_proj\":1}")]
-    public void A_value_that_is_not_implemented_is_refused_with_its_key(string key, string value)
+    public void Value_that_is_not_implemented_is_refused_with_its_key(string key, string value)
     {
         Set(key, JsonNode.Parse(value));
         Assert.Contains(
@@ -150,7 +150,7 @@ public sealed class PeftAdapterTests : IDisposable
     [InlineData("r")]
     [InlineData("lora_alpha")]
     [InlineData("peft_type")]
-    public void A_setting_that_is_missing_is_told(string key)
+    public void Setting_that_is_missing_is_reported(string key)
     {
         Set(key, null);
         Assert.Equal($"{key} is missing: it is null", Refusal().Found);
@@ -166,7 +166,7 @@ public sealed class PeftAdapterTests : IDisposable
 
     /// <summary>The golden files hold every key that PEFT 0.21 writes.</summary>
     [Fact]
-    public void Every_key_that_PEFT_writes_is_declared()
+    public void Keys_that_PEFT_writes_are_declared()
     {
         using var strange = JsonDocument.Parse("[{ \"strange\": 1 }]");
         foreach (var (key, _) in Config())
@@ -184,7 +184,7 @@ public sealed class PeftAdapterTests : IDisposable
     [InlineData("[]")]
     [InlineData("{ \"r\": 8, ")]
     [InlineData("{ \"r\": \"\\ud800\" }")]
-    public void A_file_that_is_no_object_is_told(string text)
+    public void Config_file_that_is_no_object_is_refused(string text)
     {
         File.WriteAllText(ConfigFile, text);
         Assert.Contains("adapter_config.json", Refusal().Message);
@@ -193,7 +193,7 @@ public sealed class PeftAdapterTests : IDisposable
     }
 
     [Fact]
-    public void Embedding_layers_are_named()
+    public void Embedding_layers_in_the_file_are_refused_by_name()
     {
         Tensors(tensors =>
         {
@@ -217,7 +217,7 @@ public sealed class PeftAdapterTests : IDisposable
     [InlineData("bias of a pair", "no LoRA pairs")]
     [InlineData("whole numbers", "no LoRA pairs")]
     [InlineData("a bias that is not there", "does not fit the model")]
-    public void Tensors_that_do_not_fit_are_told(string what, string message)
+    public void Tensors_that_do_not_fit_are_refused(string what, string message)
     {
         const string b = "base_model.model.model.layers.0.self_attn.o_proj.lora_B.weight",
             module = "base_model.model.model.layers.0.self_attn.o_proj.";
@@ -264,7 +264,7 @@ public sealed class PeftAdapterTests : IDisposable
     }
 
     [Fact]
-    public void Numbers_that_are_not_finite_are_told()
+    public void Numbers_that_are_not_finite_are_refused()
     {
         Tensors(tensors => tensors[tensors.FindIndex(pair => pair.Name == A)].Tensor[0, 0] = double.NaN);
         using var model = GoldenTests.Load("phi3");
@@ -274,7 +274,7 @@ public sealed class PeftAdapterTests : IDisposable
     }
 
     [Fact]
-    public void A_pickle_is_not_read()
+    public void Pickle_file_is_not_read()
     {
         File.Move(Path.Combine(folder, "adapter_model.safetensors"), Path.Combine(folder, "adapter_model.bin"));
         Assert.Contains("pickle", Refusal().Message);
@@ -289,7 +289,7 @@ public sealed class PeftAdapterTests : IDisposable
     /// <summary>Rank 8 with alpha 16 around all linears of the llama fixture but the head, as PEFT wrote it; the config
     /// says rank 16 with alpha 32.</summary>
     [Fact]
-    public void A_plan_counts_the_adapter_that_it_starts_from()
+    public void Plan_counts_the_adapter_that_it_starts_from()
     {
         var llama = ModelSpec.Read(TestBackend.Golden("llama"));
         var from = Path.Combine(TestBackend.Golden("llama"), "adapter-end");
@@ -320,7 +320,7 @@ public sealed class PeftAdapterTests : IDisposable
     }
 
     [Fact]
-    public void An_adapter_around_some_modules_is_settled_with_their_names()
+    public void Adapter_on_some_modules_gets_their_names_as_targets()
     {
         Tensors(tensors =>
             tensors.RemoveAll(pair =>
@@ -334,7 +334,7 @@ public sealed class PeftAdapterTests : IDisposable
     /// <summary>Patterns, targets and biases come back from a folder as they were trained, with how the base was
     /// kept.</summary>
     [Fact]
-    public void What_is_saved_is_read_as_it_was()
+    public void Adapter_saved_is_read_as_it_was()
     {
         var settings = new RunConfig
         {
@@ -371,7 +371,7 @@ public sealed class PeftAdapterTests : IDisposable
     }
 
     [Fact]
-    public void A_base_is_kept_as_it_was_trained_unless_it_is_asked_for_otherwise()
+    public void Base_form_is_the_trained_one_unless_another_is_requested()
     {
         var trained = new BaseForm(true, new() { Type = QuantType.Fp4, DoubleQuant = false }, DType.Bfloat16);
         Assert.Equal(trained, BaseForm.Asked(trained, null, unquantized: false, DType.Auto));

@@ -33,7 +33,7 @@ public sealed class SafeTensorsTests : IDisposable
     [InlineData("""{"a":null}""", "unreadable")]
     [InlineData("""[1,2,3,4]""", "not an object")]
     [InlineData("""{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}} {}""", "unreadable")]
-    public void A_header_that_cannot_be_is_refused(string header, string told)
+    public void Header_that_is_malformed_is_refused(string header, string told)
     {
         var path = Path.Combine(folder, "model.safetensors");
         File.WriteAllBytes(
@@ -50,7 +50,7 @@ public sealed class SafeTensorsTests : IDisposable
     }
 
     [Fact]
-    public void A_header_longer_than_the_reference_takes_is_refused_before_it_is_read()
+    public void Header_longer_than_the_reference_accepts_is_refused_before_it_is_read()
     {
         var path = Path.Combine(folder, "model.safetensors");
         using (var file = File.Create(path))
