@@ -131,8 +131,8 @@ public sealed class StoreMaintenanceTests : IDisposable
         var sealedFile = At("s/sealed/one.jsonl.gz");
         using (var stream = File.OpenWrite(sealedFile))
             stream.SetLength(stream.Length / 2);
-        Assert.False(Assert.Single(store.Check(repair: false)).Mended);
-        Assert.True(Assert.Single(store.Check(repair: true)).Mended);
+        Assert.False(Assert.Single(store.Check(repair: false)).Repaired);
+        Assert.True(Assert.Single(store.Check(repair: true)).Repaired);
         Whole(store);
         Assert.Empty(store.Check(repair: false));
         // And it is whole on its own: the database is made again from it.
@@ -314,7 +314,7 @@ public sealed class StoreMaintenanceTests : IDisposable
     }
 
     [Fact]
-    public void A_writer_killed_before_its_first_line_leaves_nothing_to_mend()
+    public void A_writer_killed_before_its_first_line_leaves_nothing_to_repair()
     {
         using var store = Filled("s");
         File.WriteAllText(At("s/spool/one.1.jsonl"), "");

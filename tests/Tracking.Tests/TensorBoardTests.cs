@@ -71,7 +71,7 @@ public sealed class TensorBoardTests : IDisposable
     public void A_resumed_run_begins_a_later_file_that_voids_the_steps_made_again()
     {
         using var store = new LiteRunStore(folder);
-        var clock = new Standing(DateTimeOffset.UnixEpoch.AddSeconds(2_000_000_000));
+        var clock = new StandingClock(DateTimeOffset.UnixEpoch.AddSeconds(2_000_000_000));
         using (var run = Begin(store, 0, clock))
             run.Append([.. Enumerable.Range(1, 5).Select(step => Row(step))]);
         clock.Now -= TimeSpan.FromHours(1);
@@ -206,12 +206,5 @@ public sealed class TensorBoardTests : IDisposable
         process.WaitForExit();
         Assert.Equal(0, process.ExitCode);
         return output;
-    }
-
-    private sealed class Standing(DateTimeOffset now) : TimeProvider
-    {
-        public DateTimeOffset Now { get; set; } = now;
-
-        public override DateTimeOffset GetUtcNow() => Now;
     }
 }

@@ -205,7 +205,7 @@ public sealed class FineTuneTests : IDisposable
     }
 
     [Fact]
-    public async Task What_has_to_be_mended_is_said()
+    public async Task What_has_to_be_fixed_is_reported()
     {
         var fault = await Assert.ThrowsAsync<UserFault>(() => workshop.FineTune.With("train.stepz", 1).RunAsync());
         Assert.Contains("train.steps", fault.Problems.Single().Message);

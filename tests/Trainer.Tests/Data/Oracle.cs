@@ -39,7 +39,7 @@ internal static class Oracle
             "models"
         );
 
-    // Not by an encoding, which would mend what is no valid text.
+    // Not by an encoding, which would repair what is no valid text.
     private static string Units(string base64) => new(MemoryMarshal.Cast<byte, char>(Convert.FromBase64String(base64)));
 
     private static int[]? Ids(JsonNode? node) => node?.AsArray().Select(id => (int)id!).ToArray();
