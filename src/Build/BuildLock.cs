@@ -1,7 +1,6 @@
 using System;
-using System.Diagnostics;
 using System.IO;
-using System.Threading;
+using Memopt.Core;
 
 namespace Memopt.Build;
 
@@ -11,21 +10,13 @@ internal static class BuildLock
     /// <summary>Waits for the file, five minutes at most; null when it cannot be had.</summary>
     public static FileStream? Acquire(string file)
     {
-        for (var waited = Stopwatch.StartNew(); waited.Elapsed.TotalMinutes < 5; Thread.Sleep(100))
+        try
         {
-            try
-            {
-                return new FileStream(file, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
-            }
-            catch (IOException)
-            {
-                // Held by another project's build.
-            }
-            catch (UnauthorizedAccessException)
-            {
-                return null;
-            }
+            return FileLock.TryTake(file, TimeSpan.FromMinutes(5));
         }
-        return null;
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
     }
 }

@@ -3,7 +3,7 @@ using Microsoft.Build.Utilities;
 
 namespace Memopt.Build;
 
-/// <summary>Ends a target as failed, without an error beside those that were told before.</summary>
+/// <summary>Ends a target as failed, without an error beside those that were reported before.</summary>
 public sealed class MemoptFail : Task
 {
     public override bool Execute()

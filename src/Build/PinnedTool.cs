@@ -69,8 +69,8 @@ internal sealed class PinnedTool(string folder, string version, string[] package
 
     /// <summary>Restores the tool and gives its path. One project of a parallel build restores, the others wait for it:
     /// two restores at once get in each other's way.</summary>
-    /// <param name="log">Told what passes.</param>
-    /// <param name="fail">Told why it cannot be restored.</param>
+    /// <param name="log">Receives the progress.</param>
+    /// <param name="fail">Receives why it cannot be restored.</param>
     public string? Restore(TaskLoggingHelper log, Action<string> fail)
     {
         using var one = BuildLock.Acquire(

@@ -24,7 +24,7 @@ internal sealed class Git
             [.. settings.SelectMany(setting => new[] { "-c", setting })]
         );
 
-    /// <summary>git for a folder, or null where it is not installed, is older than 2.26, or cannot be told to start
+    /// <summary>git for a folder, or null where it is not installed, is older than 2.26, or cannot be made to start
     /// nothing.</summary>
     public static Git? In(string folder)
     {

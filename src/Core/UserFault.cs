@@ -10,7 +10,7 @@ public sealed class UserFault(string what, string? found = null, string? next = 
     /// <summary>What was there instead.</summary>
     public string? Found { get; } = found is null ? null : Short(found);
 
-    /// <summary>A command that mends it or shows more.</summary>
+    /// <summary>A command that fixes it or shows more.</summary>
     public string? Next { get; } = next;
 
     /// <summary>Whether what was asked for was in order and could not be done all the same: a server that does not

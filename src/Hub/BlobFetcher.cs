@@ -10,8 +10,8 @@ internal sealed class BlobFetcher(Downloader downloader, HubSettings settings, T
     {
         var (cache, watcher) = (target.Cache, target.Watcher);
         var blob = cache.Blob(file.Blob);
-        var told = file.Resumable || file.Hash is not null; // else nothing says that it is still the same
-        if (told && new FileInfo(blob) is { Exists: true } whole && whole.Length == file.Size)
+        var known = file.Resumable || file.Hash is not null; // else nothing says that it is still the same
+        if (known && new FileInfo(blob) is { Exists: true } whole && whole.Length == file.Size)
         {
             // Without the lock: a cache that may only be read will do.
             watcher.Advance(file.Path, file.Size, file.Size, file.Size);
@@ -31,7 +31,7 @@ internal sealed class BlobFetcher(Downloader downloader, HubSettings settings, T
                 .ConfigureAwait(false)
         )
         {
-            if (new FileInfo(blob) is { Exists: true } old && (old.Length != file.Size || !told))
+            if (new FileInfo(blob) is { Exists: true } old && (old.Length != file.Size || !known))
                 File.Delete(blob); // cut short by something else
             for (var again = false; !File.Exists(blob); again = true)
                 bytes += await TryAsync(target, file, again, stop).ConfigureAwait(false);

@@ -3,7 +3,7 @@ using Memopt.Core;
 namespace Memopt.Hub;
 
 /// <summary>A model in a cache.</summary>
-/// <param name="Name">As a source when it can be told, else its folder.</param>
+/// <param name="Name">As a source when it is known, else its folder.</param>
 /// <param name="Folder">Where it is.</param>
 /// <param name="Bytes">Space that its blobs take, unfinished ones too.</param>
 /// <param name="Revisions">Commits that are here, with the branches that point to them.</param>

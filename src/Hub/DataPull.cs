@@ -9,7 +9,7 @@ internal sealed class DataPull(HubDataSet source, IRemote remote, CacheFetcher f
     private readonly string wanted = ModelFiles.Safe(source.Revision ?? remote.DefaultRevision);
 
     /// <param name="offline">Whether no server may be asked.</param>
-    /// <param name="watcher">Told what passes.</param>
+    /// <param name="watcher">Receives the progress.</param>
     /// <param name="stop">Gives up.</param>
     public async Task<Snapshot> RunAsync(bool offline, IPullWatcher watcher, CancellationToken stop)
     {

@@ -76,11 +76,11 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
         session.Check(response);
         if (response.Status == HttpStatusCode.PartialContent)
         {
-            var told = response.Message.Content.Headers.ContentRange;
-            if (response.Encoding is not null || told?.From != from || (told.Length ?? file.Size) != file.Size)
+            var answered = response.Message.Content.Headers.ContentRange;
+            if (response.Encoding is not null || answered?.From != from || (answered.Length ?? file.Size) != file.Size)
                 throw new TransientException(
                     (
-                        $"asked for bytes {from}-{to}/{file.Size}, was told {told?.ToString() ?? "nothing"} "
+                        $"asked for bytes {from}-{to}/{file.Size}, was told {answered?.ToString() ?? "nothing"} "
                         + $"{response.Encoding}"
                     ).TrimEnd()
                 );
@@ -194,10 +194,10 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
             var direct = response.Url.Authority == file.Url.Authority;
             if (
                 file.Validator is { } expected
-                && (response.LinkedETag ?? (direct ? response.ETag : null)) is { } told
-                && told != expected
+                && (response.LinkedETag ?? (direct ? response.ETag : null)) is { } found
+                && found != expected
             )
-                throw Strange($"its ETag was {expected}, is {told}");
+                throw Strange($"its ETag was {expected}, is {found}");
             lock (changing)
             {
                 // Storage behind a redirect has ETags of its own, and its answers should agree.

@@ -43,7 +43,7 @@ internal sealed class HubHttp : IDisposable
             .Build();
     }
 
-    /// <summary>Told when something is tried again.</summary>
+    /// <summary>Called when something is tried again.</summary>
     public Action<string>? Retrying { get; set; }
 
     /// <summary>Runs an attempt until it succeeds, or has failed too often in a row.</summary>
@@ -128,17 +128,9 @@ internal sealed class HubHttp : IDisposable
         return result;
     }
 
-    /// <summary>Whether another attempt may do better.</summary>
+    /// <summary>Whether another attempt may do better. Polly has faults of its own.</summary>
     public static bool IsTransient(Exception e) =>
-        e
-            is TransientException
-                or HttpRequestException
-                or IOException
-                or InvalidDataException
-                or TimeoutRejectedException
-                or BrokenCircuitException
-                // no connection within ConnectTimeout: nobody has cancelled
-                or OperationCanceledException { InnerException: TimeoutException };
+        TransientException.Is(e) || e is TimeoutRejectedException or BrokenCircuitException;
 
     public static string Reason(Exception e) =>
         e switch
@@ -225,7 +217,7 @@ internal sealed class HubHttp : IDisposable
     private Exception Refusal(HubResponse response, Login? login, bool redirected)
     {
         var (code, host) = ((int)response.Status, response.Url.Host);
-        if (code is 408 or 425 or 429 or >= 500)
+        if (TransientException.IsStatus(code))
         {
             var wait = response.Message.Headers.RetryAfter is not { } after
                 ? null

@@ -40,9 +40,9 @@ internal sealed class ModelCache(string root, string name)
         if (revision == commit || (File.Exists(file) && UntrustedFile.ReadAllText(file, UntrustedFile.Text) == commit))
             return;
         Directory.CreateDirectory(Path.GetDirectoryName(file)!);
-        var staged = $"{file}.{Guid.NewGuid():N}";
-        File.WriteAllText(staged, commit, new UTF8Encoding(false));
-        File.Move(staged, file, overwrite: true);
+        using var staged = StagedPath.Beside(file);
+        File.WriteAllText(staged.Path, commit, new UTF8Encoding(false));
+        staged.MoveTo(file);
     }
 
     /// <summary>Shows a blob under its name in a snapshot.</summary>
@@ -53,38 +53,31 @@ internal sealed class ModelCache(string root, string name)
         if (new FileInfo(path) is { LinkTarget: { } old } && old == target)
             return;
         Directory.CreateDirectory(Path.GetDirectoryName(path)!);
-        var staged = $"{path}.{Guid.NewGuid():N}.part";
+        using var staged = StagedPath.Beside(path);
         try
         {
-            File.CreateSymbolicLink(staged, target);
+            File.CreateSymbolicLink(staged.Path, target);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            File.Copy(Blob(file.Blob), staged); // Windows without the right to make links
+            File.Copy(Blob(file.Blob), staged.Path); // Windows without the right to make links
         }
-        File.Move(staged, path, overwrite: true);
+        staged.MoveTo(path);
     }
 
     /// <summary>Waits until no other process works on a blob. It is the lock that Hugging Face's Python client takes
     /// (flock on the same file), and it ends with its process, however that ends.
     /// </summary>
-    public async Task<FileStream> LockAsync(string etag, TimeProvider clock, Action waiting, CancellationToken stop)
-    {
-        for (var told = false; ; told = true)
-        {
-            if (TryLock(etag) is { } held)
-                return held;
-            if (!told)
-                waiting();
-            await Task.Delay(TimeSpan.FromMilliseconds(200), clock, stop).ConfigureAwait(false);
-        }
-    }
+    public Task<FileStream> LockAsync(string etag, TimeProvider clock, Action waiting, CancellationToken stop) =>
+        FileLock.TakeAsync(LockFile(etag), Timeout.InfiniteTimeSpan, clock, waiting, stop);
 
-    public FileStream? TryLock(string etag)
+    public FileStream? TryLock(string etag) => FileLock.TryTake(LockFile(etag));
+
+    private string LockFile(string etag)
     {
         var file = Path.Combine(root, ".locks", name, ModelFiles.SafePart(etag) + ".lock");
         Directory.CreateDirectory(Path.GetDirectoryName(file)!);
-        return FileLock.TryTake(file);
+        return file;
     }
 
     /// <summary>What a blob must hash to: its name says it, or a file beside it.</summary>
@@ -108,9 +101,9 @@ internal sealed class ModelCache(string root, string name)
     {
         var file = ChosenFile(commit, source);
         Directory.CreateDirectory(Path.GetDirectoryName(file)!);
-        var staged = $"{file}.{Guid.NewGuid():N}";
-        File.WriteAllLines(staged, files);
-        File.Move(staged, file, overwrite: true);
+        using var staged = StagedPath.Beside(file);
+        File.WriteAllLines(staged.Path, files);
+        staged.MoveTo(file);
     }
 
     // Beside the layout that is shared, as a snapshot does not tell whether it has all that was asked for.

@@ -25,7 +25,7 @@ internal sealed class ModelPull(ModelRequest request, IRemote remote, CacheFetch
     private readonly string wanted = ModelFiles.Safe(request.Revision ?? remote.DefaultRevision);
 
     /// <param name="offline">Whether no server may be asked.</param>
-    /// <param name="watcher">Told what passes.</param>
+    /// <param name="watcher">Receives the progress.</param>
     /// <param name="stop">Gives up.</param>
     public async Task<Snapshot> RunAsync(bool offline, IPullWatcher watcher, CancellationToken stop)
     {

@@ -40,7 +40,7 @@ public sealed record Snapshot(
 /// <param name="Hash">What it was checked against: sha256:…, git-sha1:….</param>
 public sealed record LocalFile(string Path, long Size, string Hash);
 
-/// <summary>Told what passes in a download; from several threads.</summary>
+/// <summary>Receives the progress of a download; from several threads.</summary>
 public interface IPullWatcher
 {
     /// <summary>Something that a user may want to know.</summary>

@@ -16,7 +16,6 @@ public sealed class ChatEncoder
     /// run's record; those that it has.</summary>
     public static IEnumerable<KeyValuePair<string, string>> Hashes(string modelFolder)
     {
-        static string Of(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
         var parts = ModelLayout
             .Text.Take(3)
             .Where(name => File.Exists(Path.Combine(modelFolder, name)))
@@ -25,9 +24,9 @@ public sealed class ChatEncoder
             )
             .ToList();
         if (parts.Count > 0)
-            yield return KeyValuePair.Create("tokenizer", Of(string.Join('\n', parts)));
+            yield return KeyValuePair.Create("tokenizer", Sha256.OfText(string.Join('\n', parts)));
         if (ChatTemplate.SourceOf(modelFolder) is { } template)
-            yield return KeyValuePair.Create("template", Of(template));
+            yield return KeyValuePair.Create("template", Sha256.OfText(template));
     }
 
     /// <summary>Of a model's folder.</summary>

@@ -1,3 +1,4 @@
+using Memopt.Core.Tests;
 using System.Collections.Concurrent;
 
 namespace Memopt.Hub.Tests;

@@ -32,7 +32,7 @@ internal static class Oracle
     public static string Package(string name) =>
         Path.Combine(Repository.Root, "tests", "oracles", "node_modules", "@lenml", $"tokenizer-{name}", "models");
 
-    // Not by an encoding, which would mend what is no valid text.
+    // Not by an encoding, which would repair what is no valid text.
     private static string Units(string base64) => new(MemoryMarshal.Cast<byte, char>(Convert.FromBase64String(base64)));
 
     private static int[]? Ids(JsonNode? node) => node?.AsArray().Select(id => (int)id!).ToArray();

@@ -124,6 +124,11 @@ public sealed class AdaptersTests
         // the folder's content has no run: another version
         Assert.Equal("tone@3", Good(folder, "adapters", "register", "tone", "after").Output.Trim());
         Assert.Contains(
+            "There is no run, folder or artifact 0123.",
+            Cli.Run(folder, "adapters", "register", "tone", "0123").Error
+        );
+        Assert.Contains("There is no artifact 0123.", Cli.Run(folder, "artifacts", "rm", "0123").Error);
+        Assert.Contains(
             "neither a folder nor a registered name",
             Cli.Run(folder, "infer", "--adapter", "nothing", "x").Error
         );

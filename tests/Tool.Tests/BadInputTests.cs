@@ -261,6 +261,21 @@ public sealed class BadInputTests
             }
         )
             Refused(Cli.Run(folder, "config", "check", "--json", "--set", set), "", set);
+        foreach (
+            var (set, expected) in new[]
+            {
+                ("model.source=\"abc", "model.source is not valid JSON"),
+                ("model.source=\"abc\" def", "model.source is not valid JSON"),
+                ("model.source=\"\\ud800\"", "model.source holds text that is not valid Unicode"),
+                ("train.steps=\"\\ud800\"", "train.steps holds text that is not valid Unicode"),
+            }
+        )
+        {
+            var outcome = Cli.Run(folder, "config", "check", "--json", "--set", set);
+            Refused(outcome, expected, set);
+            Assert.Equal(2, outcome.Exit);
+            Assert.Equal("MEMOPT0001", (string?)outcome.Json["error"]!["problems"]![0]!["code"]);
+        }
         Assert.Equal(
             "1234567",
             (string?)
@@ -322,6 +337,7 @@ public sealed class BadInputTests
             ["pull", ""],
             ["infer", ""],
             ["export", "--adapter", "", "--out", "x"],
+            ["adapters", "register", "x", ""],
         ];
         Assert.All(
             unset,

@@ -134,7 +134,7 @@ public sealed class BackgroundUploadTests : IDisposable
                 )
         );
         Assert.Equal(1, runs.Events("r1")[1].Step); // told when it began, not at the end
-        Assert.Equal(2, told.Count); // once that it fails, once that it is mended
+        Assert.Equal(2, told.Count); // once that it fails, once that it works again
         Assert.Empty(local.Notes(Azurite.Place));
         // nothing of a checkpoint is copied
         Assert.Equal([ended.Artifacts.Single(link => link.Name == "adapter").Hash], local.List());
@@ -235,7 +235,7 @@ public sealed class BackgroundUploadTests : IDisposable
                 "no container",
                 Assert.Single(uploads.Finish(TimeSpan.FromHours(4), (_, _) => { }, CancellationToken.None)).Why
             );
-            // Mended while the training goes on: the next one gets through and takes the others with it.
+            // Repaired while the training goes on: the next one gets through and takes the others with it.
             azurite.Container.Create();
             uploads.Send(Sending("r1", 2, Checkpoint(2)));
             Assert.Empty(uploads.Finish(TimeSpan.FromHours(4), (_, _) => { }, CancellationToken.None));

@@ -69,9 +69,9 @@ public sealed class ExperimentsTests : IDisposable
         Assert.Contains("doctor --repair", Assert.Throws<TrackingException>(() => store.Find(new RunQuery())).Next);
         Assert.Equal(
             (file, false),
-            Assert.Single(store.Check(repair: false)) is var found ? (found.File, found.Mended) : default
+            Assert.Single(store.Check(repair: false)) is var found ? (found.File, found.Repaired) : default
         );
-        Assert.True(Assert.Single(store.Check(repair: true)).Mended);
+        Assert.True(Assert.Single(store.Check(repair: true)).Repaired);
         Assert.Empty(store.Check(repair: false));
         Assert.Single(store.Find(new RunQuery()).Runs);
         Assert.Equal(["Default", "mine"], store.Experiments.All().Select(one => one.Name));

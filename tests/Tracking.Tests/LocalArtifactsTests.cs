@@ -169,5 +169,30 @@ public sealed class LocalArtifactsTests : IDisposable
         Assert.Throws<TrackingException>(() => Store.Get("../x", folder));
     }
 
+    [Fact]
+    public void What_was_on_its_way_a_day_ago_is_removed()
+    {
+        var clock = new ManualClock(DateTimeOffset.UtcNow);
+        var store = new LocalArtifacts(Path.Combine(folder, "store"), clock);
+        var left = store.Incoming();
+        clock.Now += TimeSpan.FromHours(23);
+        store.Incoming();
+        Assert.True(Directory.Exists(left));
+        clock.Now += TimeSpan.FromHours(2);
+        store.Incoming();
+        Assert.False(Directory.Exists(left));
+    }
+
+    [Fact]
+    public void Two_that_unpack_one_artifact_leave_nothing_beside_it()
+    {
+        var link = Store.Put("one", Sample("one", "1"));
+        var places = new string[8];
+        Parallel.For(0, places.Length, i => places[i] = Store.Unpacked(link.Hash));
+        Assert.Single(places.Distinct());
+        Assert.Equal([places[0]], Directory.EnumerateFileSystemEntries(Path.GetDirectoryName(places[0])!));
+        Assert.Equal("1", File.ReadAllText(Path.Combine(places[0], "a.txt")));
+    }
+
     public void Dispose() => Directory.Delete(folder, recursive: true);
 }

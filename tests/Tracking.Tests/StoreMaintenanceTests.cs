@@ -131,8 +131,8 @@ public sealed class StoreMaintenanceTests : IDisposable
         var sealedFile = At("s/sealed/one.jsonl.gz");
         using (var stream = File.OpenWrite(sealedFile))
             stream.SetLength(stream.Length / 2);
-        Assert.False(Assert.Single(store.Check(repair: false)).Mended);
-        Assert.True(Assert.Single(store.Check(repair: true)).Mended);
+        Assert.False(Assert.Single(store.Check(repair: false)).Repaired);
+        Assert.True(Assert.Single(store.Check(repair: true)).Repaired);
         Whole(store);
         Assert.Empty(store.Check(repair: false));
         // And it is whole on its own: the database is made again from it.

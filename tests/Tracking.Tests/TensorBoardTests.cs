@@ -207,11 +207,4 @@ public sealed class TensorBoardTests : IDisposable
         Assert.Equal(0, process.ExitCode);
         return output;
     }
-
-    private sealed class ManualClock(DateTimeOffset now) : TimeProvider
-    {
-        public DateTimeOffset Now { get; set; } = now;
-
-        public override DateTimeOffset GetUtcNow() => Now;
-    }
 }

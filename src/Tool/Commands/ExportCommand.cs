@@ -51,15 +51,15 @@ internal static class ExportCommand
         var (loaded, settings, adapted) = model.Load(parsed);
         using (loaded)
         {
-            var staged = target + ".staged";
-            Directory.CreateDirectory(staged);
+            using var staged = new StagedPath(target + ".staged");
+            staged.CreateFolder();
             if (merge || !adapted)
-                MergedModel.Save(staged, source, loaded);
+                MergedModel.Save(staged.Path, source, loaded);
             else
-                AdapterFiles.Save(staged, loaded, settings);
+                AdapterFiles.Save(staged.Path, loaded, settings);
             if (Directory.Exists(target))
                 Directory.Delete(target);
-            Directory.Move(staged, target);
+            staged.MoveTo(target);
         }
     }
 }

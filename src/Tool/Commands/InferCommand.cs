@@ -98,14 +98,15 @@ internal sealed class InferCommand
         var (loaded, _, _) = model.Load(parsed);
         using (loaded)
         {
-            var answer = Answer(Generate(loaded, spec, input, parsed), parsed.GetValue(json) ? null : tokenizer, stop);
+            var shown = parsed.GetValue(json) ? null : tokenizer;
+            var answer = Answer(Generate(loaded, spec, input, parsed), shown, Console.Out, stop);
             if (parsed.GetValue(json))
                 Shell.Print(
                     new
                     {
                         prompt = input,
                         ids = answer,
-                        text = tokenizer?.Decode(answer),
+                        text = tokenizer is null ? null : Whole(tokenizer.Decode(answer)),
                     }
                 );
             else
@@ -168,11 +169,17 @@ internal sealed class InferCommand
             )
         );
 
-    /// <summary>Takes the tokens as they are generated, and writes their text to standard output meanwhile.</summary>
+    /// <summary>Takes the tokens as they are generated, and writes their text meanwhile.</summary>
     /// <param name="tokens">The answer.</param>
     /// <param name="shown">Decodes what is written; null writes nothing.</param>
+    /// <param name="output">Where it is written.</param>
     /// <param name="stop">Ends the generation.</param>
-    private static List<int> Answer(IEnumerable<int> tokens, Tokenizer? shown, CancellationToken stop)
+    internal static List<int> Answer(
+        IEnumerable<int> tokens,
+        Tokenizer? shown,
+        TextWriter output,
+        CancellationToken stop
+    )
     {
         var answer = new List<int>();
         var stream = shown is null ? null : new TokenStream(shown);
@@ -180,9 +187,12 @@ internal sealed class InferCommand
         {
             stop.ThrowIfCancellationRequested();
             answer.Add(id);
-            Console.Out.Write(stream?.Add(id));
+            output.Write(stream?.Add(id));
         }
-        Console.Out.Write(stream?.End());
+        output.Write(stream is null ? null : Whole(stream.End()));
         return answer;
     }
+
+    /// <summary>A text without the U+FFFD that stands for a character whose last bytes were not generated.</summary>
+    private static string Whole(string text) => text.TrimEnd('\uFFFD');
 }

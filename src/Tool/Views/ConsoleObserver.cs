@@ -62,7 +62,7 @@ internal sealed class ConsoleObserver : IRunView
         Line(StepLine(row, total) + left, last);
     }
 
-    public IPullWatcher Download(Action<string> told) => new PullProgress(told);
+    public IPullWatcher Download(Action<string> noted) => new PullProgress(noted);
 
     public void Finished(Result result, string judged) =>
         Stage(

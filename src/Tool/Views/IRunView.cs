@@ -10,8 +10,8 @@ internal interface IRunView : ITrainingObserver
     double? Loss { get; }
 
     /// <summary>Shows one download.</summary>
-    /// <param name="told">Given each note.</param>
-    IPullWatcher Download(Action<string> told);
+    /// <param name="noted">Receives each note.</param>
+    IPullWatcher Download(Action<string> noted);
 
     /// <summary>The training has ended, finished or stopped.</summary>
     /// <param name="result">How.</param>

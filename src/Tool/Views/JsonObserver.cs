@@ -94,7 +94,7 @@ internal sealed class JsonObserver : IRunView
         );
     }
 
-    public IPullWatcher Download(Action<string> told) => new JsonDownload(this, told);
+    public IPullWatcher Download(Action<string> noted) => new JsonDownload(this, noted);
 
     public void Finished(Result result, string judged) =>
         Write(
@@ -110,17 +110,17 @@ internal sealed class JsonObserver : IRunView
 
     private void Write(ProgressRecord record)
     {
-        record.Time = $"{DateTimeOffset.UtcNow:O}";
+        record.Time = $"{TimeProvider.System.GetUtcNow():O}";
         var line = record.Line();
         lock (gate)
             Console.Error.WriteLine(line);
     }
 
-    private sealed class JsonDownload(JsonObserver view, Action<string> told) : IPullWatcher
+    private sealed class JsonDownload(JsonObserver view, Action<string> noted) : IPullWatcher
     {
         public void Note(string text)
         {
-            told(text);
+            noted(text);
             view.Stage(StageNames.Download, text);
         }
 

@@ -18,14 +18,14 @@ internal sealed class PullProgress : IPullWatcher, IDisposable
     private readonly Stopwatch watch = Stopwatch.StartNew();
     private readonly CancellationTokenSource ended = new();
     private readonly Task bars;
-    private readonly Action<string>? told;
+    private readonly Action<string>? noted;
     private TimeSpan last;
     private int writing;
 
-    /// <param name="told">Told each note too.</param>
-    public PullProgress(Action<string>? told = null)
+    /// <param name="noted">Receives each note, too.</param>
+    public PullProgress(Action<string>? noted = null)
     {
-        this.told = told;
+        this.noted = noted;
         bars = Console.IsErrorRedirected ? Task.CompletedTask : Task.Run(BarsAsync);
     }
 
@@ -33,7 +33,7 @@ internal sealed class PullProgress : IPullWatcher, IDisposable
     {
         text = Secrets.Redact(text);
         notes.Enqueue(text);
-        told?.Invoke(text);
+        noted?.Invoke(text);
         if (Console.IsErrorRedirected)
             Notes();
     }

@@ -72,7 +72,9 @@ internal sealed class RunLog(ITrainingObserver shown, LiteRunStore store) : ITra
     {
         sinceLine.Restart();
         // On one line: a text of several could put one there that looks like the log's own.
-        var line = $"{DateTimeOffset.UtcNow:u}  {TerminalText.Visible(Secrets.Redact(text)).ReplaceLineEndings("␊")}\n";
+        var line =
+            $"{TimeProvider.System.GetUtcNow():u}  "
+            + $"{TerminalText.Visible(Secrets.Redact(text)).ReplaceLineEndings("␊")}\n";
         if (!begun)
             early.Append(line);
         else

@@ -4,8 +4,8 @@ namespace Memopt.Tracking;
 
 /// <summary>Sends what a training leaves to a storage account while it goes on: one thread, newest first. Handing
 /// something over writes a note of a few hundred bytes and waits for nothing; memory is that of four blocks. While the
-/// network is away it tries again after growing pauses; what no waiting mends is tried again when something else has
-/// got through. Begin, end and trouble are told as events of the run, and its link names the account once it is there.
+/// network is away it tries again after growing pauses; what no waiting fixes is tried again when something else has
+/// got through. Begin, end and trouble are events of the run, and its link names the account once it is there.
 /// </summary>
 public sealed class BackgroundUpload : IDisposable
 {
@@ -18,6 +18,7 @@ public sealed class BackgroundUpload : IDisposable
     private readonly IRunStore runs;
     private readonly Action<string> report;
     private readonly TimeSpan first;
+    private readonly TimeProvider clock;
     private readonly Thread thread;
 
     // The last is sent next. Never more than there are folders: those that are gone are dropped.
@@ -34,16 +35,19 @@ public sealed class BackgroundUpload : IDisposable
     /// <param name="local">The artifacts of this machine; notes of what is to be sent lie beside them.</param>
     /// <param name="location">Where everything goes.</param>
     /// <param name="runs">Where links and events of runs are recorded.</param>
-    /// <param name="report">Told of trouble and its end, in words for people.</param>
+    /// <param name="report">Receives trouble and its end, in words for people.</param>
     /// <param name="first">The first pause after a failure, doubled up to two minutes; a second when null.</param>
+    /// <param name="clock">Time of events; the system's when null.</param>
     public BackgroundUpload(
         LocalArtifacts local,
         BlobLocation location,
         IRunStore runs,
         Action<string> report,
-        TimeSpan? first = null
+        TimeSpan? first = null,
+        TimeProvider? clock = null
     )
     {
+        this.clock = clock ?? TimeProvider.System;
         (this.local, this.runs, this.report, this.first) = (local, runs, report, first ?? TimeSpan.FromSeconds(1));
         remote = new(local, location, attempts: 3)
         {
@@ -107,12 +111,12 @@ public sealed class BackgroundUpload : IDisposable
     }
 
     /// <summary>Waits until everything is there, or until waiting does not help: after <paramref name="patience"/>, on
-    /// <paramref name="stop"/>, or when only such things are left as no waiting mends. Returns what is not safe; notes
+    /// <paramref name="stop"/>, or when only such things are left as no waiting fixes. Returns what is not safe; notes
     /// of it stay.
     /// </summary>
     /// <param name="patience">How long at most.</param>
-    /// <param name="progress">Told bytes that are there, of those that were to be sent: when they change, else each
-    /// minute.</param>
+    /// <param name="progress">Receives the bytes that are there, of those that were to be sent: when they change, else
+    /// each minute.</param>
     /// <param name="stop">Ends the waiting.</param>
     public IReadOnlyList<PendingUpload> Finish(TimeSpan patience, Action<long, long> progress, CancellationToken stop)
     {
@@ -126,16 +130,16 @@ public sealed class BackgroundUpload : IDisposable
         {
             hurry = true;
             Monitor.PulseAll(gate);
-            var (total, last, told) = (Left(), long.MaxValue, 0L);
+            var (total, last, reported) = (Left(), long.MaxValue, 0L);
             while (
                 (current is not null || queue.Count > 0)
                 && !stop.IsCancellationRequested
                 && Environment.TickCount64 < until
             )
             {
-                if (Left() != last || Environment.TickCount64 - told >= 60_000)
+                if (Left() != last || Environment.TickCount64 - reported >= 60_000)
                 {
-                    (last, told, total) = (Left(), Environment.TickCount64, Math.Max(total, Left()));
+                    (last, reported, total) = (Left(), Environment.TickCount64, Math.Max(total, Left()));
                     progress(total - last, total);
                 }
                 Monitor.Wait(gate, TimeSpan.FromSeconds(1));
@@ -234,17 +238,17 @@ public sealed class BackgroundUpload : IDisposable
         if (trouble is not null)
             Tell(
                 upload,
-                $"uploads to {remote.Place} go through again, after {DateTimeOffset.UtcNow - troubled:hh\\:mm\\:ss}"
+                $"uploads to {remote.Place} go through again, after {clock.GetUtcNow() - troubled:hh\\:mm\\:ss}"
             );
         trouble = null;
         // Without its link in the record the note stays, and so the next sync makes it good.
-        var told = Record(
+        var recorded = Record(
             upload.Run,
             (writer, step) =>
             {
                 writer.Append(
                     new RunEvent(
-                        DateTimeOffset.UtcNow,
+                        clock.GetUtcNow(),
                         step,
                         StageNames.Upload,
                         $"{upload.Link.Name} is in {remote.Place}, {upload.Link.Bytes / 1048576.0:N1} MiB"
@@ -253,7 +257,7 @@ public sealed class BackgroundUpload : IDisposable
                 writer.Link(upload.Safe(remote.Place));
             }
         );
-        if (told)
+        if (recorded)
             local.Forget(upload);
         lock (gate)
         {
@@ -266,7 +270,7 @@ public sealed class BackgroundUpload : IDisposable
     private void Failed(Upload upload, TrackingException fault)
     {
         if (trouble is null)
-            troubled = DateTimeOffset.UtcNow;
+            troubled = clock.GetUtcNow();
         if (trouble is null || trouble.IsTransient != fault.IsTransient)
             Tell(
                 upload,
@@ -296,7 +300,7 @@ public sealed class BackgroundUpload : IDisposable
         report(text);
         Record(
             upload.Run,
-            (writer, step) => writer.Append(new RunEvent(DateTimeOffset.UtcNow, step, StageNames.Upload, text))
+            (writer, step) => writer.Append(new RunEvent(clock.GetUtcNow(), step, StageNames.Upload, text))
         );
     }
 
@@ -314,7 +318,8 @@ public sealed class BackgroundUpload : IDisposable
         }
     }
 
-    /// <summary>Whether a run that is known here has been told.</summary>
+    /// <summary>Records something of a run; false when that failed. A run that is not known here has no
+    /// record.</summary>
     private bool Record(string run, Action<IRunWriter, int> write)
     {
         try

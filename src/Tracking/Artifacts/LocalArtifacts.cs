@@ -1,11 +1,16 @@
 using System.Text.Json;
+using Memopt.Core;
 
 namespace Memopt.Tracking;
 
 /// <summary>Artifacts in a folder: content under objects/, and for each artifact a manifest of its files under
 /// manifests/.</summary>
-public sealed class LocalArtifacts(string folder) : IArtifactStore
+/// <param name="folder">Where everything lies.</param>
+/// <param name="clock">Time; the system's when null.</param>
+public sealed class LocalArtifacts(string folder, TimeProvider? clock = null) : IArtifactStore
 {
+    private readonly TimeProvider clock = clock ?? TimeProvider.System;
+
     /// <summary>Where everything lies.</summary>
     public string Folder => folder;
 
@@ -17,8 +22,8 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
         Guard(() =>
         {
             var (manifest, sources) = Manifest.Of(path);
-            // What is there already is read, too: else content that was damaged could not be mended by storing it once
-            // more.
+            // What is there already is read, too: else content that was damaged could not be repaired by storing it
+            // once more.
             foreach (var (hash, file) in sources.Where(source => !Whole(source.Key)))
                 Place(
                     Object(hash),
@@ -79,15 +84,15 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
             var target = UnpackedAt(hash);
             if (Directory.Exists(target))
                 return target;
-            var staged = target + "." + Guid.NewGuid().ToString("N");
-            Get(hash, staged);
+            using var staged = StagedPath.Beside(target);
+            Get(hash, staged.Path);
             try
             {
-                Directory.Move(staged, target);
+                staged.MoveTo(target);
             }
             catch (IOException) when (Directory.Exists(target))
             {
-                Directory.Delete(staged, recursive: true); // another process was first
+                // Another process was first.
             }
             return target;
         });
@@ -146,7 +151,7 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
             var all = Directory.CreateDirectory(Path.Combine(folder, "incoming"));
             foreach (
                 var left in all.EnumerateDirectories()
-                    .Where(left => left.LastWriteTimeUtc < DateTime.UtcNow.AddDays(-1))
+                    .Where(left => left.LastWriteTimeUtc < clock.GetUtcNow().AddDays(-1))
             )
                 left.Delete(recursive: true);
             return all.CreateSubdirectory(Guid.NewGuid().ToString("N")).FullName;
@@ -223,7 +228,7 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
     internal string Object(string hash) => Path.Combine(folder, "objects", hash[..2], hash);
 
     /// <summary>Whether content is here and is what it was.</summary>
-    internal bool Whole(string hash) => File.Exists(Object(hash)) && Manifest.HashOf(Object(hash)) == hash;
+    internal bool Whole(string hash) => File.Exists(Object(hash)) && Sha256.OfFile(Object(hash)) == hash;
 
     internal T Guard<T>(Func<T> action)
     {
@@ -249,20 +254,8 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
     private static void Place(string target, Action<Stream> write)
     {
         Directory.CreateDirectory(Path.GetDirectoryName(target)!);
-        var staged = target + "." + Guid.NewGuid().ToString("N");
-        try
-        {
-            using (var stream = new FileStream(staged, FileMode.CreateNew))
-            {
-                write(stream);
-                stream.Flush(flushToDisk: true);
-            }
-            File.Move(staged, target, overwrite: true);
-        }
-        catch
-        {
-            File.Delete(staged);
-            throw;
-        }
+        using var staged = StagedPath.Beside(target);
+        staged.Write(write);
+        staged.MoveTo(target);
     }
 }

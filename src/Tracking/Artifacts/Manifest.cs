@@ -1,5 +1,5 @@
-using System.Security.Cryptography;
 using System.Text.Json;
+using Memopt.Core;
 
 namespace Memopt.Tracking;
 
@@ -16,7 +16,7 @@ internal sealed class Manifest
     private static readonly JsonSerializerOptions json = new() { WriteIndented = true, NewLine = "\n" };
 
     private Manifest(IReadOnlyList<ArtifactFile> files, byte[] content) =>
-        (Files, Content, Hash) = (files, content, Convert.ToHexStringLower(SHA256.HashData(content)));
+        (Files, Content, Hash) = (files, content, Sha256.Of(content));
 
     /// <summary>In order of their paths.</summary>
     public IReadOnlyList<ArtifactFile> Files { get; }
@@ -40,7 +40,7 @@ internal sealed class Manifest
                 .Select(file =>
                 {
                     using var stream = File.OpenRead(file);
-                    var hash = Convert.ToHexStringLower(SHA256.HashData(stream));
+                    var hash = Sha256.OfStream(stream);
                     sources[hash] = file;
                     return new ArtifactFile(
                         Path.GetRelativePath(root, file).Replace(Path.DirectorySeparatorChar, '/'),
@@ -115,12 +115,6 @@ internal sealed class Manifest
 
     /// <summary>Whether a text is a hash, and so can be part of a path.</summary>
     public static bool IsHash(string text) => text.Length == 64 && text.All(char.IsAsciiHexDigitLower);
-
-    public static string HashOf(string file)
-    {
-        using var stream = File.OpenRead(file);
-        return Convert.ToHexStringLower(SHA256.HashData(stream));
-    }
 
     private static void Checked(string hash, string where)
     {

@@ -1,3 +1,5 @@
+using Memopt.Core;
+
 namespace Memopt.Tracking;
 
 /// <summary>What a run left and a storage account is to have. It is noted beside the local artifacts until it is there,
@@ -39,7 +41,7 @@ public sealed record Upload(string Run, ArtifactLink Link, IReadOnlyList<Artifac
     {
         try
         {
-            return Manifest.HashOf(Source(file)) == file.Hash;
+            return Sha256.OfFile(Source(file)) == file.Hash;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

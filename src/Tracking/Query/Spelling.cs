@@ -8,8 +8,8 @@ internal sealed record RecordedName(string Kind, string Name);
 /// <summary>Names that no run has, and those that were meant, perhaps.</summary>
 internal static class Spelling
 {
-    /// <summary>Names that are told, near names of each, and characters of a name that is compared: to compare costs
-    /// the product of two lengths.</summary>
+    /// <summary>Names that are reported, near names of each, and characters of a name that is compared: to compare
+    /// costs the product of two lengths.</summary>
     private const int Most = 5,
         Suggestions = 3,
         Longest = 100;

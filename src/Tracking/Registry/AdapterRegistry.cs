@@ -23,7 +23,8 @@ public sealed record AliasChange(DateTimeOffset Time, string Alias, string? Hash
 /// </summary>
 /// <param name="folder">The folder of the local artifacts.</param>
 /// <param name="account">The storage account that it is shared through, or null.</param>
-public sealed partial class AdapterRegistry(string folder, BlobArtifacts? account = null)
+/// <param name="clock">Time of changes; the system's when null.</param>
+public sealed partial class AdapterRegistry(string folder, BlobArtifacts? account = null, TimeProvider? clock = null)
 {
     private const int Patience = 60_000,
         Tries = 50;
@@ -34,6 +35,8 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
         NewLine = "\n",
         NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals,
     };
+
+    private readonly TimeProvider clock = clock ?? TimeProvider.System;
 
     private string Registry => Path.Combine(folder, "registry");
 
@@ -107,7 +110,7 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
     {
         RegisteredAdapter.Rule(best);
         var metrics = run?.Metrics.ToDictionary(metric => metric.Key, metric => metric.Value.Last) ?? [];
-        var now = DateTimeOffset.UtcNow;
+        var now = clock.GetUtcNow();
         return Change(
             name,
             adapter =>
@@ -156,7 +159,7 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
                 Failed = false,
                 Next = "choose another alias, such as production",
             };
-        var now = DateTimeOffset.UtcNow;
+        var now = clock.GetUtcNow();
         Change(
             name,
             adapter =>
@@ -183,7 +186,7 @@ public sealed partial class AdapterRegistry(string folder, BlobArtifacts? accoun
     /// <summary>Takes one version, or with null all, off the registry. Their content stays.</summary>
     public void Remove(string name, int? number)
     {
-        var now = DateTimeOffset.UtcNow;
+        var now = clock.GetUtcNow();
         Change(
             name,
             adapter =>

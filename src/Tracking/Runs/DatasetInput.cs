@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Memopt.Core;
 
 namespace Memopt.Tracking;
 
@@ -26,9 +27,7 @@ public sealed record DatasetInput(string? Name, string? Digest)
     /// <summary>The tag of a run that keeps it, and what that says: the same data logged twice is one.</summary>
     public (string Name, string Value) AsTag()
     {
-        var key = Convert.ToHexStringLower(
-            System.Security.Cryptography.SHA256.HashData(JsonSerializer.SerializeToUtf8Bytes(new[] { Name, Digest }))
-        );
+        var key = Sha256.Of(JsonSerializer.SerializeToUtf8Bytes(new[] { Name, Digest }));
         return (TagPrefix + key[..16], JsonSerializer.Serialize(this));
     }
 

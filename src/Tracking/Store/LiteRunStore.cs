@@ -23,7 +23,7 @@ public sealed class LiteRunStore : IRunStore
     public LiteRunStore(string folder, TimeProvider? clock = null)
     {
         this.clock = clock ?? TimeProvider.System;
-        this.folder = new(folder);
+        this.folder = new(folder, this.clock);
         database = new(this.folder, this.clock);
         Experiments = new(
             folder,

@@ -22,7 +22,7 @@ internal sealed class SharedDatabase(StoreFolder folder, TimeProvider clock)
     public T Query<T>(Func<RunDatabase, T> query, Predicate<string>? about = null) =>
         new PendingQuery<T>(this, (db, _) => query(db)) { About = about }.Run();
 
-    /// <summary>Runs a query about all runs that is also told how many of them are not ingested yet when
+    /// <summary>Runs a query about all runs that also receives how many of them are not ingested yet when
     /// <paramref name="patience"/> ends; with null it waits for all.</summary>
     public T Query<T>(Func<RunDatabase, int, T> query, TimeSpan? patience, CancellationToken stop) =>
         new PendingQuery<T>(this, query)

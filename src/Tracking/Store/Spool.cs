@@ -10,7 +10,7 @@ namespace Memopt.Tracking;
 /// makes a new segment each time it begins a run. One that is complete and in the database is sealed: compressed, and
 /// moved to where no query looks for news.
 /// </summary>
-internal sealed partial class Spool(string folder)
+internal sealed partial class Spool(string folder, TimeProvider clock)
 {
     private const int Sealers = 8;
 
@@ -75,12 +75,12 @@ internal sealed partial class Spool(string folder)
                 FileAccess.Read,
                 FileShare.ReadWrite | FileShare.Delete
             );
-            var told = new byte[4];
-            if (stream.Length < told.Length)
+            var stated = new byte[4];
+            if (stream.Length < stated.Length)
                 return false;
-            stream.Position = stream.Length - told.Length;
-            stream.ReadExactly(told);
-            return BinaryPrimitives.ReadUInt32LittleEndian(told) == (uint)length;
+            stream.Position = stream.Length - stated.Length;
+            stream.ReadExactly(stated);
+            return BinaryPrimitives.ReadUInt32LittleEndian(stated) == (uint)length;
         }
     }
 
@@ -236,16 +236,13 @@ internal sealed partial class Spool(string folder)
         File.Delete(LockFile(run));
     }
 
-    /// <summary>Writes a file beside its place and moves it there whole.</summary>
+    /// <summary>Writes a file beside its place, flushes it to the disk and moves it there whole. What a kill leaves,
+    /// <see cref="StoreCheck"/> finds by its name.</summary>
     public static void Place(string target, Action<Stream> write)
     {
-        var staged = target + ".staged";
-        using (var stream = new FileStream(staged, FileMode.Create))
-        {
-            write(stream);
-            stream.Flush(flushToDisk: true);
-        }
-        File.Move(staged, target, overwrite: true);
+        using var staged = new StagedPath(target + ".staged");
+        staged.Write(write);
+        staged.MoveTo(target);
     }
 
     /// <summary>Whether some process is writing the run. The lock on its side file is the sign of life: the operating
@@ -263,7 +260,7 @@ internal sealed partial class Spool(string folder)
             return !string.IsNullOrEmpty(host)
                 && host != Environment.MachineName
                 && LastSeen(run) is { } seen
-                && DateTime.UtcNow - seen < silence;
+                && clock.GetUtcNow() - seen < silence;
         }
         catch (FileNotFoundException)
         {

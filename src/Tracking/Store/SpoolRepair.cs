@@ -38,16 +38,11 @@ internal static class SpoolRepair
     /// that can still be read. Removes the run from the database, which then ingests it again.</summary>
     /// <param name="spool">Where.</param>
     /// <param name="segments">All segments of the run.</param>
-    /// <param name="db">Null when it is damaged.</param>
-    public static void Rewrite(Spool spool, List<Spool.Segment> segments, RunDatabase? db)
+    /// <param name="database">Null when it is damaged.</param>
+    public static void Rewrite(Spool spool, List<Spool.Segment> segments, SharedDatabase? database)
     {
         var (run, lines) = (segments[0].Run, new ArrayBufferWriter<byte>());
-        if (db?.Runs.Find(run) is { } record)
-        {
-            WriteRecord(db, record, lines);
-            db.Remove(record);
-        }
-        else
+        if (database is null || !TakeFromDatabase(database, run, lines))
         {
             foreach (var segment in segments)
                 WriteReadable(segment, lines);
@@ -55,6 +50,18 @@ internal static class SpoolRepair
         foreach (var segment in segments)
             File.Move(segment.File, segment.File + ".damaged", overwrite: true);
         Spool.Place(spool.PathOf(run, 0), stream => stream.Write(lines.WrittenSpan));
+    }
+
+    /// <summary>Writes the lines of a run that the database has, and removes the run from it; false when it does not
+    /// have the run. The database is open no longer than this takes.</summary>
+    private static bool TakeFromDatabase(SharedDatabase database, string run, ArrayBufferWriter<byte> lines)
+    {
+        using var db = database.Open();
+        if (db.Runs.Find(run) is not { } record)
+            return false;
+        WriteRecord(db, record, lines);
+        db.Remove(record);
+        return true;
     }
 
     /// <summary>All that a database knows of a run.</summary>

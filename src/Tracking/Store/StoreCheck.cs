@@ -47,12 +47,11 @@ internal sealed class StoreCheck(StoreFolder folder, SharedDatabase database, bo
                 .ToList();
             if (damaged.Count == 0)
                 continue;
-            var mended = repair && !folder.Spool.Alive(run.Key);
-            problems.AddRange(damaged.Select(one => new StoreProblem(one.segment.File, one.Fault!, mended)));
-            if (!mended)
+            var repaired = repair && !folder.Spool.Alive(run.Key);
+            problems.AddRange(damaged.Select(one => new StoreProblem(one.segment.File, one.Fault!, repaired)));
+            if (!repaired)
                 continue;
-            using var db = fromDatabase ? database.Open() : null;
-            SpoolRepair.Rewrite(folder.Spool, [.. run], db);
+            SpoolRepair.Rewrite(folder.Spool, [.. run], fromDatabase ? database : null);
         }
     }
 

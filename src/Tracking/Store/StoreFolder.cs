@@ -5,15 +5,15 @@ namespace Memopt.Tracking;
 
 /// <summary>The folder of a store: the spools and texts of its runs, and the lock for all that is made of
 /// them.</summary>
-internal sealed class StoreFolder(string path)
+internal sealed class StoreFolder(string path, TimeProvider clock)
 {
-    private const int Patience = 60_000;
+    private static readonly TimeSpan patience = TimeSpan.FromSeconds(60);
 
     private readonly string gate = System.IO.Path.Combine(path, "runs.lock");
 
     public string Path => path;
 
-    public Spool Spool { get; } = new(path);
+    public Spool Spool { get; } = new(path, clock);
 
     public RunLogs Logs { get; } = new(System.IO.Path.Combine(path, "logs"));
 
@@ -21,32 +21,24 @@ internal sealed class StoreFolder(string path)
     /// Null when the folder cannot be written.</summary>
     public FileStream? Hold(CancellationToken stop = default)
     {
-        var patience = Environment.TickCount64 + Patience;
         if (!Directory.Exists(path))
             Guard(() => Directory.CreateDirectory(path));
-        for (var wait = 2; ; wait = Math.Min(wait * 2, 50))
+        try
         {
-            stop.ThrowIfCancellationRequested();
-            try
-            {
-                if (FileLock.TryTake(gate) is { } taken)
-                    return taken;
-                if (Environment.TickCount64 >= patience)
-                    throw new TrackingException($"The run store cannot be locked: {gate}: another process has it.");
-                Thread.Sleep(wait);
-            }
-            catch (UnauthorizedAccessException)
-            {
-                return null;
-            }
-            catch (IOException e) when (e.HResult is 30 or unchecked((int)0x80070013)) // EROFS; write-protected
-            {
-                return null;
-            }
-            catch (IOException e)
-            {
-                throw new TrackingException($"The run store cannot be locked: {gate}: {e.Message}", e);
-            }
+            return FileLock.TryTake(gate, patience, stop)
+                ?? throw new TrackingException($"The run store cannot be locked: {gate}: another process has it.");
+        }
+        catch (UnauthorizedAccessException)
+        {
+            return null;
+        }
+        catch (IOException e) when (e.HResult is 30 or unchecked((int)0x80070013)) // EROFS; write-protected
+        {
+            return null;
+        }
+        catch (IOException e)
+        {
+            throw new TrackingException($"The run store cannot be locked: {gate}: {e.Message}", e);
         }
     }
 

@@ -14,7 +14,7 @@ internal sealed class StoreImport(StoreFolder folder, Experiments experiments)
                 Failed = false,
                 Next = "name the store's own folder, such as .memopt/store",
             };
-        var other = new StoreFolder(path);
+        var other = new StoreFolder(path, TimeProvider.System);
         var (taken, known) = new SpoolMerge(folder).Merge(
             other
                 .Spool.Segments(all: true)

@@ -7,7 +7,7 @@ public static class TensorBoard
     /// <paramref name="folder"/>; the writer itself when that is null. Metrics keep their names, an evaluation's are
     /// <c>eval/loss</c> and so on; TensorBoard's numbers are 32-bit floats. Each call's values are in the file when it
     /// returns. A run that goes on opens a new file, which says that steps after <paramref name="fromStep"/> are made
-    /// again. What cannot be written is told once, waits for the next call, and ends nothing.
+    /// again. What cannot be written is reported once, waits for the next call, and ends nothing.
     /// </summary>
     public static IRunWriter WithTensorBoard(
         this IRunWriter run,

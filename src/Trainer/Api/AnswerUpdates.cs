@@ -6,7 +6,7 @@ namespace Memopt;
 internal sealed class AnswerUpdates(string? model)
 {
     private readonly string id = Guid.NewGuid().ToString("N");
-    private readonly DateTimeOffset created = DateTimeOffset.UtcNow;
+    private readonly DateTimeOffset created = TimeProvider.System.GetUtcNow();
 
     public ChatResponseUpdate Piece(string text) => Update(new TextContent(text));
 

@@ -2,6 +2,7 @@ using System.Buffers;
 using System.Security.Cryptography;
 using System.Text.Encodings.Web;
 using System.Text.Json;
+using Memopt.Core;
 using Microsoft.Extensions.AI;
 
 namespace Memopt;
@@ -53,18 +54,11 @@ public sealed class Chat(params IReadOnlyList<ChatTurn> turns)
     internal static string Keep(string folder, string role, IEnumerable<Chat> chats, CancellationToken stop)
     {
         Directory.CreateDirectory(folder);
-        var staged = Path.Combine(folder, $".{role}-{Guid.NewGuid():N}");
-        try
-        {
-            var final = Path.Combine(folder, $"{role}-{Write(staged, chats, stop)[..16]}.jsonl");
-            if (!File.Exists(final) || new FileInfo(final).Length != new FileInfo(staged).Length)
-                File.Move(staged, final, overwrite: true);
-            return final;
-        }
-        finally
-        {
-            File.Delete(staged);
-        }
+        using var staged = new StagedPath(Path.Combine(folder, $".{role}-{Guid.NewGuid():N}"));
+        var final = Path.Combine(folder, $"{role}-{Write(staged.Path, chats, stop)[..16]}.jsonl");
+        if (!File.Exists(final) || new FileInfo(final).Length != new FileInfo(staged.Path).Length)
+            staged.MoveTo(final);
+        return final;
     }
 
     /// <summary>Gives the sha256 of what is written.</summary>

@@ -1,4 +1,3 @@
-using System.Security.Cryptography;
 using System.Text.Json;
 using Memopt.Core;
 using Memopt.Tracking;
@@ -107,40 +106,35 @@ internal sealed class CheckpointFolder(string folder, int keep)
     )
     {
         var final = Path.Combine(folder, $"{Prefix}{step:D8}");
-        var staged = Path.Combine(folder, $".staged-{step:D8}");
+        using var staged = new StagedPath(Path.Combine(folder, $".staged-{step:D8}"));
         Directory.CreateDirectory(folder);
         foreach (var left in Directory.EnumerateDirectories(folder, ".staged-*"))
             Directory.Delete(left, recursive: true);
-        Directory.CreateDirectory(staged);
-        SafeTensors.Write(Path.Combine(staged, State), state);
+        staged.CreateFolder();
+        var stateFile = Path.Combine(staged.Path, State);
+        SafeTensors.Write(stateFile, state);
         var manifest = new CheckpointManifest(
             step,
             runId,
             Secrets.Redact(config),
             hashes,
-            new Dictionary<string, string> { [State] = Hash(Path.Combine(staged, State)) },
+            new Dictionary<string, string> { [State] = Hash(stateFile) },
             microBatch,
             Batches.Order
         );
         var about = JsonSerializer.SerializeToUtf8Bytes(manifest, json);
-        using (var stream = new FileStream(Path.Combine(staged, Manifest), FileMode.Create))
+        using (var stream = new FileStream(Path.Combine(staged.Path, Manifest), FileMode.Create))
         {
             stream.Write(about);
             stream.Flush(flushToDisk: true);
         }
-        var bytes = new FileInfo(Path.Combine(staged, State)).Length;
+        var bytes = new FileInfo(stateFile).Length;
         if (Directory.Exists(final)) // a torn one of the same step, passed over on the way in
             Directory.Delete(final, recursive: true);
-        Directory.Move(staged, final);
+        staged.MoveTo(final);
         foreach (var old in Steps().Reverse().Skip(keep).ToList())
             Directory.Delete(old, recursive: true);
-        return (
-            final,
-            [
-                new(Manifest, Convert.ToHexStringLower(SHA256.HashData(about)), about.Length),
-                new(State, manifest.Files[State], bytes),
-            ]
-        );
+        return (final, [new(Manifest, Sha256.Of(about), about.Length), new(State, manifest.Files[State], bytes)]);
     }
 
     /// <summary>Copies saved values into tensors of the same names and shapes.</summary>
@@ -176,7 +170,6 @@ internal sealed class CheckpointFolder(string folder, int keep)
     private static string Hash(string file)
     {
         UntrustedFile.Check(file);
-        using var stream = File.OpenRead(file);
-        return Convert.ToHexStringLower(SHA256.HashData(stream));
+        return Sha256.OfFile(file);
     }
 }

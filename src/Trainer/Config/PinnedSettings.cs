@@ -1,6 +1,4 @@
 using System.Reflection;
-using System.Security.Cryptography;
-using System.Text;
 using System.Text.Json.Nodes;
 using Memopt.Core;
 
@@ -13,8 +11,7 @@ internal static class PinnedSettings
         ConfigWriter.Write(config, setting => setting.Property.GetCustomAttribute<PinnedAttribute>() is not null);
 
     /// <summary>sha256 of the pinned settings.</summary>
-    public static string Hash(RunConfig config) =>
-        Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Write(config).ToJsonString())));
+    public static string Hash(RunConfig config) => Sha256.OfText(Write(config).ToJsonString());
 
     /// <summary>Pinned settings that differ between a checkpoint's config (as JSON) and this one, secrets left out: a
     /// checkpoint holds none.</summary>

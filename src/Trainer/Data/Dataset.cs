@@ -117,7 +117,7 @@ internal sealed record Dataset(
         }
         catch (RowFault)
         {
-            return []; // what is wrong with a row is told with all others
+            return []; // what is wrong with a row is reported with all others
         }
     }
 
@@ -140,7 +140,7 @@ internal sealed record Dataset(
     /// <param name="config">The config; data sets from elsewhere are here already.</param>
     /// <param name="model">Makes tokens of text.</param>
     /// <param name="role">Which rows.</param>
-    /// <param name="reports">Told what passes.</param>
+    /// <param name="reports">Receives the progress.</param>
     /// <param name="stop">Gives up; what was tokenized of a large file is kept.</param>
     public static Dataset? Load(
         ProjectConfig config,
@@ -165,7 +165,7 @@ internal sealed record Dataset(
             ? null
             : new DatasetLoader(data, model)
             {
-                Cache = model.Hash is null ? null : new(config.Full(data.Cache)),
+                Cache = model.Hash is null ? null : new(config.Full(data.Cache), TimeProvider.System),
                 ChunkBytes = chunkBytes,
                 Reports = reports,
                 Stop = stop,

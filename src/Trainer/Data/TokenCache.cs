@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Security.Cryptography;
 using System.Text;
 using Memopt.Core;
 using Memopt.Hub;
@@ -13,7 +12,7 @@ namespace Memopt.Trainer.Data;
 /// one. A list, <c>files/HASH</c>, says which shards a file has. <c>known/HASH</c> remembers the sha256 of a file, so
 /// that another start does not read it again.
 /// </summary>
-internal sealed class TokenCache(string folder)
+internal sealed class TokenCache(string folder, TimeProvider clock)
 {
     // How shards are laid out and made: a change of either is a change of this.
     private const string Version = "4";
@@ -29,12 +28,8 @@ internal sealed class TokenCache(string folder)
         var stat = new FileInfo(file.Path) is { LinkTarget: not null } link
             ? (FileInfo)link.ResolveLinkTarget(returnFinalTarget: true)!
             : new FileInfo(file.Path);
-        var note = Path.Combine(
-            folder,
-            "known",
-            Hex(SHA256.HashData(Encoding.UTF8.GetBytes(Path.GetFullPath(file.Path))))
-        );
-        var now = DateTime.UtcNow;
+        var note = Path.Combine(folder, "known", Sha256.OfText(Path.GetFullPath(file.Path)));
+        var now = clock.GetUtcNow();
         var seen =
             $"{stat.Length} {stat.LastWriteTimeUtc.Ticks.ToString(CultureInfo.InvariantCulture)} {Ends(stat.FullName)}";
         if (
@@ -44,28 +39,10 @@ internal sealed class TokenCache(string folder)
         )
             return known;
         reading();
-        var hash = HashOf(stat.FullName, stop);
+        var hash = Sha256.OfFile(stat.FullName, stop);
         if (now - stat.LastWriteTimeUtc > settled)
             Put(note, Encoding.UTF8.GetBytes($"{seen}\n{hash}\n{file.Path}\n"));
         return hash;
-    }
-
-    /// <summary>sha256 of a file's bytes, read from its first to its last.</summary>
-    public static string HashOf(string path, CancellationToken stop = default)
-    {
-        using var stream = new FileStream(
-            path,
-            new FileStreamOptions { Options = FileOptions.SequentialScan, BufferSize = 0 }
-        );
-        using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        var buffer = new byte[1 << 20];
-        int count;
-        while ((count = stream.Read(buffer)) > 0)
-        {
-            stop.ThrowIfCancellationRequested();
-            sha.AppendData(buffer, 0, count);
-        }
-        return Hex(sha.GetHashAndReset());
     }
 
     /// <summary>What of a file's tokens does not lie in its text: the model's part, and the settings that shape a
@@ -79,7 +56,7 @@ internal sealed class TokenCache(string folder)
         var text =
             $"{Version}\n{typeof(TokenCache).Assembly.GetName().Version}\n{model}\n{format}\n"
             + $"{config.MaxLength}\n{config.TrainOn}\n{config.Truncate}\n{string.Join('\n', named)}";
-        return Hex(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
+        return Sha256.OfText(text);
     }
 
     /// <summary>The shards of a file, when all of them are here.</summary>
@@ -138,13 +115,13 @@ internal sealed class TokenCache(string folder)
                 : []
         )
         {
-            if (DateTime.UtcNow - left.LastWriteTimeUtc > TimeSpan.FromDays(1))
+            if (clock.GetUtcNow() - left.LastWriteTimeUtc > TimeSpan.FromDays(1))
                 left.Delete();
         }
     }
 
     private string ListOf(string file, string recipe) =>
-        Path.Combine(folder, "files", Hex(SHA256.HashData(Encoding.UTF8.GetBytes($"{file} {recipe}"))));
+        Path.Combine(folder, "files", Sha256.OfText($"{file} {recipe}"));
 
     private string PathOf(string shard) => Path.Combine(folder, "shards", shard[..2], shard);
 
@@ -157,22 +134,21 @@ internal sealed class TokenCache(string folder)
         var count = RandomAccess.Read(handle, buffer.AsSpan(0, EndBytes), 0);
         if (size > EndBytes)
             count += RandomAccess.Read(handle, buffer.AsSpan(count, EndBytes), Math.Max(EndBytes, size - EndBytes));
-        return Hex(SHA256.HashData(buffer.AsSpan(0, count)));
+        return Sha256.Of(buffer.AsSpan(0, count));
     }
 
     /// <summary>A file under its name only when it is whole.</summary>
     private static void Put(string path, byte[] bytes)
     {
         Directory.CreateDirectory(Path.GetDirectoryName(path)!);
-        var staged = $"{path}.{Guid.NewGuid():N}.part";
+        using var staged = StagedPath.Beside(path);
         try
         {
-            File.WriteAllBytes(staged, bytes);
-            File.Move(staged, path, overwrite: true);
+            File.WriteAllBytes(staged.Path, bytes);
+            staged.MoveTo(path);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            File.Delete(staged);
             throw new UserFault(
                 "The tokens cannot be kept.",
                 e.Message,
@@ -184,6 +160,4 @@ internal sealed class TokenCache(string folder)
             };
         }
     }
-
-    private static string Hex(byte[] hash) => Convert.ToHexStringLower(hash);
 }

@@ -252,7 +252,7 @@ internal static class FusedAttention
             mask.Window is { } window ? window - 1 : null
         );
 
-    /// <summary>Documents are told apart in the flattened batch.</summary>
+    /// <summary>Documents are kept apart in the flattened batch.</summary>
     private static Tensor Shaped(Tensor x, AttentionMask mask) =>
         mask.CuSeqlens is null ? x : x.reshape(-1, x.shape[^2], x.shape[^1]);
 }

@@ -11,7 +11,7 @@ internal sealed class Nf4Scratch : IDisposable
     private long most;
     private Tensor? buffer;
 
-    /// <summary>Told of each weight before the first is expanded, so that the buffer is made once.</summary>
+    /// <summary>Called with each weight before the first is expanded, so that the buffer is made once.</summary>
     public void Attach(Nf4 weight) => most = Math.Max(most, weight.Shape[0] * weight.Shape[1]);
 
     /// <summary>The weight in a float type; good until the next call, freed as any tensor.</summary>

@@ -16,7 +16,7 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
 
     private readonly Cuda.Stream copies = new();
     private readonly Cuda.Event queued = new();
-    private readonly List<Pinned> idle = [];
+    private readonly List<PinnedBuffer> idle = [];
     private readonly List<OffloadedTensor> leaving = [];
     private readonly SortedDictionary<int, List<OffloadedTensor>> away = [];
     private long bytes;
@@ -33,7 +33,7 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
         var kept = new OffloadedTensor(this, tensor.DetachFromDisposeScope(), layer, Rent(bytes));
         copies.WaitForCompute(queued);
         copies.ToHost(kept.Buffer.Address, Aten.DataPointer(tensor), bytes);
-        copies.Record(kept.Buffer.Moved);
+        copies.Record(kept.Buffer.Copied);
         leaving.Add(kept);
         if (!away.TryGetValue(layer, out var list))
             away[layer] = list = [];
@@ -75,7 +75,7 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
 
     /// <summary>The smallest idle buffer that is large enough. If all idle buffer is too small, some of it makes place:
     /// lengths grow, and the buffer with them.</summary>
-    private Pinned Rent(long bytes)
+    private PinnedBuffer Rent(long bytes)
     {
         var buffer = idle.Where(buffer => buffer.Bytes >= bytes).MinBy(buffer => buffer.Bytes);
         if (buffer is null)
@@ -88,7 +88,7 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
                 small.Dispose();
                 this.bytes -= small.Bytes;
             }
-            buffer = new Pinned(bytes);
+            buffer = new PinnedBuffer(bytes);
             PeakBytes = Math.Max(PeakBytes, this.bytes += bytes);
         }
         else
@@ -98,23 +98,7 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
         return buffer;
     }
 
-    /// <summary>Host memory for one tensor, and the event that its last copy is done.</summary>
-    private sealed class Pinned(long bytes) : IDisposable
-    {
-        public long Bytes => bytes;
-
-        public nint Address { get; } = Cuda.AllocatePinned(bytes);
-
-        public Cuda.Event Moved { get; } = new();
-
-        public void Dispose()
-        {
-            Cuda.FreePinned(Address);
-            Moved.Dispose();
-        }
-    }
-
-    private sealed class OffloadedTensor(ActivationOffload offload, Tensor tensor, int layer, Pinned buffer)
+    private sealed class OffloadedTensor(ActivationOffload offload, Tensor tensor, int layer, PinnedBuffer buffer)
         : ISavedTensor
     {
         private readonly (long[] Shape, ScalarType Type, Device Device, long Bytes) kind = (
@@ -128,11 +112,11 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
 
         public int Layer => layer;
 
-        public Pinned Buffer => buffer;
+        public PinnedBuffer Buffer => buffer;
 
         public void Leave()
         {
-            buffer.Moved.MakeComputeWait();
+            buffer.Copied.MakeComputeWait();
             here!.Dispose();
             here = null;
         }
@@ -144,13 +128,13 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
             here = empty(kind.Shape, kind.Type, kind.Device).DetachFromDisposeScope();
             offload.copies.WaitForCompute(offload.queued); // its memory may have been another's a moment ago
             offload.copies.ToDevice(Aten.DataPointer(here), buffer.Address, kind.Bytes);
-            offload.copies.Record(buffer.Moved);
+            offload.copies.Record(buffer.Copied);
         }
 
         public Tensor Unpack(DisposeScope owner)
         {
             Fetch();
-            buffer.Moved.MakeComputeWait();
+            buffer.Copied.MakeComputeWait();
             done = true;
             offload.Forget(this);
             owner.Attach(here!);
@@ -163,7 +147,7 @@ internal sealed class ActivationOffload : ISavedTensors, IDisposable
             if (done)
                 return;
             done = true;
-            buffer.Moved.MakeComputeWait();
+            buffer.Copied.MakeComputeWait();
             here?.Dispose();
             offload.Forget(this);
         }

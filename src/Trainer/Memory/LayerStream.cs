@@ -17,6 +17,7 @@ internal sealed class LayerStream : IDisposable
 {
     private const int Slots = 2,
         Alignment = 256,
+        Pieces = 4,
         Piece = 32 << 20;
 
     private readonly Device device;
@@ -53,7 +54,7 @@ internal sealed class LayerStream : IDisposable
                 Options = FileOptions.DeleteOnClose,
             }
         );
-        pieces = copies is null ? null : new(Piece);
+        pieces = copies is null ? null : new(Pieces, Piece);
     }
 
     /// <summary>Layers that are streamed.</summary>
@@ -226,7 +227,7 @@ internal sealed class LayerStream : IDisposable
                 var piece = pieces!.Next();
                 Read(layer.Offset + at, count, piece.Address);
                 copies.ToDevice(to + (nint)at, piece.Address, count);
-                copies.Record(piece.Sent);
+                copies.Record(piece.Copied);
             }
         }
         if (slot.Arrived is not null)
@@ -347,36 +348,5 @@ internal sealed class LayerStream : IDisposable
 
         /// <summary>What was in it before has been used.</summary>
         public Cuda.Event? Free { get; init; }
-    }
-
-    /// <summary>Pinned buffers in turn, between the file and the device.</summary>
-    private sealed class PinnedRing : IDisposable
-    {
-        private readonly Buffer[] all;
-        private int next;
-
-        public PinnedRing(long bytes)
-        {
-            all = [.. Enumerable.Range(0, 4).Select(_ => new Buffer(Cuda.AllocatePinned(bytes), new()))];
-        }
-
-        public Buffer Next()
-        {
-            var piece = all[next++ % all.Length];
-            piece.Sent.Wait();
-            return piece;
-        }
-
-        public void Dispose()
-        {
-            foreach (var piece in all)
-            {
-                piece.Sent.Wait();
-                Cuda.FreePinned(piece.Address);
-                piece.Sent.Dispose();
-            }
-        }
-
-        public sealed record Buffer(nint Address, Cuda.Event Sent);
     }
 }

@@ -211,7 +211,7 @@ internal sealed class Decoder : IDisposable
         if (!embed_tokens.RequiresGrad)
             return;
         using var scope = NewDisposeScope();
-        // A token that comes twice is added twice, on a GPU in any order unless it is told to keep one.
+        // A token that comes twice is added twice, on a GPU in any order unless it is set to keep one.
         using var order = TorchContext.Deterministic(context.Deterministic);
         embed_tokens.Grad!.index_add_(0, ids.reshape(-1), gradient.to(float32), 1);
     }

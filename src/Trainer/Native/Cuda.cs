@@ -187,7 +187,7 @@ internal static unsafe partial class Cuda
         public Stream()
         {
             UseContext();
-            Check(cuStreamCreate(out handle, 1), "cuStreamCreate"); // waits for no other stream unless told
+            Check(cuStreamCreate(out handle, 1), "cuStreamCreate"); // waits for no other stream unless it is made to
         }
 
         public void ToDevice(nint device, nint host, long bytes) =>

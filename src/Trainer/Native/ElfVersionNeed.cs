@@ -1,4 +1,3 @@
-using System.Security.Cryptography;
 using Memopt.Core;
 
 namespace Memopt.Trainer.Native;
@@ -26,15 +25,15 @@ internal static class ElfVersionNeed
     public static string LoosenedCopy(string library, string cache)
     {
         var bytes = File.ReadAllBytes(library);
-        var folder = Path.Combine(cache, "native", Convert.ToHexStringLower(SHA256.HashData(bytes))[..16]);
+        var folder = Path.Combine(cache, "native", Sha256.Of(bytes)[..16]);
         var copy = Path.Combine(folder, Path.GetFileName(library));
         Loosen(bytes, library);
         PrivateFolder.Make(folder);
         if (File.Exists(copy) && File.ReadAllBytes(copy).AsSpan().SequenceEqual(bytes))
             return copy;
-        var staged = copy + "." + Guid.NewGuid().ToString("N");
-        File.WriteAllBytes(staged, bytes);
-        File.Move(staged, copy, overwrite: true);
+        using var staged = StagedPath.Beside(copy);
+        File.WriteAllBytes(staged.Path, bytes);
+        staged.MoveTo(copy);
         return copy;
     }
 

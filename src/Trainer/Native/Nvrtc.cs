@@ -100,9 +100,7 @@ internal sealed unsafe class Nvrtc
     public byte[] Compile(string name, string source, int capability)
     {
         string[] options = [$"--gpu-architecture=sm_{capability}", "--std=c++17", "-default-device"];
-        var key = Convert.ToHexStringLower(
-            SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\n', [Version.ToString(), .. options, source])))
-        )[..32];
+        var key = Sha256.OfText(string.Join('\n', [Version.ToString(), .. options, source]))[..32];
         var file = Path.Combine(
             cache,
             "kernels",
@@ -142,14 +140,13 @@ internal sealed unsafe class Nvrtc
         try
         {
             PrivateFolder.Make(Path.GetDirectoryName(file)!);
-            var staged = $"{file}.{Environment.ProcessId}-{Guid.NewGuid():N}";
-            using (var stream = new FileStream(staged, FileMode.CreateNew))
+            using var staged = StagedPath.Beside(file);
+            staged.Write(stream =>
             {
                 stream.Write(SHA256.HashData(image));
                 stream.Write(image);
-                stream.Flush(flushToDisk: true);
-            }
-            System.IO.File.Move(staged, file, overwrite: true);
+            });
+            staged.MoveTo(file);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or UserFault) { }
     }

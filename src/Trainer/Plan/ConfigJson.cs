@@ -46,7 +46,7 @@ internal sealed class ConfigJson(string file, JsonElement root)
         if (value is null && Raw(key) is null or "null")
             Problem(key, "is missing");
         else if (value is null)
-            return 1; // told already
+            return 1; // reported already
         else if (value < 1 || value > most || value != Math.Floor(value.Value))
             Problem(
                 key,

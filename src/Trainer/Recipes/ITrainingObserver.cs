@@ -2,7 +2,7 @@ using Memopt.Tracking;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>Told what passes; prints or stays silent.</summary>
+/// <summary>Receives what happens in a training; prints or stays silent.</summary>
 internal interface ITrainingObserver
 {
     /// <summary>The run is being recorded under this id.</summary>

@@ -12,7 +12,7 @@ internal static class Rehearsal
     /// <summary>The longest batch, all of its tokens trained.</summary>
     /// <param name="count">Sequences.</param>
     /// <param name="length">Tokens of each, padded.</param>
-    /// <param name="packed">Whether each is told apart as a document.</param>
+    /// <param name="packed">Whether each is a document of its own.</param>
     public static MicroBatch Longest(int count, int length, bool packed)
     {
         var predicting = Enumerable

@@ -57,21 +57,23 @@ internal sealed class ResultWriter(
     /// <summary>Writes the adapter or the model, and stores it as an artifact.</summary>
     public void Save()
     {
-        var staged = job.AdapterFolder + ".staged";
+        using var staged = new StagedPath(job.AdapterFolder + ".staged");
         ladder.Run(
             "saving",
             run,
             () =>
             {
-                Directory.CreateDirectory(Emptied(staged));
+                staged.CreateFolder();
                 if (job.Config.Settings.Adapter.Kind == AdapterKind.None)
-                    MergedModel.Save(staged, job.Model, run.Model);
+                    MergedModel.Save(staged.Path, job.Model, run.Model);
                 else
-                    AdapterFiles.Save(staged, run.Model, job.Config.Settings);
+                    AdapterFiles.Save(staged.Path, run.Model, job.Config.Settings);
                 return true;
             }
         );
-        Directory.Move(staged, Emptied(job.AdapterFolder));
+        if (Directory.Exists(job.AdapterFolder))
+            Directory.Delete(job.AdapterFolder, recursive: true);
+        staged.MoveTo(job.AdapterFolder);
         Store();
     }
 
@@ -114,12 +116,5 @@ internal sealed class ResultWriter(
             job.Observer.Stage(StageNames.Tracking, $"{e.Message} The adapter is in {job.AdapterFolder} only.");
         }
         job.Observer.Stage(StageNames.Artifacts, job.AdapterFolder);
-    }
-
-    private static string Emptied(string folder)
-    {
-        if (Directory.Exists(folder))
-            Directory.Delete(folder, recursive: true);
-        return folder;
     }
 }

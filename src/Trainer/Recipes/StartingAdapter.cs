@@ -18,7 +18,7 @@ internal static class StartingAdapter
     /// </summary>
     /// <param name="config">With the adapter's folder located.</param>
     /// <param name="spec">The model.</param>
-    /// <param name="tell">Told what was taken.</param>
+    /// <param name="tell">Receives what was taken.</param>
     /// <exception cref="UserFault">The adapter cannot be loaded over the model, or a name fits no module.</exception>
     public static ProjectConfig Settle(ProjectConfig config, ModelSpec spec, Action<string>? tell = null) =>
         Settle(config, spec, tell, 0);

@@ -20,7 +20,7 @@ namespace Memopt.Trainer.Recipes;
 /// <param name="schedule">Learning rates.</param>
 /// <param name="config">Seeds, determinism.</param>
 /// <param name="scaler">Loss scale of fp16; null for wider types.</param>
-/// <param name="meter">Told of peaks.</param>
+/// <param name="meter">Receives peaks.</param>
 /// <param name="objective">The loss; null is that of the next token.</param>
 internal sealed class TrainStep(
     Decoder model,

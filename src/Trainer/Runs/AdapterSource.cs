@@ -29,7 +29,7 @@ internal static class AdapterSource
     /// <param name="adapter">A folder, NAME, NAME@alias or NAME@number.</param>
     /// <param name="config">The config that a folder is relative to.</param>
     /// <param name="offline">Whether no server is asked.</param>
-    /// <param name="report">Told what passes: stage and text.</param>
+    /// <param name="report">Receives reports: stage and text.</param>
     /// <param name="stop">Ends a download.</param>
     public static (string Folder, string? Version, string? Run) Resolve(
         string adapter,

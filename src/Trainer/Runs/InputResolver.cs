@@ -72,7 +72,7 @@ internal sealed class InputResolver(RunLauncher launcher)
     private void Retried(string text)
     {
         lock (events)
-            events.Add(new RunEvent(DateTimeOffset.UtcNow, 0, "download", Secrets.Redact(text)));
+            events.Add(new RunEvent(launcher.Clock.GetUtcNow(), 0, "download", Secrets.Redact(text)));
     }
 
     /// <summary>A fact of the run that is repeated, or null.</summary>

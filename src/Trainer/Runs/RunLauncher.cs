@@ -41,6 +41,9 @@ internal sealed record RunLauncher
     /// again.</summary>
     public Run? Rerun { get; init; }
 
+    /// <summary>Time of the run and of its events.</summary>
+    public TimeProvider Clock { get; init; } = TimeProvider.System;
+
     /// <summary>What the model's own answers to the evaluation rows are judged by, by name.</summary>
     public IReadOnlyDictionary<string, Func<Answer, double>> Metrics { get; init; } =
         new Dictionary<string, Func<Answer, double>>();
@@ -92,7 +95,8 @@ internal sealed record RunLauncher
             Artifacts = ArtifactStores.Artifacts(config),
             Uploads = uploads,
             Observer = Observer,
-            RunId = NewId(),
+            RunId = NewId(Clock),
+            Clock = Clock,
             FromStart = FromStart,
             Parent = inputs.Parent,
             Rerun = Rerun,
@@ -124,5 +128,6 @@ internal sealed record RunLauncher
         ?? "0";
 
     /// <summary>Sortable by time, unique by chance.</summary>
-    public static string NewId() => DateTime.UtcNow.ToString("yyMMddHHmmss") + Guid.NewGuid().ToString("N")[..6];
+    public static string NewId(TimeProvider clock) =>
+        clock.GetUtcNow().ToString("yyMMddHHmmss") + Guid.NewGuid().ToString("N")[..6];
 }

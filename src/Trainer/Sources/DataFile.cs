@@ -18,7 +18,7 @@ internal sealed record DataFile(string Path, DataFormat Format, string? Compress
             ? new FileInfo(file.ResolveLinkTarget(returnFinalTarget: true)!.FullName).Length
             : file.Length;
 
-    /// <summary>Its bytes in order, decompressed. Told how far it is in the bytes that are stored.</summary>
+    /// <summary>Its bytes in order, decompressed. Reports how far it is in the bytes that are stored.</summary>
     public Stream Open(Action<long>? at = null)
     {
         UntrustedFile.Check(Path);

@@ -216,7 +216,7 @@ internal sealed class PeftAdapter
         }
     }
 
-    /// <summary>Completes the settings by what the tensors tell. Keys of patterns that fit no pair are told and
+    /// <summary>Completes the settings by what the tensors tell. Keys of patterns that fit no pair are reported and
     /// dropped: PEFT passes over them.
     /// </summary>
     private void Settle(IReadOnlyList<string> linears)

@@ -16,16 +16,9 @@ internal sealed class Staging : IDisposable
     /// <summary>Most bytes that a staging has held: what it allocated, for as long as a model was loaded.</summary>
     public static long Bytes { get; private set; }
 
-    private readonly nint[] slots = new nint[Slots];
-    private readonly Cuda.Event[] sent = new Cuda.Event[Slots];
-    private int next;
+    private readonly PinnedRing slots = new(Slots, SlotBytes);
 
-    public Staging()
-    {
-        for (var i = 0; i < Slots; i++)
-            (slots[i], sent[i]) = (Cuda.AllocatePinned(SlotBytes), new Cuda.Event());
-        Bytes = Math.Max(Bytes, slots.Length * SlotBytes);
-    }
+    public Staging() => Bytes = Math.Max(Bytes, Slots * SlotBytes);
 
     /// <summary>A tensor of a file on the device, in a type or else the stored one. What is converted is so a slot at a
     /// time: the whole never lies there twice.</summary>
@@ -37,32 +30,24 @@ internal sealed class Staging : IDisposable
         using var scope = NewDisposeScope();
         var (bytes, size, same) = (stored.To - stored.From, type.ElementSize(), tensor.dtype == type);
         var flat = tensor.view(-1);
-        for (long at = 0; at < bytes; at += SlotBytes, next = (next + 1) % Slots)
+        for (long at = 0; at < bytes; at += SlotBytes)
         {
             using var inner = NewDisposeScope();
             var count = Math.Min(SlotBytes, bytes - at);
-            sent[next].Wait();
-            file.Read(stored, at, count, slots[next]);
+            var slot = slots.Next();
+            file.Read(stored, at, count, slot.Address);
             var part = same ? null : empty([count / size], type, device);
             Cuda.CopyToDevice(
                 part is null ? Aten.DataPointer(tensor) + (nint)at : Aten.DataPointer(part),
-                slots[next],
+                slot.Address,
                 count
             );
-            sent[next].Record();
+            slot.Copied.Record();
             if (part is not null)
                 flat.narrow(0, at / size, count / size).copy_(part);
         }
         return tensor;
     }
 
-    public void Dispose()
-    {
-        for (var i = 0; i < Slots; i++)
-        {
-            sent[i].Wait();
-            sent[i].Dispose();
-            Cuda.FreePinned(slots[i]);
-        }
-    }
+    public void Dispose() => slots.Dispose();
 }

@@ -42,7 +42,7 @@ internal sealed record AdapterPlaces(
         ?? throw new UserFault($"There is no adapter {name}.", next: "dotnet memopt adapters ls");
 
     /// <summary>Tells the account what was changed.</summary>
-    /// <exception cref="UserFault">It cannot be told.</exception>
+    /// <exception cref="UserFault">The account cannot be reached or refuses.</exception>
     public void Share(string name)
     {
         try

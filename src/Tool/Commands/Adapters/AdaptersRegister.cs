@@ -90,14 +90,12 @@ internal static class AdaptersRegister
     private static ArtifactLink OfHash(AdapterPlaces places, string beginning)
     {
         IArtifactStore all = (IArtifactStore?)places.Account ?? places.Local;
-        var found = all.List().Where(hash => hash.StartsWith(beginning, StringComparison.Ordinal)).ToList();
-        return found.Count == 1
-            ? new("adapter", found[0], all.Files(found[0]).Sum(file => file.Bytes))
-            : throw new UserFault(
-                found.Count == 0
-                    ? $"There is no run, folder or artifact {beginning}."
-                    : $"{found.Count} artifacts begin with {beginning}.",
-                next: "dotnet memopt runs list, or: dotnet memopt artifacts ls"
-            );
+        var hash = ArtifactPlaces.OneOf(
+            all,
+            beginning,
+            "run, folder or artifact",
+            "dotnet memopt runs list, or: dotnet memopt artifacts ls"
+        );
+        return new("adapter", hash, all.Files(hash).Sum(file => file.Bytes));
     }
 }

@@ -46,18 +46,29 @@ internal sealed record ArtifactPlaces(LocalArtifacts Local, BlobArtifacts? Remot
             if (beginning.Contains('@') || Registry.Find(beginning) is not null)
                 return Registry.Resolve(beginning).Version.Hash;
         }
-        // Of an empty text, such as a variable that is not set makes, everything is the rest.
+        return OneOf(All, beginning, "artifact", "dotnet memopt artifacts ls");
+    }
+
+    /// <summary>The one hash that begins so.</summary>
+    /// <param name="store">The artifacts.</param>
+    /// <param name="beginning">Its first digits.</param>
+    /// <param name="kinds">What the text could have named, for the message.</param>
+    /// <param name="next">Shows what there is.</param>
+    /// <exception cref="UserFault">None or several begin so.</exception>
+    public static string OneOf(IArtifactStore store, string beginning, string kinds, string next)
+    {
+        // All hashes begin with an empty text, such as a variable that is not set makes.
         var found =
             beginning.Length == 0
                 ? []
-                : All.List().Where(hash => hash.StartsWith(beginning, StringComparison.Ordinal)).ToList();
+                : store.List().Where(hash => hash.StartsWith(beginning, StringComparison.Ordinal)).ToList();
         return found.Count == 1
             ? found[0]
             : throw new UserFault(
                 found.Count == 0
-                    ? $"There is no artifact {beginning}."
+                    ? $"There is no {kinds} {beginning}."
                     : $"{found.Count} artifacts begin with {beginning}.",
-                next: "dotnet memopt artifacts ls"
+                next: next
             );
     }
 

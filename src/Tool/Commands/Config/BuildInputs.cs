@@ -1,4 +1,3 @@
-using System.Security.Cryptography;
 using System.Text;
 using Memopt.Core;
 using Memopt.Hub;
@@ -25,7 +24,7 @@ internal static class BuildInputs
         if (config.Settings.Adapter.From is { } from && !Directory.Exists(config.Full(from)))
             text.Append($"adapter {from} {CurrentProject.KnownHash(config, from)}\n");
         foreach (var path in Files(config))
-            text.Append(Hash(path)).Append(' ').Append(Path.GetRelativePath(config.Folder, path)).Append('\n');
+            text.Append(Sha256.OfFile(path)).Append(' ').Append(Path.GetRelativePath(config.Folder, path)).Append('\n');
         return text.ToString();
     }
 
@@ -79,11 +78,5 @@ internal static class BuildInputs
         }
         if (config.StartingAdapter is { } from && Directory.Exists(from))
             yield return from;
-    }
-
-    private static string Hash(string path)
-    {
-        using var stream = File.OpenRead(path);
-        return Convert.ToHexStringLower(SHA256.HashData(stream));
     }
 }

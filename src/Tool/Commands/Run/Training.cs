@@ -39,7 +39,7 @@ internal sealed record Training
     {
         using var store = ArtifactStores.Store(Config);
         using var log = new RunLog(view, store);
-        using var told = stop.Register(() =>
+        using var stopping = stop.Register(() =>
             view.Stage(
                 StageNames.Stopping,
                 "after this step, with a checkpoint; Ctrl+C after some seconds ends it at once"

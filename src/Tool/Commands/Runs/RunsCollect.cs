@@ -53,7 +53,7 @@ internal sealed class RunsCollect
         var collection = new RunCollection(runs, parsed.GetValue(store));
         collection.Choose(
             parsed.GetValue(filter),
-            parsed.GetValue(older) is { } days ? DateTimeOffset.UtcNow.AddDays(-days) : null
+            parsed.GetValue(older) is { } days ? TimeProvider.System.GetUtcNow().AddDays(-days) : null
         );
         if (parsed.GetValue(apply))
             collection.Apply();

@@ -11,7 +11,7 @@ internal static class RunsDoctor
     {
         var repair = new Option<bool>("--repair")
         {
-            Description = "Mend what can be mended; what is replaced stays under another name.",
+            Description = "Repair what can be repaired; what is replaced stays under another name.",
         };
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var command = new Command(
@@ -32,12 +32,12 @@ internal static class RunsDoctor
                 if (parsed.GetValue(json))
                     Shell.Print(problems);
                 foreach (var problem in parsed.GetValue(json) ? [] : problems)
-                    Shell.Output.WriteLine($"{problem.File}: {problem.Text}{(problem.Mended ? " (mended)" : "")}");
+                    Shell.Output.WriteLine($"{problem.File}: {problem.Text}{(problem.Repaired ? " (repaired)" : "")}");
                 if (problems.Count == 0)
                     Shell.Progress.WriteLine("Nothing is wrong.");
-                else if (!problems.All(problem => problem.Mended))
+                else if (!problems.All(problem => problem.Repaired))
                     Shell.Progress.WriteLine("next:  dotnet memopt runs doctor --repair");
-                return problems.All(problem => problem.Mended) ? 0 : 1;
+                return problems.All(problem => problem.Repaired) ? 0 : 1;
             }
         );
         return command;

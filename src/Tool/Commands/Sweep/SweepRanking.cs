@@ -10,7 +10,7 @@ internal sealed class SweepRanking(Sweep sweep, LiteRunStore store)
     /// <summary>The best combination; null when there is none: scores on different evaluation data say nothing about
     /// each other.</summary>
     /// <param name="children">The combinations that were trained.</param>
-    /// <param name="tell">Told why there is none.</param>
+    /// <param name="tell">Receives why there is none.</param>
     public SweepChild? Best(List<SweepChild> children, Action<string> tell)
     {
         var judged = children

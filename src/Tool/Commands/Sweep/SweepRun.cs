@@ -22,7 +22,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
 {
     private readonly ConsoleObserver watcher = new();
     private readonly string folder = FolderOf(sweep);
-    private readonly string id = Kept(Path.Combine(FolderOf(sweep), "run-id"), RunLauncher.NewId());
+    private readonly string id = Kept(Path.Combine(FolderOf(sweep), "run-id"), RunLauncher.NewId(TimeProvider.System));
     private readonly List<SweepChild> children = [];
 
     private int Total => sweep.Combinations.Count;
@@ -69,7 +69,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
             {
                 Id = id,
                 Experiment = tracking.Experiment,
-                Started = DateTimeOffset.UtcNow,
+                Started = TimeProvider.System.GetUtcNow(),
                 Config = sweep.Json,
                 Tags = new Dictionary<string, string>(tracking.Tags) { ["kind"] = "sweep" },
                 TotalSteps = Total,
@@ -103,7 +103,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
         if (child.Reason is { } reason)
             record.Append(
                 new RunEvent(
-                    DateTimeOffset.UtcNow,
+                    TimeProvider.System.GetUtcNow(),
                     child.Number,
                     "failed",
                     $"{combination.Number} ({combination}): {reason}"
@@ -210,7 +210,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
             Stopped ? "stopped on request"
             : Failed > 0 ? $"{Failed} of {Total} failed"
             : null;
-        record.End(new Outcome(status, reason) { Ended = DateTimeOffset.UtcNow });
+        record.End(new Outcome(status, reason) { Ended = TimeProvider.System.GetUtcNow() });
     }
 
     private void Print(SweepChild? best, IReadOnlyList<PendingUpload> left) =>

@@ -1,7 +1,7 @@
 using System.Collections.Concurrent;
 using System.Globalization;
-using System.Security.Cryptography;
 using System.Text.Json.Nodes;
+using Memopt.Core;
 using Memopt.Tracking;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
@@ -10,7 +10,7 @@ namespace Memopt.Tool.Server.Mlflow;
 
 /// <summary>Calls on the files of runs. Their bytes go through this server, so every address that it gives out is its
 /// own.</summary>
-internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
+internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store, TimeProvider clock)
 {
     public const string Prefix = "/api/2.0/mlflow-artifacts/";
 
@@ -18,7 +18,7 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
         MostParts = 10_000;
 
     /// <summary>A file that comes in parts; they lie in a folder until it is complete.</summary>
-    private sealed record Upload(string Path, string Folder, DateTime Begun);
+    private sealed record Upload(string Path, string Folder, DateTimeOffset Begun);
 
     private readonly ConcurrentDictionary<string, Upload> uploads = new();
 
@@ -110,7 +110,7 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
         foreach (var (old, one) in uploads.OrderByDescending(upload => upload.Value.Begun).Skip(MostUploads - 1))
             Drop(old, one);
         var id = Guid.NewGuid().ToString("N");
-        uploads[id] = new(path, artifacts.Incoming(), DateTime.UtcNow);
+        uploads[id] = new(path, artifacts.Incoming(), clock.GetUtcNow());
         return new()
         {
             ["upload_id"] = id,
@@ -132,7 +132,7 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
             throw new MlflowFault(MlflowFault.Invalid, $"There is no part {part}.");
         var file = Path.Combine(Known(id).Folder, part.ToString(CultureInfo.InvariantCulture));
         await Save(context, file);
-        context.Response.Headers.ETag = $"\"{Hash(file)}\"";
+        context.Response.Headers.ETag = $"\"{Sha256.OfFile(file)}\"";
     }
 
     public JsonObject CompleteUpload(MlflowRequest request)
@@ -153,7 +153,7 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
             if (
                 parts[i].Number != i + 1
                 || !System.IO.File.Exists(files[i])
-                || (parts[i].Tag is { Length: > 0 } tag && tag.Trim('"') != Hash(files[i]))
+                || (parts[i].Tag is { Length: > 0 } tag && tag.Trim('"') != Sha256.OfFile(files[i]))
             )
                 throw new MlflowFault(
                     MlflowFault.Invalid,
@@ -208,12 +208,6 @@ internal sealed class ArtifactCalls(RunArtifacts artifacts, LiteRunStore store)
             size.MaxRequestBodySize = null;
         await using var target = System.IO.File.Create(file);
         await context.Request.Body.CopyToAsync(target, context.RequestAborted);
-    }
-
-    private static string Hash(string file)
-    {
-        using var stream = System.IO.File.OpenRead(file);
-        return Convert.ToHexStringLower(SHA256.HashData(stream));
     }
 
     private static JsonObject File(RunFile file, string name)

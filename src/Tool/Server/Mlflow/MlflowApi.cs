@@ -22,7 +22,7 @@ internal sealed class MlflowApi
     private MlflowApi(LiteRunStore store, LocalArtifacts artifacts, OpenRuns open)
     {
         var files = new RunArtifacts(store, artifacts, open);
-        served = new(files, store);
+        served = new(files, store, TimeProvider.System);
         var experiments = new ExperimentCalls(store.Experiments);
         calls = Calls(
             experiments,

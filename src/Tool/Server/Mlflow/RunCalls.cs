@@ -22,7 +22,7 @@ internal sealed class RunCalls(
                 : store.Experiments.Get("0")!
         );
         var tags = RunFields.Tags(request.Messages("tags"));
-        var id = RunLauncher.NewId();
+        var id = RunLauncher.NewId(clock);
         if (request.Text("run_name") is { Length: > 0 } name)
         {
             if (tags.GetValueOrDefault(Answers.RunName, name) != name)

@@ -26,7 +26,7 @@ public sealed class BlobArtifacts : IArtifactStore
         download = new(folder, local, transfer);
     }
 
-    /// <summary>Told the bytes of each block sent or range received.</summary>
+    /// <summary>Receives the bytes of each block sent or range received.</summary>
     public Action<long>? Moved
     {
         get => transfer.Moved;
@@ -58,12 +58,12 @@ public sealed class BlobArtifacts : IArtifactStore
     }
 
     /// <summary>Uploads an artifact of the local store; what is there already is not sent again.</summary>
-    public Sent Push(string hash) => Push(hash, mend: false);
+    public Sent Push(string hash) => Push(hash, repair: false);
 
     /// <param name="hash">An artifact of the local store.</param>
-    /// <param name="mend">Whether what is there is read, and sent again where it was changed.</param>
-    internal Sent Push(string hash, bool mend) =>
-        Push(local.Guard(() => local.Read(hash)), file => local.Object(file.Hash), mend);
+    /// <param name="repair">Whether what is there is read, and sent again where it was changed.</param>
+    internal Sent Push(string hash, bool repair) =>
+        Push(local.Guard(() => local.Read(hash)), file => local.Object(file.Hash), repair);
 
     /// <summary>Uploads what a run left, from wherever it lies.</summary>
     internal Sent Push(Upload upload) =>
@@ -80,10 +80,10 @@ public sealed class BlobArtifacts : IArtifactStore
         new BlobSync(this, local, runs).Run(only);
 
     /// <summary>Uploads files from wherever they lie.</summary>
-    private Sent Push(Manifest manifest, Func<ArtifactFile, string> source, bool mend = false) =>
+    private Sent Push(Manifest manifest, Func<ArtifactFile, string> source, bool repair = false) =>
         folder.Guard(async () =>
         {
-            var upload = new BlobUpload(folder, download, transfer) { Mend = mend };
+            var upload = new BlobUpload(folder, download, transfer) { Repair = repair };
             foreach (var file in manifest.Files.DistinctBy(file => file.Hash))
                 await upload.RunAsync(file, source(file)).ConfigureAwait(false);
             // The manifest last: an artifact that is listed is whole.

@@ -58,7 +58,10 @@ internal sealed class BlobDownload(BlobFolder folder, LocalArtifacts local, Blob
     /// <summary>Completes a part file, or empties it when its hash is wrong.</summary>
     private async Task<(bool Right, bool Resumed)> FillAsync(ArtifactFile file, string path)
     {
-        using var part = await OpenAloneAsync(path).ConfigureAwait(false);
+        // For this process alone: another one that downloads the same waits.
+        using var part = await FileLock
+            .TakeAsync(path, patience, TimeProvider.System, waiting: null, folder.Stop)
+            .ConfigureAwait(false);
         if (part.Length > file.Bytes)
             part.SetLength(0);
         var resumed = part.Length > 0;
@@ -76,20 +79,6 @@ internal sealed class BlobDownload(BlobFolder folder, LocalArtifacts local, Blob
         else
             part.SetLength(0);
         return (right, resumed);
-    }
-
-    /// <summary>A file for this process alone; waits for another one that downloads the same.</summary>
-    private async Task<FileStream> OpenAloneAsync(string path)
-    {
-        var end = Environment.TickCount64 + (long)patience.TotalMilliseconds;
-        while (true)
-        {
-            if (FileLock.TryTake(path) is { } taken)
-                return taken;
-            if (Environment.TickCount64 >= end)
-                throw new IOException($"Another process has {path} open.");
-            await Task.Delay(200, folder.Stop).ConfigureAwait(false);
-        }
     }
 
     /// <summary>Content from a byte on, in order, a few ranges asked for ahead.</summary>

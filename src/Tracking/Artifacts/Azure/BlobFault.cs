@@ -39,10 +39,12 @@ internal static partial class BlobFault
         };
     }
 
-    /// <summary>Whether the same request may succeed later: a busy or restarting server, bytes damaged on the
-    /// way.</summary>
-    public static bool IsTransient(RequestFailedException e) =>
-        e.Status is 0 or 408 or 429 or 500 or 502 or 503 or 504 || e.ErrorCode == "Md5Mismatch";
+    /// <summary>Whether the same request may succeed later. Azure's client gives status 0 where no answer came, cancels
+    /// a request that takes too long, and the service says so when bytes were damaged on the way.</summary>
+    public static bool IsTransient(Exception e) =>
+        e is RequestFailedException failed
+            ? failed.Status == 0 || TransientException.IsStatus(failed.Status) || failed.ErrorCode == "Md5Mismatch"
+            : TransientException.Is(e) || e is OperationCanceledException;
 
     private static (string What, string Next) Answer(BlobLocation location, RequestFailedException failed) =>
         (failed.Status, failed.ErrorCode ?? "") switch
@@ -102,7 +104,7 @@ internal static partial class BlobFault
             DateTimeStyles.AssumeUniversal,
             out var end
         )
-        && end < DateTimeOffset.UtcNow
+        && end < TimeProvider.System.GetUtcNow()
             ? end
             : null;
 

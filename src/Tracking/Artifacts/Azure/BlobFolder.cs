@@ -33,7 +33,7 @@ internal sealed class BlobFolder
                     Delay = TimeSpan.FromSeconds(0.5),
                     MaxDelay = TimeSpan.FromSeconds(20),
                     ShouldHandle = new PredicateBuilder().Handle<Exception>(e =>
-                        !Stop.IsCancellationRequested && Passing(e)
+                        !Stop.IsCancellationRequested && BlobFault.IsTransient(e)
                     ),
                 }
             )
@@ -232,14 +232,4 @@ internal sealed class BlobFolder
     public static bool IsThere(RequestFailedException e) =>
         e.Status is 409 or 412
         && (e.ErrorCode == BlobErrorCode.BlobAlreadyExists || e.ErrorCode == BlobErrorCode.ConditionNotMet);
-
-    /// <summary>Whether the same request may well succeed in a moment: the network, a busy or restarting server, bytes
-    /// damaged on the way.</summary>
-    private static bool Passing(Exception e) =>
-        e switch
-        {
-            RequestFailedException failed => BlobFault.IsTransient(failed),
-            AuthenticationFailedException => false,
-            _ => e is IOException or HttpRequestException or InvalidDataException or OperationCanceledException,
-        };
 }

@@ -14,7 +14,7 @@ internal sealed class BlobSync(BlobArtifacts remote, LocalArtifacts local, IRunS
     public (IReadOnlyList<string> Hashes, Sent Sent) Run(IReadOnlyList<string>? only)
     {
         foreach (var hash in only ?? [.. local.List().Except(there)])
-            Count(hash, remote.Push(hash, mend: only is not null));
+            Count(hash, remote.Push(hash, repair: only is not null));
         there.UnionWith(done);
         foreach (var upload in local.Notes(remote.Place))
         {

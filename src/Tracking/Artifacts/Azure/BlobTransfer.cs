@@ -6,7 +6,7 @@ internal sealed class BlobTransfer
     /// <summary>Blocks sent or ranges asked for at once.</summary>
     public const int AtOnce = 4;
 
-    /// <summary>Told the bytes of each block sent or range received.</summary>
+    /// <summary>Receives the bytes of each block sent or range received.</summary>
     public Action<long>? Moved { get; set; }
 
     /// <summary>Bytes of a block, and of a range asked for at once (MD5 of a range ends at 4 MiB); a kill costs four of

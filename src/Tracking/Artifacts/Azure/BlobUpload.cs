@@ -19,7 +19,7 @@ internal sealed class BlobUpload(BlobFolder folder, BlobDownload download, BlobT
     public Sent Sent => new(Interlocked.Read(ref blocks), Interlocked.Read(ref bytes));
 
     /// <summary>Whether content that is there is read, and replaced where it was changed.</summary>
-    public bool Mend { get; init; }
+    public bool Repair { get; init; }
 
     private sealed record Block(string Id, byte[] Buffer, int Length);
 
@@ -32,7 +32,7 @@ internal sealed class BlobUpload(BlobFolder folder, BlobDownload download, BlobT
         for (var again = 0; ; again++)
         {
             var found = await folder.FindAsync(blob).ConfigureAwait(false);
-            var damaged = found is not null && Mend && await IsDamagedAsync(found, file).ConfigureAwait(false);
+            var damaged = found is not null && Repair && await IsDamagedAsync(found, file).ConfigureAwait(false);
             if (found is not null && !damaged)
             {
                 folder.CheckContent(found, file);

@@ -29,11 +29,30 @@ internal sealed class ConfigOverrides(ConfigProblems problems)
         }
         var old = setting.Value(config);
         var before = problems.Count;
-        var value = Read(setting, old, item[(cut + 1)..]);
+        var value = TryRead(setting, old, item[(cut + 1)..]);
         if (problems.Count > before)
             return config;
         made.Add(new(setting.Name, Json(old), Json(value)));
         return setting.With(config, value);
+    }
+
+    /// <summary>The value, or null and a problem when it is no JSON or holds text that is not Unicode.</summary>
+    private object? TryRead(Setting setting, object? old, string written)
+    {
+        try
+        {
+            return Read(setting, old, written);
+        }
+        catch (JsonException e)
+        {
+            var why = e.Message.Split(" LineNumber")[0];
+            problems.Add(new(setting.Name, $"is not valid JSON: {why}", Code: "MEMOPT0001"));
+        }
+        catch (InvalidOperationException e)
+        {
+            problems.Add(new(setting.Name, $"holds text that is not valid Unicode ({e.Message})", Code: "MEMOPT0001"));
+        }
+        return null;
     }
 
     private object? Read(Setting setting, object? old, string written)
@@ -43,11 +62,13 @@ internal sealed class ConfigOverrides(ConfigProblems problems)
             setting.Property.PropertyType == typeof(string) ? text != "null" && !text.StartsWith('"') : !IsJson(text);
         var reader = new ConfigText(Encoding.UTF8.GetBytes(literal ? JsonSerializer.Serialize(text) : text)).Reader();
         reader.Read();
-        return values.Value(
+        var value = values.Value(
             ref reader,
             setting.Property,
             new SettingContext(setting.Name, problems, CommandLine: true)
         );
+        while (reader.Read()) { } // what comes after the value is not ignored
+        return value;
     }
 
     private static string MapWith(object? map, string key, string value)

@@ -37,7 +37,7 @@ internal sealed class JsonRows
     /// <param name="file">The file.</param>
     /// <param name="objects">Whether the rows stand one after the other, in no list.</param>
     /// <param name="builder">Takes the rows.</param>
-    /// <param name="at">Told how many stored bytes have been read.</param>
+    /// <param name="at">Receives how many stored bytes have been read.</param>
     public static IEnumerable<Chunk> Read(DataFile file, bool objects, ChunkBuilder builder, Action<long>? at)
     {
         using var stream = file.Open(at);

@@ -26,7 +26,7 @@ internal static class RowFile
 
     /// <param name="file">The file.</param>
     /// <param name="chunkBytes">Where chunks end.</param>
-    /// <param name="at">Told how many stored bytes have been read.</param>
+    /// <param name="at">Receives how many stored bytes have been read.</param>
     public static IEnumerable<Chunk> Read(DataFile file, int chunkBytes = ChunkBytes, Action<long>? at = null)
     {
         var builder = new ChunkBuilder(chunkBytes);

@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Security.Cryptography;
 using System.Text;
 using Memopt.Core;
 using Memopt.Trainer.Config;
@@ -64,13 +63,7 @@ internal sealed class DatasetBuilder(DataConfig config, DataRole role, string na
     /// <summary>A file as it is keeps the name that it has anywhere: its own hash.</summary>
     private string Hash =>
         plainHash
-        ?? Convert.ToHexStringLower(
-            SHA256.HashData(
-                Encoding.UTF8.GetBytes(
-                    string.Create(CultureInfo.InvariantCulture, $"{role} {config.EvalShare}\n{description}")
-                )
-            )
-        );
+        ?? Sha256.OfText(string.Create(CultureInfo.InvariantCulture, $"{role} {config.EvalShare}\n{description}"));
 
     private void Describe(DataSource source, IReadOnlyList<FileTokens> files)
     {

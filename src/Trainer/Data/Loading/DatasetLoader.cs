@@ -44,10 +44,7 @@ internal sealed class DatasetLoader(DataConfig config, ChatEncoder model)
         var made = Tokenizer(files, name).Run();
         return files.ToDictionary(
             file => file,
-            file => new FileTokens(
-                [.. made[file].Select(shard => shard.Shard)],
-                TokenCache.HashOf(file.File.Path, Stop)
-            )
+            file => new FileTokens([.. made[file].Select(shard => shard.Shard)], Sha256.OfFile(file.File.Path, Stop))
         );
     }
 

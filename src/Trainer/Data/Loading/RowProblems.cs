@@ -6,7 +6,7 @@ namespace Memopt.Trainer.Data.Loading;
 /// <summary>Rows that cannot be trained on, as problems of a config and as one fault.</summary>
 internal static class RowProblems
 {
-    /// <summary>How many are told; no more are looked for.</summary>
+    /// <summary>How many are reported; no more are looked for.</summary>
     public const int Most = 20;
 
     /// <param name="why">What is wrong.</param>
@@ -25,19 +25,19 @@ internal static class RowProblems
             .Distinct()
             .Select((path, at) => (path, at))
             .ToDictionary(pair => pair.path, pair => pair.at);
-        var told = problems
+        var reported = problems
             .OrderBy(problem => order[problem.File!])
             .ThenBy(problem => problem.Line)
             .Take(Most)
             .ToList();
         return new(
-            $"{told.Count} {(told.Count == 1 ? "row" : "rows")} of {name} cannot be trained on"
-                + $"{(told.Count == Most ? $" (the first {Most})" : "")}.",
-            found: string.Join('\n', told.Select(problem => $"{problem.File}:{problem.Line}: {problem.Message}")),
+            $"{reported.Count} {(reported.Count == 1 ? "row" : "rows")} of {name} cannot be trained on"
+                + $"{(reported.Count == Most ? $" (the first {Most})" : "")}.",
+            found: string.Join('\n', reported.Select(problem => $"{problem.File}:{problem.Line}: {problem.Message}")),
             next: "fix or remove these rows"
         )
         {
-            Problems = told,
+            Problems = reported,
         };
     }
 }

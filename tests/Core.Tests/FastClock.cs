@@ -1,6 +1,6 @@
-namespace Memopt.Hub.Tests;
+namespace Memopt.Core.Tests;
 
-/// <summary>Time that runs so many times faster: waits of minutes pass in moments, in the order that they
+/// <summary>A clock that runs so many times faster: waits of minutes pass in moments, in the order that they
 /// would.</summary>
 internal sealed class FastClock(double speed) : TimeProvider
 {
