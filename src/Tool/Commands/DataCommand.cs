@@ -67,7 +67,7 @@ internal sealed class DataCommand
     {
         var config = Config(parsed);
         var folder = ModelFolder(config, parsed, stop);
-        config = PullCommand.FetchData(config, parsed.GetValue(offline), stop);
+        config = PullCommand.FetchData(config, parsed.GetValue(offline), new ConsoleObserver(), stop);
         var text = new ChatEncoder(folder, ModelSpec.Read(folder).EndOfTurn, stop: stop);
         if (Dataset.Pairs(config, text, Math.Max(1, parsed.GetValue(rows))) is { Count: > 0 } pairs)
             ShowPairs(pairs, text, parsed.GetValue(json));

@@ -75,7 +75,7 @@ internal sealed class RunCommand
 
     private int Run(ParseResult parsed, CancellationToken stop)
     {
-        IRunView view = parsed.GetValue(progress) == ProgressFormat.Json ? new JsonObserver() : new ConsoleObserver();
+        var view = IRunView.For(parsed.GetValue(progress));
         if (parsed.GetValue(smoke) && parsed.GetValue(fromRun) is not null)
             throw new UserFault("--smoke and --from-run are different trainings.", next: "leave one of them out");
         var (settings, recorded) = Settings(parsed);
