@@ -23,10 +23,7 @@ internal sealed class ModelOptions
     private ProjectConfig? trained;
 
     public Option<string?> Config { get; } =
-        new("--config")
-        {
-            Description = "A config that was trained: its model and its adapter, in place of --model and --adapter.",
-        };
+        new("--config") { Description = "A trained config; its model and adapter replace --model and --adapter." };
     public Option<string> Model { get; } =
         new("--model")
         {
@@ -45,13 +42,14 @@ internal sealed class ModelOptions
     public Option<string?> Quantize { get; } =
         new("--quantize")
         {
-            Description = "Keep the base in 4 bits, nf4 or fp4, or none; as the adapter was trained when left out.",
+            Description =
+                "Form of the base: nf4, fp4 (4 bits) or none. The default is the form in the adapter's training.",
             CompletionSources = { "nf4", "fp4", "none" },
         };
     public Option<string?> Dtype { get; } =
         new("--dtype")
         {
-            Description = "Compute type: auto, float32 or bfloat16; as the adapter was trained when left out.",
+            Description = "Compute type: auto, float32 or bfloat16. The default is the type in the adapter's training.",
             CompletionSources = { "auto", "float32", "bfloat16" },
         };
     public Option<string?> Backend { get; } = Shell.BackendOption();

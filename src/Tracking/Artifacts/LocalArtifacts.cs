@@ -46,7 +46,7 @@ public sealed class LocalArtifacts(string folder) : IArtifactStore
                     throw new TrackingException($"Artifact {hash}: {Fault(entry)}")
                     {
                         Next =
-                            "store it once more from where it is whole: dotnet memopt artifacts put; or name the "
+                            "store an undamaged copy again: dotnet memopt artifacts put; or name the "
                             + "storage account that has it: --at",
                     };
                 try

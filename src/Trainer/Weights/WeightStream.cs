@@ -201,7 +201,7 @@ internal sealed class WeightStream : IWeightSource, IDisposable
                 found: $"{problems.Count} tensors: "
                     + string.Join("; ", problems.Take(8).Select(p => $"{p.Path} {p.Message}"))
                     + (problems.Count > 8 ? "; …" : ""),
-                next: "check that config.json and the safetensors belong together"
+                next: "check that config.json and the safetensors are of the same model"
             )
             {
                 Problems = problems,

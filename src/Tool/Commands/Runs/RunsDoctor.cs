@@ -11,12 +11,12 @@ internal static class RunsDoctor
     {
         var repair = new Option<bool>("--repair")
         {
-            Description = "Mend what can be mended; what is replaced stays under another name.",
+            Description = "Repair damage; replaced files stay under another name.",
         };
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var command = new Command(
             "doctor",
-            "Read the whole store and say what is wrong with it.\n\nExample:\n  dotnet memopt runs doctor --repair"
+            "Read the whole store and report its problems.\n\nExample:\n  dotnet memopt runs doctor --repair"
         )
         {
             repair,
@@ -32,7 +32,7 @@ internal static class RunsDoctor
                 if (parsed.GetValue(json))
                     Shell.Print(problems);
                 foreach (var problem in parsed.GetValue(json) ? [] : problems)
-                    Shell.Output.WriteLine($"{problem.File}: {problem.Text}{(problem.Mended ? " (mended)" : "")}");
+                    Shell.Output.WriteLine($"{problem.File}: {problem.Text}{(problem.Mended ? " (repaired)" : "")}");
                 if (problems.Count == 0)
                     Shell.Progress.WriteLine("Nothing is wrong.");
                 else if (!problems.All(problem => problem.Mended))

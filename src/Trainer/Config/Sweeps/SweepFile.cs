@@ -19,7 +19,7 @@ internal sealed class SweepFile
         problems = new(path, text);
     }
 
-    /// <summary>A sweep file, or every problem of it at once with line and column; settings that cannot go together in
+    /// <summary>A sweep file, or every problem of it at once with line and column; settings that contradict each other in
     /// a combination included.</summary>
     public static LoadedSweep Read(string path) =>
         File.Exists(path)
