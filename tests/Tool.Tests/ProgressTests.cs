@@ -4,8 +4,8 @@ using Memopt.Trainer.Tests.Hub;
 
 namespace Memopt.Tool.Tests;
 
-/// <summary><c>--progress json</c> of pull, eval and sweep: each line of standard error is a record, and standard output
-/// is as without the option.</summary>
+/// <summary><c>--progress json</c> of pull, eval and sweep: each line of standard error is a record, and standard
+/// output is as without the option.</summary>
 public sealed class ProgressTests
 {
     private const string Rates = """{ "parameters": { "train.learningRate": [1e-4, 2e-3] } }""";

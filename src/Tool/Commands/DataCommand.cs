@@ -49,8 +49,8 @@ internal sealed class DataCommand
         var command = new Command(
             "preview",
             "Show rows as tokens with the trained ones highlighted, their lengths, truncated and dropped rows, and "
-                + "the fill of packed sequences.\n\nExample:\n  dotnet memopt data preview train.parquet --model Qwen/Qwen3-0.6B\n  "
-                + "8,192 rows, 3,104,771 tokens, 1,920,333 trained …"
+                + "the fill of packed sequences.\n\nExample:\n  dotnet memopt data preview train.parquet "
+                + "--model Qwen/Qwen3-0.6B\n  8,192 rows, 3,104,771 tokens, 1,920,333 trained …"
         )
         {
             source,

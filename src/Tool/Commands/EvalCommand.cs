@@ -44,7 +44,8 @@ internal sealed class EvalCommand
             "eval",
             "Measure loss, perplexity and exact-match accuracy of greedy answers.\n\nExample:\n  dotnet memopt "
                 + "eval --model embedded:nano --adapter .memopt/memopt/adapter --data data/eval.jsonl\n  dotnet memopt "
-                + "eval --config memopt.json\n  dotnet memopt eval --config memopt.json --progress json 2> progress.jsonl"
+                + "eval --config memopt.json\n  "
+                + "dotnet memopt eval --config memopt.json --progress json 2> progress.jsonl"
         )
         {
             data,

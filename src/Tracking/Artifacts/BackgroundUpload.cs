@@ -300,7 +300,8 @@ public sealed class BackgroundUpload : IDisposable
         );
     }
 
-    /// <summary>The uploads that previous processes left, except those of runs that are training: they send their own.</summary>
+    /// <summary>The uploads that previous processes left, except those of runs that are training: they send their
+    /// own.</summary>
     private IReadOnlyList<Upload> Left(BlobLocation location)
     {
         try

@@ -40,7 +40,8 @@ public sealed record ModelConfig
 
     [
         Description(
-            "Compute type. auto: bfloat16 on a GPU from compute capability 8.0, float16 on an older GPU, float32 on a CPU."
+            "Compute type. auto: bfloat16 on a GPU from compute capability 8.0, float16 on an older GPU, "
+                + "float32 on a CPU."
         ),
         Pinned
     ]

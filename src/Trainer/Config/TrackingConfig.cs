@@ -27,8 +27,8 @@ public sealed record TrackingConfig
 
     [Description(
         "upload: checkpoints are uploaded to the storage account of the artifacts. keep: they are not. Uploads run in "
-            + "the background, newest first; a checkpoint that checkpoint.keep removes first is not uploaded. Each takes "
-            + "its size in the account until artifacts rm --checkpoints."
+            + "the background, newest first. A checkpoint that checkpoint.keep removes first is not uploaded. Each "
+            + "takes its size in the account until artifacts rm --checkpoints."
     )]
     public CheckpointUploads Checkpoints { get; init; } = CheckpointUploads.Upload;
 

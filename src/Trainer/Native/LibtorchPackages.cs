@@ -73,7 +73,8 @@ internal static partial class LibtorchPackages
                 .SelectMany(package => Directory.EnumerateFiles(package.Libraries))
                 .GroupBy(file => Path.GetFileName(file))
                 .ToDictionary(group => group.Key, group => group.First());
-            // Not all are there before they are restored, or before the packages' own build step has copied them into one folder.
+            // Not all are there before they are restored, or before the packages' own build step has copied them into
+            // one folder.
             if (
                 libraries.ContainsKey(Backend.Library("torch_cpu"))
                 && libraries.ContainsKey(Backend.Library("torch_cuda"))

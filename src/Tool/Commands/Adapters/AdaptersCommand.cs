@@ -11,8 +11,9 @@ internal static class AdaptersCommand
         new(
             "adapters",
             "List, register, name and remove adapters. A name has versions and aliases, such as production. Options "
-                + "for adapters take NAME, NAME@alias and NAME@3.\n\nExample:\n  dotnet memopt adapters ls\n  dotnet memopt "
-                + "adapters alias word-class@3 production\n  dotnet memopt infer --adapter word-class@production \"…\""
+                + "for adapters take NAME, NAME@alias and NAME@3.\n\nExample:\n  dotnet memopt adapters ls\n  "
+                + "dotnet memopt adapters alias word-class@3 production\n  "
+                + "dotnet memopt infer --adapter word-class@production \"…\""
         )
         {
             AdaptersList.Create(),

@@ -22,7 +22,8 @@ internal static class AdaptersRegister
         var command = new Command(
             "register",
             "Register an adapter as the next version of a name. A finished run registers its adapter under "
-                + "tracking.register or its experiment.\n\nExample:\n  dotnet memopt adapters register word-class 261124\n  word-class@4"
+                + "tracking.register or its experiment.\n\nExample:\n  "
+                + "dotnet memopt adapters register word-class 261124\n  word-class@4"
         )
         {
             name,

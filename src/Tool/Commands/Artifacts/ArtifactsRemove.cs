@@ -28,8 +28,8 @@ internal sealed class ArtifactsRemove
         var command = new Command(
             "rm",
             "Remove artifacts here and in the storage account. Content that another artifact has stays. An "
-                + "artifact that a run or the registry of adapters names is refused.\n\nExample:\n  dotnet memopt artifacts rm 3f2a "
-                + "--dry-run\n  dotnet memopt artifacts rm --checkpoints"
+                + "artifact that a run or the registry of adapters names is refused.\n\nExample:\n  "
+                + "dotnet memopt artifacts rm 3f2a --dry-run\n  dotnet memopt artifacts rm --checkpoints"
         )
         {
             artifacts,

@@ -47,9 +47,9 @@ internal sealed class GateCommand
     {
         var command = new Command(
             "gate",
-            "Fail when the last evaluation of a trained config is outside the bounds.\n\nExample:\n  dotnet memopt gate "
-                + "memopt.json --min-accuracy 0.8 --no-regression\n  memopt.json: error MEMOPT0013: accuracy 0.7125 is "
-                + "below 0.8631 of run 2611251…"
+            "Fail when the last evaluation of a trained config is outside the bounds.\n\nExample:\n  "
+                + "dotnet memopt gate memopt.json --min-accuracy 0.8 --no-regression\n  "
+                + "memopt.json: error MEMOPT0013: accuracy 0.7125 is below 0.8631 of run 2611251…"
         )
         {
             file,

@@ -36,7 +36,7 @@ internal static class RunsCommand
         new("--store")
         {
             Description =
-                "Folder of the run store; the default is the store of the nearest memopt.json, here or in a parent folder.",
+                "Folder of the run store; by default the store of the nearest memopt.json, here or in a parent folder.",
         };
 
     public static Argument<string?> RunArgument() =>

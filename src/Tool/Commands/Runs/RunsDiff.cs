@@ -24,8 +24,8 @@ internal sealed class RunsDiff
     {
         var command = new Command(
             "diff",
-            "Show the differences of two runs: config, hashes, code, environment, memory, result.\n\nExample:\n  dotnet "
-                + "memopt runs diff 261124a 261124b"
+            "Show the differences of two runs: config, hashes, code, environment, memory, result.\n\nExample:\n  "
+                + "dotnet memopt runs diff 261124a 261124b"
         )
         {
             a,
