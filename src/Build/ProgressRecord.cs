@@ -17,17 +17,19 @@ public sealed class ProgressRecord
         ProgressEvent = "progress",
         StepEvent = "step",
         LedgerEvent = "ledger",
+        TrialEvent = "trial",
         FinishedEvent = "finished";
 
     /// <summary>UTC, ISO 8601.</summary>
     [DataMember(Name = "time")]
     public string Time { get; set; } = "";
 
-    /// <summary>run, stage, progress, step, ledger or finished.</summary>
+    /// <summary>run, stage, progress, step, ledger, trial or finished.</summary>
     [DataMember(Name = "event")]
     public string Event { get; set; } = "";
 
-    /// <summary>Of a stage or of what progresses: training, memory, evaluation, …</summary>
+    /// <summary>The name of a stage, of the work counted by done and total, of a downloaded file, or of the metric in
+    /// value.</summary>
     [DataMember(Name = "name", EmitDefaultValue = false)]
     public string? Name { get; set; }
 
@@ -37,6 +39,10 @@ public sealed class ProgressRecord
 
     [DataMember(Name = "runId", EmitDefaultValue = false)]
     public string? RunId { get; set; }
+
+    /// <summary>The number of the sweep's combination that the record belongs to, from 1.</summary>
+    [DataMember(Name = "trial", EmitDefaultValue = false)]
+    public long? Trial { get; set; }
 
     [DataMember(Name = "done", EmitDefaultValue = false)]
     public long? Done { get; set; }
@@ -63,11 +69,19 @@ public sealed class ProgressRecord
     [DataMember(Name = "memoryBytes", EmitDefaultValue = false)]
     public long? MemoryBytes { get; set; }
 
-    /// <summary>Of finished: finished or stopped.</summary>
+    /// <summary>Accuracy of an evaluation, 0 to 1.</summary>
+    [DataMember(Name = "accuracy", EmitDefaultValue = false)]
+    public double? Accuracy { get; set; }
+
+    /// <summary>The sweep's metric, named by name.</summary>
+    [DataMember(Name = "value", EmitDefaultValue = false)]
+    public double? Value { get; set; }
+
+    /// <summary>Of finished: finished, stopped or failed. Of trial: started, finished, stopped or failed.</summary>
     [DataMember(Name = "status", EmitDefaultValue = false)]
     public string? Status { get; set; }
 
-    /// <summary>Of finished: loss, evaluation loss and accuracy, as far as there are such, for people.</summary>
+    /// <summary>Of finished: the result in one line for people.</summary>
     [DataMember(Name = "judged", EmitDefaultValue = false)]
     public string? Judged { get; set; }
 

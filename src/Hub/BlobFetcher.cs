@@ -2,7 +2,7 @@ using Memopt.Core;
 
 namespace Memopt.Hub;
 
-/// <summary>Fetches one file into the cache, resumes what an earlier download left, and checks the hash.</summary>
+/// <summary>Fetches one file into the cache, resumes a previous download, and checks the hash.</summary>
 internal sealed class BlobFetcher(Downloader downloader, HubSettings settings, TimeProvider clock)
 {
     /// <summary>Fetches a file: it is whole in the cache under its name when this returns.</summary>

@@ -41,7 +41,7 @@ internal sealed class DataPull(HubDataSet source, IRemote remote, CacheFetcher f
         };
     }
 
-    /// <summary>What an earlier pull found the source to mean; null when not all of it is in the cache.</summary>
+    /// <summary>The files that a previous pull found for the source; null when not all of it is in the cache.</summary>
     private Snapshot? FindHere() =>
         cache.Commit(wanted) is { } known
         && cache.Chosen(known, source.ToString()) is { } all

@@ -1,6 +1,6 @@
 namespace Memopt.Hub;
 
-/// <summary>What the surroundings say about downloads: addresses, tokens, folders, patience. The tool fills it from the
+/// <summary>Settings of downloads: addresses, tokens, folders, patience. The tool fills them from the
 /// environment.</summary>
 public sealed record HubSettings
 {

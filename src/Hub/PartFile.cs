@@ -28,7 +28,7 @@ internal sealed class PartFile : IDisposable
 
     public int Parts => done.Length;
 
-    /// <summary>Bytes that an earlier process or attempt left.</summary>
+    /// <summary>Bytes that a previous process or attempt left.</summary>
     public long Resumed { get; }
 
     public long DoneBytes => Interlocked.Read(ref sum);
@@ -121,7 +121,7 @@ internal sealed class PartFile : IDisposable
             throw new UserFault(
                 "The download could not be stored.",
                 found: e.Message,
-                next: "make room on the disk and run the same command again; it goes on where it was",
+                next: "make room on the disk and run the same command again; it resumes",
                 inner: e
             )
             {

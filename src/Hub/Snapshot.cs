@@ -6,7 +6,7 @@ namespace Memopt.Hub;
 /// <param name="Commit">The commit it is pinned to; null for a folder of the user's.</param>
 /// <param name="Files">Its files with sizes and hashes; empty for a folder of the user's.</param>
 /// <param name="FetchedBytes">What came over the network for them just now.</param>
-/// <param name="ResumedBytes">What an earlier, unfinished download had left.</param>
+/// <param name="ResumedBytes">Bytes that a previous, unfinished download had left.</param>
 public sealed record Snapshot(
     string Source,
     string Folder,

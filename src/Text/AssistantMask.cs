@@ -111,8 +111,8 @@ internal sealed class AssistantMask
             turns.Add(
                 Found(i)
                     ?? throw new UserFault(
-                        $"where the assistant's turn (message {i + 1}) begins and ends cannot be told",
-                        "the chat template rewrites earlier text; mark the turn with {% generation %} in it, or "
+                        $"the bounds of the assistant's turn (message {i + 1}) are ambiguous",
+                        "the chat template rewrites previous text; mark the turn with {% generation %} in it, or "
                             + "set data.trainOn = all"
                     )
             );
@@ -130,7 +130,7 @@ internal sealed class AssistantMask
             ? head.Length
             : null;
 
-    /// <summary>A template may ask for more than earlier turns then have (DeepSeek's and QwQ's begin a thought), or
+    /// <summary>A template may ask for more than previous turns then have (DeepSeek's and QwQ's begin a thought), or
     /// write the system turn into whichever turn is last (Mistral's). Then the turn begins where the chat parts from
     /// one in which a single character that is nowhere else is said there: in the same place of the whole chat, or at
     /// the end of a shorter one if what follows answers a call of a tool.
@@ -153,8 +153,7 @@ internal sealed class AssistantMask
             // What is said before must stand before it.
             var start = Text.AsSpan().CommonPrefixLength(other);
             return
-                at == 0
-                || Saying(messages, at - 1, mark) is { } earlier && earlier.AsSpan().EndsWith(Text.AsSpan(start))
+                at == 0 || Saying(messages, at - 1, mark) is { } before && before.AsSpan().EndsWith(Text.AsSpan(start))
                 ? start
                 : null;
         }

@@ -214,7 +214,7 @@ public sealed class DataTests : IDisposable
         }
         var again = Cli.Run(project, run);
         Assert.NotEqual(0, again.Exit);
-        Assert.Contains("the order of the rows was an earlier version's", again.Error);
+        Assert.Contains("the order of the rows was an older version's", again.Error);
         Assert.Contains("--from-start", again.Error);
         Directory.Delete(project, recursive: true);
     }
@@ -315,7 +315,7 @@ public sealed class DataTests : IDisposable
             Thread.Sleep(10);
         Cli.Interrupt(process);
         Assert.Equal(130, Cli.Wait(process).Exit);
-        Assert.Contains("by an earlier run", Cli.Run(folder, "data", "preview", file, "--json").Error);
+        Assert.Contains("by a previous run", Cli.Run(folder, "data", "preview", file, "--json").Error);
     }
 
     /// <summary>The parts of the one file that a cache has, in its order, as paths in the cache.</summary>

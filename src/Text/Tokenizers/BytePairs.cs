@@ -84,7 +84,7 @@ internal sealed class BytePairs : IModel
     }
 
     /// <summary>A piece in parts that no merge can reach across. Models without a pre-tokenizer would else see a whole
-    /// document as one word; between two characters that no merge brings together its words are independent.
+    /// document as one word; between two characters that no merge joins its words are independent.
     /// </summary>
     public IEnumerable<NormalizedString> Cut(NormalizedString piece)
     {

@@ -61,7 +61,7 @@ internal sealed class CodePointRegex
 
     /// <summary>Where it matches, in UTF-16 units of the text. An empty match does not follow another match at
     /// once.</summary>
-    /// <exception cref="UserFault">One match takes seconds, or all together more than the budget.</exception>
+    /// <exception cref="UserFault">One match takes seconds, or all matches more than the budget.</exception>
     public List<(int Start, int End)> Matches(ReadOnlySpan<char> text, Budget? budget)
     {
         var found = new List<(int Start, int End)>();

@@ -1,6 +1,7 @@
 using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Recipes;
 using Memopt.Trainer.Runs;
 using Spectre.Console;
 
@@ -81,7 +82,8 @@ internal static class CurrentProject
     /// <summary>An adapter's folder: the one named, or that of a registered adapter, which is brought here.</summary>
     /// <param name="adapter">A folder, NAME, NAME@alias or NAME@number.</param>
     /// <param name="offline">Whether no server is asked.</param>
-    public static string Adapter(string adapter, bool offline)
+    /// <param name="view">Shows the download.</param>
+    public static string Adapter(string adapter, bool offline, ITrainingObserver view)
     {
         // A folder needs no config, which may be one that cannot be read.
         var folder = Path.GetFullPath(adapter);
@@ -90,13 +92,7 @@ internal static class CurrentProject
         return Directory.Exists(folder) || !AdapterRegistry.IsReference(adapter)
             ? folder
             : AdapterSource
-                .Resolve(
-                    adapter,
-                    Here() ?? RunConfigFile.Default([]),
-                    offline,
-                    (stage, text) => Shell.Progress.MarkupLineInterpolated($"[bold]{stage.PadRight(12)}[/] {text}"),
-                    CancellationToken.None
-                )
+                .Resolve(adapter, Here() ?? RunConfigFile.Default([]), offline, view.Stage, CancellationToken.None)
                 .Folder;
     }
 

@@ -4,14 +4,14 @@ using System.Runtime.InteropServices;
 namespace Memopt.Tool.Cli;
 
 /// <summary>Ctrl+C and the signals that ask a process to end. After the first signal a command ends by itself, after
-/// its step and with a checkpoint. A signal that comes three seconds later or more ends the process at once; earlier
+/// its step and with a checkpoint. A signal that comes three seconds later or more ends the process at once; sooner
 /// ones count as the first, since a shell and a cancelled build both send one. The end of the build that started the
 /// tool, the process <c>MEMOPT_BUILD</c>, counts as a signal, and so does the end of the terminal (SIGHUP), which
 /// <c>nohup</c> ignores as always.
 /// </summary>
 internal sealed class Interrupt : IDisposable
 {
-    private static readonly TimeSpan together = TimeSpan.FromSeconds(3);
+    private static readonly TimeSpan oneRequest = TimeSpan.FromSeconds(3);
 
     private readonly CancellationTokenSource stop = new();
     private readonly PosixSignalRegistration[] registrations;
@@ -58,7 +58,7 @@ internal sealed class Interrupt : IDisposable
 
     private void Asked(PosixSignalContext context)
     {
-        context.Cancel = !sinceFirst.IsRunning || sinceFirst.Elapsed < together;
+        context.Cancel = !sinceFirst.IsRunning || sinceFirst.Elapsed < oneRequest;
         sinceFirst.Start();
         if (context.Cancel)
             _ = Task.Run(stop.Cancel); // callbacks of the stop may take time

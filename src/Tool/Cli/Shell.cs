@@ -45,15 +45,16 @@ internal static class Shell
         new("--progress")
         {
             Description =
-                "How progress is printed on standard error: auto (a live line on a terminal, lines when piped) or json "
-                + "(an object a line: time, event, name, text, done, total, step, loss, …).",
+                "Format of the progress on standard error: auto (a live line on a terminal, plain lines when piped) or "
+                + "json (one object a line: time, event, name, text, done, total, step, loss, …; docs/builds.md).",
+            HelpName = "auto|json",
             DefaultValueFactory = _ => ProgressFormat.Auto,
         };
 
     public static Option<string?> BackendOption() =>
         new("--backend")
         {
-            Description = "cpu, cuda, or a folder that holds libtorch.",
+            Description = "cpu, cuda, or a folder with libtorch.",
             CompletionSources = { "cpu", "cuda" },
         };
 
@@ -63,6 +64,8 @@ internal static class Shell
         var option = new Option<string[]>("--set")
         {
             Description = description,
+            // Not the names of all settings, which completion offers.
+            HelpName = "setting=value",
             AllowMultipleArgumentsPerToken = false,
         };
         option.CompletionSources.Add(_ => Setting.Names.Select(setting => new CompletionItem($"{setting}=")));
@@ -194,7 +197,7 @@ internal static class Shell
     }
 
     public static Option<bool> OfflineOption() =>
-        new("--offline") { Description = "Take models from the cache and ask no server." };
+        new("--offline") { Description = "Use cached models and contact no server." };
 
     private static int Report(bool json, UserFault fault)
     {

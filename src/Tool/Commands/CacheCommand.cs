@@ -80,7 +80,7 @@ internal static class CacheCommand
         var (name, json) = (NameArgument(ArgumentArity.ZeroOrOne), Shell.JsonOption());
         var command = new Command(
             "verify",
-            "Hash every file of the caches, or of one model; damaged ones are removed, and the next pull fetches "
+            "Hash every file of the caches, or of one model. Removes damaged files; the next pull downloads "
                 + "them.\n\nExample:\n  dotnet memopt cache verify Qwen/Qwen2.5-0.5B\n  7 files checked, 0 damaged"
         )
         {
@@ -121,7 +121,7 @@ internal static class CacheCommand
         var (name, json) = (NameArgument(ArgumentArity.ExactlyOne), Shell.JsonOption());
         var revision = new Option<string?>("--revision")
         {
-            Description = "Remove this branch's or commit's files only.",
+            Description = "Remove only the files of this branch or commit.",
         };
         var command = new Command(
             "rm",

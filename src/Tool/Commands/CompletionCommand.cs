@@ -13,7 +13,7 @@ internal static class CompletionCommand
         shell.AcceptOnlyFromAmong("bash", "zsh", "pwsh");
         var command = new Command(
             "completion",
-            "Print a script by which a shell completes dotnet memopt.\n\nExample:\n  eval \"$(dotnet memopt "
+            "Print a completion script for a shell.\n\nExample:\n  eval \"$(dotnet memopt "
                 + "completion bash)\"      # in ~/.bashrc"
         )
         {

@@ -30,14 +30,16 @@ internal sealed class DataCommand
     private readonly Option<bool> eval = new("--eval") { Description = "Show the rows for evaluation." };
     private readonly Option<string?> model = new("--model")
     {
-        Description = "Whose tokens, in place of the config's; embedded:nano for a file.",
+        Description = "The model whose tokenizer is used; the default is the config's, or embedded:nano for a file.",
     };
-    private readonly Option<string[]> set = Shell.SetOption("Change a setting: --set data.truncate=left (repeatable).");
+    private readonly Option<string[]> set = Shell.SetOption(
+        "Override a setting: --set data.truncate=left (repeatable)."
+    );
     private readonly Option<bool> offline = Shell.OfflineOption();
     private readonly Option<bool> json = Shell.JsonOption();
 
     public static Command Create() =>
-        new("data", "Look at training data.\n\nExample:\n  dotnet memopt data preview memopt.json --rows 2")
+        new("data", "Inspect training data.\n\nExample:\n  dotnet memopt data preview memopt.json --rows 2")
         {
             new DataCommand().Preview(),
         };
@@ -46,9 +48,9 @@ internal sealed class DataCommand
     {
         var command = new Command(
             "preview",
-            "Show rows as tokens with the trained ones highlighted, lengths, what is cut or left out, and how "
-                + "well rows pack.\n\nExample:\n  dotnet memopt data preview train.parquet --model Qwen/Qwen3-0.6B\n  "
-                + "8,192 rows, 3,104,771 tokens, 1,920,333 trained …"
+            "Show rows as tokens with the trained ones highlighted, their lengths, truncated and dropped rows, and "
+                + "the fill of packed sequences.\n\nExample:\n  dotnet memopt data preview train.parquet "
+                + "--model Qwen/Qwen3-0.6B\n  8,192 rows, 3,104,771 tokens, 1,920,333 trained …"
         )
         {
             source,
@@ -67,7 +69,7 @@ internal sealed class DataCommand
     {
         var config = Config(parsed);
         var folder = ModelFolder(config, parsed, stop);
-        config = PullCommand.FetchData(config, parsed.GetValue(offline), stop);
+        config = PullCommand.FetchData(config, parsed.GetValue(offline), new ConsoleObserver(), stop);
         var text = new ChatEncoder(folder, ModelSpec.Read(folder).EndOfTurn, stop: stop);
         if (Dataset.Pairs(config, text, Math.Max(1, parsed.GetValue(rows))) is { Count: > 0 } pairs)
             ShowPairs(pairs, text, parsed.GetValue(json));

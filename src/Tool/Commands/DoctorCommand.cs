@@ -23,8 +23,8 @@ internal static class DoctorCommand
         var (requested, json) = (Shell.BackendOption(), Shell.JsonOption());
         var command = new Command(
             "doctor",
-            "Show which libtorch, devices and versions were found, which was chosen, and why.\n\nExample:\n  "
-                + "dotnet memopt doctor"
+            "Show the copies of libtorch, devices and versions that were found, and the reason for the chosen one."
+                + "\n\nExample:\n  dotnet memopt doctor"
         )
         {
             requested,

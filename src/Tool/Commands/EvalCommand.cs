@@ -33,6 +33,7 @@ internal sealed class EvalCommand
         "1 or more",
         number => number > 0
     );
+    private readonly Option<ProgressFormat> progress = Shell.ProgressOption();
     private readonly Option<bool> json = Shell.JsonOption();
 
     public static Command Create() => new EvalCommand().Declare();
@@ -43,12 +44,14 @@ internal sealed class EvalCommand
             "eval",
             "Measure loss, perplexity and exact-match accuracy of greedy answers.\n\nExample:\n  dotnet memopt "
                 + "eval --model embedded:nano --adapter .memopt/memopt/adapter --data data/eval.jsonl\n  dotnet memopt "
-                + "eval --config memopt.json"
+                + "eval --config memopt.json\n  "
+                + "dotnet memopt eval --config memopt.json --progress json 2> progress.jsonl"
         )
         {
             data,
             length,
             batch,
+            progress,
             json,
         };
         model.AddTo(command);
@@ -58,18 +61,37 @@ internal sealed class EvalCommand
 
     private int Run(ParseResult parsed, CancellationToken stop)
     {
+        var view = IRunView.For(parsed.GetValue(progress));
+        model.ShowOn(view);
+        var score = view.EndStopped(() => Measure(parsed, view, stop));
+        if (parsed.GetValue(json))
+            Shell.Print(score);
+        else
+            Console.Out.WriteLine(Line(score));
+        view.Finished(
+            new(StageNames.Finished, Line(score))
+            {
+                Loss = score.Loss,
+                Accuracy = score.Answers == 0 ? null : score.Accuracy,
+                Judged = Line(score),
+            }
+        );
+        return 0;
+    }
+
+    private Score Measure(ParseResult parsed, IRunView view, CancellationToken stop)
+    {
         var (config, role) = Data(parsed);
-        var rows = Load(config, role, parsed, stop);
+        var rows = Load(config, role, parsed, view, stop).Rows;
         var (loaded, _, _) = model.Load(parsed);
         using (loaded)
-        {
-            var score = Evaluate(loaded, rows.Rows, parsed, stop);
-            if (parsed.GetValue(json))
-                Shell.Print(score);
-            else
-                Write(score);
-        }
-        return 0;
+            return Evaluation.Run(
+                loaded,
+                rows,
+                parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8,
+                new Progress(done => view.Progress(StageNames.Evaluation, done, rows.Count)),
+                stop
+            );
     }
 
     /// <summary>A config that names the rows, and as what. What a trained config says of rows holds for others
@@ -93,36 +115,21 @@ internal sealed class EvalCommand
         return (trained with { Settings = trained.Settings with { Data = settings } }, DataRole.Eval);
     }
 
-    private Dataset Load(ProjectConfig config, DataRole role, ParseResult parsed, CancellationToken stop)
+    private Dataset Load(ProjectConfig config, DataRole role, ParseResult parsed, IRunView view, CancellationToken stop)
     {
         var folder = model.Folder(parsed, stop);
         var spec = ModelSpec.Read(folder);
         return Dataset.Load(
-            PullCommand.FetchData(config, parsed.GetValue(model.Offline), stop),
+            PullCommand.FetchData(config, parsed.GetValue(model.Offline), view, stop),
             new ChatEncoder(folder, spec.EndOfTurn, stop: stop),
             role,
             stop: stop
         )!;
     }
 
-    private Score Evaluate(Decoder loaded, IReadOnlyList<Row> rows, ParseResult parsed, CancellationToken stop)
-    {
-        var watcher = new ConsoleObserver();
-        return Evaluation.Run(
-            loaded,
-            rows,
-            parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8,
-            new Progress(done => watcher.Progress("evaluation", done, rows.Count)),
-            stop
-        );
-    }
-
-    private static void Write(Score score) =>
-        Console.Out.WriteLine(
-            $"loss {score.Loss:F4}  perplexity {score.Perplexity:F3}  accuracy "
-                + $"{score.Accuracy:P1} of {score.Answers:N0} answers  {score.Tokens:N0} "
-                + "tokens"
-        );
+    private static string Line(Score score) =>
+        $"loss {score.Loss:F4}  perplexity {score.Perplexity:F3}  accuracy {score.Accuracy:P1} of "
+        + $"{score.Answers:N0} answers  {score.Tokens:N0} tokens";
 
     private sealed class Progress(Action<int> report) : IProgress<int>
     {

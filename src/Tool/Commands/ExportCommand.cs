@@ -12,11 +12,11 @@ internal static class ExportCommand
     {
         var model = new ModelOptions();
         var output = new Option<string>("--out") { Description = "Folder to write.", Required = true };
-        var merge = new Option<bool>("--merge") { Description = "Add the adapter into the base model's weights." };
+        var merge = new Option<bool>("--merge") { Description = "Merge the adapter into the base model's weights." };
         var json = Shell.JsonOption();
         var command = new Command(
             "export",
-            "Write an adapter, or a model with the adapter merged in.\n\nExample:\n  dotnet memopt export "
+            "Write an adapter, or a model with the merged adapter.\n\nExample:\n  dotnet memopt export "
                 + "--merge --model embedded:nano --adapter .memopt/memopt/adapter --out merged"
         )
         {

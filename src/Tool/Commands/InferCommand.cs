@@ -14,34 +14,31 @@ internal sealed class InferCommand
     private readonly ModelOptions model = new();
     private readonly Argument<string?> prompt = new("prompt")
     {
-        Description = "A user's turn; standard input when left out.",
+        Description = "The user's turn; the default is standard input.",
         Arity = ArgumentArity.ZeroOrOne,
     };
-    private readonly Option<bool> raw = new("--raw")
-    {
-        Description = "Continue the text as it is, without the chat template.",
-    };
+    private readonly Option<bool> raw = new("--raw") { Description = "Continue the text without the chat template." };
     private readonly Option<string?> ids = new("--ids")
     {
         Description = "Token ids to continue, separated by commas, in place of a prompt.",
     };
     private readonly Option<int> max = Shell.NumberOption(
         "--max-tokens",
-        "At most so many new tokens.",
+        "Largest number of new tokens.",
         256,
         "a whole number, 1 or more",
         number => number > 0
     );
     private readonly Option<double> temperature = Shell.NumberOption(
         "--temperature",
-        "0 is greedy.",
+        "Sampling temperature; 0 is greedy.",
         0.0,
         "a number from 0 to 100",
         number => number is >= 0 and <= 100
     );
     private readonly Option<double> topP = Shell.NumberOption(
         "--top-p",
-        "Sample from the likeliest tokens of this share.",
+        "Sample from the likeliest tokens whose probabilities reach this sum.",
         1.0,
         "a number above 0, at most 1",
         number => number is > 0 and <= 1

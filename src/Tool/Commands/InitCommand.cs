@@ -12,7 +12,7 @@ internal static class InitCommand
         var json = Shell.JsonOption();
         var command = new Command(
             "init",
-            "Say with which commands a project is begun; writes nothing.\n\nExample:\n  dotnet memopt init"
+            "Print the commands that start a project. Writes nothing.\n\nExample:\n  dotnet memopt init"
         )
         {
             json,

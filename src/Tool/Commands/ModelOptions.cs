@@ -17,15 +17,13 @@ namespace Memopt.Tool.Commands;
 /// <summary>The options by which eval, infer and export name a model and what is laid over it.</summary>
 internal sealed class ModelOptions
 {
+    private IRunView view = new ConsoleObserver();
     private string? folder,
         adapterFolder;
     private ProjectConfig? trained;
 
     public Option<string?> Config { get; } =
-        new("--config")
-        {
-            Description = "A config that was trained: its model and its adapter, in place of --model and --adapter.",
-        };
+        new("--config") { Description = "A trained config; its model and adapter replace --model and --adapter." };
     public Option<string> Model { get; } =
         new("--model")
         {
@@ -44,13 +42,14 @@ internal sealed class ModelOptions
     public Option<string?> Quantize { get; } =
         new("--quantize")
         {
-            Description = "Keep the base in 4 bits, nf4 or fp4, or none; as the adapter was trained when left out.",
+            Description =
+                "Form of the base: nf4, fp4 (4 bits) or none. The default is the form in the adapter's training.",
             CompletionSources = { "nf4", "fp4", "none" },
         };
     public Option<string?> Dtype { get; } =
         new("--dtype")
         {
-            Description = "Compute type: auto, float32 or bfloat16; as the adapter was trained when left out.",
+            Description = "Compute type: auto, float32 or bfloat16. The default is the type in the adapter's training.",
             CompletionSources = { "auto", "float32", "bfloat16" },
         };
     public Option<string?> Backend { get; } = Shell.BackendOption();
@@ -61,7 +60,10 @@ internal sealed class ModelOptions
             command.Options.Add(option);
     }
 
-    /// <summary>The model's folder; brings it here first when it is elsewhere.</summary>
+    /// <summary>Shows downloads and loading; on the console unless a command says otherwise.</summary>
+    public void ShowOn(IRunView shown) => view = shown;
+
+    /// <summary>The model's folder; downloads the model unless it is on this machine.</summary>
     public string Folder(ParseResult parsed, CancellationToken stop = default) =>
         folder ??=
             Full(parsed) ? AdapterFolder(parsed)!
@@ -71,6 +73,7 @@ internal sealed class ModelOptions
                         ModelSource.Parse(config.Settings.Model.Source, config.Folder),
                         config.Settings.Model.Revision,
                         parsed.GetValue(Offline),
+                        view,
                         stop
                     )
                     .Folder
@@ -79,6 +82,7 @@ internal sealed class ModelOptions
                     ModelSource.Parse(parsed.GetValue(Model)!, Directory.GetCurrentDirectory()),
                     parsed.GetValue(Revision),
                     parsed.GetValue(Offline),
+                    view,
                     stop
                 )
                 .Folder;
@@ -91,7 +95,7 @@ internal sealed class ModelOptions
     public string? AdapterFolder(ParseResult parsed) =>
         adapterFolder ??=
             Trained(parsed) is { } config ? CurrentProject.Result(config.File)
-            : parsed.GetValue(Adapter) is { } named ? CurrentProject.Adapter(named, parsed.GetValue(Offline))
+            : parsed.GetValue(Adapter) is { } named ? CurrentProject.Adapter(named, parsed.GetValue(Offline), view)
             : null;
 
     private bool Full(ParseResult parsed) => Trained(parsed)?.Settings.Adapter.Kind == AdapterKind.None;
@@ -116,11 +120,10 @@ internal sealed class ModelOptions
         var dtype = Choice<DType>("--dtype", parsed.GetValue(Dtype) ?? "auto");
         var form = BaseForm.Asked(trained, code, unquantized: quantize == "none", dtype);
         var backend = Trainer.Native.Backend.Load(parsed.GetValue(Backend), ProcessEnvironment.BackendEnvironment());
-        var watcher = new ConsoleObserver();
         foreach (var note in adapter?.Notes ?? [])
-            watcher.Stage(StageNames.Adapter, note);
+            view.Stage(StageNames.Adapter, note);
         if (form.Quantized && code is null)
-            watcher.Stage(StageNames.Base, $"{form}, as the adapter was trained; --quantize none keeps it unquantized");
+            view.Stage(StageNames.Base, $"{form}, as the adapter was trained; --quantize none keeps it unquantized");
         var settings = new RunConfig
         {
             Adapter = adapter?.Config ?? new(),
@@ -132,7 +135,7 @@ internal sealed class ModelOptions
             form.Into(settings),
             ModelLoader.ComputeType(form.Dtype, backend),
             backend.Device,
-            (done, total) => watcher.Progress("loading", done, total)
+            (done, total) => view.Progress("loading", done, total)
         );
         if (adapter is not null)
             AdapterFiles.Load(adapter.Folder, model, dropout: 0);

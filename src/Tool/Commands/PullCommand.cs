@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Diagnostics;
+using Memopt.Core;
 using Memopt.Hub;
 using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
@@ -8,7 +9,7 @@ using Memopt.Trainer.Runs;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary><c>pull</c>: brings a model here; the same is done inside run, eval, infer and export.</summary>
+/// <summary><c>pull</c>: downloads a model; run, eval, infer and export download theirs by the same methods.</summary>
 internal static class PullCommand
 {
     public static Command Create()
@@ -23,17 +24,19 @@ internal static class PullCommand
         {
             Description = "Branch, tag or commit; the main branch when left out.",
         };
-        var (offline, json) = (Shell.OfflineOption(), Shell.JsonOption());
+        var (offline, progress, json) = (Shell.OfflineOption(), Shell.ProgressOption(), Shell.JsonOption());
         var command = new Command(
             "pull",
-            "Download a model: only config, tokenizer and safetensors, checked, resumed where an earlier "
-                + "download was cut off.\n\nExample:\n  dotnet memopt pull Qwen/Qwen2.5-0.5B\n  "
-                + "/home/me/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B/snapshots/060db6…"
+            "Download a model: config, tokenizer and safetensors. Verifies each file and resumes an interrupted "
+                + "download.\n\nExample:\n  dotnet memopt pull Qwen/Qwen2.5-0.5B\n  "
+                + "/home/me/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B/snapshots/060db6…\n  "
+                + "dotnet memopt pull Qwen/Qwen2.5-0.5B --progress json 2> progress.jsonl"
         )
         {
             source,
             revision,
             offline,
+            progress,
             json,
         };
         command.SetGuardedAction(
@@ -41,16 +44,18 @@ internal static class PullCommand
             (parsed, stop) =>
             {
                 var watch = Stopwatch.StartNew();
-                var model = Fetch(
-                    parsed.GetValue(source)!,
-                    parsed.GetValue(revision),
-                    Supplies(parsed.GetValue(offline)),
-                    stop
+                var view = IRunView.For(parsed.GetValue(progress));
+                var supplies = Supplies(parsed.GetValue(offline), view);
+                var model = view.EndStopped(() =>
+                    Fetch(parsed.GetValue(source)!, parsed.GetValue(revision), supplies, stop)
                 );
                 if (parsed.GetValue(json))
                     Print(model, watch.Elapsed);
                 else
                     Console.Out.WriteLine(model.Folder);
+                view.Finished(
+                    new(StageNames.Finished, model.Folder) { Judged = $"{model.FetchedBytes:N0} bytes downloaded" }
+                );
                 return 0;
             }
         );
@@ -79,22 +84,27 @@ internal static class PullCommand
             }
         );
 
-    /// <summary>The model, brought here with progress on standard error when it is not here yet.</summary>
-    public static Snapshot Fetch(ModelSource source, string? revision, bool offline, CancellationToken stop) =>
-        Supplies(offline).FetchModel(source, revision, stop);
+    /// <summary>The model, downloaded with progress on standard error unless the cache has it.</summary>
+    public static Snapshot Fetch(
+        ModelSource source,
+        string? revision,
+        bool offline,
+        IRunView view,
+        CancellationToken stop
+    ) => Supplies(offline, view).FetchModel(source, revision, stop);
 
     /// <summary>A model's config, tokenizer and template without its weights.</summary>
     public static Snapshot FetchText(ModelSource source, string? revision, bool offline, CancellationToken stop) =>
-        Supplies(offline).Text(source, revision, stop);
+        Supplies(offline, new ConsoleObserver()).Text(source, revision, stop);
 
     /// <summary>A model's config alone.</summary>
     public static Snapshot FetchConfig(ModelSource source, string? revision, bool offline, CancellationToken stop) =>
-        Supplies(offline).Config(source, revision, stop);
+        Supplies(offline, new ConsoleObserver()).Config(source, revision, stop);
 
-    /// <summary>The config with the data sets that its rows come from, brought here like a model.</summary>
-    public static ProjectConfig FetchData(ProjectConfig config, bool offline, CancellationToken stop) =>
-        Supplies(offline).FetchData(config, stop);
+    /// <summary>The config with the data sets that its rows come from, downloaded like a model.</summary>
+    public static ProjectConfig FetchData(ProjectConfig config, bool offline, IRunView view, CancellationToken stop) =>
+        Supplies(offline, view).FetchData(config, stop);
 
-    private static InputFetcher Supplies(bool offline) =>
-        new(ProcessEnvironment.HubSettings(offline), () => new PullProgress());
+    private static InputFetcher Supplies(bool offline, IRunView view) =>
+        new(ProcessEnvironment.HubSettings(offline), () => view.Download());
 }

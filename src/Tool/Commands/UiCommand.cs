@@ -15,19 +15,19 @@ internal sealed class UiCommand
 {
     private readonly Option<int> port = Shell.NumberOption(
         "--port",
-        "Port to listen on; 0 takes any that is free.",
+        "Port to listen on; 0 takes a free one.",
         5080,
         "from 0 to 65535",
         number => number is >= 0 and <= 65535
     );
     private readonly Option<string> host = new("--host")
     {
-        Description = "Address to listen on, such as 0.0.0.0 for all; whoever is not on this machine needs the token.",
+        Description = "Address to listen on, 0.0.0.0 for all. Other machines need the token.",
         DefaultValueFactory = _ => "localhost",
     };
     private readonly Option<bool> stdin = new("--token-stdin")
     {
-        Description = "Read from standard input what a caller must show; made up and printed when needed and left out.",
+        Description = "Read the token from standard input; otherwise a needed token is generated and printed.",
     };
 
     // Kept for those who have it in scripts; other users of the machine see a program's arguments.
@@ -42,7 +42,7 @@ internal sealed class UiCommand
     {
         var command = new Command(
             "ui",
-            "A page on past and running trainings: curves, memory, comparison. Ctrl+C ends it.\n\nExample:\n  "
+            "Serve a page on past and running trainings: curves, memory, comparison. Ctrl+C ends it.\n\nExample:\n  "
                 + "dotnet memopt ui\n  http://127.0.0.1:5080/"
         )
         {

@@ -62,7 +62,18 @@ internal sealed class ConsoleObserver : IRunView
         Line(StepLine(row, total) + left, last);
     }
 
-    public IPullWatcher Download(Action<string> noted) => new PullProgress(noted);
+    public IPullWatcher Download(Action<string>? noted) => new PullProgress(noted);
+
+    public void TrialStarted(int number, int total, string settings) =>
+        Stage(StageNames.Sweep, $"{number} of {total}: {settings}");
+
+    public void TrialEnded(TrialEnd end)
+    {
+        if (end.Reason is not null)
+            Stage(StageNames.Failed, end.Reason);
+    }
+
+    public IRunView ForTrial(int number) => new ConsoleObserver();
 
     public void Finished(Result result, string judged) =>
         Stage(

@@ -31,7 +31,7 @@ public sealed class BackgroundUpload : IDisposable
     private long moved;
     private bool hurry;
 
-    /// <summary>Begins with what earlier processes left unsent.</summary>
+    /// <summary>Begins with the uploads that previous processes left.</summary>
     /// <param name="local">The artifacts of this machine; notes of what is to be sent lie beside them.</param>
     /// <param name="location">Where everything goes.</param>
     /// <param name="runs">Where links and events of runs are recorded.</param>
@@ -304,7 +304,8 @@ public sealed class BackgroundUpload : IDisposable
         );
     }
 
-    /// <summary>What earlier processes left, but for runs that are training, which send their own.</summary>
+    /// <summary>The uploads that previous processes left, except those of runs that are training: they send their
+    /// own.</summary>
     private IReadOnlyList<Upload> Left(BlobLocation location)
     {
         try
@@ -313,7 +314,7 @@ public sealed class BackgroundUpload : IDisposable
         }
         catch (TrackingException e)
         {
-            report($"{e.Message} What earlier runs left unsent waits.");
+            report($"{e.Message} Unsent artifacts of previous runs wait.");
             return [];
         }
     }

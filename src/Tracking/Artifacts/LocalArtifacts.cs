@@ -51,7 +51,7 @@ public sealed class LocalArtifacts(string folder, TimeProvider? clock = null) : 
                     throw new TrackingException($"Artifact {hash}: {Fault(entry)}")
                     {
                         Next =
-                            "store it once more from where it is whole: dotnet memopt artifacts put; or name the "
+                            "store an undamaged copy again: dotnet memopt artifacts put; or name the "
                             + "storage account that has it: --at",
                     };
                 try

@@ -14,7 +14,7 @@ internal sealed record Filter(Func<FilterTarget, bool> Matches, IReadOnlyList<Fi
     public sealed record Key(Operand Operand, bool Descending);
 
     /// <summary>Where a run stands in the order: the keys' values, then newest first, then by id. As text it asks for
-    /// the page after.</summary>
+    /// the next page.</summary>
     public sealed record Place(object?[] Keys, long Started, string Id)
     {
         public override string ToString() =>

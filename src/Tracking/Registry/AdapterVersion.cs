@@ -12,7 +12,7 @@ namespace Memopt.Tracking;
 /// <param name="Best">How versions are compared from here on: <c>min(eval_loss)</c>, <c>max(eval_accuracy)</c>.</param>
 /// <param name="Removed">When it was taken off the registry, or null.</param>
 /// <param name="Data">sha256 of the evaluation data that its metrics were measured on; null when the run had none, and
-/// of versions of earlier tools.</param>
+/// of versions of older tools.</param>
 public sealed record AdapterVersion(
     int Number,
     string Hash,

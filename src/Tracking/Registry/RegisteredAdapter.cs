@@ -95,7 +95,7 @@ public sealed record RegisteredAdapter(
     public static bool ByData(string metric) =>
         metric.StartsWith(Memopt.Tracking.Run.EvalPrefix, StringComparison.Ordinal);
 
-    /// <summary>Both together: nothing that either has is lost. A version of both has this one's number; one that only
+    /// <summary>Both merged: nothing that either has is lost. A version of both has this one's number; one that only
     /// the other has keeps its number if it is free here.
     /// </summary>
     internal RegisteredAdapter With(RegisteredAdapter? other)

@@ -2,8 +2,8 @@ using LiteDB;
 
 namespace Memopt.Tracking;
 
-/// <summary>The points of all runs, in chunks whose keys are run, metric and place in one number, so that a curve lies
-/// together.</summary>
+/// <summary>The points of all runs, in chunks whose keys are run, metric and place in one number, so that a curve is
+/// contiguous.</summary>
 internal sealed class PointChunks(ILiteCollection<BsonDocument> chunks)
 {
     private const int ChunkBits = 24,

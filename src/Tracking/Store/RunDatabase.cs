@@ -40,7 +40,7 @@ internal sealed class RunDatabase : IDisposable
 
     public LiteDbTransaction Transaction { get; }
 
-    /// <summary>Tells this database from one that is made anew; null of earlier ones.</summary>
+    /// <summary>Tells this database from one that is made anew; null of older ones.</summary>
     public string? DatabaseId => state.FindById("made")?["as"].AsString;
 
     /// <summary>Whether everything sealed has been ingested: if so, only open spools have news.</summary>

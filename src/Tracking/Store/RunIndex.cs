@@ -49,20 +49,20 @@ internal sealed class RunIndex(ILiteCollection<BsonDocument> heads, ILiteCollect
     /// <summary>All heads, newest first; runs of one instant by id.</summary>
     public IEnumerable<RunRecord> Heads(CancellationToken stop = default)
     {
-        var together = new List<RunRecord>();
+        var simultaneous = new List<RunRecord>();
         foreach (var document in heads.Find(Query.All("at", Query.Descending)))
         {
             stop.ThrowIfCancellationRequested();
             var record = Head(document);
-            if (together.Count > 0 && together[0].Started != record.Started)
+            if (simultaneous.Count > 0 && simultaneous[0].Started != record.Started)
             {
-                foreach (var one in together.OrderBy(one => one.Id, StringComparer.Ordinal))
+                foreach (var one in simultaneous.OrderBy(one => one.Id, StringComparer.Ordinal))
                     yield return one;
-                together.Clear();
+                simultaneous.Clear();
             }
-            together.Add(record);
+            simultaneous.Add(record);
         }
-        foreach (var one in together.OrderBy(one => one.Id, StringComparer.Ordinal))
+        foreach (var one in simultaneous.OrderBy(one => one.Id, StringComparer.Ordinal))
             yield return one;
     }
 
@@ -86,7 +86,7 @@ internal sealed class RunIndex(ILiteCollection<BsonDocument> heads, ILiteCollect
         var later = document["later"];
         var pairs = later.IsArray
             ? later.AsArray.Chunk(2).Select(pair => (Key: pair[0].AsString, Value: pair[1]))
-            : later.AsDocument.Select(pair => (pair.Key, pair.Value)); // a document in earlier files
+            : later.AsDocument.Select(pair => (pair.Key, pair.Value)); // a document in older files
         foreach (var (key, value) in pairs)
             record.Later[key] = value.IsString ? value.AsString : null;
     }

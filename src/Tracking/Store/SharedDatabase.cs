@@ -31,7 +31,7 @@ internal sealed class SharedDatabase(StoreFolder folder, TimeProvider clock)
             Stop = stop,
         }.Run();
 
-    /// <summary>Opens the database, of an earlier layout too; whoever calls holds the lock. Throws when a newer tool
+    /// <summary>Opens the database, of an older layout too; whoever calls holds the lock. Throws when a newer tool
     /// made it.</summary>
     public RunDatabase Open()
     {

@@ -5,7 +5,7 @@ internal sealed class SpoolIngestor(RunDatabase db, Spool spool)
 {
     private const int Window = 4 << 20;
 
-    /// <summary>Runs that are ingested together at most: to seal so many takes about as long as a turn.</summary>
+    /// <summary>Most runs that are ingested at once: to seal so many takes about as long as a turn.</summary>
     private const int MostInLot = 1024;
 
     private int uncommitted;
@@ -48,7 +48,7 @@ internal sealed class SpoolIngestor(RunDatabase db, Spool spool)
             && (segment.Number < at.Segment || segment.Number == at.Segment && segment.Holds(at.Offset));
     }
 
-    /// <summary>Ingests the next runs, together: each wait for the disk costs more than to ingest a run. All of a lot
+    /// <summary>Ingests the next runs at once: each wait for the disk costs more than to ingest a run. All of a lot
     /// are on the disk before their spools leave their place.
     /// </summary>
     private void IngestLot(Queue<IGrouping<string, Spool.PendingSegment>> left, long until)

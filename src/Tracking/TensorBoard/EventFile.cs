@@ -41,7 +41,7 @@ internal sealed class EventFile : IDisposable
         disposed;
 
     /// <param name="folder">Of the run.</param>
-    /// <param name="first">The first step that this file has; those of earlier files from there on are void.</param>
+    /// <param name="first">The first step that this file has; those of previous files from there on are void.</param>
     /// <param name="report">Called once when it cannot be written, and again when it can.</param>
     /// <param name="clock">Wall time of events.</param>
     public EventFile(string folder, long first, Action<string> report, TimeProvider clock)

@@ -72,7 +72,7 @@ internal static class AdapterPass
             BiasMode.LoraOnly => loras.Select(lora => lora.bias),
             _ => [],
         };
-        // A's of linears with one input lie together: see LoraGroup.
+        // The A matrices of linears with one input are adjacent: see LoraGroup.
         var pairs = model
             .LinearGroups()
             .Select(group => group.OfType<LoraLinear>().ToList())

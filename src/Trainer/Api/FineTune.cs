@@ -153,7 +153,7 @@ public sealed class FineTune
         return this;
     }
 
-    /// <summary>Leaves earlier checkpoints aside, and trains again what has been trained.</summary>
+    /// <summary>Ignores existing checkpoints and trains again, also when the result is up to date.</summary>
     public FineTune FromStart()
     {
         fromStart = true;

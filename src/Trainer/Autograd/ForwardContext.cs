@@ -32,7 +32,7 @@ internal sealed class ForwardContext : IDisposable
     /// <param name="sin">Sines, likewise.</param>
     /// <param name="length">Tokens in this pass, T.</param>
     /// <param name="documents">What is packed into the rows; null when each is one.</param>
-    /// <param name="cache">Keys and values of earlier tokens, when generating.</param>
+    /// <param name="cache">Keys and values of the previous tokens, when generating.</param>
     public ForwardContext(Tensor cos, Tensor sin, int length, Documents? documents = null, KvCache? cache = null)
     {
         (Cos, Sin, Cache) = (cos.DetachFromDisposeScope(), sin.DetachFromDisposeScope(), cache);

@@ -54,13 +54,13 @@ public sealed record AdapterConfig
     [
         Description(
             "Adapter to start from, a folder (PEFT layout, relative to the config file) or a registered one: "
-                + "NAME, NAME@alias, NAME@3; its rank, alpha and targets are taken."
+                + "NAME, NAME@alias, NAME@3; its rank, alpha and targets replace those of the config."
         ),
         Pinned
     ]
     public string? From { get; init; }
 
-    [Description("Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732)."), Pinned]
+    [Description("Scale by alpha / sqrt(rank) (rsLoRA, arXiv 2312.03732)."), Pinned]
     public bool UseRslora { get; init; }
 
     [Description("Biases trained beside the adapter: none, all, or those of adapted modules (PEFT's 'bias')."), Pinned]
@@ -68,9 +68,9 @@ public sealed record AdapterConfig
 
     [
         Description(
-            "Rank of single modules (PEFT's 'rank_pattern'): each key is a regular expression that fits a "
-                + "module's whole name or its end after a dot, such as q_proj or layers\\.0\\..*_proj. The first key "
-                + "that fits counts; a key that fits no adapted module is an error."
+            "Rank of single modules (PEFT's 'rank_pattern'): each key is a regular expression that matches a "
+                + "module's whole name or its end after a dot, such as q_proj or layers\\.0\\..*_proj. The first "
+                + "matching key applies; a key that matches no adapted module is an error."
         ),
         Pinned
     ]

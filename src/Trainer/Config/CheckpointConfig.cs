@@ -12,6 +12,6 @@ public sealed record CheckpointConfig
     ]
     public int Every { get; init; } = 200;
 
-    [Description("Whole checkpoints kept; older ones are deleted."), Range(1, 1000)]
+    [Description("Number of checkpoints to keep; older ones are deleted."), Range(1, 1000)]
     public int Keep { get; init; } = 2;
 }

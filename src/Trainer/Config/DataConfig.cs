@@ -27,14 +27,14 @@ public enum Truncation
 public sealed record DataConfig
 {
     [Description(
-        "What to train on, one source or a list: a file, folder or glob (relative to the config file; JSON "
+        "Training rows, one source or a list: a file, folder or glob (relative to the config file; JSON "
             + "Lines, JSON, CSV, TSV, Parquet, each also .gz, .br or .zst), or hf:org/name, "
-            + "hf:org/name:configuration:split. '#500' behind it takes 500 rows; as an object it has a weight, columns "
-            + "and a format too."
+            + "hf:org/name:configuration:split. A suffix '#500' takes 500 rows; an object also has weight, columns "
+            + "and format."
     )]
     public DataSources Train { get; init; } = DataSources.Of("train.jsonl");
 
-    [Description("What to evaluate on, likewise; none skips evaluation, unless evalShare is set.")]
+    [Description("Evaluation rows, in the same forms. None: no evaluation, unless evalShare is set.")]
     public DataSources? Eval { get; init; }
 
     /// <summary>All that rows come from, for either use.</summary>
@@ -42,8 +42,8 @@ public sealed record DataConfig
 
     [
         Description(
-            "Share of the training rows that is kept for evaluation instead, chosen by a hash of each row's "
-                + "content: a row stays on its side whatever else is in the file."
+            "Share of the training rows that is used for evaluation. Which split a row falls in depends only on a "
+                + "hash of its content."
         ),
         Range(0.0, 0.9),
         Pinned
@@ -51,7 +51,7 @@ public sealed record DataConfig
     public double EvalShare { get; init; }
 
     [
-        Description("Longest row; truncate says what becomes of a longer one. Activation memory grows with it."),
+        Description("Length of the longest row; truncate applies to longer ones. Activation memory grows with it."),
         Unit("tokens"),
         Range(2, 1 << 24),
         Pinned
@@ -60,8 +60,8 @@ public sealed record DataConfig
 
     [
         Description(
-            "What becomes of a row longer than maxLength: right cuts its end, left its beginning, drop leaves it "
-                + "out, split makes several rows of it."
+            "For rows longer than maxLength: right cuts the end, left the beginning, drop leaves the row out, "
+                + "split makes several rows."
         ),
         Pinned
     ]
@@ -69,7 +69,7 @@ public sealed record DataConfig
 
     [
         Description(
-            "Pack short rows into one sequence of maxLength, each seeing only itself. Saves the cost of padding."
+            "Pack short rows into one sequence of maxLength, each attending only to itself. Saves the cost of padding."
         ),
         Pinned
     ]
@@ -78,12 +78,12 @@ public sealed record DataConfig
     [Description("Draw a new order every epoch."), Pinned]
     public bool Shuffle { get; init; } = true;
 
-    [Description("Seed of the order, of '#N' samples and of which rows a weight takes."), Pinned]
+    [Description("Seed of the order, of '#N' samples and of weighted rows."), Pinned]
     public int Seed { get; init; } = 42;
 
     [Description(
-        "Folder for the tokens of large files (relative to the config file), kept by content so that later runs "
-            + "begin at once. Takes about as much disk as the text; may be removed at any time."
+        "Folder for the tokens of large files (relative to the config file), kept by content for later runs. "
+            + "Takes about as much disk as the text; may be removed at any time."
     )]
     public string Cache { get; init; } = ".memopt/data";
 

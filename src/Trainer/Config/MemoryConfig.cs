@@ -27,7 +27,7 @@ public enum SavedForBackward
 
 public sealed record MemoryConfig
 {
-    [Description("auto takes the fastest settings that fit; manual takes those below as written.")]
+    [Description("auto: the fastest settings that fit. manual: the settings below as written.")]
     public MemoryStrategy Strategy { get; init; } = MemoryStrategy.Auto;
 
     [Description(
@@ -45,21 +45,21 @@ public sealed record MemoryConfig
 
     [Description(
         "Activation offload: hold the tensors that activation checkpointing saves in pinned host memory until "
-            + "backward (GPU only; needs recompute). Costs host memory, and little time: copies run beside the "
+            + "backward (GPU only; needs recompute). Costs host memory and little time: copies overlap with the "
             + "computation. None: decided by the strategy."
     )]
     public bool? OffloadActivations { get; init; }
 
     [Description(
-        "Keep trained weights and moments in host memory (GPU only); each step brings them to the device a piece "
+        "Keep trained weights and moments in host memory (GPU only); each step copies them to the device a piece "
             + "at a time. Costs 24 bytes a trained weight over the bus, a step. None: decided by the strategy."
     )]
     public bool? OffloadOptimizer { get; init; }
 
     [
         Description(
-            "Layers whose frozen weights lie in host memory, or in a file where that is too small, and are "
-                + "brought to the device for each use. Costs their bytes over the bus twice a micro-batch. None: "
+            "Number of layers whose frozen weights are in host memory, or in a file if that is too small, and are "
+                + "copied to the device for each use. Costs their bytes over the bus twice a micro-batch. None: "
                 + "decided by the strategy."
         ),
         Unit("layers"),
@@ -67,20 +67,20 @@ public sealed record MemoryConfig
     ]
     public int? StreamLayers { get; init; }
 
-    [Description("Device memory the run may take; none is all that is free."), Unit("GiB"), Range(0.001, 1e6)]
+    [Description("Device memory that the run may take. None: all free memory."), Unit("GiB"), Range(0.001, 1e6)]
     public double? BudgetGiB { get; init; }
 
     [
-        Description("Host memory that offloading may take on a GPU machine; none is all that is free."),
+        Description("Host memory that offloading may take on a GPU machine. None: all free memory."),
         Unit("GiB"),
         Range(0.001, 1e6)
     ]
     public double? HostBudgetGiB { get; init; }
 
     [Description(
-        "On a GPU, or with a budget: before the first step, run the longest batch out and back, an evaluation of "
-            + "the longest rows, and read through what a checkpoint writes, so that what does not fit shows in the "
-            + "first seconds."
+        "On a GPU, or with a budget: rehearse before the first step, to find an out-of-memory error in the first "
+            + "seconds: forward and backward of the longest batch, an evaluation of the longest rows, and a read of "
+            + "everything that a checkpoint writes."
     )]
     public bool Rehearse { get; init; } = true;
 }

@@ -31,13 +31,19 @@ public sealed record ModelConfig
 
     [
         Description(
-            "Branch, tag or commit of a downloaded model; none is the main branch. The commit taken is recorded "
-                + "with the run."
+            "Branch, tag or commit of a downloaded model; none is the main branch. The run records the "
+                + "resolved commit."
         ),
         Pinned
     ]
     public string? Revision { get; init; }
 
-    [Description("Compute type. auto is bfloat16 on a GPU that has it and float32 on a CPU."), Pinned]
+    [
+        Description(
+            "Compute type. auto: bfloat16 on a GPU from compute capability 8.0, float16 on an older GPU, "
+                + "float32 on a CPU."
+        ),
+        Pinned
+    ]
     public DType Dtype { get; init; } = DType.Auto;
 }

@@ -1,6 +1,6 @@
 namespace Memopt.Trainer.Config;
 
-/// <summary>A config that was read and holds together.</summary>
+/// <summary>A config that was read and has no problems.</summary>
 /// <param name="Settings">The settings, overrides applied.</param>
 /// <param name="File">The file they came from.</param>
 /// <param name="Folder">Its folder; paths in the config are relative to it.</param>

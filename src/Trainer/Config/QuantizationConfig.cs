@@ -16,6 +16,6 @@ public sealed record QuantizationConfig
     [Description("Quantize the block scales too: 4.127 bits a weight instead of 4.5."), Pinned]
     public bool DoubleQuant { get; init; } = true;
 
-    [Description("Type the 4-bit weights are expanded to for a product; auto follows model.dtype."), Pinned]
+    [Description("Type that 4-bit weights are dequantized to for a product; auto follows model.dtype."), Pinned]
     public DType ComputeType { get; init; } = DType.Auto;
 }

@@ -9,24 +9,24 @@ public sealed record RunConfig
     [Description("The model to start from.")]
     public ModelConfig Model { get; init; } = new();
 
-    [Description("What it learns from and is judged on.")]
+    [Description("Rows for training and evaluation.")]
     public DataConfig Data { get; init; } = new();
 
-    [Description("The small weights that are trained in place of the model's own.")]
+    [Description("The low-rank weights that are trained on the frozen model.")]
     public AdapterConfig Adapter { get; init; } = new();
 
-    [Description("How the frozen base is kept in 4 bits (adapter.kind = qlora).")]
+    [Description("The 4-bit form of the frozen base (adapter.kind = qlora).")]
     public QuantizationConfig Quantization { get; init; } = new();
 
-    [Description("What is given up to fit in memory.")]
+    [Description("Savings of memory, and their budgets.")]
     public MemoryConfig Memory { get; init; } = new();
 
     [Description("Steps, batch, optimizer, schedule.")]
     public TrainConfig Train { get; init; } = new();
 
-    [Description("When the state is written so that a killed run goes on.")]
+    [Description("The checkpoints from which a stopped or killed run resumes.")]
     public CheckpointConfig Checkpoint { get; init; } = new();
 
-    [Description("Where runs and artifacts are recorded.")]
+    [Description("The record of runs and the store of artifacts.")]
     public TrackingConfig Tracking { get; init; } = new();
 }

@@ -132,12 +132,12 @@ internal static class RunConfigSchema
                 {
                     ["type"] = "string",
                     ["description"] =
-                        "File, folder, glob or hf:org/name (:configuration:split); '#N' behind it takes N rows.",
+                        "File, folder, glob or hf:org/name (:configuration:split); a suffix '#N' takes N rows.",
                 },
                 ["weight"] = new JsonObject
                 {
                     ["type"] = "number",
-                    ["description"] = "How often a row comes in an epoch.",
+                    ["description"] = "Number of times that a row comes in an epoch.",
                     ["exclusiveMinimum"] = 0,
                     ["maximum"] = 1000,
                     ["default"] = 1,
@@ -146,12 +146,12 @@ internal static class RunConfigSchema
                 {
                     ["type"] = "object",
                     ["description"] =
-                        "Names of the source's columns by the names they are to have: {\"prompt\": \"question\"}.",
+                        "Renames columns, {\"name in a row\": \"name in the file\"}: {\"prompt\": \"question\"}.",
                     ["additionalProperties"] = Text(),
                 },
                 ["format"] = new JsonObject
                 {
-                    ["description"] = "Of the files, when their names do not tell.",
+                    ["description"] = "Format of the files; by default it follows from their names.",
                     ["enum"] = new JsonArray([
                         .. EnumNames.Values(typeof(DataFormat)).Keys.Select(name => (JsonNode)name),
                     ]),

@@ -15,27 +15,27 @@ public sealed record TrackingConfig
     [Description("Folder of the run store (relative to the config file).")]
     public string Store { get; init; } = ".memopt/store";
 
-    [Description("Name the run is filed under.")]
+    [Description("Name of the experiment that the run belongs to.")]
     public string Experiment { get; init; } = "default";
 
     [Description(
         "Where artifacts are stored by content hash: a folder (relative to the config file), or "
-            + "az://account/container/path, to which they go from .memopt/artifacts (AZURE_STORAGE_CONNECTION_STRING, "
+            + "az://account/container/path, uploaded from .memopt/artifacts (with AZURE_STORAGE_CONNECTION_STRING, "
             + "AZURE_STORAGE_SAS_TOKEN or the Azure login of this machine)."
     )]
     public string Artifacts { get; init; } = ".memopt/artifacts";
 
     [Description(
-        "Whether checkpoints go to the storage account too, when artifacts do: upload, or keep them here. Sent "
-            + "in the background, newest first, one that checkpoint.keep removes before its turn not at all. Each "
+        "upload: checkpoints are uploaded to the storage account of the artifacts. keep: they are not. Uploads run in "
+            + "the background, newest first. A checkpoint that checkpoint.keep removes first is not uploaded. Each "
             + "takes its size in the account until artifacts rm --checkpoints."
     )]
     public CheckpointUploads Checkpoints { get; init; } = CheckpointUploads.Upload;
 
     [
         Description(
-            "How long a training that is done waits for the storage account, trying again while it cannot be "
-                + "reached. What is not there then is sent by the next run or by artifacts sync."
+            "How long a finished training retries uploads to the storage account. The next run or artifacts sync "
+                + "uploads the rest."
         ),
         Unit("hours"),
         Range(0.0, 1000.0)
@@ -48,12 +48,12 @@ public sealed record TrackingConfig
     )]
     public string? Register { get; init; }
 
-    [Description("What tells the best version of a registered adapter: min or max of a metric.")]
+    [Description("Ranks the versions of a registered adapter: min or max of a metric.")]
     public string Best { get; init; } = "min(eval_loss)";
 
     [Description(
-        "Folder for TensorBoard's event files (relative to the config file), one folder a run in it, written as "
-            + "the run goes; none writes none."
+        "Folder for TensorBoard's event files (relative to the config file), with a folder for each run. "
+            + "None: no event files."
     )]
     public string? Tensorboard { get; init; }
 

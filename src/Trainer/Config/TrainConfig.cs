@@ -24,15 +24,15 @@ public enum OptimizerKind
 
 public sealed record TrainConfig
 {
-    [Description("Optimizer steps; none follows from epochs."), Unit("steps"), Range(1, int.MaxValue), Pinned]
+    [Description("Optimizer steps. None: computed from epochs."), Unit("steps"), Range(1, int.MaxValue), Pinned]
     public int? Steps { get; init; }
 
-    [Description("Passes over the data, when steps is not set."), Range(1e-3, 1e6), Pinned]
+    [Description("Epochs, if steps is not set."), Range(1e-3, 1e6), Pinned]
     public double Epochs { get; init; } = 3;
 
     [
         Description(
-            "Sequences per optimizer step, over all devices; the last step of an epoch has those that are left."
+            "Sequences per optimizer step, over all devices; the last step of an epoch has the remaining ones."
         ),
         Unit("sequences"),
         Range(1, 1 << 20),
@@ -42,7 +42,7 @@ public sealed record TrainConfig
 
     [
         Description(
-            "Sequences computed at once; the step accumulates the rest. None: the whole batch. Smaller takes "
+            "Sequences of one forward and backward; a step accumulates several. None: the whole batch. Smaller takes "
                 + "less memory."
         ),
         Unit("sequences"),
@@ -51,10 +51,10 @@ public sealed record TrainConfig
     ]
     public int? MicroBatch { get; init; }
 
-    [Description("Learning rate at its highest."), Range(0.0, 10.0), Pinned]
+    [Description("Peak learning rate."), Range(0.0, 10.0), Pinned]
     public double LearningRate { get; init; } = 2e-4;
 
-    [Description("How the learning rate falls: constant, linear to 0, cosine to 0."), Pinned]
+    [Description("Decay of the learning rate: constant, linear to 0, cosine to 0."), Pinned]
     public ScheduleKind Schedule { get; init; } = ScheduleKind.Linear;
 
     [
@@ -70,7 +70,7 @@ public sealed record TrainConfig
     [Description("AdamW's decoupled weight decay."), Range(0.0, 10.0), Pinned]
     public double WeightDecay { get; init; }
 
-    [Description("Largest gradient norm; 0 leaves it alone."), Range(0.0, 1e9), Pinned]
+    [Description("Largest gradient norm; larger gradients are clipped. 0: no clipping."), Range(0.0, 1e9), Pinned]
     public double Clip { get; init; } = 1.0;
 
     [Description("The optimizer. adamw keeps two fp32 moments a trained weight (8 bytes)."), Pinned]
@@ -91,6 +91,6 @@ public sealed record TrainConfig
     ]
     public bool Deterministic { get; init; } = true;
 
-    [Description("Seed of the adapter's start and of dropout."), Pinned]
+    [Description("Seed of the adapter's initial weights and of dropout."), Pinned]
     public int Seed { get; init; } = 42;
 }

@@ -20,7 +20,7 @@ internal sealed class TokenCache(string folder, TimeProvider clock)
     private static readonly TimeSpan settled = TimeSpan.FromSeconds(2);
 
     /// <summary>sha256 of a file's bytes. A file whose path, size, time of change, first and last 64 KiB are those of
-    /// an earlier time is taken for the same, unless it was written within two seconds of being read then, when its
+    /// a previous time is taken for the same, unless it was written within two seconds of being read then, when its
     /// time may not tell of another write.
     /// </summary>
     public string Hash(DataFile file, Action reading, CancellationToken stop)

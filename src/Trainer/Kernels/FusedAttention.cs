@@ -20,7 +20,7 @@ internal static class FusedAttention
     // cuDNN builds a plan for every new shape, which pays for long sequences only.
     private const int CudnnFrom = 1024;
 
-    // The operator's results are tensors and numbers mixed, which the C entry point cannot give back: asked for in
+    // The operator's results are both tensors and numbers, which the C entry point cannot give back: asked for in
     // TorchScript, which can.
     private const string Script = """
         def attend(q, k, v):

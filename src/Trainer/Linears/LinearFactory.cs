@@ -19,13 +19,13 @@ internal sealed class LinearFactory(
 )
 {
     private readonly QuantizationConfig quantization = quantization ?? new();
-    private readonly Nf4Scratch scratch = new(); // the model's 4-bit linears share it
 
     /// <summary>Makes the linear of a module.</summary>
     /// <param name="module">Name as in the weights file, without <c>.weight</c>.</param>
     /// <param name="read">Reads the weight (Out, In) in a type, or else in that of the file.</param>
     /// <param name="bias">(Out), or none.</param>
-    public Linear Create(string module, Func<ScalarType?, Tensor> read, Parameter? bias)
+    /// <param name="scratch">Where the model's 4-bit linears expand their weights.</param>
+    public Linear Create(string module, Func<ScalarType?, Tensor> read, Parameter? bias, Nf4Scratch scratch)
     {
         using var scope = NewDisposeScope();
         if (quantized?.Invoke(module) != true)

@@ -61,7 +61,7 @@ internal sealed class Decoder : IDisposable
             projections.Select((linear, i) => (linear, (Action<Linear>)(other => projections.Replace(i, other))));
     }
 
-    /// <summary>The linears again, those with the same input together.</summary>
+    /// <summary>The linears again, those with the same input grouped.</summary>
     public IEnumerable<Linear[]> LinearGroups()
     {
         foreach (var layer in layers)

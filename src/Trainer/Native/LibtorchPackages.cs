@@ -59,7 +59,7 @@ internal static partial class LibtorchPackages
     /// <summary>Folders from which packages can be loaded.</summary>
     /// <param name="packages">The packages.</param>
     /// <param name="cache"> The user's cache. CUDA builds come as many packages, a few libraries in each, and load only
-    /// when all lie in one folder: they are linked together there.
+    /// when all are in one folder: they are linked into one there.
     /// </param>
     public static IEnumerable<string> Folders(List<LibtorchPackage> packages, string cache)
     {
@@ -73,7 +73,8 @@ internal static partial class LibtorchPackages
                 .SelectMany(package => Directory.EnumerateFiles(package.Libraries))
                 .GroupBy(file => Path.GetFileName(file))
                 .ToDictionary(group => group.Key, group => group.First());
-            // Not all are there before they are restored, or before the packages' own build step has put them together.
+            // Not all are there before they are restored, or before the packages' own build step has copied them into
+            // one folder.
             if (
                 libraries.ContainsKey(Backend.Library("torch_cpu"))
                 && libraries.ContainsKey(Backend.Library("torch_cuda"))

@@ -83,7 +83,7 @@ internal sealed class Optimizer : IDisposable
         using var off = no_grad();
         if (host is not null)
         {
-            MakeCopy(); // what an earlier call lacked the memory for
+            MakeCopy(); // a previous call lacked the memory for it
             host.AllocateBuffers();
             return;
         }

@@ -58,7 +58,7 @@ internal sealed record FineTuneJob
     /// none.</summary>
     public Func<ArtifactLink?>? Changes { get; init; }
 
-    /// <summary>Facts of the surroundings for the record: versions, commit.</summary>
+    /// <summary>Facts of the environment for the record: versions, commit.</summary>
     public IReadOnlyDictionary<string, string> Environment { get; init; } = new Dictionary<string, string>();
     public string? GitCommit { get; init; }
     public bool GitDirty { get; init; }

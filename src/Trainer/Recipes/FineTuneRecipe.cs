@@ -18,7 +18,7 @@ internal static class FineTuneRecipe
         var spec = ModelSpec.Read(job.Model); // Plan/: config.json
         job = job.WithAdapterOf(spec); // StartingAdapter: the adapter that is planned, recorded and trained
         var inputs = TrainingInputs.Read(job, spec, stop); // Data/: rows as tokens
-        var resume = new ResumeState(job); // Checkpoints/: the step that an earlier start reached
+        var resume = new ResumeState(job); // Checkpoints/: the step that a previous start reached
         var plan = RunPlan.Make(job, inputs, resume); // Plan/: the fastest rung that fits
         var batches = new Batches(
             inputs.Rows.Rows,

@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Recipes;
 /// <summary>How tokens are chosen.</summary>
 /// <param name="MaxTokens">At most this many.</param>
 /// <param name="Temperature">0 is greedy.</param>
-/// <param name="TopP">Sample from the likeliest tokens that together reach this share.</param>
+/// <param name="TopP">Sample from the likeliest tokens whose probabilities reach this sum.</param>
 /// <param name="Seed">Of the sampling.</param>
 internal sealed record Sampling(int MaxTokens = 256, double Temperature = 0, double TopP = 1, int Seed = 42);
 

@@ -6,7 +6,7 @@ using Memopt.Trainer.Data;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>What earlier starts left in a job's folder: the last whole checkpoint and the run that it belongs to. Says
+/// <summary>What previous starts left in a job's folder: the last whole checkpoint and the run that it belongs to. Says
 /// whether there is anything left to do, and from where.</summary>
 internal sealed class ResumeState
 {
@@ -125,7 +125,7 @@ internal sealed class ResumeState
             differences.Add(
                 new(
                     "the order of the rows",
-                    "an earlier version's",
+                    "an older version's",
                     "one in which every epoch ends with its own last batch"
                 )
             );

@@ -40,7 +40,7 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         return new(plans, plan);
     }
 
-    /// <summary>The fastest plan that fits; one of the micro-batch that an earlier start took, if that still
+    /// <summary>The fastest plan that fits; one of the micro-batch that a previous start took, if that still
     /// does.</summary>
     private static MemoryPlan Choose(IReadOnlyList<MemoryPlan> plans, int? microBatch) =>
         plans.FirstOrDefault(plan => plan.Fits && (microBatch is null || plan.Rung.MicroBatch == microBatch))

@@ -18,7 +18,7 @@ internal static class RunLock
                 () =>
                     observer.Stage(
                         StageNames.Waiting,
-                        "this config is being trained by another process; what it leaves is taken up"
+                        "this config is being trained by another process; this run then resumes from its checkpoint"
                     ),
                 stop
             );

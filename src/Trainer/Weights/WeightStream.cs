@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Memopt.Core;
 using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Linears;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;
@@ -21,6 +22,7 @@ internal sealed class WeightStream : IWeightSource, IDisposable
     private readonly ScalarType type;
     private readonly Device device;
     private readonly LinearFactory linears;
+    private readonly Nf4Scratch scratch = new(); // the model's, once there is one
     private readonly IProgress<int>? progress;
     private readonly Staging? staging;
     private readonly Action<DecoderLayer>? built;
@@ -79,7 +81,7 @@ internal sealed class WeightStream : IWeightSource, IDisposable
     {
         var bias = where.ContainsKey(module + ".bias") ? Weight(module + ".bias") : null;
         progress?.Report(++read);
-        return linears.Create(module, wanted => Read(module + ".weight", wanted), bias);
+        return linears.Create(module, wanted => Read(module + ".weight", wanted), bias, scratch);
     }
 
     public void Dispose()
@@ -178,7 +180,7 @@ internal sealed class WeightStream : IWeightSource, IDisposable
                 found: $"{problems.Count} tensors: "
                     + string.Join("; ", problems.Take(8).Select(p => $"{p.Path} {p.Message}"))
                     + (problems.Count > 8 ? "; …" : ""),
-                next: "check that config.json and the safetensors belong together"
+                next: "check that config.json and the safetensors are of the same model"
             )
             {
                 Problems = problems,

@@ -490,7 +490,7 @@ public sealed class SourcesTests : IDisposable
         File.AppendAllText(file, Texts(100, from: 9000));
         var longer = Load(Data, chunkBytes: 5000)!;
         Assert.Equal(3100, longer.Rows.Count);
-        var reused = Assert.Single(notes, note => note.Contains("earlier run", StringComparison.Ordinal)).Split(' ');
+        var reused = Assert.Single(notes, note => note.Contains("previous run", StringComparison.Ordinal)).Split(' ');
         Assert.InRange(int.Parse(reused[2]) - int.Parse(reused[0]), 1, 2);
         var shard = Directory.GetFiles(Path.Combine(folder, ".memopt/data/shards"), "*", SearchOption.AllDirectories)[
             3

@@ -29,7 +29,7 @@ internal sealed record AdapterPlaces(
         return new(config is null ? new(local.Folder) : ArtifactStores.Registry(config, stop), local, account, config);
     }
 
-    /// <summary>What this machine and the account know together; what is known here when the account cannot be
+    /// <summary>The merged registry of this machine and of the account; this machine's when the account cannot be
     /// reached.</summary>
     public AdapterRegistry Known(string? name = null)
     {

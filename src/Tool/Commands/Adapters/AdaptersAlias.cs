@@ -13,9 +13,9 @@ internal sealed class AdaptersAlias
     };
     private readonly Argument<string> alias = new("alias")
     {
-        Description = "What it is to be called: production, say. latest and best are set by themselves.",
+        Description = "The alias, for example production. The registry sets latest and best.",
     };
-    private readonly Option<bool> remove = new("--remove") { Description = "Take the alias away from NAME." };
+    private readonly Option<bool> remove = new("--remove") { Description = "Remove the alias." };
     private readonly Option<bool> json = Shell.JsonOption();
 
     public static Command Create() => new AdaptersAlias().Declare();
@@ -24,7 +24,7 @@ internal sealed class AdaptersAlias
     {
         var command = new Command(
             "alias",
-            "Let an alias mean a version, in place of what it meant before, which adapters show tells.\n\n"
+            "Set an alias to a version. adapters show lists the alias's history.\n\n"
                 + "Example:\n  dotnet memopt adapters alias word-class@best production"
         )
         {

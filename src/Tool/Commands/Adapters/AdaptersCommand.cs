@@ -10,9 +10,10 @@ internal static class AdaptersCommand
     public static Command Create() =>
         new(
             "adapters",
-            "Name adapters: versions of each name, and aliases such as production. NAME, NAME@alias and NAME@3 "
-                + "stand wherever an adapter is asked for.\n\nExample:\n  dotnet memopt adapters ls\n  dotnet memopt "
-                + "adapters alias word-class@3 production\n  dotnet memopt infer --adapter word-class@production \"…\""
+            "List, register, name and remove adapters. A name has versions and aliases, such as production. Options "
+                + "for adapters take NAME, NAME@alias and NAME@3.\n\nExample:\n  dotnet memopt adapters ls\n  "
+                + "dotnet memopt adapters alias word-class@3 production\n  "
+                + "dotnet memopt infer --adapter word-class@production \"…\""
         )
         {
             AdaptersList.Create(),

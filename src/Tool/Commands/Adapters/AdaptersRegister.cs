@@ -13,16 +13,17 @@ internal static class AdaptersRegister
 {
     public static Command Create()
     {
-        var name = new Argument<string>("name") { Description = "The name; a new one is made." };
+        var name = new Argument<string>("name") { Description = "The adapter's name; created if it is new." };
         var source = new Argument<string>("source")
         {
-            Description = "A run's id, an artifact's hash, or the start of either; or a folder in PEFT's layout.",
+            Description = "A run's id or an artifact's hash, or a prefix of either; or a folder in PEFT's layout.",
         };
         var json = Shell.JsonOption();
         var command = new Command(
             "register",
-            "Make an adapter a name's next version. A finished run does so by itself, under tracking.register or "
-                + "its experiment.\n\nExample:\n  dotnet memopt adapters register word-class 261124\n  word-class@4"
+            "Register an adapter as the next version of a name. A finished run registers its adapter under "
+                + "tracking.register or its experiment.\n\nExample:\n  "
+                + "dotnet memopt adapters register word-class 261124\n  word-class@4"
         )
         {
             name,

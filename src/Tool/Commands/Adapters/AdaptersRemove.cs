@@ -12,7 +12,10 @@ internal sealed class AdaptersRemove
     {
         Description = "NAME@3, or NAME for all its versions.",
     };
-    private readonly Option<bool> force = new("--force") { Description = "Also what an alias of yours means." };
+    private readonly Option<bool> force = new("--force")
+    {
+        Description = "Also remove versions that your aliases name.",
+    };
     private readonly Option<bool> json = Shell.JsonOption();
 
     public static Command Create() => new AdaptersRemove().Declare();
@@ -21,7 +24,7 @@ internal sealed class AdaptersRemove
     {
         var command = new Command(
             "rm",
-            "Take a version, or a name with all its versions, off the registry. Content and runs stay.\n\n"
+            "Remove a version, or a name with all its versions, from the registry. Content and runs stay.\n\n"
                 + "Example:\n  dotnet memopt adapters rm word-class@3"
         )
         {

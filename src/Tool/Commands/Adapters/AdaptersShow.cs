@@ -11,11 +11,11 @@ internal static class AdaptersShow
 {
     public static Command Create()
     {
-        var name = new Argument<string>("name") { Description = "The name." };
+        var name = new Argument<string>("name") { Description = "The adapter's name." };
         var json = Shell.JsonOption();
         var command = new Command(
             "show",
-            "Show a name's versions with their runs, metrics and aliases, and what aliases meant before.\n\n"
+            "Show a name's versions with their runs, metrics and aliases, and the history of aliases.\n\n"
                 + "Example:\n  dotnet memopt adapters show word-class"
         )
         {

@@ -25,10 +25,7 @@ internal static class ArtifactsCommand
         };
 
     public static Option<string?> AtOption() =>
-        new("--at")
-        {
-            Description = "A folder of artifacts, or az://account/container/path, in place of the config's.",
-        };
+        new("--at") { Description = "A folder of artifacts, or az://account/container/path, instead of the config's." };
 
     public static Argument<string> ArtifactArgument() => new("artifact") { Description = about };
 

@@ -9,16 +9,12 @@ internal static class ArtifactsGet
     public static Command Create()
     {
         var artifact = ArtifactsCommand.ArtifactArgument();
-        var into = new Option<string>("--out")
-        {
-            Description = "The folder to write its files under.",
-            Required = true,
-        };
+        var into = new Option<string>("--out") { Description = "The folder to write the files to.", Required = true };
         var (at, json) = (ArtifactsCommand.AtOption(), Shell.JsonOption());
         var command = new Command(
             "get",
-            "Write an artifact's files into a folder, every hash checked; downloaded first where it is not "
-                + "here.\n\nExample:\n  dotnet memopt artifacts get 3f2a --out adapter"
+            "Write an artifact's files into a folder and check every hash. Downloads the artifact if it is not "
+                + "on this machine.\n\nExample:\n  dotnet memopt artifacts get 3f2a --out adapter"
         )
         {
             artifact,

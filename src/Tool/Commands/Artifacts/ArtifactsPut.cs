@@ -13,8 +13,8 @@ internal static class ArtifactsPut
         var (at, json) = (ArtifactsCommand.AtOption(), Shell.JsonOption());
         var command = new Command(
             "put",
-            "Store a folder or a file by its content, and upload it where a storage account is named; the same "
-                + "content is stored once.\n\nExample:\n  dotnet memopt artifacts put .memopt/memopt/adapter\n  3f2a…"
+            "Store a folder or a file by its content, and upload it to the config's storage account. Equal "
+                + "contents are stored once.\n\nExample:\n  dotnet memopt artifacts put .memopt/memopt/adapter\n  3f2a…"
         )
         {
             path,

@@ -11,16 +11,13 @@ internal sealed class ArtifactsRemove
     private readonly Argument<string[]> artifacts = ArtifactsCommand.ArtifactsArgument();
     private readonly Option<bool> checkpoints = new("--checkpoints")
     {
-        Description = "The uploaded checkpoints of all finished runs of this store.",
+        Description = "Remove the uploaded checkpoints of all finished runs of this store.",
     };
     private readonly Option<bool> force = new("--force")
     {
-        Description = "Also what a run or the registry names, and while a run is training.",
+        Description = "Also remove artifacts that a run or the registry names, and while a run is training.",
     };
-    private readonly Option<bool> dry = new("--dry-run")
-    {
-        Description = "Say what would be removed and remove nothing.",
-    };
+    private readonly Option<bool> dry = new("--dry-run") { Description = "List the artifacts and remove none." };
     private readonly Option<string?> at = ArtifactsCommand.AtOption();
     private readonly Option<bool> json = Shell.JsonOption();
 
@@ -30,9 +27,9 @@ internal sealed class ArtifactsRemove
     {
         var command = new Command(
             "rm",
-            "Remove artifacts, here and in the storage account; content that another artifact has stays. What a "
-                + "run or the registry of adapters names is refused.\n\nExample:\n  dotnet memopt artifacts rm 3f2a "
-                + "--dry-run\n  dotnet memopt artifacts rm --checkpoints"
+            "Remove artifacts here and in the storage account. Content that another artifact has stays. An "
+                + "artifact that a run or the registry of adapters names is refused.\n\nExample:\n  "
+                + "dotnet memopt artifacts rm 3f2a --dry-run\n  dotnet memopt artifacts rm --checkpoints"
         )
         {
             artifacts,

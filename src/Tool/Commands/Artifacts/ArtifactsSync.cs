@@ -9,12 +9,12 @@ internal static class ArtifactsSync
 {
     public static Command Create()
     {
-        var artifacts = ArtifactsCommand.ArtifactsArgument(" All when left out.");
+        var artifacts = ArtifactsCommand.ArtifactsArgument(" The default is all.");
         var (at, json) = (ArtifactsCommand.AtOption(), Shell.JsonOption());
         var command = new Command(
             "sync",
-            "Upload what is only here, going on where an earlier upload was cut off. What the account has of an "
-                + "artifact that is named is read, and sent again where it is missing or damaged.\n\nExample:\n  "
+            "Upload artifacts that are only on this machine, and resume interrupted uploads. For a named artifact, "
+                + "also read its content in the account and send missing or damaged content again.\n\nExample:\n  "
                 + "dotnet memopt artifacts sync\n  1 artifact uploaded, 27 blocks, 52.4 MiB"
         )
         {

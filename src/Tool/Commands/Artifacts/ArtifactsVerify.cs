@@ -9,11 +9,11 @@ internal static class ArtifactsVerify
 {
     public static Command Create()
     {
-        var artifacts = ArtifactsCommand.ArtifactsArgument(" All when left out.");
+        var artifacts = ArtifactsCommand.ArtifactsArgument(" The default is all.");
         var (at, json) = (ArtifactsCommand.AtOption(), Shell.JsonOption());
         var command = new Command(
             "verify",
-            "Read all content, here and in the storage account, and say what is missing or was changed.\n\n"
+            "Read all content here and in the storage account, and report missing and altered content.\n\n"
                 + "Example:\n  dotnet memopt artifacts verify\n  4 artifacts checked, 0 problems"
         )
         {

@@ -15,24 +15,24 @@ namespace Memopt.Tool.Commands;
 internal sealed class ConfigCheck
 {
     private readonly Argument<string> file = ConfigCommand.FileArgument();
-    private readonly Option<string[]> set = Shell.SetOption("Change a setting first.");
+    private readonly Option<string[]> set = Shell.SetOption("Override a setting: --set train.steps=500 (repeatable).");
     private readonly Option<string?> gpu = new("--gpu")
     {
-        Description = "The card it is to train on (\"RTX 4090\", 24GiB): a plan that does not fit is a warning.",
+        Description = "The GPU that will train (\"RTX 4090\", 24GiB): a plan that does not fit is a warning.",
     };
     private readonly Option<double?> budget = Shell.NumberOption<double>(
         "--budget",
-        "GiB it may take: a plan that does not fit is an error.",
+        "GiB that training may take: a plan that does not fit is an error.",
         "a number of GiB above 0",
         number => number is > 0 and < 1e6
     );
     private readonly Option<string?> inputs = new("--inputs")
     {
-        Description = "Write what the result depends on to this file, by content; only when that changes it.",
+        Description = "Write the hashes of everything that the result depends on to this file, if they have changed.",
     };
     private readonly Option<string?> watch = new("--watch")
     {
-        Description = "Write the files and folders (those with / at the end) behind it to this file.",
+        Description = "Write the input files and folders of the config to this file; a folder ends with /.",
     };
     private readonly Option<bool> offline = Shell.OfflineOption();
     private readonly Option<bool> json = Shell.JsonOption();
@@ -43,7 +43,7 @@ internal sealed class ConfigCheck
     {
         var command = new Command(
             "check",
-            "Check a config: all its problems at once with line and column, a sample of the data, the memory.\n\n"
+            "Check a config, a sample of its data and its memory. Reports all problems with line and column.\n\n"
                 + "Example:\n  dotnet memopt config check memopt.json --gpu \"RTX 4090\"\n  memopt.json is in order: "
                 + "11.92 GiB of 24.0 GiB"
         )

@@ -34,7 +34,7 @@ internal static class ConfigCommand
         var file = FileArgument();
         var inputs = new Command(
             "inputs",
-            "List what a fine-tune depends on, with the sha256 of each.\n\nExample:\n  dotnet memopt config "
+            "List the inputs of a fine-tune with their sha256.\n\nExample:\n  dotnet memopt config "
                 + "inputs memopt.json"
         )
         {

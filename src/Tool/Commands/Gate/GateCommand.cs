@@ -13,16 +13,16 @@ namespace Memopt.Tool.Commands;
 internal sealed class GateCommand
 {
     private readonly Argument<string> file = ConfigCommand.FileArgument();
-    private readonly Option<string[]> set = Shell.SetOption("Settings that it was trained with.");
+    private readonly Option<string[]> set = Shell.SetOption("A setting that the training overrode (repeatable).");
     private readonly Option<double?> accuracy = Shell.NumberOption<double>(
         "--min-accuracy",
-        "Least share of evaluation answers that are right, 0 to 1.",
+        "Lowest accepted share of correct evaluation answers, 0 to 1.",
         "a number from 0 to 1",
         number => number is >= 0 and <= 1
     );
     private readonly Option<double?> loss = Shell.NumberOption<double>(
         "--max-eval-loss",
-        "Greatest loss on the evaluation data.",
+        "Highest accepted loss on the evaluation data.",
         "a number",
         double.IsFinite
     );
@@ -47,9 +47,9 @@ internal sealed class GateCommand
     {
         var command = new Command(
             "gate",
-            "Fail when a trained config's last evaluation is not good enough.\n\nExample:\n  dotnet memopt gate "
-                + "memopt.json --min-accuracy 0.8 --no-regression\n  memopt.json: error MEMOPT0013: accuracy 0.7125 is "
-                + "below 0.8631 of run 2611251…"
+            "Fail when the last evaluation of a trained config is outside the bounds.\n\nExample:\n  "
+                + "dotnet memopt gate memopt.json --min-accuracy 0.8 --no-regression\n  "
+                + "memopt.json: error MEMOPT0013: accuracy 0.7125 is below 0.8631 of run 2611251…"
         )
         {
             file,

@@ -18,27 +18,26 @@ internal sealed class PlanCommand
 {
     private readonly Argument<string?> config = new("config")
     {
-        Description = "Config file; memopt.json when it is there, else the defaults.",
+        Description = "The config file; the default is memopt.json if it exists, else default settings.",
         Arity = ArgumentArity.ZeroOrOne,
     };
     private readonly Option<string?> model = new("--model")
     {
-        Description = "In place of the config's: a name, a folder, or a config.json.",
+        Description = "A model's name or folder, or a config.json; the default is the config's model.",
     };
     private readonly Option<string?> gpu = new("--gpu")
     {
-        Description = "A card (\"RTX 4090\") or its memory (24GiB); the one that is here when left out.",
+        Description = "A GPU (\"RTX 4090\") or its memory (24GiB); the default is this machine's GPU.",
     };
     private readonly Option<int?> gpus = Shell.NumberOption<int>(
         "--gpus",
-        "GPUs for the strategies that spread a model over several, 2 when left out (run uses one).",
+        "Number of GPUs for strategies over several GPUs; the default is 2 (run uses one).",
         "from 1 to 1024",
         number => number is >= 1 and <= 1024
     );
     private readonly Option<string?> host = new("--host")
     {
-        Description =
-            "Host memory beside the card (64GiB); this machine's when left out and the card is this machine's.",
+        Description = "Host memory (64GiB); the default is this machine's, if the GPU is this machine's too.",
     };
     private readonly Option<string[]> set = Shell.SetOption("Override a setting: --set data.maxLength=4096.");
     private readonly Option<bool> offline = Shell.OfflineOption();
@@ -50,8 +49,8 @@ internal sealed class PlanCommand
     {
         var command = new Command(
             "plan",
-            "Show the memory that training will need, row by row, and what each strategy needs and reaches on a "
-                + "card.\n\nExample:\n  dotnet memopt plan --model Qwen/Qwen2.5-7B --gpu \"RTX 4090\"\n  QLoRA + "
+            "Show the memory that training will need, row by row, and the memory, speed and longest sequence of each "
+                + "strategy.\n\nExample:\n  dotnet memopt plan --model Qwen/Qwen2.5-7B --gpu \"RTX 4090\"\n  QLoRA + "
                 + "recompute, both kept   11.92 GiB   fits …"
         )
         {

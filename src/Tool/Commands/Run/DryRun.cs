@@ -31,9 +31,10 @@ internal sealed class DryRun
         var source = ModelSource.Parse(given.Settings.Model.Source, given.Folder);
         var folder = PullCommand.FetchText(source, given.Settings.Model.Revision, offline, stop).Folder;
         var spec = ModelSpec.Read(folder);
-        config = PullCommand.FetchData(given, offline, stop);
+        var observer = new ConsoleObserver();
+        config = PullCommand.FetchData(given, offline, observer, stop);
         var text = new ChatEncoder(folder, spec.EndOfTurn);
-        var reports = new ConsoleObserver().DataReports();
+        var reports = observer.DataReports();
         (rows, eval) = (Read(DataRole.Train)!, Read(DataRole.Eval));
         planned = new(
             config.Settings,

@@ -10,7 +10,7 @@ using Memopt.Trainer.Runs;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary><c>run</c>: trains what a config says, going on from the last checkpoint by itself.</summary>
+/// <summary><c>run</c>: trains a config, and resumes from its last checkpoint.</summary>
 internal sealed class RunCommand
 {
     private readonly Argument<string> config = new("config")
@@ -18,28 +18,28 @@ internal sealed class RunCommand
         Description = "The config file.",
         DefaultValueFactory = _ => CurrentProject.Config,
     };
-    private readonly Option<string[]> set = Shell.SetOption("Change a setting: --set train.steps=500 (repeatable).");
+    private readonly Option<string[]> set = Shell.SetOption("Override a setting: --set train.steps=500 (repeatable).");
     private readonly Option<bool> fromStart = new("--from-start")
     {
-        Description = "Leave earlier checkpoints aside and train from the first step.",
+        Description = "Ignore existing checkpoints and train from the first step.",
     };
     private readonly Option<bool> smoke = new("--smoke")
     {
-        Description = "Try the whole path on the embedded nano model for 20 steps.",
+        Description = "Train the embedded nano model for 20 steps, to try the installation.",
     };
     private readonly Option<string?> fromRun = new("--from-run")
     {
         Description =
-            "Train a recorded run once more, by its id: its settings, with --set on top, into a folder of "
-            + "its own. The config names the store, and the folder that paths are relative to.",
+            "Train a recorded run again, by its id, with its settings and --set, into its own folder. The "
+            + "config names the store, and paths are relative to its folder.",
     };
     private readonly Option<bool> noRehearsal = new("--no-rehearsal")
     {
-        Description = "Begin with the first step: do not try the longest batch, an evaluation and a checkpoint first.",
+        Description = "Skip the rehearsal of the longest batch, an evaluation and a checkpoint before the first step.",
     };
     private readonly Option<bool> dry = new("--dry-run")
     {
-        Description = "Read config, model and data as a run does, show the plan and the steps, and train nothing.",
+        Description = "Read config, model and data as a run does, show the plan and the steps, and do not train.",
     };
     private readonly Option<string?> backend = Shell.BackendOption();
     private readonly Option<bool> offline = Shell.OfflineOption();
@@ -52,7 +52,7 @@ internal sealed class RunCommand
     {
         var command = new Command(
             "run",
-            "Train what a config says; goes on where a stopped or killed run was.\n\nExample:\n  dotnet memopt "
+            "Train a config. Resumes a stopped or killed run.\n\nExample:\n  dotnet memopt "
                 + "run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  "
                 + ".memopt/memopt/adapter"
         )
@@ -75,7 +75,7 @@ internal sealed class RunCommand
 
     private int Run(ParseResult parsed, CancellationToken stop)
     {
-        IRunView view = parsed.GetValue(progress) == ProgressFormat.Json ? new JsonObserver() : new ConsoleObserver();
+        var view = IRunView.For(parsed.GetValue(progress));
         if (parsed.GetValue(smoke) && parsed.GetValue(fromRun) is not null)
             throw new UserFault("--smoke and --from-run are different trainings.", next: "leave one of them out");
         var (settings, recorded) = Settings(parsed);

@@ -29,7 +29,7 @@ internal sealed class RunCollection(LiteRunStore store, string? folder)
 
     /// <summary>Chooses what is to leave; without a filter and a time no run does.</summary>
     /// <param name="filter">Runs that match, or null.</param>
-    /// <param name="before">Runs that began earlier, or null.</param>
+    /// <param name="before">Runs that began before this, or null.</param>
     public void Choose(string? filter, DateTimeOffset? before)
     {
         var all = store.Find(new RunQuery { Limit = int.MaxValue - 1, Deleted = null }).Runs;

@@ -52,7 +52,7 @@ internal sealed class RunTail(LiteRunStore runs, Run found)
                 return;
             run = runs.Get(run.Start.Id) ?? throw new UserFault($"Run {run.Start.Id} was removed.");
             if (run.Step < step)
-                step = run.Step; // it went on from an earlier step
+                step = run.Step; // it resumed from a previous step
             Show();
         }
         ShowStatus();

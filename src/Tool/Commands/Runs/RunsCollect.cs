@@ -9,11 +9,11 @@ internal sealed class RunsCollect
 {
     private readonly Option<string?> filter = new("--filter")
     {
-        Description = "Runs to remove, as in runs list; without --filter and --older-than none are.",
+        Description = "Remove the runs that match, as in runs list; without --filter and --older-than none.",
     };
     private readonly Option<int?> older = Shell.NumberOption<int>(
         "--older-than",
-        "Only runs that began more than so many days ago.",
+        "Only runs that began more than this number of days ago.",
         "from 0 to 36500 days",
         days => days is >= 0 and <= 36_500
     );
@@ -32,8 +32,8 @@ internal sealed class RunsCollect
         });
         var command = new Command(
             "gc",
-            "Remove runs, their checkpoints, their versions of registered adapters unless an alias of yours "
-                + "means them, and artifacts that nothing names. Shows what it would do unless --apply is given.\n\n"
+            "Remove runs, their checkpoints, their registered versions unless one of your aliases names them, and "
+                + "artifacts that nothing names. Without --apply it only lists them.\n\n"
                 + "Example:\n  dotnet memopt runs gc --filter \"status in ('failed', 'interrupted')\" --older-than 30"
         )
         {

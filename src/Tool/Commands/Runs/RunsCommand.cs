@@ -11,7 +11,7 @@ internal static class RunsCommand
     {
         return new Command(
             "runs",
-            "Query past runs and look after their store.\n\nExample:\n  dotnet memopt runs list\n  dotnet memopt "
+            "Query past runs and maintain their store.\n\nExample:\n  dotnet memopt runs list\n  dotnet memopt "
                 + "runs show"
         )
         {
@@ -36,13 +36,13 @@ internal static class RunsCommand
         new("--store")
         {
             Description =
-                "Folder of the run store; that of the nearest memopt.json, here or in a folder above, when left out.",
+                "Folder of the run store; by default the store of the nearest memopt.json, here or in a parent folder.",
         };
 
     public static Argument<string?> RunArgument() =>
         new("run")
         {
-            Description = "Id of the run, the start of it, or latest; the newest when left out.",
+            Description = "The run's id, a prefix of it, or latest; the default is the newest run.",
             Arity = ArgumentArity.ZeroOrOne,
         };
 

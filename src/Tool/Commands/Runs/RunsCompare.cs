@@ -12,12 +12,12 @@ internal sealed class RunsCompare
 {
     private readonly Argument<string[]> ids = new("runs")
     {
-        Description = "Ids of the runs or starts of them, or latest.",
+        Description = "Ids of the runs, prefixes of them, or latest.",
         Arity = new(2, 12),
     };
     private readonly Option<string> metric = new("--metric")
     {
-        Description = "The metric whose curves are drawn.",
+        Description = "The metric to draw.",
         DefaultValueFactory = _ => "loss",
     };
     private readonly Option<bool> log = new("--log") { Description = "Draw on a logarithmic scale." };
@@ -30,7 +30,7 @@ internal sealed class RunsCompare
     {
         var command = new Command(
             "compare",
-            "Runs side by side: settings that differ, metrics, curves.\n\nExample:\n  dotnet memopt runs compare "
+            "Compare runs: settings that differ, metrics, curves.\n\nExample:\n  dotnet memopt runs compare "
                 + "261124a 261124b --metric eval_loss"
         )
         {

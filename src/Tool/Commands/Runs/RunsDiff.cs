@@ -9,10 +9,10 @@ namespace Memopt.Tool.Commands;
 /// <summary><c>runs diff</c>: what tells two runs apart.</summary>
 internal sealed class RunsDiff
 {
-    private readonly Argument<string> a = new("a") { Description = "One run: its id, the start of it, or latest." };
+    private readonly Argument<string> a = new("a") { Description = "One run: its id, a prefix of it, or latest." };
     private readonly Argument<string> b = new("b")
     {
-        Description = "The other; the newest when left out.",
+        Description = "The other run; the default is the newest.",
         Arity = ArgumentArity.ZeroOrOne,
     };
     private readonly Option<string?> store = RunsCommand.StoreOption();
@@ -24,8 +24,8 @@ internal sealed class RunsDiff
     {
         var command = new Command(
             "diff",
-            "What tells two runs apart: config, hashes, code, environment, memory, result.\n\nExample:\n  dotnet "
-                + "memopt runs diff 261124a 261124b"
+            "Show the differences of two runs: config, hashes, code, environment, memory, result.\n\nExample:\n  "
+                + "dotnet memopt runs diff 261124a 261124b"
         )
         {
             a,

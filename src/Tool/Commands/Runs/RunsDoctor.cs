@@ -11,12 +11,12 @@ internal static class RunsDoctor
     {
         var repair = new Option<bool>("--repair")
         {
-            Description = "Repair what can be repaired; what is replaced stays under another name.",
+            Description = "Repair damage; replaced files stay under another name.",
         };
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var command = new Command(
             "doctor",
-            "Read the whole store and say what is wrong with it.\n\nExample:\n  dotnet memopt runs doctor --repair"
+            "Read the whole store and report its problems.\n\nExample:\n  dotnet memopt runs doctor --repair"
         )
         {
             repair,

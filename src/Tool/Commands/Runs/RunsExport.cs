@@ -10,8 +10,8 @@ namespace Memopt.Tool.Commands;
 internal sealed class RunsExport
 {
     private readonly Argument<string> file = new("file") { Description = "The file to write, a zip." };
-    private readonly Argument<string[]> ids = new("runs") { Description = "Ids of the runs, or starts of them." };
-    private readonly Option<bool> with = new("--artifacts") { Description = "Also what the runs link to." };
+    private readonly Argument<string[]> ids = new("runs") { Description = "Ids of the runs, or prefixes of them." };
+    private readonly Option<bool> with = new("--artifacts") { Description = "Also write the runs' artifacts." };
     private readonly Option<string?> store = RunsCommand.StoreOption();
     private readonly Option<bool> json = Shell.JsonOption();
 
@@ -23,7 +23,7 @@ internal sealed class RunsExport
     {
         var command = new Command(
             "backup",
-            "Write all runs and the artifacts they name into one file.\n\nExample:\n  dotnet memopt runs backup "
+            "Write all runs and their artifacts into one file.\n\nExample:\n  dotnet memopt runs backup "
                 + "runs-2026-11-25.zip"
         )
         {
@@ -46,7 +46,7 @@ internal sealed class RunsExport
     {
         var command = new Command(
             "export",
-            "Write some runs into one file, for another store.\n\nExample:\n  dotnet memopt runs export best.zip "
+            "Write the named runs into one file, for another store.\n\nExample:\n  dotnet memopt runs export best.zip "
                 + "261124a 261124b --artifacts"
         )
         {

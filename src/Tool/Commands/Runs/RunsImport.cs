@@ -17,7 +17,7 @@ internal static class RunsImport
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var command = new Command(
             "import",
-            "Bring in runs; what is here already is passed over.\n\nExample:\n  dotnet memopt runs import best.zip"
+            "Import runs; existing runs are left unchanged.\n\nExample:\n  dotnet memopt runs import best.zip"
         )
         {
             path,

@@ -43,7 +43,7 @@ internal sealed class RunsList
     };
     private readonly Option<string?> store = RunsCommand.StoreOption();
     private readonly Option<string?> experiment = new("--experiment") { Description = "Only this experiment." };
-    private readonly Option<RunStatus?> status = new("--status") { Description = "Only runs that stand so." };
+    private readonly Option<RunStatus?> status = new("--status") { Description = "Only runs with this status." };
     private readonly Option<bool> deleted = new("--deleted")
     {
         Description = "Only runs that a client of MLflow's interface deleted; they are hidden otherwise.",
@@ -51,12 +51,12 @@ internal sealed class RunsList
     private readonly Option<string[]> columns = new("--columns")
     {
         Description =
-            "What to show, by the names of filters, comma-separated: "
+            "Columns to show, by the names of filters, comma-separated: "
             + "run_id,metrics.loss,min(metrics.loss),params.adapter.rank.",
     };
     private readonly Option<int> limit = Shell.NumberOption(
         "--limit",
-        "How many.",
+        "Largest number of runs.",
         50,
         "at least 1",
         number => number >= 1

@@ -15,11 +15,14 @@ internal sealed class RunsRemove
 
     private readonly Argument<string[]> ids = new("runs")
     {
-        Description = "Ids of the runs or starts of them, or latest.",
+        Description = "Ids of the runs, prefixes of them, or latest.",
         Arity = ArgumentArity.ZeroOrMore,
     };
-    private readonly Option<string?> filter = new("--filter") { Description = "Runs that match, as in runs list." };
-    private readonly Option<bool> yes = new("--yes", "-y") { Description = "Remove them and do not ask." };
+    private readonly Option<string?> filter = new("--filter")
+    {
+        Description = "Remove the runs that match, as in runs list.",
+    };
+    private readonly Option<bool> yes = new("--yes", "-y") { Description = "Remove without a question." };
     private readonly Option<string?> store = RunsCommand.StoreOption();
     private readonly Option<bool> json = Shell.JsonOption();
 

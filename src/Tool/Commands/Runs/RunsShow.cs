@@ -15,12 +15,12 @@ internal static class RunsShow
     public static Command Create()
     {
         var id = RunsCommand.RunArgument();
-        var all = new Option<bool>("--all") { Description = "Also settings that are at their defaults." };
+        var all = new Option<bool>("--all") { Description = "Also show settings at their defaults." };
         var (store, json) = (RunsCommand.StoreOption(), Shell.JsonOption());
         var command = new Command(
             "show",
-            "Show one run: settings, memory estimated and measured, steps, result. The newest when none is "
-                + "named.\n\nExample:\n  dotnet memopt runs show\n  dotnet memopt runs show 261124 --all"
+            "Show one run: settings, estimated and measured memory, steps, result. The default is the newest "
+                + "run.\n\nExample:\n  dotnet memopt runs show\n  dotnet memopt runs show 261124 --all"
         )
         {
             id,

@@ -10,17 +10,20 @@ namespace Memopt.Tool.Commands;
 internal sealed class RunsTail
 {
     private readonly Argument<string?> id = RunsCommand.RunArgument();
-    private readonly Option<bool> follow = new("--follow", "-f") { Description = "Go on until the run ends." };
+    private readonly Option<bool> follow = new("--follow", "-f") { Description = "Follow the run until it ends." };
     private readonly Option<int> lines = Shell.NumberOption(
         "--lines",
-        "Steps to begin with.",
+        "Number of past steps to show.",
         10,
         "0 or more",
         number => number >= 0
     );
-    private readonly Option<string[]> metrics = new("--metrics") { Description = "Only these, comma-separated." };
+    private readonly Option<string[]> metrics = new("--metrics")
+    {
+        Description = "Only these metrics, comma-separated.",
+    };
     private readonly Option<string?> store = RunsCommand.StoreOption();
-    private readonly Option<bool> json = new("--json") { Description = "Print a JSON object a line." };
+    private readonly Option<bool> json = new("--json") { Description = "Print one JSON object a line." };
 
     public static Command Create() => new RunsTail().Declare();
 
@@ -29,7 +32,7 @@ internal sealed class RunsTail
         lines.Aliases.Add("-n");
         var command = new Command(
             "tail",
-            "The last values of a run; -f goes on while it trains.\n\nExample:\n  dotnet memopt runs tail -f"
+            "Show the last values of a run; -f follows its training.\n\nExample:\n  dotnet memopt runs tail -f"
         )
         {
             id,

@@ -20,6 +20,7 @@ internal sealed class SweepCommand
     };
     private readonly Option<string?> backend = Shell.BackendOption();
     private readonly Option<bool> offline = Shell.OfflineOption();
+    private readonly Option<ProgressFormat> progress = Shell.ProgressOption();
     private readonly Option<bool> json = Shell.JsonOption();
 
     public static Command Create() => new SweepCommand().Declare();
@@ -28,9 +29,10 @@ internal sealed class SweepCommand
     {
         var command = new Command(
             "sweep",
-            "Train combinations of settings, each a run of its own, and name the best; goes on where it was "
-                + "stopped or killed.\n\nExample:\n  dotnet memopt sweep rates.json\n  best: 3  "
-                + "train.learningRate=2e-4  adapter.rank=16  eval_loss 0.0913"
+            "Train each combination of settings as a run and name the best. Resumes after a stop or a kill."
+                + "\n\nExample:\n  dotnet memopt sweep rates.json\n  best: 3  train.learningRate=2e-4  "
+                + "adapter.rank=16  eval_loss 0.0913\n  "
+                + "dotnet memopt sweep rates.json --progress json 2> progress.jsonl"
         )
         {
             file,
@@ -38,6 +40,7 @@ internal sealed class SweepCommand
             fromStart,
             backend,
             offline,
+            progress,
             json,
         };
         command.SetGuardedAction(json, Run);
@@ -55,9 +58,10 @@ internal sealed class SweepCommand
             parsed.GetValue(offline),
             parsed.GetValue(json)
         );
-        using var one = RunLock.Acquire(SweepRun.FolderOf(sweep), new ConsoleObserver(), stop);
+        var view = IRunView.For(parsed.GetValue(progress));
+        using var one = view.EndStopped(() => RunLock.Acquire(SweepRun.FolderOf(sweep), view, stop));
         using var store = ArtifactStores.Store(sweep.Base);
-        return new SweepRun(sweep, options, store, stop).Run();
+        return new SweepRun(sweep, options, store, view, stop).Run();
     }
 
     private static int List(LoadedSweep sweep, bool json)

@@ -18,9 +18,14 @@ internal sealed record SweepOptions(bool FromStart, string? Backend, bool Offlin
 
 /// <summary>Trains the combinations of a sweep, each into a folder of its own, and records the sweep as a
 /// run.</summary>
-internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunStore store, CancellationToken stop)
+internal sealed class SweepRun(
+    LoadedSweep sweep,
+    SweepOptions options,
+    LiteRunStore store,
+    IRunView view,
+    CancellationToken stop
+)
 {
-    private readonly ConsoleObserver watcher = new();
     private readonly string folder = FolderOf(sweep);
     private readonly string id = Kept(Path.Combine(FolderOf(sweep), "run-id"), RunLauncher.NewId(TimeProvider.System));
     private readonly List<SweepChild> children = [];
@@ -41,10 +46,10 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
     {
         using var record = Begin();
         TrainAll(record);
-        var best = new SweepRanking(sweep.Sweep, store).Best(children, text => watcher.Stage(StageNames.Best, text));
+        var best = new SweepRanking(sweep.Sweep, store).Best(children, text => view.Stage(StageNames.Best, text));
         // Registered before the rest is sent: the registry goes to the storage account with it.
         if (best is not null && !Stopped)
-            AdapterRegistrar.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, watcher);
+            AdapterRegistrar.Register(Settings(sweep.Combinations[best.Number - 1]), store, best.RunId!, view);
         var left = Upload();
         End(record, best);
         if (options.Json)
@@ -52,14 +57,28 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
         else
             SweepTable.Show(sweep, children, best);
         if (Stopped)
-            watcher.Stage(
-                StageNames.Stopped,
-                $"{children.Count} of {Total} are done; go on with: dotnet memopt sweep {sweep.File}"
-            );
+            view.Stage(StageNames.Stopped, Continue);
+        view.Finished(Ending(best));
         return Stopped ? 130
             : Failed > 0 ? 1
             : 0;
     }
+
+    private string Continue => $"{children.Count} of {Total} are done; go on with: dotnet memopt sweep {sweep.File}";
+
+    private CommandEnd Ending(SweepChild? best) =>
+        new(
+            Stopped ? StageNames.Stopped
+                : Failed > 0 ? StageNames.Failed
+                : StageNames.Finished,
+            Stopped ? Continue
+                : Failed > 0 ? $"{Failed} of {Total} failed"
+                : $"{Total} of {Total} are done"
+        )
+        {
+            RunId = id,
+            Judged = best is null ? null : $"best: {best.Number}  {sweep.Sweep.Metric} {RunsCommand.Brief(best.Value)}",
+        };
 
     private IRunWriter Begin()
     {
@@ -75,7 +94,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
                 TotalSteps = Total,
             },
             0,
-            fault => watcher.Stage(StageNames.Tracking, fault),
+            fault => view.Stage(StageNames.Tracking, fault),
             Path.Combine(folder, "unrecorded")
         );
     }
@@ -86,8 +105,17 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
         {
             if (stop.IsCancellationRequested)
                 return;
-            watcher.Stage(StageNames.Sweep, $"{combination.Number} of {Total}: {combination}");
-            if (Train(combination) is not { } child)
+            view.TrialStarted(combination.Number, Total, $"{combination}");
+            var child = Train(combination);
+            view.TrialEnded(
+                new(combination.Number, Total, child?.Status ?? StageNames.Stopped, sweep.Sweep.Metric)
+                {
+                    RunId = child?.RunId,
+                    Value = child?.Value,
+                    Reason = child?.Reason,
+                }
+            );
+            if (child is null)
                 return;
             children.Add(child);
             Record(record, combination, child);
@@ -126,7 +154,7 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
                 Backend = options.Backend,
                 Offline = options.Offline,
                 Parent = new RunParent(id, "sweep"),
-            }.Run(new ConsoleObserver(), stop);
+            }.Run(view.ForTrial(combination.Number), stop);
             return result.Status == RunStatus.Finished ? Finished(combination, own, result) : null;
         }
         catch (Exception e) when (e is OperationCanceledException || stop.IsCancellationRequested)
@@ -138,7 +166,6 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
             var reason = Secrets.Redact(
                 e is UserFault { Found: { } found } ? $"{e.Message} ({found})" : e.Message.Split('\n')[0]
             );
-            watcher.Stage(StageNames.Failed, reason);
             return Child(combination, own, "failed") with { Reason = reason };
         }
     }
@@ -195,8 +222,8 @@ internal sealed class SweepRun(LoadedSweep sweep, SweepOptions options, LiteRunS
     /// <summary>Sends what is not in the storage account yet, and gives what could not be sent.</summary>
     private IReadOnlyList<PendingUpload> Upload()
     {
-        using var uploads = ArtifactStores.Uploads(sweep.Base, store, text => watcher.Stage(StageNames.Upload, text));
-        return uploads is null ? [] : ArtifactStores.Finish(uploads, sweep.Base, watcher, stop);
+        using var uploads = ArtifactStores.Uploads(sweep.Base, store, text => view.Stage(StageNames.Upload, text));
+        return uploads is null ? [] : ArtifactStores.Finish(uploads, sweep.Base, view, stop);
     }
 
     private void End(IRunWriter record, SweepChild? best)

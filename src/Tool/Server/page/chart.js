@@ -197,7 +197,7 @@ export class Chart {
           letters.push({ text: one.letter, look: one.look, x: this.px(one.x[last]) + 6, y: this.py(one.y[last]) + 4 });
       }
     }
-    // Letters at the ends of curves that end together stand below each other.
+    // Letters of curves that end at one place are drawn below each other.
     letters.sort((a, b) => a.y - b.y).forEach((letter, i) => letter.y = i > 0 && Math.abs(letter.x - letters[i - 1].x) < 10 ? Math.max(letter.y, letters[i - 1].y + 12) : letter.y);
     const over = Math.max(0, (letters.at(-1)?.y ?? 0) - (height - margin.bottom));
     letters.forEach(letter => letter.y -= over);

@@ -73,7 +73,7 @@ internal sealed class BlobUpload(BlobFolder folder, BlobDownload download, BlobT
     /// <summary>Sends the blocks that are not there, and returns the names of all.</summary>
     private async Task<List<string>> StageAsync(BlockBlobClient blob, ArtifactFile file, string source)
     {
-        // Blocks are named by place and content, so those that an earlier attempt left prove themselves.
+        // Blocks are named by place and content, so those that a previous attempt left prove themselves.
         var there = await UncommittedAsync(blob).ConfigureAwait(false);
         var ids = new List<string>();
         await Parallel

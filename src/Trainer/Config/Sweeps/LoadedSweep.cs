@@ -1,6 +1,6 @@
 namespace Memopt.Trainer.Config.Sweeps;
 
-/// <summary>A sweep that was read and holds together.</summary>
+/// <summary>A sweep that was read and has no problems.</summary>
 /// <param name="Sweep">What the file says.</param>
 /// <param name="File">The file.</param>
 /// <param name="Base">The config that all combinations start from.</param>

@@ -24,7 +24,7 @@ internal sealed record Sweep
     [Description("The config that every combination starts from (relative to the sweep file).")]
     public string Config { get; init; } = "memopt.json";
 
-    [Description("grid: every combination. random: as many as count says.")]
+    [Description("grid: every combination. random: count combinations.")]
     public SweepMethod Method { get; init; } = SweepMethod.Grid;
 
     [Description("Combinations to draw (random)."), Range(1, Most)]
@@ -33,10 +33,10 @@ internal sealed record Sweep
     [Description("Seed of the draws (random).")]
     public int Seed { get; init; } = 42;
 
-    [Description("What is judged: its last value.")]
+    [Description("The metric whose last value ranks the combinations.")]
     public string Metric { get; init; } = "eval_loss";
 
-    [Description("Whether the least or the greatest is best.")]
+    [Description("minimize or maximize the metric.")]
     public SweepGoal Goal { get; init; } = SweepGoal.Minimize;
 
     [Description("Settings by name, each with a list of values or {\"min\", \"max\", \"log\", \"points\"}.")]

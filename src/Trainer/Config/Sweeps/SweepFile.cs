@@ -19,8 +19,8 @@ internal sealed class SweepFile
         problems = new(path, text);
     }
 
-    /// <summary>A sweep file, or every problem of it at once with line and column; settings that cannot go together in
-    /// a combination included.</summary>
+    /// <summary>A sweep file, or every problem of it at once with line and column; settings that contradict each other
+    /// in a combination included.</summary>
     public static LoadedSweep Read(string path) =>
         File.Exists(path)
             ? new SweepFile(path).Read()

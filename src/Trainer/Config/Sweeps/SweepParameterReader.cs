@@ -37,7 +37,7 @@ internal static class SweepParameterReader
         setting is null ? ($"is not a setting{NearestName.Hint(name, Setting.Names)}", "MEMOPT0002")
         : before.Any(other => other.Setting == name) ? ("is written twice", "MEMOPT0002")
         : name is "tracking.store" or "tracking.artifacts"
-            ? ("cannot be swept: the runs of a sweep are kept together", "MEMOPT0006")
+            ? ("cannot be swept: the runs of a sweep are in one place", "MEMOPT0006")
         : null;
 
     private static SweepParameter? One(ref Utf8JsonReader reader, SweptSetting swept)

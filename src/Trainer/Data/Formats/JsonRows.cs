@@ -106,7 +106,7 @@ internal sealed class JsonRows
         if (c != '[' || depth != root + 1 || rows != 0)
             return false;
         if (found)
-            throw Fault($"line {line}: a second list; which holds the rows cannot be told");
+            throw Fault($"line {line}: a second list: the list of rows is ambiguous");
         (found, rows) = (true, depth);
         return true;
     }

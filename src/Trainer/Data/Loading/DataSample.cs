@@ -136,7 +136,7 @@ internal sealed class DataSample
                 RunConfigFile.At(
                     config,
                     "data.maxLength",
-                    $"leaves nothing to train on in {lost:N0} of the {rows:N0} rows that were looked at: with "
+                    $"leaves nothing to train on in {lost:N0} of the {rows:N0} rows that were read: with "
                         + $"{Data.MaxLength:N0} tokens no token that carries loss is left of them; the longest has "
                         + $"{longest:N0} tokens",
                     "MEMOPT0007"

@@ -6,7 +6,7 @@ using Memopt.Trainer.Sources;
 
 namespace Memopt.Trainer.Data.Loading;
 
-/// <summary>Puts the rows of sources together, one source after the other.</summary>
+/// <summary>Joins the rows of sources, one source after the other.</summary>
 /// <param name="config">Which rows are for what.</param>
 /// <param name="role">Which rows are wanted.</param>
 /// <param name="name">The sources as a user writes them.</param>

@@ -66,7 +66,7 @@ internal sealed class FileTokenizer(DataConfig config, ChatEncoder model, IReadO
         foreach (var line in remarks.Lines)
             Reports?.Note(line);
         if (reused > 0)
-            Reports?.Note($"{reused:N0} of {made.Count:N0} parts were tokenized by an earlier run");
+            Reports?.Note($"{reused:N0} of {made.Count:N0} parts were tokenized by a previous run");
         var byFile = made.OrderBy(entry => entry.Key.Number).ToLookup(entry => entry.Key.File, entry => entry.Value);
         return Enumerable
             .Range(0, files.Count)
