@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using System.Text.Json.Nodes;
-using Memopt.Trainer.Tests.Hub;
+using Memopt.Hub.Tests;
 
 namespace Memopt.Tool.Tests;
 
