@@ -1,6 +1,6 @@
-using Memopt.Core.Tests;
 using System.Collections.Concurrent;
 using Memopt.Core;
+using Memopt.Core.Tests;
 
 namespace Memopt.Hub.Tests;
 

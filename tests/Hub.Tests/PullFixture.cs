@@ -1,5 +1,5 @@
-using Memopt.Core.Tests;
 using System.Collections.Concurrent;
+using Memopt.Core.Tests;
 
 namespace Memopt.Hub.Tests;
 

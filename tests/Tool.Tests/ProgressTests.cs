@@ -14,7 +14,7 @@ public sealed class ProgressTests
     public void Pull_reports_the_bytes_of_each_file_and_how_it_ended()
     {
         using var server = Model();
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         var pulled = Pull(server, folder, "--progress", "json");
         Assert.True(pulled.Exit == 0, pulled.Error);
         var records = Records(pulled);
@@ -44,7 +44,7 @@ public sealed class ProgressTests
         // More than the server hands out: the download cannot end before the interrupt.
         server.Files["model.safetensors"] = new(new byte[8 << 20], Large: true);
         server.Most = 4 << 20;
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         using var process = Process.Start(Command(server, folder, "--progress", "json"))!;
         Cli.Await(process, "\"done\"");
         Cli.Interrupt(process);
@@ -57,7 +57,7 @@ public sealed class ProgressTests
     [Fact]
     public void Eval_reports_its_batches_and_its_result()
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         string[] command = ["eval", "--data", "eval.jsonl", "--max-length", "64", "--batch", "3"];
         var plain = Cli.Run(folder, command);
         Assert.True(plain.Exit == 0, plain.Error);
@@ -137,7 +137,7 @@ public sealed class ProgressTests
 
     private static string Workshop(string sweep)
     {
-        var folder = Cli.Workshop(
+        var folder = Cli.NewProject(
             """
             {
               "data": { "train": "train.jsonl", "eval": "eval.jsonl", "maxLength": 64 },

@@ -70,7 +70,7 @@ public sealed partial class SnippetTests
     [Theory, MemberData(nameof(Documents))]
     public void Configs_can_be_read(string document)
     {
-        var folder = Cli.Workshop();
+        var folder = Cli.NewProject();
         foreach (var block in Blocks(document, "json"))
         {
             Assert.False(block.Text.Contains('…'), $"{block.Place}: an example is whole");
