@@ -38,7 +38,7 @@ public sealed class ProgressTests
     }
 
     [Fact]
-    public void A_pull_that_is_interrupted_ends_as_stopped()
+    public void Pull_interrupted_ends_as_stopped()
     {
         using var server = Model();
         // More than the server hands out: the download cannot end before the interrupt.
@@ -123,7 +123,7 @@ public sealed class ProgressTests
     }
 
     [Fact]
-    public void A_sweep_with_a_trial_that_failed_ends_as_failed()
+    public void Sweep_with_a_failed_trial_ends_as_failed()
     {
         var folder = Workshop("""{ "parameters": { "adapter.targets": [["q_proj"], ["nosuch"]] } }""");
         var told = Cli.Run(folder, "sweep", "rates.json", "--progress", "json");

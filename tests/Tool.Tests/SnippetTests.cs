@@ -38,11 +38,11 @@ public sealed partial class SnippetTests
     public static TheoryData<string> Documents() => [.. Paths("README.md", "CONTRIBUTING.md", "docs")];
 
     [Theory, MemberData(nameof(Documents))]
-    public void Blocks_name_their_language(string document) =>
+    public void Document_blocks_name_their_language(string document) =>
         Assert.All(Blocks(document), block => Assert.Contains(block.Language, languages));
 
     [Theory, MemberData(nameof(Documents))]
-    public void CSharp_compiles(string document)
+    public void Document_csharp_compiles(string document)
     {
         var blocks = Blocks(document, "csharp");
         if (blocks.Count == 0)
@@ -68,7 +68,7 @@ public sealed partial class SnippetTests
     }
 
     [Theory, MemberData(nameof(Documents))]
-    public void Configs_can_be_read(string document)
+    public void Document_configs_can_be_read(string document)
     {
         var folder = Cli.NewProject();
         foreach (var block in Blocks(document, "json"))
@@ -90,7 +90,7 @@ public sealed partial class SnippetTests
     }
 
     [Theory, MemberData(nameof(Documents))]
-    public void Xml_parses(string document)
+    public void Document_xml_parses(string document)
     {
         foreach (var block in Blocks(document, "xml"))
         {
@@ -100,10 +100,10 @@ public sealed partial class SnippetTests
     }
 
     [Theory, MemberData(nameof(Documents))]
-    public void Commands_of_blocks_parse(string document) => AssertCommands(document);
+    public void Document_commands_of_blocks_parse(string document) => AssertCommands(document);
 
     [Fact]
-    public void Commands_of_templates_parse() => Assert.All(Paths("templates"), AssertCommands);
+    public void Template_commands_parse() => Assert.All(Paths("templates"), AssertCommands);
 
     private static void AssertCommands(string document)
     {
@@ -116,10 +116,10 @@ public sealed partial class SnippetTests
 
     /// <summary>In a sentence the values may be missing; commands and options are there all the same.</summary>
     [Theory, MemberData(nameof(Documents))]
-    public void Commands_of_sentences_parse(string document)
+    public void Document_commands_of_sentences_parse(string document)
     {
-        foreach (Match span in CommandSpan().Matches(Read(document)))
-        foreach (var command in Shell(span.Groups["command"].Value.ReplaceLineEndings(" ")))
+        var spans = CommandSpan().Matches(Read(document)).Select(span => span.Groups["command"].Value);
+        foreach (var command in spans.SelectMany(span => Shell(span.ReplaceLineEndings(" "))))
         {
             var fault = Fault(command);
             Assert.True(fault is null || fault.Contains("Required argument", StringComparison.Ordinal), fault);
@@ -127,7 +127,7 @@ public sealed partial class SnippetTests
     }
 
     [Fact]
-    public void Options_of_the_table_of_commands_exist()
+    public void Document_table_of_commands_names_existing_options()
     {
         var rows = Read("README.md")
             .Split("## Commands")[1]
@@ -149,7 +149,7 @@ public sealed partial class SnippetTests
     }
 
     [Fact]
-    public void Examples_of_the_help_parse()
+    public void Help_examples_parse()
     {
         var examples = All(Program.Root())
             .SelectMany(command => command.Description!.Split('\n'))
@@ -160,7 +160,7 @@ public sealed partial class SnippetTests
     }
 
     [Fact]
-    public void Wrong_commands_are_found()
+    public void Snippet_check_finds_wrong_commands()
     {
         string[] right = ["memopt", "eval", "--data", "a b.jsonl"];
         Assert.Equal(
@@ -207,7 +207,8 @@ public sealed partial class SnippetTests
             .TakeWhile(word => word[0] != '#')
             .Append(";")
             .ToList();
-        for (var start = 0; start < words.Count; )
+        var start = 0;
+        while (start < words.Count)
         {
             var end = words.FindIndex(start, word => ShellEnd().IsMatch(word));
             if (words[start..end] is ["dotnet", "memopt", .. { Count: > 0 } rest])
