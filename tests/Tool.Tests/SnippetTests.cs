@@ -118,8 +118,10 @@ public sealed partial class SnippetTests
     [Theory, MemberData(nameof(Documents))]
     public void Commands_of_sentences_parse(string document)
     {
-        foreach (Match span in CommandSpan().Matches(Read(document)))
-        foreach (var command in Shell(span.Groups["command"].Value.ReplaceLineEndings(" ")))
+        var commands = CommandSpan()
+            .Matches(Read(document))
+            .SelectMany(span => Shell(span.Groups["command"].Value.ReplaceLineEndings(" ")));
+        foreach (var command in commands)
         {
             var fault = Fault(command);
             Assert.True(fault is null || fault.Contains("Required argument", StringComparison.Ordinal), fault);
@@ -207,11 +209,13 @@ public sealed partial class SnippetTests
             .TakeWhile(word => word[0] != '#')
             .Append(";")
             .ToList();
-        for (var start = 0; start < words.Count; )
+        var start = 0;
+        while (start < words.Count)
         {
             var end = words.FindIndex(start, word => ShellEnd().IsMatch(word));
-            if (words[start..end] is ["dotnet", "memopt", .. { Count: > 0 } rest])
-                yield return ["memopt", .. rest.Select(word => word.Trim(word[0] is '"' or '\'' ? word[0] : ' '))];
+            var command = words[start..end];
+            if (command is ["dotnet", "memopt", _, ..])
+                yield return [.. command.Skip(1).Select(word => word.Trim(word[0] is '"' or '\'' ? word[0] : ' '))];
             start = end + 1;
         }
     }
