@@ -21,11 +21,11 @@ internal sealed class LoraPass(LoraLinear lora, LinearPass inner, Tensor input, 
     public LinearPass Inner => inner;
 
     /// <summary>The part of the output that <see cref="Inner"/> lacks.</summary>
-    public LowRank Low => new(low, lora.lora_B.Cast(Input.dtype), lora.Scale);
+    public LowRank Low => new(low, lora.lora_B.Cast(low.dtype), lora.Scale);
 
     /// <summary>The part of the input's gradient that <see cref="InnerInputGradient"/> lacks, after it and before
     /// <see cref="WeightGradient"/>. Without dropout.</summary>
-    public LowRank LowGradient => new(dlow!, lora.lora_A.Cast(Input.dtype), lora.Scale);
+    public LowRank LowGradient => new(dlow!, lora.lora_A.Cast(dlow!.dtype), lora.Scale);
 
     /// <summary>x with the dropout's factors.</summary>
     public static Tensor Dropped(Tensor x, Tensor? mask) => mask is null ? x : x * mask;
@@ -34,7 +34,7 @@ internal sealed class LoraPass(LoraLinear lora, LinearPass inner, Tensor input, 
     {
         using var scope = NewDisposeScope();
         var y = inner.Output();
-        y.addmm_(low, lora.lora_B.Cast(Input.dtype).t(), 1, (float)lora.Scale);
+        y.addmm_(low, lora.lora_B.Cast(low.dtype).t(), 1, (float)lora.Scale);
         return y.MoveToOuterDisposeScope();
     }
 
