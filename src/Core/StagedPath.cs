@@ -19,7 +19,7 @@ internal sealed class StagedPath(string path) : IDisposable
         stream.Flush(flushToDisk: true);
     }
 
-    /// <summary>Makes an empty folder; one that an earlier attempt left is removed.</summary>
+    /// <summary>Makes an empty folder; one that a previous attempt left is removed.</summary>
     public void CreateFolder()
     {
         if (Directory.Exists(path))

@@ -80,7 +80,7 @@ internal sealed class Downloader(HubHttp http, HubSettings settings, TimeProvide
             if (response.Encoding is not null || answered?.From != from || (answered.Length ?? file.Size) != file.Size)
                 throw new TransientException(
                     (
-                        $"asked for bytes {from}-{to}/{file.Size}, was told {answered?.ToString() ?? "nothing"} "
+                        $"asked for bytes {from}-{to}/{file.Size}, got {answered?.ToString() ?? "nothing"} "
                         + $"{response.Encoding}"
                     ).TrimEnd()
                 );

@@ -148,7 +148,7 @@ internal sealed class SpoolWriter : IRunWriter
             }
             catch (TrackingException)
             {
-                // An earlier call threw the fault, and no later call can write the rest.
+                // A previous call threw the fault, and no later call can write the rest.
             }
             file.Dispose();
             json.Dispose();
