@@ -104,7 +104,7 @@ public sealed class FaultTests
     public async Task Server_that_is_down_fails_the_pull_and_keeps_the_bytes_received()
     {
         using var fixture = new PullFixture(shards: 1);
-        fixture.Settings = fixture.Settings with { Connections = 1 }; // or the good ones may be given up with the others
+        fixture.Settings = fixture.Settings with { Connections = 1 }; // else the good ones may be given up too
         var good = 2;
         fixture.Server.Spoil = request =>
             request.Path.StartsWith("/blob/", StringComparison.Ordinal) && Interlocked.Decrement(ref good) < 0

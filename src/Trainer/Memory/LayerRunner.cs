@@ -21,7 +21,7 @@ internal static class LayerRunner
         Meter meter
     )
     {
-        var run = rung.Recompute ? Recompute.Layers(model.layers.Length - 1, rung.Keeps, offload) : DecoderLayer.Run;
+        var run = rung.Recompute ? Recompute.Layers(model.layers.Length - 1, rung.Keeps, offload) : DecoderLayer.Plain;
         // Outside recomputation: a layer's weights are fetched once for its second forward and its backward.
         if (stream is not null)
             run = stream.Around(run);

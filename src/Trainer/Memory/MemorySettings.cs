@@ -26,7 +26,7 @@ internal sealed class MemorySettings(
     public void Apply(Rung rung)
     {
         // Until all of it is applied, layers run as they are: no pass holds what another has given up.
-        model.RunLayer = DecoderLayer.Run;
+        model.RunLayer = DecoderLayer.Plain;
         if (rung.StreamLayers > 0)
             (stream ??= newStream()).Extend(model, rung.StreamLayers);
         if (rung.OffloadOptimizer)

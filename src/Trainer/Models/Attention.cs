@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Models;
 
 /// <summary>Grouped-query causal attention with rotary positions; fused (Phi-3) or separate projections, optional norms
 /// on q and k (Qwen3).</summary>
-internal sealed class Attention(AttentionSpec spec, int layer)
+internal sealed class Attention(AttentionSpec spec, int layer) : Block
 {
     private readonly int heads = spec.Heads,
         groups = spec.KvHeads,
@@ -21,17 +21,7 @@ internal sealed class Attention(AttentionSpec spec, int layer)
     public RmsNorm? q_norm { get; init; }
     public RmsNorm? k_norm { get; init; }
 
-    /// <summary>(N, C) → (N, C).</summary>
-    public ForwardResult forward(Tensor x, ForwardContext context)
-    {
-        var (y, backward) = Run(x, context, output: true);
-        return new(y!, backward);
-    }
-
-    /// <summary>The backward of a pass whose output is known.</summary>
-    public Pullback Backward(Tensor x, ForwardContext context) => Run(x, context, output: false).Backward!;
-
-    private (Tensor? Output, Pullback? Backward) Run(Tensor x, ForwardContext context, bool output)
+    protected override (Tensor? Output, Pullback? Backward) Run(Tensor x, ForwardContext context, bool output)
     {
         using var scope = NewDisposeScope();
         var qkv = projections.Group.Begin(x, context);

@@ -40,7 +40,7 @@ internal sealed class Decoder : IDisposable
     public Linear lm_head { get; set; }
 
     /// <summary>How a layer is run: everything is saved for its backward unless a memory pass says otherwise.</summary>
-    public LayerForward RunLayer { get; set; } = DecoderLayer.Run;
+    public LayerForward RunLayer { get; set; } = DecoderLayer.Plain;
 
     /// <summary>Every linear with a way to put another in its place, in the order of the layers; the head
     /// last.</summary>

@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Models;
 
 /// <summary>Attention and feed-forward, each behind a norm and around a residual.</summary>
-internal sealed class DecoderLayer(int index)
+internal sealed class DecoderLayer(int index) : Block
 {
     public int Index => index;
 
@@ -20,21 +20,12 @@ internal sealed class DecoderLayer(int index)
         [.. self_attn.projections, self_attn.o_proj, .. mlp.projections, mlp.down_proj];
 
     /// <summary>Runs a layer and saves everything for its backward.</summary>
-    public static LayerForward Run { get; } = (layer, x, context) => layer.forward(x, context);
+    public static LayerForward Plain { get; } = (layer, x, context) => layer.forward(x, context);
 
-    /// <summary>(N, C) → (N, C). Backward accumulates into the gradient that it is given, in place, and returns
-    /// it.</summary>
-    public ForwardResult forward(Tensor x, ForwardContext context)
-    {
-        var (y, backward) = Forward(x, context, output: true);
-        return new(y!, backward);
-    }
-
-    /// <summary>The backward of a pass whose output is known: the second forward of activation checkpointing, without
-    /// the layer's last product, and without that of attention where the sum after it was saved.</summary>
-    public Pullback Backward(Tensor x, ForwardContext context) => Forward(x, context, output: false).Backward!;
-
-    private (Tensor? Output, Pullback? Backward) Forward(Tensor x, ForwardContext context, bool output)
+    /// <summary>Backward accumulates into the gradient that it is given, in place, and returns it. Without an output
+    /// this is the second forward of activation checkpointing: the product of attention is left out too, where the sum
+    /// after it was saved.</summary>
+    protected override (Tensor? Output, Pullback? Backward) Run(Tensor x, ForwardContext context, bool output)
     {
         using var scope = NewDisposeScope();
         var normed = input_layernorm.forward(x, context);

@@ -9,7 +9,7 @@ namespace Memopt.Trainer.Models;
 /// <summary>down(act(gate(x)) · up(x)) (Shazeer 2020, arXiv 2002.05202); gate and up fused in Phi-3. Saves gate and up
 /// alone: backward computes their product again where its gradient lay.
 /// </summary>
-internal sealed class Mlp(MlpSpec spec)
+internal sealed class Mlp(MlpSpec spec) : Block
 {
     private readonly GatedProduct plain = new(spec);
 
@@ -21,17 +21,7 @@ internal sealed class Mlp(MlpSpec spec)
     /// <summary>The gated product with an adapter fused into it; null where there is none.</summary>
     public GatedProduct? Fused { get; set; }
 
-    /// <summary>(N, C) → (N, C).</summary>
-    public ForwardResult forward(Tensor x, ForwardContext context)
-    {
-        var (y, backward) = Run(x, context, output: true);
-        return new(y!, backward);
-    }
-
-    /// <summary>The backward of a pass whose output is known.</summary>
-    public Pullback Backward(Tensor x, ForwardContext context) => Run(x, context, output: false).Backward!;
-
-    private (Tensor? Output, Pullback? Backward) Run(Tensor x, ForwardContext context, bool output)
+    protected override (Tensor? Output, Pullback? Backward) Run(Tensor x, ForwardContext context, bool output)
     {
         using var scope = NewDisposeScope();
         var gate = Fused?.Supports(x, context) == true ? Fused : plain;
