@@ -39,10 +39,7 @@ internal sealed class ModelCache(string root, string name)
         var file = Path.Combine(Folder, "refs", ModelFiles.Safe(revision));
         if (revision == commit || (File.Exists(file) && UntrustedFile.ReadAllText(file, UntrustedFile.Text) == commit))
             return;
-        Directory.CreateDirectory(Path.GetDirectoryName(file)!);
-        using var staged = StagedPath.Beside(file);
-        File.WriteAllText(staged.Path, commit, new UTF8Encoding(false));
-        staged.MoveTo(file);
+        Write(file, commit);
     }
 
     /// <summary>Shows a blob under its name in a snapshot.</summary>
@@ -50,19 +47,23 @@ internal sealed class ModelCache(string root, string name)
     {
         var path = Path.Combine(Snapshot(commit), ModelFiles.Safe(file.Path));
         var target = Path.Combine([.. Enumerable.Repeat("..", 2 + file.Path.Count(c => c == '/')), "blobs", file.Blob]);
-        if (new FileInfo(path) is { LinkTarget: { } old } && old == target)
+        if (new FileInfo(path).LinkTarget == target)
             return;
         Directory.CreateDirectory(Path.GetDirectoryName(path)!);
-        using var staged = StagedPath.Beside(path);
+        File.Delete(path);
         try
         {
-            File.CreateSymbolicLink(staged.Path, target);
+            // Whole at once: a link under a staged name would stay in the snapshot after a kill.
+            File.CreateSymbolicLink(path, target);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
+            if (new FileInfo(path).LinkTarget == target)
+                return; // another process made it
+            using var staged = StagedPath.Beside(path);
             File.Copy(Blob(file.Blob), staged.Path); // Windows without the right to make links
+            staged.MoveTo(path);
         }
-        staged.MoveTo(path);
     }
 
     /// <summary>Waits until no other process works on a blob. It is the lock that Hugging Face's Python client takes
@@ -72,6 +73,18 @@ internal sealed class ModelCache(string root, string name)
         FileLock.TakeAsync(LockFile(etag), Timeout.InfiniteTimeSpan, clock, waiting, stop);
 
     public FileStream? TryLock(string etag) => FileLock.TryTake(LockFile(etag));
+
+    /// <summary>Writes a small file whole. One process at a time does: its staged name is always the same, so that a
+    /// kill leaves no second one.</summary>
+    private void Write(string file, string text)
+    {
+        using var one = FileLock.Take(LockFile("memopt"), () => { }, CancellationToken.None);
+        Directory.CreateDirectory(Own);
+        Directory.CreateDirectory(Path.GetDirectoryName(file)!);
+        using var staged = new StagedPath(Path.Combine(Own, "staged"));
+        File.WriteAllText(staged.Path, text, new UTF8Encoding(false));
+        staged.MoveTo(file);
+    }
 
     private string LockFile(string etag)
     {
@@ -97,18 +110,14 @@ internal sealed class ModelCache(string root, string name)
             ? [.. File.ReadLines(ChosenFile(commit, source)).Select(ModelFiles.Safe)]
             : null;
 
-    public void Choose(string commit, string source, IReadOnlyList<string> files)
-    {
-        var file = ChosenFile(commit, source);
-        Directory.CreateDirectory(Path.GetDirectoryName(file)!);
-        using var staged = StagedPath.Beside(file);
-        File.WriteAllLines(staged.Path, files);
-        staged.MoveTo(file);
-    }
+    public void Choose(string commit, string source, IReadOnlyList<string> files) =>
+        Write(ChosenFile(commit, source), string.Concat(files.Select(name => name + "\n")));
 
     // Beside the layout that is shared, as a snapshot does not tell whether it has all that was asked for.
+    private string Own => Path.Combine(Folder, ".memopt");
+
     private string ChosenFile(string commit, string source) =>
-        Path.Combine(Folder, ".memopt", $"{ModelFiles.SafePart(commit)}-{CacheKey.Of(source)[..12]}");
+        Path.Combine(Own, $"{ModelFiles.SafePart(commit)}-{CacheKey.Of(source)[..12]}");
 
     /// <summary>Files of a snapshot with the blobs that they are.</summary>
     public IEnumerable<(string Path, long Size, string Blob)> Files(string commit)

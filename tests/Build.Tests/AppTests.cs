@@ -57,7 +57,12 @@ public sealed class AppTests(Packages packages) : IClassFixture<Packages>
         var folder = packages.Empty("a fine-tune and an app");
         var tune = packages.New(folder, "memopt-qlora", "WordClass");
         var config = Path.Combine(tune, "memopt.json");
-        File.WriteAllText(config, File.ReadAllText(config).Replace("\"epochs\": 3", "\"steps\": 40"));
+        File.WriteAllText(
+            config,
+            File.ReadAllText(config)
+                .Replace("\"epochs\": 3", "\"steps\": 40")
+                .Replace("\"batchSize\": 16", "\"batchSize\": 4")
+        );
         var app = Path.Combine(folder, "Asker");
         Packages.Dotnet(folder, "new", "console", "-o", app);
         File.WriteAllText(

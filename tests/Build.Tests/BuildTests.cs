@@ -85,14 +85,14 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     {
         var project = packages.Small(packages.Empty("t"), "MyTune");
         Packages.Edit(project, "\"alpha\"", "\"alhpa\"");
-        Packages.Edit(project, "\"batchSize\": 16", "\"batchSize\": 0");
+        Packages.Edit(project, "\"batchSize\": 2", "\"batchSize\": 0");
         var output = Packages.Fails(project, "build");
         Assert.Matches(@"memopt\.json\(11,\d+\): error MEMOPT0002: adapter\.alhpa is not a setting", output);
         Assert.Matches(@"memopt\.json\(15,\d+\): error MEMOPT0004: train\.batchSize must be between 1 and", output);
         Assert.False(Directory.Exists(Path.Combine(project, ".memopt")));
 
         Packages.Edit(project, "\"alhpa\"", "\"alpha\"");
-        Packages.Edit(project, "\"batchSize\": 0", "\"batchSize\": 16");
+        Packages.Edit(project, "\"batchSize\": 0", "\"batchSize\": 2");
         File.AppendAllText(Path.Combine(project, "data", "eval.jsonl"), "{\"messages\": 3}\n");
         var rows = File.ReadLines(Path.Combine(project, "data", "eval.jsonl")).Count();
         Assert.Contains(
@@ -140,7 +140,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     [Fact]
     public void Gate_with_a_worse_result_fails_the_build()
     {
-        var project = packages.Small(packages.Empty("t"), "MyTune", steps: 12);
+        var project = packages.Small(packages.Empty("t"), "MyTune", steps: 12, batchSize: 16);
         Packages.Dotnet(project, "build", "-p:MemoptNoRegression=true"); // the first has nothing to be worse than
         Packages.Edit(project, "\"steps\": 12", "\"steps\": 1");
         var worse = Packages.Fails(project, "build", "--no-restore", "-p:MemoptNoRegression=true");

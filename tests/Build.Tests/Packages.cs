@@ -54,12 +54,16 @@ public sealed class Packages : IDisposable
             Run(folder, fails: false, ["new", .. arguments, "--debug:custom-hive", Hive]);
     }
 
-    /// <summary>Creates a project whose training takes so many steps and whose evaluation reads few rows, which would
-    /// take most of the time; gives its folder.</summary>
-    public string Small(string folder, string name, int steps = 1)
+    /// <summary>Whether the long forms run: ./test.sh --full.</summary>
+    public static bool Full { get; } = Environment.GetEnvironmentVariable("MEMOPT_TESTS_FULL") == "1";
+
+    /// <summary>Creates a project whose training takes so many steps of a few sequences and whose evaluation reads few
+    /// rows: larger ones would take most of the time. Gives its folder.</summary>
+    public string Small(string folder, string name, int steps = 1, int batchSize = 2)
     {
         var project = New(folder, "memopt-qlora", name, "--rank", "4");
         Edit(project, "\"epochs\": 3", $"\"steps\": {steps}");
+        Edit(project, "\"batchSize\": 16", $"\"batchSize\": {batchSize}");
         var eval = Path.Combine(project, "data", "eval.jsonl");
         File.WriteAllLines(eval, File.ReadLines(eval).Take(4).ToList());
         return project;

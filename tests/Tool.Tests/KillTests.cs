@@ -17,10 +17,10 @@ public sealed class KillTests
         var end = Cli.Endless(stormy);
         var random = new Random(1);
         var place = Path.Combine(stormy, ".memopt", "memopt");
-        for (var kill = 0; kill < (Cli.Full ? 32 : 8); kill++)
+        for (var kill = 0; kill < (Cli.Full ? 32 : 6); kill++)
         {
-            // Eight from the start-up to the end: the first as it starts anew, each other soon after another checkpoint
-            // of seven.
+            // Eight from the start-up to the end (six without --full): the first as it starts anew, each other soon
+            // after another checkpoint of seven.
             if (kill % 8 == 0 && kill > 0)
                 Directory.Delete(place, recursive: true);
             var next = kill % 8 == 0 ? 0 : Math.Min(Newest(place) + 1, steps);
@@ -60,7 +60,7 @@ public sealed class KillTests
         var (store, before) = (Path.Combine(stormy, ".memopt"), Path.Combine(stormy, "before"));
         Copy(store, before);
         var kills = 0;
-        while (kills < (Cli.Full ? 16 : 4))
+        while (kills < (Cli.Full ? 16 : 3))
         {
             Directory.Delete(store, recursive: true);
             Copy(before, store);
