@@ -392,7 +392,9 @@ internal sealed class HubServer : IDisposable
         await to.SendAsync(Encoding.ASCII.GetBytes(head.Append("\r\n").ToString()));
         var cut = fault?.Kind switch
         {
-            FaultKind.Reset or FaultKind.Stall => Math.Min(end + 1, from + fault.Cut),
+            FaultKind.Reset => Math.Min(end + 1, from + fault.Cut),
+            // Never all: the client would ask again on this connection, on which nothing more is read.
+            FaultKind.Stall => Math.Min(end, from + fault.Cut),
             FaultKind.Close => end, // all but the last byte
             _ => end + 1,
         };

@@ -132,22 +132,6 @@ public sealed class RowFileTests : IDisposable
         Assert.Contains("version 1", fault.Next);
     }
 
-    /// <summary>Small files that hold much, written by DuckDB 1.4: a text of 20,000,000 characters, 50,000,000 rows of
-    /// one byte, 100 texts of 8,000,000 characters.
-    /// </summary>
-    [Theory]
-    [InlineData("long-row.parquet", "8 MiB")]
-    [InlineData("many-rows.parquet", "50,000,000 rows")]
-    [InlineData("large-group.parquet", "bytes of data")]
-    public void Parquet_file_beyond_the_limits_is_refused_by_name(string name, string found)
-    {
-        var before = GC.GetTotalAllocatedBytes();
-        var fault = Assert.Throws<UserFault>(() => Read(Golden(name)));
-        Assert.Contains(found, fault.Found);
-        Assert.NotNull(fault.Next);
-        Assert.InRange(GC.GetTotalAllocatedBytes() - before, 0, 512L << 20);
-    }
-
     /// <summary>Frames of zstd that state no size, as DuckDB 1.4 writes them; 2,000 rows of "row N".</summary>
     [Fact]
     public void Zstd_page_without_a_stated_size_is_read() =>
