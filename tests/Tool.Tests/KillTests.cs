@@ -17,9 +17,9 @@ public sealed class KillTests
         var end = Cli.Endless(stormy);
         var random = new Random(1);
         var place = Path.Combine(stormy, ".memopt", "memopt");
-        for (var kill = 0; kill < (Cli.Full ? 32 : 6); kill++)
+        for (var kill = 0; kill < (Cli.Full ? 32 : 5); kill++)
         {
-            // Eight from the start-up to the end (six without --full): the first as it starts anew, each other soon
+            // Eight from the start-up to the end (five without --full): the first as it starts anew, each other soon
             // after another checkpoint of seven.
             if (kill % 8 == 0 && kill > 0)
                 Directory.Delete(place, recursive: true);
@@ -60,7 +60,7 @@ public sealed class KillTests
         var (store, before) = (Path.Combine(stormy, ".memopt"), Path.Combine(stormy, "before"));
         Copy(store, before);
         var kills = 0;
-        while (kills < (Cli.Full ? 16 : 3))
+        while (kills < (Cli.Full ? 16 : 2))
         {
             Directory.Delete(store, recursive: true);
             Copy(before, store);

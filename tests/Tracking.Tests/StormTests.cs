@@ -103,7 +103,7 @@ public sealed class StormTests(ITestOutputHelper output) : IDisposable
     [Fact]
     public void Store_whose_writers_are_killed_keeps_acknowledged_steps_and_no_running_status()
     {
-        var kills = full ? 100 : 12;
+        var kills = full ? 100 : 8;
         var random = new Random(20261125);
         var runs = Enumerable.Range(0, full ? 4 : 3).Select(i => $"k{i}").ToList();
         var writers = runs.ToDictionary(run => run, run => Writer(run, int.MaxValue));
