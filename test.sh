@@ -20,6 +20,11 @@ began=$SECONDS
 
 command -v dotnet >/dev/null || fail "the .NET SDK is missing (see global.json)"
 command -v npm >/dev/null || fail "npm is missing: the tokenizer and template tests compare with Hugging Face's JavaScript libraries"
+if ! command -v mpirun.openmpi >/dev/null || ! command -v mpiexec.mpich >/dev/null; then
+  # Ranks on a CPU are started by Open MPI and by MPICH.
+  root=$([ "$(id -u)" -eq 0 ] || echo sudo)
+  $root apt-get update -qq && $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends openmpi-bin mpich >/dev/null || fail "Open MPI and MPICH are missing and could not be installed: the ranks of a training on CPUs are tested with them"
+fi
 if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
   # The page of `ui` is tested in a browser.
   root=$([ "$(id -u)" -eq 0 ] || echo sudo)

@@ -135,7 +135,7 @@ var (times, used, loss) = (new List<double>(), 0L, 0.0);
 for (var step = 0; step < job.Steps + 2; step++)
 {
     var batch = job.Tokens(random, spec.VocabSize);
-    var row = trainStep.Run(step, [batch]);
+    var row = trainStep.Run(step, new(0, [batch]));
     if (step >= 2)
         times.Add(row.Seconds);
     (used, loss) = (Math.Max(used, Used()), row.Loss);

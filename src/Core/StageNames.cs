@@ -22,6 +22,7 @@ internal static class StageNames
         Evaluation = "evaluation",
         Finished = "finished",
         Model = "model",
+        Ranks = "ranks",
         Registered = "registered",
         Registry = "registry",
         Rehearsal = "rehearsal",

@@ -3,6 +3,7 @@ using System.CommandLine.Invocation;
 using System.Runtime.CompilerServices;
 using Memopt.Tool.Cli;
 using Memopt.Tool.Commands;
+using Memopt.Tool.Launch;
 using Memopt.Tracking;
 
 namespace Memopt.Tool;
@@ -16,6 +17,7 @@ internal static class Program
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static int Run(string[] args)
     {
+        OtherRank.PlainOutput();
         StandardStream.Install();
         DamagedDatabase.OutliveFinalizers();
         TerminalText.Guard();
@@ -23,12 +25,16 @@ internal static class Program
         if (CommandLine.Wrong(parsed, args) is { } wrong)
             return Shell.Guard(args.Contains("--json"), () => throw wrong);
         using var interrupt = parsed.Action is AsynchronousCommandLineAction ? new Interrupt() : null;
+        if (interrupt is not null)
+            RankLink.Connect(interrupt.Request);
         var invocation = new InvocationConfiguration
         {
             EnableDefaultExceptionHandler = false,
             ProcessTerminationTimeout = null,
         };
-        return Shell.Ended(parsed.InvokeAsync(invocation, interrupt?.Token ?? default).GetAwaiter().GetResult());
+        var code = parsed.InvokeAsync(invocation, interrupt?.Token ?? default).GetAwaiter().GetResult();
+        RankLink.Current?.Leave();
+        return Shell.Ended(code);
     }
 
     /// <summary>The verbs, one file each under Commands/.</summary>

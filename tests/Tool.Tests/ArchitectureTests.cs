@@ -13,6 +13,7 @@ public sealed class ArchitectureTests
         "Plan",
         "Data",
         "Native",
+        "Distributed",
         "Kernels",
         "Autograd",
         "Linears",

@@ -11,6 +11,8 @@ internal static class Program
 {
     private static int Main(string[] args)
     {
+        if (args is ["ranks", ..])
+            return Distributed.RankProgram.Run(args);
         var assembly = new ReflectionAssemblyInfo(Assembly.GetExecutingAssembly());
         using var framework = new XunitTestFramework(new DiscardingSink());
         using var discoverer = framework.GetDiscoverer(assembly);

@@ -31,6 +31,9 @@ internal sealed class Interrupt : IDisposable
 
     public CancellationToken Token => stop.Token;
 
+    /// <summary>Asks for the end as a signal does.</summary>
+    public void Request() => _ = Task.Run(stop.Cancel);
+
     public void Dispose()
     {
         foreach (var registration in registrations)

@@ -201,7 +201,8 @@ internal static class Shell
 
     private static int Report(bool json, UserFault fault)
     {
-        if (json)
+        var rank = OtherRank.Prefix();
+        if (json && rank.Length == 0)
         {
             Print(
                 new
@@ -218,7 +219,7 @@ internal static class Shell
         }
         // Not broken into lines of a width: a build reads them.
         Progress.Markup($"[red]{(fault.Problems.Count > 0 ? "problem" : "error")}:[/] ");
-        Tell(fault.Message);
+        Tell(rank + fault.Message);
         foreach (var problem in fault.Problems.Take(50))
             Tell($"{problem}");
         if (fault.Found is not null && fault.Problems.Count == 0)

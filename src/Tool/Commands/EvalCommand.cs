@@ -89,8 +89,8 @@ internal sealed class EvalCommand
                 loaded,
                 rows,
                 parsed.GetValue(batch) ?? model.MicroBatch(parsed) ?? 8,
-                new Progress(done => view.Progress(StageNames.Evaluation, done, rows.Count)),
-                stop
+                progress: new Progress(done => view.Progress(StageNames.Evaluation, done, rows.Count)),
+                stop: stop
             );
     }
 

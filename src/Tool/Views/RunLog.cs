@@ -8,10 +8,10 @@ using Spectre.Console;
 
 namespace Memopt.Tool.Views;
 
-/// <summary>Keeps what a training prints in the log of its run, each line with its time (UTC) and without secrets;
-/// steps as when piped, one every few seconds. A log that cannot be written ends nothing.
+/// <summary>Keeps what a training prints in the log of its run, a log for each rank, each line with its time (UTC) and
+/// without secrets; steps as when piped, one every few seconds. A log that cannot be written ends nothing.
 /// </summary>
-internal sealed class RunLog(ITrainingObserver shown, LiteRunStore store) : ITrainingObserver, IDisposable
+internal sealed class RunLog(ITrainingObserver shown, LiteRunStore store, int rank = 0) : ITrainingObserver, IDisposable
 {
     private readonly Stopwatch sinceLine = Stopwatch.StartNew();
     private readonly StringBuilder early = new();
@@ -24,7 +24,7 @@ internal sealed class RunLog(ITrainingObserver shown, LiteRunStore store) : ITra
         begun = true;
         Try(() =>
         {
-            file = store.AppendLog(runId);
+            file = store.AppendLog(runId, rank);
             file.Write(early);
         });
     }

@@ -3,6 +3,9 @@ namespace Memopt.Tracking;
 /// <summary>For a training that must not end because its record cannot be kept.</summary>
 public static class BestEffort
 {
+    /// <summary>A writer that records nothing: of the ranks that train together, one records the run.</summary>
+    public static IRunWriter Unrecorded { get; } = new BestEffortWriter(null, _ => { });
+
     /// <summary>Begins a run whose writer never throws. What goes wrong is reported once, in words for people, and
     /// again when it is repaired. When the store cannot be written the run is recorded in a store in the folder
     /// <paramref name="instead"/>, from which <c>runs import</c> brings it home; when that cannot be written either, it

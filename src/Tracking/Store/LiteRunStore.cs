@@ -158,7 +158,7 @@ public sealed class LiteRunStore : IRunStore
 
     /// <summary>Goes on with a run's text: what its training printed. Throws <see cref="IOException"/> or
     /// <see cref="UnauthorizedAccessException"/> where it cannot be written.</summary>
-    public StreamWriter AppendLog(string id) => folder.Logs.Append(id);
+    public StreamWriter AppendLog(string id, int rank = 0) => folder.Logs.Append(id, rank);
 
     /// <summary>A run's text as far as it is written, or null when there is none.</summary>
     public Stream? ReadLog(string id) => folder.Logs.Read(id);

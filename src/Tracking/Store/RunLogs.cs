@@ -5,13 +5,13 @@ namespace Memopt.Tracking;
 /// <param name="folder">The folder of the texts.</param>
 internal sealed class RunLogs(string folder)
 {
-    /// <summary>Goes on with a run's text. Throws <see cref="IOException"/> or
+    /// <summary>Goes on with a run's text, or with that of one of its other ranks. Throws <see cref="IOException"/> or
     /// <see cref="UnauthorizedAccessException"/> where it cannot be written.</summary>
-    public StreamWriter Append(string id)
+    public StreamWriter Append(string id, int rank)
     {
         Directory.CreateDirectory(folder);
         return new StreamWriter(
-            new FileStream(PathOf(id), FileMode.Append, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete)
+            new FileStream(PathOf(id, rank), FileMode.Append, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete)
         )
         {
             AutoFlush = true,
@@ -33,14 +33,21 @@ internal sealed class RunLogs(string folder)
 
     public void Remove(string id)
     {
-        if (Spool.IsId(id) && Directory.Exists(folder))
-            File.Delete(PathOf(id));
+        if (!Spool.IsId(id) || !Directory.Exists(folder))
+            return;
+        File.Delete(PathOf(id));
+        foreach (var other in Directory.EnumerateFiles(folder, $"{id}{RankMark}*.txt"))
+            File.Delete(other);
     }
 
-    private string PathOf(string id) =>
+    // No id has a point in it.
+    private const string RankMark = ".rank-";
+
+    private string PathOf(string id, int rank = 0) =>
         Path.Combine(
             folder,
             (Spool.IsId(id) ? id : throw new TrackingException($"\"{id}\" cannot be a run's id.") { Failed = false })
+                + (rank == 0 ? "" : $"{RankMark}{rank}")
                 + ".txt"
         );
 }

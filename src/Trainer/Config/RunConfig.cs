@@ -21,6 +21,9 @@ public sealed record RunConfig
     [Description("Savings of memory, and their budgets.")]
     public MemoryConfig Memory { get; init; } = new();
 
+    [Description("The ranks that train together: GPUs, and how they divide the work.")]
+    public DistributedConfig Distributed { get; init; } = new();
+
     [Description("Steps, batch, optimizer, schedule.")]
     public TrainConfig Train { get; init; } = new();
 

@@ -52,6 +52,12 @@ internal sealed record MicroBatch(
 /// <param name="MaxSeqlen">Tokens of the longest.</param>
 internal sealed record Documents(int[] CuSeqlens, int MaxSeqlen);
 
+/// <summary>The micro-batches of one optimizer step that one rank computes.</summary>
+/// <param name="First">Number of the first among the micro-batches of all ranks: dropout's masks follow from it, so
+/// that the number of ranks does not change them.</param>
+/// <param name="Parts">None where other ranks have them all.</param>
+internal sealed record StepBatch(int First, IReadOnlyList<MicroBatch> Parts);
+
 /// <summary>
 /// The order of the data: epochs, each a new permutation, each cut into steps of a batch; the last step of an epoch has
 /// the sequences that are left, as in transformers' Trainer. Any step's batch follows from the seed and its number
@@ -91,26 +97,47 @@ internal sealed class Batches
     /// <param name="step">The step.</param>
     /// <param name="size">Sequences computed at once, where they are others than the run began with. The sequences of
     /// a step stay the same.</param>
-    public IReadOnlyList<MicroBatch> Step(int step, int? size = null)
+    public IReadOnlyList<MicroBatch> Step(int step, int? size = null) => Shard(step, 0, 1, size).Parts;
+
+    /// <summary>The micro-batches of a step, counted from 0, that one of several ranks computes: of n micro-batches on
+    /// N ranks, rank r has the r-th block of ⌈n / N⌉.</summary>
+    /// <param name="step">The step.</param>
+    /// <param name="rank">The rank.</param>
+    /// <param name="ranks">All ranks.</param>
+    /// <param name="size">As for <see cref="Step"/>.</param>
+    public StepBatch Shard(int step, int rank, int ranks, int? size = null)
     {
         var number = EpochOf(step);
         var (epoch, from) = (Epoch(number), (int)(step - First(number)) * batch);
-        return
-        [
-            .. Enumerable
-                .Range(from, Math.Min(batch, epoch.Count - from))
-                .Select(sequence => epoch[sequence])
-                .Chunk(size ?? microBatch)
-                .Select(sequences => Collate(rows, sequences, data.Packing)),
-        ];
+        var parts = Enumerable.Range(from, Math.Min(batch, epoch.Count - from)).Chunk(size ?? microBatch).ToList();
+        var block = (parts.Count + ranks - 1) / ranks;
+        return new(
+            rank * block,
+            [
+                .. parts
+                    .Skip(rank * block)
+                    .Take(block)
+                    .Select(part => Collate(rows, Array.ConvertAll(part, at => epoch[at]), data.Packing)),
+            ]
+        );
     }
 
     /// <summary>Rows in file order, for evaluation.</summary>
-    public static IEnumerable<MicroBatch> InOrder(IReadOnlyList<Row> rows, int microBatch) =>
+    /// <param name="rows">All rows.</param>
+    /// <param name="microBatch">Sequences computed at once.</param>
+    /// <param name="rank">A rank: of N ranks, each has every N-th micro-batch.</param>
+    /// <param name="ranks">N.</param>
+    public static IEnumerable<MicroBatch> InOrder(
+        IReadOnlyList<Row> rows,
+        int microBatch,
+        int rank = 0,
+        int ranks = 1
+    ) =>
         Enumerable
             .Range(0, rows.Count)
             .Select(i => new[] { i })
             .Chunk(microBatch)
+            .Where((_, number) => number % ranks == rank)
             .Select(sequences => Collate(rows, sequences, packed: false));
 
     /// <summary>Lays sequences (each a list of rows) side by side, padded to the longest.</summary>

@@ -1,4 +1,5 @@
 using Memopt.Core;
+using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 
 namespace Memopt.Trainer.Memory;

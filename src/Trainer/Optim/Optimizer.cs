@@ -1,5 +1,6 @@
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Native;
@@ -121,6 +122,28 @@ internal sealed class Optimizer : IDisposable
 
     /// <summary>Called when the state was read from a checkpoint.</summary>
     public void SyncComputeCopy() => copy?.copy_(value);
+
+    /// <summary>Makes the gradient the sum of the gradients of all ranks.</summary>
+    public void AllReduceGradient(IProcessGroup group) => group.AllReduce(gradient);
+
+    /// <summary>Makes the gradient NaN, so that a step changes no weight.</summary>
+    public void InvalidateGradient() => gradient.fill_(double.NaN);
+
+    /// <summary>A sum over the trained weights: equal on ranks that hold the same on devices of one kind.</summary>
+    public unsafe long Checksum()
+    {
+        if (value.device_type != DeviceType.CPU)
+        {
+            using var scope = NewDisposeScope();
+            return BitConverter.DoubleToInt64Bits(value.sum(float64).cpu().item<double>());
+        }
+        // Of the bits: a sum of numbers would depend on the number of threads.
+        long sum = 0;
+        var bits = (int*)Aten.DataPointer(value);
+        for (long at = 0; at < Count; at++)
+            sum = unchecked(sum + bits[at]);
+        return sum;
+    }
 
     /// <summary>Forgets a gradient that was not finished.</summary>
     public void ZeroGrad() => gradient.zero_();

@@ -54,7 +54,7 @@ internal sealed record Rung(
         var micros = config.Train.MicroBatch is { } fixedBatch
             ? [fixedBatch]
             : Enumerable
-                .Range(1, config.Train.BatchSize)
+                .Range(1, Math.Max(1, config.Train.BatchSize / device.Ranks))
                 .Where(size => config.Train.BatchSize % size == 0)
                 .Reverse()
                 .ToArray();

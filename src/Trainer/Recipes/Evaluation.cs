@@ -1,6 +1,7 @@
 using Memopt.Text;
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
 using TorchSharp;
@@ -28,46 +29,84 @@ internal static class Evaluation
     /// <summary>Greedy decoding reproduces an answer exactly when, with the answer given, each of its tokens is the
     /// likeliest after those before it; so accuracy comes from the same pass as the loss, with no token generated.
     /// </summary>
+    /// <param name="model">The model.</param>
+    /// <param name="rows">All rows; each rank evaluates a part of them, and all get the score of the whole.</param>
+    /// <param name="microBatch">Sequences computed at once.</param>
+    /// <param name="world">The ranks that evaluate together; null is this process alone.</param>
+    /// <param name="progress">Receives the rows that this rank has evaluated, as rows of all.</param>
+    /// <param name="stop">Ends the evaluation on all ranks.</param>
     public static Score Run(
         Decoder model,
         IReadOnlyList<Row> rows,
         int microBatch,
+        World? world = null,
         IProgress<int>? progress = null,
         CancellationToken stop = default
     )
     {
-        double loss = 0;
-        long tokens = 0;
-        var (answers, right, done) = (0, 0, 0);
+        world ??= World.Single;
+        var own = world.RunOnAll(() => RunOwn(model, rows, microBatch, world, progress, stop));
+        var stopped = stop.IsCancellationRequested ? 1 : 0;
+        if (world.Group.Agree([stopped], ReduceOp.Max)[0] > 0)
+            throw new OperationCanceledException(stop);
+        // Every rank gives as many scores: one that has a micro-batch less gives an empty one.
+        var batches = (rows.Count + microBatch - 1) / microBatch;
+        var most = (batches + world.Size - 1) / world.Size;
+        while (own.Count < most)
+            own.Add(default);
+        var all = world.Group.AllGather([.. own.SelectMany(score => score.Numbers())]);
+        // Added in the order of the rows: the number of ranks does not change the sum.
+        var total = Enumerable
+            .Range(0, batches)
+            .Select(batch => BatchScore.Read(all, batch % world.Size * most + batch / world.Size))
+            .Aggregate((sum, next) => sum + next);
+        var mean = total.Loss / Math.Max(1, total.Tokens);
+        var accuracy = total.Answers == 0 ? 0 : (double)total.Right / total.Answers;
+        return new(mean, Math.Exp(mean), total.Tokens, accuracy, (int)total.Answers);
+    }
+
+    /// <summary>Scores of this rank's micro-batches, up to a stop.</summary>
+    private static List<BatchScore> RunOwn(
+        Decoder model,
+        IReadOnlyList<Row> rows,
+        int microBatch,
+        World world,
+        IProgress<int>? progress,
+        CancellationToken stop
+    )
+    {
+        var (scores, done) = (new List<BatchScore>(), 0);
         using var noGc = new NoGcScope();
-        foreach (var batch in Batches.InOrder(rows, microBatch))
+        foreach (var batch in Batches.InOrder(rows, microBatch, world.Rank, world.Size))
         {
             noGc.Yield();
-            stop.ThrowIfCancellationRequested();
-            using var scope = NewDisposeScope();
-            using var context = model.NewContext(batch.Length);
-            var ids = tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
-            var hidden = model.Forward(ids, context).Output;
-            var (sum, correct, _) = ChunkedCrossEntropy.Loss(
-                model.lm_head,
-                hidden,
-                tensor(batch.LossPositions, device: model.Device),
-                tensor(batch.Targets, device: model.Device),
-                1,
-                context
-            );
-            loss += sum.cpu().item<double>();
-            tokens += batch.Targets.Length;
-            var flags = correct.cpu().data<bool>().ToArray();
-            foreach (var answer in Enumerable.Range(0, flags.Length).GroupBy(i => batch.AnswerIds[i]))
-            {
-                answers++;
-                right += answer.All(i => flags[i]) ? 1 : 0;
-            }
-            progress?.Report(done += batch.Count);
+            if (stop.IsCancellationRequested)
+                break;
+            scores.Add(Score(model, batch));
+            done += batch.Count * world.Size;
+            progress?.Report(Math.Min(done, rows.Count));
         }
-        var mean = loss / Math.Max(1, tokens);
-        return new(mean, Math.Exp(mean), tokens, answers == 0 ? 0 : (double)right / answers, answers);
+        return scores;
+    }
+
+    private static BatchScore Score(Decoder model, MicroBatch batch)
+    {
+        using var scope = NewDisposeScope();
+        using var context = model.NewContext(batch.Length);
+        var ids = tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
+        var hidden = model.Forward(ids, context).Output;
+        var (sum, correct, _) = ChunkedCrossEntropy.Loss(
+            model.lm_head,
+            hidden,
+            tensor(batch.LossPositions, device: model.Device),
+            tensor(batch.Targets, device: model.Device),
+            1,
+            context
+        );
+        var loss = sum.cpu().item<double>();
+        var flags = correct.cpu().data<bool>().ToArray();
+        var answers = Enumerable.Range(0, flags.Length).GroupBy(i => batch.AnswerIds[i]).ToList();
+        return new(loss, batch.Targets.Length, answers.Count, answers.Count(answer => answer.All(i => flags[i])));
     }
 
     /// <summary>What the model answers where rows have an answer (a stretch of trained tokens), each from the row's own
@@ -93,5 +132,27 @@ internal static class Evaluation
                 );
             }
         }
+    }
+
+    /// <summary>The score of one micro-batch.</summary>
+    /// <param name="Loss">Sum over the trained tokens, nats.</param>
+    /// <param name="Tokens">Trained tokens.</param>
+    /// <param name="Answers">Answers.</param>
+    /// <param name="Right">Answers that greedy decoding gives exactly.</param>
+    private readonly record struct BatchScore(double Loss, long Tokens, long Answers, long Right)
+    {
+        private const int Count = 4;
+
+        public static BatchScore operator +(BatchScore a, BatchScore b) =>
+            new(a.Loss + b.Loss, a.Tokens + b.Tokens, a.Answers + b.Answers, a.Right + b.Right);
+
+        /// <summary>The score as numbers that ranks exchange.</summary>
+        public IEnumerable<long> Numbers() => [BitConverter.DoubleToInt64Bits(Loss), Tokens, Answers, Right];
+
+        /// <summary>The score at an index among the numbers of several.</summary>
+        public static BatchScore Read(long[] all, int index) =>
+            all.AsSpan(index * Count, Count) is [var loss, var tokens, var answers, var right]
+                ? new(BitConverter.Int64BitsToDouble(loss), tokens, answers, right)
+                : default;
     }
 }

@@ -1,6 +1,7 @@
 using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 
@@ -26,6 +27,10 @@ internal sealed record FineTuneJob
     /// <summary>The folder of the result.</summary>
     public string AdapterFolder => Path.Combine(Output, "adapter");
     public required Backend Backend { get; init; }
+
+    /// <summary>The ranks that train together.</summary>
+    public World World { get; init; } = World.Single;
+
     public required IRunStore Store { get; init; }
     public required IArtifactStore Artifacts { get; init; }
 
@@ -67,6 +72,9 @@ internal sealed record FineTuneJob
     /// <summary>Bytes of tensors that may be there at a moment, read at every layer; null has no limit beyond the
     /// machine's and the config's.</summary>
     public Func<long?>? MemoryLimit { get; init; }
+
+    /// <summary>The name of a file that each rank has of its own.</summary>
+    public string RankFile(string name) => World.IsMain ? name : $"{name}.{World.Rank}";
 
     /// <summary>The job with the settings of the adapter that it starts from.</summary>
     public FineTuneJob WithAdapterOf(ModelSpec spec) =>

@@ -17,8 +17,9 @@ internal static class FineTuneRecipe
         using var scope = NewDisposeScope();
         var spec = ModelSpec.Read(job.Model); // Plan/: config.json
         job = job.WithAdapterOf(spec); // StartingAdapter: the adapter that is planned, recorded and trained
-        var inputs = TrainingInputs.Read(job, spec, stop); // Data/: rows as tokens
-        var resume = new ResumeState(job); // Checkpoints/: the step that a previous start reached
+        var ranks = job.World; // Distributed/: the processes that train together, mostly one
+        var inputs = ranks.MainFirst(() => TrainingInputs.Read(job, spec, stop)); // Data/: rows as tokens
+        var resume = ranks.MainFirst(() => new ResumeState(job)); // Checkpoints/: what a previous start reached
         var plan = RunPlan.Make(job, inputs, resume); // Plan/: the fastest rung that fits
         var batches = new Batches(
             inputs.Rows.Rows,
@@ -26,8 +27,8 @@ internal static class FineTuneRecipe
             job.Config.Settings.Train,
             plan.MicroBatch
         );
-        var hashes = inputs.Hashes(job);
-        if (resume.Done(hashes, batches.TotalSteps) is { } done)
+        var hashes = ranks.FromMain(() => inputs.Hashes(job));
+        if (ranks.MainFirst(() => resume.Done(hashes, batches.TotalSteps)) is { } done)
             return done;
         resume.Check(hashes);
         if (resume.Step > 0)

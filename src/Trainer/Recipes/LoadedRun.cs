@@ -80,7 +80,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             run.LoadModel(plan); // frozen linears are quantized as they are read
             run.AttachAdapter();
             run.MakeOptimizer(plan.Rung, spills);
-            run.Apply(plan.Rung); // recomputation, offload, streaming
+            run.settings!.Apply(plan.Rung); // recomputation, offload, streaming
             run.Meter.Sample();
             run.Restore(checkpoint);
             return run;
@@ -93,7 +93,12 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
     }
 
     /// <summary>Applies another rung.</summary>
-    public void Apply(Rung rung) => settings!.Apply(rung);
+    public void Apply(Rung rung) =>
+        job.World.RunOnAll(() =>
+        {
+            settings!.Apply(rung);
+            return true;
+        });
 
     /// <summary>Frees what an interrupted action left on the device.</summary>
     public void Release()
@@ -106,8 +111,8 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
     /// <summary>Bytes that are free, and those that the run has already; within the limits that were set.</summary>
     public long? AvailableBytes(long persistent)
     {
-        var free = (cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes()) + persistent;
-        return (limit?.Invoke() ?? Budget) is { } most ? Math.Min(most, free ?? long.MaxValue) : free;
+        var free = (cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes() / job.World.LocalSize) + persistent;
+        return job.World.Least((limit?.Invoke() ?? Budget) is { } most ? Math.Min(most, free ?? long.MaxValue) : free);
     }
 
     /// <summary>A plan's rows with the bytes that the run holds.</summary>
@@ -181,7 +186,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
         new(
             inputs.Spec.Layers,
             job.Backend.Device,
-            spill || !cuda ? Path.Combine(job.Output, "streamed.weights") : null
+            spill || !cuda ? Path.Combine(job.Output, job.RankFile("streamed.weights")) : null
         );
 
     private void Restore(string? checkpoint)

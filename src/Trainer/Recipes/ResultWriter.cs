@@ -37,7 +37,7 @@ internal sealed class ResultWriter(
         var score = ladder.Run(
             "the evaluation",
             run,
-            () => Evaluation.Run(run.Model, eval.Rows, ladder.Plan.Rung.MicroBatch, progress, stop)
+            () => Evaluation.Run(run.Model, eval.Rows, ladder.Plan.Rung.MicroBatch, job.World, progress, stop)
         );
         Score = score;
         values["loss"] = score.Loss;
@@ -54,27 +54,26 @@ internal sealed class ResultWriter(
         );
     }
 
-    /// <summary>Writes the adapter or the model, and stores it as an artifact.</summary>
+    /// <summary>Writes the adapter or the model, and stores it as an artifact: on the main rank.</summary>
     public void Save()
     {
+        ladder.Run("saving", run, () => job.World.RunOnMain(Write));
+        if (job.World.IsMain)
+            Store();
+    }
+
+    private bool Write()
+    {
         using var staged = new StagedPath(job.AdapterFolder + ".staged");
-        ladder.Run(
-            "saving",
-            run,
-            () =>
-            {
-                staged.CreateFolder();
-                if (job.Config.Settings.Adapter.Kind == AdapterKind.None)
-                    MergedModel.Save(staged.Path, job.Model, run.Model);
-                else
-                    AdapterFiles.Save(staged.Path, run.Model, job.Config.Settings);
-                return true;
-            }
-        );
+        staged.CreateFolder();
+        if (job.Config.Settings.Adapter.Kind == AdapterKind.None)
+            MergedModel.Save(staged.Path, job.Model, run.Model);
+        else
+            AdapterFiles.Save(staged.Path, run.Model, job.Config.Settings);
         if (Directory.Exists(job.AdapterFolder))
             Directory.Delete(job.AdapterFolder, recursive: true);
         staged.MoveTo(job.AdapterFolder);
-        Store();
+        return true;
     }
 
     /// <summary>Computes the job's own metrics from the model's answers to the evaluation rows.</summary>
@@ -85,18 +84,22 @@ internal sealed class ResultWriter(
             "the answers to the evaluation rows",
             run,
             () =>
-                Evaluation
-                    .Answers(run.Model, text, eval.Rows)
-                    .Select(
-                        (answer, at) =>
-                        {
-                            stop.ThrowIfCancellationRequested();
-                            job.Observer.Progress("answers", at + 1, eval.Rows.Count);
-                            return answer;
-                        }
-                    )
-                    .ToList()
+                job.World.RunOnMain(() =>
+                    Evaluation
+                        .Answers(run.Model, text, eval.Rows)
+                        .Select(
+                            (answer, at) =>
+                            {
+                                stop.ThrowIfCancellationRequested();
+                                job.Observer.Progress("answers", at + 1, eval.Rows.Count);
+                                return answer;
+                            }
+                        )
+                        .ToList()
+                )
         );
+        if (answers is null)
+            return; // the main rank judges
         noGc.RunOutside(() =>
         {
             foreach (var (name, judge) in job.Metrics)

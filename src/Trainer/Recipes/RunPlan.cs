@@ -1,6 +1,7 @@
 using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Plan;
 using static TorchSharp.torch;
@@ -23,7 +24,13 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
     /// <exception cref="UserFault">No plan fits.</exception>
     public static RunPlan Make(FineTuneJob job, TrainingInputs inputs, ResumeState resume)
     {
-        var device = Device(job.Backend, inputs.Type, job.Config.Settings.Memory);
+        if (job.Config.Settings.Train.BatchSize < job.World.Size)
+            throw new UserFault(
+                "There are more ranks than sequences in a step.",
+                found: $"{job.World.Size} ranks, train.batchSize = {job.Config.Settings.Train.BatchSize}",
+                next: "raise train.batchSize, or start fewer ranks"
+            );
+        var device = Device(job.Backend, inputs.Type, job.Config.Settings.Memory, job.World);
         var plans = MemoryPlan.Ladder(
             job.Config.Settings,
             inputs.Spec,
@@ -70,19 +77,22 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
             ? size
             : null;
 
-    /// <summary>This machine, as a plan needs to know it.</summary>
-    private static PlanDevice Device(Backend backend, ScalarType type, MemoryConfig memory)
+    /// <summary>This machine, as a plan needs to know it: of several ranks, the one that has the least.</summary>
+    private static PlanDevice Device(Backend backend, ScalarType type, MemoryConfig memory, World world)
     {
         var cuda = backend.Kind == "cuda";
+        // The ranks of a host share its memory.
+        var host = HostMemory.FreeBytes() / world.LocalSize;
         return new(
             backend.Kind,
-            cuda ? Cuda.FreeBytes() : HostMemory.FreeBytes(),
+            world.Least(cuda ? Cuda.FreeBytes() : host),
             type == float32 ? 4 : 2,
             HostBytes: !cuda ? null
-                : memory.HostBudgetGiB is { } gib ? (long)(gib * (1L << 30))
-                : HostMemory.FreeBytes()
+                : memory.HostBudgetGiB is { } gib ? (long)(gib * (1L << 30) / world.LocalSize)
+                : world.Least(host)
         )
         {
+            Ranks = world.Size,
             FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
             Multiprocessors = cuda ? Cuda.Multiprocessors : 1,
         };

@@ -33,6 +33,11 @@ internal sealed class RunRecorder : IDisposable
         int steps
     )
     {
+        if (!job.World.IsMain)
+        {
+            job.Observer.RunStarted(resume.RunId);
+            return new(job, resume, BestEffort.Unrecorded);
+        }
         var tracking = job.Config.Settings.Tracking;
         void Faulted(string fault) => job.Observer.Stage(StageNames.Tracking, fault);
         var writer = job
@@ -58,6 +63,8 @@ internal sealed class RunRecorder : IDisposable
     }
 
     public void Append(StepRow row) => writer.Append([row]);
+
+    public void Append(MetricRow row) => writer.Append(row);
 
     public void Append(EvalRow row) => writer.Append(row);
 

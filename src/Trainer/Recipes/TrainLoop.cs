@@ -1,7 +1,9 @@
+using System.Diagnostics;
 using Memopt.Core;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Optim;
@@ -23,6 +25,9 @@ internal sealed class TrainLoop
     private readonly LoadedRun run;
     private readonly Ladder ladder;
     private readonly NoGcScope noGc;
+    private readonly World world;
+    private (int Step, int Size, StepBatch Batch)? collated;
+    private double ownTokensPerSecond;
     private int saved;
 
     public TrainLoop(
@@ -39,9 +44,10 @@ internal sealed class TrainLoop
     {
         (this.job, this.inputs, this.resume, this.batches) = (job, inputs, resume, batches);
         (this.hashes, this.recorder, this.run, this.ladder, this.noGc) = (hashes, recorder, run, ladder, noGc);
+        world = job.World;
         var train = job.Config.Settings.Train;
         var schedule = new Schedule(train, batches.TotalSteps);
-        TrainStep = new TrainStep(run.Model, run.Optimizer, schedule, train, run.Scaler, run.Meter);
+        TrainStep = new TrainStep(run.Model, run.Optimizer, schedule, train, run.Scaler, run.Meter, world);
         saved = recorder.Step;
         run.Released = Released;
     }
@@ -52,11 +58,14 @@ internal sealed class TrainLoop
     public void Run(CancellationToken stop)
     {
         var every = job.Config.Settings.Checkpoint.Every;
-        for (; recorder.Step < batches.TotalSteps && !stop.IsCancellationRequested; recorder.Step++, noGc.Yield())
+        for (; recorder.Step < batches.TotalSteps; recorder.Step++, noGc.Yield())
         {
             var step = recorder.Step;
+            var ranks = Agree(step, stop);
+            if (ranks.Stop)
+                break;
             run.Meter.Sampling = step - saved < SampledSteps;
-            var row = ladder.Run($"step {step + 1}", run, () => Step(step));
+            var row = ladder.Run($"step {step + 1}", run, () => Step(step, ranks.Total));
             recorder.Append(row);
             noGc.RunOutside(() => job.Observer.Step(row, batches.TotalSteps));
             if ((step + 1) % every == 0 && step + 1 < batches.TotalSteps)
@@ -93,29 +102,68 @@ internal sealed class TrainLoop
 
     private int MicroBatch => ladder.Plan.Rung.MicroBatch;
 
-    private StepRow Step(int step) => TrainStep.Run(step, batches.Step(step, MicroBatch), run.Meter.Sampling);
+    /// <summary>The one exchange of host values of a step: each rank gets the sums over all ranks before its first
+    /// micro-batch, and all stop before the same step.</summary>
+    private (StepTotal Total, bool Stop) Agree(int step, CancellationToken stop)
+    {
+        var parts = Batch(step).Parts;
+        const int numbers = 5;
+        var all = world.Group.AllGather([
+            TrainStep.Terms(parts),
+            parts.Sum(part => part.Tokens),
+            stop.IsCancellationRequested ? 1 : 0,
+            run.Meter.RunPeak,
+            (long)ownTokensPerSecond,
+        ]);
+        long Sum(int number) => all.Where((_, at) => at % numbers == number).Sum();
+        if (world.Size > 1 && step % RankMetrics.Every == 0)
+            recorder.Append(RankMetrics.Of(step, [.. all.Chunk(numbers).Select(rank => (rank[3], rank[4]))]));
+        return (new(Sum(0), Sum(1)), Sum(2) > 0);
+    }
+
+    private StepRow Step(int step, StepTotal total)
+    {
+        var watch = Stopwatch.StartNew();
+        var batch = Batch(step);
+        var row = TrainStep.Run(step, batch, total, run.Meter.Sampling);
+        ownTokensPerSecond = batch.Parts.Sum(part => part.Tokens) / watch.Elapsed.TotalSeconds;
+        return row;
+    }
+
+    /// <summary>This rank's micro-batches of a step; kept, since they are counted before they are computed.</summary>
+    private StepBatch Batch(int step)
+    {
+        if (collated is not { } kept || kept.Step != step || kept.Size != MicroBatch)
+            collated = kept = (step, MicroBatch, batches.Shard(step, world.Rank, world.Size, MicroBatch));
+        return kept.Batch;
+    }
 
     private void Attempt(string what, Action action) =>
         ladder.Run(
             what,
             run,
             () =>
-            {
-                action();
-                return true;
-            }
+                world.RunOnAll(() =>
+                {
+                    action();
+                    return true;
+                })
         );
 
     private void Save(int step)
     {
         try
         {
+            EnsureReplicated(step);
             var (path, files) = ladder.Run(
                 $"the checkpoint of step {step}",
                 run,
-                () => resume.Checkpoints.Save(step, recorder.RunId, job.Config.Json, hashes, run.State, MicroBatch)
+                () =>
+                    world.RunOnMain(() =>
+                        resume.Checkpoints.Save(step, recorder.RunId, job.Config.Json, hashes, run.State, MicroBatch)
+                    )
             );
-            if (job.Config.Settings.Tracking.Checkpoints == CheckpointUploads.Upload)
+            if (world.IsMain && job.Config.Settings.Tracking.Checkpoints == CheckpointUploads.Upload)
                 job.Uploads?.Send(Upload.Folder(recorder.RunId, $"checkpoint-{step:D8}", path, files));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
@@ -131,6 +179,23 @@ internal sealed class TrainLoop
             };
         }
         saved = step;
+    }
+
+    /// <summary>Ranks that hold other weights than the main one would train another model each.</summary>
+    private void EnsureReplicated(int step)
+    {
+        if (world.Size == 1)
+            return;
+        var all = world.Group.AllGather([run.Optimizer.Checksum()]);
+        if (Array.FindIndex(all, sum => sum != all[0]) is var other and >= 0)
+            throw new UserFault(
+                $"The ranks hold different weights after step {step}.",
+                found: $"rank {other} differs from rank 0",
+                next: "report this as a bug of memopt; the last checkpoint is whole"
+            )
+            {
+                Failed = true,
+            };
     }
 
     /// <summary>Drops what an interrupted action left; the next steps need other memory, so they are

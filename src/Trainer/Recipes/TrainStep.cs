@@ -4,8 +4,10 @@ using Memopt.Tracking;
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;
+using Memopt.Trainer.Native;
 using Memopt.Trainer.Optim;
 using Memopt.Trainer.Recipes.Objectives;
 using TorchSharp;
@@ -13,14 +15,15 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Recipes;
 
-/// <summary>One optimizer step: forward and backward of each micro-batch, the gradient norm, the optimizer. The host
-/// waits for the device once, to read the loss.</summary>
+/// <summary>One optimizer step: forward and backward of each micro-batch of this rank, the sum of the gradients of all
+/// ranks, its norm, the optimizer. The host waits for the device once, to read the loss.</summary>
 /// <param name="model">The model, with its memory passes applied.</param>
 /// <param name="optimizer">The optimizer of the trained weights.</param>
 /// <param name="schedule">Learning rates.</param>
 /// <param name="config">Seeds, determinism.</param>
 /// <param name="scaler">Loss scale of fp16; null for wider types.</param>
 /// <param name="meter">Receives peaks.</param>
+/// <param name="world">The ranks that make the step; null is this process alone.</param>
 /// <param name="objective">The loss; null is that of the next token.</param>
 internal sealed class TrainStep(
     Decoder model,
@@ -29,9 +32,11 @@ internal sealed class TrainStep(
     TrainConfig config,
     GradScaler? scaler,
     Meter meter,
+    World? world = null,
     IObjective? objective = null
 )
 {
+    private readonly World world = world ?? World.Single;
     private readonly IObjective objective = objective ?? new NextToken();
 
     /// <summary>Most bytes saved between forward and backward in the steps that were measured.</summary>
@@ -43,31 +48,28 @@ internal sealed class TrainStep(
     /// <summary>Forgets the measurements: the next steps need other memory.</summary>
     public void Remeasure() => (Activations, WorkingSet) = (0, 0);
 
+    /// <summary>Terms of the loss in micro-batches: trained tokens.</summary>
+    public long Terms(IReadOnlyList<MicroBatch> parts) => parts.Sum(objective.Terms);
+
     /// <param name="index">From 0.</param>
-    /// <param name="parts">Its micro-batches.</param>
+    /// <param name="batch">This rank's micro-batches.</param>
+    /// <param name="total">Terms and tokens of all ranks; null where this is the only rank.</param>
     /// <param name="measure">Whether to read the meter within the step too, which costs time.</param>
-    public StepRow Run(int index, IReadOnlyList<MicroBatch> parts, bool measure = false)
+    public StepRow Run(int index, StepBatch batch, StepTotal? total = null, bool measure = false)
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
         var watch = Stopwatch.StartNew();
         meter.Reset();
-        var targets = parts.Sum(objective.Terms);
+        var (targets, tokens) = total ?? new(Terms(batch.Parts), batch.Parts.Sum(part => part.Tokens));
         double loss,
             norm;
         while (true)
         {
             var sum = zeros([], float64, model.Device);
-            for (var part = 0; part < parts.Count; part++)
-                sum.add_(
-                    ForwardBackward(
-                        parts[part],
-                        (scaler?.Value ?? 1) / targets,
-                        ((long)config.Seed << 40) ^ ((long)index << 12) ^ part,
-                        measure
-                    )
-                );
-            meter.Sample();
+            var exhausted = Accumulate(index, batch, (scaler?.Value ?? 1) / targets, sum, measure);
+            optimizer.AllReduceGradient(world.Group);
+            world.Group.AllReduce(sum);
             var length = optimizer.Norm(1 / (scaler?.Value ?? 1));
             // The last that needs memory; from here on the step is made.
             var both = stack([sum, length.to(float64)]);
@@ -79,6 +81,7 @@ internal sealed class TrainStep(
                 scaler?.Grow();
                 break;
             }
+            world.ThrowIfExhausted(exhausted);
             // In fp16 a gradient may have been too large for its scale: the optimizer let it pass, and the same step is
             // made with half of it.
             if (double.IsFinite(loss) && scaler?.Backoff() == true)
@@ -94,16 +97,7 @@ internal sealed class TrainStep(
             };
         }
         var seconds = watch.Elapsed.TotalSeconds;
-        return new(
-            index + 1,
-            loss,
-            schedule.At(index),
-            norm,
-            targets,
-            parts.Sum(part => part.Tokens) / seconds,
-            meter.RunPeak,
-            seconds
-        );
+        return new(index + 1, loss, schedule.At(index), norm, targets, tokens / seconds, meter.RunPeak, seconds);
     }
 
     /// <summary>Runs forward and backward of a micro-batch and drops the gradient: takes the memory of a step and
@@ -120,6 +114,33 @@ internal sealed class TrainStep(
 
     /// <summary>Sets all gradients to zero, after a step that was not finished.</summary>
     public void ZeroGrad() => optimizer.ZeroGrad();
+
+    /// <summary>Forward and backward of the micro-batches of this rank; adds to the gradient and to the summed loss.
+    /// With other ranks, which wait for this one in the sum of the gradients, memory that runs out is no exception yet:
+    /// the gradient becomes NaN, on all ranks by the sum, which leaves the weights as they were.</summary>
+    /// <returns>The message where memory ran out, else null.</returns>
+    private string? Accumulate(int index, StepBatch batch, double factor, Tensor sum, bool measure)
+    {
+        try
+        {
+            for (var part = 0; part < batch.Parts.Count; part++)
+                sum.add_(
+                    ForwardBackward(
+                        batch.Parts[part],
+                        factor,
+                        ((long)config.Seed << 40) ^ ((long)index << 12) ^ (long)(batch.First + part),
+                        measure
+                    )
+                );
+            meter.Sample();
+            return null;
+        }
+        catch (Exception e) when (world.Size > 1 && OutOfMemory.Is(e))
+        {
+            optimizer.InvalidateGradient();
+            return e.Message;
+        }
+    }
 
     /// <summary>Forward and backward of one micro-batch; accumulates gradients and returns the summed loss, fp64
     /// ().</summary>

@@ -24,13 +24,14 @@ internal sealed class Training(
     {
         var ladder = new Ladder(plan.Ladder, plan.Start, SteppedDown);
         using var run = ladder.Load(
-            rung => LoadedRun.Load(job, inputs, rung, ladder.Spills, resume.Checkpoint),
+            rung => job.World.RunOnAll(() => LoadedRun.Load(job, inputs, rung, ladder.Spills, resume.Checkpoint)),
             ReleaseFailedLoad
         );
         job.Observer.Stage(
             StageNames.Training,
             $"{run.Optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of "
                 + $"{job.Config.Settings.Train.BatchSize} sequences on {job.Backend.Kind}"
+                + (job.World.Size == 1 ? "" : $", {job.World.Size} ranks")
         );
         using var noGc = new NoGcScope();
         var loop = new TrainLoop(job, inputs, resume, batches, hashes, recorder, run, ladder, noGc);

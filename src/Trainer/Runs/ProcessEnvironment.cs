@@ -5,6 +5,7 @@ using System.Xml.Linq;
 using Memopt.Core;
 using Memopt.Hub;
 using Memopt.Tracking;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Native;
 
 namespace Memopt.Trainer.Runs;
@@ -66,6 +67,40 @@ internal static partial class ProcessEnvironment
             Path.Combine(Cache, "memopt"),
             ProgramPath.Find("python3")
         );
+
+    /// <summary>The variable by which memopt's launcher gives the ranks the id of their run, so that a restart before
+    /// the first checkpoint begins no second run.</summary>
+    public const string RunIdVariable = "MEMOPT_RUN_ID";
+
+    /// <summary>The id that a launcher chose, or null.</summary>
+    public static string? RunId => Variable(RunIdVariable);
+
+    /// <summary>The place that a launcher gave this process among ranks; null where it is alone.</summary>
+    public static RankPlace? RankPlace() => Distributed.RankPlace.Read(name => Variable(name));
+
+    /// <summary>Whether ranks agree on every verb before they call it: slower, and a rank that calls another verb is
+    /// named.</summary>
+    public static bool CheckVerbs => Variable("MEMOPT_CHECK_RANKS") == "1";
+
+    /// <summary>Chooses the GPU of a rank, and where NCCL's ranks meet: before libtorch is loaded, in the variables
+    /// that native libraries read.</summary>
+    public static void PrepareRank(RankPlace place)
+    {
+        SetNative("CUDA_VISIBLE_DEVICES", place.VisibleDevice(Variable("CUDA_VISIBLE_DEVICES")));
+        // torchrun's own store listens at MASTER_PORT.
+        if (
+            Variable("NCCL_COMM_ID") is null
+            && Variable("MASTER_ADDR") is { } host
+            && int.TryParse(Variable("MASTER_PORT"), out var port)
+        )
+            SetNative("NCCL_COMM_ID", $"{host}:{port + 1}");
+    }
+
+    private static void SetNative(string name, string value)
+    {
+        Environment.SetEnvironmentVariable(name, value);
+        NativeVariables.Set(name, value);
+    }
 
     /// <summary>The package folder that the user's own NuGet configuration names; a project's configuration is a
     /// stranger's.</summary>
@@ -137,7 +172,13 @@ internal static partial class ProcessEnvironment
             .Select(item => KeyValuePair.Create("env." + item.Key, (string?)item.Value ?? ""))
             .Where(item =>
                 beginnings.Any(beginning => item.Key.StartsWith("env." + beginning, StringComparison.Ordinal))
-                && item.Key is not ("env.MEMOPT_BUILD" or "env.MEMOPT_PACKAGES")
+                && item.Key
+                    is not (
+                        "env.MEMOPT_BUILD"
+                        or "env.MEMOPT_PACKAGES"
+                        or "env.MEMOPT_LAUNCHER"
+                        or "env." + RunIdVariable
+                    )
             )
             .OrderBy(item => item.Key, StringComparer.Ordinal);
     }

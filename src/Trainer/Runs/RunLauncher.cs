@@ -3,6 +3,7 @@ using Memopt.Core;
 using Memopt.Hub;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Recipes;
 
@@ -53,12 +54,19 @@ internal sealed record RunLauncher
     /// <exception cref="UserFault">The user has something to fix first.</exception>
     public Result Run(CancellationToken stop)
     {
-        var inputs = new InputResolver(this).Resolve(stop);
+        var world = JoinRanks();
+        var inputs = world.MainFirst(() => new InputResolver(this).Resolve(stop));
         var config = inputs.Config;
-        using var one = RunLock.Acquire(Output, Observer, stop);
+        using var one = world.IsMain ? RunLock.Acquire(Output, Observer, stop) : null;
         var backend = LoadBackend(config, inputs.Parent);
-        using var uploads = ArtifactStores.Uploads(config, Store, text => Observer.Stage(StageNames.Upload, text));
-        var result = FineTuneRecipe.Run(Job(inputs, backend, uploads), stop);
+        using var uploads = world.IsMain
+            ? ArtifactStores.Uploads(config, Store, text => Observer.Stage(StageNames.Upload, text))
+            : null;
+        var result = FineTuneRecipe.Run(Job(inputs, backend, uploads, world), stop);
+        // After a fault a rank leaves without this: it would wait for the others, and its launcher ends them.
+        world.Dispose();
+        if (!world.IsMain)
+            return result;
         // Of a sweep only the best is registered, by the sweep.
         if (result.Status == RunStatus.Finished && inputs.Parent is not { Kind: "sweep" })
             AdapterRegistrar.Register(config, Store, result.RunId, Observer);
@@ -71,6 +79,23 @@ internal sealed record RunLauncher
             };
     }
 
+    /// <summary>Joins the ranks that a launcher started; a world of one where there is none.</summary>
+    private World JoinRanks()
+    {
+        if (ProcessEnvironment.RankPlace() is not { } place)
+            return Config.Settings.Distributed.Gpus is > 1 and var ranks
+                ? throw new UserFault(
+                    $"distributed.gpus is {ranks}, and this process is alone.",
+                    next: $"dotnet memopt run --gpus {ranks} starts the ranks, as do mpirun, srun and torchrun; or "
+                        + "leave distributed.gpus out"
+                )
+                : World.Single;
+        ProcessEnvironment.PrepareRank(place);
+        var backend = LoadBackend(Config, Parent);
+        Observer.Stage(StageNames.Ranks, $"rank {place.Rank} of {place.Size}, started by {place.Launcher}");
+        return World.Join(place, backend, ProcessEnvironment.CheckVerbs);
+    }
+
     private Backend LoadBackend(ProjectConfig config, RunParent? parent)
     {
         var backend = Native.Backend.Load(Backend, ProcessEnvironment.BackendEnvironment(config.Folder));
@@ -81,7 +106,7 @@ internal sealed record RunLauncher
         return backend;
     }
 
-    private FineTuneJob Job(ResolvedInputs inputs, Backend backend, BackgroundUpload? uploads)
+    private FineTuneJob Job(ResolvedInputs inputs, Backend backend, BackgroundUpload? uploads, World world)
     {
         var config = inputs.Config;
         var provenance = Provenance.Collect(config, inputs.Model, inputs.AdapterVersion, backend);
@@ -91,13 +116,14 @@ internal sealed record RunLauncher
             Model = inputs.Model.Folder,
             Output = Output,
             Backend = backend,
+            World = world,
             Store = Store,
             Artifacts = ArtifactStores.Artifacts(config),
             Uploads = uploads,
             Observer = Observer,
-            RunId = NewId(Clock),
+            RunId = world.FromMain(() => ProcessEnvironment.RunId ?? NewId(Clock)),
             Clock = Clock,
-            FromStart = FromStart,
+            FromStart = FromStart && world.IsMain, // which clears the checkpoints before the others look
             Parent = inputs.Parent,
             Rerun = Rerun,
             Metrics = Metrics,

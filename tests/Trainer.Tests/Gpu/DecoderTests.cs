@@ -304,7 +304,7 @@ public sealed class DecoderTests
             {
                 if (rung is not null && i == (late ? 2 : 0))
                     settings.Apply(rung);
-                return trainStep.Run(i, batches[i % batches.Length]).Loss;
+                return trainStep.Run(i, new(0, batches[i % batches.Length])).Loss;
             })
             .ToList();
         return (losses, optimizer.State[0].Tensor.cpu(), optimizer.State[1].Tensor.cpu());

@@ -2,6 +2,7 @@ using System.CommandLine;
 using Memopt.Core;
 using Memopt.Hub;
 using Memopt.Tool.Cli;
+using Memopt.Tool.Launch;
 using Memopt.Tool.Views;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
@@ -41,6 +42,13 @@ internal sealed class RunCommand
     {
         Description = "Read config, model and data as a run does, show the plan and the steps, and do not train.",
     };
+    private readonly Option<int?> gpus = Shell.NumberOption<int>(
+        "--gpus",
+        "Start so many ranks on this host, each with a GPU of its own; with --backend cpu, so many processes under "
+            + "mpirun. The same as --set distributed.gpus=N.",
+        "a number from 1 to 64",
+        number => number is >= 1 and <= 64
+    );
     private readonly Option<string?> backend = Shell.BackendOption();
     private readonly Option<bool> offline = Shell.OfflineOption();
     private readonly Option<ProgressFormat> progress = Shell.ProgressOption();
@@ -64,6 +72,7 @@ internal sealed class RunCommand
             smoke,
             dry,
             noRehearsal,
+            gpus,
             backend,
             offline,
             progress,
@@ -75,18 +84,22 @@ internal sealed class RunCommand
 
     private int Run(ParseResult parsed, CancellationToken stop)
     {
-        var view = IRunView.For(parsed.GetValue(progress));
+        var place = ProcessEnvironment.RankPlace();
         if (parsed.GetValue(smoke) && parsed.GetValue(fromRun) is not null)
             throw new UserFault("--smoke and --from-run are different trainings.", next: "leave one of them out");
         var (settings, recorded) = Settings(parsed);
+        var output = Output(settings, recorded, parsed);
+        var view = place is { IsMain: false } ? new SilentView() : IRunView.For(parsed.GetValue(progress));
         if (parsed.GetValue(dry))
             return new DryRun(settings, parsed.GetValue(backend), parsed.GetValue(offline), stop).Show(
                 parsed.GetValue(json)
             );
+        if (place is null && settings.Settings.Distributed.Gpus is > 1 and var ranks)
+            return Launch(ranks, settings, parsed, view, stop);
         var training = new Training
         {
             Config = settings,
-            Output = Output(settings, recorded, parsed),
+            Output = output,
             FromStart = parsed.GetValue(fromStart) || parsed.GetValue(smoke),
             Backend = parsed.GetValue(backend),
             Offline = parsed.GetValue(offline),
@@ -94,13 +107,26 @@ internal sealed class RunCommand
             Rerun = recorded,
         };
         var result = training.Run(view, stop);
-        if (parsed.GetValue(json))
+        if (parsed.GetValue(json) && view is not SilentView)
             Print(result);
         if (!parsed.GetValue(json) || view is JsonObserver)
             view.Finished(result, Judged(result, view.Loss));
         return result.Status == RunStatus.Finished && !(stop.IsCancellationRequested && result.Unsafe.Count > 0)
             ? 0
             : 130;
+    }
+
+    /// <summary>Starts this command again, once a rank.</summary>
+    private int Launch(int ranks, ProjectConfig settings, ParseResult parsed, IRunView view, CancellationToken stop)
+    {
+        var target = PlanTarget.Here(settings.Settings, onCpu: parsed.GetValue(backend) == "cpu");
+        var launcher = new RankLauncher(
+            ranks,
+            target.Device.Kind == "cuda",
+            settings.Settings.Distributed.Restarts,
+            text => view.Stage(StageNames.Ranks, text)
+        );
+        return launcher.Run(Environment.GetCommandLineArgs()[1..], stop);
     }
 
     /// <summary>What is to be trained, and the recorded run that it comes from, or null.</summary>
@@ -110,6 +136,7 @@ internal sealed class RunCommand
         string[] overrides =
         [
             .. parsed.GetValue(set) ?? [],
+            .. parsed.GetValue(gpus) is { } ranks ? new[] { $"distributed.gpus={ranks}" } : [],
             .. parsed.GetValue(noRehearsal) ? new[] { "memory.rehearse=false" } : [],
             .. parsed.GetValue(smoke)
                 ? new[] { $"model.source={ModelHub.Nano}", "train.steps=20", "tracking.experiment=smoke" }

@@ -38,7 +38,7 @@ internal sealed record Training
     public Result Run(IRunView view, CancellationToken stop)
     {
         using var store = ArtifactStores.Store(Config);
-        using var log = new RunLog(view, store);
+        using var log = new RunLog(view, store, ProcessEnvironment.RankPlace()?.Rank ?? 0);
         using var stopping = stop.Register(() =>
             view.Stage(
                 StageNames.Stopping,

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Memopt.Core;
 using Memopt.Tool.Cli;
 using Memopt.Tool.Views;
 using Memopt.Trainer.Config;
@@ -52,6 +53,12 @@ internal sealed class SweepCommand
         var sweep = SweepFile.Read(parsed.GetValue(file)!);
         if (parsed.GetValue(dry))
             return List(sweep, parsed.GetValue(json));
+        if (ProcessEnvironment.RankPlace() is { Size: > 1 } place)
+            throw new UserFault(
+                "A sweep trains on one process.",
+                found: $"rank {place.Rank} of {place.Size}, started by {place.Launcher}",
+                next: "start it without mpirun, srun or torchrun; dotnet memopt run trains on several ranks"
+            );
         var options = new SweepOptions(
             parsed.GetValue(fromStart),
             parsed.GetValue(backend),

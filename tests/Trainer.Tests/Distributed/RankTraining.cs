@@ -1,0 +1,126 @@
+using System.Text.Json;
+using Memopt.Core;
+using Memopt.Tracking;
+using Memopt.Trainer.Config;
+using Memopt.Trainer.Distributed;
+using Memopt.Trainer.Native;
+using Memopt.Trainer.Recipes;
+
+namespace Memopt.Trainer.Tests.Distributed;
+
+/// <summary>A fine-tune of a small model that every rank of a world runs; and the same in a world of one, which rank 0
+/// runs for comparison.</summary>
+/// <param name="world">The ranks.</param>
+/// <param name="folder">A new folder, the same on all ranks.</param>
+/// <param name="sections">The sections train, adapter and more of the config, as JSON members.</param>
+internal sealed class RankTraining(World world, string folder, string sections) : ITrainingObserver, IDisposable
+{
+    private int step;
+
+    /// <summary>Rows of 5 to 60 tokens.</summary>
+    public int Rows { get; init; } = 10;
+
+    /// <summary>A rank and the step, from 1, in which memory runs out there once.</summary>
+    public (int Rank, int Step)? Exhausted { get; set; }
+
+    /// <summary>The number of steps after which a stop is asked for on the last rank.</summary>
+    public int? StopAfter { get; init; }
+
+    private readonly CancellationTokenSource stop = new();
+
+    public sealed record Found(Result Result, List<double> Losses, byte[]? Weights, IReadOnlyList<RunEvent> Events);
+
+    /// <summary>Trains in the world, or in a world of one, or goes on with what either has begun.</summary>
+    public Found Run(World ranks, string output)
+    {
+        if (ranks.IsMain)
+            Write();
+        ranks.Group.Barrier(Timeout.InfiniteTimeSpan);
+        var place = Path.Combine(folder, output);
+        using var store = new LiteRunStore(Path.Combine(place, "store"));
+        var config = RunConfigFile.Read(Path.Combine(folder, "memopt.json"), []);
+        var losses = new List<double>();
+        (this.losses, step) = (losses, 1);
+        var result = FineTuneRecipe.Run(
+            new FineTuneJob
+            {
+                Config = config,
+                Model = config.Settings.Model.Source,
+                Output = Path.Combine(place, "out"),
+                Backend = Backend.Load("cpu", TestBackend.Environment),
+                World = ranks,
+                Store = store,
+                Artifacts = new LocalArtifacts(Path.Combine(place, "artifacts")),
+                Observer = this,
+                RunId = "a",
+                MemoryLimit = Allowed,
+            },
+            stop.Token
+        );
+        ranks.Group.Barrier(Timeout.InfiniteTimeSpan);
+        var adapter = Path.Combine(place, "out", "adapter");
+        var file = Directory.Exists(adapter) ? Directory.EnumerateFiles(adapter, "*.safetensors").Single() : null;
+        return new(result, losses, file is null ? null : File.ReadAllBytes(file), store.Events("a"));
+    }
+
+    /// <summary>What a world of one trains, on the main rank; the others wait.</summary>
+    public Found? RunSingle(string output = "single")
+    {
+        var found = world.IsMain ? Run(World.Single, output) : null;
+        world.Group.Barrier(Timeout.InfiniteTimeSpan);
+        return found;
+    }
+
+    private List<double> losses = [];
+
+    public void Dispose() => stop.Dispose();
+
+    public void Stage(string name, string text) { }
+
+    public void Progress(string name, long done, long total) { }
+
+    public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured) { }
+
+    public void Step(StepRow row, int total)
+    {
+        losses.Add(row.Loss);
+        step = row.Step + 1;
+        if (row.Step == StopAfter && world.Rank == world.Size - 1)
+            stop.Cancel();
+    }
+
+    private long? Allowed()
+    {
+        if (Exhausted is not { } where || where.Rank != world.Rank || where.Step != step)
+            return null;
+        Exhausted = null;
+        return -1L << 40;
+    }
+
+    private void Write()
+    {
+        Directory.CreateDirectory(folder);
+        var random = new Random(5);
+        foreach (var (file, rows) in new[] { ("train.jsonl", Rows), ("eval.jsonl", 7) })
+        {
+            File.WriteAllLines(
+                Path.Combine(folder, file),
+                Enumerable
+                    .Range(0, rows)
+                    .Select(_ =>
+                        JsonSerializer.Serialize(
+                            new { input_ids = Enumerable.Range(0, random.Next(5, 61)).Select(_ => random.Next(1000)) }
+                        )
+                    )
+            );
+        }
+        File.WriteAllText(
+            Path.Combine(folder, "memopt.json"),
+            $$"""
+            { "model": { "source": {{JsonSerializer.Serialize(
+                new Shape(64, 128, 4, 4, 2, 1024).Folder()
+            )}}, "dtype": "float32" }, {{sections}} }
+            """
+        );
+    }
+}
