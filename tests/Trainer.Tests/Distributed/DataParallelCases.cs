@@ -22,14 +22,17 @@ internal sealed class DataParallelCases(World world, string folder)
 
     public void Check()
     {
-        foreach (var kind in new[] { "lora", "qlora", "none" })
+        // Three ranks differ from two in the blocks of micro-batches, which the kind of training does not change.
+        string[] kinds = world.Size == 2 ? ["lora", "qlora", "none"] : ["lora"];
+        foreach (var kind in kinds)
             EqualsOneRank($"{kind}", $"{Data}, {Adapter(kind)}, {(world.Size == 2 ? TwoParts : Train)}");
         EqualsOneRank(
             "packed",
             $"{Data.Replace("64 }", "128, \"packing\": true }")}, {Adapter("lora")}, {Train.Replace("4,", "5,")}",
             rows: 40
         );
-        MemoryRunsOut();
+        if (world.Size == 2)
+            MemoryRunsOut();
         StopAndResume();
     }
 
