@@ -38,7 +38,6 @@ internal sealed unsafe class MpiLibrary
             Handle("ompi_mpi_op_min", 0x58000002),
             Handle("ompi_mpi_op_max", 0x58000001)
         );
-        NoRequest = Handle("ompi_request_null", 0x2c000000);
         InPlace = open ? 1 : -1;
         NoStatus = open ? 0 : 1;
         types[ScalarType.Float32] = Handle("ompi_mpi_float", 0x4c00040a);
@@ -56,8 +55,6 @@ internal sealed unsafe class MpiLibrary
     public nint Min { get; }
 
     public nint Max { get; }
-
-    public nint NoRequest { get; }
 
     public nint InPlace { get; }
 

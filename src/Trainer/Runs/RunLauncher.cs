@@ -91,20 +91,23 @@ internal sealed record RunLauncher
                 )
                 : World.Single;
         ProcessEnvironment.PrepareRank(place);
-        var backend = LoadBackend(Config, Parent);
+        var backend = FindBackend(Config); // its warnings come when the run loads it
         Observer.Stage(StageNames.Ranks, $"rank {place.Rank} of {place.Size}, started by {place.Launcher}");
         return World.Join(place, backend, ProcessEnvironment.CheckVerbs);
     }
 
     private Backend LoadBackend(ProjectConfig config, RunParent? parent)
     {
-        var backend = Native.Backend.Load(Backend, ProcessEnvironment.BackendEnvironment(config.Folder));
+        var backend = FindBackend(config);
         foreach (var warning in backend.Warnings)
             Observer.Stage(StageNames.Warning, warning);
         if (parent is { Kind: "sweep" } && backend.Kind == "cuda")
             Cuda.EmptyCache(backend.Device); // the memory of the sweep's run before this one is free again
         return backend;
     }
+
+    private Backend FindBackend(ProjectConfig config) =>
+        Native.Backend.Load(Backend, ProcessEnvironment.BackendEnvironment(config.Folder));
 
     private FineTuneJob Job(ResolvedInputs inputs, Backend backend, BackgroundUpload? uploads, World world)
     {
