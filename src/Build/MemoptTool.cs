@@ -131,7 +131,7 @@ public class MemoptTool : ToolTask
         EnvironmentVariables =
         [
             .. EnvironmentVariables ?? [],
-            $"MEMOPT_BUILD={Process.GetCurrentProcess().Id}",
+            $"MEMOPT_BUILD={BuildProcess.Ids()}",
             $"MEMOPT_PACKAGES={string.Join($"{Path.PathSeparator}", PackageFolders)}",
         ];
         var done = !Log.HasLoggedErrors && base.Execute();

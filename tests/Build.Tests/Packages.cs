@@ -244,6 +244,8 @@ public sealed class Packages : IDisposable
 internal static partial class Signals
 {
     public const int Interrupt = 2;
+    public const int Kill = 9;
+    public const int Stop = 19;
 
     [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)]
     public static partial int Send(int pid, int signal);

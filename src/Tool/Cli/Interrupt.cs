@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using System.Runtime.InteropServices;
 
 namespace Memopt.Tool.Cli;
@@ -6,7 +7,7 @@ namespace Memopt.Tool.Cli;
 /// <summary>Ctrl+C and the signals that ask a process to end. After the first signal a command ends by itself, after
 /// its step and with a checkpoint. A signal that comes three seconds later or more ends the process at once; sooner
 /// ones count as the first, since a shell and a cancelled build both send one. The end of the build that started the
-/// tool, the process <c>MEMOPT_BUILD</c>, counts as a signal, and so does the end of the terminal (SIGHUP), which
+/// tool, of any process of <c>MEMOPT_BUILD</c>, counts as a signal, and so does the end of the terminal (SIGHUP), which
 /// <c>nohup</c> ignores as always.
 /// </summary>
 internal sealed class Interrupt : IDisposable
@@ -25,8 +26,9 @@ internal sealed class Interrupt : IDisposable
                 PosixSignalRegistration.Create(signal, Asked)
             ),
         ];
-        if (int.TryParse(Environment.GetEnvironmentVariable("MEMOPT_BUILD"), out var build))
-            _ = Outlive(build);
+        foreach (var build in (Environment.GetEnvironmentVariable("MEMOPT_BUILD") ?? "").Split(','))
+            if (int.TryParse(build, CultureInfo.InvariantCulture, out var id))
+                _ = Outlive(id);
     }
 
     public CancellationToken Token => stop.Token;
