@@ -58,14 +58,14 @@ public sealed class RanksTests
     }
 
     /// <summary>Faults of a rank, of which the run recovers by itself.</summary>
-    [Theory, InlineData("KILL"), InlineData("STOP")]
-    public void Rank_that_dies_or_freezes_is_started_again_and_the_bytes_are_the_same(string signal)
+    [Theory, InlineData("KILL", "zero2"), InlineData("STOP", "ddp")]
+    public void Rank_that_dies_or_freezes_is_started_again_and_the_bytes_are_the_same(string signal, string strategy)
     {
         // What two ranks train undisturbed, one process trains to the byte (Ranks_of_mpirun_…).
         var (calm, stormy) = (Cli.NewProject(), Cli.NewProject());
         var undisturbed = Cli.Run(calm, "run");
         Assert.True(undisturbed.Exit == 0, undisturbed.Error);
-        using var process = Cli.Start(stormy, [.. ranks, "--json"]);
+        using var process = Cli.Start(stormy, [.. ranks, "--json", "--set", $"distributed.strategy={strategy}"]);
         Cli.Await(process, "step 1 / ");
         var rank = Ranks(stormy).Single(rank => rank.Rank == 1);
         var watch = Stopwatch.StartNew();

@@ -1,5 +1,6 @@
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Linears;
 using Memopt.Trainer.Models;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -58,25 +59,40 @@ internal static class AdapterPass
         return attached;
     }
 
-    /// <summary>The parameters that a run trains: adapters and the biases asked for, or everything without an
-    /// adapter.</summary>
-    public static IReadOnlyList<Parameter> Trained(Decoder model, AdapterKind kind, BiasMode biases)
+    /// <summary>The parameters that a run trains, layer by layer: adapters and the biases asked for, or everything
+    /// without an adapter. Those outside the layers (embeddings, last norm, head) are the last unit.</summary>
+    public static IReadOnlyList<TrainedUnit> Trained(Decoder model, AdapterKind kind, BiasMode biases)
     {
-        if (kind == AdapterKind.None)
-            return [.. model.Parameters()];
-        var linears = model.Linears().Select(slot => slot.Linear).ToList();
-        var loras = linears.OfType<LoraLinear>().ToList();
-        var extra = biases switch
-        {
-            BiasMode.All => linears.Select(linear => linear.bias),
-            BiasMode.LoraOnly => loras.Select(lora => lora.bias),
-            _ => [],
-        };
+        var layers = model.layers.Select(layer => Unit(layer.Index, layer.LinearGroups, Weights(layer.Norms)));
+        var root = Unit(
+            null,
+            [
+                [model.lm_head],
+            ],
+            [model.embed_tokens, .. Weights([model.norm])]
+        );
+        return [.. layers.Append(root).Where(unit => unit.Parameters.Count > 0)];
+
+        TrainedUnit Unit(int? layer, IEnumerable<Linear[]> groups, IEnumerable<Parameter> others) =>
+            new(
+                layer,
+                kind == AdapterKind.None
+                    ? [.. others.Concat(groups.SelectMany(group => group).SelectMany(l => l.Parameters)).Distinct()]
+                    : [.. groups.SelectMany(Pairs), .. groups.SelectMany(group => group).SelectMany(Biases)]
+            );
+
         // The A matrices of linears with one input are adjacent: see LoraGroup.
-        var pairs = model
-            .LinearGroups()
-            .Select(group => group.OfType<LoraLinear>().ToList())
-            .SelectMany(group => group.Select(lora => lora.lora_A).Concat(group.Select(lora => lora.lora_B)));
-        return [.. pairs, .. extra.OfType<Parameter>()];
+        static IEnumerable<Parameter> Pairs(Linear[] group)
+        {
+            var loras = group.OfType<LoraLinear>().ToList();
+            return loras.Select(lora => lora.lora_A).Concat(loras.Select(lora => lora.lora_B));
+        }
+
+        IEnumerable<Parameter> Biases(Linear linear) =>
+            linear.bias is { } bias && (biases == BiasMode.All || (biases == BiasMode.LoraOnly && linear is LoraLinear))
+                ? [bias]
+                : [];
+
+        static IEnumerable<Parameter> Weights(IEnumerable<RmsNorm> norms) => norms.Select(norm => norm.weight);
     }
 }

@@ -17,10 +17,11 @@ internal sealed class Parameter(string name, Tensor value) : IDisposable
     public Tensor Value { get; private set; } = value.DetachFromDisposeScope();
 
     /// <summary>Sum of gradients since the last optimizer step, fp32, shaped as <see cref="Value"/>; null while
-    /// frozen.</summary>
+    /// frozen, and outside its unit's backward where gradients are sharded.</summary>
     public Tensor? Grad { get; private set; }
 
-    public bool RequiresGrad => Grad is not null;
+    /// <summary>Whether it is trained.</summary>
+    public bool RequiresGrad { get; private set; }
 
     /// <summary>The value in the type of a computation; the caller leaves it alone, and a dispose scope frees what had
     /// to be converted.</summary>
@@ -43,36 +44,51 @@ internal sealed class Parameter(string name, Tensor value) : IDisposable
             }
         );
 
-    /// <summary>Moves the value into a slice of the optimizer's flat fp32 buffer.</summary>
+    /// <summary>Moves the value into a slice of one of the optimizer's flat arrays, in the slice's type, and makes the
+    /// parameter trained.</summary>
     public void MoveTo(Tensor slice)
     {
         slice.copy_(Value);
-        Value.Dispose();
-        Value = slice.DetachFromDisposeScope();
+        Bind(slice);
     }
 
-    /// <summary>Makes it trained.</summary>
-    /// <param name="grad">The slice that collects gradients.</param>
-    /// <param name="copy">The slice that the optimizer keeps equal to the value, in the compute type; null where the
-    /// value itself serves.</param>
-    public void BindGradient(Tensor grad, Tensor? copy)
+    /// <summary>Makes a slice of the optimizer's, which holds the value already, the value.</summary>
+    public void Bind(Tensor slice)
+    {
+        Value.Dispose();
+        Value = slice.DetachFromDisposeScope();
+        RequiresGrad = true;
+    }
+
+    /// <summary>Sets the slice that collects gradients; null where none is collected now.</summary>
+    public void BindGradient(Tensor? grad)
     {
         if (!ReferenceEquals(Grad, grad))
             Grad?.Dispose();
+        Grad = grad?.DetachFromDisposeScope();
+    }
+
+    /// <summary>Sets the slice that the optimizer keeps equal to the value, in the compute type.</summary>
+    public void BindCopy(Tensor copy)
+    {
         this.copy?.Dispose();
-        (Grad, this.copy) = (grad.DetachFromDisposeScope(), copy?.DetachFromDisposeScope());
+        this.copy = copy.DetachFromDisposeScope();
     }
 
     /// <summary>Adds a gradient of the same shape, in any float type.</summary>
-    public void Accumulate(Tensor gradient) => Grad?.add_(gradient);
+    public void Accumulate(Tensor gradient)
+    {
+        if (RequiresGrad)
+            Grad!.add_(gradient);
+    }
 
     /// <summary>Adds scale · leftᵀ right, summed in fp32: (N, a), (N, b) for a value of (a, b).</summary>
     public void Accumulate(Tensor left, Tensor right, double scale = 1)
     {
-        if (Grad is null)
+        if (!RequiresGrad)
             return;
         using var scope = NewDisposeScope();
-        Grad.add_(Aten.MatmulFp32(left.t(), right), scale);
+        Grad!.add_(Aten.MatmulFp32(left.t(), right), scale);
     }
 
     public void Dispose()

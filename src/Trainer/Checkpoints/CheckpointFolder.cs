@@ -1,7 +1,7 @@
 using System.Text.Json;
 using Memopt.Core;
 using Memopt.Tracking;
-using Memopt.Trainer.Data;
+using Memopt.Trainer.Optim;
 using Memopt.Trainer.Weights;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -19,6 +19,9 @@ namespace Memopt.Trainer.Checkpoints;
 /// resumed run takes the same.</param>
 /// <param name="Order">Which order of rows the step is counted in; checkpoints that do not say it have the
 /// first.</param>
+/// <param name="WeightOrder">Which order the weights have in the state; checkpoints that do not say it have the
+/// first.</param>
+/// <param name="Ranks">Ranks among which the state is divided, a file each.</param>
 internal sealed record CheckpointManifest(
     int Step,
     string RunId,
@@ -26,15 +29,16 @@ internal sealed record CheckpointManifest(
     IReadOnlyDictionary<string, string> Hashes,
     IReadOnlyDictionary<string, string> Files,
     int? MicroBatch = null,
-    int Order = 1
+    int Order = 1,
+    int WeightOrder = 1,
+    int Ranks = 1
 );
 
 /// <summary>A folder of checkpoints. Each is staged under another name, flushed, and renamed whole; a kill at any
 /// instant leaves the one before.</summary>
 internal sealed class CheckpointFolder(string folder, int keep)
 {
-    private const string State = "state.safetensors",
-        Manifest = "manifest.json",
+    private const string Manifest = "manifest.json",
         Prefix = "step-";
 
     private static readonly JsonSerializerOptions json = new(JsonSerializerDefaults.Web) { WriteIndented = true };
@@ -48,13 +52,7 @@ internal sealed class CheckpointFolder(string folder, int keep)
         {
             try
             {
-                var manifest =
-                    JsonSerializer.Deserialize<CheckpointManifest>(
-                        UntrustedFile.ReadAllBytes(Path.Combine(path, Manifest), UntrustedFile.Settings),
-                        json
-                    ) ?? throw new JsonException("empty");
-                if (manifest is not { RunId: not null, Config: not null, Hashes: not null, Files: not null })
-                    throw new JsonException("a part is missing");
+                var manifest = Read(path);
                 foreach (var (file, hash) in manifest.Files)
                 {
                     if (Hash(Path.Combine(path, file)) != hash)
@@ -94,64 +92,95 @@ internal sealed class CheckpointFolder(string folder, int keep)
         }
     }
 
-    /// <summary>Writes a checkpoint and removes those beyond the last <c>keep</c>. Returns where it is and what is in
-    /// it.</summary>
-    public (string Path, IReadOnlyList<ArtifactFile> Files) Save(
-        int step,
-        string runId,
-        string config,
-        IReadOnlyDictionary<string, string> hashes,
-        IReadOnlyList<(string, Tensor)> state,
-        int microBatch
-    )
+    /// <summary>Begins a checkpoint: makes an empty folder under another name.</summary>
+    public bool Stage(int step)
     {
-        var final = Path.Combine(folder, $"{Prefix}{step:D8}");
-        using var staged = new StagedPath(Path.Combine(folder, $".staged-{step:D8}"));
         Directory.CreateDirectory(folder);
         foreach (var left in Directory.EnumerateDirectories(folder, ".staged-*"))
             Directory.Delete(left, recursive: true);
-        staged.CreateFolder();
-        var stateFile = Path.Combine(staged.Path, State);
-        SafeTensors.Write(stateFile, state);
-        var manifest = new CheckpointManifest(
-            step,
-            runId,
-            Secrets.Redact(config),
-            hashes,
-            new Dictionary<string, string> { [State] = Hash(stateFile) },
-            microBatch,
-            Batches.Order
-        );
+        Directory.CreateDirectory(Staged(step));
+        return true;
+    }
+
+    /// <summary>Writes the state of a rank into a checkpoint that was begun.</summary>
+    /// <param name="step">Of the checkpoint.</param>
+    /// <param name="rank">The rank.</param>
+    /// <param name="ranks">Ranks that divide the state.</param>
+    /// <param name="state">The rank's part.</param>
+    public ArtifactFile WriteState(int step, int rank, int ranks, IReadOnlyList<(string, Tensor)> state)
+    {
+        var name = StateFile(rank, ranks);
+        var path = Path.Combine(Staged(step), name);
+        SafeTensors.Write(path, state);
+        return new(name, Hash(path), new FileInfo(path).Length);
+    }
+
+    /// <summary>Ends a checkpoint whose states are written: writes the manifest, gives the folder its name and removes
+    /// the checkpoints beyond the last <c>keep</c>. Returns where it is and which files it has.</summary>
+    public (string Path, IReadOnlyList<ArtifactFile> Files) Complete(
+        CheckpointManifest manifest,
+        IReadOnlyList<ArtifactFile> states
+    )
+    {
+        var final = Path.Combine(folder, $"{Prefix}{manifest.Step:D8}");
+        using var staged = new StagedPath(Staged(manifest.Step));
         var about = JsonSerializer.SerializeToUtf8Bytes(manifest, json);
         using (var stream = new FileStream(Path.Combine(staged.Path, Manifest), FileMode.Create))
         {
             stream.Write(about);
             stream.Flush(flushToDisk: true);
         }
-        var bytes = new FileInfo(stateFile).Length;
         if (Directory.Exists(final)) // a torn one of the same step, passed over on the way in
             Directory.Delete(final, recursive: true);
         staged.MoveTo(final);
         foreach (var old in Steps().Reverse().Skip(keep).ToList())
             Directory.Delete(old, recursive: true);
-        return (final, [new(Manifest, Sha256.Of(about), about.Length), new(State, manifest.Files[State], bytes)]);
+        return (final, [new(Manifest, Sha256.Of(about), about.Length), .. states]);
     }
 
-    /// <summary>Copies saved values into tensors of the same names and shapes.</summary>
-    public static void Load(string path, IReadOnlyList<(string Name, Tensor Tensor)> state)
+    /// <summary>Removes a checkpoint that was begun and not ended.</summary>
+    public void Discard(int step) => new StagedPath(Staged(step)).Dispose();
+
+    /// <summary>Copies saved values into tensors of the same names: those of a rank's shard from the files of the ranks
+    /// that wrote it, whatever their number, and numbers that every rank has.</summary>
+    /// <param name="path">The checkpoint.</param>
+    /// <param name="state">The rank's state.</param>
+    /// <param name="layout">How the weights are divided now.</param>
+    /// <param name="rank">This rank.</param>
+    public static void Load(
+        string path,
+        IReadOnlyList<(string Name, Tensor Tensor)> state,
+        ShardLayout layout,
+        int rank
+    )
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        using var file = SafeTensors.Open(Path.Combine(path, State));
-        foreach (var (name, tensor) in state)
+        var written = layout.For(Read(path).Ranks);
+        for (var other = 0; other < written.Ranks; other++)
         {
-            if (!file.Tensors.TryGetValue(name, out var stored) || !stored.Shape.SequenceEqual(tensor.shape))
-                throw new UserFault(
-                    $"{path} does not fit this run's adapter.",
-                    found: name,
-                    next: "run again with --from-start"
-                );
-            tensor.copy_(file.Read(name));
+            var pieces = layout.Shared(rank, written, other).ToList();
+            using var file = SafeTensors.Open(Path.Combine(path, StateFile(other, written.Ranks)));
+            foreach (var (name, tensor) in state)
+            {
+                var sharded = tensor.numel() == layout.ShardSize; // the loss scale is not
+                if (
+                    !file.Tensors.TryGetValue(name, out var stored)
+                    || stored.Shape.Aggregate(1L, (a, b) => a * b) != (sharded ? written.ShardSize : tensor.numel())
+                )
+                    throw new UserFault(
+                        $"{path} does not fit this run's adapter.",
+                        found: name,
+                        next: "run again with --from-start"
+                    );
+                if (!sharded)
+                    tensor.copy_(file.Read(name));
+                foreach (var piece in sharded ? pieces : [])
+                {
+                    using var inner = NewDisposeScope();
+                    tensor.narrow(0, piece.To, piece.Length).copy_(file.Read(name, piece.From, piece.Length));
+                }
+            }
         }
     }
 
@@ -161,6 +190,28 @@ internal sealed class CheckpointFolder(string folder, int keep)
         if (Directory.Exists(folder))
             Directory.Delete(folder, recursive: true);
     }
+
+    private static CheckpointManifest Read(string path) =>
+        JsonSerializer.Deserialize<CheckpointManifest>(
+            UntrustedFile.ReadAllBytes(Path.Combine(path, Manifest), UntrustedFile.Settings),
+            json
+        ) switch
+        {
+            null => throw new JsonException("empty"),
+            {
+                RunId: not null,
+                Config: not null,
+                Hashes: not null,
+                Files: not null,
+                Ranks: > 0 and <= 65536
+            } manifest => manifest,
+            _ => throw new JsonException("a part is missing"),
+        };
+
+    private static string StateFile(int rank, int ranks) =>
+        ranks == 1 ? "state.safetensors" : $"state-{rank + 1:D5}-of-{ranks:D5}.safetensors";
+
+    private string Staged(int step) => Path.Combine(folder, $".staged-{step:D8}");
 
     private IEnumerable<string> Steps() =>
         Directory.Exists(folder)

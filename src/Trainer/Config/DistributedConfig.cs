@@ -6,11 +6,17 @@ namespace Memopt.Trainer.Config;
 /// <summary>How the ranks divide a training.</summary>
 public enum DistributedStrategy
 {
-    /// <summary>The fastest that fits; today data parallel.</summary>
+    /// <summary>The fastest that fits.</summary>
     Auto,
 
     /// <summary>Data parallel: every rank has the model, and a part of each batch.</summary>
     Ddp,
+
+    /// <summary>Data parallel with the optimizer's arrays sharded.</summary>
+    Zero1,
+
+    /// <summary>Data parallel with the optimizer's arrays and the gradient sharded.</summary>
+    Zero2,
 }
 
 public sealed record DistributedConfig

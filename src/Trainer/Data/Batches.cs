@@ -56,7 +56,11 @@ internal sealed record Documents(int[] CuSeqlens, int MaxSeqlen);
 /// <param name="First">Number of the first among the micro-batches of all ranks: dropout's masks follow from it, so
 /// that the number of ranks does not change them.</param>
 /// <param name="Parts">None where other ranks have them all.</param>
-internal sealed record StepBatch(int First, IReadOnlyList<MicroBatch> Parts);
+internal sealed record StepBatch(int First, IReadOnlyList<MicroBatch> Parts)
+{
+    /// <summary>Micro-batches of the rank that has the most in this step.</summary>
+    public int Most { get; init; } = Parts.Count;
+}
 
 /// <summary>
 /// The order of the data: epochs, each a new permutation, each cut into steps of a batch; the last step of an epoch has
@@ -119,7 +123,10 @@ internal sealed class Batches
                     .Take(block)
                     .Select(part => Collate(rows, Array.ConvertAll(part, at => epoch[at]), data.Packing)),
             ]
-        );
+        )
+        {
+            Most = block,
+        };
     }
 
     /// <summary>Rows in file order, for evaluation.</summary>

@@ -117,6 +117,27 @@ internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? 
         return JsonSerializer.Deserialize<T>(sent.cpu().data<byte>().ToArray())!;
     }
 
+    /// <summary>The values of all ranks, in their order, on every rank. They travel as JSON.</summary>
+    public IReadOnlyList<T> AllGather<T>(T mine)
+    {
+        if (Size == 1)
+            return [mine];
+        var bytes = JsonSerializer.SerializeToUtf8Bytes(mine);
+        using var scope = torch.NewDisposeScope();
+        var lengths = group.AllGather([bytes.Length]);
+        var longest = lengths.Max();
+        var sent = torch.tensor([.. bytes, .. new byte[longest - bytes.Length]], torch.uint8).to(device!);
+        var all = torch.empty([longest * Size], torch.uint8, device);
+        group.AllGather(sent, all);
+        var received = all.cpu().data<byte>().ToArray();
+        return
+        [
+            .. lengths.Select(
+                (length, rank) => JsonSerializer.Deserialize<T>(received.AsSpan((int)(rank * longest), (int)length))!
+            ),
+        ];
+    }
+
     /// <summary>Runs an action on the main rank while the others wait; fails on all for want of memory, as
     /// <see cref="RunOnAll"/>.</summary>
     public T? RunOnMain<T>(Func<T> action) => RunOnAll(() => IsMain ? action() : default);

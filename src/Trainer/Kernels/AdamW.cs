@@ -50,6 +50,15 @@ internal static class AdamW
         return norm;
     }
 
+    /// <summary>The square of <see cref="Norm"/>, fp64, (): ranks that divide a gradient add it up.</summary>
+    public static Tensor SquaredNorm(Tensor gradient, double unscale, Tensor? partial)
+    {
+        if (!Kernel.Supports(gradient))
+            return ReferenceSquaredNorm(gradient, unscale);
+        using var scope = NewDisposeScope();
+        return Norm(gradient, unscale, partial).to(float64).square().MoveToOuterDisposeScope();
+    }
+
     /// <summary>Moves the weights and zeroes the gradient; where the norm is not finite it zeroes the gradient
     /// alone.</summary>
     /// <param name="value">(N) fp32 weights.</param>
@@ -103,7 +112,8 @@ internal static class AdamW
     /// <summary>Room for the partial sums of <see cref="Norm"/> and the count of those that are there, zero.</summary>
     public static Tensor Scratch(Device device) => zeros([Blocks + 1], float32, device);
 
-    private const long Blocks = 512;
+    private const long Blocks = 512,
+        ReferencePiece = 1 << 20;
 
     private static double Spread(AdamWStep step) => Math.Sqrt(1 - Math.Pow(step.Beta2, step.Number));
 
@@ -112,8 +122,22 @@ internal static class AdamW
     internal static Tensor ReferenceNorm(Tensor gradient, double unscale)
     {
         using var scope = NewDisposeScope();
-        var norm = gradient.norm();
-        return (unscale == 1 ? norm : norm * unscale).MoveToOuterDisposeScope();
+        return ReferenceSquaredNorm(gradient, unscale).sqrt().to(float32).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>In fp64 a piece at a time: rounded to fp32 it does not depend on how many ranks divide the
+    /// gradient.</summary>
+    private static Tensor ReferenceSquaredNorm(Tensor gradient, double unscale)
+    {
+        using var scope = NewDisposeScope();
+        var sum = zeros([], float64, gradient.device);
+        for (long at = 0; at < gradient.numel(); at += ReferencePiece)
+        {
+            using var inner = NewDisposeScope();
+            var piece = gradient.narrow(0, at, Math.Min(ReferencePiece, gradient.numel() - at)).to(float64);
+            sum.add_(piece.dot(piece));
+        }
+        return sum.mul_(unscale * unscale).MoveToOuterDisposeScope();
     }
 
     internal static void Reference(

@@ -11,12 +11,14 @@ namespace Memopt.Trainer.Memory;
 /// <param name="meter">Read where forward and backward of a layer end.</param>
 /// <param name="stream">The stream of layers that exists already; null where there is none.</param>
 /// <param name="newStream">Makes the stream when a rung first asks for one.</param>
+/// <param name="gradient">Makes a layer's gradient ready for its backward; null where it always is.</param>
 internal sealed class MemorySettings(
     Decoder model,
     Action offloadOptimizer,
     Meter meter,
     LayerStream? stream,
-    Func<LayerStream> newStream
+    Func<LayerStream> newStream,
+    Func<LayerForward, LayerForward>? gradient = null
 ) : IDisposable
 {
     private LayerStream? stream = stream;
@@ -33,7 +35,8 @@ internal sealed class MemorySettings(
             offloadOptimizer();
         if (rung.Recompute && rung.OffloadActivations)
             offload ??= new();
-        model.RunLayer = LayerRunner.Compose(model, rung, rung.OffloadActivations ? offload : null, stream, meter);
+        var run = LayerRunner.Compose(model, rung, rung.OffloadActivations ? offload : null, stream, meter);
+        model.RunLayer = gradient?.Invoke(run) ?? run;
     }
 
     /// <summary>Adds the bytes of what streams and of what it keeps on the host.</summary>

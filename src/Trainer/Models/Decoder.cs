@@ -61,34 +61,11 @@ internal sealed class Decoder : IDisposable
             projections.Select((linear, i) => (linear, (Action<Linear>)(other => projections.Replace(i, other))));
     }
 
-    /// <summary>The linears again, those with the same input grouped.</summary>
-    public IEnumerable<Linear[]> LinearGroups()
-    {
-        foreach (var layer in layers)
-        {
-            yield return [.. layer.self_attn.projections];
-            yield return [layer.self_attn.o_proj];
-            yield return [.. layer.mlp.projections];
-            yield return [layer.mlp.down_proj];
-        }
-        yield return [lm_head];
-    }
-
     /// <summary>Every parameter once, in a fixed order: embeddings, layers, last norm, head.</summary>
     public IEnumerable<Parameter> Parameters()
     {
         var linears = Linears().Select(slot => slot.Linear).ToList();
-        IEnumerable<Parameter> norms = layers.SelectMany(layer =>
-            new[]
-            {
-                layer.input_layernorm,
-                layer.post_attention_layernorm,
-                layer.self_attn.q_norm,
-                layer.self_attn.k_norm,
-            }
-                .OfType<RmsNorm>()
-                .Select(part => part.weight)
-        );
+        var norms = layers.SelectMany(layer => layer.Norms).Select(part => part.weight);
         return new[] { embed_tokens }
             .Concat(norms)
             .Append(norm.weight)

@@ -19,6 +19,19 @@ internal sealed class DecoderLayer(int index) : Block
     public IEnumerable<Linear> Linears =>
         [.. self_attn.projections, self_attn.o_proj, .. mlp.projections, mlp.down_proj];
 
+    /// <summary>Its linears, those with the same input grouped.</summary>
+    public IEnumerable<Linear[]> LinearGroups =>
+        [
+            [.. self_attn.projections],
+            [self_attn.o_proj],
+            [.. mlp.projections],
+            [mlp.down_proj],
+        ];
+
+    /// <summary>Its norms.</summary>
+    public IEnumerable<RmsNorm> Norms =>
+        new[] { input_layernorm, post_attention_layernorm, self_attn.q_norm, self_attn.k_norm }.OfType<RmsNorm>();
+
     /// <summary>Runs a layer and saves everything for its backward.</summary>
     public static LayerForward Plain { get; } = (layer, x, context) => layer.forward(x, context);
 

@@ -12,16 +12,16 @@ namespace Memopt.Trainer.Optim;
 
 /// <summary>AdamW over all trained weights as flat fp32 arrays of which the parameters are slices: a step is two
 /// launches whatever the number of modules. Values and moments may lie on the host; a step then brings them to the
-/// device a piece at a time and back, with the same arithmetic.
+/// device a piece at a time and back, with the same arithmetic. With several ranks they may be sharded: a rank moves its
+/// shard, and the ranks gather the weights in the compute type.
 /// </summary>
 internal sealed class Optimizer : IDisposable
 {
     private readonly TrainConfig config;
-    private readonly IReadOnlyList<Parameter> trained;
-    private readonly IReadOnlyList<long[]> shapes;
+    private readonly IReadOnlyList<TrainedUnit> units;
     private readonly Device device;
     private readonly ScalarType compute;
-    private readonly Tensor gradient;
+    private readonly IProcessGroup group;
     private readonly Tensor? scratch;
     private Tensor value,
         mean,
@@ -29,36 +29,49 @@ internal sealed class Optimizer : IDisposable
     private Tensor? copy;
     private HostArrays? host;
 
-    /// <param name="trained">What it moves; each becomes a slice of its arrays.</param>
+    /// <param name="units">What it moves; each parameter becomes a slice of its arrays.</param>
     /// <param name="config">Rates and decays.</param>
     /// <param name="device">Where the gradient lies and the arithmetic is done.</param>
     /// <param name="compute">Type of the activations; a copy in it is kept beside the values where they do not serve
     /// themselves.</param>
     /// <param name="onHost">Whether values and moments lie on the host from the beginning.</param>
+    /// <param name="group">The ranks; null is this process alone.</param>
+    /// <param name="strategy">What the ranks shard.</param>
     public Optimizer(
-        IReadOnlyList<Parameter> trained,
+        IReadOnlyList<TrainedUnit> units,
         TrainConfig config,
         Device device,
         ScalarType compute = ScalarType.Float32,
-        bool onHost = false
+        bool onHost = false,
+        IProcessGroup? group = null,
+        DistributedStrategy strategy = DistributedStrategy.Ddp
     )
     {
-        (this.config, this.trained, this.device, this.compute) = (config, trained, device, compute);
+        (this.config, this.units, this.device, this.compute) = (config, units, device, compute);
+        this.group = group ?? new SingleProcessGroup();
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        shapes = [.. trained.Select(p => p.Value.shape)];
-        Count = trained.Sum(p => p.Value.numel());
+        var sharded = strategy is DistributedStrategy.Zero1 or DistributedStrategy.Zero2;
+        Layout = new(
+            [.. units.Select(unit => unit.Parameters.Sum(p => p.Value.numel()))],
+            sharded ? this.group.Size : 1
+        );
         var place = onHost ? CPU : device;
 
-        // The values first: what they were copied from is free again before there is room for the rest.
-        value = empty([Count], float32, place).DetachFromDisposeScope();
-        foreach (var (parameter, slice) in trained.Zip(Slices(value)))
-            parameter.MoveTo(slice);
+        // The values first: the memory that they were copied from is free again before the rest is allocated.
+        value = zeros([Layout.ShardSize], float32, place).DetachFromDisposeScope();
+        if (IsSharded)
+            TakeShard();
+        else
+            MoveInto(value);
         if (device.type == DeviceType.CUDA)
             Cuda.EmptyCache(device);
-        gradient = zeros([Count], float32, device).DetachFromDisposeScope();
-        mean = zeros([Count], float32, place).DetachFromDisposeScope();
-        square = zeros([Count], float32, place).DetachFromDisposeScope();
+        Gradient =
+            IsSharded && strategy == DistributedStrategy.Zero2
+                ? new ShardedGradient(units, Layout, this.group, device)
+                : new WholeGradient(units, Layout, this.group, device);
+        mean = zeros([Layout.ShardSize], float32, place).DetachFromDisposeScope();
+        square = zeros([Layout.ShardSize], float32, place).DetachFromDisposeScope();
         scratch = device.type == DeviceType.CUDA ? AdamW.Scratch(device).DetachFromDisposeScope() : null;
         if (onHost)
             host = new([value, mean, square], device);
@@ -67,12 +80,21 @@ internal sealed class Optimizer : IDisposable
     }
 
     /// <summary>Trained weights.</summary>
-    public long Count { get; }
+    public long Count => Layout.Count;
+
+    /// <summary>How its arrays are divided among the ranks.</summary>
+    public ShardLayout Layout { get; }
+
+    /// <summary>Whether each rank moves a part of the weights only.</summary>
+    public bool IsSharded => Layout.Ranks > 1;
+
+    /// <summary>The gradient.</summary>
+    public Gradient Gradient { get; }
 
     /// <summary>Whether values and moments lie on the host.</summary>
     public bool OnHost => host is not null;
 
-    /// <summary>Weights and moments, by the names of torch.optim's state; good until
+    /// <summary>Weights and moments of this rank's shard, by the names of torch.optim's state; good until
     /// <see cref="OffloadToHost"/>.</summary>
     public IReadOnlyList<(string Name, Tensor Tensor)> State =>
         [("value", value), ("exp_avg", mean), ("exp_avg_sq", square)];
@@ -92,8 +114,8 @@ internal sealed class Optimizer : IDisposable
         Tensor[] arrays = [value, mean, square],
             moved = [.. arrays.Select(array => array.cpu())];
         var made = new HostArrays(moved, device);
-        foreach (var (parameter, slice) in trained.Zip(Slices(moved[0])))
-            parameter.MoveTo(slice); // the same values again
+        if (!IsSharded)
+            MoveInto(moved[0]); // the same values again
         foreach (var array in arrays)
             array.Dispose();
         (value, mean, square) = (
@@ -114,43 +136,56 @@ internal sealed class Optimizer : IDisposable
         rows.Add(onHost ? MemoryPlan.HostOptimizer : trained, Bytes(value));
         rows.Add(onHost ? MemoryPlan.HostOptimizer : MemoryPlan.Optimizer, Bytes(mean) + Bytes(square));
         rows.Add(trained, copy is null ? 0 : Bytes(copy));
-        rows.Add(MemoryPlan.Gradients, Bytes(gradient));
+        rows.Add(MemoryPlan.Gradients, Gradient.Bytes);
         rows.Add(MemoryPlan.Optimizer, (scratch is null ? 0 : Bytes(scratch)) + (host?.Buffers.Sum(Bytes) ?? 0));
 
         static long Bytes(Tensor tensor) => tensor.numel() * tensor.element_size();
     }
 
-    /// <summary>Called when the state was read from a checkpoint.</summary>
-    public void SyncComputeCopy() => copy?.copy_(value);
+    /// <summary>Called on all ranks when the state was read from a checkpoint.</summary>
+    public void SyncComputeCopy()
+    {
+        using var scope = NewDisposeScope();
+        if (copy is null)
+            return;
+        foreach (var piece in Layout.Pieces(group.Rank))
+            copy.narrow(0, piece.Whole, piece.Length).copy_(value.narrow(0, piece.Shard, piece.Length));
+        GatherCopy();
+    }
 
-    /// <summary>Makes the gradient the sum of the gradients of all ranks.</summary>
-    public void AllReduceGradient(IProcessGroup group) => group.AllReduce(gradient);
-
-    /// <summary>Makes the gradient NaN, so that a step changes no weight.</summary>
-    public void InvalidateGradient() => gradient.fill_(double.NaN);
-
-    /// <summary>A sum over the trained weights: equal on ranks that hold the same on devices of one kind.</summary>
+    /// <summary>A sum over the weights that all ranks hold: equal on ranks that hold the same on devices of one
+    /// kind.</summary>
     public unsafe long Checksum()
     {
-        if (value.device_type != DeviceType.CPU)
+        var replicated = IsSharded ? copy! : value;
+        if (replicated.device_type != DeviceType.CPU)
         {
             using var scope = NewDisposeScope();
-            return BitConverter.DoubleToInt64Bits(value.sum(float64).cpu().item<double>());
+            return BitConverter.DoubleToInt64Bits(replicated.sum(float64).cpu().item<double>());
         }
         // Of the bits: a sum of numbers would depend on the number of threads.
         long sum = 0;
-        var bits = (int*)Aten.DataPointer(value);
-        for (long at = 0; at < Count; at++)
+        var bits = (byte*)Aten.DataPointer(replicated);
+        var bytes = replicated.numel() * replicated.element_size();
+        long at = 0;
+        for (; at + 4 <= bytes; at += 4)
+            sum = unchecked(sum + *(int*)(bits + at));
+        for (; at < bytes; at++)
             sum = unchecked(sum + bits[at]);
         return sum;
     }
 
-    /// <summary>Forgets a gradient that was not finished.</summary>
-    public void ZeroGrad() => gradient.zero_();
-
-    /// <summary>L2 norm of the whole gradient, fp32, ().</summary>
+    /// <summary>L2 norm of the sum of the gradients of all ranks, fp32, ().</summary>
     /// <param name="unscale">Factor that takes a loss scale off.</param>
-    public Tensor Norm(double unscale = 1) => AdamW.Norm(gradient, unscale, scratch);
+    public Tensor Norm(double unscale = 1)
+    {
+        if (!IsSharded)
+            return AdamW.Norm(Gradient.Own, unscale, scratch);
+        using var scope = NewDisposeScope();
+        var squares = AdamW.SquaredNorm(Gradient.Own, unscale, scratch);
+        group.AllReduce(squares);
+        return squares.sqrt().to(float32).MoveToOuterDisposeScope();
+    }
 
     /// <summary>One step; afterwards the gradient is zero. A norm that is not finite leaves the weights as they were.
     /// Takes no memory.</summary>
@@ -171,51 +206,138 @@ internal sealed class Optimizer : IDisposable
             unscale
         );
         if (host is null)
+            Move([value, mean, square], 0, Layout.ShardSize, norm, made);
+        else
+            host.ForEach((arrays, from, count) => Move(arrays, from, count, norm, made));
+        GatherCopy();
+    }
+
+    /// <summary>Gathers the weights in fp32 in the host memory of the main rank, whose parameters hold them until the
+    /// result is disposed. All ranks call it.</summary>
+    public IDisposable? GatherValues()
+    {
+        if (!IsSharded)
+            return null;
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
+        var isMain = group.Rank == 0;
+        using var buffer = empty([Layout.Units.Max(unit => unit.Slice) * Layout.Ranks], float32, device);
+        foreach (var (unit, place) in units.Zip(Layout.Units))
         {
-            AdamW.Step(value, gradient, mean, square, copy, norm, made);
-            return;
+            var whole = buffer.narrow(0, 0, place.Slice * Layout.Ranks);
+            var slice = whole.narrow(0, place.Slice * group.Rank, place.Slice);
+            slice.copy_(value.narrow(0, place.Shard, place.Slice));
+            group.AllGather(slice, whole);
+            if (!isMain)
+                continue;
+            var gathered = whole.narrow(0, 0, place.Count).to(CPU, copy: true);
+            foreach (var (parameter, part) in Gradient.Slices(unit, gathered))
+                parameter.Bind(part);
         }
-        host.ForEach(
-            (arrays, from, count) =>
-            {
-                using var g = gradient.narrow(0, from, count);
-                using var c = copy!.narrow(0, from, count);
-                AdamW.Step(arrays[0], g, arrays[1], arrays[2], c, norm, made);
-            }
-        );
+        return new GatheredValues(this);
     }
 
     public void Dispose()
     {
         host?.Dispose();
-        foreach (var tensor in new[] { value, gradient, mean, square, copy, scratch })
+        Gradient.Dispose();
+        foreach (var tensor in new[] { value, mean, square, copy, scratch })
             tensor?.Dispose();
     }
 
-    /// <summary>The copy that products read, and every parameter's slices.</summary>
-    private void MakeCopy()
+    /// <summary>The optimizer's arithmetic on a part of the shard.</summary>
+    /// <param name="arrays">Value, mean and square of the part.</param>
+    /// <param name="from">Where the part begins.</param>
+    /// <param name="count">Its length.</param>
+    /// <param name="norm">Of the gradient.</param>
+    /// <param name="step">Settings.</param>
+    private void Move(Tensor[] arrays, long from, long count, Tensor norm, AdamWStep step)
     {
-        if (copy is null && (compute != float32 || (OnHost && device.type != DeviceType.CPU)))
+        foreach (var piece in Layout.Pieces(group.Rank))
         {
-            copy = empty([Count], compute, device).DetachFromDisposeScope();
-            copy.copy_(value);
+            var (begin, end) = (Math.Max(piece.Shard, from), Math.Min(piece.Shard + piece.Length, from + count));
+            if (begin >= end)
+                continue;
+            using var scope = NewDisposeScope();
+            Tensor Part(int array) => arrays[array].narrow(0, begin - from, end - begin);
+            AdamW.Step(
+                Part(0),
+                Gradient.Own.narrow(0, begin, end - begin),
+                Part(1),
+                Part(2),
+                copy?.narrow(0, piece.Whole + begin - piece.Shard, end - begin),
+                norm,
+                step
+            );
         }
-        var (gradients, copies) = (Slices(gradient), copy is null ? null : Slices(copy));
-        for (var i = 0; i < trained.Count; i++)
-            trained[i].BindGradient(gradients[i], copies?[i]);
     }
 
-    private Tensor[] Slices(Tensor whole)
+    /// <summary>Makes the copy whole on every rank, of which each has moved its slices.</summary>
+    private void GatherCopy()
     {
-        long at = 0;
-        return
-        [
-            .. shapes.Select(shape =>
+        if (!IsSharded)
+            return;
+        foreach (var unit in Layout.Units)
+        {
+            using var whole = copy!.narrow(0, unit.Whole, unit.Slice * Layout.Ranks);
+            using var slice = whole.narrow(0, unit.Slice * group.Rank, unit.Slice);
+            group.AllGather(slice, whole);
+        }
+    }
+
+    /// <summary>Takes this rank's shard of the values. The parameters become slices of the copy.</summary>
+    private void TakeShard()
+    {
+        copy = zeros([Layout.WholeSize], compute, device).DetachFromDisposeScope();
+        foreach (var (unit, place) in units.Zip(Layout.Units))
+        {
+            using var scope = NewDisposeScope();
+            var whole = zeros([place.Slice * Layout.Ranks], float32, device);
+            foreach (var (parameter, part) in Gradient.Slices(unit, whole))
+                part.copy_(parameter.Value);
+            value.narrow(0, place.Shard, place.Slice).copy_(whole.narrow(0, place.Slice * group.Rank, place.Slice));
+            foreach (var (parameter, part) in Gradient.Slices(unit, copy.narrow(0, place.Whole, place.Count)))
+                parameter.MoveTo(part);
+        }
+    }
+
+    /// <summary>Makes the parameters slices of an array of all weights.</summary>
+    private void MoveInto(Tensor whole)
+    {
+        foreach (var (unit, place) in units.Zip(Layout.Units))
+        foreach (var (parameter, part) in Gradient.Slices(unit, whole.narrow(0, place.Whole, place.Count)))
+            parameter.MoveTo(part);
+    }
+
+    /// <summary>The copy that products read, and the parameters' slices of it. Sharded values have one
+    /// always.</summary>
+    private void MakeCopy()
+    {
+        if (IsSharded || (compute == float32 && (!OnHost || device.type == DeviceType.CPU)))
+            return;
+        if (copy is null)
+        {
+            copy = empty([Layout.WholeSize], compute, device).DetachFromDisposeScope();
+            copy.copy_(value);
+        }
+        foreach (var (unit, place) in units.Zip(Layout.Units))
+        foreach (var (parameter, part) in Gradient.Slices(unit, copy.narrow(0, place.Whole, place.Count)))
+            parameter.BindCopy(part);
+    }
+
+    /// <summary>Returns the parameters to their slices of the copy.</summary>
+    private sealed class GatheredValues(Optimizer optimizer) : IDisposable
+    {
+        public void Dispose()
+        {
+            using var scope = NewDisposeScope();
+            foreach (var (unit, place) in optimizer.units.Zip(optimizer.Layout.Units))
             {
-                var size = shape.Aggregate(1L, (a, b) => a * b);
-                return whole.narrow(0, (at += size) - size, size).view(shape);
-            }),
-        ];
+                var whole = optimizer.copy!.narrow(0, place.Whole, place.Count);
+                foreach (var (parameter, part) in Gradient.Slices(unit, whole))
+                    parameter.Bind(part);
+            }
+        }
     }
 
     /// <summary>Arrays of one length on the host, a piece of each at a time on the device: one piece is computed while

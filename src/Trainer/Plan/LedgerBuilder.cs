@@ -22,11 +22,13 @@ internal sealed class LedgerBuilder
     private readonly IReadOnlyList<LinearSpec> linears;
     private readonly bool cuda,
         qlora,
-        full;
+        full,
+        sharded;
     private readonly long widest,
         streamed,
         weights,
-        trained;
+        trained,
+        owned;
     private readonly IReadOnlyList<LinearSpec>[] adaptedByLayer;
     private readonly long[] lowRank;
 
@@ -50,6 +52,8 @@ internal sealed class LedgerBuilder
         streamed = full ? 0 : Rung.Streamed(spec.Layers, rung.StreamLayers).Sum(FrozenBytes);
         weights = full ? 0 : otherWeights * device.ComputeBytes + spec.Blocks.Select(b => b.Index).Sum(FrozenBytes);
         (trained, adapted) = Trained();
+        sharded = rung.Strategy is DistributedStrategy.Zero1 or DistributedStrategy.Zero2;
+        owned = sharded ? (trained + device.Ranks - 1) / device.Ranks : trained;
     }
 
     /// <summary>Context and frozen weights.</summary>
@@ -90,20 +94,28 @@ internal sealed class LedgerBuilder
     public LedgerBuilder AddTraining()
     {
         var c = device.ComputeBytes;
-        var copy = c < 4 || (rung.OffloadOptimizer && cuda) ? c : 0;
+        var copy = c < 4 || sharded || (rung.OffloadOptimizer && cuda) ? c : 0;
+        var each = sharded ? $"{trained:N0} / {device.Ranks} ranks" : $"{trained:N0}";
         Add(
             MemoryPlan.TrainedRow(config.Adapter.Kind),
-            trained * (copy + (rung.OffloadOptimizer ? 0 : 4)),
+            trained * copy + (rung.OffloadOptimizer ? 0 : owned * 4),
             (full ? "" : $"{adapted} modules, rank {config.Adapter.Rank}: ")
                 + $"{trained:N0} trained weights × "
-                + (rung.OffloadOptimizer ? $"{c} B" : $"4 B{(c < 4 ? $" and a copy in {c} B" : "")}")
+                + (
+                    rung.OffloadOptimizer ? $"{c} B"
+                    : sharded ? $"{c} B and {each} × 4 B"
+                    : $"4 B{(c < 4 ? $" and a copy in {c} B" : "")}"
+                )
         );
-        Add(MemoryPlan.Gradients, trained * 4, $"{trained:N0} × 4 B");
-        var piece = Math.Min(trained, Footprints.OptimizerPiece);
+        if (rung.Strategy == DistributedStrategy.Zero1)
+            Add(MemoryPlan.Gradients, (trained + owned) * 4, $"{trained:N0} × 4 B, and {each} × 4 B of their sum");
+        else
+            Add(MemoryPlan.Gradients, owned * 4, $"{each} × 4 B");
+        var piece = Math.Min(owned, Footprints.OptimizerPiece);
         if (rung.OffloadOptimizer)
             Add(MemoryPlan.Optimizer, 24 * piece, $"two pieces of {piece:N0} × 3 × 4 B");
         else
-            Add(MemoryPlan.Optimizer, trained * 8, $"{trained:N0} × 2 moments × 4 B");
+            Add(MemoryPlan.Optimizer, owned * 8, $"{each} × 2 moments × 4 B");
         return this;
     }
 
@@ -116,9 +128,11 @@ internal sealed class LedgerBuilder
             keptOnHost = spec.Blocks.Take(spec.Layers - 1).Sum(layer => layer.CheckpointedBytes(tokens, rung, device));
         activations = Activations(tokens);
         Add(MemoryPlan.Activations, activations, ActivationsWhy(tokens));
-        var (head, logits) = (Head(tokens), Math.Min(tokens, ChunkRows));
+        var (head, logits) = (Head(tokens) + RootGradient, Math.Min(tokens, ChunkRows));
         var backward =
             PassingBytes
+            + RootGradient
+            + LayerGradient
             + spec.Blocks.Max(layer =>
                 layer.BackwardBytes(tokens, rung.MicroBatch, config.Train.Deterministic, device)
             );
@@ -176,7 +190,7 @@ internal sealed class LedgerBuilder
         if (keptOnHost > 0)
             Add(MemoryPlan.HostActivations, keptOnHost, $"of {spec.Layers - 1} layers", "host");
         if (rung.OffloadOptimizer)
-            Add(MemoryPlan.HostOptimizer, 12 * trained, $"{trained:N0} × (value + 2 moments) × 4 B", "host");
+            Add(MemoryPlan.HostOptimizer, 12 * owned, $"{owned:N0} × (value + 2 moments) × 4 B", "host");
         if (streamed > 0)
             Add(MemoryPlan.HostWeights, streamed, $"of {rung.StreamLayers} layers", Spills ? "disk" : "host");
         if (cuda)
@@ -235,6 +249,45 @@ internal sealed class LedgerBuilder
                     : linear.Weights * device.ComputeBytes
             );
 
+    /// <summary>Bytes of the gradient of the weights outside the layers, which is whole during a micro-batch where
+    /// gradients are sharded.</summary>
+    private long RootGradient =>
+        rung.Strategy == DistributedStrategy.Zero2 ? 4 * (trained - spec.Blocks.Sum(TrainedOf)) : 0;
+
+    /// <summary>Bytes of the gradient of a layer in its backward, where gradients are sharded: whole, and a rank's
+    /// slice of the sum.</summary>
+    private long LayerGradient
+    {
+        get
+        {
+            var most = rung.Strategy == DistributedStrategy.Zero2 ? spec.Blocks.Max(TrainedOf) : 0;
+            return 4 * (most + most / device.Ranks);
+        }
+    }
+
+    /// <summary>Trained weights of a layer.</summary>
+    private long TrainedOf(LayerSpec layer)
+    {
+        if (full)
+            return layer.Tensors.Sum(tensor => tensor.Shape.Aggregate(1L, (a, b) => a * b));
+        var modules = adaptedByLayer[layer.Index];
+        return Pairs(modules) + Biases(layer.Linears, modules);
+    }
+
+    private long Pairs(IEnumerable<LinearSpec> modules) =>
+        modules.Sum(linear => config.Adapter.RankOf(linear.Name) * (linear.In + linear.Out));
+
+    private long Biases(IEnumerable<LinearSpec> all, IEnumerable<LinearSpec> modules)
+    {
+        var biased = config.Adapter.Biases switch
+        {
+            BiasMode.All => all,
+            BiasMode.LoraOnly => modules,
+            _ => [],
+        };
+        return biased.Where(linear => linear.HasBias).Sum(linear => linear.Out);
+    }
+
     private (long Trained, int Adapted) Trained()
     {
         if (full)
@@ -242,14 +295,7 @@ internal sealed class LedgerBuilder
         List<LinearSpec> modules = [.. adaptedByLayer.SelectMany(layer => layer)];
         if (config.Adapter.Targets.Cover(spec.Head.Name))
             modules.Add(spec.Head);
-        var biased = config.Adapter.Biases switch
-        {
-            BiasMode.All => linears,
-            BiasMode.LoraOnly => modules,
-            _ => [],
-        };
-        var pairs = modules.Sum(linear => config.Adapter.RankOf(linear.Name) * (linear.In + linear.Out));
-        return (pairs + biased.Where(linear => linear.HasBias).Sum(linear => linear.Out), modules.Count);
+        return (Pairs(modules) + Biases(linears, modules), modules.Count);
     }
 
     /// <summary>Most bytes saved at once. Without recomputation all layers save; with it a layer that runs again saves

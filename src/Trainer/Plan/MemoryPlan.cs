@@ -98,6 +98,7 @@ internal sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool
                 .OrderBy(plan =>
                     CostModel.Seconds(spec, config.Adapter.Kind, plan, device, longest, config.Train.BatchSize)
                 )
+                .ThenBy(plan => plan.Rung.Strategy)
                 .ThenBy(plan => plan.PeakBytes),
         ];
 

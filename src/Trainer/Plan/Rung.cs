@@ -11,13 +11,15 @@ namespace Memopt.Trainer.Plan;
 /// <param name="OffloadActivations">Whether inputs, and what is kept beside them, lie on the host meanwhile.</param>
 /// <param name="OffloadOptimizer">Whether trained weights and moments do.</param>
 /// <param name="StreamLayers">Layers whose frozen weights do.</param>
+/// <param name="Strategy">What the ranks shard.</param>
 internal sealed record Rung(
     int MicroBatch,
     bool Recompute = false,
     SavedForBackward Keeps = SavedForBackward.Nothing,
     bool OffloadActivations = false,
     bool OffloadOptimizer = false,
-    int StreamLayers = 0
+    int StreamLayers = 0,
+    DistributedStrategy Strategy = DistributedStrategy.Ddp
 )
 {
     /// <summary>In words, for people.</summary>
@@ -31,13 +33,33 @@ internal sealed record Rung(
                     : "activations kept"
             )
             + (OffloadOptimizer ? ", optimizer on the host" : "")
-            + (StreamLayers > 0 ? $", weights of {StreamLayers} layers streamed" : "");
+            + (StreamLayers > 0 ? $", weights of {StreamLayers} layers streamed" : "")
+            + Strategy switch
+            {
+                DistributedStrategy.Zero1 => ", optimizer sharded",
+                DistributedStrategy.Zero2 => ", optimizer and gradients sharded",
+                _ => "",
+            };
     }
 
     /// <summary>Which layers of a model are streamed when so many are: spread evenly, so that each copy has the time of
     /// the layers between.</summary>
     public static IEnumerable<int> Streamed(int layers, int count) =>
         Enumerable.Range(0, layers).Where(i => (long)(i + 1) * count / layers > (long)i * count / layers);
+
+    /// <summary>The strategies that settings allow, the first to be taken where several are as fast.</summary>
+    private static DistributedStrategy[] Strategies(RunConfig config, PlanDevice device) =>
+        (device.Ranks, config.Distributed.Strategy) switch
+        {
+            (1, _) => [DistributedStrategy.Ddp],
+            (_, DistributedStrategy.Auto) =>
+            [
+                DistributedStrategy.Ddp,
+                DistributedStrategy.Zero1,
+                DistributedStrategy.Zero2,
+            ],
+            (_, var chosen) => [chosen],
+        };
 
     /// <summary>Every rung that settings allow on a device, in no order.</summary>
     public static IEnumerable<Rung> All(RunConfig config, ModelSpec spec, PlanDevice device)
@@ -58,19 +80,18 @@ internal sealed record Rung(
                 .Where(size => config.Train.BatchSize % size == 0)
                 .Reverse()
                 .ToArray();
+        var strategies = Strategies(config, device);
         if (memory.Strategy == MemoryStrategy.Manual)
         {
-            return
-            [
-                new(
-                    micros[0],
-                    memory.Recompute ?? false,
-                    memory.Recompute == true ? memory.Keep ?? SavedForBackward.Nothing : SavedForBackward.Nothing,
-                    memory.OffloadActivations ?? false,
-                    memory.OffloadOptimizer ?? false,
-                    Math.Min(memory.StreamLayers ?? 0, spec.Layers)
-                ),
-            ];
+            return strategies.Select(strategy => new Rung(
+                micros[0],
+                memory.Recompute ?? false,
+                memory.Recompute == true ? memory.Keep ?? SavedForBackward.Nothing : SavedForBackward.Nothing,
+                memory.OffloadActivations ?? false,
+                memory.OffloadOptimizer ?? false,
+                Math.Min(memory.StreamLayers ?? 0, spec.Layers),
+                strategy
+            ));
         }
         bool[] Either(bool? written, bool possible) =>
             written is { } value ? [value]
@@ -87,6 +108,7 @@ internal sealed record Rung(
             : config.Adapter.Kind == AdapterKind.None ? [0]
             : [.. new[] { 0, 0.25, 0.5, 0.75, 1 }.Select(share => (int)Math.Ceiling(share * spec.Layers)).Distinct()];
         var rungs =
+            from strategy in strategies
             from micro in micros
             from stream in streams
             from optimizer in Either(memory.OffloadOptimizer, cuda)
@@ -94,7 +116,7 @@ internal sealed record Rung(
             from offload in Either(memory.OffloadActivations, cuda && recompute)
             where recompute || !offload
             from kept in recompute ? keeps : [SavedForBackward.Nothing]
-            select new Rung(micro, recompute, kept, offload, optimizer, stream);
+            select new Rung(micro, recompute, kept, offload, optimizer, stream, strategy);
         return rungs;
     }
 }

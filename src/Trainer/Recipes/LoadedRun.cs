@@ -178,8 +178,23 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
     private void MakeOptimizer(Rung rung, bool spills)
     {
         var trained = AdapterPass.Trained(Model, config.Adapter.Kind, config.Adapter.Biases);
-        optimizer = new Optimizer(trained, config.Train, Model.Device, inputs.Type, rung.OffloadOptimizer);
-        settings = new MemorySettings(Model, optimizer.OffloadToHost, Meter, stream, () => NewStream(spills));
+        optimizer = new Optimizer(
+            trained,
+            config.Train,
+            Model.Device,
+            inputs.Type,
+            rung.OffloadOptimizer,
+            job.World.Group,
+            rung.Strategy
+        );
+        settings = new MemorySettings(
+            Model,
+            optimizer.OffloadToHost,
+            Meter,
+            stream,
+            () => NewStream(spills),
+            optimizer.Gradient.Around
+        );
     }
 
     private LayerStream NewStream(bool spill) =>
@@ -191,9 +206,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
 
     private void Restore(string? checkpoint)
     {
-        if (checkpoint is null)
-            return;
-        CheckpointFolder.Load(checkpoint, State);
-        Optimizer.SyncComputeCopy();
+        if (checkpoint is not null)
+            CheckpointFolder.Load(checkpoint, State, Optimizer.Layout, job.World.Rank);
     }
 }

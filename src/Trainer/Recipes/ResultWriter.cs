@@ -57,7 +57,8 @@ internal sealed class ResultWriter(
     /// <summary>Writes the adapter or the model, and stores it as an artifact: on the main rank.</summary>
     public void Save()
     {
-        ladder.Run("saving", run, () => job.World.RunOnMain(Write));
+        using (run.Optimizer.GatherValues())
+            ladder.Run("saving", run, () => job.World.RunOnMain(Write));
         if (job.World.IsMain)
             Store();
     }

@@ -3,6 +3,7 @@ using Memopt.Tracking;
 using Memopt.Trainer.Checkpoints;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Optim;
 
 namespace Memopt.Trainer.Recipes;
 
@@ -121,6 +122,12 @@ internal sealed class ResumeState
                     )
                 );
         }
+        // An adapter without biases has the same order in both.
+        if (
+            manifest.WeightOrder != ShardLayout.Order
+            && job.Config.Settings.Adapter is { Kind: AdapterKind.None } or { Biases: not BiasMode.None }
+        )
+            differences.Add(new("the order of the weights", "an older version's", "that of the layers"));
         if (manifest.Order != Batches.Order)
             differences.Add(
                 new(

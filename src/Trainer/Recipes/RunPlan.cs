@@ -44,7 +44,8 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         if (!plan.Fits)
             throw Refused(job, plan, device);
         job.Observer.Stage(StageNames.Memory, $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
-        return new(plans, plan);
+        // The optimizer is made for one strategy.
+        return new([.. plans.Where(other => other.Rung.Strategy == plan.Rung.Strategy)], plan);
     }
 
     /// <summary>The fastest plan that fits; one of the micro-batch that a previous start took, if that still

@@ -155,23 +155,18 @@ internal sealed class TrainLoop
         try
         {
             EnsureReplicated(step);
-            var (path, files) = ladder.Run(
-                $"the checkpoint of step {step}",
-                run,
-                () =>
-                    world.RunOnMain(() =>
-                        resume.Checkpoints.Save(step, recorder.RunId, job.Config.Json, hashes, run.State, MicroBatch)
-                    )
-            );
-            if (world.IsMain && job.Config.Settings.Tracking.Checkpoints == CheckpointUploads.Upload)
-                job.Uploads?.Send(Upload.Folder(recorder.RunId, $"checkpoint-{step:D8}", path, files));
+            var written = ladder.Run($"the checkpoint of step {step}", run, () => Write(step));
+            if (written is { } saved && job.Config.Settings.Tracking.Checkpoints == CheckpointUploads.Upload)
+                job.Uploads?.Send(Upload.Folder(recorder.RunId, $"checkpoint-{step:D8}", saved.Path, saved.Files));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
+            resume.Checkpoints.Discard(step);
             throw new UserFault(
                 $"The checkpoint of step {step} cannot be written to {resume.Checkpoints.Folder}.",
                 found: e.Message,
-                next: "free some space and run again: it goes on from the checkpoint before",
+                next: "free some space and run again: it goes on from the checkpoint before"
+                    + (run.Optimizer.IsSharded ? "; all ranks must see this folder" : ""),
                 inner: e
             )
             {
@@ -179,6 +174,34 @@ internal sealed class TrainLoop
             };
         }
         saved = step;
+    }
+
+    /// <summary>Each rank that has a shard of the state writes it; the main rank completes the checkpoint and returns
+    /// it.</summary>
+    private (string Path, IReadOnlyList<ArtifactFile> Files)? Write(int step)
+    {
+        var (checkpoints, writers) = (resume.Checkpoints, run.Optimizer.Layout.Ranks);
+        world.RunOnMain(() => checkpoints.Stage(step));
+        var mine = world.RunOnAll(() =>
+            world.Rank < writers ? checkpoints.WriteState(step, world.Rank, writers, run.State) : null
+        );
+        var files = writers == 1 ? [mine] : world.AllGather(mine);
+        return world.RunOnMain<(string, IReadOnlyList<ArtifactFile>)?>(() =>
+            checkpoints.Complete(
+                new(
+                    step,
+                    recorder.RunId,
+                    Secrets.Redact(job.Config.Json),
+                    hashes,
+                    files.ToDictionary(file => file!.Path, file => file!.Hash),
+                    MicroBatch,
+                    Batches.Order,
+                    ShardLayout.Order,
+                    writers
+                ),
+                files!
+            )
+        );
     }
 
     /// <summary>Ranks that hold other weights than the main one would train another model each.</summary>

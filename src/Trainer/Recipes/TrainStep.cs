@@ -68,7 +68,7 @@ internal sealed class TrainStep(
         {
             var sum = zeros([], float64, model.Device);
             var exhausted = Accumulate(index, batch, (scaler?.Value ?? 1) / targets, sum, measure);
-            optimizer.AllReduceGradient(world.Group);
+            optimizer.Gradient.Reduce();
             world.Group.AllReduce(sum);
             var length = optimizer.Norm(1 / (scaler?.Value ?? 1));
             // The last that needs memory; from here on the step is made.
@@ -107,17 +107,16 @@ internal sealed class TrainStep(
         using var scope = NewDisposeScope();
         using var off = no_grad();
         meter.Reset();
-        ForwardBackward(batch, (scaler?.Value ?? 1) / objective.Terms(batch), 0, measure: true);
-        optimizer.Norm();
+        ForwardBackward(batch, (scaler?.Value ?? 1) / objective.Terms(batch), 0, measure: true, rehearsal: true);
         ZeroGrad();
     }
 
     /// <summary>Sets all gradients to zero, after a step that was not finished.</summary>
-    public void ZeroGrad() => optimizer.ZeroGrad();
+    public void ZeroGrad() => optimizer.Gradient.Zero();
 
     /// <summary>Forward and backward of the micro-batches of this rank; adds to the gradient and to the summed loss.
-    /// With other ranks, which wait for this one in the sum of the gradients, memory that runs out is no exception yet:
-    /// the gradient becomes NaN, on all ranks by the sum, which leaves the weights as they were.</summary>
+    /// With other ranks, which wait for this one in the sums of the gradients, memory that runs out is no exception yet:
+    /// the gradient becomes NaN, on all ranks by the sum or its norm, which leaves the weights as they were.</summary>
     /// <returns>The message where memory ran out, else null.</returns>
     private string? Accumulate(int index, StepBatch batch, double factor, Tensor sum, bool measure)
     {
@@ -132,21 +131,24 @@ internal sealed class TrainStep(
                         measure
                     )
                 );
+            optimizer.Gradient.CatchUp(batch.Most);
             meter.Sample();
             return null;
         }
         catch (Exception e) when (world.Size > 1 && OutOfMemory.Is(e))
         {
-            optimizer.InvalidateGradient();
+            optimizer.Gradient.Invalidate();
+            optimizer.Gradient.CatchUp(batch.Most);
             return e.Message;
         }
     }
 
     /// <summary>Forward and backward of one micro-batch; accumulates gradients and returns the summed loss, fp64
     /// ().</summary>
-    private Tensor ForwardBackward(MicroBatch batch, double factor, long seed, bool measure)
+    private Tensor ForwardBackward(MicroBatch batch, double factor, long seed, bool measure, bool rehearsal = false)
     {
         using var scope = NewDisposeScope();
+        optimizer.Gradient.BeginMicroBatch(rehearsal);
         var inputs = new DeviceBatch(batch, model.Device);
         var start = measure ? meter.Sample() : 0;
         using var context = model.NewContext(
@@ -165,6 +167,7 @@ internal sealed class TrainStep(
             meter.Sample();
         hidden.Dispose();
         backward!(lossBackward(loss)).Dispose();
+        optimizer.Gradient.EndMicroBatch();
         if (measure)
             WorkingSet = Math.Max(WorkingSet, meter.Peak - start - Activations);
         return loss.MoveToOuterDisposeScope();

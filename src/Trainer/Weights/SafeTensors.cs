@@ -81,6 +81,21 @@ internal sealed class SafeTensors : IDisposable
         return tensor;
     }
 
+    /// <summary>Reads some elements of a tensor into host memory: (count) in its stored type.</summary>
+    /// <param name="name">The tensor.</param>
+    /// <param name="from">The first element.</param>
+    /// <param name="count">How many.</param>
+    public Tensor Read(string name, long from, long count)
+    {
+        var stored = Find(name);
+        var tensor = empty([count], TypeOf(stored));
+        ArgumentOutOfRangeException.ThrowIfNegative(from);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((from + count) * tensor.element_size(), stored.To - stored.From);
+        if (count > 0)
+            Read(stored, from * tensor.element_size(), count * tensor.element_size(), Aten.DataPointer(tensor));
+        return tensor;
+    }
+
     /// <summary>What the header says of a tensor.</summary>
     public StoredTensor Find(string name) =>
         Tensors.TryGetValue(name, out var stored) ? stored : throw new UserFault($"{File} has no tensor \"{name}\".");

@@ -32,7 +32,7 @@ public sealed class ProcessGroupTests
             Assert.Contains($"rank {rank} of {ranks}: all verbs", output);
     }
 
-    [Theory, InlineData(2), InlineData(3)]
+    [Theory, InlineData(2), InlineData(3), InlineData(4)]
     public void Data_parallel_ranks_train_what_one_rank_trains(int ranks)
     {
         var folder = Directory.CreateTempSubdirectory("memopt ranks").FullName;

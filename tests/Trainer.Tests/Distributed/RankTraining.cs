@@ -15,6 +15,7 @@ namespace Memopt.Trainer.Tests.Distributed;
 /// <param name="sections">The sections train, adapter and more of the config, as JSON members.</param>
 internal sealed class RankTraining(World world, string folder, string sections) : ITrainingObserver, IDisposable
 {
+    private World ranks = World.Single;
     private int step;
 
     /// <summary>Rows of 5 to 60 tokens.</summary>
@@ -28,13 +29,19 @@ internal sealed class RankTraining(World world, string folder, string sections) 
 
     private readonly CancellationTokenSource stop = new();
 
-    public sealed record Found(Result Result, List<double> Losses, byte[]? Weights, IReadOnlyList<RunEvent> Events);
-
-    /// <summary>Trains in the world, or in a world of one, or goes on with what either has begun.</summary>
-    public Found Run(World ranks, string output)
+    public sealed record Found(Result Result, List<double> Losses, byte[]? Weights, IReadOnlyList<RunEvent> Events)
     {
+        public IReadOnlyList<LedgerRow> Planned { get; init; } = [];
+
+        public IReadOnlyList<LedgerRow> Measured { get; init; } = [];
+    }
+
+    /// <summary>Trains in the world, or in a part of it, or goes on with what either has begun.</summary>
+    public Found Run(World ranks, string output, string strategy = "auto")
+    {
+        this.ranks = ranks;
         if (ranks.IsMain)
-            Write();
+            Write(strategy);
         ranks.Group.Barrier(Timeout.InfiniteTimeSpan);
         var place = Path.Combine(folder, output);
         using var store = new LiteRunStore(Path.Combine(place, "store"));
@@ -60,7 +67,11 @@ internal sealed class RankTraining(World world, string folder, string sections) 
         ranks.Group.Barrier(Timeout.InfiniteTimeSpan);
         var adapter = Path.Combine(place, "out", "adapter");
         var file = Directory.Exists(adapter) ? Directory.EnumerateFiles(adapter, "*.safetensors").Single() : null;
-        return new(result, losses, file is null ? null : File.ReadAllBytes(file), store.Events("a"));
+        return new(result, losses, file is null ? null : File.ReadAllBytes(file), store.Events("a"))
+        {
+            Planned = planned,
+            Measured = measured,
+        };
     }
 
     /// <summary>What a world of one trains, on the main rank; the others wait.</summary>
@@ -79,13 +90,22 @@ internal sealed class RankTraining(World world, string folder, string sections) 
 
     public void Progress(string name, long done, long total) { }
 
-    public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured) { }
+    private IReadOnlyList<LedgerRow> planned = [],
+        measured = [];
+
+    public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured)
+    {
+        if (measured)
+            this.measured = rows;
+        else
+            planned = rows;
+    }
 
     public void Step(StepRow row, int total)
     {
         losses.Add(row.Loss);
         step = row.Step + 1;
-        if (row.Step == StopAfter && world.Rank == world.Size - 1)
+        if (row.Step == StopAfter && ranks.Rank == ranks.Size - 1)
             stop.Cancel();
     }
 
@@ -97,7 +117,7 @@ internal sealed class RankTraining(World world, string folder, string sections) 
         return -1L << 40;
     }
 
-    private void Write()
+    private void Write(string strategy)
     {
         Directory.CreateDirectory(folder);
         var random = new Random(5);
@@ -119,7 +139,7 @@ internal sealed class RankTraining(World world, string folder, string sections) 
             $$"""
             { "model": { "source": {{JsonSerializer.Serialize(
                 new Shape(64, 128, 4, 4, 2, 1024).Folder()
-            )}}, "dtype": "float32" }, {{sections}} }
+            )}}, "dtype": "float32" }, "distributed": { "strategy": "{{strategy}}" }, {{sections}} }
             """
         );
     }

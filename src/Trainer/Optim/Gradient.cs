@@ -1,0 +1,67 @@
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Distributed;
+using Memopt.Trainer.Models;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Optim;
+
+/// <summary>The gradient of the trained weights as a rank holds it, fp32.</summary>
+/// <param name="units">The trained weights.</param>
+/// <param name="layout">Of the optimizer's arrays.</param>
+/// <param name="group">The ranks.</param>
+internal abstract class Gradient(IReadOnlyList<TrainedUnit> units, ShardLayout layout, IProcessGroup group)
+    : IDisposable
+{
+    /// <summary>After <see cref="Reduce"/>: the sum over all ranks, of the weights that this rank's optimizer
+    /// moves.</summary>
+    public abstract Tensor Own { get; }
+
+    /// <summary>Bytes that it holds between steps.</summary>
+    public abstract long Bytes { get; }
+
+    protected IReadOnlyList<TrainedUnit> Units => units;
+
+    protected ShardLayout Layout => layout;
+
+    protected IProcessGroup Group => group;
+
+    /// <summary>A layer whose gradient can be accumulated in its backward.</summary>
+    public virtual LayerForward Around(LayerForward run) => run;
+
+    /// <summary>Called before the forward of each micro-batch.</summary>
+    /// <param name="rehearsal">Whether the gradient is dropped: then no other rank takes part.</param>
+    public virtual void BeginMicroBatch(bool rehearsal) { }
+
+    /// <summary>Called after the backward of each micro-batch.</summary>
+    public virtual void EndMicroBatch() { }
+
+    /// <summary>Takes part in the sums of micro-batches that other ranks have and this one has not, or has given
+    /// up.</summary>
+    /// <param name="microBatches">Of the rank that has the most in this step.</param>
+    public virtual void CatchUp(int microBatches) { }
+
+    /// <summary>Makes <see cref="Own"/> the sum over all ranks and micro-batches.</summary>
+    public abstract void Reduce();
+
+    /// <summary>Makes the gradient NaN, so that a step changes no weight.</summary>
+    public abstract void Invalidate();
+
+    /// <summary>Sets it to zero.</summary>
+    public abstract void Zero();
+
+    public abstract void Dispose();
+
+    /// <summary>The slices of a flat array, one for each parameter of a unit.</summary>
+    /// <param name="unit">The unit.</param>
+    /// <param name="array">Begins with the unit.</param>
+    public static IEnumerable<(Parameter Parameter, Tensor Slice)> Slices(TrainedUnit unit, Tensor array)
+    {
+        long at = 0;
+        foreach (var parameter in unit.Parameters)
+        {
+            var size = parameter.Value.numel();
+            yield return (parameter, array.narrow(0, at, size).view(parameter.Value.shape));
+            at += size;
+        }
+    }
+}

@@ -1,0 +1,91 @@
+namespace Memopt.Trainer.Optim;
+
+/// <summary>How the trained weights lie in the flat arrays of an optimizer: unit after unit. On several ranks each unit
+/// is padded with zeros until it divides into equal slices, and a rank's shard holds its slice of every unit, as in ZeRO
+/// (Rajbhandari et al. 2020, arXiv 1910.02054) and FSDP. One rank has no padding: its shard is the whole.</summary>
+internal sealed class ShardLayout
+{
+    /// <summary>Which order the weights have in a checkpoint. Before 2 they were not ordered by layers.</summary>
+    public const int Order = 2;
+
+    // A slice begins at 256 bytes of an fp32 array.
+    private const long Alignment = 64;
+
+    private readonly List<ShardedUnit> units = [];
+
+    /// <param name="counts">Weights of each unit.</param>
+    /// <param name="ranks">Ranks that divide them.</param>
+    public ShardLayout(IReadOnlyList<long> counts, int ranks)
+    {
+        Ranks = ranks;
+        foreach (var count in counts)
+        {
+            var slice = ranks == 1 ? count : (count + ranks * Alignment - 1) / (ranks * Alignment) * Alignment;
+            units.Add(new(count, slice, WholeSize, ShardSize));
+            Count += count;
+            WholeSize += slice * ranks;
+            ShardSize += slice;
+        }
+    }
+
+    /// <summary>Ranks that divide the weights.</summary>
+    public int Ranks { get; }
+
+    /// <summary>Weights.</summary>
+    public long Count { get; }
+
+    /// <summary>Elements of an array that holds all of them.</summary>
+    public long WholeSize { get; }
+
+    /// <summary>Elements of an array that holds a rank's shard.</summary>
+    public long ShardSize { get; }
+
+    /// <summary>The units, in the order of the arrays.</summary>
+    public IReadOnlyList<ShardedUnit> Units => units;
+
+    /// <summary>The same weights divided among another number of ranks.</summary>
+    public ShardLayout For(int ranks) => ranks == Ranks ? this : new([.. units.Select(unit => unit.Count)], ranks);
+
+    /// <summary>The pieces of a rank's shard that are contiguous in the whole too.</summary>
+    public IEnumerable<ShardPiece> Pieces(int rank) =>
+        Ranks == 1
+            ? [new(0, 0, WholeSize)]
+            : units.Select(unit => new ShardPiece(unit.Shard, unit.Whole + rank * unit.Slice, unit.Slice));
+
+    /// <summary>The pieces that a rank's shard has in common with one of a rank in another layout of the same
+    /// weights.</summary>
+    public IEnumerable<SharedPiece> Shared(int rank, ShardLayout other, int otherRank)
+    {
+        for (var i = 0; i < units.Count; i++)
+        {
+            var (mine, theirs) = (units[i], other.units[i]);
+            var from = Math.Max(rank * mine.Slice, otherRank * theirs.Slice);
+            var to = Math.Min(mine.Count, Math.Min((rank + 1) * mine.Slice, (otherRank + 1) * theirs.Slice));
+            if (from < to)
+                yield return new(
+                    mine.Shard + from - rank * mine.Slice,
+                    theirs.Shard + from - otherRank * theirs.Slice,
+                    to - from
+                );
+        }
+    }
+}
+
+/// <summary>A unit's place. All numbers are elements.</summary>
+/// <param name="Count">Its weights.</param>
+/// <param name="Slice">A rank's slice of it, padding included.</param>
+/// <param name="Whole">Its beginning in the array of all weights.</param>
+/// <param name="Shard">The beginning of a rank's slice in the rank's shard.</param>
+internal sealed record ShardedUnit(long Count, long Slice, long Whole, long Shard);
+
+/// <summary>A contiguous piece. All numbers are elements.</summary>
+/// <param name="Shard">Its beginning in the shard.</param>
+/// <param name="Whole">Its beginning in the array of all weights.</param>
+/// <param name="Length">Its length.</param>
+internal readonly record struct ShardPiece(long Shard, long Whole, long Length);
+
+/// <summary>A piece that two shards have. All numbers are elements.</summary>
+/// <param name="To">Its beginning in one shard.</param>
+/// <param name="From">Its beginning in the other.</param>
+/// <param name="Length">Its length.</param>
+internal readonly record struct SharedPiece(long To, long From, long Length);
