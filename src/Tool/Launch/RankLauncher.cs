@@ -9,10 +9,10 @@ namespace Memopt.Tool.Launch;
 /// <summary>Starts the ranks of a run on this host: the same command, once a rank. When one dies or freezes, ends all
 /// and starts them again; the run resumes from its last checkpoint.</summary>
 /// <param name="ranks">How many.</param>
-/// <param name="cuda">Whether each has a GPU, and NCCL; else mpirun starts them.</param>
+/// <param name="nccl">Whether they communicate by NCCL; else mpirun starts them.</param>
 /// <param name="restarts">How often they are started again.</param>
 /// <param name="report">Receives what happens, in words.</param>
-internal sealed class RankLauncher(int ranks, bool cuda, int restarts, Action<string> report)
+internal sealed class RankLauncher(int ranks, bool nccl, int restarts, Action<string> report)
 {
     // A rank says every half second that it lives. A machine that swaps is slower than that.
     private static readonly TimeSpan frozen = TimeSpan.FromSeconds(7);
@@ -101,7 +101,7 @@ internal sealed class RankLauncher(int ranks, bool cuda, int restarts, Action<st
                 : [],
             .. arguments,
         ];
-        if (!cuda)
+        if (!nccl)
             return [Start(server, [.. MpiRun.Command(ranks), .. tool], [])];
         var port = FreePort();
         return

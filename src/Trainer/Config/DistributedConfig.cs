@@ -19,6 +19,19 @@ public enum DistributedStrategy
     Zero2,
 }
 
+/// <summary>The library by which ranks communicate, as torch.distributed names it.</summary>
+public enum DistributedBackend
+{
+    /// <summary>NCCL on GPUs, MPI on CPUs.</summary>
+    Auto,
+
+    /// <summary>NVIDIA's library for GPUs.</summary>
+    Nccl,
+
+    /// <summary>The MPI that started the ranks.</summary>
+    Mpi,
+}
+
 public sealed record DistributedConfig
 {
     [
@@ -32,10 +45,19 @@ public sealed record DistributedConfig
     public int? Gpus { get; init; }
 
     [Description(
-        "auto: the fastest that fits. ddp: data parallel; every rank holds the model and computes a part of each "
-            + "batch, and the sum of the gradients costs one all-reduce a step."
+        "auto: that of the fastest plan; of equally fast ones the first of ddp, zero1, zero2. ddp: data parallel; every "
+            + "rank holds the model and computes a part of each batch, and the sum of the gradients costs one "
+            + "all-reduce a step. zero1: the fp32 weights and moments of the optimizer are sharded; a step costs a "
+            + "reduce-scatter of the gradients and an all-gather of the weights. zero2: the gradients are sharded too, "
+            + "with a reduce-scatter in every micro-batch."
     )]
     public DistributedStrategy Strategy { get; init; } = DistributedStrategy.Auto;
+
+    [Description(
+        "Library by which the ranks communicate. auto: NCCL on GPUs, MPI on CPUs. mpi: also on GPUs, whose tensors then "
+            + "go through host memory; several ranks may share a GPU (CUDA_VISIBLE_DEVICES=0,0)."
+    )]
+    public DistributedBackend Backend { get; init; } = DistributedBackend.Auto;
 
     [
         Description(

@@ -1,6 +1,7 @@
 using System.Runtime.ExceptionServices;
 using System.Text.Json;
 using Memopt.Core;
+using Memopt.Trainer.Config;
 using Memopt.Trainer.Native;
 using TorchSharp;
 
@@ -27,17 +28,23 @@ internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? 
 
     public bool IsMain => group.Rank == 0;
 
-    /// <summary>Joins the ranks that a launcher has started: by NCCL on GPUs, by MPI on CPUs. Waits until all of them
-    /// join.</summary>
+    /// <summary>Joins the ranks that a launcher has started. Waits until all of them join.</summary>
     /// <param name="place">This rank's place; null is a world of one.</param>
     /// <param name="backend">libtorch.</param>
+    /// <param name="library">By which they communicate.</param>
     /// <param name="check">Whether every verb is agreed on before it is called.</param>
-    public static World Join(RankPlace? place, Backend backend, bool check)
+    public static World Join(RankPlace? place, Backend backend, DistributedBackend library, bool check)
     {
         if (place is null)
             return Single;
+        if (library == DistributedBackend.Nccl && backend.Kind != "cuda")
+            throw new UserFault(
+                "NCCL needs GPUs.",
+                found: $"distributed.backend is nccl, and the ranks compute on {backend.Kind}",
+                next: "set distributed.backend to auto or mpi, or use --backend cuda"
+            );
         IProcessGroup group =
-            backend.Kind == "cuda"
+            backend.Kind == "cuda" && library != DistributedBackend.Mpi
                 ? NcclProcessGroup.Join(NcclLibrary.Load(backend.Folder), place.Rank, place.Size, backend.Device, limit)
                 : MpiProcessGroup.Join(
                     limit,

@@ -93,7 +93,7 @@ internal sealed record RunLauncher
         ProcessEnvironment.PrepareRank(place);
         var backend = FindBackend(Config); // its warnings come when the run loads it
         Observer.Stage(StageNames.Ranks, $"rank {place.Rank} of {place.Size}, started by {place.Launcher}");
-        return World.Join(place, backend, ProcessEnvironment.CheckVerbs);
+        return World.Join(place, backend, Config.Settings.Distributed.Backend, ProcessEnvironment.CheckVerbs);
     }
 
     private Backend LoadBackend(ProjectConfig config, RunParent? parent)

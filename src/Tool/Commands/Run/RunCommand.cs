@@ -122,7 +122,7 @@ internal sealed class RunCommand
         var target = PlanTarget.Here(settings.Settings, onCpu: parsed.GetValue(backend) == "cpu");
         var launcher = new RankLauncher(
             ranks,
-            target.Device.Kind == "cuda",
+            target.Device.Kind == "cuda" && settings.Settings.Distributed.Backend != DistributedBackend.Mpi,
             settings.Settings.Distributed.Restarts,
             text => view.Stage(StageNames.Ranks, text)
         );
