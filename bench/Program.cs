@@ -85,7 +85,9 @@ var stream =
         ? new LayerStream(
             spec.Layers,
             backend.Device,
-            job.Spill ? Path.Combine(Path.GetTempPath(), "memopt-bench.weights") : null
+            job.Spill
+                ? new FileStore(Path.Combine(Path.GetTempPath(), "memopt-bench.weights"), cuda: true)
+                : new HostStore()
         )
         : null;
 var streamed = Rung.Streamed(spec.Layers, plan.Rung.StreamLayers).ToHashSet();

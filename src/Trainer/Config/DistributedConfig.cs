@@ -17,6 +17,9 @@ public enum DistributedStrategy
 
     /// <summary>Data parallel with the optimizer's arrays and the gradient sharded.</summary>
     Zero2,
+
+    /// <summary>As <see cref="Zero1"/>, with the frozen weights of the layers sharded too.</summary>
+    Zero3,
 }
 
 /// <summary>The library by which ranks communicate, as torch.distributed names it.</summary>
@@ -45,11 +48,12 @@ public sealed record DistributedConfig
     public int? Gpus { get; init; }
 
     [Description(
-        "auto: that of the fastest plan; of equally fast ones the first of ddp, zero1, zero2. ddp: data parallel; every "
+        "auto: that of the fastest plan; of equally fast ones the first of ddp, zero1, zero2, zero3. ddp: data parallel; every "
             + "rank holds the model and computes a part of each batch, and the sum of the gradients costs one "
             + "all-reduce a step. zero1: the fp32 weights and moments of the optimizer are sharded; a step costs a "
             + "reduce-scatter of the gradients and an all-gather of the weights. zero2: the gradients are sharded too, "
-            + "with a reduce-scatter in every micro-batch."
+            + "with a reduce-scatter in every micro-batch. zero3: for an adapter; as zero1, and the frozen weights of "
+            + "the layers are sharded, with an all-gather of each layer before its forward and its backward."
     )]
     public DistributedStrategy Strategy { get; init; } = DistributedStrategy.Auto;
 

@@ -123,7 +123,7 @@ internal sealed unsafe class MpiProcessGroup : ProcessGroup
 
     protected override void AllGatherCore(Tensor input, Tensor output)
     {
-        using var whole = new Staged(output, reads: true, writes: true);
+        using var whole = new Staged(output, reads: false, writes: true);
         using var slice = new Staged(input, reads: true, writes: false);
         var bytes = input.numel() * input.element_size();
         if (bytes > int.MaxValue)

@@ -1,5 +1,6 @@
 using Memopt.Core;
 using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
@@ -9,59 +10,51 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Memory;
 
-/// <summary>Frozen weights of some layers kept in host memory, or in a file where that is too small, and brought to
-/// the device for each use. Two slots on the device take turns: while one streamed layer is computed, the next in the
-/// direction of travel arrives in the other. The layers know nothing of it: their tensors are views of the slots.
+/// <summary>Frozen weights of some layers kept in a store and brought to the device for each use. Two slots on the
+/// device take turns: while one streamed layer is computed, the next in the direction of travel arrives in the other.
+/// The layers know nothing of it: their tensors are views of the slots. Ranks may divide the bytes of each layer: a rank
+/// stores its slice, and the ranks gather the layer into the slot (ZeRO-3 of frozen weights; Rajbhandari et al. 2020,
+/// arXiv 1910.02054).
 /// </summary>
-internal sealed class LayerStream : IDisposable
+internal sealed class LayerStream : IPassCollectives, IDisposable
 {
     private const int Slots = 2,
-        Alignment = 256,
-        Pieces = 4,
-        Piece = 32 << 20;
+        Alignment = 256;
 
     private readonly Device device;
+    private readonly LayerStore store;
+    private readonly IProcessGroup? group;
     private readonly Cuda.Stream? copies;
-    private readonly Cuda.Event? queued;
     private readonly Slot[] slots = new Slot[Slots];
     private readonly List<Streamed> streamed = [];
-    private readonly FileStream? file;
-    private readonly PinnedRing? pieces;
     private readonly int layers;
     private long slotBytes;
+    private int entered,
+        entries;
     private bool disposed;
 
     /// <param name="layers">Of the model.</param>
     /// <param name="device">Where they are computed.</param>
-    /// <param name="spill">A file for the weights, made and removed here; null keeps them in host memory.</param>
-    public LayerStream(int layers, Device device, string? spill = null)
+    /// <param name="store">Holds the weights; disposed with the stream.</param>
+    /// <param name="group">The ranks that divide each layer; null where each has all of it. Then all layers are
+    /// streamed.</param>
+    public LayerStream(int layers, Device device, LayerStore store, IProcessGroup? group = null)
     {
-        (this.layers, this.device) = (layers, device);
+        (this.layers, this.device, this.store, this.group) = (layers, device, store, group);
         if (device.type == DeviceType.CUDA)
-            (copies, queued) = (new(), new());
+            copies = new();
         for (var i = 0; i < Slots; i++)
             slots[i] = copies is null ? new() : new() { Arrived = new(), Free = new() };
-        if (spill is null)
-            return;
-        Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(spill))!);
-        file = new FileStream(
-            spill,
-            new FileStreamOptions
-            {
-                Mode = FileMode.Create,
-                Access = FileAccess.ReadWrite,
-                BufferSize = 0,
-                Options = FileOptions.DeleteOnClose,
-            }
-        );
-        pieces = copies is null ? null : new(Pieces, Piece);
     }
 
     /// <summary>Layers that are streamed.</summary>
     public int Count => streamed.Count;
 
-    /// <summary>Bytes of the buffers, or of the file, that hold their weights.</summary>
-    public long Bytes => streamed.Sum(layer => layer.Bytes);
+    /// <summary>Bytes that the store holds.</summary>
+    public long Bytes => streamed.Sum(layer => layer.Slice);
+
+    /// <summary>Whether the store is on the computing device.</summary>
+    public bool OnDevice => store is DeviceStore;
 
     /// <summary>Bytes of their tensors, which are views of the slots.</summary>
     public long ViewBytes => streamed.Sum(layer => layer.Parts.Sum(part => part.Bytes));
@@ -91,18 +84,18 @@ internal sealed class LayerStream : IDisposable
                 return part;
             })
             .ToList();
-        var moved = new Streamed(layer.Index, parts, at, file?.Length ?? 0, file is null ? Host(at) : null);
-        if (file is not null)
-            file.SetLength(moved.Offset + at);
+        var ranks = group?.Size ?? 1;
+        var slice = (at + ranks * Alignment - 1) / (ranks * Alignment) * Alignment;
+        var moved = new Streamed(layer.Index, parts, store.Add(slice), slice, slice * ranks);
         try
         {
             foreach (var part in parts)
                 MoveOut(moved, part, part.Place.Get().contiguous());
-            copies?.Wait();
+            store.Flush();
         }
         catch
         {
-            moved.Free();
+            store.RemoveLast();
             throw;
         }
         // They leave before the slots are made: what they took is where the slots go.
@@ -152,23 +145,35 @@ internal sealed class LayerStream : IDisposable
         };
     }
 
+    public bool NeedAllRanks => group is not null;
+
+    /// <summary>Begins a pass over the layers; only where ranks divide them.</summary>
+    public void Begin(bool backward) =>
+        (entered, entries) = (0, group is null ? 0 : (backward ? 2 : 1) * streamed.Count);
+
+    /// <summary>Gathers the layers that the pass would still enter: up to the last, then down to the first.</summary>
+    public void Finish()
+    {
+        while (entered < entries)
+        {
+            var index = entered < Count ? entered : 2 * Count - 1 - entered;
+            EnsureResident(streamed[index].Layer, 0);
+        }
+    }
+
     public void Dispose()
     {
         if (disposed)
             return;
         disposed = true;
         copies?.Dispose();
-        queued?.Dispose();
         foreach (var slot in slots)
         {
             slot.Arrived?.Dispose();
             slot.Free?.Dispose();
             slot.Buffer?.Dispose();
         }
-        foreach (var layer in streamed)
-            layer.Free();
-        pieces?.Dispose();
-        file?.Dispose();
+        store.Dispose();
     }
 
     /// <summary>Sees to it that a layer's weights are there, and says which are to come next.</summary>
@@ -179,6 +184,7 @@ internal sealed class LayerStream : IDisposable
         var index = streamed.FindIndex(other => other.Layer == layer);
         if (index < 0)
             return null;
+        entered++;
         if (slots[index % Slots].Holds != layer)
         {
             slots[index % Slots].Free?.Record();
@@ -186,8 +192,10 @@ internal sealed class LayerStream : IDisposable
         }
         slots[index % Slots].Arrived?.MakeComputeWait();
         var next = direction == 0 ? (index + 1) % Count : index + direction;
+        // The ranks gather on the stream of the computation, which a gather ahead would hold up.
         if (
             copies is null
+            || group is not null
             || next < 0
             || next >= Count
             || next % Slots == index % Slots
@@ -210,28 +218,17 @@ internal sealed class LayerStream : IDisposable
     {
         var (layer, slot) = (streamed[index], slots[index % Slots]);
         copies?.WaitFor(slot.Free!);
-        var to = Aten.DataPointer(slot.Buffer!);
-        if (layer.Host is { } host)
-        {
-            copies!.ToDevice(to, Aten.DataPointer(host), layer.Bytes);
-        }
-        else if (copies is null)
-        {
-            Read(layer.Offset, layer.Bytes, to);
-        }
-        else
-        {
-            for (long at = 0; at < layer.Bytes; at += Piece)
-            {
-                var count = Math.Min(Piece, layer.Bytes - at);
-                var piece = pieces!.Next();
-                Read(layer.Offset + at, count, piece.Address);
-                copies.ToDevice(to + (nint)at, piece.Address, count);
-                copies.Record(piece.Copied);
-            }
-        }
+        var first = (group?.Rank ?? 0) * layer.Slice;
+        store.Read(layer.Number, Aten.DataPointer(slot.Buffer!) + (nint)first, copies);
         if (slot.Arrived is not null)
             copies!.Record(slot.Arrived);
+        if (group is not null)
+        {
+            slot.Arrived?.MakeComputeWait();
+            using var whole = slot.Buffer!.narrow(0, 0, layer.Bytes);
+            using var slice = slot.Buffer.narrow(0, first, layer.Slice);
+            group.AllGather(slice, whole);
+        }
         slot.Holds = layer.Layer;
     }
 
@@ -269,74 +266,25 @@ internal sealed class LayerStream : IDisposable
         }
     }
 
+    /// <summary>Stores what of a tensor is in this rank's slice of the layer.</summary>
     private void MoveOut(Streamed layer, Part part, Tensor tensor)
     {
-        var from = Aten.DataPointer(tensor);
-        if (layer.Host is { } host)
-        {
-            copies!.WaitForCompute(queued!);
-            copies.ToHost(Aten.DataPointer(host) + (nint)part.Offset, from, part.Bytes);
-            return;
-        }
-        for (long at = 0; at < part.Bytes; at += Piece)
-        {
-            var count = Math.Min(Piece, part.Bytes - at);
-            var address = from + (nint)at;
-            if (copies is not null)
-            {
-                var piece = pieces!.Next();
-                copies.WaitForCompute(queued!);
-                copies.ToHost(piece.Address, address, count);
-                copies.Wait();
-                address = piece.Address;
-            }
-            Write(layer.Offset + part.Offset + at, count, address);
-        }
-    }
-
-    private unsafe void Write(long offset, long count, nint from)
-    {
-        try
-        {
-            RandomAccess.Write(file!.SafeFileHandle, new ReadOnlySpan<byte>((void*)from, (int)count), offset);
-        }
-        catch (IOException e)
-        {
-            throw new UserFault(
-                $"The streamed weights cannot be written to {file!.Name}.",
-                found: e.Message,
-                next: "free some space there, or give the run more host memory (memory.hostBudgetGiB)",
-                inner: e
-            )
-            {
-                Failed = true,
-            };
-        }
-    }
-
-    private void Read(long offset, long count, nint to) =>
-        FileRead.Into(file!.SafeFileHandle, offset, count, to, file.Name);
-
-    private static Tensor Host(long bytes)
-    {
-        var host = empty([bytes], uint8, CPU);
-        Cuda.Pin(Aten.DataPointer(host), bytes);
-        return host.DetachFromDisposeScope();
+        var first = (group?.Rank ?? 0) * layer.Slice;
+        var from = Math.Max(part.Offset, first);
+        var to = Math.Min(part.Offset + part.Bytes, first + layer.Slice);
+        if (from < to)
+            store.Write(layer.Number, from - first, Aten.DataPointer(tensor) + (nint)(from - part.Offset), to - from);
     }
 
     /// <summary>A tensor's place in its layer's bytes.</summary>
     private sealed record Part(TensorSlot Place, long Offset, long[] Shape, ScalarType Type, long Bytes);
 
-    private sealed record Streamed(int Layer, IReadOnlyList<Part> Parts, long Bytes, long Offset, Tensor? Host)
-    {
-        public void Free()
-        {
-            if (Host is null)
-                return;
-            Cuda.Unpin(Aten.DataPointer(Host));
-            Host.Dispose();
-        }
-    }
+    /// <param name="Layer">Index of the layer in the model.</param>
+    /// <param name="Parts">Its tensors.</param>
+    /// <param name="Number">Its number in the store.</param>
+    /// <param name="Slice">Bytes that the store holds of it.</param>
+    /// <param name="Bytes">Of the whole layer, padded to equal slices.</param>
+    private sealed record Streamed(int Layer, IReadOnlyList<Part> Parts, int Number, long Slice, long Bytes);
 
     private sealed class Slot
     {

@@ -37,13 +37,14 @@ internal sealed class MemorySettings(
             offload ??= new();
         var run = LayerRunner.Compose(model, rung, rung.OffloadActivations ? offload : null, stream, meter);
         model.RunLayer = gradient?.Invoke(run) ?? run;
+        model.Collectives = stream is null ? NoCollectives.Instance : stream;
     }
 
     /// <summary>Adds the bytes of what streams and of what it keeps on the host.</summary>
     public void Measure(MeasuredRows rows)
     {
         rows.Add(MemoryPlan.HostActivations, offload?.PeakBytes ?? 0);
-        rows.Add(MemoryPlan.HostWeights, stream?.Bytes ?? 0);
+        rows.Add(stream is { OnDevice: true } ? MemoryPlan.Weights : MemoryPlan.HostWeights, stream?.Bytes ?? 0);
         rows.Add(MemoryPlan.Slots, stream?.SlotBytes ?? 0);
         rows.Add(MemoryPlan.Weights, -stream?.ViewBytes ?? 0); // views of the slots
     }

@@ -42,6 +42,9 @@ internal sealed class Decoder : IDisposable
     /// <summary>How a layer is run: everything is saved for its backward unless a memory pass says otherwise.</summary>
     public LayerForward RunLayer { get; set; } = DecoderLayer.Plain;
 
+    /// <summary>The collectives within a pass.</summary>
+    public IPassCollectives Collectives { get; set; } = NoCollectives.Instance;
+
     /// <summary>Every linear with a way to put another in its place, in the order of the layers; the head
     /// last.</summary>
     public IEnumerable<(Linear Linear, Action<Linear> Replace)> Linears()
@@ -117,6 +120,7 @@ internal sealed class Decoder : IDisposable
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
+        Collectives.Begin(context.NeedsGradient);
         var (last, layersBackward) = ForwardLayers(x, context, 0, layers.Length);
         context.Cache?.Advance(context.Length);
         context.ReleaseWorkspace();

@@ -179,6 +179,10 @@ internal static unsafe partial class Cuda
     internal static void CopyToDevice(nint device, nint host, long bytes) =>
         Check(cuMemcpyHtoDAsync(device, host, (nuint)bytes, Aten.CurrentStream()), "cuMemcpyHtoDAsync");
 
+    /// <summary>Queues a copy within the device on libtorch's current stream.</summary>
+    internal static void Copy(nint to, nint from, long bytes) =>
+        Check(cuMemcpyDtoDAsync(to, from, (nuint)bytes, Aten.CurrentStream()), "cuMemcpyDtoDAsync");
+
     /// <summary>A queue of copies beside libtorch's own stream.</summary>
     internal sealed class Stream : IDisposable
     {
@@ -195,6 +199,9 @@ internal static unsafe partial class Cuda
 
         public void ToHost(nint host, nint device, long bytes) =>
             Check(cuMemcpyDtoHAsync(host, device, (nuint)bytes, handle), "cuMemcpyDtoHAsync");
+
+        public void Copy(nint to, nint from, long bytes) =>
+            Check(cuMemcpyDtoDAsync(to, from, (nuint)bytes, handle), "cuMemcpyDtoDAsync");
 
         /// <summary>What is queued from now on begins after the event.</summary>
         public void WaitFor(Event @event) => Check(cuStreamWaitEvent(handle, @event.Handle, 0), "cuStreamWaitEvent");
@@ -335,6 +342,10 @@ internal static unsafe partial class Cuda
     [LibraryImport(Library, EntryPoint = "cuMemFree_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
     private static partial int cuMemFree(nint address);
+
+    [LibraryImport(Library, EntryPoint = "cuMemcpyDtoDAsync_v2")]
+    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
+    private static partial int cuMemcpyDtoDAsync(nint to, nint from, nuint bytes, nint stream);
 
     [LibraryImport(Library, EntryPoint = "cuMemcpyDtoHAsync_v2")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

@@ -51,7 +51,7 @@ internal sealed class Optimizer : IDisposable
         this.group = group ?? new SingleProcessGroup();
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var sharded = strategy is DistributedStrategy.Zero1 or DistributedStrategy.Zero2;
+        var sharded = strategy != DistributedStrategy.Ddp;
         Layout = new(
             [.. units.Select(unit => unit.Parameters.Sum(p => p.Value.numel()))],
             sharded ? this.group.Size : 1

@@ -23,7 +23,9 @@ internal sealed class LedgerBuilder
     private readonly bool cuda,
         qlora,
         full,
-        sharded;
+        sharded,
+        zero3;
+    private readonly int[] ring;
     private readonly long widest,
         streamed,
         weights,
@@ -49,10 +51,12 @@ internal sealed class LedgerBuilder
         adaptedByLayer = [.. spec.Blocks.Select(layer => layer.Adapted(config.Adapter))];
         lowRank = Array.ConvertAll(adaptedByLayer, LowRank);
         widest = linears.Max(linear => linear.Weights);
-        streamed = full ? 0 : Rung.Streamed(spec.Layers, rung.StreamLayers).Sum(FrozenBytes);
+        zero3 = rung.Strategy == DistributedStrategy.Zero3;
+        ring = full ? [] : [.. Rung.Streamed(spec.Layers, zero3 ? spec.Layers : rung.StreamLayers)];
+        streamed = ring.Sum(FrozenBytes);
         weights = full ? 0 : otherWeights * device.ComputeBytes + spec.Blocks.Select(b => b.Index).Sum(FrozenBytes);
         (trained, adapted) = Trained();
-        sharded = rung.Strategy is DistributedStrategy.Zero1 or DistributedStrategy.Zero2;
+        sharded = rung.Strategy != DistributedStrategy.Ddp;
         owned = sharded ? (trained + device.Ranks - 1) / device.Ranks : trained;
     }
 
@@ -70,17 +74,17 @@ internal sealed class LedgerBuilder
                 : "4.5 bit";
             Add(
                 MemoryPlan.Weights,
-                weights - streamed,
+                weights - streamed + (ShardsOnDevice ? streamed / device.Ranks : 0),
                 $"{otherWeights:N0} × {c} B + {spec.Parameters - otherWeights:N0} × {each}"
-                    + (streamed > 0 ? $" − {rung.StreamLayers} layers, {streamed:N0} B" : "")
+                    + (
+                        ShardsOnDevice ? $" / {device.Ranks} ranks"
+                        : streamed > 0 ? $" − {ring.Length} layers, {streamed:N0} B"
+                        : ""
+                    )
             );
         }
         if (streamed > 0)
-            Add(
-                MemoryPlan.Slots,
-                2 * Rung.Streamed(spec.Layers, rung.StreamLayers).Max(FrozenBytes),
-                "two slots for layers' weights"
-            );
+            Add(MemoryPlan.Slots, 2 * ring.Max(FrozenBytes), "two slots for layers' weights");
         if (qlora && cuda)
             Add(
                 MemoryPlan.Scratch,
@@ -191,8 +195,13 @@ internal sealed class LedgerBuilder
             Add(MemoryPlan.HostActivations, keptOnHost, $"of {spec.Layers - 1} layers", "host");
         if (rung.OffloadOptimizer)
             Add(MemoryPlan.HostOptimizer, 12 * owned, $"{owned:N0} × (value + 2 moments) × 4 B", "host");
-        if (streamed > 0)
-            Add(MemoryPlan.HostWeights, streamed, $"of {rung.StreamLayers} layers", Spills ? "disk" : "host");
+        if (OnHost > 0)
+            Add(
+                MemoryPlan.HostWeights,
+                OnHost,
+                $"of {ring.Length} layers" + (zero3 ? $", / {device.Ranks} ranks" : ""),
+                Spills ? "disk" : "host"
+            );
         if (cuda)
             Add(MemoryPlan.Staging, Footprints.StagingBytes, "pinned, between files and device", "host");
         return this;
@@ -203,7 +212,7 @@ internal sealed class LedgerBuilder
         var plan = new MemoryPlan(ledger, rung, true)
         {
             Trained = trained,
-            Streamed = streamed,
+            Streamed = OnHost,
             Spills = ledger.Exists(row => row.Place == "disk"),
             KeptOnHost = keptOnHost,
         };
@@ -220,9 +229,15 @@ internal sealed class LedgerBuilder
         {
             var host = ledger.Where(row => row.Place == "host").Sum(row => row.Bytes);
             var staging = cuda ? Footprints.StagingBytes : 0;
-            return !cuda || !MemoryPlan.FitsInto(host + staging + streamed, device.HostBytes);
+            return !cuda || !MemoryPlan.FitsInto(host + staging + OnHost, device.HostBytes);
         }
     }
+
+    /// <summary>Whether ranks hold their shards of the layers on the device.</summary>
+    private bool ShardsOnDevice => zero3 && rung.StreamLayers == 0;
+
+    /// <summary>Bytes of layers on the host, or in a file.</summary>
+    private long OnHost => ShardsOnDevice ? 0 : streamed / (zero3 ? device.Ranks : 1);
 
     /// <summary>Numbers of a token that the adapters of a layer save for backward: low-rank products, and inputs after
     /// dropout.</summary>

@@ -38,6 +38,7 @@ internal sealed record Rung(
             {
                 DistributedStrategy.Zero1 => ", optimizer sharded",
                 DistributedStrategy.Zero2 => ", optimizer and gradients sharded",
+                DistributedStrategy.Zero3 => ", optimizer and layers sharded",
                 _ => "",
             };
     }
@@ -48,18 +49,30 @@ internal sealed record Rung(
         Enumerable.Range(0, layers).Where(i => (long)(i + 1) * count / layers > (long)i * count / layers);
 
     /// <summary>The strategies that settings allow, the first to be taken where several are as fast.</summary>
-    private static DistributedStrategy[] Strategies(RunConfig config, PlanDevice device) =>
-        (device.Ranks, config.Distributed.Strategy) switch
+    /// <exception cref="UserFault">ZeRO-3 without an adapter.</exception>
+    private static DistributedStrategy[] Strategies(RunConfig config, PlanDevice device)
+    {
+        var frozen = config.Adapter.Kind != AdapterKind.None;
+        if (device.Ranks == 1)
+            return [DistributedStrategy.Ddp];
+        if (config.Distributed.Strategy == DistributedStrategy.Zero3 && !frozen)
+            throw new UserFault(
+                "distributed.strategy zero3 shards frozen weights, and without an adapter there are none.",
+                found: "adapter.kind none",
+                next: "set distributed.strategy to zero2, or train an adapter"
+            );
+        return config.Distributed.Strategy switch
         {
-            (1, _) => [DistributedStrategy.Ddp],
-            (_, DistributedStrategy.Auto) =>
+            DistributedStrategy.Auto =>
             [
                 DistributedStrategy.Ddp,
                 DistributedStrategy.Zero1,
                 DistributedStrategy.Zero2,
+                .. frozen ? new[] { DistributedStrategy.Zero3 } : [],
             ],
-            (_, var chosen) => [chosen],
+            var chosen => [chosen],
         };
+    }
 
     /// <summary>Every rung that settings allow on a device, in no order.</summary>
     public static IEnumerable<Rung> All(RunConfig config, ModelSpec spec, PlanDevice device)
@@ -115,6 +128,8 @@ internal sealed record Rung(
             from recompute in Either(memory.Recompute, true)
             from offload in Either(memory.OffloadActivations, cuda && recompute)
             where recompute || !offload
+            // The shards of all layers lie on the device or on the host.
+            where strategy != DistributedStrategy.Zero3 || stream == 0 || stream == spec.Layers
             from kept in recompute ? keeps : [SavedForBackward.Nothing]
             select new Rung(micro, recompute, kept, offload, optimizer, stream, strategy);
         return rungs;

@@ -1,3 +1,4 @@
+using System.Runtime.ExceptionServices;
 using Memopt.Text;
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Data;
@@ -45,13 +46,13 @@ internal static class Evaluation
     )
     {
         world ??= World.Single;
-        var own = world.RunOnAll(() => RunOwn(model, rows, microBatch, world, progress, stop));
+        var batches = (rows.Count + microBatch - 1) / microBatch;
+        var most = (batches + world.Size - 1) / world.Size;
+        var own = world.RunOnAll(() => RunOwn(model, rows, microBatch, world, most, progress, stop));
         var stopped = stop.IsCancellationRequested ? 1 : 0;
         if (world.Group.Agree([stopped], ReduceOp.Max)[0] > 0)
             throw new OperationCanceledException(stop);
         // Every rank gives as many scores: one that has a micro-batch less gives an empty one.
-        var batches = (rows.Count + microBatch - 1) / microBatch;
-        var most = (batches + world.Size - 1) / world.Size;
         while (own.Count < most)
             own.Add(default);
         var all = world.Group.AllGather([.. own.SelectMany(score => score.Numbers())]);
@@ -65,33 +66,51 @@ internal static class Evaluation
         return new(mean, Math.Exp(mean), total.Tokens, accuracy, (int)total.Answers);
     }
 
-    /// <summary>Scores of this rank's micro-batches, up to a stop.</summary>
+    /// <summary>Scores of this rank's micro-batches, up to a stop. The rank takes part in the collectives of as many
+    /// passes as the rank with the most micro-batches.</summary>
     private static List<BatchScore> RunOwn(
         Decoder model,
         IReadOnlyList<Row> rows,
         int microBatch,
         World world,
+        int most,
         IProgress<int>? progress,
         CancellationToken stop
     )
     {
         var (scores, done) = (new List<BatchScore>(), 0);
+        ExceptionDispatchInfo? exhausted = null;
         using var noGc = new NoGcScope();
-        foreach (var batch in Batches.InOrder(rows, microBatch, world.Rank, world.Size))
+        using var own = Batches.InOrder(rows, microBatch, world.Rank, world.Size).GetEnumerator();
+        for (var pass = 0; pass < most; pass++)
         {
             noGc.Yield();
-            if (stop.IsCancellationRequested)
-                break;
-            scores.Add(Score(model, batch));
-            done += batch.Count * world.Size;
+            if (exhausted is not null || stop.IsCancellationRequested || !own.MoveNext())
+            {
+                model.Collectives.Skip(backward: false);
+                continue;
+            }
+            try
+            {
+                scores.Add(Score(model, own.Current));
+            }
+            catch (Exception e) when (OutOfMemory.Is(e))
+            {
+                exhausted = ExceptionDispatchInfo.Capture(e);
+                model.Collectives.Finish();
+                continue;
+            }
+            done += own.Current.Count * world.Size;
             progress?.Report(Math.Min(done, rows.Count));
         }
+        exhausted?.Throw();
         return scores;
     }
 
     private static BatchScore Score(Decoder model, MicroBatch batch)
     {
         using var scope = NewDisposeScope();
+        model.Collectives.Begin(backward: false);
         using var context = model.NewContext(batch.Length);
         var ids = tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
         var hidden = model.Forward(ids, context).Output;

@@ -145,8 +145,13 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
 
     private void LoadModel(MemoryPlan plan)
     {
-        var layers = Rung.Streamed(inputs.Spec.Layers, plan.Rung.StreamLayers).ToHashSet();
-        stream = layers.Count > 0 ? NewStream(plan.Spills) : null;
+        var (rung, all) = (plan.Rung, inputs.Spec.Layers);
+        var sharded = rung.Strategy == DistributedStrategy.Zero3;
+        var layers = Rung.Streamed(all, sharded ? all : rung.StreamLayers).ToHashSet();
+        stream =
+            sharded ? new(all, job.Backend.Device, Store(rung.StreamLayers == 0, plan.Spills), job.World.Group)
+            : layers.Count > 0 ? NewStream(plan.Spills)
+            : null;
         model = ModelLoader.Load(
             job.Model,
             inputs.Spec,
@@ -198,11 +203,12 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
     }
 
     private LayerStream NewStream(bool spill) =>
-        new(
-            inputs.Spec.Layers,
-            job.Backend.Device,
-            spill || !cuda ? Path.Combine(job.Output, job.RankFile("streamed.weights")) : null
-        );
+        new(inputs.Spec.Layers, job.Backend.Device, Store(onDevice: false, spill));
+
+    private LayerStore Store(bool onDevice, bool spill) =>
+        onDevice ? new DeviceStore(job.Backend.Device)
+        : cuda && !spill ? new HostStore()
+        : new FileStore(Path.Combine(job.Output, job.RankFile("streamed.weights")), cuda);
 
     private void Restore(string? checkpoint)
     {

@@ -3,6 +3,7 @@ using Memopt.Text;
 using Memopt.Tracking;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Weights;
@@ -77,28 +78,32 @@ internal sealed class ResultWriter(
         return true;
     }
 
-    /// <summary>Computes the job's own metrics from the model's answers to the evaluation rows.</summary>
+    /// <summary>Computes the job's own metrics from the model's answers to the evaluation rows. The main rank computes
+    /// the answers; all ranks do where each token needs all of them.</summary>
     private void Judge(Dataset eval, CancellationToken stop)
     {
         var text = new ChatEncoder(job.Model, inputs.Spec.EndOfTurn, stop: stop);
-        var answers = ladder.Run(
-            "the answers to the evaluation rows",
-            run,
-            () =>
-                job.World.RunOnMain(() =>
-                    Evaluation
-                        .Answers(run.Model, text, eval.Rows)
-                        .Select(
-                            (answer, at) =>
-                            {
-                                stop.ThrowIfCancellationRequested();
-                                job.Observer.Progress("answers", at + 1, eval.Rows.Count);
-                                return answer;
-                            }
-                        )
-                        .ToList()
-                )
-        );
+        var together = run.Model.Collectives.NeedAllRanks;
+        var answers = together
+            ? Answers()
+            : ladder.Run("the answers to the evaluation rows", run, () => job.World.RunOnMain(Answers));
+
+        List<Answer> Answers() =>
+            [
+                .. Evaluation
+                    .Answers(run.Model, text, eval.Rows)
+                    .Select(
+                        (answer, at) =>
+                        {
+                            var asked = stop.IsCancellationRequested ? 1 : 0;
+                            if (together ? job.World.Group.Agree([asked], ReduceOp.Max)[0] > 0 : asked > 0)
+                                throw new OperationCanceledException(stop);
+                            job.Observer.Progress("answers", at + 1, eval.Rows.Count);
+                            return answer;
+                        }
+                    ),
+            ];
+
         if (answers is null)
             return; // the main rank judges
         noGc.RunOutside(() =>

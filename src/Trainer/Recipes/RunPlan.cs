@@ -44,8 +44,7 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         if (!plan.Fits)
             throw Refused(job, plan, device);
         job.Observer.Stage(StageNames.Memory, $"{plan.PeakBytes / 1048576.0:N0} MiB; {plan.Rung}");
-        // The optimizer is made for one strategy.
-        return new([.. plans.Where(other => other.Rung.Strategy == plan.Rung.Strategy)], plan);
+        return new([.. plans.Where(other => CanFollow(plan.Rung, other.Rung))], plan);
     }
 
     /// <summary>The fastest plan that fits; one of the micro-batch that a previous start took, if that still
@@ -54,6 +53,12 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         plans.FirstOrDefault(plan => plan.Fits && (microBatch is null || plan.Rung.MicroBatch == microBatch))
         ?? plans.FirstOrDefault(plan => plan.Fits)
         ?? plans.MinBy(plan => plan.PeakBytes)!;
+
+    /// <summary>Whether a run that was loaded on a rung can step down to another: optimizer and shards stay where they
+    /// are.</summary>
+    private static bool CanFollow(Rung first, Rung other) =>
+        other.Strategy == first.Strategy
+        && (first.Strategy != DistributedStrategy.Zero3 || other.StreamLayers == first.StreamLayers);
 
     private static UserFault Refused(FineTuneJob job, MemoryPlan plan, PlanDevice device)
     {

@@ -107,7 +107,14 @@ internal sealed class TrainStep(
         using var scope = NewDisposeScope();
         using var off = no_grad();
         meter.Reset();
-        ForwardBackward(batch, (scaler?.Value ?? 1) / objective.Terms(batch), 0, measure: true, rehearsal: true);
+        try
+        {
+            ForwardBackward(batch, (scaler?.Value ?? 1) / objective.Terms(batch), 0, measure: true, rehearsal: true);
+        }
+        finally
+        {
+            model.Collectives.Finish();
+        }
         ZeroGrad();
     }
 
@@ -120,9 +127,12 @@ internal sealed class TrainStep(
     /// <returns>The message where memory ran out, else null.</returns>
     private string? Accumulate(int index, StepBatch batch, double factor, Tensor sum, bool measure)
     {
+        var begun = 0;
         try
         {
             for (var part = 0; part < batch.Parts.Count; part++)
+            {
+                begun++;
                 sum.add_(
                     ForwardBackward(
                         batch.Parts[part],
@@ -131,15 +141,25 @@ internal sealed class TrainStep(
                         measure
                     )
                 );
-            optimizer.Gradient.CatchUp(batch.Most);
+            }
+            CatchUp();
             meter.Sample();
             return null;
         }
         catch (Exception e) when (world.Size > 1 && OutOfMemory.Is(e))
         {
             optimizer.Gradient.Invalidate();
-            optimizer.Gradient.CatchUp(batch.Most);
+            CatchUp();
             return e.Message;
+        }
+
+        // Other ranks wait for this one in the collectives of each of their micro-batches.
+        void CatchUp()
+        {
+            model.Collectives.Finish();
+            for (; begun < batch.Most; begun++)
+                model.Collectives.Skip(backward: true);
+            optimizer.Gradient.CatchUp(batch.Most);
         }
     }
 
@@ -148,6 +168,8 @@ internal sealed class TrainStep(
     private Tensor ForwardBackward(MicroBatch batch, double factor, long seed, bool measure, bool rehearsal = false)
     {
         using var scope = NewDisposeScope();
+        // Before memory can run out: from here on the other ranks count on this one.
+        model.Collectives.Begin(backward: true);
         optimizer.Gradient.BeginMicroBatch(rehearsal);
         var inputs = new DeviceBatch(batch, model.Device);
         var start = measure ? meter.Sample() : 0;

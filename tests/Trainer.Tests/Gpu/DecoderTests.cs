@@ -261,7 +261,12 @@ public sealed class DecoderTests
             new(
                 spec.Layers,
                 Gpu.Device,
-                spill ? Path.Combine(Directory.CreateTempSubdirectory("memopt").FullName, "weights") : null
+                spill
+                    ? new FileStore(
+                        Path.Combine(Directory.CreateTempSubdirectory("memopt").FullName, "weights"),
+                        cuda: true
+                    )
+                    : new HostStore()
             );
         var stream = rung?.StreamLayers > 0 && !late ? Stream() : null;
         var streamed = Rung.Streamed(spec.Layers, rung?.StreamLayers ?? 0).ToHashSet();
