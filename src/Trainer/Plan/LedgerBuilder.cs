@@ -111,7 +111,7 @@ internal sealed class LedgerBuilder
                     : $"4 B{(c < 4 ? $" and a copy in {c} B" : "")}"
                 )
         );
-        if (rung.Strategy == DistributedStrategy.Zero1)
+        if (rung.Strategy is DistributedStrategy.Zero1 or DistributedStrategy.Zero3)
             Add(MemoryPlan.Gradients, (trained + owned) * 4, $"{trained:N0} × 4 B, and {each} × 4 B of their sum");
         else
             Add(MemoryPlan.Gradients, owned * 4, $"{each} × 4 B");

@@ -75,15 +75,15 @@ internal sealed class DataParallelCases(World world, string folder)
     /// <summary>What a rank holds between steps is what the plan said, but for the padding of the shards.</summary>
     private static void MeasuredAsPlanned(RankTraining.Found found)
     {
+        const int padding = 16_384; // tensors in a slot begin at 256 bytes
         string[] rows = ["weights", "streaming slots", "trained weights", "adapters", "gradients", "optimizer"];
-        foreach (var planned in found.Planned.Where(row => rows.Contains(row.Name)))
-        {
-            var measured = found.Measured.Single(row => row.Name == planned.Name).Bytes;
+        var seen = found.Ledger.Where(row => rows.Contains(row.Name)).ToList();
+        Assert.True(seen.Count >= 3);
+        foreach (var row in seen)
             Assert.True(
-                measured >= planned.Bytes && measured < planned.Bytes * 1.05,
-                $"{planned.Name}: planned {planned.Bytes}, measured {measured}"
+                row.Measured >= row.Bytes && row.Measured < row.Bytes * 1.05 + padding,
+                $"{row.Name}: planned {row.Bytes}, measured {row.Measured}"
             );
-        }
     }
 
     private void MemoryRunsOut(string strategy)

@@ -31,9 +31,8 @@ internal sealed class RankTraining(World world, string folder, string sections) 
 
     public sealed record Found(Result Result, List<double> Losses, byte[]? Weights, IReadOnlyList<RunEvent> Events)
     {
-        public IReadOnlyList<LedgerRow> Planned { get; init; } = [];
-
-        public IReadOnlyList<LedgerRow> Measured { get; init; } = [];
+        /// <summary>The rows of this rank's memory, planned and measured.</summary>
+        public IReadOnlyList<LedgerRow> Ledger { get; init; } = [];
     }
 
     /// <summary>Trains in the world, or in a part of it, or goes on with what either has begun.</summary>
@@ -69,8 +68,7 @@ internal sealed class RankTraining(World world, string folder, string sections) 
         var file = Directory.Exists(adapter) ? Directory.EnumerateFiles(adapter, "*.safetensors").Single() : null;
         return new(result, losses, file is null ? null : File.ReadAllBytes(file), store.Events("a"))
         {
-            Planned = planned,
-            Measured = measured,
+            Ledger = ledger,
         };
     }
 
@@ -90,15 +88,12 @@ internal sealed class RankTraining(World world, string folder, string sections) 
 
     public void Progress(string name, long done, long total) { }
 
-    private IReadOnlyList<LedgerRow> planned = [],
-        measured = [];
+    private IReadOnlyList<LedgerRow> ledger = [];
 
     public void Ledger(IReadOnlyList<LedgerRow> rows, bool measured)
     {
         if (measured)
-            this.measured = rows;
-        else
-            planned = rows;
+            ledger = rows;
     }
 
     public void Step(StepRow row, int total)
