@@ -52,9 +52,13 @@ trap 'rm -rf "$results"' EXIT
 
 # Runs one project's tests; leaves its log, its exit status and its time in $results.
 run() {
-  local name=$1 start=$SECONDS
+  local name=$1 start=$SECONDS settings=()
+  local project=(tests/$name/*.csproj) given=(tests/$name/*.runsettings)
+  local assembly=$(basename "${project[0]}" .csproj)
+  [ ! -e "${given[0]}" ] || settings=(--settings "${given[0]}")
+  # The assembly and not the project: MSBuild need not evaluate it again.
   # A script ignores interrupts in the background; the tests send some.
-  env --default-signal=INT dotnet test "tests/$name" -c Release --no-build --logger "trx;LogFileName=$results/$name.trx" >"$results/$name.log" 2>&1
+  env --default-signal=INT dotnet test "artifacts/bin/$assembly/release/$assembly.dll" "${settings[@]}" --logger "trx;LogFileName=$results/$name.trx" >"$results/$name.log" 2>&1
   echo $? >"$results/$name.status"
   echo "$name took $((SECONDS - start)) s" >>"$results/times"
   durations "$results/$name.trx" "$name" >>"$results/durations"

@@ -12,7 +12,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     [Fact]
     public void Project_from_the_template_builds_trains_and_answers()
     {
-        var project = packages.Small(packages.Empty("in an empty folder"), "MyTune", steps: 3);
+        var project = packages.NewSmall(packages.Empty("in an empty folder"), "MyTune", steps: 3);
         var built = Packages.Dotnet(project, "build");
         Assert.Contains("0 Warning(s)", built);
         Assert.Matches(@"MyTune -> .*adapter \(loss \d+\.\d{4}, evaluation loss \d+\.\d{4}", built);
@@ -100,7 +100,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     [Fact]
     public void Plan_that_does_not_fit_is_a_warning_and_over_the_budget_an_error()
     {
-        var project = packages.Small(packages.Empty("t"), "MyTune");
+        var project = packages.NewSmall(packages.Empty("t"), "MyTune");
         string[] build = ["build", "--no-restore", "-p:MemoptTrainOnBuild=false"]; // dotnet new has restored it
         string Check(bool fails, params string[] more) =>
             fails ? Packages.Fails(project, [.. build, .. more]) : Packages.Dotnet(project, [.. build, .. more]);
@@ -136,7 +136,7 @@ public sealed class BuildTests(Packages packages) : IClassFixture<Packages>
     [Fact]
     public void Gate_with_a_worse_result_fails_the_build()
     {
-        var project = packages.Small(packages.Empty("t"), "MyTune", steps: 12, batchSize: 16);
+        var project = packages.NewSmall(packages.Empty("t"), "MyTune", steps: 12, batchSize: 16);
         Packages.Dotnet(project, "build", "-p:MemoptNoRegression=true"); // the first has nothing to be worse than
         Packages.Edit(project, "\"steps\": 12", "\"steps\": 1");
         var worse = Packages.Fails(project, "build", "--no-restore", "-p:MemoptNoRegression=true");

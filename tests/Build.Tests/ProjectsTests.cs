@@ -12,7 +12,7 @@ public sealed class ProjectsTests(Packages packages) : IClassFixture<Packages>
     public void Build_cancelled_leaves_a_checkpoint_and_no_process()
     {
         // In a folder whose name holds all that a build may take for something else.
-        var project = packages.Small(packages.Empty("a;b #1 100% ünï 中"), "My Tune", steps: 100_000);
+        var project = packages.NewSmall(packages.Empty("a;b #1 100% ünï 中"), "My Tune", steps: 100_000);
         using (var build = Packages.Start(project, "build"))
         {
             var output = build.StandardOutput.ReadToEndAsync();

@@ -11,8 +11,14 @@ internal static class Oracle
     /// <summary>For each tokenizer, texts with the tokens that the references give them, and their texts
     /// again.</summary>
     public static List<List<TokenRow>> Tokens(int count, bool special, params string[] files) =>
+        Tokens(count, special ? "special" : "plain", files);
+
+    /// <summary>The same by the Rust library alone, with the tokens of the post-processor.</summary>
+    public static List<List<TokenRow>> RustTokens(int count, params string[] files) => Tokens(count, "rust", files);
+
+    private static List<List<TokenRow>> Tokens(int count, string mode, string[] files) =>
         [
-            .. Ask("tokens.mjs", "", [$"{count}", "7", special ? "special" : "plain", .. files])
+            .. Ask("tokens.mjs", "", [$"{count}", "7", mode, .. files])
                 .AsArray()
                 .Select(rows =>
                     rows is JsonArray list

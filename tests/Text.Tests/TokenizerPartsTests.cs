@@ -120,7 +120,7 @@ public sealed class TokenizerPartsTests : IDisposable
         var wrong = new List<string>();
         foreach (
             var (part, file, rows) in cases
-                .Zip(files, Oracle.Tokens(texts, special: true, [.. files]))
+                .Zip(files, Oracle.RustTokens(texts, [.. files]))
                 .Where(entry => entry.Third[0].Rust is not null)
         )
         {

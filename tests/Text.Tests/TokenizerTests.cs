@@ -7,6 +7,8 @@ namespace Memopt.Text.Tests;
 
 public sealed class TokenizerTests : IDisposable
 {
+    private static readonly bool full = Environment.GetEnvironmentVariable("MEMOPT_TESTS_FULL") == "1";
+
     private readonly string folder = Directory.CreateTempSubdirectory("memopt-tokenizer-").FullName;
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
@@ -39,7 +41,7 @@ public sealed class TokenizerTests : IDisposable
         InlineData("deepseek_v3")
     ]
     public void Real_tokenizers_agree_with_the_reference_libraries(string name) =>
-        Compare(Oracle.Package(name), 5000, special: true);
+        Compare(Oracle.Package(name), full ? 5000 : 2000, special: true);
 
     private const string Llama3 =
         @"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";

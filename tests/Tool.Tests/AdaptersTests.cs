@@ -20,7 +20,7 @@ public sealed class AdaptersTests
     public void Run_registers_its_adapter_and_every_command_takes_it_by_name()
     {
         var folder = Cli.NewProject();
-        var first = Good(folder, "run", "--json", "--set", "train.steps=12", "--set", "tracking.register=tone");
+        var first = Good(folder, "run", "--json", "--set", "train.steps=6", "--set", "tracking.register=tone");
         Assert.Contains("tone@1: best, latest", first.Error);
         var old = Weights(Path.Combine(folder, ".memopt/memopt/adapter"));
         var second = Good(folder, "run", "--json", "--set", "train.steps=2", "--set", "tracking.register=tone");

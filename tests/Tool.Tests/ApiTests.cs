@@ -9,11 +9,11 @@ public sealed class ApiTests
     public async Task Training_from_code_equals_the_tools_to_the_byte()
     {
         var (file, code) = (Cli.NewProject(), Cli.NewProject());
-        var run = Cli.Run(file, "run", "--json", "--set", "train.steps=9");
+        var run = Cli.Run(file, "run", "--json", "--set", "train.steps=4");
         Assert.True(run.Exit == 0, run.Error);
         var tuned = await FineTune
             .Create(Path.Combine(code, "memopt.json"))
-            .With("train.steps", 9)
+            .With("train.steps", 4)
             .WithData(Chats(code, "train"))
             .WithEvaluation(Chats(code, "eval"))
             .RunAsync();
@@ -27,12 +27,12 @@ public sealed class ApiTests
         // The tool takes the program's run for its own when the same rows are in a file, and the program the tool's.
         foreach (var name in new[] { "train", "eval" })
             Chat.WriteLines(Path.Combine(code, name + ".jsonl"), Chats(file, name));
-        var again = Cli.Run(code, "run", "--json", "--set", "train.steps=9");
+        var again = Cli.Run(code, "run", "--json", "--set", "train.steps=4");
         Assert.Equal((tuned.RunId, true), ((string?)again.Json["runId"], (bool)again.Json["upToDate"]!));
         var shown = Cli.Run(code, "runs", "show", tuned.RunId, "--json").Json;
-        Assert.Equal(9, shown["steps"]!.AsArray().Count);
+        Assert.Equal(4, shown["steps"]!.AsArray().Count);
         Assert.True(
-            (await FineTune.Create(Path.Combine(code, "memopt.json")).With("train.steps", 9).RunAsync()).UpToDate
+            (await FineTune.Create(Path.Combine(code, "memopt.json")).With("train.steps", 4).RunAsync()).UpToDate
         );
     }
 

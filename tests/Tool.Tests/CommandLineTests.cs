@@ -163,9 +163,9 @@ public sealed class CommandLineTests
         var folder = Cli.NewProject();
         var outcome = Cli.Run(folder, "run", "--dry-run", "--json");
         Assert.True(outcome.Exit == 0, outcome.Error);
-        // 40 rows in batches of 4, twice.
+        // 24 rows in batches of 4, twice.
         Assert.Equal(
-            (20, 40, 8, 2),
+            (12, 24, 8, 2),
             (
                 (int)outcome.Json["steps"]!,
                 (int)outcome.Json["rows"]!,

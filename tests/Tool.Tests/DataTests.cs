@@ -85,7 +85,7 @@ public sealed class DataTests : IDisposable
             "--set",
             "data.truncate=drop"
         ).Json;
-        Assert.Equal(40, (int)json["count"]! + (int)json["dropped"]!);
+        Assert.Equal(24, (int)json["count"]! + (int)json["dropped"]!);
         Assert.True((int)json["dropped"]! > 0);
         Assert.Equal((int)json["count"]!, json["lengths"]!.AsArray().Sum(bin => (int)bin!["rows"]!));
         // No two rows of 24 and more fit into 26: each sequence is a row.
@@ -222,7 +222,7 @@ public sealed class DataTests : IDisposable
     [Fact]
     public void Tokenizing_killed_repeatedly_loses_no_finished_part_and_changes_no_row()
     {
-        var file = Large(40);
+        var file = Large(32);
         string[] Preview(string cache) =>
             ["data", "preview", file, "--json", "--rows", "3", "--set", $"data.cache={cache}"];
         var calm = Cli.Run(folder, Preview("calm"));

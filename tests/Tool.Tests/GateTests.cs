@@ -6,7 +6,7 @@ public sealed class GateTests
     [Fact]
     public void Gate_with_other_evaluation_data_compares_with_no_run_and_reports_it()
     {
-        var folder = Cli.NewProject();
+        var folder = Cli.NewProject(steps: 2);
         var first = (string)Cli.Run(folder, "run", "--json").Json["runId"]!;
         var rows = File.ReadAllLines(Path.Combine(folder, "eval.jsonl"));
         File.WriteAllLines(Path.Combine(folder, "eval.jsonl"), rows.Skip(1));

@@ -51,7 +51,7 @@ public sealed class LineageTests
             record["hashes"]!.AsObject().Select(hash => hash.Key).Order()
         );
         Assert.All(record["hashes"]!.AsObject(), hash => Assert.Equal(64, ((string)hash.Value!).Length));
-        Assert.Equal("40", (string?)record["environment"]!["data.train.rows"]);
+        Assert.Equal("24", (string?)record["environment"]!["data.train.rows"]);
 
         // The config has changed since; the record has not.
         File.WriteAllText(

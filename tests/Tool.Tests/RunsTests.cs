@@ -32,7 +32,7 @@ public sealed class RunsTests
             tail = Cli.Wait(follow);
         }
         Assert.Equal(0, tail.Exit);
-        Assert.Contains("step 20  loss", tail.Output);
+        Assert.Contains("step 12  loss", tail.Output);
         Assert.Contains("has finished", tail.Error);
 
         var second = (string)
@@ -78,7 +78,7 @@ public sealed class RunsTests
         Assert.Contains($"b {second}", compared);
         Assert.Contains("│", compared);
         var shown = Cli.Run(folder, "runs", "show", first, "--json").Json;
-        Assert.Equal(20, (int)shown["metrics"]!["loss"]!["lastStep"]!);
+        Assert.Equal(12, (int)shown["metrics"]!["loss"]!["lastStep"]!);
 
         Assert.Equal(0, Cli.Run(folder, "runs", "doctor").Exit);
         Assert.Equal(0, Cli.Run(folder, "runs", "backup", "all.zip").Exit);
@@ -90,7 +90,7 @@ public sealed class RunsTests
 
         // What a training printed goes where its run goes.
         string Log(string store, string id) => Path.Combine(folder, store, "logs", id + ".txt");
-        Assert.Contains("step 20 / 20  loss", File.ReadAllText(Log(".memopt/store", first)));
+        Assert.Contains("step 12 / 12  loss", File.ReadAllText(Log(".memopt/store", first)));
         Assert.Equal(File.ReadAllText(Log(".memopt/store", first)), File.ReadAllText(Log("copy/store", first)));
 
         // Shown first, done when asked: the run, its checkpoints, and the adapter that only it names.
@@ -115,7 +115,7 @@ public sealed class RunsTests
     [Fact]
     public void Training_whose_store_cannot_be_written_ends_successfully()
     {
-        var folder = Cli.NewProject();
+        var folder = Cli.NewProject(steps: 2);
         Directory.CreateDirectory(Path.Combine(folder, ".memopt"));
         File.WriteAllText(Path.Combine(folder, ".memopt", "store"), "not a folder");
         var run = Cli.Run(folder, "run", "--json");
@@ -126,7 +126,7 @@ public sealed class RunsTests
             "1 runs brought in",
             Cli.Run(folder, "runs", "import", Path.Combine(folder, ".memopt", "memopt", "unrecorded")).Error
         );
-        Assert.Equal(20, (int)Cli.Run(folder, "runs", "list", "--json").Json[0]!["step"]!);
+        Assert.Equal(2, (int)Cli.Run(folder, "runs", "list", "--json").Json[0]!["step"]!);
     }
 
     [DiskFact]

@@ -169,10 +169,10 @@ await page.mouse.move(0, 0);                               // a pointer over a c
 await page.locator('.plot').first().focus();
 await page.keyboard.press('ArrowLeft');
 await page.keyboard.press('ArrowLeft');
-assert.match(await page.locator('.legend').first().innerText(), /step 19/);
+assert.match(await page.locator('.legend').first().innerText(), /step 11/);
 const weights = page.getByRole('row', { name: 'weights', exact: false }).first();
 assert.match(await weights.innerText(), /MiB[^]*MiB[^]*%/);
-assert.match(await page.locator('.log').innerText(), /step 20 \/ 20 {2}loss/);
+assert.match(await page.locator('.log').innerText(), /step 12 \/ 12 {2}loss/);
 await page.locator('.artifact summary').click();
 const link = page.getByRole('link', { name: 'adapter_config.json' });
 const file = await page.evaluate(async address => (await fetch(address)).json(), await link.getAttribute('href'));

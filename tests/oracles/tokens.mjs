@@ -1,7 +1,8 @@
 // Writes texts and what two readings of tokenizers make of them; for each tokenizer one array of
 // {text: base64 of UTF-16, js, rust, jsText, rustText}. "js" is @huggingface/tokenizers; "rust" is the Rust library that
 // Python uses, or null where its binary does not run; the texts are the ids decoded again.
-// usage: node tokens.mjs COUNT SEED special|plain TOKENIZER.json...   (special: with the post-processor's tokens)
+// usage: node tokens.mjs COUNT SEED special|plain|rust TOKENIZER.json...   (special: with the post-processor's tokens;
+// rust: the same by the Rust library alone)
 import { readFileSync } from "node:fs";
 import { Tokenizer } from "@huggingface/tokenizers";
 
@@ -53,8 +54,8 @@ const read = async (file) => {
     const text = times(1 + below(10), () => pick(parts)());
     texts.push(below(50) ? text : text.slice(0, 3) + surrogate() + text.slice(3));
   }
-  const add_special_tokens = mode === "special";
-  const js = attempt(() => new Tokenizer(json, {}));
+  const add_special_tokens = mode !== "plain";
+  const js = mode === "rust" ? null : attempt(() => new Tokenizer(json, {}));
   const rust = rustLibrary?.Tokenizer.fromString(source);
   const rustIds = rust && (await rust.encodeBatch(texts, { addSpecialTokens: add_special_tokens })).map((encoding) => encoding.getIds());
   const rustTexts = rust && (await rust.decodeBatch(rustIds, false));

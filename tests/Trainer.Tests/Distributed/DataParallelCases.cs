@@ -17,45 +17,49 @@ internal sealed class DataParallelCases(World world, string folder)
     private const string TwoParts =
         "\"train\": { \"batchSize\": 4, \"microBatch\": 2, \"steps\": 20, " + "\"learningRate\": 2e-4 }";
 
+    private static readonly bool full = Environment.GetEnvironmentVariable("MEMOPT_TESTS_FULL") == "1";
+
     private static string Adapter(string kind) =>
         $"\"adapter\": {{ \"kind\": \"{kind}\"{(kind == "none" ? "" : ", \"rank\": 4, \"dropout\": 0.1")} }}";
 
     public void Check()
     {
-        if (world.Size == 4)
+        switch (world.Size)
         {
-            OtherWorlds();
-            return;
+            case 2:
+                foreach (var kind in new[] { "lora", "qlora", "none" })
+                    EqualsOneRank(kind, $"{Data}, {Adapter(kind)}, {TwoParts}");
+                foreach (var strategy in full ? new[] { "ddp", "zero2", "zero3" } : ["zero2", "zero3"])
+                    MemoryRunsOut(strategy);
+                break;
+            // A rank has no micro-batch in the last step of an epoch, and packed rows.
+            case 3:
+                EqualsOneRank("ragged", $"{Data}, {Adapter("lora")}, {Train}");
+                EqualsOneRank(
+                    "packed",
+                    $"{Data.Replace("64 }", "128, \"packing\": true }")}, {Adapter("lora")}, {Train.Replace("4,", "5,")}",
+                    rows: 40
+                );
+                break;
+            default:
+                OtherWorlds();
+                break;
         }
-        // Three ranks differ from two in the blocks of micro-batches, which the kind of training does not change.
-        string[] kinds = world.Size == 2 ? ["lora", "qlora", "none"] : ["lora"];
-        foreach (var kind in kinds)
-            EqualsOneRank(kind, $"{Data}, {Adapter(kind)}, {(world.Size == 2 ? TwoParts : Train)}");
-        EqualsOneRank(
-            "packed",
-            $"{Data.Replace("64 }", "128, \"packing\": true }")}, {Adapter("lora")}, {Train.Replace("4,", "5,")}",
-            rows: 40
-        );
-        if (world.Size == 2)
-            foreach (var strategy in new[] { "ddp", "zero2", "zero3" })
-                MemoryRunsOut(strategy);
-        StopAndResume();
     }
 
     private void EqualsOneRank(string name, string sections, int rows = 10)
     {
         using var training = new RankTraining(world, Path.Combine(folder, name), sections) { Rows = rows };
         var single = training.RunSingle();
-        foreach (
-            var strategy in name == "none" ? new[] { "ddp", "zero1", "zero2" } : ["ddp", "zero1", "zero2", "zero3"]
-        )
+        string[] strategies = ["ddp", "zero1", "zero2", .. name == "none" ? Array.Empty<string>() : ["zero3"]];
+        foreach (var strategy in name == "packed" && !full ? strategies.Skip(3) : strategies)
         {
             var ranks = training.Run(world, strategy, strategy);
             if (name == "none" || strategy == "zero3")
                 MeasuredAsPlanned(ranks);
             if (single is null)
                 continue;
-            Same($"{name} {strategy}", single, ranks, exact: world.Size == 2 && name != "packed");
+            Same($"{name} {strategy}", single, ranks, exact: world.Size == 2);
             Assert.Equal(
                 strategy == "ddp" ? ["state.safetensors"] : Shards(),
                 Directory
@@ -104,24 +108,6 @@ internal sealed class DataParallelCases(World world, string folder)
         Same("exhausted " + strategy, single, ranks, exact: false);
     }
 
-    /// <summary>A stop that one rank is asked for ends all after the same step; another number of ranks
-    /// resumes.</summary>
-    private void StopAndResume()
-    {
-        var place = Path.Combine(folder, "stop");
-        using var stopping = new RankTraining(world, place, Resumed("lora")) { StopAfter = 7 };
-        var stopped = stopping.Run(world, "ranks");
-        Assert.Equal((RunStatus.Stopped, 7), (stopped.Result.Status, stopped.Result.Steps));
-        using var training = new RankTraining(world, place, Resumed("lora"));
-        var undisturbed = training.RunSingle();
-        var resumed = training.RunSingle("ranks");
-        if (undisturbed is null || resumed is null)
-            return;
-        var all = resumed with { Losses = [.. stopped.Losses, .. resumed.Losses] };
-        Assert.Equal("resume", Assert.Single(all.Events).Kind);
-        Same("resumed", undisturbed, all, exact: false);
-    }
-
     /// <summary>Four ranks begin, two go on, then three, then one, each with another strategy: the loss is that of one
     /// rank. With the same ranks a run that was stopped gives the bytes of one that was not.</summary>
     private void OtherWorlds()
@@ -140,6 +126,7 @@ internal sealed class DataParallelCases(World world, string folder)
         var stopped = Part(4, "zero2", 20, "stopped");
         if (undisturbed is null)
             return;
+        Assert.Equal(["resume", "resume", "resume"], last!.Events.Select(happened => happened.Kind));
         Same("4, 2, 3, 1 ranks", undisturbed, last! with { Losses = losses }, exact: false, losses: 1e-6);
         Assert.Equal(whole.Weights, stopped!.Weights);
 
