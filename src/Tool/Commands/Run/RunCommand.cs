@@ -70,7 +70,7 @@ internal sealed class RunCommand
             "run",
             "Train a config. Resumes a stopped or killed run.\n\nExample:\n  dotnet memopt "
                 + "run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  "
-                + ".memopt/memopt/adapter"
+                + ".memopt/memopt/adapter\n  dotnet memopt run memopt.json --gpus 8 --deepspeed ds.json"
         )
         {
             config,
