@@ -60,9 +60,9 @@ public sealed record DistributedConfig
     public DistributedBackend Backend { get; init; } = DistributedBackend.Auto;
 
     [Description(
-        "A DeepSpeed JSON (relative to the config file) whose keys become settings: stage, batch, precision, optimizer, "
-            + "schedule. A setting that this file says otherwise is an error; --set decides over both. docs/distributed.md "
-            + "lists the keys."
+        "A DeepSpeed JSON (relative to the config file) whose keys become settings: stage, batch, precision, "
+            + "optimizer, schedule. A setting that this file says otherwise is an error; --set decides over both. "
+            + "docs/distributed.md lists the keys."
     )]
     public string? Deepspeed { get; init; }
 

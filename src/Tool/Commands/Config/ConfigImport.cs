@@ -8,8 +8,8 @@ using Memopt.Trainer.Config.DeepSpeed;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary><c>config import --deepspeed</c>: the settings that a DeepSpeed file is equal to, and what becomes of each of
-/// its keys.</summary>
+/// <summary><c>config import --deepspeed</c>: the settings that a DeepSpeed file is equal to, and what becomes of each
+/// of its keys.</summary>
 internal sealed class ConfigImport
 {
     private readonly Option<string> deepSpeed = new("--deepspeed")

@@ -72,8 +72,8 @@ internal static class SchedulerRules
             null => Verdict.Refused("has no type; write \"type\": \"WarmupLR\", or remove the section"),
             { Text: { } name } when schedules.ContainsKey(name) => null,
             { } type => Verdict.Refused(
-                $"is of type {type.Short}; memopt has {string.Join(", ", schedules.Keys)}: use one of them, or remove the "
-                    + "section and set train.schedule"
+                $"is of type {type.Short}; memopt has {string.Join(", ", schedules.Keys)}: use one of them, or remove "
+                    + "the section and set train.schedule"
             ),
         };
 
