@@ -235,7 +235,7 @@ public sealed class DeepSpeedFileTests
 
     [
         Theory,
-        InlineData(64, 4, 2, 4, "4 x 2 x 4 = 32; use 8 ranks (--gpus 8)"),
+        InlineData(64, 4, 2, 4, "4 x 2 x 4 = 32; use 8 ranks (--gpus 8, or distributed.gpus)"),
         InlineData(30, 4, 2, 4, "4 x 2 x 4 = 32; change one of the three"),
         InlineData(30, 4, null, 2, "is 30, which 4 x 2 ranks do not divide"),
         InlineData(30, null, 4, 2, "is 30, which 4 x 2 ranks do not divide"),

@@ -65,7 +65,7 @@ internal static class BatchRules
         var one = (long)sizes.Micro!.Value * sizes.Accumulation!.Value;
         var next =
             sizes.All % one == 0 && sizes.All / one <= 64
-                ? $"use {sizes.All / one} ranks (--gpus {sizes.All / one})"
+                ? $"use {sizes.All / one} ranks (--gpus {sizes.All / one}, or distributed.gpus)"
                 : "change one of the three";
         return Verdict.Refused(
             $"is {sizes.All}, but {Micro} x {Accumulation} x ranks is {sizes.Micro} x {sizes.Accumulation} x {ranks} = "
