@@ -6,6 +6,7 @@ using Memopt.Hub;
 using Memopt.Text;
 using Memopt.Trainer.Checkpoints;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Config.DeepSpeed;
 using Memopt.Trainer.Config.Sweeps;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Native;
@@ -112,6 +113,34 @@ internal static class Targets
         "metric",
     ];
 
+    private static readonly string[] deepSpeedKeys =
+    [
+        "zero_optimization",
+        "stage",
+        "offload_optimizer",
+        "device",
+        "cpu_offload",
+        "bf16",
+        "fp16",
+        "enabled",
+        "loss_scale",
+        "train_batch_size",
+        "train_micro_batch_size_per_gpu",
+        "gradient_accumulation_steps",
+        "gradient_clipping",
+        "optimizer",
+        "scheduler",
+        "type",
+        "params",
+        "lr",
+        "betas",
+        "warmup_max_lr",
+        "warmup_num_steps",
+        "total_num_steps",
+        "tensor_parallel",
+        "autotp_size",
+    ];
+
     private static readonly string[] modelKeys =
     [
         "model_type",
@@ -204,6 +233,17 @@ internal static class Targets
                 Put(folder, "memopt.json", "{}"u8.ToArray());
                 SweepFile.Read(Put(folder, "sweep.json", input));
             }
+        ),
+        Json(
+            "deepspeed",
+            deepSpeedKeys,
+            (input, folder) =>
+            {
+                var file = DeepSpeedFile.Read(Put(folder, "ds.json", input), ranks: 2);
+                _ = (file.Alone(), file.Refusals.Count, file.Warnings.Count);
+            },
+            "tests/Trainer.Tests/DeepSpeed/Files/pretraining-fp16.json",
+            "tests/Trainer.Tests/DeepSpeed/Files/trainer-zero3-auto.json"
         ),
         Json(
             "model-config",

@@ -63,6 +63,13 @@ public sealed record DistributedConfig
     )]
     public DistributedBackend Backend { get; init; } = DistributedBackend.Auto;
 
+    [Description(
+        "A DeepSpeed JSON (relative to the config file) whose keys become settings: stage, batch, precision, "
+            + "optimizer, schedule. A setting that this file says otherwise is an error; --set decides over both. "
+            + "docs/distributed.md lists the keys."
+    )]
+    public string? Deepspeed { get; init; }
+
     [
         Description(
             "How often a run whose rank died or froze resumes by itself from its last checkpoint, where memopt started "

@@ -1,3 +1,5 @@
+using Memopt.Trainer.Config.DeepSpeed;
+
 namespace Memopt.Trainer.Config;
 
 /// <summary>A config that was read and has no problems.</summary>
@@ -6,7 +8,7 @@ namespace Memopt.Trainer.Config;
 /// <param name="Folder">Its folder; paths in the config are relative to it.</param>
 /// <param name="Json">All settings as JSON, defaults written out.</param>
 /// <param name="Hash">sha256 of the pinned settings.</param>
-/// <param name="Overrides">What the command line changed.</param>
+/// <param name="Overrides">What the command line and a DeepSpeed file changed.</param>
 internal sealed record ProjectConfig(
     RunConfig Settings,
     string File,
@@ -25,6 +27,9 @@ internal sealed record ProjectConfig(
         get => field ?? (Settings.Adapter.From is { } from ? Full(from) : null);
         init;
     }
+
+    /// <summary>The DeepSpeed file whose keys are among the settings; null when there is none.</summary>
+    public DeepSpeedFile? DeepSpeed { get; init; }
 
     /// <summary>Where the data sets from elsewhere lie, by their source, once they are here.</summary>
     public IReadOnlyDictionary<string, Memopt.Hub.Snapshot> Snapshots { get; init; } =

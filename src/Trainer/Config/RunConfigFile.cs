@@ -1,5 +1,7 @@
 using System.Text;
+using System.Text.Json.Nodes;
 using Memopt.Core;
+using Memopt.Trainer.Config.DeepSpeed;
 using Memopt.Trainer.Config.Reading;
 
 namespace Memopt.Trainer.Config;
@@ -11,7 +13,13 @@ internal static class RunConfigFile
     /// <param name="path">The file.</param>
     /// <param name="overrides">Settings as <c>a.b=value</c>; the value is JSON, or a string when it is not.</param>
     /// <param name="checkFiles">Whether data and model must exist.</param>
-    public static ProjectConfig Read(string path, IReadOnlyList<string> overrides, bool checkFiles = true)
+    /// <param name="ranks">The ranks that a launcher started; null where distributed.gpus says.</param>
+    public static ProjectConfig Read(
+        string path,
+        IReadOnlyList<string> overrides,
+        bool checkFiles = true,
+        int? ranks = null
+    )
     {
         if (!File.Exists(path))
         {
@@ -22,7 +30,7 @@ internal static class RunConfigFile
             );
         }
         var text = UntrustedFile.ReadAllBytes(path, UntrustedFile.Settings);
-        return Read(new(path, text) { CheckFiles = checkFiles }, overrides);
+        return Read(new(path, text) { CheckFiles = checkFiles, Ranks = ranks }, overrides);
     }
 
     /// <summary>The defaults with overrides, where there is no file.</summary>
@@ -31,12 +39,12 @@ internal static class RunConfigFile
 
     /// <summary>Settings that a program made, as if they were a file of this name.</summary>
     internal static ProjectConfig Read(string path, RunConfig config, IReadOnlyList<string> overrides) =>
-        Recorded(path, ConfigWriter.Write(config).ToJsonString(), overrides);
+        Read(new(path, Encoding.UTF8.GetBytes(ConfigWriter.Write(config).ToJsonString())) { Whole = true }, overrides);
 
     /// <summary>The settings that a run recorded, with overrides; paths in them are relative to where
-    /// <paramref name="path"/> would lie.</summary>
+    /// <paramref name="path"/> would lie. What a DeepSpeed file decided is among them: it is not read again.</summary>
     public static ProjectConfig Recorded(string path, string json, IReadOnlyList<string> overrides) =>
-        Read(new(path, Encoding.UTF8.GetBytes(json)) { Whole = true }, overrides);
+        Read(new(path, Encoding.UTF8.GetBytes(json)) { Whole = true, Recorded = true }, overrides);
 
     /// <summary>The same config with other settings, as if they were written in it.</summary>
     internal static ProjectConfig With(ProjectConfig loaded, RunConfig config) =>
@@ -67,6 +75,13 @@ internal static class RunConfigFile
         var config = new ConfigReader(problems) { Whole = source.Whole }.Read(text, new RunConfig());
         foreach (var change in changes)
             config = overrides.Apply(config, change);
+        var deepSpeed = problems.Count == 0 ? DeepSpeedOf(config, source, overrides, problems) : null;
+        if (deepSpeed is not null)
+            config = new DeepSpeedSettings(source.File, problems, overrides).Apply(
+                config,
+                deepSpeed,
+                Written(source, text)
+            );
         if (problems.Count == 0)
         {
             ConfigRules.Check(config, problems);
@@ -81,7 +96,46 @@ internal static class RunConfigFile
             ConfigWriter.Indented(config),
             PinnedSettings.Hash(config),
             overrides.Made
-        );
+        )
+        {
+            DeepSpeed = deepSpeed,
+        };
+    }
+
+    /// <summary>The DeepSpeed file of a config without a refused key; null when it names none.</summary>
+    private static DeepSpeedFile? DeepSpeedOf(
+        RunConfig config,
+        Source source,
+        ConfigOverrides overrides,
+        ConfigProblems problems
+    )
+    {
+        const string setting = "distributed.deepspeed";
+        if (
+            config.Distributed.Deepspeed is not { } named
+            || source.Recorded && overrides.Made.All(made => made.Key != setting)
+        )
+            return null;
+        var path = Path.Combine(Path.GetDirectoryName(source.File) ?? "", named);
+        if (!File.Exists(path))
+        {
+            problems.AddOf(setting, $"\"{named}\" is not a file in {source.Folder}", "MEMOPT0005");
+            return null;
+        }
+        var file = DeepSpeedFile.Read(path, source.Ranks ?? config.Distributed.Gpus ?? 1);
+        file.ThrowRefusals();
+        return file;
+    }
+
+    /// <summary>Whether a setting is written in a text; in one that has all of them, whether it is not at its
+    /// default.</summary>
+    private static Func<string, bool> Written(Source source, ConfigText text)
+    {
+        if (!source.Whole)
+            return setting => new SettingLocator(text).Find(setting.Split('.')) is not null;
+        var defaults = ConfigWriter.Flat(new RunConfig());
+        var own = ConfigWriter.Flat(JsonNode.Parse(text.Bytes)!);
+        return setting => own.GetValueOrDefault(setting) != defaults[setting];
     }
 
     /// <summary>A text of settings.</summary>
@@ -94,6 +148,12 @@ internal static class RunConfigFile
 
         /// <summary>Whether every setting is written, as the tool writes it.</summary>
         public bool Whole { get; init; }
+
+        /// <summary>Whether a run recorded it.</summary>
+        public bool Recorded { get; init; }
+
+        /// <summary>The ranks that a launcher started, or null.</summary>
+        public int? Ranks { get; init; }
 
         public string Folder => Path.GetDirectoryName(Path.GetFullPath(File))!;
     }

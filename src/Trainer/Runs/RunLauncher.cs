@@ -101,6 +101,8 @@ internal sealed record RunLauncher
         var backend = FindBackend(config);
         foreach (var warning in backend.Warnings)
             Observer.Stage(StageNames.Warning, warning);
+        foreach (var warning in config.DeepSpeed?.Warnings ?? [])
+            Observer.Stage(StageNames.Warning, $"{warning}");
         if (parent is { Kind: "sweep" } && backend.Kind == "cuda")
             Cuda.EmptyCache(backend.Device); // the memory of the sweep's run before this one is free again
         return backend;

@@ -33,6 +33,8 @@ internal static class BuildInputs
     public static string Watched(ProjectConfig config)
     {
         var paths = new List<string> { Path.GetFullPath(config.File) };
+        if (config.Settings.Distributed.Deepspeed is { } deepSpeed)
+            paths.Add(config.Full(deepSpeed));
         paths.AddRange(Files(config));
         paths.AddRange(Folders(config).Select(folder => folder + "/"));
         if (config.StartingAdapter is { } from && ProjectPaths.ProducerConfig(from) is not null)

@@ -66,22 +66,23 @@ internal sealed class ConfigCheck
         var config = RunConfigFile.Read(parsed.GetValue(file)!, parsed.GetValue(set) ?? []);
         var inspection = new ConfigInspection(config, parsed.GetValue(offline), stop);
         inspection.Run(parsed.GetValue(gpu), parsed.GetValue(budget));
-        if (inspection.Problems.Any(problem => !problem.Warning))
+        IReadOnlyList<Problem> problems = [.. config.DeepSpeed?.Warnings ?? [], .. inspection.Problems];
+        if (problems.Any(problem => !problem.Warning))
             throw new UserFault(
                 $"{config.File} cannot be trained as it is.",
                 next: "docs/diagnostics.md says more of each code"
             )
             {
-                Problems = inspection.Problems,
+                Problems = problems,
             };
         if (parsed.GetValue(inputs) is { } content)
             WriteChanged(content, BuildInputs.Content(config));
         if (parsed.GetValue(watch) is { } list)
             WriteChanged(list, BuildInputs.Watched(config));
         if (parsed.GetValue(json))
-            Print(config, inspection.Problems, inspection.Plan);
+            Print(config, problems, inspection.Plan);
         else
-            Show(config, inspection.Problems, inspection.Plan);
+            Show(config, problems, inspection.Plan);
         return 0;
     }
 

@@ -4,7 +4,7 @@ using Memopt.Trainer.Config;
 
 namespace Memopt.Tool.Commands;
 
-/// <summary><c>config schema|check|inputs</c>.</summary>
+/// <summary><c>config schema|check|import|inputs</c>.</summary>
 internal static class ConfigCommand
 {
     public static Command Create()
@@ -17,11 +17,12 @@ internal static class ConfigCommand
         schema.SetAction(_ => Console.Out.Write(RunConfigSchema.Generate()));
         return new Command(
             "config",
-            "Describe and check configs.\n\nExample:\n  dotnet memopt config check memopt.json"
+            "Describe, check and import configs.\n\nExample:\n  dotnet memopt config check memopt.json"
         )
         {
             schema,
             ConfigCheck.Create(),
+            ConfigImport.Create(),
             Inputs(),
         };
     }

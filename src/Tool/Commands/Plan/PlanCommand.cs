@@ -90,7 +90,7 @@ internal sealed class PlanCommand
     {
         var overrides = parsed.GetValue(set) ?? [];
         return (parsed.GetValue(config) ?? CurrentProject.ConfigFile) is { } file
-            ? RunConfigFile.Read(file, overrides, checkFiles: false)
+            ? RunConfigFile.Read(file, overrides, checkFiles: false, parsed.GetValue(gpus))
             : RunConfigFile.Default(overrides);
     }
 

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Text.Json;
 using Memopt.Core;
 using Memopt.Hub;
 using Memopt.Tool.Cli;
@@ -49,6 +50,13 @@ internal sealed class RunCommand
         "a number from 1 to 64",
         number => number is >= 1 and <= 64
     );
+    private readonly Option<string?> deepSpeed = new("--deepspeed")
+    {
+        Description =
+            "A DeepSpeed JSON whose keys become settings. The same as --set distributed.deepspeed=ds.json, relative to "
+            + "the current folder.",
+        HelpName = "ds.json",
+    };
     private readonly Option<string?> backend = Shell.BackendOption();
     private readonly Option<bool> offline = Shell.OfflineOption();
     private readonly Option<ProgressFormat> progress = Shell.ProgressOption();
@@ -62,7 +70,7 @@ internal sealed class RunCommand
             "run",
             "Train a config. Resumes a stopped or killed run.\n\nExample:\n  dotnet memopt "
                 + "run memopt.json --set train.learningRate=1e-4\n  step 455 / 455  loss 0.1034 …  →  "
-                + ".memopt/memopt/adapter"
+                + ".memopt/memopt/adapter\n  dotnet memopt run memopt.json --gpus 8 --deepspeed ds.json"
         )
         {
             config,
@@ -73,6 +81,7 @@ internal sealed class RunCommand
             dry,
             noRehearsal,
             gpus,
+            deepSpeed,
             backend,
             offline,
             progress,
@@ -87,13 +96,17 @@ internal sealed class RunCommand
         var place = ProcessEnvironment.RankPlace();
         if (parsed.GetValue(smoke) && parsed.GetValue(fromRun) is not null)
             throw new UserFault("--smoke and --from-run are different trainings.", next: "leave one of them out");
-        var (settings, recorded) = Settings(parsed);
+        var (settings, recorded) = Settings(parsed, place?.Size);
         var output = Output(settings, recorded, parsed);
         var view = place is { IsMain: false } ? new SilentView() : IRunView.For(parsed.GetValue(progress));
         if (parsed.GetValue(dry))
+        {
+            foreach (var warning in settings.DeepSpeed?.Warnings ?? [])
+                view.Stage(StageNames.Warning, $"{warning}");
             return new DryRun(settings, parsed.GetValue(backend), parsed.GetValue(offline), stop).Show(
                 parsed.GetValue(json)
             );
+        }
         if (place is null && settings.Settings.Distributed.Gpus is > 1 and var ranks)
             return Launch(ranks, settings, parsed, view, stop);
         var training = new Training
@@ -130,20 +143,25 @@ internal sealed class RunCommand
     }
 
     /// <summary>What is to be trained, and the recorded run that it comes from, or null.</summary>
-    private (ProjectConfig Config, Run? Recorded) Settings(ParseResult parsed)
+    /// <param name="parsed">The command line.</param>
+    /// <param name="launched">The ranks that a launcher started, or null.</param>
+    private (ProjectConfig Config, Run? Recorded) Settings(ParseResult parsed, int? launched)
     {
         var file = parsed.GetValue(config)!;
         string[] overrides =
         [
             .. parsed.GetValue(set) ?? [],
             .. parsed.GetValue(gpus) is { } ranks ? new[] { $"distributed.gpus={ranks}" } : [],
+            .. parsed.GetValue(deepSpeed) is { } ds
+                ? new[] { $"distributed.deepspeed={JsonSerializer.Serialize(Path.GetFullPath(ds))}" }
+                : [],
             .. parsed.GetValue(noRehearsal) ? new[] { "memory.rehearse=false" } : [],
             .. parsed.GetValue(smoke)
                 ? new[] { $"model.source={ModelHub.Nano}", "train.steps=20", "tracking.experiment=smoke" }
                 : [],
         ];
         if (parsed.GetValue(fromRun) is not { } id)
-            return (RunConfigFile.Read(file, overrides), null);
+            return (RunConfigFile.Read(file, overrides, ranks: launched), null);
         var recorded = RecordedRun.Find(file, id);
         return (RecordedRun.Settings(file, recorded, overrides), recorded);
     }

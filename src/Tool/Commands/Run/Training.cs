@@ -68,7 +68,7 @@ internal sealed record Training
             observer.Stage(
                 "",
                 $"{change.Key}  {Secrets.Redact(change.Key, change.Old)} -> "
-                    + $"{Secrets.Redact(change.Key, change.New)}   (command line)"
+                    + $"{Secrets.Redact(change.Key, change.New)}   ({change.From})"
             );
     }
 }

@@ -14,7 +14,10 @@ internal sealed class ConfigOverrides(ConfigProblems problems)
     public IReadOnlyList<Override> Made => made;
 
     /// <summary>The config with one more setting changed, or as it was and a problem.</summary>
-    public RunConfig Apply(RunConfig config, string item)
+    /// <param name="config">The config.</param>
+    /// <param name="item">The change: <c>a.b=value</c>.</param>
+    /// <param name="from">Where the change comes from.</param>
+    public RunConfig Apply(RunConfig config, string item, string from = Override.CommandLine)
     {
         var cut = item.IndexOf('=');
         var name = cut < 0 ? item : item[..cut];
@@ -32,7 +35,9 @@ internal sealed class ConfigOverrides(ConfigProblems problems)
         var value = TryRead(setting, old, item[(cut + 1)..]);
         if (problems.Count > before)
             return config;
-        made.Add(new(setting.Name, Json(old), Json(value)));
+        var change = new Override(setting.Name, Json(old), Json(value), from);
+        if (from == Override.CommandLine || change.Old != change.New)
+            made.Add(change);
         return setting.With(config, value);
     }
 
