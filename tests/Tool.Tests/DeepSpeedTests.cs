@@ -17,7 +17,7 @@ public sealed class DeepSpeedTests
 
     private const string Refused = """
         {
-          "zero_optimization": { "stage": 3, "overlap_com": true },
+          "zero_optimization": { "mics_shard_size": 8, "overlap_com": true },
           "stage3_max_live_parameters": 1e9
         }
         """;
@@ -50,7 +50,10 @@ public sealed class DeepSpeedTests
     {
         var outcome = Cli.Run(Project(Refused), "config", "import", "--deepspeed", "ds.json");
         Assert.Equal((1, ""), (outcome.Exit, outcome.Output));
-        Assert.Contains("ds.json(2,26): error MEMOPT0018: zero_optimization.stage is 3", outcome.Error);
+        Assert.Contains(
+            "ds.json(2,26): error MEMOPT0018: zero_optimization.mics_shard_size is not there yet",
+            outcome.Error
+        );
         Assert.Contains("did you mean overlap_comm?", outcome.Error);
         Assert.Contains("ds.json(3,3): error MEMOPT0002: stage3_max_live_parameters is at the top", outcome.Error);
     }
@@ -60,14 +63,15 @@ public sealed class DeepSpeedTests
     {
         var outcome = Cli.Run(Project(Refused), "config", "import", "--deepspeed", "ds.json", "--json");
         Assert.Equal(1, outcome.Exit);
-        Assert.Empty(outcome.Json["settings"]!.AsObject());
-        var stage = outcome.Json["keys"]![0]!;
+        var settings = outcome.Json["settings"]!;
+        Assert.Equal("ddp", (string?)settings["distributed"]!["strategy"]); // a section without a stage has stage 0
+        var refused = outcome.Json["keys"]![0]!;
         Assert.Equal(
-            ("zero_optimization.stage", 3, "refused", null),
-            ((string?)stage["key"], (int)stage["value"]!, (string?)stage["outcome"], (string?)stage["setting"])
+            ("zero_optimization.mics_shard_size", 8, "refused", null),
+            ((string?)refused["key"], (int)refused["value"]!, (string?)refused["outcome"], (string?)refused["setting"])
         );
-        Assert.Contains("use stage 2", (string?)stage["why"]);
-        Assert.Contains("zero_optimization.stage is 3", outcome.Error);
+        Assert.Contains("set it to -1", (string?)refused["why"]);
+        Assert.Contains("zero_optimization.mics_shard_size is not there yet", outcome.Error);
     }
 
     [Fact]

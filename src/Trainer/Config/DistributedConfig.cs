@@ -48,18 +48,19 @@ public sealed record DistributedConfig
     public int? Gpus { get; init; }
 
     [Description(
-        "auto: that of the fastest plan; of equally fast ones the first of ddp, zero1, zero2, zero3. ddp: data parallel; every "
-            + "rank holds the model and computes a part of each batch, and the sum of the gradients costs one "
-            + "all-reduce a step. zero1: the fp32 weights and moments of the optimizer are sharded; a step costs a "
-            + "reduce-scatter of the gradients and an all-gather of the weights. zero2: the gradients are sharded too, "
-            + "with a reduce-scatter in every micro-batch. zero3: for an adapter; as zero1, and the frozen weights of "
-            + "the layers are sharded, with an all-gather of each layer before its forward and its backward."
+        "auto: that of the fastest plan; of equally fast ones the first of ddp, zero1, zero2, zero3. ddp: data "
+            + "parallel; every rank holds the model and computes a part of each batch, and the sum of the gradients "
+            + "costs one all-reduce a step. zero1: the fp32 weights and moments of the optimizer are sharded; a step "
+            + "costs a reduce-scatter of the gradients and an all-gather of the weights. zero2: the gradients are "
+            + "sharded too, with a reduce-scatter in every micro-batch. zero3: for an adapter; as zero1, and the "
+            + "frozen weights of the layers are sharded, with an all-gather of each layer before its forward and its "
+            + "backward."
     )]
     public DistributedStrategy Strategy { get; init; } = DistributedStrategy.Auto;
 
     [Description(
-        "Library by which the ranks communicate. auto: NCCL on GPUs, MPI on CPUs. mpi: also on GPUs, whose tensors then "
-            + "go through host memory; several ranks may share a GPU (CUDA_VISIBLE_DEVICES=0,0)."
+        "Library by which the ranks communicate. auto: NCCL on GPUs, MPI on CPUs. mpi: also on GPUs, whose tensors "
+            + "then go through host memory; several ranks may share a GPU (CUDA_VISIBLE_DEVICES=0,0)."
     )]
     public DistributedBackend Backend { get; init; } = DistributedBackend.Auto;
 

@@ -12,10 +12,9 @@ namespace Memopt.Trainer.Memory;
 
 /// <summary>Frozen weights of some layers kept in a store and brought to the device for each use. Two slots on the
 /// device take turns: while one streamed layer is computed, the next in the direction of travel arrives in the other.
-/// The layers know nothing of it: their tensors are views of the slots. Ranks may divide the bytes of each layer: a rank
-/// stores its slice, and the ranks gather the layer into the slot (ZeRO-3 of frozen weights; Rajbhandari et al. 2020,
-/// arXiv 1910.02054).
-/// </summary>
+/// The layers know nothing of it: their tensors are views of the slots. Ranks may divide the bytes of each layer: a
+/// rank stores its slice, and the ranks gather the layer into the slot (ZeRO-3 of frozen weights; Rajbhandari et al.
+/// 2020, arXiv 1910.02054). </summary>
 internal sealed class LayerStream : IPassCollectives, IDisposable
 {
     private const int Slots = 2,

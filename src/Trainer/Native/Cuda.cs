@@ -6,8 +6,7 @@ namespace Memopt.Trainer.Native;
 /// device.</summary>
 internal static unsafe partial class Cuda
 {
-    /// <summary>Free and total bytes of the current device as the operating system sees them; null without
-    /// one.</summary>
+    /// <summary>Free and total bytes of the current device, of all programs; null without one.</summary>
     public static (long Free, long Total)? Memory()
     {
         try
@@ -50,8 +49,7 @@ internal static unsafe partial class Cuda
             : null;
     }
 
-    /// <summary>Compute capability of the first device as one number: 75 for a T4, 90 for an H100; 0 without a
-    /// device.</summary>
+    /// <summary>Compute capability of the first device as one number: 75 for a T4, 90 for an H100; else 0.</summary>
     public static int Capability() =>
         DeviceCount() > 0
         && cuDeviceGetAttribute(out var major, 75, 0) == 0
@@ -137,8 +135,7 @@ internal static unsafe partial class Cuda
         }
     }
 
-    /// <summary>Host memory that the device copies from without the host's help; freed by
-    /// <see cref="FreePinned"/>.</summary>
+    /// <summary>Host memory that the device itself copies from; freed by <see cref="FreePinned"/>.</summary>
     internal static nint AllocatePinned(long bytes)
     {
         UseContext();
@@ -148,8 +145,7 @@ internal static unsafe partial class Cuda
 
     internal static void FreePinned(nint address) => _ = cuMemFreeHost(address);
 
-    /// <summary>Pins host memory that is there already, so that copies to and from it need no help of the host; until
-    /// <see cref="Unpin"/>.</summary>
+    /// <summary>Pins host memory that is there, which the device then copies; until <see cref="Unpin"/>.</summary>
     internal static void Pin(nint address, long bytes)
     {
         UseContext();
@@ -161,8 +157,7 @@ internal static unsafe partial class Cuda
     /// <summary>Gives the device back what libtorch's allocator holds and nobody uses. libtorch has no entry point for
     /// that, but its allocator does it before it refuses a request, so this asks for more than any card has. The
     /// allocator refuses without mapping anything because <see cref="AllocatorSettings"/> limits it to the card's size.
-    /// Costs a few milliseconds.
-    /// </summary>
+    /// Costs a few milliseconds.</summary>
     public static void EmptyCache(TorchSharp.torch.Device device)
     {
         try

@@ -1,7 +1,7 @@
 namespace Memopt.Trainer.Optim;
 
 /// <summary>How the trained weights lie in the flat arrays of an optimizer: unit after unit. On several ranks each unit
-/// is padded with zeros until it divides into equal slices, and a rank's shard holds its slice of every unit, as in ZeRO
+/// is padded with zeros until it divides into equal slices. A rank's shard holds its slice of every unit, as in ZeRO
 /// (Rajbhandari et al. 2020, arXiv 1910.02054) and FSDP. One rank has no padding: its shard is the whole.</summary>
 internal sealed class ShardLayout
 {

@@ -6,8 +6,8 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Optim;
 
 /// <summary>Every rank holds the gradient of its shard alone (ZeRO-2). A unit's gradient is whole from the beginning to
-/// the end of its backward; then the ranks add it up, and each keeps its slice. The ranks do so for every micro-batch, in
-/// one order: the layers from the last to the first, then the root.</summary>
+/// the end of its backward; then the ranks add it up, and each keeps its slice. The ranks do so for every micro-batch
+/// in one order: the layers from the last to the first, then the root.</summary>
 internal sealed class ShardedGradient : Gradient
 {
     private readonly Tensor shard;

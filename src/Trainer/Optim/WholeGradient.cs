@@ -4,8 +4,8 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Optim;
 
-/// <summary>Every rank holds the gradient of all weights. The ranks add it up once a step: each gets the whole sum (data
-/// parallel), or the part that its shard of the optimizer needs (ZeRO-1).</summary>
+/// <summary>Every rank holds the gradient of all weights. The ranks add it up once a step. Each gets the whole sum
+/// (data parallel), or the part that its shard of the optimizer needs (ZeRO-1).</summary>
 internal sealed class WholeGradient : Gradient
 {
     private readonly Tensor whole;

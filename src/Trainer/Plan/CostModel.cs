@@ -49,8 +49,10 @@ internal static class CostModel
             * ((rung.OffloadActivations ? plan.KeptOnHost : 0) + plan.Streamed)
             / tokens
             / (cuda && !plan.Spills ? BusRate : DiskRate);
+        // The ranks gather while nothing is computed.
+        var gathering = 2.0 * plan.Gathered / tokens / (cuda ? BusRate : DiskRate);
         var stepping = rung.OffloadOptimizer ? 12.0 * plan.Trained / BusRate / ((double)batch * length) : 0;
-        return Math.Max(computing, moving) + stepping + 0.02 * Math.Min(computing, moving);
+        return Math.Max(computing, moving) + gathering + stepping + 0.02 * Math.Min(computing, moving);
     }
 
     /// <summary>Arithmetic of one token in forward, recomputation and backward.</summary>

@@ -213,6 +213,7 @@ internal sealed class LedgerBuilder
         {
             Trained = trained,
             Streamed = OnHost,
+            Gathered = zero3 ? streamed / device.Ranks * (device.Ranks - 1) : 0,
             Spills = ledger.Exists(row => row.Place == "disk"),
             KeptOnHost = keptOnHost,
         };

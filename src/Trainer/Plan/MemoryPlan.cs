@@ -49,6 +49,9 @@ internal sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool
     /// <summary>Bytes of weights that are streamed.</summary>
     public long Streamed { get; init; }
 
+    /// <summary>Bytes of weights that a rank receives from the others in a forward, and in a backward.</summary>
+    public long Gathered { get; init; }
+
     /// <summary>Whether they lie in a file, the host being too small.</summary>
     public bool Spills { get; init; }
 

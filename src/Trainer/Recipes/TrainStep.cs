@@ -122,8 +122,9 @@ internal sealed class TrainStep(
     public void ZeroGrad() => optimizer.Gradient.Zero();
 
     /// <summary>Forward and backward of the micro-batches of this rank; adds to the gradient and to the summed loss.
-    /// With other ranks, which wait for this one in the sums of the gradients, memory that runs out is no exception yet:
-    /// the gradient becomes NaN, on all ranks by the sum or its norm, which leaves the weights as they were.</summary>
+    /// With other ranks, which wait for this one in the sums of the gradients, memory that runs out is no exception
+    /// yet: the gradient becomes NaN, on all ranks by the sum or its norm, which leaves the weights as they
+    /// were.</summary>
     /// <returns>The message where memory ran out, else null.</returns>
     private string? Accumulate(int index, StepBatch batch, double factor, Tensor sum, bool measure)
     {

@@ -90,7 +90,11 @@ public sealed class DeepSpeedConfigTests
     public void Refusals_come_all_at_once_with_their_places()
     {
         var fault = Assert.Throws<UserFault>(() =>
-            Read(Named(), "{\n  \"zero_optimization\": { \"stage\": 3 },\n  \"amp\": { \"enabled\": true }\n}", null)
+            Read(
+                Named(),
+                "{\n  \"zero_optimization\": { \"mics_shard_size\": 8 },\n  \"amp\": { \"enabled\": true }\n}",
+                null
+            )
         );
         Assert.Equal([2, 3], fault.Problems.Select(problem => problem.Line));
         Assert.False(fault.Failed);

@@ -9,11 +9,10 @@ internal static class ZeroRules
         Offload = "memory.offloadOptimizer";
 
     private const string ByItself = "memopt decides this by itself; the result is the same",
-        Stage3 = "only stage 3 reads it",
+        Stage3 = "memopt gathers layer by layer; the result is the same",
         NoFile = "memopt offloads to host memory; set device to cpu";
 
-    // ZeRO-3 is a line here, once it is there.
-    private static readonly IReadOnlyList<string> strategies = ["ddp", "zero1", "zero2"];
+    private static readonly IReadOnlyList<string> strategies = ["ddp", "zero1", "zero2", "zero3"];
 
     private static readonly string[] decidedByMemopt =
     [
@@ -77,22 +76,25 @@ internal static class ZeroRules
             [$"{Section}.offload_optimizer.ratio"] = KeyRules.Number(ratio =>
                 ratio == 1
                     ? Verdict.Honoured("the whole optimizer is offloaded")
-                    : Verdict.Refused("needs ZeRO-3, which is not there yet; set it to 1")
+                    : Verdict.Refused("is not there: memopt offloads the whole optimizer; set it to 1")
             ),
             [$"{Section}.offload_optimizer.super_offload"] = KeyRules.Off("is not there; remove it"),
             [$"{Section}.cpu_offload"] = KeyRules.Flag(on =>
                 Verdict.Set(Offload, on ? "true" : "false", Old("offload_optimizer"))
             ),
             [$"{Section}.offload_param"] = (node, _) => OffloadParam(node),
-            [$"{Section}.cpu_offload_param"] = KeyRules.Off(ParamsNeedStage3),
+            [$"{Section}.cpu_offload_param"] = KeyRules.Off(ParamsOnHost),
             [$"{Section}.elastic_checkpoint"] = KeyRules.NoEffect(
                 "every checkpoint of memopt resumes on any number of ranks"
             ),
             [$"{Section}.zero_hpz_partition_size"] = KeyRules.AtMost(
                 1,
-                "needs ZeRO-3, which is not there yet; set it to 1"
+                "is not there yet: all ranks divide the weights; set it to 1"
             ),
-            [$"{Section}.mics_shard_size"] = KeyRules.AtMost(0, "needs ZeRO-3, which is not there yet; set it to -1"),
+            [$"{Section}.mics_shard_size"] = KeyRules.AtMost(
+                0,
+                "is not there yet: all ranks divide the weights; set it to -1"
+            ),
             [$"{Section}.zero_quantized_weights"] = KeyRules.Off(Rounds),
             [$"{Section}.zero_quantized_gradients"] = KeyRules.Off(Rounds),
             [$"{Section}.zero_quantized_nontrainable_weights"] = KeyRules.Off(
@@ -106,8 +108,8 @@ internal static class ZeroRules
             .Concat(forStage3.Select(key => KeyValuePair.Create($"{Section}.{key}", KeyRules.NoEffect(Stage3))))
             .ToDictionary();
 
-    private const string ParamsNeedStage3 =
-        "needs ZeRO-3, which is not there yet; remove it, or offload the optimizer (offload_optimizer)";
+    private const string ParamsOnHost =
+        "is not there: memory.streamLayers holds the shards of zero3 on the host; remove it";
 
     private const string Rounds = "is not there: memopt does not round what the ranks send; set it to false";
 
@@ -118,7 +120,6 @@ internal static class ZeroRules
         node.Whole switch
         {
             >= 0 and var stage when stage < strategies.Count => Verdict.Set(Strategy, Quoted(strategies[stage])),
-            3 => Verdict.Refused("is 3, and ZeRO-3 is not there yet; use stage 2"),
             _ => Verdict.Wrong(node, "0, 1, 2 or 3"),
         };
 
@@ -135,7 +136,7 @@ internal static class ZeroRules
     private static Verdict OffloadParam(DeepSpeedNode node) =>
         !node.IsObject ? Verdict.Wrong(node, "an object")
         : node.Find("device") is null or { Text: "none" } ? Verdict.Honoured("off, as in memopt")
-        : Verdict.Refused(ParamsNeedStage3);
+        : Verdict.Refused(ParamsOnHost);
 
     private static string Old(string now) => $"the old form of {now}";
 
