@@ -142,7 +142,7 @@ internal sealed class Optimizer : IDisposable
         static long Bytes(Tensor tensor) => tensor.numel() * tensor.element_size();
     }
 
-    /// <summary>Called on all ranks when the state was read from a checkpoint.</summary>
+    /// <summary>Called when the state was read from a checkpoint; on all ranks together where it is sharded.</summary>
     public void SyncComputeCopy()
     {
         using var scope = NewDisposeScope();

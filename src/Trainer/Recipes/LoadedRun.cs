@@ -212,7 +212,11 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
 
     private void Restore(string? checkpoint)
     {
-        if (checkpoint is not null)
-            CheckpointFolder.Load(checkpoint, State, Optimizer.Layout, job.World.Rank);
+        if (checkpoint is null)
+            return;
+        CheckpointFolder.Load(checkpoint, State, Optimizer.Layout, job.World.Rank);
+        // Where it is sharded the ranks gather it, which is no part of loading: see Training.
+        if (!Optimizer.IsSharded)
+            Optimizer.SyncComputeCopy();
     }
 }

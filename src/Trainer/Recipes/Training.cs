@@ -27,7 +27,8 @@ internal sealed class Training(
             rung => job.World.RunOnAll(() => LoadedRun.Load(job, inputs, rung, ladder.Spills, resume.Checkpoint)),
             ReleaseFailedLoad
         );
-        run.Optimizer.SyncComputeCopy();
+        if (run.Optimizer.IsSharded && resume.Checkpoint is not null)
+            run.Optimizer.SyncComputeCopy();
         job.Observer.Stage(
             StageNames.Training,
             $"{run.Optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of "
