@@ -106,22 +106,22 @@ internal sealed class RandomRun(Shape shape, string adapter, string train, strin
 
     public IReadOnlyList<RunEvent> Events { get; private set; } = [];
 
+    /// <summary>Writes a file of rows, each of so many tokens.</summary>
+    public static void WriteRows(string path, int rows, Func<int> length, Func<int> id) =>
+        File.WriteAllLines(
+            path,
+            Enumerable
+                .Range(0, rows)
+                .Select(_ =>
+                    JsonSerializer.Serialize(new { input_ids = Enumerable.Range(0, length()).Select(_ => id()) })
+                )
+        );
+
     public Result Run(Backend backend)
     {
         var random = new Random(1);
         foreach (var (file, rows) in new[] { ("train.jsonl", Rows), ("eval.jsonl", 8) })
-        {
-            File.WriteAllLines(
-                Path.Combine(folder, file),
-                Enumerable
-                    .Range(0, rows)
-                    .Select(_ =>
-                        JsonSerializer.Serialize(
-                            new { input_ids = Enumerable.Range(0, Length).Select(_ => random.Next(shape.Vocabulary)) }
-                        )
-                    )
-            );
-        }
+            WriteRows(Path.Combine(folder, file), rows, () => Length, () => random.Next(shape.Vocabulary));
         var config = Path.Combine(folder, "memopt.json");
         File.WriteAllText(
             config,

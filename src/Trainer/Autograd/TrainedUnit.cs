@@ -1,7 +1,22 @@
+using static TorchSharp.torch;
+
 namespace Memopt.Trainer.Autograd;
 
 /// <summary>Trained parameters that ranks gather and reduce together: those of a layer, or those outside the layers, as
 /// FSDP's units.</summary>
 /// <param name="Layer">Index of the layer; null is the root, which holds the others.</param>
 /// <param name="Parameters">In the order of the optimizer's arrays.</param>
-internal sealed record TrainedUnit(int? Layer, IReadOnlyList<Parameter> Parameters);
+internal sealed record TrainedUnit(int? Layer, IReadOnlyList<Parameter> Parameters)
+{
+    /// <summary>The slices of a flat array that begins with the unit, one for each parameter.</summary>
+    public IEnumerable<(Parameter Parameter, Tensor Slice)> Slices(Tensor array)
+    {
+        long at = 0;
+        foreach (var parameter in Parameters)
+        {
+            var size = parameter.Value.numel();
+            yield return (parameter, array.narrow(0, at, size).view(parameter.Value.shape));
+            at += size;
+        }
+    }
+}

@@ -82,24 +82,21 @@ internal sealed class CheckpointFolder(string folder, int keep)
     {
         try
         {
-            return Steps().LastOrDefault() is not { } path
-                ? null
-                : JsonSerializer.Deserialize<CheckpointManifest>(File.ReadAllBytes(Path.Combine(path, Manifest)), json);
+            return Steps().LastOrDefault() is { } path ? Read(path) : null;
         }
-        catch (Exception e) when (e is IOException or JsonException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException or JsonException or UnauthorizedAccessException or UserFault)
         {
             return null;
         }
     }
 
     /// <summary>Begins a checkpoint: makes an empty folder under another name.</summary>
-    public bool Stage(int step)
+    public void Stage(int step)
     {
         Directory.CreateDirectory(folder);
         foreach (var left in Directory.EnumerateDirectories(folder, ".staged-*"))
             Directory.Delete(left, recursive: true);
         Directory.CreateDirectory(Staged(step));
-        return true;
     }
 
     /// <summary>Writes the state of a rank into a checkpoint that was begun.</summary>

@@ -76,7 +76,8 @@ internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? 
     }
 
     /// <summary>Runs an action on every rank. When memory runs out on one of them, the action fails for want of memory
-    /// on all, so that all step down alike. The action calls no verb: another rank might not come to it.</summary>
+    /// on all, so that all step down alike. The action calls no verb, to which another rank might not come, unless
+    /// every rank takes part in all of them whatever fails.</summary>
     public T RunOnAll<T>(Func<T> action)
     {
         T result = default!;
@@ -99,6 +100,14 @@ internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? 
         return result;
     }
 
+    /// <summary>The same for an action without a result.</summary>
+    public void RunOnAll(Action action) =>
+        RunOnAll(() =>
+        {
+            action();
+            return true;
+        });
+
     /// <summary>The least value of any rank; null where a rank does not know its own.</summary>
     public long? Least(long? mine) => group.Agree([mine ?? -1], ReduceOp.Min)[0] is var least and >= 0 ? least : null;
 
@@ -111,18 +120,7 @@ internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? 
     }
 
     /// <summary>A value that the main rank computes, on every rank. It travels as JSON.</summary>
-    public T FromMain<T>(Func<T> compute)
-    {
-        if (Size == 1)
-            return compute();
-        var bytes = IsMain ? JsonSerializer.SerializeToUtf8Bytes(compute()) : [];
-        using var scope = torch.NewDisposeScope();
-        var length = group.AllGather([bytes.Length])[0];
-        var sent = IsMain ? torch.tensor(bytes, torch.uint8) : torch.empty([length], torch.uint8);
-        sent = sent.to(device!);
-        group.Broadcast(sent, 0);
-        return JsonSerializer.Deserialize<T>(sent.cpu().data<byte>().ToArray())!;
-    }
+    public T FromMain<T>(Func<T> compute) => Size == 1 ? compute() : AllGather(IsMain ? compute() : default!)[0];
 
     /// <summary>The values of all ranks, in their order, on every rank. They travel as JSON.</summary>
     public IReadOnlyList<T> AllGather<T>(T mine)
@@ -148,6 +146,14 @@ internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? 
     /// <summary>Runs an action on the main rank while the others wait; fails on all for want of memory, as
     /// <see cref="RunOnAll"/>.</summary>
     public T? RunOnMain<T>(Func<T> action) => RunOnAll(() => IsMain ? action() : default);
+
+    /// <summary>The same for an action without a result.</summary>
+    public void RunOnMain(Action action) =>
+        RunOnAll(() =>
+        {
+            if (IsMain)
+                action();
+        });
 
     /// <summary>Leaves the ranks; waits until all leave.</summary>
     public void Dispose() => group.Dispose();

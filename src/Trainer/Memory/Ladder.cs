@@ -80,6 +80,18 @@ internal sealed class Ladder(IReadOnlyList<MemoryPlan> rungs, MemoryPlan start, 
         }
     }
 
+    /// <summary>The same for an action without a result.</summary>
+    public void Run(string during, ILadderTarget target, Action action) =>
+        Run(
+            during,
+            target,
+            () =>
+            {
+                action();
+                return true;
+            }
+        );
+
     private void StepDown(string during, ILadderTarget target, string why)
     {
         while (true)

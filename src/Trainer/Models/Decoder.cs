@@ -120,7 +120,6 @@ internal sealed class Decoder : IDisposable
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        Collectives.Begin(context.NeedsGradient);
         var (last, layersBackward) = ForwardLayers(x, context, 0, layers.Length);
         context.Cache?.Advance(context.Length);
         context.ReleaseWorkspace();

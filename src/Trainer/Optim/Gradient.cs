@@ -50,18 +50,4 @@ internal abstract class Gradient(IReadOnlyList<TrainedUnit> units, ShardLayout l
     public abstract void Zero();
 
     public abstract void Dispose();
-
-    /// <summary>The slices of a flat array, one for each parameter of a unit.</summary>
-    /// <param name="unit">The unit.</param>
-    /// <param name="array">Begins with the unit.</param>
-    public static IEnumerable<(Parameter Parameter, Tensor Slice)> Slices(TrainedUnit unit, Tensor array)
-    {
-        long at = 0;
-        foreach (var parameter in unit.Parameters)
-        {
-            var size = parameter.Value.numel();
-            yield return (parameter, array.narrow(0, at, size).view(parameter.Value.shape));
-            at += size;
-        }
-    }
 }

@@ -231,7 +231,7 @@ internal sealed class Optimizer : IDisposable
             if (!isMain)
                 continue;
             var gathered = whole.narrow(0, 0, place.Count).to(CPU, copy: true);
-            foreach (var (parameter, part) in Gradient.Slices(unit, gathered))
+            foreach (var (parameter, part) in unit.Slices(gathered))
                 parameter.Bind(part);
         }
         return new GatheredValues(this);
@@ -293,10 +293,10 @@ internal sealed class Optimizer : IDisposable
         {
             using var scope = NewDisposeScope();
             var whole = zeros([place.Slice * Layout.Ranks], float32, device);
-            foreach (var (parameter, part) in Gradient.Slices(unit, whole))
+            foreach (var (parameter, part) in unit.Slices(whole))
                 part.copy_(parameter.Value);
             value.narrow(0, place.Shard, place.Slice).copy_(whole.narrow(0, place.Slice * group.Rank, place.Slice));
-            foreach (var (parameter, part) in Gradient.Slices(unit, copy.narrow(0, place.Whole, place.Count)))
+            foreach (var (parameter, part) in unit.Slices(copy.narrow(0, place.Whole, place.Count)))
                 parameter.MoveTo(part);
         }
     }
@@ -304,9 +304,8 @@ internal sealed class Optimizer : IDisposable
     /// <summary>Makes the parameters slices of an array of all weights.</summary>
     private void MoveInto(Tensor whole)
     {
-        foreach (var (unit, place) in units.Zip(Layout.Units))
-        foreach (var (parameter, part) in Gradient.Slices(unit, whole.narrow(0, place.Whole, place.Count)))
-            parameter.MoveTo(part);
+        foreach (var (parameter, slice) in Layout.Slices(units, whole))
+            parameter.MoveTo(slice);
     }
 
     /// <summary>The copy that products read, and the parameters' slices of it. Sharded values have one
@@ -320,9 +319,8 @@ internal sealed class Optimizer : IDisposable
             copy = empty([Layout.WholeSize], compute, device).DetachFromDisposeScope();
             copy.copy_(value);
         }
-        foreach (var (unit, place) in units.Zip(Layout.Units))
-        foreach (var (parameter, part) in Gradient.Slices(unit, copy.narrow(0, place.Whole, place.Count)))
-            parameter.BindCopy(part);
+        foreach (var (parameter, slice) in Layout.Slices(units, copy))
+            parameter.BindCopy(slice);
     }
 
     /// <summary>Returns the parameters to their slices of the copy.</summary>
@@ -331,12 +329,8 @@ internal sealed class Optimizer : IDisposable
         public void Dispose()
         {
             using var scope = NewDisposeScope();
-            foreach (var (unit, place) in optimizer.units.Zip(optimizer.Layout.Units))
-            {
-                var whole = optimizer.copy!.narrow(0, place.Whole, place.Count);
-                foreach (var (parameter, part) in Gradient.Slices(unit, whole))
-                    parameter.Bind(part);
-            }
+            foreach (var (parameter, slice) in optimizer.Layout.Slices(optimizer.units, optimizer.copy!))
+                parameter.Bind(slice);
         }
     }
 }

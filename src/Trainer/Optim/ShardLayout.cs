@@ -1,3 +1,6 @@
+using Memopt.Trainer.Autograd;
+using static TorchSharp.torch;
+
 namespace Memopt.Trainer.Optim;
 
 /// <summary>How the trained weights lie in the flat arrays of an optimizer: unit after unit. On several ranks each unit
@@ -45,6 +48,12 @@ internal sealed class ShardLayout
 
     /// <summary>The same weights divided among another number of ranks.</summary>
     public ShardLayout For(int ranks) => ranks == Ranks ? this : new([.. units.Select(unit => unit.Count)], ranks);
+
+    /// <summary>The slices of an array of all weights, one for each parameter.</summary>
+    /// <param name="trained">The units, in the order of the arrays.</param>
+    /// <param name="whole">The array, <see cref="WholeSize"/> elements.</param>
+    public IEnumerable<(Parameter Parameter, Tensor Slice)> Slices(IEnumerable<TrainedUnit> trained, Tensor whole) =>
+        trained.Zip(units).SelectMany(pair => pair.First.Slices(whole.narrow(0, pair.Second.Whole, pair.Second.Count)));
 
     /// <summary>The pieces of a rank's shard that are contiguous in the whole too.</summary>
     public IEnumerable<ShardPiece> Pieces(int rank) =>

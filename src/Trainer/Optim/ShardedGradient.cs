@@ -109,7 +109,7 @@ internal sealed class ShardedGradient : Gradient
         using var scope = NewDisposeScope();
         var whole = zeros([Layout.Units[unit].Slice * Layout.Ranks], float32, shard.device);
         open[unit] = whole.DetachFromDisposeScope();
-        foreach (var (parameter, slice) in Slices(Units[unit], whole))
+        foreach (var (parameter, slice) in Units[unit].Slices(whole))
             parameter.BindGradient(slice);
     }
 

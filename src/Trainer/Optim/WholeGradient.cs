@@ -17,8 +17,7 @@ internal sealed class WholeGradient : Gradient
         whole = zeros([layout.WholeSize], float32, device).DetachFromDisposeScope();
         if (layout.Ranks > 1)
             shard = zeros([layout.ShardSize], float32, device).DetachFromDisposeScope();
-        foreach (var (unit, place) in units.Zip(layout.Units))
-        foreach (var (parameter, slice) in Slices(unit, whole.narrow(0, place.Whole, place.Count)))
+        foreach (var (parameter, slice) in layout.Slices(units, whole))
             parameter.BindGradient(slice);
     }
 

@@ -93,12 +93,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
     }
 
     /// <summary>Applies another rung.</summary>
-    public void Apply(Rung rung) =>
-        job.World.RunOnAll(() =>
-        {
-            settings!.Apply(rung);
-            return true;
-        });
+    public void Apply(Rung rung) => job.World.RunOnAll(() => settings!.Apply(rung));
 
     /// <summary>Frees what an interrupted action left on the device.</summary>
     public void Release()

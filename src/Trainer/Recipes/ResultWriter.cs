@@ -64,7 +64,7 @@ internal sealed class ResultWriter(
             Store();
     }
 
-    private bool Write()
+    private void Write()
     {
         using var staged = new StagedPath(job.AdapterFolder + ".staged");
         staged.CreateFolder();
@@ -75,7 +75,6 @@ internal sealed class ResultWriter(
         if (Directory.Exists(job.AdapterFolder))
             Directory.Delete(job.AdapterFolder, recursive: true);
         staged.MoveTo(job.AdapterFolder);
-        return true;
     }
 
     /// <summary>Computes the job's own metrics from the model's answers to the evaluation rows. The main rank computes

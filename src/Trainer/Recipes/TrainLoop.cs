@@ -138,17 +138,7 @@ internal sealed class TrainLoop
         return kept.Batch;
     }
 
-    private void Attempt(string what, Action action) =>
-        ladder.Run(
-            what,
-            run,
-            () =>
-                world.RunOnAll(() =>
-                {
-                    action();
-                    return true;
-                })
-        );
+    private void Attempt(string what, Action action) => ladder.Run(what, run, () => world.RunOnAll(action));
 
     private void Save(int step)
     {

@@ -34,7 +34,8 @@ public sealed class DeepSpeedFixtureTests
         ),
         InlineData(
             "recipes-zero1.json",
-            "distributed.strategy=\"zero1\" model.dtype=\"bfloat16\" train.batchSize=16 train.clip=1.0 train.microBatch=2"
+            "distributed.strategy=\"zero1\" model.dtype=\"bfloat16\" train.batchSize=16 train.clip=1.0 "
+                + "train.microBatch=2"
         ),
         InlineData("recipes-zero1-compile.json", "distributed.strategy=\"zero1\""),
         InlineData(
@@ -48,7 +49,8 @@ public sealed class DeepSpeedFixtureTests
         ),
         InlineData(
             "pretraining-fp16.json",
-            "train.batchSize=128 train.microBatch=8 train.optimizer=\"adamw\" train.betas=[0.9,0.95] train.epsilon=1e-8 "
+            "train.batchSize=128 train.microBatch=8 train.optimizer=\"adamw\" train.betas=[0.9,0.95] "
+                + "train.epsilon=1e-8 "
                 + "train.weightDecay=0.1 train.schedule=\"linear\" train.steps=5000 train.learningRate=6e-4 "
                 + "train.warmup=200 train.clip=1.0 model.dtype=\"float16\" distributed.strategy=\"zero1\" "
                 + "memory.recompute=true"

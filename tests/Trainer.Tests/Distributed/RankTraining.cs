@@ -117,18 +117,7 @@ internal sealed class RankTraining(World world, string folder, string sections) 
         Directory.CreateDirectory(folder);
         var random = new Random(5);
         foreach (var (file, rows) in new[] { ("train.jsonl", Rows), ("eval.jsonl", 7) })
-        {
-            File.WriteAllLines(
-                Path.Combine(folder, file),
-                Enumerable
-                    .Range(0, rows)
-                    .Select(_ =>
-                        JsonSerializer.Serialize(
-                            new { input_ids = Enumerable.Range(0, random.Next(5, 61)).Select(_ => random.Next(1000)) }
-                        )
-                    )
-            );
-        }
+            RandomRun.WriteRows(Path.Combine(folder, file), rows, () => random.Next(5, 61), () => random.Next(1000));
         File.WriteAllText(
             Path.Combine(folder, "memopt.json"),
             $$"""

@@ -47,17 +47,18 @@ internal sealed class ConfigImport
     private int Run(ParseResult parsed)
     {
         var file = DeepSpeedFile.Read(parsed.GetValue(deepSpeed)!, parsed.GetValue(gpus) ?? 1);
-        var asJson = parsed.GetValue(json);
-        if (!asJson)
-            Shell.Progress.Write(DeepSpeedTable.Of(file));
-        if (file.Refusals.Count > 0 && !asJson)
-            file.ThrowRefusals(failed: true);
-        if (asJson)
+        if (parsed.GetValue(json))
+        {
             Print(file);
-        foreach (var refusal in file.Refusals)
-            Shell.Tell($"{refusal}");
-        if (!asJson)
+            foreach (var refusal in file.Refusals)
+                Shell.Tell($"{refusal}");
+        }
+        else
+        {
+            Shell.Progress.Write(DeepSpeedTable.Of(file));
+            file.ThrowRefusals(failed: true);
             Console.Out.WriteLine(Settings(file).ToJsonString(Shell.Json));
+        }
         return file.Refusals.Count > 0 ? 1 : 0;
     }
 

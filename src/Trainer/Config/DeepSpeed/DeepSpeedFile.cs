@@ -10,7 +10,7 @@ namespace Memopt.Trainer.Config.DeepSpeed;
 internal sealed record DeepSpeedFile(string File, IReadOnlyList<DeepSpeedKey> Keys)
 {
     private const string Next =
-        "dotnet memopt config import --deepspeed FILE lists every key; docs/distributed.md has " + "them all";
+        "dotnet memopt config import --deepspeed FILE lists every key; docs/distributed.md has them all";
 
     /// <summary>What the keys decide, with the key of each.</summary>
     public IEnumerable<(Assignment Assignment, DeepSpeedKey Key)> Assignments =>
