@@ -58,6 +58,28 @@ public sealed record DistributedConfig
     )]
     public DistributedStrategy Strategy { get; init; } = DistributedStrategy.Auto;
 
+    [
+        Description(
+            "Ranks that share the matrices of each layer (tensor parallel, as Megatron-LM): each holds some heads of "
+                + "attention, some columns of the MLP and a part of the vocabulary, and the activations are summed "
+                + "twice a layer in forward and twice in backward. The ranks of a host, joined by NVLink, serve best. "
+                + "The number of ranks is a multiple; the rest are data parallel."
+        ),
+        Unit("ranks"),
+        Range(1, 64)
+    ]
+    public int Tensor { get; init; } = 1;
+
+    [
+        Description(
+            "Ranks that share the tokens of each row (context parallel), for rows too long for one GPU: keys and "
+                + "values are gathered in each layer. The number of ranks is a multiple; the rest are data parallel."
+        ),
+        Unit("ranks"),
+        Range(1, 64)
+    ]
+    public int Context { get; init; } = 1;
+
     [Description(
         "Library by which the ranks communicate. auto: NCCL on GPUs, MPI on CPUs. mpi: also on GPUs, whose tensors "
             + "then go through host memory; several ranks may share a GPU (CUDA_VISIBLE_DEVICES=0,0)."

@@ -9,7 +9,8 @@ namespace Memopt.Trainer.Distributed;
 
 /// <summary>The ranks of a run. Rank 0, the main one, records the run, writes checkpoints and results, and
 /// prints.</summary>
-internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? device) : IDisposable
+internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? device, DeviceMesh? mesh = null)
+    : IDisposable
 {
     // A rank that waits longer for another ends the run. Steps of minutes and slow disks stay below.
     private static readonly TimeSpan limit = TimeSpan.FromMinutes(30);
@@ -18,6 +19,9 @@ internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? 
     public static World Single { get; } = new(new SingleProcessGroup(), new(0, 1, 0, 1, "none"), device: null);
 
     public IProcessGroup Group => group;
+
+    /// <summary>The ranks along the axes of the mesh. Until <see cref="Arrange"/> they are all data parallel.</summary>
+    public DeviceMesh Mesh { get; } = mesh ?? DeviceMesh.DataParallel(group);
 
     public int Rank => group.Rank;
 
@@ -65,6 +69,13 @@ internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? 
             };
         return new(check ? new CheckedProcessGroup(group) : group, place, backend.Device);
     }
+
+    /// <summary>The same ranks, laid out as the settings say. All ranks call it.</summary>
+    /// <exception cref="UserFault">The number of ranks is no multiple of the axes' sizes.</exception>
+    public World Arrange(DistributedConfig config) =>
+        config is { Tensor: 1, Context: 1 }
+            ? this
+            : new(group, place, device, DeviceMesh.Of(group, config.Tensor, config.Context));
 
     /// <summary>Runs an action on the main rank, then on the others, which find what the main rank has made: a
     /// download, a cache, a cleared folder. It may take any time.</summary>
@@ -156,5 +167,9 @@ internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? 
         });
 
     /// <summary>Leaves the ranks; waits until all leave.</summary>
-    public void Dispose() => group.Dispose();
+    public void Dispose()
+    {
+        Mesh.Dispose();
+        group.Dispose();
+    }
 }

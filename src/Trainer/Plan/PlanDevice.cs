@@ -24,8 +24,11 @@ internal sealed record PlanDevice(
     /// <summary>Multiprocessors: deterministic attention backward sums in as many parts as fill them.</summary>
     public int Multiprocessors { get; init; } = 132;
 
-    /// <summary>Ranks with such a device that share each step's batch.</summary>
+    /// <summary>Ranks with such a device that have the same weights and share each step's batch.</summary>
     public int Ranks { get; init; } = 1;
+
+    /// <summary>How many of them share the tokens of a row.</summary>
+    public int ContextRanks { get; init; } = 1;
 
     /// <summary>The same with no more than a budget, which is for the run's own bytes, as in run.</summary>
     public PlanDevice Within(double gib) => this with { FreeBytes = (long)(gib * (1L << 30)), ContextBytes = 0 };

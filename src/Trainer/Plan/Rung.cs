@@ -89,7 +89,7 @@ internal sealed record Rung(
         var micros = config.Train.MicroBatch is { } fixedBatch
             ? [fixedBatch]
             : Enumerable
-                .Range(1, Math.Max(1, config.Train.BatchSize / device.Ranks))
+                .Range(1, Math.Max(1, config.Train.BatchSize * device.ContextRanks / device.Ranks))
                 .Where(size => config.Train.BatchSize % size == 0)
                 .Reverse()
                 .ToArray();

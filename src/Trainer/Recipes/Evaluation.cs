@@ -47,7 +47,8 @@ internal static class Evaluation
     {
         world ??= World.Single;
         var batches = (rows.Count + microBatch - 1) / microBatch;
-        var most = (batches + world.Size - 1) / world.Size;
+        var (mesh, ranks) = (world.Mesh, world.Mesh.Batches);
+        var most = (batches + ranks - 1) / ranks;
         var own = world.RunOnAll(() => RunOwn(model, rows, microBatch, world, most, progress, stop));
         var stopped = stop.IsCancellationRequested ? 1 : 0;
         if (world.Group.Agree([stopped], ReduceOp.Max)[0] > 0)
@@ -55,11 +56,11 @@ internal static class Evaluation
         // Every rank gives as many scores: one that has a micro-batch less gives an empty one.
         while (own.Count < most)
             own.Add(default);
-        var all = world.Group.AllGather([.. own.SelectMany(score => score.Numbers())]);
+        var all = mesh.Data.AllGather([.. own.SelectMany(score => score.Numbers())]);
         // Added in the order of the rows: the number of ranks does not change the sum.
         var total = Enumerable
             .Range(0, batches)
-            .Select(batch => BatchScore.Read(all, batch % world.Size * most + batch / world.Size))
+            .Select(batch => BatchScore.Read(all, batch % ranks * mesh.Context.Size * most + batch / ranks))
             .Aggregate((sum, next) => sum + next);
         var mean = total.Loss / Math.Max(1, total.Tokens);
         var accuracy = total.Answers == 0 ? 0 : (double)total.Right / total.Answers;
@@ -81,7 +82,7 @@ internal static class Evaluation
         var (scores, done) = (new List<BatchScore>(), 0);
         ExceptionDispatchInfo? exhausted = null;
         using var noGc = new NoGcScope();
-        using var own = Batches.InOrder(rows, microBatch, world.Rank, world.Size).GetEnumerator();
+        using var own = Batches.InOrder(rows, microBatch, world.Mesh.Batch, world.Mesh.Batches).GetEnumerator();
         for (var pass = 0; pass < most; pass++)
         {
             noGc.Yield();
@@ -100,7 +101,7 @@ internal static class Evaluation
                 model.Collectives.Finish();
                 continue;
             }
-            done += own.Current.Count * world.Size;
+            done += own.Current.Count * world.Mesh.Batches;
             progress?.Report(Math.Min(done, rows.Count));
         }
         exhausted?.Throw();

@@ -14,6 +14,14 @@ internal static class FineTuneRecipe
     /// <summary>Trains, or says that the same is trained already.</summary>
     public static Result Run(FineTuneJob job, CancellationToken stop)
     {
+        job = job with { World = job.World.Arrange(job.Config.Settings.Distributed) };
+        var result = Train(job, stop);
+        job.World.Mesh.Dispose(); // not after a fault: it would wait for the other ranks
+        return result;
+    }
+
+    private static Result Train(FineTuneJob job, CancellationToken stop)
+    {
         using var scope = NewDisposeScope();
         var spec = ModelSpec.Read(job.Model); // Plan/: config.json
         job = job.WithAdapterOf(spec); // StartingAdapter: the adapter that is planned, recorded and trained

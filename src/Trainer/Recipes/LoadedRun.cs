@@ -144,7 +144,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
         var sharded = rung.Strategy == DistributedStrategy.Zero3;
         var layers = Rung.Streamed(all, sharded ? all : rung.StreamLayers).ToHashSet();
         stream =
-            sharded ? new(all, job.Backend.Device, Store(rung.StreamLayers == 0, plan.Spills), job.World.Group)
+            sharded ? new(all, job.Backend.Device, Store(rung.StreamLayers == 0, plan.Spills), job.World.Mesh.Data)
             : layers.Count > 0 ? NewStream(plan.Spills)
             : null;
         model = ModelLoader.Load(
@@ -184,7 +184,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             Model.Device,
             inputs.Type,
             rung.OffloadOptimizer,
-            job.World.Group,
+            job.World.Mesh.Data,
             rung.Strategy
         );
         settings = new MemorySettings(
@@ -209,7 +209,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
     {
         if (checkpoint is null)
             return;
-        CheckpointFolder.Load(checkpoint, State, Optimizer.Layout, job.World.Rank);
+        CheckpointFolder.Load(checkpoint, State, Optimizer.Layout, job.World.Mesh.Data.Rank);
         // Where it is sharded the ranks gather it, which is no part of loading: see Training.
         if (!Optimizer.IsSharded)
             Optimizer.SyncComputeCopy();

@@ -24,10 +24,10 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
     /// <exception cref="UserFault">No plan fits.</exception>
     public static RunPlan Make(FineTuneJob job, TrainingInputs inputs, ResumeState resume)
     {
-        if (job.Config.Settings.Train.BatchSize < job.World.Size)
+        if (job.Config.Settings.Train.BatchSize < job.World.Mesh.Batches)
             throw new UserFault(
                 "There are more ranks than sequences in a step.",
-                found: $"{job.World.Size} ranks, train.batchSize = {job.Config.Settings.Train.BatchSize}",
+                found: $"{job.World.Mesh.Batches} data parallel ranks, train.batchSize = {job.Config.Settings.Train.BatchSize}",
                 next: "raise train.batchSize, or start fewer ranks"
             );
         var device = Device(job.Backend, inputs.Type, job.Config.Settings.Memory, job.World);
@@ -98,7 +98,8 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
                 : world.Least(host)
         )
         {
-            Ranks = world.Size,
+            Ranks = world.Mesh.Data.Size,
+            ContextRanks = world.Mesh.Context.Size,
             FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
             Multiprocessors = cuda ? Cuda.Multiprocessors : 1,
         };

@@ -115,10 +115,11 @@ internal sealed class TrainLoop
             run.Meter.RunPeak,
             (long)ownTokensPerSecond,
         ]);
-        long Sum(int number) => all.Where((_, at) => at % numbers == number).Sum();
+        long Sum(int number, bool of = true) =>
+            all.Where((_, at) => at % numbers == number && (!of || world.Mesh.Counts(at / numbers))).Sum();
         if (world.Size > 1 && step % RankMetrics.Every == 0)
             recorder.Append(RankMetrics.Of(step, [.. all.Chunk(numbers).Select(rank => (rank[3], rank[4]))]));
-        return (new(Sum(0), Sum(1)), Sum(2) > 0);
+        return (new(Sum(0), Sum(1)), Sum(2, of: false) > 0);
     }
 
     private StepRow Step(int step, StepTotal total)
@@ -134,7 +135,7 @@ internal sealed class TrainLoop
     private StepBatch Batch(int step)
     {
         if (collated is not { } kept || kept.Step != step || kept.Size != MicroBatch)
-            collated = kept = (step, MicroBatch, batches.Shard(step, world.Rank, world.Size, MicroBatch));
+            collated = kept = (step, MicroBatch, batches.Shard(step, world.Mesh.Batch, world.Mesh.Batches, MicroBatch));
         return kept.Batch;
     }
 
@@ -199,11 +200,11 @@ internal sealed class TrainLoop
     {
         if (world.Size == 1)
             return;
-        var all = world.Group.AllGather([run.Optimizer.Checksum()]);
+        var all = world.Mesh.Data.AllGather([run.Optimizer.Checksum()]);
         if (Array.FindIndex(all, sum => sum != all[0]) is var other and >= 0)
             throw new UserFault(
                 $"The ranks hold different weights after step {step}.",
-                found: $"rank {other} differs from rank 0",
+                found: $"rank {other} of those that hold them differs from the first",
                 next: "report this as a bug of memopt; the last checkpoint is whole"
             )
             {
