@@ -77,7 +77,7 @@ internal sealed class RandomParts(
 {
     private readonly Dictionary<string, TensorSpec> tensors = spec.Tensors.ToDictionary(t => t.Name);
 
-    public Parameter Weight(string name)
+    public Parameter Weight(string name, TensorSplit? split = null, bool isPartial = false)
     {
         using var scope = NewDisposeScope();
         var shape = tensors[name].Shape;
@@ -93,8 +93,9 @@ internal sealed class RandomParts(
 
     public void OnLayerLoaded(DecoderLayer layer) => built?.Invoke(layer);
 
-    public Linear Linear(string module)
+    public Linear Linear(LinearSpec linear)
     {
+        var module = linear.Name;
         var bias = tensors.ContainsKey(module + ".bias") ? Weight(module + ".bias") : null;
         if (!quantized || module == "lm_head")
             return new DenseLinear(module, Weight(module + ".weight"), bias);

@@ -37,20 +37,33 @@ internal static class AdapterPass
         {
             if (choose(linear.Name) is not { } adapter)
                 continue;
-            // Drawn on the host whatever the device, so that a run starts from the same values everywhere.
-            var bound = 1 / Math.Sqrt(linear.InFeatures);
-            var a =
-                adapter.A
-                ?? rand([adapter.Rank, linear.InFeatures], float32, generator: generator).mul_(2 * bound).sub_(bound);
-            var b = adapter.B ?? zeros([linear.OutFeatures, adapter.Rank], float32);
+            // Drawn on the host whatever the device, and whole whatever the ranks, so that a run starts from the same
+            // values everywhere.
+            var (rank, outputs, inputs) = (adapter.Rank, linear.WholeShape[0], linear.WholeShape[1]);
+            var bound = 1 / Math.Sqrt(inputs);
+            var a = adapter.A ?? rand([rank, inputs], float32, generator: generator).mul_(2 * bound).sub_(bound);
+            var b = adapter.B ?? zeros([outputs, rank], float32);
+            Parameter Pair(string name, Tensor whole, int dim)
+            {
+                // The matrix on the divided side of W is divided alike; the other is whole, and each rank's product
+                // with it is a part.
+                var slice = linear.Slice is not { } cut ? null
+                    : cut.Dim == dim ? cut with { Shape = whole.shape }
+                    : model.Tensor!.Slice(whole.shape, null, isPartial: true);
+                var own = (slice?.Take(whole) ?? whole).to(float32, model.Device).contiguous();
+                return new(linear.Name + name, own) { Slice = slice };
+            }
             var lora = new LoraLinear(
                 linear,
-                new Parameter(linear.Name + ".lora_A.weight", a.to(float32, model.Device).contiguous()),
-                new Parameter(linear.Name + ".lora_B.weight", b.to(float32, model.Device).contiguous()),
+                Pair(".lora_A.weight", a, dim: 1),
+                Pair(".lora_B.weight", b, dim: 0),
                 adapter.Scale,
                 dropout,
                 attached.Count
-            );
+            )
+            {
+                Slice = linear.Slice,
+            };
             replace(lora);
             attached.Add(lora);
         }

@@ -1,4 +1,5 @@
 using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Linears;
 using TorchSharp;
@@ -61,7 +62,8 @@ internal sealed class LoraLinear(
         using var scope = NewDisposeScope();
         var mask =
             Dropout > 0 && context.Seed is { } seed
-                ? Kernels.Dropout.Mask(x.shape, x.dtype, x.device, Dropout, unchecked(seed * 1_000_003 + number))
+                ? lora_A.Slice is { Dim: 1 } slice ? Mask(slice with { Shape = [x.shape[0], slice.Shape[1]] }, x, seed)
+                    : Mask(null, x, seed)
                 : null; // (N, In)
         var low = nn.functional.linear(LoraPass.Dropped(x, mask), lora_A.Cast(x.dtype)); // (N, r)
         mask?.MoveToOuterDisposeScope();
@@ -69,6 +71,21 @@ internal sealed class LoraLinear(
         var inner = Inner.Begin(x, context);
         scope.MoveAllOut();
         return new LoraPass(this, inner, x, low, mask);
+    }
+
+    /// <summary>Factors of the dropout. A rank that has some of the inputs draws them for all, so that the number of
+    /// ranks does not change them.</summary>
+    private Tensor Mask(WeightSlice? slice, Tensor x, long seed)
+    {
+        using var scope = NewDisposeScope();
+        var mask = Kernels.Dropout.Mask(
+            slice?.Shape ?? x.shape,
+            x.dtype,
+            x.device,
+            Dropout,
+            unchecked(seed * 1_000_003 + number)
+        );
+        return (slice?.Take(mask) ?? mask).MoveToOuterDisposeScope();
     }
 
     public void Dispose() => (Inner as IDisposable)?.Dispose();

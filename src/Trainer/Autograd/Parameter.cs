@@ -1,3 +1,4 @@
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Native;
 using TorchSharp;
@@ -10,6 +11,15 @@ namespace Memopt.Trainer.Autograd;
 internal sealed class Parameter(string name, Tensor value) : IDisposable
 {
     private Tensor? copy;
+
+    /// <summary>Shape of what this rank holds of it.</summary>
+    public IReadOnlyList<long> Shape { get; } = value.shape;
+
+    /// <summary>What a tensor parallel rank has of the weight; null where it is the whole.</summary>
+    public WeightSlice? Slice { get; init; }
+
+    /// <summary>Shape of the whole weight.</summary>
+    public IReadOnlyList<long> WholeShape => Slice?.Shape ?? Shape;
 
     /// <summary>As in the safetensors: <c>model.layers.0.self_attn.q_proj.weight</c>.</summary>
     public string Name { get; } = name;

@@ -14,8 +14,8 @@ internal sealed record TrainedUnit(int? Layer, IReadOnlyList<Parameter> Paramete
         long at = 0;
         foreach (var parameter in Parameters)
         {
-            var size = parameter.Value.numel();
-            yield return (parameter, array.narrow(0, at, size).view(parameter.Value.shape));
+            var size = parameter.Shape.Aggregate(1L, (a, b) => a * b);
+            yield return (parameter, array.narrow(0, at, size).view([.. parameter.Shape]));
             at += size;
         }
     }

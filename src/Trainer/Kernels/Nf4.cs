@@ -1,4 +1,6 @@
+using Memopt.Core;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Distributed;
 using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Kernels;
@@ -249,17 +251,61 @@ internal sealed class Nf4 : IDisposable
         );
     }
 
+    /// <summary>A tensor parallel rank's part, with block scales in fp32: nested blocks do not divide as the weight
+    /// does. Frees the whole.</summary>
+    /// <exception cref="UserFault">The part does not consist of whole blocks.</exception>
+    public Nf4 Take(WeightSlice slice)
+    {
+        using var scope = NewDisposeScope();
+        var (rows, columns) = (Shape[0], Shape[1]);
+        if (columns % Block != 0 || (slice.Dim == 1 && slice.Ranges.Any(r => (r.Start | r.Length) % Block != 0)))
+            throw new UserFault(
+                "Weights in 4 bits do not divide among the ranks.",
+                found: $"a weight of {rows} × {columns} in blocks of {Block}, of which a rank would have "
+                    + $"{slice.Ranges.Sum(range => range.Length)} {(slice.Dim == 1 ? "columns" : "rows")}",
+                next: "set adapter.kind to lora, or distributed.tensor to a number that divides the blocks"
+            );
+        Tensor Part(Tensor grid, int width) =>
+            cat(
+                    [
+                        .. slice.Ranges.Select(r =>
+                            slice.Dim == 0
+                                ? grid.narrow(0, r.Start, r.Length)
+                                : grid.narrow(1, r.Start / width, r.Length / width)
+                        ),
+                    ],
+                    slice.Dim
+                )
+                .contiguous();
+        var codes = Part(Codes.view(rows, columns / 2), 2);
+        var scales = Part(BlockScales().view(rows, columns / Block), Block).view(-1);
+        long[] shape = slice.Dim == 0 ? [codes.shape[0], columns] : [rows, codes.shape[1] * 2];
+        var part = new Nf4(
+            Type,
+            shape,
+            codes.view(-1, 1).DetachFromDisposeScope(),
+            scales.DetachFromDisposeScope(),
+            null,
+            null
+        );
+        Dispose();
+        return part;
+    }
+
+    /// <summary>Block scales in fp32.</summary>
+    private Tensor BlockScales()
+    {
+        if (NestedScales is not { } nestedScales)
+            return Scales;
+        var real = table.Map.index_select(0, Scales.to(int32));
+        var outer = nestedScales.repeat_interleave(NestedBlock).narrow(0, 0, Scales.shape[0]);
+        return real.mul_(outer).add_(parts[3]!);
+    }
+
     internal Tensor Reference(ScalarType type)
     {
         using var scope = NewDisposeScope();
-        var absmax = Scales;
-        if (NestedScales is { } nestedScales)
-        {
-            var blocks = Scales.shape[0];
-            var real = table.Map.index_select(0, Scales.to(int32));
-            var outer = nestedScales.repeat_interleave(NestedBlock).narrow(0, 0, blocks);
-            absmax = real.mul_(outer).add_(parts[3]!);
-        }
+        var absmax = BlockScales();
         var count = Shape.Aggregate(1L, (a, b) => a * b);
         // one look-up a byte: both codes at once
         var values = table.Pairs.index_select(0, Codes.reshape(-1).to(int32)).reshape(-1);

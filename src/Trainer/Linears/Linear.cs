@@ -1,4 +1,5 @@
 using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Kernels;
 using static TorchSharp.torch;
 
@@ -16,6 +17,13 @@ internal abstract class Linear(string name, long inputs, long outputs, Parameter
     public long OutFeatures { get; } = outputs;
 
     public Parameter? bias { get; } = bias;
+
+    /// <summary>What a tensor parallel rank has of W; null where it is the whole. A linear with some of the inputs gives
+    /// a part of the output without the bias; the block that it ends adds up the parts.</summary>
+    public WeightSlice? Slice { get; init; }
+
+    /// <summary>Outputs and inputs of the whole linear.</summary>
+    public IReadOnlyList<long> WholeShape => Slice?.Shape ?? [OutFeatures, InFeatures];
 
     /// <summary>(N, In) → (N, Out).</summary>
     public ForwardResult forward(Tensor x, ForwardContext context)
@@ -48,7 +56,8 @@ internal abstract class Linear(string name, long inputs, long outputs, Parameter
     public abstract long WeightBytes { get; }
 
     /// <summary>x Wᵀ + b for a weight in the type of x.</summary>
-    protected Tensor Product(Tensor x, Tensor weight) => nn.functional.linear(x, weight, bias?.Cast(x.dtype));
+    protected Tensor Product(Tensor x, Tensor weight) =>
+        nn.functional.linear(x, weight, Slice is { Dim: 1 } ? null : bias?.Cast(x.dtype));
 
     /// <summary>gradient · W, added to <paramref name="accumulateInto"/> where given.</summary>
     protected static Tensor AddProduct(Tensor gradient, Tensor weight, Tensor? accumulateInto)

@@ -1,5 +1,6 @@
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Kernels;
 using static TorchSharp.torch;
 
@@ -25,12 +26,33 @@ internal sealed class LinearFactory(
     /// <param name="read">Reads the weight (Out, In) in a type, or else in that of the file.</param>
     /// <param name="bias">(Out), or none.</param>
     /// <param name="scratch">Where the model's 4-bit linears expand their weights.</param>
-    public Linear Create(string module, Func<ScalarType?, Tensor> read, Parameter? bias, Nf4Scratch scratch)
+    /// <param name="slice">What the rank has of the weight; null is all of it. A weight is quantized whole, so that
+    /// every rank has the codes of one rank.</param>
+    public Linear Create(
+        string module,
+        Func<ScalarType?, Tensor> read,
+        Parameter? bias,
+        Nf4Scratch scratch,
+        WeightSlice? slice = null
+    )
     {
         using var scope = NewDisposeScope();
         if (quantized?.Invoke(module) != true)
-            return new DenseLinear(module, new Parameter(module + ".weight", read(type)), bias);
+        {
+            var weight = read(type);
+            return new DenseLinear(
+                module,
+                new Parameter(module + ".weight", slice?.Take(weight) ?? weight) { Slice = slice },
+                bias
+            )
+            {
+                Slice = slice,
+            };
+        }
         var codes = Nf4.Quantize(read(null), quantization.Type, quantization.DoubleQuant);
-        return new Nf4Linear(module, codes, bias, compute ?? type, scratch);
+        return new Nf4Linear(module, slice is null ? codes : codes.Take(slice), bias, compute ?? type, scratch)
+        {
+            Slice = slice,
+        };
     }
 }

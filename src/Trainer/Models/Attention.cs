@@ -9,7 +9,10 @@ namespace Memopt.Trainer.Models;
 
 /// <summary>Grouped-query causal attention with rotary positions; fused (Phi-3) or separate projections, optional norms
 /// on q and k (Qwen3).</summary>
-internal sealed class Attention(AttentionSpec spec, int layer) : Block
+/// <param name="spec">Its shape; that of this rank's heads where tensor parallel ranks share it.</param>
+/// <param name="layer">Index of the layer.</param>
+/// <param name="tensor">These ranks, or null.</param>
+internal sealed class Attention(AttentionSpec spec, int layer, TensorParallel? tensor = null) : Block
 {
     private readonly int heads = spec.Heads,
         groups = spec.KvHeads,
@@ -37,6 +40,8 @@ internal sealed class Attention(AttentionSpec spec, int layer) : Block
         var (attended, attendBackward) = Attend(q, k, v, context, scope); // (B, T, H, D)
         var o = o_proj.Begin(attended.view(-1, heads * dim), context);
         var y = output ? o.Output().MoveToOuterDisposeScope() : null;
+        if (y is not null)
+            tensor?.Complete(y, o_proj);
         if (!context.NeedsGradient)
             return (y, null);
         scope.MoveAllOut();
@@ -51,6 +56,7 @@ internal sealed class Attention(AttentionSpec spec, int layer) : Block
             if (projections.Count == 1)
                 grads = [cat(grads, -1)];
             var dx = qkv.Backward(grads, accumulateInto);
+            tensor?.AllReduce(dx);
             return accumulateInto ?? dx.MoveToOuterDisposeScope();
         }
 

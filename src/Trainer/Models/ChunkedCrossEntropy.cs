@@ -19,6 +19,7 @@ internal static class ChunkedCrossEntropy
     /// <param name="scale">The gradient is that of scale · sum.</param>
     /// <param name="context">Whether backward is needed.</param>
     /// <param name="cap">Soft cap of the logits; 0 is none.</param>
+    /// <param name="tensor">The ranks of which each has the logits of some tokens; null where this one has all.</param>
     /// <returns>Sum of the losses, fp64, (); and for every prediction whether its likeliest token is the
     /// target.</returns>
     public static (Tensor Sum, Tensor Right, Pullback? Back) Loss(
@@ -28,7 +29,8 @@ internal static class ChunkedCrossEntropy
         Tensor targets,
         double scale,
         ForwardContext context,
-        double cap = 0
+        double cap = 0,
+        TensorParallel? tensor = null
     )
     {
         using var scope = NewDisposeScope();
@@ -36,24 +38,30 @@ internal static class ChunkedCrossEntropy
         var picked = hidden.index_select(0, rows); // (P, C); becomes its own gradient, chunk by chunk
         var sum = zeros([], float64, hidden.device);
         var right = empty(rows.shape, @bool, hidden.device);
-        var chunk = Footprints.ChunkRows(head.OutFeatures, hidden.element_size());
+        var ranks = tensor?.Ranks ?? 1;
+        var chunk = Footprints.ChunkRows((head.WholeShape[0] + ranks - 1) / ranks, hidden.element_size());
         for (long from = 0; from < rows.shape[0]; from += chunk)
         {
             using var inner = NewDisposeScope();
             var count = Math.Min(chunk, rows.shape[0] - from);
             var part = picked.narrow(0, from, count);
             var (logits, backward) = head.forward(part, context); // (n, V)
-            var (losses, hits) = CrossEntropy.ForwardBackward(
-                logits,
-                targets.narrow(0, from, count),
-                scale,
-                cap,
-                context.NeedsGradient
-            );
+            var expected = targets.narrow(0, from, count);
+            var (losses, hits) = tensor is null
+                ? CrossEntropy.ForwardBackward(logits, expected, scale, cap, context.NeedsGradient)
+                : tensor.CrossEntropy(
+                    logits,
+                    expected - head.Slice!.Ranges[0].Start,
+                    scale,
+                    cap,
+                    context.NeedsGradient
+                );
             sum.add_(losses.sum(float64));
             right.narrow(0, from, count).copy_(hits);
-            if (context.NeedsGradient)
-                part.copy_(backward!(logits));
+            if (!context.NeedsGradient)
+                continue;
+            var gradient = backward!(logits);
+            part.copy_(tensor?.AllReduce(gradient) ?? gradient);
         }
         sum.MoveToOuterDisposeScope();
         right.MoveToOuterDisposeScope();

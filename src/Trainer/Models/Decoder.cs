@@ -15,13 +15,21 @@ internal sealed class Decoder : IDisposable
 {
     private readonly ModelSpec spec;
 
-    public Decoder(ModelSpec spec, IWeightSource parts, ScalarType type, Device device)
+    public Decoder(
+        ModelSpec spec,
+        IWeightSource parts,
+        ScalarType type,
+        Device device,
+        TensorParallel? tensor = null
+    )
     {
-        (this.spec, Type, Device) = (spec, type, device);
-        embed_tokens = parts.Weight("model.embed_tokens.weight");
+        (this.spec, Type, Device, Tensor) = (spec, type, device, tensor);
+        embed_tokens = parts.Weight("model.embed_tokens.weight", spec.VocabularySplit);
         layers = [.. spec.Blocks.Select(block => Layer(block, parts))];
         norm = new RmsNorm(parts.Weight("model.norm.weight"), spec.RmsNormEps);
-        lm_head = spec.TieWordEmbeddings ? new DenseLinear("lm_head", embed_tokens) : parts.Linear("lm_head");
+        lm_head = spec.TieWordEmbeddings
+            ? new DenseLinear("lm_head", embed_tokens) { Slice = embed_tokens.Slice }
+            : parts.Linear(spec.Head);
     }
 
     public ModelSpec Spec => spec;
@@ -30,6 +38,9 @@ internal sealed class Decoder : IDisposable
     public ScalarType Type { get; }
 
     public Device Device { get; }
+
+    /// <summary>The ranks that share the matrices; null where this one has all of them.</summary>
+    public TensorParallel? Tensor { get; }
 
     public Parameter embed_tokens { get; }
 
@@ -109,7 +120,11 @@ internal sealed class Decoder : IDisposable
     public Tensor Embed(Tensor ids)
     {
         using var scope = NewDisposeScope();
-        return embed_tokens.Cast(Type).index_select(0, ids.reshape(-1)).MoveToOuterDisposeScope();
+        var (rows, absent) = EmbeddingRows(ids);
+        var x = embed_tokens.Cast(Type).index_select(0, rows);
+        if (absent is not null)
+            Tensor!.AllReduce(x.masked_fill_(absent, 0));
+        return x.MoveToOuterDisposeScope();
     }
 
     /// <summary>Embeddings (B · T, C), of tokens or of images → hidden states after the last norm. Backward frees the
@@ -193,7 +208,21 @@ internal sealed class Decoder : IDisposable
         using var scope = NewDisposeScope();
         // A token that comes twice is added twice, on a GPU in any order unless it is set to keep one.
         using var order = TorchContext.Deterministic(context.Deterministic);
-        embed_tokens.Grad!.index_add_(0, ids.reshape(-1), gradient.to(float32), 1);
+        var (rows, absent) = EmbeddingRows(ids);
+        var own = absent is null ? gradient : gradient.masked_fill(absent, 0);
+        embed_tokens.Grad!.index_add_(0, rows, own.to(float32), 1);
+    }
+
+    /// <summary>The rows (N) of this rank's embeddings that tokens have, and which tokens other ranks have (N, 1); null
+    /// where none.</summary>
+    private (Tensor Rows, Tensor? Absent) EmbeddingRows(Tensor ids)
+    {
+        var rows = ids.reshape(-1);
+        if (embed_tokens.Slice?.Ranges[0] is not { } range)
+            return (rows, null);
+        rows = rows - range.Start;
+        var absent = rows.lt(0).logical_or_(rows.ge(range.Length));
+        return (rows.masked_fill_(absent, 0), absent.unsqueeze(1));
     }
 
     /// <summary>A pass over T tokens after those in the cache; positions count from there unless given, (B, T)
@@ -226,10 +255,10 @@ internal sealed class Decoder : IDisposable
         using var scope = NewDisposeScope();
         using var off = no_grad();
         using var context = NewContext((int)ids.shape[1], cache: cache);
-        return lm_head
-            .forward(Forward(ids, context).Output, context)
-            .Output.view(ids.shape[0], ids.shape[1], -1)
-            .MoveToOuterDisposeScope();
+        var logits = lm_head.forward(Forward(ids, context).Output, context).Output;
+        if (lm_head.Slice is { } slice)
+            logits = (slice with { Shape = [logits.shape[0], spec.VocabSize], Dim = 1 }).Gather(logits, Tensor!.Group);
+        return logits.view(ids.shape[0], ids.shape[1], -1).MoveToOuterDisposeScope();
     }
 
     public void Dispose()
@@ -243,23 +272,25 @@ internal sealed class Decoder : IDisposable
     private DecoderLayer Layer(LayerSpec block, IWeightSource parts)
     {
         var at = $"model.layers.{block.Index}.";
-        RmsNorm Norm(string name) => new(parts.Weight(at + name + ".weight"), spec.RmsNormEps);
+        var own = block.Shard(Tensor?.Ranks ?? 1);
+        RmsNorm Norm(string name, bool ofHeads = false) =>
+            new(parts.Weight(at + name + ".weight", isPartial: ofHeads), spec.RmsNormEps);
         // All but the last of a block's linears share its input.
         Projections Shared(IEnumerable<LinearSpec> linears) =>
-            new([.. linears.SkipLast(1).Select(linear => parts.Linear(linear.Name))]);
+            new([.. linears.SkipLast(1).Select(parts.Linear)]);
         var (attention, mlp) = (block.Attention.Linears(at + "self_attn."), block.Mlp.Linears(at + "mlp."));
         var layer = new DecoderLayer(block.Index)
         {
             input_layernorm = Norm("input_layernorm"),
-            self_attn = new Attention(block.Attention, block.Index)
+            self_attn = new Attention(own.Attention, block.Index, Tensor)
             {
                 projections = Shared(attention),
-                o_proj = parts.Linear(attention.Last().Name),
-                q_norm = block.Attention.QkNorm ? Norm("self_attn.q_norm") : null,
-                k_norm = block.Attention.QkNorm ? Norm("self_attn.k_norm") : null,
+                o_proj = parts.Linear(attention.Last()),
+                q_norm = block.Attention.QkNorm ? Norm("self_attn.q_norm", ofHeads: true) : null,
+                k_norm = block.Attention.QkNorm ? Norm("self_attn.k_norm", ofHeads: true) : null,
             },
             post_attention_layernorm = Norm("post_attention_layernorm"),
-            mlp = new Mlp(block.Mlp) { projections = Shared(mlp), down_proj = parts.Linear(mlp.Last().Name) },
+            mlp = new Mlp(own.Mlp, Tensor) { projections = Shared(mlp), down_proj = parts.Linear(mlp.Last()) },
         };
         parts.OnLayerLoaded(layer);
         return layer;

@@ -1,5 +1,6 @@
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Linears;
+using Memopt.Trainer.Plan.Blocks;
 
 namespace Memopt.Trainer.Models;
 
@@ -8,10 +9,13 @@ namespace Memopt.Trainer.Models;
 internal interface IWeightSource
 {
     /// <summary>A weight kept as it is: an embedding or a norm.</summary>
-    Parameter Weight(string name);
+    /// <param name="name">As in the weights file.</param>
+    /// <param name="split">How tensor parallel ranks divide it; null where each has all of it.</param>
+    /// <param name="isPartial">Whether each of them computes a part of its gradient.</param>
+    Parameter Weight(string name, TensorSplit? split = null, bool isPartial = false);
 
-    /// <summary>The linear of a module, bias included where the spec has one.</summary>
-    Linear Linear(string module);
+    /// <summary>A linear, bias included where the spec has one.</summary>
+    Linear Linear(LinearSpec spec);
 
     /// <summary>A layer has all its parts; the next is to come.</summary>
     void OnLayerLoaded(DecoderLayer layer) { }

@@ -9,7 +9,9 @@ namespace Memopt.Trainer.Models;
 /// <summary>down(act(gate(x)) · up(x)) (Shazeer 2020, arXiv 2002.05202); gate and up fused in Phi-3. Saves gate and up
 /// alone: backward computes their product again where its gradient lay.
 /// </summary>
-internal sealed class Mlp(MlpSpec spec) : Block
+/// <param name="spec">Its shape; that of this rank's channels where tensor parallel ranks share it.</param>
+/// <param name="tensor">These ranks, or null.</param>
+internal sealed class Mlp(MlpSpec spec, TensorParallel? tensor = null) : Block
 {
     private readonly GatedProduct plain = new(spec);
 
@@ -30,6 +32,8 @@ internal sealed class Mlp(MlpSpec spec) : Block
         var product = Product(gate, projected, up, context); // (N, M)
         var down = down_proj.Begin(product, context);
         var y = output ? down.Output().MoveToOuterDisposeScope() : null;
+        if (y is not null)
+            tensor?.Complete(y, down_proj);
         if (!context.NeedsGradient)
             return (y, null);
         product.Dispose();
@@ -45,6 +49,7 @@ internal sealed class Mlp(MlpSpec spec) : Block
             down.WeightGradient(gradient, product);
             product.Dispose();
             var dx = up.Backward(projected, accumulateInto);
+            tensor?.AllReduce(dx);
             foreach (var part in projected)
                 part.Dispose();
             return accumulateInto ?? dx.MoveToOuterDisposeScope();

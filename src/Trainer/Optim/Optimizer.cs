@@ -23,6 +23,8 @@ internal sealed class Optimizer : IDisposable
     private readonly ScalarType compute;
     private readonly IProcessGroup group;
     private readonly Tensor? scratch;
+    private readonly TensorShards tensorShards;
+    private readonly bool isTensorParallel;
     private Tensor value,
         mean,
         square;
@@ -37,6 +39,7 @@ internal sealed class Optimizer : IDisposable
     /// <param name="onHost">Whether values and moments lie on the host from the beginning.</param>
     /// <param name="group">The ranks; null is this process alone.</param>
     /// <param name="strategy">What the ranks shard.</param>
+    /// <param name="tensor">The ranks that share the matrices; null where this one has all of them.</param>
     public Optimizer(
         IReadOnlyList<TrainedUnit> units,
         TrainConfig config,
@@ -44,7 +47,8 @@ internal sealed class Optimizer : IDisposable
         ScalarType compute = ScalarType.Float32,
         bool onHost = false,
         IProcessGroup? group = null,
-        DistributedStrategy strategy = DistributedStrategy.Ddp
+        DistributedStrategy strategy = DistributedStrategy.Ddp,
+        IProcessGroup? tensor = null
     )
     {
         (this.config, this.units, this.device, this.compute) = (config, units, device, compute);
@@ -56,6 +60,8 @@ internal sealed class Optimizer : IDisposable
             [.. units.Select(unit => unit.Parameters.Sum(p => p.Value.numel()))],
             sharded ? this.group.Size : 1
         );
+        tensorShards = new(units, Layout, tensor ?? new SingleProcessGroup(), this.group);
+        isTensorParallel = tensor is { Size: > 1 };
         var place = onHost ? CPU : device;
 
         // The values first: the memory that they were copied from is free again before the rest is allocated.
@@ -179,11 +185,13 @@ internal sealed class Optimizer : IDisposable
     /// <param name="unscale">Factor that takes a loss scale off.</param>
     public Tensor Norm(double unscale = 1)
     {
-        if (!IsSharded)
+        if (!IsSharded && !isTensorParallel)
             return AdamW.Norm(Gradient.Own, unscale, scratch);
         using var scope = NewDisposeScope();
-        var squares = AdamW.SquaredNorm(Gradient.Own, unscale, scratch);
-        group.AllReduce(squares);
+        var squares = tensorShards.SquaredNorm(
+            part => AdamW.SquaredNorm(part, unscale, scratch),
+            Gradient.Own
+        );
         return squares.sqrt().to(float32).MoveToOuterDisposeScope();
     }
 
@@ -212,26 +220,47 @@ internal sealed class Optimizer : IDisposable
         GatherCopy();
     }
 
+    /// <summary>Sums over the ranks what each holds a part of: the gradient of the step.</summary>
+    public void ReduceGradient()
+    {
+        tensorShards.ReduceGradient();
+        Gradient.Reduce();
+    }
+
+    /// <summary>How the weights lie in the arrays of <see cref="GatherState"/>.</summary>
+    public ShardLayout WholeLayout => tensorShards.WholeLayout;
+
+    /// <summary>Whether a checkpoint holds arrays of the whole weights, from <see cref="GatherState"/>: where tensor
+    /// parallel ranks share them. Else each rank writes its shard.</summary>
+    public bool WritesWhole => isTensorParallel;
+
+    /// <summary>The state of the whole weights by the names of <see cref="State"/>, on the host of the main rank; empty
+    /// on the others. All ranks call it. The caller disposes the tensors.</summary>
+    public IReadOnlyList<(string Name, Tensor Tensor)> GatherState() =>
+        [
+            .. State
+                .Select(array => (array.Name, Whole: tensorShards.Gather(array.Tensor, device)))
+                .Where(array => array.Whole is not null)
+                .Select(array => (array.Name, array.Whole!)),
+        ];
+
+    /// <summary>Takes this rank's shard of a state of the whole weights.</summary>
+    public void ScatterState(IReadOnlyList<(string Name, Tensor Tensor)> whole)
+    {
+        foreach (var ((_, shard), (_, array)) in State.Zip(whole))
+            tensorShards.Scatter(array, shard);
+    }
+
     /// <summary>Gathers the weights in fp32 in the host memory of the main rank, whose parameters hold them until the
     /// result is disposed. All ranks call it.</summary>
     public IDisposable? GatherValues()
     {
-        if (!IsSharded)
+        if (!IsSharded && !isTensorParallel)
             return null;
         using var scope = NewDisposeScope();
-        using var off = no_grad();
-        var isMain = group.Rank == 0;
-        using var buffer = empty([Layout.Units.Max(unit => unit.Slice) * Layout.Ranks], float32, device);
-        foreach (var (unit, place) in units.Zip(Layout.Units))
+        if (tensorShards.Gather(value, device) is { } whole)
         {
-            var whole = buffer.narrow(0, 0, place.Slice * Layout.Ranks);
-            var slice = whole.narrow(0, place.Slice * group.Rank, place.Slice);
-            slice.copy_(value.narrow(0, place.Shard, place.Slice));
-            group.AllGather(slice, whole);
-            if (!isMain)
-                continue;
-            var gathered = whole.narrow(0, 0, place.Count).to(CPU, copy: true);
-            foreach (var (parameter, part) in unit.Slices(gathered))
+            foreach (var (parameter, part) in tensorShards.Slices(whole))
                 parameter.Bind(part);
         }
         return new GatheredValues(this);
@@ -323,13 +352,14 @@ internal sealed class Optimizer : IDisposable
             parameter.BindCopy(slice);
     }
 
-    /// <summary>Returns the parameters to their slices of the copy.</summary>
+    /// <summary>Returns the parameters to their slices of the arrays.</summary>
     private sealed class GatheredValues(Optimizer optimizer) : IDisposable
     {
         public void Dispose()
         {
             using var scope = NewDisposeScope();
-            foreach (var (parameter, slice) in optimizer.Layout.Slices(optimizer.units, optimizer.copy!))
+            var array = optimizer.IsSharded ? optimizer.copy! : optimizer.value;
+            foreach (var (parameter, slice) in optimizer.Layout.Slices(optimizer.units, array))
                 parameter.Bind(slice);
         }
     }

@@ -248,7 +248,7 @@ internal sealed class LedgerBuilder
     private long ChunkRows => Footprints.ChunkRows(spec.VocabSize, device.ComputeBytes);
 
     /// <summary>Bytes of one position's logits, their loss included.</summary>
-    private long LogitBytes => (long)spec.VocabSize * (device.ComputeBytes + (cuda ? 0 : 8));
+    private long LogitBytes => (long)spec.VocabSize * (device.ComputeBytes + (cuda && device.TensorRanks == 1 ? 0 : 8));
 
     /// <summary>Bytes of one weight in another form while a layer's backward needs it.</summary>
     private long PassingBytes =>

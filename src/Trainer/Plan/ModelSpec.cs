@@ -33,7 +33,47 @@ internal sealed class ModelSpec
     public int Layers => Blocks.Count;
 
     /// <summary>The head's linear; its weight is that of the embeddings where they are tied.</summary>
-    public LinearSpec Head => new("lm_head", HiddenSize, VocabSize, false);
+    public LinearSpec Head => new("lm_head", HiddenSize, VocabSize, false) { Split = VocabularySplit };
+
+    /// <summary>How tensor parallel ranks divide embeddings and head: each has some tokens of the vocabulary.</summary>
+    public TensorSplit VocabularySplit => new(0, new SplitPart(VocabSize, 1));
+
+    /// <summary>What a tensor parallel rank has of the model, the largest part where the vocabulary does not divide
+    /// evenly.</summary>
+    /// <param name="ranks">Ranks that share the matrices.</param>
+    /// <exception cref="UserFault">They do not divide the heads or the channels.</exception>
+    public ModelSpec Shard(int ranks)
+    {
+        if (ranks == 1)
+            return this;
+        foreach (var layer in Blocks)
+        {
+            var (attention, mlp) = (layer.Attention, layer.Mlp);
+            var keys = Math.Max(attention.KvHeads, ranks) % Math.Min(attention.KvHeads, ranks);
+            if (attention.Heads % ranks != 0 || keys != 0 || mlp.IntermediateSize % ranks != 0)
+                throw new UserFault(
+                    $"distributed.tensor = {ranks} does not divide this model.",
+                    found: $"layer {layer.Index} has {attention.Heads} query heads, {attention.KvHeads} key and value "
+                        + $"heads and {mlp.IntermediateSize} channels in its MLP",
+                    next: "set distributed.tensor to a number that divides them"
+                );
+        }
+        return new()
+        {
+            ModelType = ModelType,
+            VocabSize = (VocabSize + ranks - 1) / ranks,
+            HiddenSize = HiddenSize,
+            Blocks = [.. Blocks.Select(layer => layer.Shard(ranks))],
+            RmsNormEps = RmsNormEps,
+            TieWordEmbeddings = TieWordEmbeddings,
+            MaxPositions = MaxPositions,
+            Rope = Rope,
+            EosTokenIds = EosTokenIds,
+            BosTokenId = BosTokenId,
+            PadTokenId = PadTokenId,
+            Dtype = Dtype,
+        };
+    }
 
     /// <summary>Reads a config.json (or the one in a folder). All problems are in one fault.</summary>
     public static ModelSpec Read(string path) => ModelConfig.Read(path);

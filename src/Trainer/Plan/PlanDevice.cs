@@ -27,6 +27,9 @@ internal sealed record PlanDevice(
     /// <summary>Ranks with such a device that have the same weights and share each step's batch.</summary>
     public int Ranks { get; init; } = 1;
 
+    /// <summary>Ranks that share each layer's matrices; the model that is planned is one rank's part.</summary>
+    public int TensorRanks { get; init; } = 1;
+
     /// <summary>How many of them share the tokens of a row.</summary>
     public int ContextRanks { get; init; } = 1;
 

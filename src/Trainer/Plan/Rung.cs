@@ -61,6 +61,8 @@ internal sealed record Rung(
                 found: "adapter.kind none",
                 next: "set distributed.strategy to zero2, or train an adapter"
             );
+        if (device.TensorRanks > 1)
+            return OfTensorParallel(config.Distributed);
         return config.Distributed.Strategy switch
         {
             DistributedStrategy.Auto =>
@@ -73,6 +75,20 @@ internal sealed record Rung(
             var chosen => [chosen],
         };
     }
+
+    /// <summary>Tensor parallel ranks have their collectives within each layer: those of shards do not go between
+    /// them, as in Megatron-LM.</summary>
+    private static DistributedStrategy[] OfTensorParallel(DistributedConfig config) =>
+        config.Strategy switch
+        {
+            DistributedStrategy.Auto => [DistributedStrategy.Ddp, DistributedStrategy.Zero1],
+            DistributedStrategy.Zero2 or DistributedStrategy.Zero3 => throw new UserFault(
+                "distributed.tensor goes with ddp and zero1.",
+                found: $"distributed.strategy {EnumNames.Spelling(config.Strategy)}, distributed.tensor {config.Tensor}",
+                next: "set distributed.strategy to zero1"
+            ),
+            var chosen => [chosen],
+        };
 
     /// <summary>Every rung that settings allow on a device, in no order.</summary>
     public static IEnumerable<Rung> All(RunConfig config, ModelSpec spec, PlanDevice device)

@@ -121,7 +121,8 @@ internal static class Evaluation
             tensor(batch.LossPositions, device: model.Device),
             tensor(batch.Targets, device: model.Device),
             1,
-            context
+            context,
+            tensor: model.Tensor
         );
         var loss = sum.cpu().item<double>();
         var flags = correct.cpu().data<bool>().ToArray();

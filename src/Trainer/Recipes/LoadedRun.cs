@@ -58,6 +58,13 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
 
     private long? Budget => config.Memory.BudgetGiB is { } gib ? (long)(gib * (1L << 30)) : null;
 
+    /// <summary>The state of the whole weights, which the main rank writes; null where each rank writes its shard. All
+    /// ranks call it.</summary>
+    public IReadOnlyList<(string Name, Tensor Tensor)>? GatherState() =>
+        !Optimizer.WritesWhole ? null
+        : Scaler is null ? Optimizer.GatherState()
+        : [.. Optimizer.GatherState(), ("loss_scale", Scaler.State.clone())];
+
     /// <summary>Loads a model and makes it ready to train on a plan, from a checkpoint where there is one.</summary>
     /// <param name="job">The job.</param>
     /// <param name="inputs">Its model and rows.</param>
@@ -158,7 +165,8 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             {
                 if (layers.Contains(layer.Index))
                     stream!.Add(layer);
-            }
+            },
+            job.World.Mesh.Tensor is { Size: > 1 } tensor ? new(tensor) : null
         );
         if (cuda)
             Cuda.EmptyCache(model.Device);
@@ -185,7 +193,8 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             inputs.Type,
             rung.OffloadOptimizer,
             job.World.Mesh.Data,
-            rung.Strategy
+            rung.Strategy,
+            job.World.Mesh.Tensor
         );
         settings = new MemorySettings(
             Model,
@@ -209,9 +218,26 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
     {
         if (checkpoint is null)
             return;
-        CheckpointFolder.Load(checkpoint, State, Optimizer.Layout, job.World.Mesh.Data.Rank);
+        if (Optimizer.WritesWhole)
+            RestoreWhole(checkpoint);
+        else
+            CheckpointFolder.Load(checkpoint, State, Optimizer.Layout, job.World.Mesh.Data.Rank);
         // Where it is sharded the ranks gather it, which is no part of loading: see Training.
         if (!Optimizer.IsSharded)
             Optimizer.SyncComputeCopy();
+    }
+
+    /// <summary>Reads the state of the whole weights, whoever wrote it, and takes this rank's part.</summary>
+    private void RestoreWhole(string checkpoint)
+    {
+        using var scope = NewDisposeScope();
+        var whole = Optimizer.State.Select(array => (array.Name, empty([Optimizer.WholeLayout.Count], float32))).ToList();
+        CheckpointFolder.Load(
+            checkpoint,
+            Scaler is null ? whole : [.. whole, ("loss_scale", Scaler.State)],
+            Optimizer.WholeLayout,
+            rank: 0
+        );
+        Optimizer.ScatterState(whole);
     }
 }

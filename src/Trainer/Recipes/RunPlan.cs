@@ -32,8 +32,8 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
             );
         var device = Device(job.Backend, inputs.Type, job.Config.Settings.Memory, job.World);
         var plans = MemoryPlan.Ladder(
-            job.Config.Settings,
-            inputs.Spec,
+            PlannedSettings(job),
+            inputs.Spec.Shard(device.TensorRanks),
             device,
             inputs.Longest,
             inputs.LongestEval,
@@ -78,6 +78,18 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         };
     }
 
+    /// <summary>A tensor parallel rank has block scales in fp32: nested blocks do not divide as the weights do.</summary>
+    private static RunConfig PlannedSettings(FineTuneJob job)
+    {
+        var config = job.Config.Settings;
+        return job.World.Mesh.Tensor.Size == 1
+            ? config
+            : config with
+            {
+                Quantization = config.Quantization with { DoubleQuant = false },
+            };
+    }
+
     private static int? PlannedBefore(Run? first) =>
         first?.Start.Environment.TryGetValue(MicroBatchFact, out var text) == true && int.TryParse(text, out var size)
             ? size
@@ -99,6 +111,7 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         )
         {
             Ranks = world.Mesh.Data.Size,
+            TensorRanks = world.Mesh.Tensor.Size,
             ContextRanks = world.Mesh.Context.Size,
             FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
             Multiprocessors = cuda ? Cuda.Multiprocessors : 1,

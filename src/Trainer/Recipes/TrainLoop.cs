@@ -7,6 +7,7 @@ using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Memory;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Optim;
+using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Recipes;
 
@@ -146,7 +147,10 @@ internal sealed class TrainLoop
         try
         {
             EnsureReplicated(step);
-            var written = ladder.Run($"the checkpoint of step {step}", run, () => Write(step));
+            var whole = run.GatherState();
+            var written = ladder.Run($"the checkpoint of step {step}", run, () => Write(step, whole));
+            foreach (var (_, tensor) in whole ?? [])
+                tensor.Dispose();
             if (written is { } saved && job.Config.Settings.Tracking.Checkpoints == CheckpointUploads.Upload)
                 job.Uploads?.Send(Upload.Folder(recorder.RunId, $"checkpoint-{step:D8}", saved.Path, saved.Files));
         }
@@ -169,12 +173,18 @@ internal sealed class TrainLoop
 
     /// <summary>Each rank that has a shard of the state writes it; the main rank completes the checkpoint and returns
     /// it.</summary>
-    private (string Path, IReadOnlyList<ArtifactFile> Files)? Write(int step)
+    /// <param name="step">Steps made.</param>
+    /// <param name="whole">The state of the whole weights, which the main rank alone writes; null where each writes its
+    /// shard.</param>
+    private (string Path, IReadOnlyList<ArtifactFile> Files)? Write(
+        int step,
+        IReadOnlyList<(string Name, Tensor Tensor)>? whole
+    )
     {
-        var (checkpoints, writers) = (resume.Checkpoints, run.Optimizer.Layout.Ranks);
+        var (checkpoints, writers) = (resume.Checkpoints, whole is null ? run.Optimizer.Layout.Ranks : 1);
         world.RunOnMain(() => checkpoints.Stage(step));
         var mine = world.RunOnAll(() =>
-            world.Rank < writers ? checkpoints.WriteState(step, world.Rank, writers, run.State) : null
+            world.Rank < writers ? checkpoints.WriteState(step, world.Rank, writers, whole ?? run.State) : null
         );
         var files = writers == 1 ? [mine] : world.AllGather(mine);
         return world.RunOnMain<(string, IReadOnlyList<ArtifactFile>)?>(() =>

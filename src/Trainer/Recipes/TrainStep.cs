@@ -68,7 +68,7 @@ internal sealed class TrainStep(
         {
             var sum = zeros([], float64, model.Device);
             var exhausted = Accumulate(index, batch, (scaler?.Value ?? 1) / targets, sum, measure);
-            optimizer.Gradient.Reduce();
+            optimizer.ReduceGradient();
             world.Mesh.Data.AllReduce(sum);
             var length = optimizer.Norm(1 / (scaler?.Value ?? 1));
             // The last that needs memory; from here on the step is made.

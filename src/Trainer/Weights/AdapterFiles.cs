@@ -93,7 +93,10 @@ internal static class AdapterFiles
         AdapterPass.Attach(model, Of, dropout ?? adapter.Config.Dropout, generator);
         var linears = model.Linears().ToDictionary(slot => slot.Linear.Name, slot => slot.Linear);
         foreach (var (module, key) in adapter.Biases)
-            linears[module].bias!.Value.copy_(Finite(key));
+        {
+            var (bias, whole) = (linears[module].bias!, Finite(key));
+            bias.Value.copy_(bias.Slice?.Take(whole) ?? whole);
+        }
         return adapter;
     }
 }

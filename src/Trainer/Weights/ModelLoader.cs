@@ -18,6 +18,7 @@ internal static class ModelLoader
     /// <param name="device">Where the weights go.</param>
     /// <param name="progress">Given tensors loaded, of how many.</param>
     /// <param name="onLayerLoaded">Given each layer once its weights are there.</param>
+    /// <param name="tensor">The ranks that share the matrices; null where each has all of them.</param>
     public static Decoder Load(
         string folder,
         ModelSpec spec,
@@ -25,7 +26,8 @@ internal static class ModelLoader
         ScalarType type,
         Device device,
         Action<int, int>? progress = null,
-        Action<DecoderLayer>? onLayerLoaded = null
+        Action<DecoderLayer>? onLayerLoaded = null,
+        TensorParallel? tensor = null
     )
     {
         var total = spec.Tensors.Count;
@@ -48,9 +50,10 @@ internal static class ModelLoader
                 compute
             ),
             progress is null ? null : new SynchronousProgress(done => progress(done, total)),
-            onLayerLoaded
+            onLayerLoaded,
+            tensor
         );
-        return new Decoder(spec, weights, type, device);
+        return new Decoder(spec, weights, type, device, tensor);
     }
 
     /// <summary>The type of a setting, or what suits the device: bf16 on a GPU that computes in it, fp16 on an older

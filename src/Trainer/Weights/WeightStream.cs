@@ -6,6 +6,7 @@ using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Linears;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Plan;
+using Memopt.Trainer.Plan.Blocks;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -26,6 +27,7 @@ internal sealed class WeightStream : IWeightSource, IDisposable
     private readonly IProgress<int>? progress;
     private readonly Staging? staging;
     private readonly Action<DecoderLayer>? built;
+    private readonly TensorParallel? tensor;
     private int read;
 
     /// <param name="folder">Holds model.safetensors, or else model.safetensors.index.json and its shards.</param>
@@ -37,6 +39,7 @@ internal sealed class WeightStream : IWeightSource, IDisposable
     /// <param name="progress">Tensors read so far.</param>
     /// <param name="built">Given each layer as soon as its weights are there, so that it may put them elsewhere before
     /// the next layer's come.</param>
+    /// <param name="tensor">The ranks that share the matrices; null where each has all of them.</param>
     public WeightStream(
         string folder,
         ModelSpec spec,
@@ -44,9 +47,11 @@ internal sealed class WeightStream : IWeightSource, IDisposable
         Device device,
         LinearFactory? linears = null,
         IProgress<int>? progress = null,
-        Action<DecoderLayer>? built = null
+        Action<DecoderLayer>? built = null,
+        TensorParallel? tensor = null
     )
     {
+        this.tensor = tensor;
         (this.spec, this.type, this.device, this.progress, this.built) = (spec, type, device, progress, built);
         this.linears = linears ?? new(type);
         staging = device.type == DeviceType.CUDA ? new() : null;
@@ -68,20 +73,29 @@ internal sealed class WeightStream : IWeightSource, IDisposable
         }
     }
 
-    public Parameter Weight(string name)
+    public Parameter Weight(string name, TensorSplit? split = null, bool isPartial = false)
     {
         using var scope = NewDisposeScope();
         progress?.Report(++read);
-        return new Parameter(name, Read(name, type));
+        var whole = Read(name, type);
+        var slice = tensor?.Slice(whole.shape, split, isPartial);
+        return new Parameter(name, slice?.Take(whole) ?? whole) { Slice = slice };
     }
 
     public void OnLayerLoaded(DecoderLayer layer) => built?.Invoke(layer);
 
-    public Linear Linear(string module)
+    public Linear Linear(LinearSpec spec)
     {
-        var bias = where.ContainsKey(module + ".bias") ? Weight(module + ".bias") : null;
+        var name = spec.Name + ".bias";
+        var bias = where.ContainsKey(name) ? Weight(name, spec.Split.Dim == 0 ? spec.Split : null) : null;
         progress?.Report(++read);
-        return linears.Create(module, wanted => Read(module + ".weight", wanted), bias, scratch);
+        return linears.Create(
+            spec.Name,
+            wanted => Read(spec.Name + ".weight", wanted),
+            bias,
+            scratch,
+            tensor?.Slice([spec.Out, spec.In], spec.Split)
+        );
     }
 
     public void Dispose()

@@ -33,18 +33,25 @@ internal sealed record AttentionSpec(int HiddenSize, int Heads, int KvHeads, int
     /// <param name="prefix">Module name before theirs.</param>
     public IEnumerable<LinearSpec> Linears(string prefix)
     {
+        var (queries, keys) = (new SplitPart(Heads, HeadDim), new SplitPart(KvHeads, HeadDim));
         if (FusedQkv)
         {
-            yield return new(prefix + "qkv_proj", HiddenSize, QueryWidth + 2 * KeyWidth, QkvBias);
+            yield return Projection("qkv_proj", QueryWidth + 2 * KeyWidth, queries, keys, keys);
         }
         else
         {
-            yield return new(prefix + "q_proj", HiddenSize, QueryWidth, QkvBias);
-            yield return new(prefix + "k_proj", HiddenSize, KeyWidth, QkvBias);
-            yield return new(prefix + "v_proj", HiddenSize, KeyWidth, QkvBias);
+            yield return Projection("q_proj", QueryWidth, queries);
+            yield return Projection("k_proj", KeyWidth, keys);
+            yield return Projection("v_proj", KeyWidth, keys);
         }
-        yield return new(prefix + "o_proj", QueryWidth, HiddenSize, OutBias);
+        yield return new(prefix + "o_proj", QueryWidth, HiddenSize, OutBias) { Split = new(1, queries) };
+
+        LinearSpec Projection(string name, long width, params SplitPart[] parts) =>
+            new(prefix + name, HiddenSize, width, QkvBias) { Split = new(0, parts) };
     }
+
+    /// <summary>The heads that one of several tensor parallel ranks has.</summary>
+    public AttentionSpec Shard(int ranks) => this with { Heads = Heads / ranks, KvHeads = Math.Max(1, KvHeads / ranks) };
 
     /// <summary>Bytes saved for backward: q, k, v, the output and its log-sum-exp, and the norms of q and k. The
     /// general operator repeats keys and values to all heads and copies its result.</summary>

@@ -15,6 +15,9 @@ internal sealed class LayerSpec(int index, AttentionSpec attention, MlpSpec mlp)
 
     public MlpSpec Mlp => mlp;
 
+    /// <summary>What one of several tensor parallel ranks has of the layer.</summary>
+    public LayerSpec Shard(int ranks) => new(index, attention.Shard(ranks), mlp.Shard(ranks));
+
     private string Prefix => $"model.layers.{Index}.";
 
     private long HiddenSize => Attention.HiddenSize;

@@ -16,17 +16,24 @@ internal sealed record MlpSpec(int HiddenSize, int IntermediateSize, string Acti
     /// <param name="prefix">Module name before theirs.</param>
     public IEnumerable<LinearSpec> Linears(string prefix)
     {
+        var channels = new SplitPart(IntermediateSize, 1);
         if (FusedGateUp)
         {
-            yield return new(prefix + "gate_up_proj", HiddenSize, 2L * IntermediateSize, Bias);
+            yield return Projection("gate_up_proj", 2L * IntermediateSize, channels, channels);
         }
         else
         {
-            yield return new(prefix + "gate_proj", HiddenSize, IntermediateSize, Bias);
-            yield return new(prefix + "up_proj", HiddenSize, IntermediateSize, Bias);
+            yield return Projection("gate_proj", IntermediateSize, channels);
+            yield return Projection("up_proj", IntermediateSize, channels);
         }
-        yield return new(prefix + "down_proj", IntermediateSize, HiddenSize, Bias);
+        yield return new(prefix + "down_proj", IntermediateSize, HiddenSize, Bias) { Split = new(1, channels) };
+
+        LinearSpec Projection(string name, long width, params SplitPart[] parts) =>
+            new(prefix + name, HiddenSize, width, Bias) { Split = new(0, parts) };
     }
+
+    /// <summary>The channels that one of several tensor parallel ranks has.</summary>
+    public MlpSpec Shard(int ranks) => this with { IntermediateSize = IntermediateSize / ranks };
 
     /// <summary>Bytes saved for backward: gate and up, and the sum before them.</summary>
     public long SavedBytes(long tokens, PlanDevice device) =>

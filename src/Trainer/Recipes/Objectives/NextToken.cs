@@ -25,7 +25,8 @@ internal sealed class NextToken : IObjective
             rows,
             batch[MicroBatch.LabelsInput],
             scale,
-            context
+            context,
+            tensor: model.Tensor
         );
         return (sum, backward!);
     }
