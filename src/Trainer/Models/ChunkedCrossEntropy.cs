@@ -12,6 +12,13 @@ namespace Memopt.Trainer.Models;
 /// </summary>
 internal static class ChunkedCrossEntropy
 {
+    /// <summary>Positions whose logits are there at once; as many on every rank.</summary>
+    public static long ChunkRows(Linear head, TensorParallel? tensor, ScalarType type)
+    {
+        var ranks = tensor?.Ranks ?? 1;
+        return Footprints.ChunkRows((head.WholeShape[0] + ranks - 1) / ranks, type.ElementSize());
+    }
+
     /// <param name="head">The output projection.</param>
     /// <param name="hidden">(N, C) after the last norm.</param>
     /// <param name="rows">(P) int64: which of the N positions predict.</param>
@@ -38,8 +45,7 @@ internal static class ChunkedCrossEntropy
         var picked = hidden.index_select(0, rows); // (P, C); becomes its own gradient, chunk by chunk
         var sum = zeros([], float64, hidden.device);
         var right = empty(rows.shape, @bool, hidden.device);
-        var ranks = tensor?.Ranks ?? 1;
-        var chunk = Footprints.ChunkRows((head.WholeShape[0] + ranks - 1) / ranks, hidden.element_size());
+        var chunk = ChunkRows(head, tensor, hidden.dtype);
         for (long from = 0; from < rows.shape[0]; from += chunk)
         {
             using var inner = NewDisposeScope();

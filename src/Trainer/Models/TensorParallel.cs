@@ -9,8 +9,12 @@ namespace Memopt.Trainer.Models;
 /// <summary>The ranks that share the matrices of a model (Megatron-LM; Shoeybi et al. 2019, arXiv 1909.08053). Of a
 /// block's first linears each rank has some outputs (heads, channels), of its last one the inputs that belong to them.
 /// The ranks add up the last one's output in forward, and the gradient of the block's input in backward.</summary>
+/// <param name="group">The ranks.</param>
 internal sealed class TensorParallel(IProcessGroup group)
 {
+    /// <summary>All-reduces that this rank has taken part in.</summary>
+    public long Calls { get; private set; }
+
     public int Ranks => group.Size;
 
     public int Rank => group.Rank;
@@ -29,6 +33,7 @@ internal sealed class TensorParallel(IProcessGroup group)
     /// <summary>Sums a tensor over the ranks, in place.</summary>
     public Tensor AllReduce(Tensor partial, ReduceOp op = ReduceOp.Sum)
     {
+        Calls++;
         group.AllReduce(partial, op);
         return partial;
     }
@@ -76,7 +81,7 @@ internal sealed class TensorParallel(IProcessGroup group)
     /// <summary>Sums the outputs of a linear of which each rank has some inputs, in place, and adds its bias.</summary>
     public void Complete(Tensor output, Linear linear)
     {
-        group.AllReduce(output);
+        AllReduce(output);
         using var scope = NewDisposeScope();
         if (linear.bias is { } bias)
             output.add_(bias.Cast(output.dtype));

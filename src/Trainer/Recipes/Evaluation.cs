@@ -86,14 +86,15 @@ internal static class Evaluation
         for (var pass = 0; pass < most; pass++)
         {
             noGc.Yield();
-            if (exhausted is not null || stop.IsCancellationRequested || !own.MoveNext())
+            var batch = own.MoveNext() ? own.Current : null;
+            if (exhausted is not null || stop.IsCancellationRequested || batch is null)
             {
-                model.Collectives.Skip(backward: false);
+                model.Collectives.Skip(batch, backward: false);
                 continue;
             }
             try
             {
-                scores.Add(Score(model, own.Current));
+                scores.Add(Score(model, batch));
             }
             catch (Exception e) when (OutOfMemory.Is(e))
             {
@@ -101,7 +102,7 @@ internal static class Evaluation
                 model.Collectives.Finish();
                 continue;
             }
-            done += own.Current.Count * world.Mesh.Batches;
+            done += batch.Count * world.Mesh.Batches;
             progress?.Report(Math.Min(done, rows.Count));
         }
         exhausted?.Throw();
@@ -111,7 +112,7 @@ internal static class Evaluation
     private static BatchScore Score(Decoder model, MicroBatch batch)
     {
         using var scope = NewDisposeScope();
-        model.Collectives.Begin(backward: false);
+        model.Collectives.Begin(batch, backward: false);
         using var context = model.NewContext(batch.Length);
         var ids = tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
         var hidden = model.Forward(ids, context).Output;

@@ -159,7 +159,7 @@ internal sealed class TrainStep(
         {
             model.Collectives.Finish();
             for (; begun < batch.Most; begun++)
-                model.Collectives.Skip(backward: true);
+                model.Collectives.Skip(batch.Parts.ElementAtOrDefault(begun), backward: true);
             optimizer.Gradient.CatchUp(batch.Most);
         }
     }
@@ -170,7 +170,7 @@ internal sealed class TrainStep(
     {
         using var scope = NewDisposeScope();
         // Before memory can run out: from here on the other ranks count on this one.
-        model.Collectives.Begin(backward: true);
+        model.Collectives.Begin(batch, backward: true);
         optimizer.Gradient.BeginMicroBatch(rehearsal);
         var inputs = new DeviceBatch(batch, model.Device);
         var start = measure ? meter.Sample() : 0;

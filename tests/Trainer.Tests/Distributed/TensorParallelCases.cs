@@ -27,10 +27,29 @@ internal sealed class TensorParallelCases(World world, string folder)
         EqualsOneRank("tensor lora", "lora", world.Size);
         EqualsOneRank("tensor qlora", "qlora", world.Size, wide);
         EqualsOneRank("tensor none", "none", world.Size);
+        MemoryRunsOut();
         if (world.Size <= 2)
             return;
         EqualsOneRank("tensor and data", "lora", 2, strategies: ["ddp", "zero1"]);
         EqualsOneRank("tensor and data none", "none", 2, strategies: ["zero1"]);
+    }
+
+    private void MemoryRunsOut()
+    {
+        var sections =
+            $"{Data}, {Train.Replace("\"microBatch\": 2", "\"microBatch\": 1")}, "
+            + "\"adapter\": { \"kind\": \"lora\", \"rank\": 4 }, \"memory\": { \"rehearse\": false }";
+        using var training = new RankTraining(world, Path.Combine(folder, "tensor exhausted"), sections)
+        {
+            Axes = $", \"tensor\": {world.Size}",
+            Exhausted = (world.Size - 1, 3),
+        };
+        var ranks = training.Run(world, "ranks", "ddp");
+        training.Exhausted = null;
+        if (training.RunSingle() is not { } single)
+            return;
+        Assert.Equal((2, "memory"), (Assert.Single(ranks.Events).Step, ranks.Events[0].Kind));
+        DataParallelCases.Same("tensor exhausted", single, ranks, exact: false);
     }
 
     private void EqualsOneRank(string name, string kind, int tensor, Shape? shape = null, string[]? strategies = null)
