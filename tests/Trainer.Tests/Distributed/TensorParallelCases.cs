@@ -28,6 +28,9 @@ internal sealed class TensorParallelCases(World world, string folder)
         EqualsOneRank("tensor qlora", "qlora", world.Size, wide);
         EqualsOneRank("tensor none", "none", world.Size);
         MemoryRunsOut();
+        GoesOn("lora", ", \"rank\": 4, \"dropout\": 0.1");
+        if (world.Size == 2)
+            GoesOn("none", "");
         if (world.Size <= 2)
             return;
         EqualsOneRank("tensor and data", "lora", 2, strategies: ["ddp", "zero1"]);
@@ -50,6 +53,34 @@ internal sealed class TensorParallelCases(World world, string folder)
             return;
         Assert.Equal((2, "memory"), (Assert.Single(ranks.Events).Step, ranks.Events[0].Kind));
         DataParallelCases.Same("tensor exhausted", single, ranks, exact: false);
+    }
+
+    /// <summary>All ranks begin, one goes on, all finish: as one rank, and stopped and resumed by the same ranks to the
+    /// byte.</summary>
+    private void GoesOn(string kind, string adapter)
+    {
+        var place = Path.Combine(folder, "tensor resumed " + kind);
+        var sections =
+            $"{Data}, {Train}, \"adapter\": {{ \"kind\": \"{kind}\"{adapter} }}, \"checkpoint\": {{ \"every\": 5 }}";
+        RankTraining Training(int? until) =>
+            new(world, place, sections) { Axes = $", \"tensor\": {world.Size}", StopAfter = until };
+        using var whole = Training(null);
+        var (undisturbed, all) = (whole.RunSingle(), whole.Run(world, "all"));
+        var losses = new List<double>();
+        RankTraining.Found? last = null;
+        foreach (var (alone, until) in new (bool, int?)[] { (false, 7), (true, 12), (false, null) })
+        {
+            using var part = Training(until);
+            if ((alone ? part.RunSingle("resumed") : part.Run(world, "resumed")) is { } found)
+                losses.AddRange((last = found).Losses);
+        }
+        using (var part = Training(7))
+            part.Run(world, "stopped");
+        var stopped = whole.Run(world, "stopped");
+        if (undisturbed is null)
+            return;
+        DataParallelCases.Same($"tensor resumed {kind}", undisturbed, last! with { Losses = losses }, exact: false, 1e-6);
+        Assert.Equal(all.Weights, stopped.Weights);
     }
 
     private void EqualsOneRank(string name, string kind, int tensor, Shape? shape = null, string[]? strategies = null)
