@@ -61,7 +61,14 @@ internal sealed class LoraLinear(
         using var scope = NewDisposeScope();
         var mask =
             Dropout > 0 && context.Seed is { } seed
-                ? Kernels.Dropout.Mask(x.shape, x.dtype, x.device, Dropout, unchecked(seed * 1_000_003 + number))
+                ? Kernels.Dropout.Mask(
+                    x.shape,
+                    x.dtype,
+                    x.device,
+                    Dropout,
+                    unchecked(seed * 1_000_003 + number),
+                    context.Rows
+                )
                 : null; // (N, In)
         var low = nn.functional.linear(LoraPass.Dropped(x, mask), lora_A.Cast(x.dtype)); // (N, r)
         mask?.MoveToOuterDisposeScope();

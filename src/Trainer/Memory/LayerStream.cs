@@ -1,5 +1,6 @@
 using Memopt.Core;
 using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Data;
 using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Models;
@@ -147,13 +148,17 @@ internal sealed class LayerStream : IPassCollectives, IDisposable
     public bool NeedAllRanks => group is not null;
 
     /// <summary>Begins a pass over the layers; only where ranks divide them.</summary>
-    public void Begin(bool backward) =>
+    public void Begin(MicroBatch? batch, bool backward) =>
         (entered, entries) = (0, group is null ? 0 : (backward ? 2 : 1) * streamed.Count);
 
     /// <summary>Gathers the layers that the pass would still enter: up to the last, then down to the first.</summary>
-    public void Finish()
+    public void Finish() => FinishTo(entries);
+
+    /// <summary>The same for the first of them.</summary>
+    /// <param name="count">Entries into layers from the beginning of the pass.</param>
+    public void FinishTo(int count)
     {
-        while (entered < entries)
+        while (entered < Math.Min(count, entries))
         {
             var index = entered < Count ? entered : 2 * Count - 1 - entered;
             EnsureResident(streamed[index].Layer, 0);

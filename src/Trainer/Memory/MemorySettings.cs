@@ -37,7 +37,10 @@ internal sealed class MemorySettings(
             offload ??= new();
         var run = LayerRunner.Compose(model, rung, rung.OffloadActivations ? offload : null, stream, meter);
         model.RunLayer = gradient?.Invoke(run) ?? run;
-        model.Collectives = stream is null ? NoCollectives.Instance : stream;
+        model.Collectives =
+            model.ContextParallel is { } ranks ? new ContextCollectives(model, ranks, rung, stream)
+            : stream is null ? NoCollectives.Instance
+            : stream;
     }
 
     /// <summary>Adds the bytes of what streams and of what it keeps on the host.</summary>

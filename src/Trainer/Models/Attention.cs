@@ -34,7 +34,8 @@ internal sealed class Attention(AttentionSpec spec, int layer) : Block
         var kNorm = k_norm?.forward(k, context);
         (q, k) = (qNorm?.Output ?? q, kNorm?.Output ?? k);
         Kernels.FusedRope.Apply(q, k, context.Cos, context.Sin);
-        var (attended, attendBackward) = Attend(q, k, v, context, scope); // (B, T, H, D)
+        var (keys, values) = context.ContextParallel?.AllGather(k, v) ?? (k, v);
+        var (attended, attendBackward) = Attend(q, keys, values, context, scope); // (B, T, H, D)
         var o = o_proj.Begin(attended.view(-1, heads * dim), context);
         var y = output ? o.Output().MoveToOuterDisposeScope() : null;
         if (!context.NeedsGradient)
@@ -46,6 +47,7 @@ internal sealed class Attention(AttentionSpec spec, int layer) : Block
         {
             using var scope = NewDisposeScope();
             var (dq, dk, dv) = attendBackward!(Heads(o.Backward(gradient), heads));
+            (dk, dv) = context.ContextParallel?.ReduceScatter(dk, dv) ?? (dk, dv);
             Kernels.FusedRope.Apply(dq, dk, context.Cos, context.Sin, inverse: true);
             Tensor[] grads = [Joined(qNorm?.Backward!(dq) ?? dq), Joined(kNorm?.Backward!(dk) ?? dk), Joined(dv)];
             if (projections.Count == 1)
@@ -68,7 +70,7 @@ internal sealed class Attention(AttentionSpec spec, int layer) : Block
         DisposeScope owner
     )
     {
-        if (context.Cache is null && Kernels.FusedAttention.Supports(q))
+        if (context.Cache is null && context.Slice is null && Kernels.FusedAttention.Supports(q))
         {
             var mask = context.AttentionMaskFor(window);
             var attended = context.TakeSavedAttention(layer, owner) ?? Kernels.FusedAttention.Forward(q, k, v, mask);

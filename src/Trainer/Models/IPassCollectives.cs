@@ -1,6 +1,9 @@
+using Memopt.Trainer.Data;
+
 namespace Memopt.Trainer.Models;
 
-/// <summary>The collectives within a pass over the layers, where the layers' weights are sharded. Every rank takes part
+/// <summary>The collectives within a pass over the layers, where ranks share the layers' weights
+/// or the rows. Every rank takes part
 /// in those of every pass, also of one that it gives up or does not compute.</summary>
 internal interface IPassCollectives
 {
@@ -8,8 +11,9 @@ internal interface IPassCollectives
     bool NeedAllRanks { get; }
 
     /// <summary>Begins a pass.</summary>
+    /// <param name="batch">What is computed; null where this rank has no micro-batch of the pass.</param>
     /// <param name="backward">Whether a backward follows the forward.</param>
-    void Begin(bool backward);
+    void Begin(MicroBatch? batch, bool backward);
 
     /// <summary>Takes part in what is left of the pass, without computing.</summary>
     void Finish();
@@ -19,9 +23,9 @@ internal interface IPassCollectives
 internal static class PassCollectives
 {
     /// <summary>Takes part in a whole pass, without computing.</summary>
-    public static void Skip(this IPassCollectives collectives, bool backward)
+    public static void Skip(this IPassCollectives collectives, MicroBatch? batch, bool backward)
     {
-        collectives.Begin(backward);
+        collectives.Begin(batch, backward);
         collectives.Finish();
     }
 }
@@ -33,7 +37,7 @@ internal sealed class NoCollectives : IPassCollectives
 
     public bool NeedAllRanks => false;
 
-    public void Begin(bool backward) { }
+    public void Begin(MicroBatch? batch, bool backward) { }
 
     public void Finish() { }
 }

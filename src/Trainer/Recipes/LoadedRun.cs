@@ -1,5 +1,6 @@
 using Memopt.Tracking;
 using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Checkpoints;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Linears;
@@ -160,6 +161,8 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
                     stream!.Add(layer);
             }
         );
+        if (job.World.Mesh.Context is { Size: > 1 } ranks)
+            model.ContextParallel = new(ranks);
         if (cuda)
             Cuda.EmptyCache(model.Device);
         Meter.Sample();

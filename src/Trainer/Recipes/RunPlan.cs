@@ -100,7 +100,8 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         {
             Ranks = world.Mesh.Data.Size,
             ContextRanks = world.Mesh.Context.Size,
-            FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
+            FusedAttention =
+                cuda && type != float32 && Cuda.Capability() >= 80 && world.Mesh.Context.Size == 1,
             Multiprocessors = cuda ? Cuda.Multiprocessors : 1,
         };
     }

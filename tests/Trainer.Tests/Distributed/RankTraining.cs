@@ -19,7 +19,13 @@ internal sealed class RankTraining(World world, string folder, string sections) 
     private int step;
 
     /// <summary>Rows of 5 to 60 tokens.</summary>
-    public int Rows { get; init; } = 10;
+    public int Rows { get; set; } = 10;
+
+    /// <summary>The axes of the ranks beside data parallel, as JSON members of the section distributed.</summary>
+    public string Axes { get; set; } = "";
+
+    /// <summary>Shape of the model.</summary>
+    public Shape Shape { get; init; } = new(64, 128, 4, 4, 2, 1024);
 
     /// <summary>A rank and the step, from 1, in which memory runs out there once.</summary>
     public (int Rank, int Step)? Exhausted { get; set; }
@@ -122,8 +128,9 @@ internal sealed class RankTraining(World world, string folder, string sections) 
             Path.Combine(folder, "memopt.json"),
             $$"""
             { "model": { "source": {{JsonSerializer.Serialize(
-                new Shape(64, 128, 4, 4, 2, 1024).Folder()
-            )}}, "dtype": "float32" }, "distributed": { "strategy": "{{strategy}}" }, {{sections}} }
+                Shape.Folder()
+            )}}, "dtype": "float32" },
+              "distributed": { "strategy": "{{strategy}}"{{(ranks.Size > 1 ? Axes : "")}} }, {{sections}} }
             """
         );
     }

@@ -47,15 +47,22 @@ internal sealed record AttentionSpec(int HiddenSize, int Heads, int KvHeads, int
     }
 
     /// <summary>Bytes saved for backward: q, k, v, the output and its log-sum-exp, and the norms of q and k. The
-    /// general operator repeats keys and values to all heads and copies its result.</summary>
+    /// general operator repeats keys and values to all heads and copies its result. Context parallel ranks save the
+    /// gathered keys and values of whole rows: backward does not gather them again.</summary>
+    /// <param name="tokens">Tokens that this rank computes.</param>
+    /// <param name="device">The device.</param>
     public long SavedBytes(long tokens, PlanDevice device)
     {
         long c = device.ComputeBytes,
             q = QueryWidth,
             kv = KeyWidth;
         var norms = QkNorm ? tokens * ((q + kv) * c + 4L * (Heads + KvHeads)) : 0;
-        var general = device.FusedAttention ? 0 : tokens * q * c * (Heads == KvHeads ? 1 : 3);
-        return norms + tokens * ((q + 2 * kv) * c + q * c + 4L * Heads) + general;
+        var general = device.FusedAttention
+            ? 0
+            : tokens * q * c * (Heads == KvHeads ? 1 : 1 + 2 * device.ContextRanks);
+        var gathered = device.ContextRanks == 1 ? 0 : 2 * tokens * device.ContextRanks * kv * c;
+        return gathered
+            + norms + tokens * ((q + 2 * kv) * c + q * c + 4L * Heads) + general;
     }
 
     /// <summary>Bytes of the output and its log-sum-exp, which activation checkpointing can save: only the fused
@@ -74,7 +81,7 @@ internal sealed record AttentionSpec(int HiddenSize, int Heads, int KvHeads, int
         var parts = deterministic ? (device.Multiprocessors + heads - 1) / heads : 1;
         var (sums, rest) = device.FusedAttention
             ? (4 * tokens * q * parts, tokens * (3 * q + (FusedQkv ? q + 2 * KeyWidth : 0)) * c)
-            : (0, tokens * q * 8 * c);
+            : (0, tokens * q * 4 * (1 + device.ContextRanks) * c);
         return sums > reusable / 2 ? sums + Math.Max(0, rest - reusable) : Math.Max(0, sums + rest - reusable);
     }
 

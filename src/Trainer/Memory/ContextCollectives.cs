@@ -1,0 +1,73 @@
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Models;
+using Memopt.Trainer.Plan;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Memory;
+
+/// <summary>The collectives of context parallel ranks in a pass: a gather of keys and values in the forward of each
+/// layer, a sum of their gradients in its backward. A rank that gives the pass up goes on with zeros. Where the ranks
+/// divide the weights too, those of a layer are gathered before its keys.</summary>
+/// <param name="model">The model.</param>
+/// <param name="ranks">The ranks that share the rows.</param>
+/// <param name="rung">Which layers are run again in backward.</param>
+/// <param name="stream">The stream of the layers' weights; null where every weight is on the device.</param>
+internal sealed class ContextCollectives(Decoder model, ContextParallel ranks, Rung rung, LayerStream? stream)
+    : IPassCollectives
+{
+    private IEnumerable<Call> pass = [];
+    private long begun;
+
+    public bool NeedAllRanks => stream?.NeedAllRanks ?? false;
+
+    public void Begin(MicroBatch? batch, bool backward)
+    {
+        stream?.Begin(batch, backward);
+        (begun, pass) = (ranks.Calls, batch is null ? [] : Calls(batch, backward));
+    }
+
+    public void Finish()
+    {
+        foreach (var (shape, entered, gathers) in pass.Skip((int)(ranks.Calls - begun)))
+        {
+            using var scope = NewDisposeScope();
+            stream?.FinishTo(entered);
+            var nothing = zeros(shape, model.Type, model.Device);
+            if (gathers)
+                ranks.AllGather(nothing, nothing);
+            else
+                ranks.ReduceScatter(nothing, nothing);
+        }
+        stream?.Finish();
+        pass = [];
+    }
+
+    /// <summary>In the order of the pass: the layers from the first to the last, then back.</summary>
+    private IEnumerable<Call> Calls(MicroBatch batch, bool backward)
+    {
+        var layers = model.layers.Length;
+        for (var layer = 0; layer < layers; layer++)
+            yield return Gather(layer, layer + 1);
+        for (var layer = layers - 1; backward && layer >= 0; layer--)
+        {
+            var entered = 2 * layers - layer;
+            if (rung.Recompute && layer < layers - 1)
+                yield return Gather(layer, entered);
+            yield return new(Shape(layer, batch.Slice!.PaddedLength), entered, Gathers: false);
+        }
+
+        Call Gather(int layer, int entered) => new(Shape(layer, batch.Length), entered, Gathers: true);
+
+        long[] Shape(int layer, int length)
+        {
+            var attention = model.Spec.Blocks[layer].Attention;
+            return [batch.Count, length, attention.KvHeads, attention.HeadDim];
+        }
+    }
+
+    /// <param name="Shape">Of the keys that the rank gives.</param>
+    /// <param name="Entered">Layers whose weights have been brought by then in the pass.</param>
+    /// <param name="Gathers">Whether keys are gathered; else their gradients are summed.</param>
+    private readonly record struct Call(long[] Shape, int Entered, bool Gathers);
+}
