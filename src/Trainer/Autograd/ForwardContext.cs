@@ -26,8 +26,7 @@ internal sealed class ForwardContext : IDisposable
     private readonly Tensor? starts;
     private readonly int past;
     private readonly Device device;
-    private Tensor? workspace,
-        rows;
+    private Tensor? workspace;
 
     /// <param name="cos">(B or 1, T, R) rotary cosines in the compute type; freed with the pass.</param>
     /// <param name="sin">Sines, likewise.</param>
@@ -50,17 +49,9 @@ internal sealed class ForwardContext : IDisposable
 
     public KvCache? Cache { get; }
 
-    /// <summary>Which tokens of the rows this pass computes, where context parallel ranks share them; null where rows
-    /// are whole.</summary>
-    public ContextSlice? Slice { get; init; }
-
-    /// <summary>These ranks.</summary>
-    public ContextParallel? ContextParallel { get; init; }
-
-    /// <summary>(N) int64: the number of each token among those of the whole micro-batch, which the masks of dropout
-    /// follow from; null where this pass has them all.</summary>
-    public Tensor? Rows =>
-        Slice is null ? null : rows ??= Scopes.Upload(Slice.Rows, device).DetachFromDisposeScope();
+    /// <summary>Where context parallel ranks share the rows: this rank's tokens. Null where rows are whole. Freed with
+    /// the pass.</summary>
+    public ContextPass? Shared { get; init; }
 
     /// <summary>Whether forwards return a backward.</summary>
     public bool NeedsGradient { get; set; }
@@ -151,49 +142,41 @@ internal sealed class ForwardContext : IDisposable
 
     /// <summary>The mask of a layer as the fused kernels take it.</summary>
     public AttentionMask AttentionMaskFor(int? window) =>
-        new(window is { } w && w < Length ? w : null, starts, documents?.MaxSeqlen ?? Length);
+        Shared?.AttentionMaskFor(window)
+        ?? new(window is { } w && w < Length ? w : null, starts, documents?.MaxSeqlen ?? Length);
 
     /// <summary>The mask of a layer as a tensor, true where a query attends; null where plain causal attention is
-    /// enough. Of context parallel ranks each has the mask of its own queries, as numbers to add, which all layers
-    /// share.</summary>
+    /// enough. All layers share it.</summary>
     public (Tensor? Mask, bool Causal) MaskFor(int? window)
     {
-        var keys = Slice?.PaddedLength ?? past + Length;
+        var keys = Shared?.Slice.PaddedLength ?? past + Length;
         var narrow = window is { } w && w < keys;
-        if (!narrow && documents is null && Slice is null && (past == 0 || Length == 1))
+        if (!narrow && documents is null && Shared is null && (past == 0 || Length == 1))
             return (null, Length > 1);
         var key = narrow ? window!.Value : 0;
-        if (!windows.TryGetValue(key, out var mask))
+        if (!windows.TryGetValue(key, out var mask) && Shared is not null)
+        {
+            windows[key] = mask = Shared
+                .MaskFor(narrow ? window : null, Cos.dtype)
+                .DetachFromDisposeScope();
+        }
+        else if (mask is null)
         {
             using var scope = NewDisposeScope();
-            var places = Slice is null ? arange(past, keys, device: device) : Scopes.Upload(Slice.Places, device);
-            var query = places.unsqueeze(1); // (T, 1)
+            var query = arange(past, keys, device: device).unsqueeze(1); // (T, 1)
             var seen = arange(0, keys, device: device).unsqueeze(0); // (1, K)
             mask = seen.le(query);
             if (narrow)
                 mask = mask.logical_and(seen.gt(query - window!.Value));
             if (documents is not null)
             {
-                var (of, own) = DocumentNumbers(places);
-                mask = mask.logical_and(own.unsqueeze(2).eq(of.unsqueeze(1))).unsqueeze(1); // (B, 1, T, K)
+                var number = searchsorted(starts!, arange(documents.CuSeqlens[^1], int32, device), right: true)
+                    .reshape(-1, Length); // (B, T)
+                mask = mask.logical_and(number.unsqueeze(2).eq(number.unsqueeze(1))).unsqueeze(1); // (B, 1, T, T)
             }
-            if (Slice is not null)
-                mask = zeros(mask.shape, Cos.dtype, device).masked_fill_(mask.logical_not(), double.NegativeInfinity);
             windows[key] = mask = mask.DetachFromDisposeScope();
         }
         return (mask, false);
-    }
-
-    /// <summary>The document of each key (B, K) and of each query (B, T). The padding of a row that ranks share is a
-    /// document of its own.</summary>
-    private (Tensor Keys, Tensor Queries) DocumentNumbers(Tensor places)
-    {
-        var numbers = searchsorted(starts!, arange(documents!.CuSeqlens[^1], int32, device), right: true)
-            .reshape(-1, Slice?.RowLength ?? Length); // (B, K)
-        if (Slice is null)
-            return (numbers, numbers);
-        numbers = nn.functional.pad(numbers, [0, Slice.PaddedLength - Slice.RowLength], value: -1);
-        return (numbers, numbers.index_select(1, places));
     }
 
     public void Dispose()
@@ -205,7 +188,7 @@ internal sealed class ForwardContext : IDisposable
         workspace?.Dispose();
         Cos.Dispose();
         Sin.Dispose();
-        rows?.Dispose();
+        Shared?.Dispose();
         starts?.Dispose();
     }
 }

@@ -29,15 +29,12 @@ internal sealed class ContextCollectives(Decoder model, ContextParallel ranks, R
 
     public void Finish()
     {
-        foreach (var (shape, entered, gathers) in pass.Skip((int)(ranks.Calls - begun)))
+        foreach (var (shape, entered) in pass.Skip((int)(ranks.Calls - begun)))
         {
             using var scope = NewDisposeScope();
             stream?.FinishTo(entered);
             var nothing = zeros(shape, model.Type, model.Device);
-            if (gathers)
-                ranks.AllGather(nothing, nothing);
-            else
-                ranks.ReduceScatter(nothing, nothing);
+            _ = shape.Length == 4 ? ranks.AllGather(nothing) : ranks.ReduceScatter(nothing);
         }
         stream?.Finish();
         pass = [];
@@ -48,26 +45,24 @@ internal sealed class ContextCollectives(Decoder model, ContextParallel ranks, R
     {
         var layers = model.layers.Length;
         for (var layer = 0; layer < layers; layer++)
-            yield return Gather(layer, layer + 1);
+            yield return new(Keys(layer), layer + 1);
         for (var layer = layers - 1; backward && layer >= 0; layer--)
         {
             var entered = 2 * layers - layer;
             if (rung.Recompute && layer < layers - 1)
-                yield return Gather(layer, entered);
-            yield return new(Shape(layer, batch.Slice!.PaddedLength), entered, Gathers: false);
+                yield return new(Keys(layer), entered);
+            yield return new([batch.Slice!.Ranks, .. Keys(layer)], entered);
         }
 
-        Call Gather(int layer, int entered) => new(Shape(layer, batch.Length), entered, Gathers: true);
-
-        long[] Shape(int layer, int length)
+        long[] Keys(int layer)
         {
             var attention = model.Spec.Blocks[layer].Attention;
-            return [batch.Count, length, attention.KvHeads, attention.HeadDim];
+            return [2, (long)batch.Count * batch.Length, attention.KvHeads, attention.HeadDim];
         }
     }
 
-    /// <param name="Shape">Of the keys that the rank gives.</param>
+    /// <param name="Shape">Of what the rank gives: keys and values of its own tokens to gather, or gradients of those
+    /// of every rank to sum.</param>
     /// <param name="Entered">Layers whose weights have been brought by then in the pass.</param>
-    /// <param name="Gathers">Whether keys are gathered; else their gradients are summed.</param>
-    private readonly record struct Call(long[] Shape, int Entered, bool Gathers);
+    private readonly record struct Call(long[] Shape, int Entered);
 }

@@ -227,8 +227,7 @@ internal sealed class Decoder : IDisposable
             NeedsGradient = needsGradient,
             Seed = seed,
             Deterministic = deterministic,
-            Slice = slice,
-            ContextParallel = slice is null ? null : ContextParallel,
+            Shared = slice is null ? null : new(ContextParallel!, slice, documents, Device),
         };
     }
 

@@ -336,11 +336,11 @@ internal sealed class LedgerBuilder
         return most;
     }
 
-    /// <summary>Bytes of the mask of a context parallel rank: its queries by all keys, of each row where rows are
-    /// packed.</summary>
+    /// <summary>Bytes of a context parallel rank's mask for the general operator: its queries by all keys, of each row
+    /// where rows are packed.</summary>
     private long ContextMask(int longest)
     {
-        if (device.ContextRanks == 1)
+        if (device.ContextRanks == 1 || device.FusedAttention)
             return 0;
         var own = Footprints.ContextTokens(longest, device.ContextRanks);
         return own * own * device.ContextRanks * device.ComputeBytes * (config.Data.Packing ? rung.MicroBatch : 1);

@@ -100,8 +100,7 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         {
             Ranks = world.Mesh.Data.Size,
             ContextRanks = world.Mesh.Context.Size,
-            FusedAttention =
-                cuda && type != float32 && Cuda.Capability() >= 80 && world.Mesh.Context.Size == 1,
+            FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
             Multiprocessors = cuda ? Cuda.Multiprocessors : 1,
         };
     }
