@@ -27,6 +27,7 @@ internal sealed class ContextParallelCases(World world, string folder)
                 EqualsOneRank("lora", 2, [Data, Lora, Train], ["ddp", "zero3"]);
                 EqualsOneRank("packed", 2, [Packed, Lora, Train, Recompute], ["zero1"], rows: 40);
                 EqualsOneRank("full", 2, [Data, Full, Train, Recompute], ["ddp", "zero2"], window: Window);
+                Short();
                 foreach (var strategy in new[] { "ddp", "zero3" })
                     MemoryRunsOut(2, strategy);
                 break;
@@ -66,6 +67,28 @@ internal sealed class ContextParallelCases(World world, string folder)
             if (single is not null)
                 DataParallelCases.Same($"context {name} {strategy}", single, found, exact: false);
         }
+    }
+
+    /// <summary>Rows of which a rank has no prediction, and answers of which the model gives some, each over both
+    /// ranks.</summary>
+    private void Short()
+    {
+        var train = Train.Replace("\"microBatch\": 2", "\"microBatch\": 1").Replace("2e-4", "1e-3");
+        using var training = new RankTraining(
+            world,
+            Path.Combine(folder, "context short"),
+            string.Join(", ", Data, Full, train)
+        )
+        {
+            Axes = ", \"context\": 2",
+            Tokens = (2, 9),
+            Token = random => random.Next(10) == 0 ? 8 : 7,
+        };
+        var single = training.RunSingle();
+        var found = training.Run(world, "ranks", "ddp");
+        Assert.InRange(found.Result.Score!.Accuracy, 0.01, 0.99);
+        if (single is not null)
+            DataParallelCases.Same("context short", single, found, exact: false);
     }
 
     /// <summary>On the last rank alone, which goes on with zeros while the others finish the step.</summary>
