@@ -10,12 +10,15 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Tests;
 
-/// <summary>The shape of a Llama model.</summary>
+/// <summary>The shape of a Llama or Mistral model.</summary>
 internal sealed record Shape(int Hidden, int Intermediate, int Layers, int Heads, int KvHeads, int Vocabulary)
 {
     private static readonly Dictionary<Shape, string> made = [];
 
     private long KvWidth => (long)Hidden / Heads * KvHeads;
+
+    /// <summary>Tokens a query looks back, of a Mistral; null is a Llama.</summary>
+    public int? Window { get; init; }
 
     /// <summary>(In, Out) of the linears of a layer.</summary>
     private (long In, long Out)[] Linears =>
@@ -55,7 +58,7 @@ internal sealed record Shape(int Hidden, int Intermediate, int Layers, int Heads
             File.WriteAllText(
                 Path.Combine(folder, "config.json"),
                 $$"""
-                { "model_type": "llama", "hidden_size": {{Hidden}}, "intermediate_size": {{Intermediate}}, "num_hidden_layers": {{Layers}}, "num_attention_heads": {{Heads}},
+                { "model_type": "{{(Window is null ? "llama" : "mistral")}}", "sliding_window": {{Window?.ToString() ?? "null"}}, "hidden_size": {{Hidden}}, "intermediate_size": {{Intermediate}}, "num_hidden_layers": {{Layers}}, "num_attention_heads": {{Heads}},
                   "num_key_value_heads": {{KvHeads}}, "vocab_size": {{Vocabulary}}, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16",
                   "tie_word_embeddings": false }
                 """

@@ -62,8 +62,9 @@ internal sealed class LoraLinear(
         using var scope = NewDisposeScope();
         var mask =
             Dropout > 0 && context.Seed is { } seed
-                ? lora_A.Slice is { Dim: 1 } slice ? Mask(slice with { Shape = [x.shape[0], slice.Shape[1]] }, x, seed)
-                    : Mask(null, x, seed)
+                ? lora_A.Slice is { Dim: 1 } slice
+                    ? Mask(slice with { Shape = [x.shape[0], slice.Shape[1]] }, x, seed, context)
+                    : Mask(null, x, seed, context)
                 : null; // (N, In)
         var low = nn.functional.linear(LoraPass.Dropped(x, mask), lora_A.Cast(x.dtype)); // (N, r)
         mask?.MoveToOuterDisposeScope();
@@ -75,7 +76,7 @@ internal sealed class LoraLinear(
 
     /// <summary>Factors of the dropout. A rank that has some of the inputs draws them for all, so that the number of
     /// ranks does not change them.</summary>
-    private Tensor Mask(WeightSlice? slice, Tensor x, long seed)
+    private Tensor Mask(WeightSlice? slice, Tensor x, long seed, ForwardContext context)
     {
         using var scope = NewDisposeScope();
         var mask = Kernels.Dropout.Mask(
@@ -83,7 +84,8 @@ internal sealed class LoraLinear(
             x.dtype,
             x.device,
             Dropout,
-            unchecked(seed * 1_000_003 + number)
+            unchecked(seed * 1_000_003 + number),
+            context.Shared?.Rows
         );
         return (slice?.Take(mask) ?? mask).MoveToOuterDisposeScope();
     }

@@ -49,6 +49,10 @@ internal sealed class ForwardContext : IDisposable
 
     public KvCache? Cache { get; }
 
+    /// <summary>Where context parallel ranks share the rows: this rank's tokens. Null where rows are whole. Freed with
+    /// the pass.</summary>
+    public ContextPass? Shared { get; init; }
+
     /// <summary>Whether forwards return a backward.</summary>
     public bool NeedsGradient { get; set; }
 
@@ -138,18 +142,25 @@ internal sealed class ForwardContext : IDisposable
 
     /// <summary>The mask of a layer as the fused kernels take it.</summary>
     public AttentionMask AttentionMaskFor(int? window) =>
-        new(window is { } w && w < Length ? w : null, starts, documents?.MaxSeqlen ?? Length);
+        Shared?.AttentionMaskFor(window)
+        ?? new(window is { } w && w < Length ? w : null, starts, documents?.MaxSeqlen ?? Length);
 
     /// <summary>The mask of a layer as a tensor, true where a query attends; null where plain causal attention is
-    /// enough.</summary>
+    /// enough. All layers share it.</summary>
     public (Tensor? Mask, bool Causal) MaskFor(int? window)
     {
-        var keys = past + Length;
+        var keys = Shared?.Slice.PaddedLength ?? past + Length;
         var narrow = window is { } w && w < keys;
-        if (!narrow && documents is null && (past == 0 || Length == 1))
+        if (!narrow && documents is null && Shared is null && (past == 0 || Length == 1))
             return (null, Length > 1);
         var key = narrow ? window!.Value : 0;
-        if (!windows.TryGetValue(key, out var mask))
+        if (!windows.TryGetValue(key, out var mask) && Shared is not null)
+        {
+            windows[key] = mask = Shared
+                .MaskFor(narrow ? window : null, Cos.dtype)
+                .DetachFromDisposeScope();
+        }
+        else if (mask is null)
         {
             using var scope = NewDisposeScope();
             var query = arange(past, keys, device: device).unsqueeze(1); // (T, 1)
@@ -177,6 +188,7 @@ internal sealed class ForwardContext : IDisposable
         workspace?.Dispose();
         Cos.Dispose();
         Sin.Dispose();
+        Shared?.Dispose();
         starts?.Dispose();
     }
 }

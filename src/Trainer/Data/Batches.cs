@@ -33,6 +33,10 @@ internal sealed record MicroBatch(
         LossPositionsInput = "loss_positions",
         LabelsInput = "labels";
 
+    /// <summary>Which tokens of the rows these are, where context parallel ranks share the rows; null where the rows
+    /// are whole. <see cref="Documents"/> and <see cref="Tokens"/> are those of the whole rows.</summary>
+    public ContextSlice? Slice { get; init; }
+
     /// <summary>What goes to the device, by name, with its shape.</summary>
     public IEnumerable<(string Name, long[] Values, long[] Shape)> Inputs
     {

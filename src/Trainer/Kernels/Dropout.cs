@@ -16,15 +16,23 @@ internal static class Dropout
     /// <param name="device">Where it lies.</param>
     /// <param name="p">Share that is dropped, at least 0 and below 1.</param>
     /// <param name="seed">Of the draw.</param>
-    public static Tensor Mask(long[] shape, ScalarType type, Device device, double p, long seed)
+    /// <param name="rows">(shape[0]) int64: the numbers of these rows in a larger mask; null counts from 0.</param>
+    public static Tensor Mask(
+        long[] shape,
+        ScalarType type,
+        Device device,
+        double p,
+        long seed,
+        Tensor? rows = null
+    )
     {
         var dropped = (ulong)(p * (1L << 32));
         var kept = (float)(1 / (1 - p));
         if (!Kernel.Supports(device, type))
-            return Reference(shape, type, device, dropped, kept, (ulong)seed);
+            return Reference(shape, type, device, dropped, kept, (ulong)seed, rows);
         var y = empty(shape, type, device);
         var count = y.numel();
-        kernel.Launch("mask", type, ((count + 255) / 256, 1), (256, 1), [y, seed, count, (long)dropped, kept]);
+        kernel.Launch("mask", type, ((count + 255) / 256, 1), (256, 1), [y, seed, count, (long)dropped, kept, KernelArg.Maybe(rows), Width(shape)]);
         return y;
     }
 
@@ -34,7 +42,8 @@ internal static class Dropout
         Device device,
         ulong dropped,
         float kept,
-        ulong seed
+        ulong seed,
+        Tensor? rows = null
     )
     {
         using var scope = NewDisposeScope();
@@ -43,12 +52,14 @@ internal static class Dropout
         {
             // Straight into libtorch's memory: arrays of this size would keep the collector busy.
             var values = (float*)Aten.DataPointer(mask);
-            var count = mask.numel();
+            var (count, width) = (mask.numel(), Width(shape));
+            var numbers = rows is null ? null : (long*)Aten.DataPointer(rows.cpu());
             for (long i = 0; i < count; i++)
             {
                 unchecked
                 {
-                    var z = seed + 0x9E3779B97F4A7C15UL * (ulong)(i + 1);
+                    var place = numbers is null ? i : numbers[i / width] * width + i % width;
+                    var z = seed + 0x9E3779B97F4A7C15UL * (ulong)(place + 1);
                     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9UL;
                     z = (z ^ (z >> 27)) * 0x94D049BB133111EBUL;
                     values[i] = ((z ^ (z >> 31)) >> 32) < dropped ? 0 : kept;
@@ -57,4 +68,7 @@ internal static class Dropout
         }
         return mask.to(type, device).MoveToOuterDisposeScope();
     }
+
+    /// <summary>Numbers of a row.</summary>
+    private static long Width(long[] shape) => shape.Skip(1).Aggregate(1L, (a, b) => a * b);
 }

@@ -10,7 +10,15 @@ namespace Memopt.Trainer.Kernels;
 /// <param name="CuSeqlens">(documents + 1) int32 on the device: where each document begins in the flattened batch, and
 /// the end; null when each row is one.</param>
 /// <param name="MaxSeqlen">Tokens of the longest document.</param>
-internal readonly record struct AttentionMask(int? Window, Tensor? CuSeqlens, int MaxSeqlen);
+internal readonly record struct AttentionMask(int? Window, Tensor? CuSeqlens, int MaxSeqlen)
+{
+    /// <summary>Where the keys of each document begin, where they are more than its queries: the last query is at the
+    /// last key. Null where they are as many.</summary>
+    public Tensor? CuSeqlensOfKeys { get; init; }
+
+    /// <summary>Keys of the longest document then.</summary>
+    public int MaxSeqlenOfKeys { get; init; }
+}
 
 /// <summary>Causal attention by the fused kernels that libtorch carries: FlashAttention-2 (Dao 2023, arXiv
 /// 2307.08691), or cuDNN's. Key and value heads serve groups of query heads without being copied.
@@ -61,7 +69,7 @@ internal static class FusedAttention
         && capability >= 80;
 
     /// <param name="q">(B, T, H, D).</param>
-    /// <param name="k">(B, T, KV, D), KV a divisor of H.</param>
+    /// <param name="k">(B, T, KV, D), KV a divisor of H; (n, KV, D) where the mask says where the keys begin.</param>
     /// <param name="v">As k.</param>
     /// <param name="mask">Windows and documents.</param>
     public static AttentionOutput Forward(Tensor q, Tensor k, Tensor v, AttentionMask mask)
@@ -151,8 +159,7 @@ internal static class FusedAttention
         var (sums, seed, offset) = attended.Cudnn
             ? (attended.LogSumExp.squeeze(-1), zeros([2], int64, q.device), zeros([], int64, q.device))
             : (attended.LogSumExp, attended.Seed, attended.Offset);
-        var (starts, longest, left) = Of(q, mask);
-        var bounds = starts is null ? AtenArg.Undefined : starts;
+        var (queries, keys, left) = Of(q, mask);
         using var order = TorchContext.Deterministic(deterministic);
         var back = Aten.Call(
             "aten::_flash_attention_backward",
@@ -164,10 +171,10 @@ internal static class FusedAttention
                 Shaped(v, mask),
                 Shaped(attended.Output, mask),
                 sums,
-                bounds,
-                bounds,
-                longest,
-                longest,
+                queries.Starts is null ? AtenArg.Undefined : queries.Starts,
+                keys.Starts is null ? AtenArg.Undefined : keys.Starts,
+                queries.Longest,
+                keys.Longest,
                 0.0,
                 true,
                 seed,
@@ -204,7 +211,7 @@ internal static class FusedAttention
 
     private static AttentionOutput ByFlash(Tensor q, Tensor k, Tensor v, AttentionMask mask)
     {
-        var (starts, longest, left) = Of(q, mask);
+        var (queries, keys, left) = Of(q, mask);
         var r = Aten.Call(
             "aten::_flash_attention_forward",
             "",
@@ -212,10 +219,10 @@ internal static class FusedAttention
                 Shaped(q, mask),
                 Shaped(k, mask),
                 Shaped(v, mask),
-                AtenArg.Maybe(starts),
-                AtenArg.Maybe(starts),
-                longest,
-                longest,
+                AtenArg.Maybe(queries.Starts),
+                AtenArg.Maybe(keys.Starts),
+                queries.Longest,
+                keys.Longest,
                 0.0,
                 true,
                 false,
@@ -245,12 +252,18 @@ internal static class FusedAttention
 
     private static Tensor Turned(Tensor x) => x.transpose(1, 2);
 
-    private static (Tensor? Starts, long Longest, long? Left) Of(Tensor q, AttentionMask mask) =>
-        (
-            mask.CuSeqlens,
-            mask.CuSeqlens is null ? q.shape[1] : mask.MaxSeqlen,
+    private static ((Tensor? Starts, long Longest) Queries, (Tensor? Starts, long Longest) Keys, long? Left) Of(
+        Tensor q,
+        AttentionMask mask
+    )
+    {
+        var queries = (mask.CuSeqlens, mask.CuSeqlens is null ? q.shape[1] : mask.MaxSeqlen);
+        return (
+            queries,
+            mask.CuSeqlensOfKeys is { } starts ? (starts, mask.MaxSeqlenOfKeys) : queries,
             mask.Window is { } window ? window - 1 : null
         );
+    }
 
     /// <summary>Documents are kept apart in the flattened batch.</summary>
     private static Tensor Shaped(Tensor x, AttentionMask mask) =>

@@ -1,6 +1,5 @@
 using Memopt.Core;
 using Memopt.Trainer.Autograd;
-using Memopt.Trainer.Data;
 using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Kernels;
 using Memopt.Trainer.Models;
@@ -16,7 +15,7 @@ namespace Memopt.Trainer.Memory;
 /// The layers know nothing of it: their tensors are views of the slots. Ranks may divide the bytes of each layer: a
 /// rank stores its slice, and the ranks gather the layer into the slot (ZeRO-3 of frozen weights; Rajbhandari et al.
 /// 2020, arXiv 1910.02054). </summary>
-internal sealed class LayerStream : IPassCollectives, IDisposable
+internal sealed class LayerStream : IDisposable
 {
     private const int Slots = 2,
         Alignment = 256;
@@ -29,8 +28,6 @@ internal sealed class LayerStream : IPassCollectives, IDisposable
     private readonly List<Streamed> streamed = [];
     private readonly int layers;
     private long slotBytes;
-    private int entered,
-        entries;
     private bool disposed;
 
     /// <param name="layers">Of the model.</param>
@@ -145,21 +142,17 @@ internal sealed class LayerStream : IPassCollectives, IDisposable
         };
     }
 
-    public bool NeedAllRanks => group is not null;
+    /// <summary>Whether ranks divide the weights: then every rank gathers the layers in one order.</summary>
+    public bool IsSharded => group is not null;
 
-    /// <summary>Begins a pass over the layers; only where ranks divide them.</summary>
-    public void Begin(MicroBatch? batch, bool backward) =>
-        (entered, entries) = (0, group is null ? 0 : (backward ? 2 : 1) * streamed.Count);
+    /// <summary>How often a sharded layer was entered.</summary>
+    public long Calls { get; private set; }
 
-    /// <summary>Gathers the layers that the pass would still enter: up to the last, then down to the first.</summary>
-    public void Finish()
-    {
-        while (entered < entries)
-        {
-            var index = entered < Count ? entered : 2 * Count - 1 - entered;
-            EnsureResident(streamed[index].Layer, 0);
-        }
-    }
+    /// <summary>Whether a layer is streamed.</summary>
+    public bool Has(int layer) => streamed.Exists(other => other.Layer == layer);
+
+    /// <summary>Brings a layer's weights as its forward or backward does, for other ranks that compute it.</summary>
+    public void Enter(int layer) => EnsureResident(layer, 0);
 
     public void Dispose()
     {
@@ -184,7 +177,8 @@ internal sealed class LayerStream : IPassCollectives, IDisposable
         var index = streamed.FindIndex(other => other.Layer == layer);
         if (index < 0)
             return null;
-        entered++;
+        if (group is not null)
+            Calls++;
         if (slots[index % Slots].Holds != layer)
         {
             slots[index % Slots].Free?.Record();

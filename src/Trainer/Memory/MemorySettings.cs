@@ -11,14 +11,14 @@ namespace Memopt.Trainer.Memory;
 /// <param name="meter">Read where forward and backward of a layer end.</param>
 /// <param name="stream">The stream of layers that exists already; null where there is none.</param>
 /// <param name="newStream">Makes the stream when a rung first asks for one.</param>
-/// <param name="gradient">Makes a layer's gradient ready for its backward; null where it always is.</param>
+/// <param name="gradient">The gradient of the trained weights; null where nothing is trained.</param>
 internal sealed class MemorySettings(
     Decoder model,
     Action offloadOptimizer,
     Meter meter,
     LayerStream? stream,
     Func<LayerStream> newStream,
-    Func<LayerForward, LayerForward>? gradient = null
+    IGradientReduction? gradient = null
 ) : IDisposable
 {
     private LayerStream? stream = stream;
@@ -36,11 +36,8 @@ internal sealed class MemorySettings(
         if (rung.Recompute && rung.OffloadActivations)
             offload ??= new();
         var run = LayerRunner.Compose(model, rung, rung.OffloadActivations ? offload : null, stream, meter);
-        model.RunLayer = gradient?.Invoke(run) ?? run;
-        model.Collectives =
-            model.Tensor is { } tensor ? new TensorCollectives(model, tensor, rung)
-            : stream is null ? NoCollectives.Instance
-            : stream;
+        model.RunLayer = gradient?.Around(run) ?? run;
+        model.Collectives = new PassCollectives(model, rung, stream, gradient);
     }
 
     /// <summary>Adds the bytes of what streams and of what it keeps on the host.</summary>

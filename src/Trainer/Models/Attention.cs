@@ -14,6 +14,8 @@ namespace Memopt.Trainer.Models;
 /// <param name="tensor">These ranks, or null.</param>
 internal sealed class Attention(AttentionSpec spec, int layer, TensorParallel? tensor = null) : Block
 {
+    public AttentionSpec Spec => spec;
+
     private readonly int heads = spec.Heads,
         groups = spec.KvHeads,
         dim = spec.HeadDim;
@@ -37,7 +39,9 @@ internal sealed class Attention(AttentionSpec spec, int layer, TensorParallel? t
         var kNorm = k_norm?.forward(k, context);
         (q, k) = (qNorm?.Output ?? q, kNorm?.Output ?? k);
         Kernels.FusedRope.Apply(q, k, context.Cos, context.Sin);
-        var (attended, attendBackward) = Attend(q, k, v, context, scope); // (B, T, H, D)
+        var fused = context.Cache is null && Kernels.FusedAttention.Supports(q);
+        var (keys, values) = context.Shared?.AllGather(k, v, fused) ?? (k, v);
+        var (attended, attendBackward) = Attend(q, keys, values, fused, context, scope); // (B, T, H, D)
         var o = o_proj.Begin(attended.view(-1, heads * dim), context);
         var y = output ? o.Output().MoveToOuterDisposeScope() : null;
         if (y is not null)
@@ -51,6 +55,7 @@ internal sealed class Attention(AttentionSpec spec, int layer, TensorParallel? t
         {
             using var scope = NewDisposeScope();
             var (dq, dk, dv) = attendBackward!(Heads(o.Backward(gradient), heads));
+            (dk, dv) = context.Shared?.ReduceScatter(dk, dv, fused) ?? (dk, dv);
             Kernels.FusedRope.Apply(dq, dk, context.Cos, context.Sin, inverse: true);
             Tensor[] grads = [Joined(qNorm?.Backward!(dq) ?? dq), Joined(kNorm?.Backward!(dk) ?? dk), Joined(dv)];
             if (projections.Count == 1)
@@ -70,11 +75,12 @@ internal sealed class Attention(AttentionSpec spec, int layer, TensorParallel? t
         Tensor q,
         Tensor k,
         Tensor v,
+        bool fused,
         ForwardContext context,
         DisposeScope owner
     )
     {
-        if (context.Cache is null && Kernels.FusedAttention.Supports(q))
+        if (fused)
         {
             var mask = context.AttentionMaskFor(window);
             var attended = context.TakeSavedAttention(layer, owner) ?? Kernels.FusedAttention.Forward(q, k, v, mask);
@@ -89,7 +95,8 @@ internal sealed class Attention(AttentionSpec spec, int layer, TensorParallel? t
         }
 
         using var scope = NewDisposeScope();
-        var (keys, values) = (k.transpose(1, 2), v.transpose(1, 2)); // (B, KV, T, D)
+        Tensor Rows(Tensor x) => x.view(q.shape[0], -1, groups, dim).transpose(1, 2);
+        var (keys, values) = (Rows(k), Rows(v)); // (B, KV, T, D)
         if (context.Cache is { } cache)
             (keys, values) = cache.Append(layer, keys.contiguous(), values.contiguous());
         var (dense, causal) = context.MaskFor(window);

@@ -53,6 +53,12 @@ internal sealed class Decoder : IDisposable
     /// <summary>How a layer is run: everything is saved for its backward unless a memory pass says otherwise.</summary>
     public LayerForward RunLayer { get; set; } = DecoderLayer.Plain;
 
+    /// <summary>The ranks that share the tokens of each row; null where each has whole rows.</summary>
+    public ContextParallel? ContextParallel { get; set; }
+
+    /// <summary>What this rank computes of a micro-batch.</summary>
+    public MicroBatch Own(MicroBatch batch) => ContextParallel?.Slice(batch) ?? batch;
+
     /// <summary>The collectives within a pass.</summary>
     public IPassCollectives Collectives { get; set; } = NoCollectives.Instance;
 
@@ -226,7 +232,7 @@ internal sealed class Decoder : IDisposable
     }
 
     /// <summary>A pass over T tokens after those in the cache; positions count from there unless given, (B, T)
-    /// int64.</summary>
+    /// int64. With a slice, a pass over the tokens of whole rows that this context parallel rank has.</summary>
     public ForwardContext NewContext(
         int length,
         Tensor? positions = null,
@@ -235,17 +241,22 @@ internal sealed class Decoder : IDisposable
         bool needsGradient = false,
         long? seed = null,
         int? longest = null,
-        bool deterministic = true
+        bool deterministic = true,
+        ContextSlice? slice = null
     )
     {
+        using var scope = NewDisposeScope();
         var past = cache?.Length ?? 0;
-        using var counted = positions is null ? arange(past, past + length, int64, Device).unsqueeze(0) : null;
-        var (cos, sin) = Rope.Angles(spec, positions ?? counted!, longest ?? past + length, Type);
+        positions ??= (
+            slice is null ? arange(past, past + length, int64, Device) : Scopes.Upload(slice.Places, Device)
+        ).unsqueeze(0);
+        var (cos, sin) = Rope.Angles(spec, positions, longest ?? slice?.RowLength ?? past + length, Type);
         return new ForwardContext(cos, sin, length, documents, cache)
         {
             NeedsGradient = needsGradient,
             Seed = seed,
             Deterministic = deterministic,
+            Shared = slice is null ? null : new(ContextParallel!, slice, documents, Device),
         };
     }
 

@@ -2,7 +2,7 @@ using Memopt.Trainer.Data;
 
 namespace Memopt.Trainer.Models;
 
-/// <summary>The collectives within a pass over the layers, where ranks share the layers' weights. Every rank takes part
+/// <summary>The collectives within a pass over the layers, where ranks share weights or rows. Every rank takes part
 /// in those of every pass, also of one that it gives up or does not compute.</summary>
 internal interface IPassCollectives
 {

@@ -10,7 +10,8 @@ namespace Memopt.Trainer.Optim;
 /// <param name="layout">Of the optimizer's arrays.</param>
 /// <param name="group">The ranks.</param>
 internal abstract class Gradient(IReadOnlyList<TrainedUnit> units, ShardLayout layout, IProcessGroup group)
-    : IDisposable
+    : IGradientReduction,
+        IDisposable
 {
     /// <summary>After <see cref="Reduce"/>: the sum over all ranks, of the weights that this rank's optimizer
     /// moves.</summary>
@@ -25,20 +26,21 @@ internal abstract class Gradient(IReadOnlyList<TrainedUnit> units, ShardLayout l
 
     protected IProcessGroup Group => group;
 
-    /// <summary>A layer whose gradient can be accumulated in its backward.</summary>
+    public long Calls { get; protected set; }
+
     public virtual LayerForward Around(LayerForward run) => run;
 
+    public virtual bool ReducesInPass(int? layer) => false;
+
+    public virtual void ReduceNothing(int? layer) { }
+
+    public virtual void Abandon() { }
+
     /// <summary>Called before the forward of each micro-batch.</summary>
-    /// <param name="rehearsal">Whether the gradient is dropped: then no other rank takes part.</param>
-    public virtual void BeginMicroBatch(bool rehearsal) { }
+    public virtual void BeginMicroBatch() { }
 
     /// <summary>Called after the backward of each micro-batch.</summary>
     public virtual void EndMicroBatch() { }
-
-    /// <summary>Takes part in the sums of micro-batches that other ranks have and this one has not, or has given
-    /// up.</summary>
-    /// <param name="microBatches">Of the rank that has the most in this step.</param>
-    public virtual void CatchUp(int microBatches) { }
 
     /// <summary>Makes <see cref="Own"/> the sum over all ranks and micro-batches.</summary>
     public abstract void Reduce();

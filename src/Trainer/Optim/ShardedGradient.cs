@@ -6,18 +6,13 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Optim;
 
 /// <summary>Every rank holds the gradient of its shard alone (ZeRO-2). A unit's gradient is whole from the beginning to
-/// the end of its backward; then the ranks add it up, and each keeps its slice. The ranks do so for every micro-batch
-/// in one order: the layers from the last to the first, then the root.</summary>
+/// the end of its backward; then the ranks add it up, and each keeps its slice.</summary>
 internal sealed class ShardedGradient : Gradient
 {
     private readonly Tensor shard;
     private readonly Dictionary<int, int> ofLayer = [];
     private readonly Dictionary<int, Tensor> open = [];
-    private readonly List<int> order;
     private readonly int? root;
-    private int reduced,
-        microBatches;
-    private bool rehearsal;
 
     public ShardedGradient(IReadOnlyList<TrainedUnit> units, ShardLayout layout, IProcessGroup group, Device device)
         : base(units, layout, group)
@@ -30,9 +25,6 @@ internal sealed class ShardedGradient : Gradient
             else
                 root = i;
         }
-        order = [.. ofLayer.OrderByDescending(pair => pair.Key).Select(pair => pair.Value)];
-        if (root is { } last)
-            order.Add(last);
     }
 
     public override Tensor Own => shard;
@@ -43,7 +35,7 @@ internal sealed class ShardedGradient : Gradient
         (layer, x, context) =>
         {
             var result = run(layer, x, context);
-            return result.Backward is not { } backward || !ofLayer.TryGetValue(layer.Index, out var unit)
+            return result.Backward is not { } backward || Unit(layer.Index) is not { } unit
                 ? result
                 : result with
                 {
@@ -57,9 +49,23 @@ internal sealed class ShardedGradient : Gradient
                 };
         };
 
-    public override void BeginMicroBatch(bool rehearsal)
+    public override bool ReducesInPass(int? layer) => Unit(layer) is not null;
+
+    public override void ReduceNothing(int? layer)
     {
-        this.rehearsal = rehearsal;
+        var unit = Unit(layer)!.Value;
+        using var nothing = zeros([Layout.Units[unit].Slice * Layout.Ranks], float32, shard.device);
+        Add(nothing, unit);
+    }
+
+    public override void Abandon()
+    {
+        foreach (var unit in open.Keys.ToList())
+            Close(unit);
+    }
+
+    public override void BeginMicroBatch()
+    {
         if (root is { } unit)
             Begin(unit);
     }
@@ -68,41 +74,28 @@ internal sealed class ShardedGradient : Gradient
     {
         if (root is { } unit)
             End(unit);
-        reduced = 0;
-        microBatches++;
     }
 
-    public override void CatchUp(int microBatches)
-    {
-        Close();
-        rehearsal = false;
-        for (; this.microBatches < microBatches; this.microBatches++, reduced = 0)
-        {
-            while (reduced < order.Count)
-            {
-                var place = Layout.Units[order[reduced]];
-                using var nothing = zeros([place.Slice * Layout.Ranks], float32, shard.device);
-                Add(nothing, order[reduced]);
-            }
-        }
-    }
-
-    public override void Reduce() => (reduced, microBatches) = (0, 0);
+    public override void Reduce() { }
 
     public override void Invalidate() => shard.fill_(double.NaN);
 
     public override void Zero()
     {
-        Close();
-        (reduced, microBatches) = (0, 0);
+        Abandon();
         shard.zero_();
     }
 
     public override void Dispose()
     {
-        Close();
+        Abandon();
         shard.Dispose();
     }
+
+    private int? Unit(int? layer) =>
+        layer is not { } index ? root
+        : ofLayer.TryGetValue(index, out var unit) ? unit
+        : null;
 
     private void Begin(int unit)
     {
@@ -124,20 +117,9 @@ internal sealed class ShardedGradient : Gradient
         var place = Layout.Units[unit];
         using var scope = NewDisposeScope();
         var sum = empty([place.Slice], float32, shard.device);
-        if (!rehearsal)
-        {
-            if (order[reduced] != unit)
-                throw new InvalidOperationException($"Unit {unit} is reduced in the place of unit {order[reduced]}.");
-            Group.ReduceScatter(whole, sum);
-            shard.narrow(0, place.Shard, place.Slice).add_(sum);
-        }
-        reduced++;
-    }
-
-    private void Close()
-    {
-        foreach (var unit in open.Keys.ToList())
-            Close(unit);
+        Calls++;
+        Group.ReduceScatter(whole, sum);
+        shard.narrow(0, place.Shard, place.Slice).add_(sum);
     }
 
     private void Close(int unit)

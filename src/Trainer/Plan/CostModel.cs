@@ -37,7 +37,7 @@ internal static class CostModel
     )
     {
         var (rung, cuda) = (plan.Rung, device.Kind == "cuda");
-        double tokens = (double)rung.MicroBatch * length;
+        var tokens = (double)rung.MicroBatch * length / device.ContextRanks;
         var computing =
             Flops(spec, kind, rung, length)
             / (cuda ? GpuRate : CpuRate)

@@ -18,6 +18,11 @@ internal static class Footprints
         return (weights + 1) / 2 + (doubleQuant ? blocks + 4 * ((blocks + 255) / 256) + 4 : 4 * blocks);
     }
 
+    /// <summary>Tokens of a row that each context parallel rank has: two of 2c equal pieces of the padded
+    /// row.</summary>
+    public static long ContextTokens(long length, int ranks) =>
+        ranks == 1 ? length : (length + 2 * ranks - 1) / (2 * ranks) * 2;
+
     /// <summary>Positions whose logits are there at once, for a vocabulary and bytes of a logit: few enough to be
     /// small, enough that the head's weight is not read too often.</summary>
     public static long ChunkRows(long vocabulary, long bytes)

@@ -127,10 +127,10 @@ internal sealed class LedgerBuilder
     /// <param name="longest">Tokens of the longest sequence.</param>
     public LedgerBuilder AddBatch(int longest)
     {
-        var tokens = (long)rung.MicroBatch * longest;
+        var tokens = rung.MicroBatch * Footprints.ContextTokens(longest, device.ContextRanks);
         if (rung.OffloadActivations)
             keptOnHost = spec.Blocks.Take(spec.Layers - 1).Sum(layer => layer.CheckpointedBytes(tokens, rung, device));
-        activations = Activations(tokens);
+        activations = Activations(tokens) + ContextMask(longest);
         Add(MemoryPlan.Activations, activations, ActivationsWhy(tokens));
         var (head, logits) = (Head(tokens) + RootGradient, Math.Min(tokens, ChunkRows));
         var backward =
@@ -161,7 +161,9 @@ internal sealed class LedgerBuilder
     /// <param name="count">Sequences; null when that is not known.</param>
     public LedgerBuilder AddEvaluation(int longest, int? count)
     {
-        var tokens = (long)Math.Min(rung.MicroBatch, count ?? rung.MicroBatch) * longest;
+        var tokens =
+            Math.Min(rung.MicroBatch, count ?? rung.MicroBatch)
+            * Footprints.ContextTokens(longest, device.ContextRanks);
         var bytes =
             spec.Blocks.Max(layer => layer.ForwardBytes(tokens, device, lowRank[layer.Index]))
             + Math.Min(tokens, ChunkRows) * LogitBytes
@@ -332,6 +334,16 @@ internal sealed class LedgerBuilder
                 below += layer.CheckpointedBytes(tokens, rung, device);
         }
         return most;
+    }
+
+    /// <summary>Bytes of a context parallel rank's mask for the general operator: its queries by all keys, of each row
+    /// where rows are packed.</summary>
+    private long ContextMask(int longest)
+    {
+        if (device.ContextRanks == 1 || device.FusedAttention)
+            return 0;
+        var own = Footprints.ContextTokens(longest, device.ContextRanks);
+        return own * own * device.ContextRanks * device.ComputeBytes * (config.Data.Packing ? rung.MicroBatch : 1);
     }
 
     private string ActivationsWhy(long tokens)

@@ -53,10 +53,11 @@ internal static class Evaluation
         var stopped = stop.IsCancellationRequested ? 1 : 0;
         if (world.Group.Agree([stopped], ReduceOp.Max)[0] > 0)
             throw new OperationCanceledException(stop);
+        var scores = Combine(own, mesh.Context);
         // Every rank gives as many scores: one that has a micro-batch less gives an empty one.
-        while (own.Count < most)
-            own.Add(default);
-        var all = mesh.Data.AllGather([.. own.SelectMany(score => score.Numbers())]);
+        while (scores.Count < most)
+            scores.Add(default);
+        var all = mesh.Data.AllGather([.. scores.SelectMany(score => score.Numbers())]);
         // Added in the order of the rows: the number of ranks does not change the sum.
         var total = Enumerable
             .Range(0, batches)
@@ -67,9 +68,13 @@ internal static class Evaluation
         return new(mean, Math.Exp(mean), total.Tokens, accuracy, (int)total.Answers);
     }
 
-    /// <summary>Scores of this rank's micro-batches, up to a stop. The rank takes part in the collectives of as many
+    /// <summary>The passes of <see cref="Run"/> over all rows on every rank, without a score.</summary>
+    public static void Rehearse(Decoder model, IReadOnlyList<Row> rows, int microBatch) =>
+        RunOwn(model, rows, microBatch, World.Single, (rows.Count + microBatch - 1) / microBatch, null, default);
+
+    /// <summary>What this rank's micro-batches gave, up to a stop. The rank takes part in the collectives of as many
     /// passes as the rank with the most micro-batches.</summary>
-    private static List<BatchScore> RunOwn(
+    private static List<BatchPart> RunOwn(
         Decoder model,
         IReadOnlyList<Row> rows,
         int microBatch,
@@ -79,7 +84,7 @@ internal static class Evaluation
         CancellationToken stop
     )
     {
-        var (scores, done) = (new List<BatchScore>(), 0);
+        var (scores, done) = (new List<BatchPart>(), 0);
         ExceptionDispatchInfo? exhausted = null;
         using var noGc = new NoGcScope();
         using var own = Batches.InOrder(rows, microBatch, world.Mesh.Batch, world.Mesh.Batches).GetEnumerator();
@@ -89,7 +94,7 @@ internal static class Evaluation
             var batch = own.MoveNext() ? own.Current : null;
             if (exhausted is not null || stop.IsCancellationRequested || batch is null)
             {
-                model.Collectives.Skip(batch, backward: false);
+                model.Collectives.Skip(batch is null ? null : model.Own(batch), backward: false);
                 continue;
             }
             try
@@ -109,11 +114,12 @@ internal static class Evaluation
         return scores;
     }
 
-    private static BatchScore Score(Decoder model, MicroBatch batch)
+    private static BatchPart Score(Decoder model, MicroBatch whole)
     {
         using var scope = NewDisposeScope();
+        var batch = model.Own(whole);
         model.Collectives.Begin(batch, backward: false);
-        using var context = model.NewContext(batch.Length);
+        using var context = model.NewContext(batch.Length, slice: batch.Slice);
         var ids = tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
         var hidden = model.Forward(ids, context).Output;
         var (sum, correct, _) = ChunkedCrossEntropy.Loss(
@@ -127,8 +133,35 @@ internal static class Evaluation
         );
         var loss = sum.cpu().item<double>();
         var flags = correct.cpu().data<bool>().ToArray();
-        var answers = Enumerable.Range(0, flags.Length).GroupBy(i => batch.AnswerIds[i]).ToList();
-        return new(loss, batch.Targets.Length, answers.Count, answers.Count(answer => answer.All(i => flags[i])));
+        var wrong = batch.AnswerIds.Where((_, i) => !flags[i]).ToHashSet();
+        return new(loss, whole.Targets.Length, [.. whole.AnswerIds.Distinct().Select(wrong.Contains)]);
+    }
+
+    /// <summary>The scores of micro-batches whose tokens ranks share: their losses are added up, and an answer is right
+    /// where no rank has a token of it wrong.</summary>
+    /// <param name="parts">What this rank found.</param>
+    /// <param name="ranks">The ranks that share the rows.</param>
+    private static List<BatchScore> Combine(IReadOnlyList<BatchPart> parts, IProcessGroup ranks)
+    {
+        if (parts.Count == 0)
+            return [];
+        var losses = ranks
+            .AllGather([.. parts.Select(part => BitConverter.DoubleToInt64Bits(part.Loss))])
+            .Select(BitConverter.Int64BitsToDouble)
+            .ToList();
+        var wrong = ranks.Agree(
+            [.. parts.SelectMany(part => part.Wrong).Select(answer => answer ? 1L : 0)],
+            ReduceOp.Max
+        );
+        var (scores, first) = (new List<BatchScore>(), 0);
+        for (var i = 0; i < parts.Count; i++)
+        {
+            var answers = parts[i].Wrong.Length;
+            var loss = losses.Where((_, at) => at % parts.Count == i).Sum();
+            scores.Add(new(loss, parts[i].Tokens, answers, wrong.Skip(first).Take(answers).Count(no => no == 0)));
+            first += answers;
+        }
+        return scores;
     }
 
     /// <summary>What the model answers where rows have an answer (a stretch of trained tokens), each from the row's own
@@ -155,6 +188,13 @@ internal static class Evaluation
             }
         }
     }
+
+    /// <summary>What a rank finds in one micro-batch.</summary>
+    /// <param name="Loss">Sum over the trained tokens that this rank has, nats.</param>
+    /// <param name="Tokens">Trained tokens of the whole micro-batch.</param>
+    /// <param name="Wrong">Of each answer of the whole micro-batch whether the model gives a token that this rank has
+    /// otherwise.</param>
+    private sealed record BatchPart(double Loss, long Tokens, bool[] Wrong);
 
     /// <summary>The score of one micro-batch.</summary>
     /// <param name="Loss">Sum over the trained tokens, nats.</param>

@@ -1,5 +1,6 @@
 using Memopt.Tracking;
 using Memopt.Trainer.Adapters;
+using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Checkpoints;
 using Memopt.Trainer.Config;
 using Memopt.Trainer.Linears;
@@ -168,6 +169,8 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             },
             job.World.Mesh.Tensor is { Size: > 1 } tensor ? new(tensor) : null
         );
+        if (job.World.Mesh.Context is { Size: > 1 } ranks)
+            model.ContextParallel = new(ranks);
         if (cuda)
             Cuda.EmptyCache(model.Device);
         Meter.Sample();
@@ -202,7 +205,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             Meter,
             stream,
             () => NewStream(spills),
-            optimizer.Gradient.Around
+            optimizer.Gradient
         );
     }
 

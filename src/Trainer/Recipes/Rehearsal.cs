@@ -35,7 +35,7 @@ internal static class Rehearsal
 
     /// <summary>An evaluation of so many of the longest rows.</summary>
     internal static void Evaluate(Decoder model, int count, int length) =>
-        Evaluation.Run(model, [.. Enumerable.Repeat(new Row(new int[length], new int[length], 0), count)], count);
+        Evaluation.Rehearse(model, [.. Enumerable.Repeat(new Row(new int[length], new int[length], 0), count)], count);
 
     /// <summary>Reads what a checkpoint writes, and writes it nowhere.</summary>
     internal static void Save(IReadOnlyList<(string Name, Tensor Tensor)> state)

@@ -128,7 +128,8 @@ internal sealed class TrainLoop
         var watch = Stopwatch.StartNew();
         var batch = Batch(step);
         var row = TrainStep.Run(step, batch, total, run.Meter.Sampling);
-        ownTokensPerSecond = batch.Parts.Sum(part => part.Tokens) / watch.Elapsed.TotalSeconds;
+        ownTokensPerSecond =
+            batch.Parts.Sum(part => part.Tokens) / watch.Elapsed.TotalSeconds / world.Mesh.Context.Size;
         return row;
     }
 

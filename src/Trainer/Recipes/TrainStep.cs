@@ -109,7 +109,7 @@ internal sealed class TrainStep(
         meter.Reset();
         try
         {
-            ForwardBackward(batch, (scaler?.Value ?? 1) / objective.Terms(batch), 0, measure: true, rehearsal: true);
+            ForwardBackward(model.Own(batch), (scaler?.Value ?? 1) / objective.Terms(batch), 0, measure: true);
         }
         finally
         {
@@ -129,14 +129,15 @@ internal sealed class TrainStep(
     private string? Accumulate(int index, StepBatch batch, double factor, Tensor sum, bool measure)
     {
         var begun = 0;
+        var parts = batch.Parts.Select(model.Own).ToList();
         try
         {
-            for (var part = 0; part < batch.Parts.Count; part++)
+            for (var part = 0; part < parts.Count; part++)
             {
                 begun++;
                 sum.add_(
                     ForwardBackward(
-                        batch.Parts[part],
+                        parts[part],
                         factor,
                         ((long)config.Seed << 40) ^ ((long)index << 12) ^ (long)(batch.First + part),
                         measure
@@ -149,8 +150,8 @@ internal sealed class TrainStep(
         }
         catch (Exception e) when (world.Size > 1 && OutOfMemory.Is(e))
         {
-            optimizer.Gradient.Invalidate();
             CatchUp();
+            optimizer.Gradient.Invalidate();
             return e.Message;
         }
 
@@ -159,19 +160,18 @@ internal sealed class TrainStep(
         {
             model.Collectives.Finish();
             for (; begun < batch.Most; begun++)
-                model.Collectives.Skip(batch.Parts.ElementAtOrDefault(begun), backward: true);
-            optimizer.Gradient.CatchUp(batch.Most);
+                model.Collectives.Skip(parts.ElementAtOrDefault(begun), backward: true);
         }
     }
 
     /// <summary>Forward and backward of one micro-batch; accumulates gradients and returns the summed loss, fp64
     /// ().</summary>
-    private Tensor ForwardBackward(MicroBatch batch, double factor, long seed, bool measure, bool rehearsal = false)
+    private Tensor ForwardBackward(MicroBatch batch, double factor, long seed, bool measure)
     {
         using var scope = NewDisposeScope();
         // Before memory can run out: from here on the other ranks count on this one.
         model.Collectives.Begin(batch, backward: true);
-        optimizer.Gradient.BeginMicroBatch(rehearsal);
+        optimizer.Gradient.BeginMicroBatch();
         var inputs = new DeviceBatch(batch, model.Device);
         var start = measure ? meter.Sample() : 0;
         using var context = model.NewContext(
@@ -180,7 +180,8 @@ internal sealed class TrainStep(
             batch.Documents,
             needsGradient: true,
             seed: seed,
-            deterministic: config.Deterministic
+            deterministic: config.Deterministic,
+            slice: batch.Slice
         );
         var (hidden, backward) = model.Forward(inputs[MicroBatch.IdsInput], context);
         if (measure)

@@ -52,11 +52,15 @@ internal static class RankProgram
                 case "tensor":
                     new TensorParallelCases(new World(group, ProcessEnvironment.RankPlace()!, CPU), args[3]).Check();
                     break;
+                case "context":
+                    new ContextParallelCases(new World(group, ProcessEnvironment.RankPlace()!, CPU), args[3]).Check();
+                    break;
                 case "train":
                     var place = ProcessEnvironment.RankPlace()!;
                     new DataParallelCases(new World(group, place, CPU), args[3]).Check();
                     if (group.Size != 3)
                         new TensorParallelCases(new World(group, place, CPU), args[3]).Check();
+                    new ContextParallelCases(new World(group, place, CPU), args[3]).Check();
                     Console.WriteLine($"rank {group.Rank} of {group.Size}: all cases");
                     break;
                 default:

@@ -18,8 +18,14 @@ internal sealed class RankTraining(World world, string folder, string sections) 
     private World ranks = World.Single;
     private int step;
 
-    /// <summary>Rows of 5 to 60 tokens.</summary>
-    public int Rows { get; init; } = 10;
+    /// <summary>Rows of the training file.</summary>
+    public int Rows { get; set; } = 10;
+
+    /// <summary>Fewest and most tokens of a row.</summary>
+    public (int Fewest, int Most) Tokens { get; init; } = (5, 60);
+
+    /// <summary>Draws a token.</summary>
+    public Func<Random, int> Token { get; init; } = random => random.Next(1000);
 
     /// <summary>The axes of the ranks beside data parallel, as JSON members of the section distributed.</summary>
     public string Axes { get; set; } = "";
@@ -123,7 +129,12 @@ internal sealed class RankTraining(World world, string folder, string sections) 
         Directory.CreateDirectory(folder);
         var random = new Random(5);
         foreach (var (file, rows) in new[] { ("train.jsonl", Rows), ("eval.jsonl", 7) })
-            RandomRun.WriteRows(Path.Combine(folder, file), rows, () => random.Next(5, 61), () => random.Next(1000));
+            RandomRun.WriteRows(
+                Path.Combine(folder, file),
+                rows,
+                () => random.Next(Tokens.Fewest, Tokens.Most + 1),
+                () => Token(random)
+            );
         File.WriteAllText(
             Path.Combine(folder, "memopt.json"),
             $$"""

@@ -1,3 +1,6 @@
+using Memopt.Trainer.Autograd;
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Kernels;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -90,6 +93,79 @@ public sealed class FusedAttentionTests
             );
             Assert.True(dq.Equals(again.Q) && dk.Equals(again.K) && dv.Equals(again.V));
         }
+    }
+
+    /// <summary>Each rank in turn, over the keys of all.</summary>
+    [GpuTheory, InlineData(2, 1024, 0, false), InlineData(3, 1000, 100, false), InlineData(2, 1001, 0, true)]
+    public void Context_parallel_ranks_attend_as_one(int ranks, int length, int window, bool packed)
+    {
+        using var scope = NewDisposeScope();
+        const int batch = 2,
+            heads = 8,
+            groups = 2,
+            dim = 64;
+        int? seen = window > 0 ? window : null;
+        var documents = packed ? new Documents([0, 130, 131, 700, length, length + 9, 2 * length], 569) : null;
+        var slice = new ContextSlice(0, ranks, batch, length);
+        Tensor Random(int count) => randn([batch, length, count, dim], float32, Gpu.Device).to(bfloat16);
+        var (q, k, v, dy) = (Random(heads), Random(groups), Random(groups), Random(heads));
+        var mask = new AttentionMask(
+            seen,
+            documents is null ? null : tensor(documents.CuSeqlens, device: Gpu.Device),
+            documents?.MaxSeqlen ?? length
+        );
+        var whole = FusedAttention.Forward(q, k, v, mask);
+        var (dq, dk, dv) = FusedAttention.Backward(dy, q, k, v, whole, mask, deterministic: true);
+
+        Tensor Of(Tensor x, int rank) =>
+            nn.functional.pad(x, [0, 0, 0, 0, 0, slice.PaddedLength - length])
+                .index_select(1, tensor((slice with { Rank = rank }).Places, device: Gpu.Device));
+        var all = stack([.. Enumerable.Range(0, ranks).Select(r => stack([Of(k, r), Of(v, r)]))])
+            .view(ranks, 2, -1, groups, dim);
+        var sums = zeros_like(all, float32);
+        var group = new OneRank(ranks, all, sums);
+        for (var rank = 0; rank < ranks; rank++)
+        {
+            using var pass = new ContextPass(new(group), slice with { Rank = rank }, documents, Gpu.Device);
+            var (keys, values) = pass.AllGather(Of(k, rank), Of(v, rank), fused: true);
+            var (own, shared) = (Of(q, rank), pass.AttentionMaskFor(seen));
+            var y = FusedAttention.Forward(own, keys, values, shared);
+            var back = FusedAttention.Backward(Of(dy, rank), own, keys, values, y, shared, deterministic: true);
+            pass.ReduceScatter(back.K, back.V, fused: true);
+            Near(Of(whole.Output, rank), y.Output * Of(ones_like(q), rank), 1e-2);
+            Near(Of(dq, rank), back.Q, 1e-2);
+        }
+        for (var rank = 0; rank < ranks; rank++)
+        {
+            var gradients = sums[rank].view(2, batch, slice.Length, groups, dim);
+            Near(Of(dk, rank), gradients[0], 1e-2);
+            Near(Of(dv, rank), gradients[1], 1e-2);
+        }
+    }
+
+    /// <summary>A rank whose group has given its keys already, and adds up gradients.</summary>
+    private sealed class OneRank(int size, Tensor all, Tensor sums) : IProcessGroup
+    {
+        public int Rank => 0;
+
+        public int Size => size;
+
+        public void AllGather(Tensor input, Tensor output) => output.copy_(all);
+
+        public void ReduceScatter(Tensor input, Tensor output, ReduceOp op = ReduceOp.Sum) => sums.add_(input);
+
+        public void AllReduce(Tensor tensor, ReduceOp op = ReduceOp.Sum) => throw new NotSupportedException();
+
+        public void Broadcast(Tensor tensor, int source) => throw new NotSupportedException();
+
+        public void Exchange(IReadOnlyList<PeerTensor> sends, IReadOnlyList<PeerTensor> receives) =>
+            throw new NotSupportedException();
+
+        public long[] AllGather(ReadOnlySpan<long> values, TimeSpan? limit = null) => throw new NotSupportedException();
+
+        public IProcessGroup Split(int color, int key) => throw new NotSupportedException();
+
+        public void Dispose() { }
     }
 
     private static void Near(Tensor expected, Tensor actual, double limit)

@@ -308,6 +308,11 @@ public sealed class KernelTests
             Dropout.Mask([7, 1001], type, CPU, 0.3, -12345),
             Dropout.Mask([7, 1001], type, Gpu.Device, 0.3, -12345).cpu()
         );
+        var rows = tensor(new long[] { 5, 6, 900_000_000_000 });
+        Same(
+            Dropout.Mask([3, 1001], type, CPU, 0.3, 5, rows),
+            Dropout.Mask([3, 1001], type, Gpu.Device, 0.3, 5, rows.to(Gpu.Device)).cpu()
+        );
     }
 
     private static Tensor Random(ScalarType type, params long[] shape) =>

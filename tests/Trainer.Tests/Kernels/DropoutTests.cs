@@ -23,6 +23,18 @@ public sealed class DropoutTests
     }
 
     [Fact]
+    public void Dropout_mask_of_some_rows_has_those_of_the_whole()
+    {
+        using var scope = NewDisposeScope();
+        var rows = tensor(new long[] { 2, 3, 11, 10 });
+        var whole = Dropout.Mask([12, 3, 7], float32, CPU, 0.5, 9);
+        Assert.True(
+            whole.index_select(0, rows).Equals(Dropout.Mask([4, 3, 7], float32, CPU, 0.5, 9, rows)),
+            "other rows"
+        );
+    }
+
+    [Fact]
     public void Dropout_mask_keeps_its_share_and_differs_by_seed()
     {
         using var scope = NewDisposeScope();

@@ -54,15 +54,21 @@ internal sealed record AttentionSpec(int HiddenSize, int Heads, int KvHeads, int
     public AttentionSpec Shard(int ranks) => this with { Heads = Heads / ranks, KvHeads = Math.Max(1, KvHeads / ranks) };
 
     /// <summary>Bytes saved for backward: q, k, v, the output and its log-sum-exp, and the norms of q and k. The
-    /// general operator repeats keys and values to all heads and copies its result.</summary>
+    /// general operator repeats keys and values to all heads and copies its result. Context parallel ranks save the
+    /// gathered keys and values: backward does not gather them again.</summary>
+    /// <param name="tokens">Tokens that this rank computes.</param>
+    /// <param name="device">The device.</param>
     public long SavedBytes(long tokens, PlanDevice device)
     {
         long c = device.ComputeBytes,
             q = QueryWidth,
-            kv = KeyWidth;
+            kv = KeyWidth,
+            keys = Keys(tokens, device);
+        var gathered = device.ContextRanks == 1 ? 0 : 2 * keys * kv * c;
         var norms = QkNorm ? tokens * ((q + kv) * c + 4L * (Heads + KvHeads)) : 0;
-        var general = device.FusedAttention ? 0 : tokens * q * c * (Heads == KvHeads ? 1 : 3);
-        return norms + tokens * ((q + 2 * kv) * c + q * c + 4L * Heads) + general;
+        var general = device.FusedAttention ? 0 : (tokens + (Heads == KvHeads ? 0 : 2 * keys)) * q * c;
+        return gathered
+            + norms + tokens * ((q + 2 * kv) * c + q * c + 4L * Heads) + general;
     }
 
     /// <summary>Bytes of the output and its log-sum-exp, which activation checkpointing can save: only the fused
@@ -77,13 +83,21 @@ internal sealed record AttentionSpec(int HiddenSize, int Heads, int KvHeads, int
     {
         long c = device.ComputeBytes,
             q = QueryWidth,
-            heads = (long)microBatch * Heads;
+            heads = (long)microBatch * Heads,
+            keys = Keys(tokens, device);
         var parts = deterministic ? (device.Multiprocessors + heads - 1) / heads : 1;
         var (sums, rest) = device.FusedAttention
-            ? (4 * tokens * q * parts, tokens * (3 * q + (FusedQkv ? q + 2 * KeyWidth : 0)) * c)
-            : (0, tokens * q * 8 * c);
+            ? (4 * tokens * q * parts, ((tokens + 2 * keys) * q + tokens * (FusedQkv ? q + 2 * KeyWidth : 0)) * c)
+            : (0, (tokens + keys) * q * 4 * c);
         return sums > reusable / 2 ? sums + Math.Max(0, rest - reusable) : Math.Max(0, sums + rest - reusable);
     }
+
+    /// <summary>Keys that a rank's queries attend to. Of context parallel ranks each has those of whole rows; for the
+    /// fused kernels those before the end of each of its two pieces of a row.</summary>
+    private static long Keys(long tokens, PlanDevice device) =>
+        device.ContextRanks == 1 ? tokens
+        : device.FusedAttention ? tokens * (2 * device.ContextRanks + 1) / 2
+        : tokens * device.ContextRanks;
 
     /// <summary>Arithmetic of one token's forward in attention itself, its linears left out: half of 2 · T · q · 2
     /// products, since it is causal.</summary>
