@@ -76,23 +76,33 @@ internal static class AdapterPass
     /// without an adapter. Those outside the layers (embeddings, last norm, head) are the last unit.</summary>
     public static IReadOnlyList<TrainedUnit> Trained(Decoder model, AdapterKind kind, BiasMode biases)
     {
-        var layers = model.layers.Select(layer => Unit(layer.Index, layer.LinearGroups, Weights(layer.Norms)));
-        var root = Unit(
-            null,
-            [
-                [model.lm_head],
-            ],
-            [model.embed_tokens, .. Weights([model.norm])]
-        );
+        var layers = model.layers.Select(layer => Trained(layer, kind, biases));
+        Linear[][] head =
+        [
+            [model.lm_head],
+        ];
+        var root = Unit(null, head, [model.embed_tokens, model.norm.weight], kind, biases);
         return [.. layers.Append(root).Where(unit => unit.Parameters.Count > 0)];
+    }
 
-        TrainedUnit Unit(int? layer, IEnumerable<Linear[]> groups, IEnumerable<Parameter> others) =>
-            new(
-                layer,
-                kind == AdapterKind.None
-                    ? [.. others.Concat(groups.SelectMany(group => group).SelectMany(l => l.Parameters)).Distinct()]
-                    : [.. groups.SelectMany(Pairs), .. groups.SelectMany(group => group).SelectMany(Biases)]
-            );
+    /// <summary>The parameters of a layer that a run trains.</summary>
+    public static TrainedUnit Trained(DecoderLayer layer, AdapterKind kind, BiasMode biases) =>
+        Unit(layer.Index, layer.LinearGroups, layer.Norms.Select(norm => norm.weight), kind, biases);
+
+    private static TrainedUnit Unit(
+        int? layer,
+        IEnumerable<Linear[]> groups,
+        IEnumerable<Parameter> others,
+        AdapterKind kind,
+        BiasMode biases
+    )
+    {
+        return new(
+            layer,
+            kind == AdapterKind.None
+                ? [.. others.Concat(groups.SelectMany(group => group).SelectMany(l => l.Parameters)).Distinct()]
+                : [.. groups.SelectMany(Pairs), .. groups.SelectMany(group => group).SelectMany(Biases)]
+        );
 
         // The A matrices of linears with one input are adjacent: see LoraGroup.
         static IEnumerable<Parameter> Pairs(Linear[] group)
@@ -105,7 +115,5 @@ internal static class AdapterPass
             linear.bias is { } bias && (biases == BiasMode.All || (biases == BiasMode.LoraOnly && linear is LoraLinear))
                 ? [bias]
                 : [];
-
-        static IEnumerable<Parameter> Weights(IEnumerable<RmsNorm> norms) => norms.Select(norm => norm.weight);
     }
 }

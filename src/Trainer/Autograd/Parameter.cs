@@ -43,7 +43,10 @@ internal sealed class Parameter(string name, Tensor value) : IDisposable
     /// <summary>Whether <see cref="Cast"/> has the type at hand, with nothing to convert.</summary>
     public bool HasCast(ScalarType type) => Value.dtype == type || copy?.dtype == type;
 
-    /// <summary>Where the value lies, for one that is not trained.</summary>
+    /// <summary>Makes the parameter trained, its value in the compute type where it lies.</summary>
+    public void Train() => RequiresGrad = true;
+
+    /// <summary>Where the value lies, for one that a memory pass moves.</summary>
     public TensorSlot Slot =>
         new(
             () => Value,

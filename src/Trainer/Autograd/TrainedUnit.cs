@@ -8,6 +8,9 @@ namespace Memopt.Trainer.Autograd;
 /// <param name="Parameters">In the order of the optimizer's arrays.</param>
 internal sealed record TrainedUnit(int? Layer, IReadOnlyList<Parameter> Parameters)
 {
+    /// <summary>A rank's slice of a unit has a multiple of so many elements: 256 bytes of an fp32 array.</summary>
+    public const long SliceAlignment = 64;
+
     /// <summary>The slices of a flat array that begins with the unit, one for each parameter.</summary>
     public IEnumerable<(Parameter Parameter, Tensor Slice)> Slices(Tensor array)
     {

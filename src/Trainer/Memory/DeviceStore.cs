@@ -9,6 +9,9 @@ internal sealed unsafe class DeviceStore(Device device) : LayerStore
 {
     private readonly List<Tensor> layers = [];
 
+    /// <summary>The memory of a layer, uint8.</summary>
+    public Tensor this[int layer] => layers[layer];
+
     public override int Add(long bytes)
     {
         layers.Add(empty([bytes], uint8, device).DetachFromDisposeScope());

@@ -10,11 +10,11 @@ using static TorchSharp.torch;
 
 namespace Memopt.Trainer.Memory;
 
-/// <summary>Frozen weights of some layers kept in a store and brought to the device for each use. Two slots on the
-/// device take turns: while one streamed layer is computed, the next in the direction of travel arrives in the other.
-/// The layers know nothing of it: their tensors are views of the slots. Ranks may divide the bytes of each layer: a
-/// rank stores its slice, and the ranks gather the layer into the slot (ZeRO-3 of frozen weights; Rajbhandari et al.
-/// 2020, arXiv 1910.02054). </summary>
+/// <summary>Weights of some layers kept in a store and brought to the device for each use. Two slots on the device take
+/// turns: while one streamed layer is computed, the next in the direction of travel arrives in the other. The layers
+/// know nothing of it: their tensors are views of the slots. Ranks may divide the bytes of each layer: a rank stores
+/// its slice, and the ranks gather the layer into the slot (ZeRO-3; Rajbhandari et al. 2020, arXiv 1910.02054). Frozen
+/// weights stay as they are; of trained ones the optimizer writes the slices.</summary>
 internal sealed class LayerStream : IDisposable
 {
     private const int Slots = 2,
@@ -47,6 +47,20 @@ internal sealed class LayerStream : IDisposable
     /// <summary>Layers that are streamed.</summary>
     public int Count => streamed.Count;
 
+    /// <summary>Whether the weights are trained.</summary>
+    public bool HoldsTrained { get; private set; }
+
+    /// <summary>This rank's slice of a layer's weights, which the optimizer writes, in a type.</summary>
+    public Tensor Slice(int layer, ScalarType type) =>
+        View(((DeviceStore)store)[streamed.First(other => other.Layer == layer).Number], type);
+
+    /// <summary>Forgets what is in the slots: the optimizer has written the slices.</summary>
+    public void Invalidate()
+    {
+        foreach (var slot in slots)
+            slot.Holds = -1;
+    }
+
     /// <summary>Bytes that the store holds.</summary>
     public long Bytes => streamed.Sum(layer => layer.Slice);
 
@@ -63,27 +77,49 @@ internal sealed class LayerStream : IDisposable
     /// loaded.</summary>
     public void Add(DecoderLayer layer)
     {
-        using var scope = NewDisposeScope();
-        using var off = no_grad();
         var places = layer.Linears.SelectMany(linear => linear.Frozen).ToList();
         if (places.Count == 0)
             throw new UserFault(
                 "Weights that are trained cannot be streamed.",
                 next: "set memory.streamLayers to 0 or leave it out, or train an adapter"
             );
+        Add(layer.Index, places, Alignment, Alignment);
+    }
+
+    /// <summary>Moves a layer's trained weights out, which the ranks divide. They lie as in the optimizer's
+    /// arrays.</summary>
+    /// <param name="unit">The layer's trained weights, in the compute type.</param>
+    public void Add(TrainedUnit unit)
+    {
+        var size = unit.Parameters[0].Value.element_size();
+        Add(
+            unit.Layer!.Value,
+            [.. unit.Parameters.Select(parameter => parameter.Slot)],
+            size,
+            size * TrainedUnit.SliceAlignment
+        );
+        foreach (var parameter in unit.Parameters)
+            parameter.Train();
+        HoldsTrained = true;
+    }
+
+    private void Add(int index, IReadOnlyList<TensorSlot> places, long alignment, long sliceAlignment)
+    {
+        using var scope = NewDisposeScope();
+        using var off = no_grad();
         long at = 0;
         var parts = places
             .Select(slot =>
             {
                 var tensor = slot.Get();
                 var part = new Part(slot, at, tensor.shape, tensor.dtype, tensor.numel() * tensor.element_size());
-                at += (part.Bytes + Alignment - 1) / Alignment * Alignment;
+                at += (part.Bytes + alignment - 1) / alignment * alignment;
                 return part;
             })
             .ToList();
         var ranks = group?.Size ?? 1;
-        var slice = (at + ranks * Alignment - 1) / (ranks * Alignment) * Alignment;
-        var moved = new Streamed(layer.Index, parts, store.Add(slice), slice, slice * ranks);
+        var slice = (at + ranks * sliceAlignment - 1) / (ranks * sliceAlignment) * sliceAlignment;
+        var moved = new Streamed(index, parts, store.Add(slice), slice, slice * ranks);
         try
         {
             foreach (var part in parts)
@@ -228,7 +264,7 @@ internal sealed class LayerStream : IDisposable
 
     /// <summary>Slots as large as the largest layer, and every layer's tensors as views of the slot whose turn is its
     /// own.</summary>
-    private void Bind()
+    public void Bind()
     {
         var bytes = streamed.Max(layer => layer.Bytes);
         if (bytes > slotBytes)
@@ -251,14 +287,13 @@ internal sealed class LayerStream : IDisposable
             {
                 using var scope = NewDisposeScope();
                 var bare = slots[i % Slots].Buffer!.narrow(0, part.Offset, part.Bytes);
-                part.Place.Put(
-                    (part.Type == uint8 ? bare : Aten.Call("aten::view", "dtype", [bare, (long)part.Type], 1)[0]).view(
-                        part.Shape
-                    )
-                );
+                part.Place.Put(View(bare, part.Type).view(part.Shape));
             }
         }
     }
+
+    private static Tensor View(Tensor bytes, ScalarType type) =>
+        type == uint8 ? bytes.alias() : Aten.Call("aten::view", "dtype", [bytes, (long)type], 1)[0];
 
     /// <summary>Stores what of a tensor is in this rank's slice of the layer.</summary>
     private void MoveOut(Streamed layer, Part part, Tensor tensor)

@@ -44,9 +44,16 @@ internal sealed class MemorySettings(
     public void Measure(MeasuredRows rows)
     {
         rows.Add(MemoryPlan.HostActivations, offload?.PeakBytes ?? 0);
-        rows.Add(stream is { OnDevice: true } ? MemoryPlan.Weights : MemoryPlan.HostWeights, stream?.Bytes ?? 0);
-        rows.Add(MemoryPlan.Slots, stream?.SlotBytes ?? 0);
-        rows.Add(MemoryPlan.Weights, -stream?.ViewBytes ?? 0); // views of the slots
+        if (stream is null)
+            return;
+        rows.Add(MemoryPlan.Slots, stream.SlotBytes);
+        if (stream.HoldsTrained)
+        {
+            rows.Add(MemoryPlan.TrainedWeights, stream.Bytes);
+            return;
+        }
+        rows.Add(stream.OnDevice ? MemoryPlan.Weights : MemoryPlan.HostWeights, stream.Bytes);
+        rows.Add(MemoryPlan.Weights, -stream.ViewBytes); // views of the slots
     }
 
     public void Dispose()

@@ -25,6 +25,7 @@ internal sealed class Optimizer : IDisposable
     private readonly Tensor? scratch;
     private readonly TensorShards tensorShards;
     private readonly bool isTensorParallel;
+    private readonly ShardedCopy? sharded;
     private Tensor value,
         mean,
         square;
@@ -40,6 +41,8 @@ internal sealed class Optimizer : IDisposable
     /// <param name="group">The ranks; null is this process alone.</param>
     /// <param name="strategy">What the ranks shard.</param>
     /// <param name="tensor">The ranks that share the matrices; null where this one has all of them.</param>
+    /// <param name="weights">The stream of the layers' weights; those that it holds and that are trained are divided
+    /// among the ranks (ZeRO-3).</param>
     public Optimizer(
         IReadOnlyList<TrainedUnit> units,
         TrainConfig config,
@@ -48,17 +51,18 @@ internal sealed class Optimizer : IDisposable
         bool onHost = false,
         IProcessGroup? group = null,
         DistributedStrategy strategy = DistributedStrategy.Ddp,
-        IProcessGroup? tensor = null
+        IProcessGroup? tensor = null,
+        LayerStream? weights = null
     )
     {
+        var divided = weights is { HoldsTrained: true } ? weights : null;
         (this.config, this.units, this.device, this.compute) = (config, units, device, compute);
         this.group = group ?? new SingleProcessGroup();
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var sharded = strategy != DistributedStrategy.Ddp;
         Layout = new(
-            [.. units.Select(unit => unit.Parameters.Sum(p => p.Value.numel()))],
-            sharded ? this.group.Size : 1
+            [.. units.Select(unit => unit.Parameters.Sum(p => p.Shape.Aggregate(1L, (a, b) => a * b)))],
+            strategy == DistributedStrategy.Ddp ? 1 : this.group.Size
         );
         tensorShards = new(units, Layout, tensor ?? new SingleProcessGroup(), this.group);
         isTensorParallel = tensor is { Size: > 1 };
@@ -67,13 +71,13 @@ internal sealed class Optimizer : IDisposable
         // The values first: the memory that they were copied from is free again before the rest is allocated.
         value = zeros([Layout.ShardSize], float32, place).DetachFromDisposeScope();
         if (IsSharded)
-            TakeShard();
+            sharded = new(units, Layout, this.group, compute, device, value, divided);
         else
             MoveInto(value);
         if (device.type == DeviceType.CUDA)
             Cuda.EmptyCache(device);
         Gradient =
-            IsSharded && strategy == DistributedStrategy.Zero2
+            IsSharded && (strategy == DistributedStrategy.Zero2 || divided is not null)
                 ? new ShardedGradient(units, Layout, this.group, device)
                 : new WholeGradient(units, Layout, this.group, device);
         mean = zeros([Layout.ShardSize], float32, place).DetachFromDisposeScope();
@@ -141,7 +145,7 @@ internal sealed class Optimizer : IDisposable
         var onHost = OnHost && device.type != DeviceType.CPU;
         rows.Add(onHost ? MemoryPlan.HostOptimizer : trained, Bytes(value));
         rows.Add(onHost ? MemoryPlan.HostOptimizer : MemoryPlan.Optimizer, Bytes(mean) + Bytes(square));
-        rows.Add(trained, copy is null ? 0 : Bytes(copy));
+        rows.Add(trained, (copy is null ? 0 : Bytes(copy)) + (sharded is null ? 0 : Bytes(sharded.Replicated)));
         rows.Add(MemoryPlan.Gradients, Gradient.Bytes);
         rows.Add(MemoryPlan.Optimizer, (scratch is null ? 0 : Bytes(scratch)) + (host?.Buffers.Sum(Bytes) ?? 0));
 
@@ -152,18 +156,15 @@ internal sealed class Optimizer : IDisposable
     public void SyncComputeCopy()
     {
         using var scope = NewDisposeScope();
-        if (copy is null)
-            return;
-        foreach (var piece in Layout.Pieces(group.Rank))
-            copy.narrow(0, piece.Whole, piece.Length).copy_(value.narrow(0, piece.Shard, piece.Length));
-        GatherCopy();
+        copy?.copy_(value);
+        sharded?.Sync(value);
     }
 
     /// <summary>A sum over the weights that all ranks hold: equal on ranks that hold the same on devices of one
     /// kind.</summary>
     public unsafe long Checksum()
     {
-        var replicated = IsSharded ? copy! : value;
+        var replicated = sharded?.Replicated ?? value;
         if (replicated.device_type != DeviceType.CPU)
         {
             using var scope = NewDisposeScope();
@@ -217,7 +218,7 @@ internal sealed class Optimizer : IDisposable
             Move([value, mean, square], 0, Layout.ShardSize, norm, made);
         else
             host.ForEach((arrays, from, count) => Move(arrays, from, count, norm, made));
-        GatherCopy();
+        sharded?.Gather();
     }
 
     /// <summary>Sums over the ranks what each holds a part of: the gradient of the step.</summary>
@@ -270,6 +271,7 @@ internal sealed class Optimizer : IDisposable
     {
         host?.Dispose();
         Gradient.Dispose();
+        sharded?.Dispose();
         foreach (var tensor in new[] { value, mean, square, copy, scratch })
             tensor?.Dispose();
     }
@@ -282,9 +284,9 @@ internal sealed class Optimizer : IDisposable
     /// <param name="step">Settings.</param>
     private void Move(Tensor[] arrays, long from, long count, Tensor norm, AdamWStep step)
     {
-        foreach (var piece in Layout.Pieces(group.Rank))
+        foreach (var (first, length, target) in sharded?.Slices ?? [(0, Layout.WholeSize, copy)])
         {
-            var (begin, end) = (Math.Max(piece.Shard, from), Math.Min(piece.Shard + piece.Length, from + count));
+            var (begin, end) = (Math.Max(first, from), Math.Min(first + length, from + count));
             if (begin >= end)
                 continue;
             using var scope = NewDisposeScope();
@@ -294,39 +296,10 @@ internal sealed class Optimizer : IDisposable
                 Gradient.Own.narrow(0, begin, end - begin),
                 Part(1),
                 Part(2),
-                copy?.narrow(0, piece.Whole + begin - piece.Shard, end - begin),
+                target?.narrow(0, begin - first, end - begin),
                 norm,
                 step
             );
-        }
-    }
-
-    /// <summary>Makes the copy whole on every rank, of which each has moved its slices.</summary>
-    private void GatherCopy()
-    {
-        if (!IsSharded)
-            return;
-        foreach (var unit in Layout.Units)
-        {
-            using var whole = copy!.narrow(0, unit.Whole, unit.Slice * Layout.Ranks);
-            using var slice = whole.narrow(0, unit.Slice * group.Rank, unit.Slice);
-            group.AllGather(slice, whole);
-        }
-    }
-
-    /// <summary>Takes this rank's shard of the values. The parameters become slices of the copy.</summary>
-    private void TakeShard()
-    {
-        copy = zeros([Layout.WholeSize], compute, device).DetachFromDisposeScope();
-        foreach (var (unit, place) in units.Zip(Layout.Units))
-        {
-            using var scope = NewDisposeScope();
-            var whole = zeros([place.Slice * Layout.Ranks], float32, device);
-            foreach (var (parameter, part) in unit.Slices(whole))
-                part.copy_(parameter.Value);
-            value.narrow(0, place.Shard, place.Slice).copy_(whole.narrow(0, place.Slice * group.Rank, place.Slice));
-            foreach (var (parameter, part) in unit.Slices(copy.narrow(0, place.Whole, place.Count)))
-                parameter.MoveTo(part);
         }
     }
 
@@ -358,8 +331,10 @@ internal sealed class Optimizer : IDisposable
         public void Dispose()
         {
             using var scope = NewDisposeScope();
-            var array = optimizer.IsSharded ? optimizer.copy! : optimizer.value;
-            foreach (var (parameter, slice) in optimizer.Layout.Slices(optimizer.units, array))
+            optimizer.sharded?.Bind();
+            if (optimizer.IsSharded)
+                return;
+            foreach (var (parameter, slice) in optimizer.Layout.Slices(optimizer.units, optimizer.value))
                 parameter.Bind(slice);
         }
     }

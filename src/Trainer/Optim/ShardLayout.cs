@@ -11,9 +11,6 @@ internal sealed class ShardLayout
     /// <summary>Which order the weights have in a checkpoint. Before 2 they were not ordered by layers.</summary>
     public const int Order = 2;
 
-    // A slice begins at 256 bytes of an fp32 array.
-    private const long Alignment = 64;
-
     private readonly List<ShardedUnit> units = [];
 
     /// <param name="counts">Weights of each unit.</param>
@@ -23,13 +20,18 @@ internal sealed class ShardLayout
         Ranks = ranks;
         foreach (var count in counts)
         {
-            var slice = ranks == 1 ? count : (count + ranks * Alignment - 1) / (ranks * Alignment) * Alignment;
+            var slice = ranks == 1 ? count : Padded(count, ranks);
             units.Add(new(count, slice, WholeSize, ShardSize));
             Count += count;
             WholeSize += slice * ranks;
             ShardSize += slice;
         }
     }
+
+    private static long Padded(long count, int ranks) =>
+        (count + ranks * TrainedUnit.SliceAlignment - 1)
+        / (ranks * TrainedUnit.SliceAlignment)
+        * TrainedUnit.SliceAlignment;
 
     /// <summary>Ranks that divide the weights.</summary>
     public int Ranks { get; }

@@ -24,7 +24,8 @@ internal sealed class LedgerBuilder
         qlora,
         full,
         sharded,
-        zero3;
+        zero3,
+        sumsUnits;
     private readonly int[] ring;
     private readonly long widest,
         streamed,
@@ -52,9 +53,11 @@ internal sealed class LedgerBuilder
         lowRank = Array.ConvertAll(adaptedByLayer, LowRank);
         widest = linears.Max(linear => linear.Weights);
         zero3 = rung.Strategy == DistributedStrategy.Zero3;
-        ring = full ? [] : [.. Rung.Streamed(spec.Layers, zero3 ? spec.Layers : rung.StreamLayers)];
-        streamed = ring.Sum(FrozenBytes);
-        weights = full ? 0 : otherWeights * device.ComputeBytes + spec.Blocks.Select(b => b.Index).Sum(FrozenBytes);
+        // Sharded gradients are those of ZeRO-2, and of ZeRO-3 where the layers' weights are trained.
+        sumsUnits = rung.Strategy == DistributedStrategy.Zero2 || (zero3 && full);
+        ring = full && !zero3 ? [] : [.. Rung.Streamed(spec.Layers, zero3 ? spec.Layers : rung.StreamLayers)];
+        streamed = ring.Sum(LayerBytes);
+        weights = full ? 0 : otherWeights * device.ComputeBytes + spec.Blocks.Select(b => b.Index).Sum(LayerBytes);
         (trained, adapted) = Trained();
         sharded = rung.Strategy != DistributedStrategy.Ddp;
         owned = sharded ? (trained + device.Ranks - 1) / device.Ranks : trained;
@@ -84,7 +87,7 @@ internal sealed class LedgerBuilder
             );
         }
         if (streamed > 0)
-            Add(MemoryPlan.Slots, 2 * ring.Max(FrozenBytes), "two slots for layers' weights");
+            Add(MemoryPlan.Slots, 2 * ring.Max(LayerBytes), "two slots for layers' weights");
         if (qlora && cuda)
             Add(
                 MemoryPlan.Scratch,
@@ -99,19 +102,22 @@ internal sealed class LedgerBuilder
     {
         var c = device.ComputeBytes;
         var copy = c < 4 || sharded || (rung.OffloadOptimizer && cuda) ? c : 0;
+        // Of layers that ranks divide each has its slice, of the rest all.
+        var layers = zero3 && full ? spec.Blocks.Sum(TrainedOf) : 0;
+        var copied = trained - layers + layers / device.Ranks;
         var each = sharded ? $"{trained:N0} / {device.Ranks} ranks" : $"{trained:N0}";
         Add(
             MemoryPlan.TrainedRow(config.Adapter.Kind),
-            trained * copy + (rung.OffloadOptimizer ? 0 : owned * 4),
+            copied * copy + (rung.OffloadOptimizer ? 0 : owned * 4),
             (full ? "" : $"{adapted} modules, rank {config.Adapter.Rank}: ")
-                + $"{trained:N0} trained weights × "
+                + $"{copied:N0} trained weights × "
                 + (
                     rung.OffloadOptimizer ? $"{c} B"
                     : sharded ? $"{c} B and {each} × 4 B"
                     : $"4 B{(c < 4 ? $" and a copy in {c} B" : "")}"
                 )
         );
-        if (rung.Strategy is DistributedStrategy.Zero1 or DistributedStrategy.Zero3)
+        if (sharded && !sumsUnits)
             Add(MemoryPlan.Gradients, (trained + owned) * 4, $"{trained:N0} × 4 B, and {each} × 4 B of their sum");
         else
             Add(MemoryPlan.Gradients, owned * 4, $"{each} × 4 B");
@@ -258,9 +264,11 @@ internal sealed class LedgerBuilder
         : full && device.ComputeBytes < 4 ? widest * 4
         : 0;
 
-    /// <summary>Bytes of the frozen linears of a layer.</summary>
-    private long FrozenBytes(int layer) =>
-        spec.Blocks[layer]
+    /// <summary>Bytes of what is streamed of a layer: its frozen linears, or all of its weights where they are trained
+    /// and ranks divide them.</summary>
+    private long LayerBytes(int layer) =>
+        full ? TrainedOf(spec.Blocks[layer]) * device.ComputeBytes
+        : spec.Blocks[layer]
             .Linears.Sum(linear =>
                 qlora
                     ? Footprints.Quantized(linear.Weights, config.Quantization.DoubleQuant)
@@ -270,7 +278,7 @@ internal sealed class LedgerBuilder
     /// <summary>Bytes of the gradient of the weights outside the layers, which is whole during a micro-batch where
     /// gradients are sharded.</summary>
     private long RootGradient =>
-        rung.Strategy == DistributedStrategy.Zero2 ? 4 * (trained - spec.Blocks.Sum(TrainedOf)) : 0;
+        sumsUnits ? 4 * (trained - spec.Blocks.Sum(TrainedOf)) : 0;
 
     /// <summary>Bytes of the gradient of a layer in its backward, where gradients are sharded: whole, and a rank's
     /// slice of the sum.</summary>
@@ -278,7 +286,7 @@ internal sealed class LedgerBuilder
     {
         get
         {
-            var most = rung.Strategy == DistributedStrategy.Zero2 ? spec.Blocks.Max(TrainedOf) : 0;
+            var most = sumsUnits ? spec.Blocks.Max(TrainedOf) : 0;
             return 4 * (most + most / device.Ranks);
         }
     }

@@ -49,18 +49,11 @@ internal sealed record Rung(
         Enumerable.Range(0, layers).Where(i => (long)(i + 1) * count / layers > (long)i * count / layers);
 
     /// <summary>The strategies that settings allow, the first to be taken where several are as fast.</summary>
-    /// <exception cref="UserFault">ZeRO-3 without an adapter.</exception>
+    /// <exception cref="UserFault">Shards within layers that tensor parallel ranks share.</exception>
     private static DistributedStrategy[] Strategies(RunConfig config, PlanDevice device)
     {
-        var frozen = config.Adapter.Kind != AdapterKind.None;
         if (device.Ranks == 1)
             return [DistributedStrategy.Ddp];
-        if (config.Distributed.Strategy == DistributedStrategy.Zero3 && !frozen)
-            throw new UserFault(
-                "distributed.strategy zero3 shards frozen weights, and without an adapter there are none.",
-                found: "adapter.kind none",
-                next: "set distributed.strategy to zero2, or train an adapter"
-            );
         if (device.TensorRanks > 1)
             return OfTensorParallel(config.Distributed);
         return config.Distributed.Strategy switch
@@ -70,7 +63,7 @@ internal sealed record Rung(
                 DistributedStrategy.Ddp,
                 DistributedStrategy.Zero1,
                 DistributedStrategy.Zero2,
-                .. frozen ? new[] { DistributedStrategy.Zero3 } : [],
+                DistributedStrategy.Zero3,
             ],
             var chosen => [chosen],
         };

@@ -164,7 +164,11 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             (done, total) => job.Observer.Progress("loading", done, total),
             layer =>
             {
-                if (layers.Contains(layer.Index))
+                if (!layers.Contains(layer.Index))
+                    return;
+                if (config.Adapter.Kind == AdapterKind.None)
+                    stream!.Add(AdapterPass.Trained(layer, AdapterKind.None, BiasMode.None));
+                else
                     stream!.Add(layer);
             },
             job.World.Mesh.Tensor is { Size: > 1 } tensor ? new(tensor) : null
@@ -197,7 +201,8 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             rung.OffloadOptimizer,
             job.World.Mesh.Data,
             rung.Strategy,
-            job.World.Mesh.Tensor
+            job.World.Mesh.Tensor,
+            stream
         );
         settings = new MemorySettings(
             Model,

@@ -49,6 +49,9 @@ internal static class RankProgram
                 case "exchange":
                     Mismatched(group);
                     break;
+                case "data":
+                    new DataParallelCases(new World(group, ProcessEnvironment.RankPlace()!, CPU), args[3]).Check();
+                    break;
                 case "tensor":
                     new TensorParallelCases(new World(group, ProcessEnvironment.RankPlace()!, CPU), args[3]).Check();
                     break;
