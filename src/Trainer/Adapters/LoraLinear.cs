@@ -67,7 +67,7 @@ internal sealed class LoraLinear(
                     x.device,
                     Dropout,
                     unchecked(seed * 1_000_003 + number),
-                    context.Shared?.Rows
+                    context.ContextParallel?.Rows
                 )
                 : null; // (N, In)
         var low = nn.functional.linear(LoraPass.Dropped(x, mask), lora_A.Cast(x.dtype)); // (N, r)
