@@ -85,7 +85,7 @@ internal sealed class LoraLinear(
             x.device,
             Dropout,
             unchecked(seed * 1_000_003 + number),
-            context.Shared?.Rows
+            context.ContextParallel?.Rows
         );
         return (slice?.Take(mask) ?? mask).MoveToOuterDisposeScope();
     }

@@ -51,7 +51,7 @@ internal sealed class ForwardContext : IDisposable
 
     /// <summary>Where context parallel ranks share the rows: this rank's tokens. Null where rows are whole. Freed with
     /// the pass.</summary>
-    public ContextPass? Shared { get; init; }
+    public ContextPass? ContextParallel { get; init; }
 
     /// <summary>Whether forwards return a backward.</summary>
     public bool NeedsGradient { get; set; }
@@ -142,41 +142,43 @@ internal sealed class ForwardContext : IDisposable
 
     /// <summary>The mask of a layer as the fused kernels take it.</summary>
     public AttentionMask AttentionMaskFor(int? window) =>
-        Shared?.AttentionMaskFor(window)
+        ContextParallel?.AttentionMaskFor(window)
         ?? new(window is { } w && w < Length ? w : null, starts, documents?.MaxSeqlen ?? Length);
 
     /// <summary>The mask of a layer as a tensor, true where a query attends; null where plain causal attention is
     /// enough. All layers share it.</summary>
     public (Tensor? Mask, bool Causal) MaskFor(int? window)
     {
-        var keys = Shared?.Slice.PaddedLength ?? past + Length;
+        var keys = ContextParallel?.Slice.PaddedLength ?? past + Length;
         var narrow = window is { } w && w < keys;
-        if (!narrow && documents is null && Shared is null && (past == 0 || Length == 1))
+        if (!narrow && documents is null && ContextParallel is null && (past == 0 || Length == 1))
             return (null, Length > 1);
         var key = narrow ? window!.Value : 0;
-        if (!windows.TryGetValue(key, out var mask) && Shared is not null)
+        if (!windows.TryGetValue(key, out var mask))
         {
-            windows[key] = mask = Shared
-                .MaskFor(narrow ? window : null, Cos.dtype)
-                .DetachFromDisposeScope();
-        }
-        else if (mask is null)
-        {
-            using var scope = NewDisposeScope();
-            var query = arange(past, keys, device: device).unsqueeze(1); // (T, 1)
-            var seen = arange(0, keys, device: device).unsqueeze(0); // (1, K)
-            mask = seen.le(query);
-            if (narrow)
-                mask = mask.logical_and(seen.gt(query - window!.Value));
-            if (documents is not null)
-            {
-                var number = searchsorted(starts!, arange(documents.CuSeqlens[^1], int32, device), right: true)
-                    .reshape(-1, Length); // (B, T)
-                mask = mask.logical_and(number.unsqueeze(2).eq(number.unsqueeze(1))).unsqueeze(1); // (B, 1, T, T)
-            }
-            windows[key] = mask = mask.DetachFromDisposeScope();
+            mask =
+                ContextParallel?.MaskFor(narrow ? window : null, Cos.dtype) ?? WholeMask(keys, narrow ? window : null);
+            windows[key] = mask.DetachFromDisposeScope();
         }
         return (mask, false);
+    }
+
+    /// <summary>(T, K), or (B, 1, T, T) where rows are packed.</summary>
+    private Tensor WholeMask(int keys, int? window)
+    {
+        using var scope = NewDisposeScope();
+        var query = arange(past, keys, device: device).unsqueeze(1); // (T, 1)
+        var seen = arange(0, keys, device: device).unsqueeze(0); // (1, K)
+        var mask = seen.le(query);
+        if (window is { } w)
+            mask = mask.logical_and(seen.gt(query - w));
+        if (documents is not null)
+        {
+            var number = searchsorted(starts!, arange(documents.CuSeqlens[^1], int32, device), right: true)
+                .reshape(-1, Length); // (B, T)
+            mask = mask.logical_and(number.unsqueeze(2).eq(number.unsqueeze(1))).unsqueeze(1); // (B, 1, T, T)
+        }
+        return mask.MoveToOuterDisposeScope();
     }
 
     public void Dispose()
@@ -188,7 +190,7 @@ internal sealed class ForwardContext : IDisposable
         workspace?.Dispose();
         Cos.Dispose();
         Sin.Dispose();
-        Shared?.Dispose();
+        ContextParallel?.Dispose();
         starts?.Dispose();
     }
 }

@@ -19,7 +19,8 @@ internal sealed record ContextSlice(int Rank, int Ranks, int Count, int RowLengt
 
     /// <summary>(Length) the place of each of the rank's tokens in the whole row. Those from
     /// <see cref="RowLength"/> on are padding.</summary>
-    public long[] Places => [.. Pieces.SelectMany(start => Enumerable.Range(start, Piece)).Select(place => (long)place)];
+    public long[] Places =>
+        [.. Pieces.SelectMany(start => Enumerable.Range(start, Piece)).Select(place => (long)place)];
 
     /// <summary>(B · Length) the number of each of the rank's tokens among the B · T of the whole micro-batch. That of
     /// padding may be another's.</summary>

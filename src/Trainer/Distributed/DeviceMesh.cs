@@ -10,12 +10,8 @@ namespace Memopt.Trainer.Distributed;
 /// <param name="context">Ranks that share the tokens of each row (context parallel).</param>
 /// <param name="data">Ranks that have the same weights, and compute different micro-batches or different tokens: they
 /// add up their gradients, and shard (ZeRO).</param>
-internal sealed class DeviceMesh(
-    IProcessGroup all,
-    IProcessGroup tensor,
-    IProcessGroup context,
-    IProcessGroup data
-) : IDisposable
+internal sealed class DeviceMesh(IProcessGroup all, IProcessGroup tensor, IProcessGroup context, IProcessGroup data)
+    : IDisposable
 {
     public IProcessGroup Tensor => tensor;
 
@@ -48,8 +44,7 @@ internal sealed class DeviceMesh(
                 next: $"start a multiple of {one} ranks"
             );
         var rank = all.Rank;
-        IProcessGroup Split(bool needed, int color) =>
-            needed ? all.Split(color, rank) : new SingleProcessGroup();
+        IProcessGroup Split(bool needed, int color) => needed ? all.Split(color, rank) : new SingleProcessGroup();
         return new(
             all,
             Split(tensor > 1, rank / tensor),

@@ -17,14 +17,7 @@ internal static class Dropout
     /// <param name="p">Share that is dropped, at least 0 and below 1.</param>
     /// <param name="seed">Of the draw.</param>
     /// <param name="rows">(shape[0]) int64: the numbers of these rows in a larger mask; null counts from 0.</param>
-    public static Tensor Mask(
-        long[] shape,
-        ScalarType type,
-        Device device,
-        double p,
-        long seed,
-        Tensor? rows = null
-    )
+    public static Tensor Mask(long[] shape, ScalarType type, Device device, double p, long seed, Tensor? rows = null)
     {
         var dropped = (ulong)(p * (1L << 32));
         var kept = (float)(1 / (1 - p));
@@ -32,7 +25,13 @@ internal static class Dropout
             return Reference(shape, type, device, dropped, kept, (ulong)seed, rows);
         var y = empty(shape, type, device);
         var count = y.numel();
-        kernel.Launch("mask", type, ((count + 255) / 256, 1), (256, 1), [y, seed, count, (long)dropped, kept, KernelArg.Maybe(rows), Width(shape)]);
+        kernel.Launch(
+            "mask",
+            type,
+            ((count + 255) / 256, 1),
+            (256, 1),
+            [y, seed, count, (long)dropped, kept, KernelArg.Maybe(rows), Width(shape)]
+        );
         return y;
     }
 

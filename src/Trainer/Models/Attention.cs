@@ -40,7 +40,7 @@ internal sealed class Attention(AttentionSpec spec, int layer, TensorParallel? t
         (q, k) = (qNorm?.Output ?? q, kNorm?.Output ?? k);
         Kernels.FusedRope.Apply(q, k, context.Cos, context.Sin);
         var fused = context.Cache is null && Kernels.FusedAttention.Supports(q);
-        var (keys, values) = context.Shared?.AllGather(k, v, fused) ?? (k, v);
+        var (keys, values) = context.ContextParallel?.AllGather(k, v, fused) ?? (k, v);
         var (attended, attendBackward) = Attend(q, keys, values, fused, context, scope); // (B, T, H, D)
         var o = o_proj.Begin(attended.view(-1, heads * dim), context);
         var y = output ? o.Output().MoveToOuterDisposeScope() : null;
@@ -55,7 +55,7 @@ internal sealed class Attention(AttentionSpec spec, int layer, TensorParallel? t
         {
             using var scope = NewDisposeScope();
             var (dq, dk, dv) = attendBackward!(Heads(o.Backward(gradient), heads));
-            (dk, dv) = context.Shared?.ReduceScatter(dk, dv, fused) ?? (dk, dv);
+            (dk, dv) = context.ContextParallel?.ReduceScatter(dk, dv, fused) ?? (dk, dv);
             Kernels.FusedRope.Apply(dq, dk, context.Cos, context.Sin, inverse: true);
             Tensor[] grads = [Joined(qNorm?.Backward!(dq) ?? dq), Joined(kNorm?.Backward!(dk) ?? dk), Joined(dv)];
             if (projections.Count == 1)

@@ -256,7 +256,7 @@ internal sealed class Decoder : IDisposable
             NeedsGradient = needsGradient,
             Seed = seed,
             Deterministic = deterministic,
-            Shared = slice is null ? null : new(ContextParallel!, slice, documents, Device),
+            ContextParallel = slice is null ? null : new(ContextParallel!, slice, documents, Device),
         };
     }
 

@@ -118,7 +118,8 @@ public sealed class FusedAttentionTests
         var (dq, dk, dv) = FusedAttention.Backward(dy, q, k, v, whole, mask, deterministic: true);
 
         Tensor Of(Tensor x, int rank) =>
-            nn.functional.pad(x, [0, 0, 0, 0, 0, slice.PaddedLength - length])
+            nn
+                .functional.pad(x, [0, 0, 0, 0, 0, slice.PaddedLength - length])
                 .index_select(1, tensor((slice with { Rank = rank }).Places, device: Gpu.Device));
         var all = stack([.. Enumerable.Range(0, ranks).Select(r => stack([Of(k, r), Of(v, r)]))])
             .view(ranks, 2, -1, groups, dim);

@@ -208,5 +208,35 @@ public sealed class MemoryPlanTests
         Assert.Equal(Taken(Plan(atOnce, null)), Taken(Plan(8, rows)));
     }
 
+    /// <summary>Each of two context parallel ranks saves half of what one rank does, and the keys and values of whole
+    /// rows: for the fused kernels once, and those before the end of its first piece again.</summary>
+    [Fact]
+    public void Context_parallel_ranks_save_their_tokens_and_the_keys_of_whole_rows()
+    {
+        var config = new RunConfig
+        {
+            Memory = new() { Strategy = MemoryStrategy.Manual, Recompute = false },
+            Train = new() { BatchSize = 2, MicroBatch = 1 },
+        };
+        MemoryPlan Of(int ranks) =>
+            MemoryPlan.For(
+                config,
+                llama,
+                new PlanDevice("cuda", null, 2)
+                {
+                    FusedAttention = true,
+                    Ranks = ranks,
+                    ContextRanks = ranks,
+                },
+                64
+            );
+        // Three layers, 32 numbers of a key and of a value, in two bytes; 64 + 16 places of them.
+        Assert.Equal(
+            Row(Of(1), MemoryPlan.Activations) / 2 + 3 * 2 * 32 * 2 * (64 + 16),
+            Row(Of(2), MemoryPlan.Activations)
+        );
+        Assert.Equal(Row(Of(1), MemoryPlan.Weights), Row(Of(2), MemoryPlan.Weights));
+    }
+
     private static long Row(MemoryPlan plan, string name) => plan.Rows.Single(row => row.Name == name).Bytes;
 }

@@ -88,7 +88,7 @@ internal static class GeneralRules
             ["pipeline"] = (node, _) => OneRank(node, "pipeline parallel"),
             ["sequence_parallel_size"] = KeyRules.AtMost(
                 1,
-                "is above 1, and sequence parallel is not there yet; remove it"
+                "is above 1: that divides the heads; remove it and set distributed.context"
             ),
             [$"{Activations}.partition_activations"] = KeyRules.Flag(on =>
                 on

@@ -67,8 +67,7 @@ internal sealed record AttentionSpec(int HiddenSize, int Heads, int KvHeads, int
         var gathered = device.ContextRanks == 1 ? 0 : 2 * keys * kv * c;
         var norms = QkNorm ? tokens * ((q + kv) * c + 4L * (Heads + KvHeads)) : 0;
         var general = device.FusedAttention ? 0 : (tokens + (Heads == KvHeads ? 0 : 2 * keys)) * q * c;
-        return gathered
-            + norms + tokens * ((q + 2 * kv) * c + q * c + 4L * Heads) + general;
+        return gathered + norms + tokens * ((q + 2 * kv) * c + q * c + 4L * Heads) + general;
     }
 
     /// <summary>Bytes of the output and its log-sum-exp, which activation checkpointing can save: only the fused
