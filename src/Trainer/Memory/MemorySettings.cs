@@ -12,13 +12,16 @@ namespace Memopt.Trainer.Memory;
 /// <param name="stream">The stream of layers that exists already; null where there is none.</param>
 /// <param name="newStream">Makes the stream when a rung first asks for one.</param>
 /// <param name="gradient">Makes a layer's gradient ready for its backward; null where it always is.</param>
+/// <param name="sumAbove">Takes part in the sums of the gradients of the layers above one, without computing; null
+/// where there are none in a pass.</param>
 internal sealed class MemorySettings(
     Decoder model,
     Action offloadOptimizer,
     Meter meter,
     LayerStream? stream,
     Func<LayerStream> newStream,
-    Func<LayerForward, LayerForward>? gradient = null
+    Func<LayerForward, LayerForward>? gradient = null,
+    Action<int>? sumAbove = null
 ) : IDisposable
 {
     private LayerStream? stream = stream;
@@ -38,7 +41,8 @@ internal sealed class MemorySettings(
         var run = LayerRunner.Compose(model, rung, rung.OffloadActivations ? offload : null, stream, meter);
         model.RunLayer = gradient?.Invoke(run) ?? run;
         model.Collectives =
-            model.ContextParallel is { } ranks ? new ContextCollectives(model, ranks, rung, stream)
+            model.ContextParallel is { } ranks
+                ? new ContextCollectives(model, ranks, rung, stream, sumAbove ?? (_ => { }))
             : stream is null ? NoCollectives.Instance
             : stream;
     }

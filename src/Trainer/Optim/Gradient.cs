@@ -40,6 +40,11 @@ internal abstract class Gradient(IReadOnlyList<TrainedUnit> units, ShardLayout l
     /// <param name="microBatches">Of the rank that has the most in this step.</param>
     public virtual void CatchUp(int microBatches) { }
 
+    /// <summary>Takes part in the sums of a micro-batch that this rank has given up: those of the layers above
+    /// one.</summary>
+    /// <param name="layer">Index of the layer.</param>
+    public virtual void CatchUpAbove(int layer) { }
+
     /// <summary>Makes <see cref="Own"/> the sum over all ranks and micro-batches.</summary>
     public abstract void Reduce();
 

@@ -79,12 +79,15 @@ internal sealed class ShardedGradient : Gradient
         for (; this.microBatches < microBatches; this.microBatches++, reduced = 0)
         {
             while (reduced < order.Count)
-            {
-                var place = Layout.Units[order[reduced]];
-                using var nothing = zeros([place.Slice * Layout.Ranks], float32, shard.device);
-                Add(nothing, order[reduced]);
-            }
+                AddNothing();
         }
+    }
+
+    public override void CatchUpAbove(int layer)
+    {
+        Close();
+        while (reduced < order.Count && Units[order[reduced]].Layer > layer)
+            AddNothing();
     }
 
     public override void Reduce() => (reduced, microBatches) = (0, 0);
@@ -117,6 +120,14 @@ internal sealed class ShardedGradient : Gradient
     {
         Add(open[unit], unit);
         Close(unit);
+    }
+
+    /// <summary>Takes part in the next sum with zeros.</summary>
+    private void AddNothing()
+    {
+        var place = Layout.Units[order[reduced]];
+        using var nothing = zeros([place.Slice * Layout.Ranks], float32, shard.device);
+        Add(nothing, order[reduced]);
     }
 
     private void Add(Tensor whole, int unit)

@@ -196,7 +196,8 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             Meter,
             stream,
             () => NewStream(spills),
-            optimizer.Gradient.Around
+            optimizer.Gradient.Around,
+            optimizer.Gradient.CatchUpAbove
         );
     }
 

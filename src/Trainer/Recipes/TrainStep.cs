@@ -165,9 +165,12 @@ internal sealed class TrainStep(
         void CatchUp()
         {
             model.Collectives.Finish();
-            for (; begun < batch.Most; begun++)
+            optimizer.Gradient.CatchUp(begun);
+            while (begun < batch.Most)
+            {
                 model.Collectives.Skip(parts.ElementAtOrDefault(begun), backward: true);
-            optimizer.Gradient.CatchUp(batch.Most);
+                optimizer.Gradient.CatchUp(++begun);
+            }
         }
     }
 
