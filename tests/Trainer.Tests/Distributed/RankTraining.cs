@@ -35,6 +35,9 @@ internal sealed class RankTraining(World world, string folder, string sections) 
     /// <summary>A rank and the step, from 1, in which memory runs out there once.</summary>
     public (int Rank, int Step)? Exhausted { get; set; }
 
+    /// <summary>Readings of the meter in that step that find enough memory still.</summary>
+    public int Readings { get; set; }
+
     /// <summary>The number of steps after which a stop is asked for on the last rank.</summary>
     public int? StopAfter { get; init; }
 
@@ -118,6 +121,8 @@ internal sealed class RankTraining(World world, string folder, string sections) 
     private long? Allowed()
     {
         if (Exhausted is not { } where || where.Rank != world.Rank || where.Step != step)
+            return null;
+        if (Readings-- > 0)
             return null;
         Exhausted = null;
         return -1L << 40;
