@@ -47,7 +47,8 @@ internal static class AdapterPass
             {
                 // The matrix on the divided side of W is divided alike; the other is whole, and each rank's product
                 // with it is a part.
-                var slice = linear.Slice is not { } cut ? null
+                var slice =
+                    linear.Slice is not { } cut ? null
                     : cut.Dim == dim ? cut with { Shape = whole.shape }
                     : model.Tensor!.Slice(whole.shape, null, isPartial: true);
                 var own = (slice?.Take(whole) ?? whole).to(float32, model.Device).contiguous();

@@ -18,7 +18,8 @@ public enum DistributedStrategy
     /// <summary>Data parallel with the optimizer's arrays and the gradient sharded.</summary>
     Zero2,
 
-    /// <summary>As <see cref="Zero1"/>, with the frozen weights of the layers sharded too.</summary>
+    /// <summary>With the weights of the layers sharded too: frozen ones as <see cref="Zero1"/>, trained ones as
+    /// <see cref="Zero2"/>.</summary>
     Zero3,
 }
 
@@ -52,9 +53,9 @@ public sealed record DistributedConfig
             + "parallel; every rank holds the model and computes a part of each batch, and the sum of the gradients "
             + "costs one all-reduce a step. zero1: the fp32 weights and moments of the optimizer are sharded; a step "
             + "costs a reduce-scatter of the gradients and an all-gather of the weights. zero2: the gradients are "
-            + "sharded too, with a reduce-scatter in every micro-batch. zero3: for an adapter; as zero1, and the "
-            + "frozen weights of the layers are sharded, with an all-gather of each layer before its forward and its "
-            + "backward."
+            + "sharded too, with a reduce-scatter in every micro-batch. zero3: the weights of the layers are sharded "
+            + "too, with an all-gather of each layer before its forward and its backward; with an adapter the rest is "
+            + "as in zero1, without one as in zero2."
     )]
     public DistributedStrategy Strategy { get; init; } = DistributedStrategy.Auto;
 

@@ -50,7 +50,11 @@ internal sealed class PassCollectives(Decoder model, Rung rung, LayerStream? str
             .Concat(Head(batch, backward))
             .Concat(
                 backward
-                    ? Enumerable.Range(0, layers).Reverse().SelectMany(layer => Backward(batch, layer)).Concat(Reduce(null))
+                    ? Enumerable
+                        .Range(0, layers)
+                        .Reverse()
+                        .SelectMany(layer => Backward(batch, layer))
+                        .Concat(Reduce(null))
                     : []
             );
     }
@@ -111,7 +115,10 @@ internal sealed class PassCollectives(Decoder model, Rung rung, LayerStream? str
     {
         if (model.Tensor is not { } ranks || batch is null)
             yield break;
-        var (rows, chunk) = (batch.LossPositions.Length, ChunkedCrossEntropy.ChunkRows(model.lm_head, ranks, model.Type));
+        var (rows, chunk) = (
+            batch.LossPositions.Length,
+            ChunkedCrossEntropy.ChunkRows(model.lm_head, ranks, model.Type)
+        );
         for (long from = 0; from < rows; from += chunk)
         {
             var count = Math.Min(chunk, rows - from);

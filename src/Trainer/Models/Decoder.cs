@@ -15,13 +15,7 @@ internal sealed class Decoder : IDisposable
 {
     private readonly ModelSpec spec;
 
-    public Decoder(
-        ModelSpec spec,
-        IWeightSource parts,
-        ScalarType type,
-        Device device,
-        TensorParallel? tensor = null
-    )
+    public Decoder(ModelSpec spec, IWeightSource parts, ScalarType type, Device device, TensorParallel? tensor = null)
     {
         (this.spec, Type, Device, Tensor) = (spec, type, device, tensor);
         embed_tokens = parts.Weight("model.embed_tokens.weight", spec.VocabularySplit);
@@ -287,8 +281,7 @@ internal sealed class Decoder : IDisposable
         RmsNorm Norm(string name, bool ofHeads = false) =>
             new(parts.Weight(at + name + ".weight", isPartial: ofHeads), spec.RmsNormEps);
         // All but the last of a block's linears share its input.
-        Projections Shared(IEnumerable<LinearSpec> linears) =>
-            new([.. linears.SkipLast(1).Select(parts.Linear)]);
+        Projections Shared(IEnumerable<LinearSpec> linears) => new([.. linears.SkipLast(1).Select(parts.Linear)]);
         var (attention, mlp) = (block.Attention.Linears(at + "self_attn."), block.Mlp.Linears(at + "mlp."));
         var layer = new DecoderLayer(block.Index)
         {

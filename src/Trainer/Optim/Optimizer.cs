@@ -189,10 +189,7 @@ internal sealed class Optimizer : IDisposable
         if (!IsSharded && !isTensorParallel)
             return AdamW.Norm(Gradient.Own, unscale, scratch);
         using var scope = NewDisposeScope();
-        var squares = tensorShards.SquaredNorm(
-            part => AdamW.SquaredNorm(part, unscale, scratch),
-            Gradient.Own
-        );
+        var squares = tensorShards.SquaredNorm(part => AdamW.SquaredNorm(part, unscale, scratch), Gradient.Own);
         return squares.sqrt().to(float32).MoveToOuterDisposeScope();
     }
 

@@ -124,7 +124,8 @@ internal sealed class TensorShards(
     {
         foreach (var (unit, place) in units.Zip(layout.Units))
         {
-            var (begin, end) = layout.Ranks > 1 ? (place.Slice * data.Rank, place.Slice * (data.Rank + 1)) : (0, place.Count);
+            var (begin, end) =
+                layout.Ranks > 1 ? (place.Slice * data.Rank, place.Slice * (data.Rank + 1)) : (0, place.Count);
             long at = 0;
             foreach (var parameter in unit.Parameters)
             {

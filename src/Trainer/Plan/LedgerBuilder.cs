@@ -267,18 +267,18 @@ internal sealed class LedgerBuilder
     /// <summary>Bytes of what is streamed of a layer: its frozen linears, or all of its weights where they are trained
     /// and ranks divide them.</summary>
     private long LayerBytes(int layer) =>
-        full ? TrainedOf(spec.Blocks[layer]) * device.ComputeBytes
-        : spec.Blocks[layer]
-            .Linears.Sum(linear =>
-                qlora
-                    ? Footprints.Quantized(linear.Weights, config.Quantization.DoubleQuant)
-                    : linear.Weights * device.ComputeBytes
-            );
+        full
+            ? TrainedOf(spec.Blocks[layer]) * device.ComputeBytes
+            : spec.Blocks[layer]
+                .Linears.Sum(linear =>
+                    qlora
+                        ? Footprints.Quantized(linear.Weights, config.Quantization.DoubleQuant)
+                        : linear.Weights * device.ComputeBytes
+                );
 
     /// <summary>Bytes of the gradient of the weights outside the layers, which is whole during a micro-batch where
     /// gradients are sharded.</summary>
-    private long RootGradient =>
-        sumsUnits ? 4 * (trained - spec.Blocks.Sum(TrainedOf)) : 0;
+    private long RootGradient => sumsUnits ? 4 * (trained - spec.Blocks.Sum(TrainedOf)) : 0;
 
     /// <summary>Bytes of the gradient of a layer in its backward, where gradients are sharded: whole, and a rank's
     /// slice of the sum.</summary>

@@ -239,7 +239,9 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
     private void RestoreWhole(string checkpoint)
     {
         using var scope = NewDisposeScope();
-        var whole = Optimizer.State.Select(array => (array.Name, empty([Optimizer.WholeLayout.Count], float32))).ToList();
+        var whole = Optimizer
+            .State.Select(array => (array.Name, empty([Optimizer.WholeLayout.Count], float32)))
+            .ToList();
         CheckpointFolder.Load(
             checkpoint,
             Scaler is null ? whole : [.. whole, ("loss_scale", Scaler.State)],

@@ -91,8 +91,8 @@ public sealed class DeepSpeedFileTests
     [
         InlineData("elasticity", "{ \"enabled\": true }", "remove it"),
         InlineData("autotuning", "{ \"enabled\": true }", "remove it"),
-        InlineData("tensor_parallel", "{ \"autotp_size\": 2 }", "tensor parallel is not there yet"),
-        InlineData("tensor_parallel", "{ \"tp\": { \"tp_size\": 2 } }", "tensor parallel is not there yet"),
+        InlineData("tensor_parallel", "{ \"autotp_size\": 2 }", "set distributed.tensor"),
+        InlineData("tensor_parallel", "{ \"tp\": { \"tp_size\": 2 } }", "set distributed.tensor"),
         InlineData("pipeline", "{ \"stages\": 4 }", "pipeline parallel is not there yet"),
         InlineData("sequence_parallel_size", "2", "remove it")
     ]

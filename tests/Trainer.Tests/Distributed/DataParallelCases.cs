@@ -17,7 +17,7 @@ internal sealed class DataParallelCases(World world, string folder)
     private const string TwoParts =
         "\"train\": { \"batchSize\": 4, \"microBatch\": 2, \"steps\": 20, " + "\"learningRate\": 2e-4 }";
 
-    private static readonly bool full = Environment.GetEnvironmentVariable("MEMOPT_TESTS_FULL") == "1";
+    internal static readonly bool IsFull = Environment.GetEnvironmentVariable("MEMOPT_TESTS_FULL") == "1";
 
     private static string Adapter(string kind) =>
         $"\"adapter\": {{ \"kind\": \"{kind}\"{(kind == "none" ? "" : ", \"rank\": 4, \"dropout\": 0.1")} }}";
@@ -29,9 +29,9 @@ internal sealed class DataParallelCases(World world, string folder)
             case 2:
                 foreach (var kind in new[] { "lora", "qlora", "none" })
                     EqualsOneRank(kind, $"{Data}, {Adapter(kind)}, {TwoParts}");
-                foreach (var strategy in full ? new[] { "ddp", "zero2", "zero3" } : ["zero3"])
+                foreach (var strategy in IsFull ? new[] { "ddp", "zero2", "zero3" } : ["zero3"])
                     MemoryRunsOut("lora", strategy);
-                foreach (var strategy in full ? new[] { "zero2", "zero3" } : ["zero3"])
+                foreach (var strategy in IsFull ? new[] { "zero2", "zero3" } : ["zero3"])
                     MemoryRunsOut("none", strategy);
                 break;
             // A rank has no micro-batch in the last step of an epoch, and packed rows.
@@ -51,7 +51,7 @@ internal sealed class DataParallelCases(World world, string folder)
         using var training = new RankTraining(world, Path.Combine(folder, name), sections) { Rows = rows };
         var single = training.RunSingle();
         string[] strategies = ["ddp", "zero1", "zero2", "zero3"];
-        foreach (var strategy in name == "packed" && !full ? strategies.Skip(3) : strategies)
+        foreach (var strategy in name == "packed" && !IsFull ? strategies.Skip(3) : strategies)
         {
             var ranks = training.Run(world, strategy, strategy);
             if (name == "none" || strategy == "zero3")
@@ -91,8 +91,7 @@ internal sealed class DataParallelCases(World world, string folder)
 
     private void MemoryRunsOut(string kind, string strategy)
     {
-        var sections =
-            $"{Data}, {Adapter(kind)}, {Train}, \"memory\": {{ \"streamLayers\": 0, \"rehearse\": false }}";
+        var sections = $"{Data}, {Adapter(kind)}, {Train}, \"memory\": {{ \"streamLayers\": 0, \"rehearse\": false }}";
         using var training = new RankTraining(world, Path.Combine(folder, $"exhausted {kind} {strategy}"), sections)
         {
             Exhausted = (world.Size - 1, 3),

@@ -15,6 +15,9 @@ namespace Memopt.Trainer.Tests.Distributed;
 /// <param name="sections">The sections train, adapter and more of the config, as JSON members.</param>
 internal sealed class RankTraining(World world, string folder, string sections) : ITrainingObserver, IDisposable
 {
+    // One rank trains the same whatever the ranks are compared in.
+    private static readonly Dictionary<string, Found> singles = [];
+
     private World ranks = World.Single;
     private int step;
 
@@ -35,6 +38,9 @@ internal sealed class RankTraining(World world, string folder, string sections) 
 
     /// <summary>A rank and the step, from 1, in which memory runs out there once.</summary>
     public (int Rank, int Step)? Exhausted { get; set; }
+
+    /// <summary>Readings of the meter in that step that find enough memory still.</summary>
+    public int Readings { get; set; }
 
     /// <summary>The number of steps after which a stop is asked for on the last rank.</summary>
     public int? StopAfter { get; init; }
@@ -87,7 +93,14 @@ internal sealed class RankTraining(World world, string folder, string sections) 
     /// <summary>What a world of one trains, on the main rank; the others wait.</summary>
     public Found? RunSingle(string output = "single")
     {
-        var found = world.IsMain ? Run(World.Single, output) : null;
+        var key = $"{sections} {Rows} {Tokens} {Shape}";
+        var found = output == "single" ? singles.GetValueOrDefault(key) : null;
+        if (world.IsMain && found is null)
+        {
+            found = Run(World.Single, output);
+            if (output == "single")
+                singles[key] = found;
+        }
         world.Group.Barrier(Timeout.InfiniteTimeSpan);
         return found;
     }
@@ -119,6 +132,8 @@ internal sealed class RankTraining(World world, string folder, string sections) 
     private long? Allowed()
     {
         if (Exhausted is not { } where || where.Rank != world.Rank || where.Step != step)
+            return null;
+        if (Readings-- > 0)
             return null;
         Exhausted = null;
         return -1L << 40;

@@ -29,11 +29,12 @@ internal sealed class TensorParallelCases(World world, string folder)
         EqualsOneRank("tensor none", "none", world.Size);
         MemoryRunsOut();
         GoesOn("lora", ", \"rank\": 4, \"dropout\": 0.1");
-        if (world.Size == 2)
+        if (DataParallelCases.IsFull)
             GoesOn("none", "");
         if (world.Size <= 2)
             return;
         EqualsOneRank("tensor and data", "lora", 2, strategies: ["ddp", "zero1"]);
+        EqualsOneRank("tensor and context", "lora", 2, axes: ", \"context\": 2");
         EqualsOneRank("tensor and data none", "none", 2, strategies: ["zero1"]);
     }
 
@@ -79,17 +80,33 @@ internal sealed class TensorParallelCases(World world, string folder)
         var stopped = whole.Run(world, "stopped");
         if (undisturbed is null)
             return;
-        DataParallelCases.Same($"tensor resumed {kind}", undisturbed, last! with { Losses = losses }, exact: false, 1e-6);
+        DataParallelCases.Same(
+            $"tensor resumed {kind}",
+            undisturbed,
+            last! with
+            {
+                Losses = losses,
+            },
+            exact: false,
+            1e-6
+        );
         Assert.Equal(all.Weights, stopped.Weights);
     }
 
-    private void EqualsOneRank(string name, string kind, int tensor, Shape? shape = null, string[]? strategies = null)
+    private void EqualsOneRank(
+        string name,
+        string kind,
+        int tensor,
+        Shape? shape = null,
+        string[]? strategies = null,
+        string axes = ""
+    )
     {
         var adapter = kind == "none" ? "" : ", \"rank\": 4, \"dropout\": 0.1";
         var sections = $"{Data}, {Train}, \"adapter\": {{ \"kind\": \"{kind}\"{adapter} }}";
         using var training = new RankTraining(world, Path.Combine(folder, name), sections)
         {
-            Axes = $", \"tensor\": {tensor}",
+            Axes = $", \"tensor\": {tensor}{axes}",
             Shape = shape ?? new(64, 128, 4, 4, 2, 1024),
         };
         var single = training.RunSingle();

@@ -1,8 +1,8 @@
 using Memopt.Trainer.Adapters;
 using Memopt.Trainer.Autograd;
 using Memopt.Trainer.Config;
-using Memopt.Trainer.Memory;
 using Memopt.Trainer.Distributed;
+using Memopt.Trainer.Memory;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Optim;
 using Memopt.Trainer.Plan;

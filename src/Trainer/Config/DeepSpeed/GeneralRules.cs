@@ -84,15 +84,15 @@ internal static class GeneralRules
         new Dictionary<string, KeyRule>
         {
             ["gradient_clipping"] = KeyRules.Copied("train.clip"),
-            ["tensor_parallel"] = (node, _) => OneRank(node, "tensor parallel"),
-            ["pipeline"] = (node, _) => OneRank(node, "pipeline parallel"),
+            ["tensor_parallel"] = (node, _) => OneRank(node, "remove it and set distributed.tensor"),
+            ["pipeline"] = (node, _) => OneRank(node, "pipeline parallel is not there yet; remove it"),
             ["sequence_parallel_size"] = KeyRules.AtMost(
                 1,
                 "is above 1: that divides the heads; remove it and set distributed.context"
             ),
             [$"{Activations}.partition_activations"] = KeyRules.Flag(on =>
                 on
-                    ? Verdict.Set("memory.recompute", "true", "there is no tensor parallel to partition over")
+                    ? Verdict.Set("memory.recompute", "true", "the inputs of layers are not partitioned")
                     : Verdict.Honoured("off, as in memopt")
             ),
             [$"{Activations}.cpu_checkpointing"] = KeyRules.Flag(on =>
@@ -116,10 +116,10 @@ internal static class GeneralRules
         keys.Select(key => KeyValuePair.Create(key, rule));
 
     /// <summary>A way to divide the model, which must be over one rank.</summary>
-    private static Verdict OneRank(DeepSpeedNode node, string what) =>
+    private static Verdict OneRank(DeepSpeedNode node, string next) =>
         !node.IsObject ? Verdict.Wrong(node, "an object")
         : Sizes(node).Any(size => size.Number is not <= 1 && !size.IsAuto)
-            ? Verdict.Refused($"divides the model, and {what} is not there yet; remove it")
+            ? Verdict.Refused($"divides the model: {next}")
         : Verdict.Honoured("over one rank, as in memopt");
 
     private static IEnumerable<DeepSpeedNode> Sizes(DeepSpeedNode node) =>

@@ -51,7 +51,12 @@ internal sealed record AttentionSpec(int HiddenSize, int Heads, int KvHeads, int
     }
 
     /// <summary>The heads that one of several tensor parallel ranks has.</summary>
-    public AttentionSpec Shard(int ranks) => this with { Heads = Heads / ranks, KvHeads = Math.Max(1, KvHeads / ranks) };
+    public AttentionSpec Shard(int ranks) =>
+        this with
+        {
+            Heads = Heads / ranks,
+            KvHeads = Math.Max(1, KvHeads / ranks),
+        };
 
     /// <summary>Bytes saved for backward: q, k, v, the output and its log-sum-exp, and the norms of q and k. The
     /// general operator repeats keys and values to all heads and copies its result. Context parallel ranks save the
