@@ -116,11 +116,12 @@ internal sealed class TrainLoop
             run.Meter.RunPeak,
             (long)ownTokensPerSecond,
         ]);
-        long Sum(int number, bool of = true) =>
-            all.Where((_, at) => at % numbers == number && (!of || world.Mesh.Counts(at / numbers))).Sum();
+        // Of ranks that share a micro-batch the first counts.
+        long Sum(int number) => all.Where((_, at) => at % numbers == number && world.Mesh.Counts(at / numbers)).Sum();
+        bool Any(int number) => all.Where((_, at) => at % numbers == number).Any(value => value > 0);
         if (world.Size > 1 && step % RankMetrics.Every == 0)
             recorder.Append(RankMetrics.Of(step, [.. all.Chunk(numbers).Select(rank => (rank[3], rank[4]))]));
-        return (new(Sum(0), Sum(1)), Sum(2, of: false) > 0);
+        return (new(Sum(0), Sum(1)), Any(2));
     }
 
     private StepRow Step(int step, StepTotal total)
