@@ -33,15 +33,22 @@ internal static class AdapterPass
     {
         using var scope = NewDisposeScope();
         var attached = new List<LoraLinear>();
-        foreach (var (linear, replace) in model.Linears().ToList())
+        var slots = model.Linears().ToDictionary(slot => slot.Linear.Name);
+        var number = -1;
+        // A stage of a pipeline numbers and draws the modules of the other stages too.
+        foreach (var module in model.Spec.Whole.AllLinears)
         {
-            if (choose(linear.Name) is not { } adapter)
+            if (choose(module.Name) is not { } adapter)
                 continue;
+            number++;
             // Drawn on the host whatever the device, so that a run starts from the same values everywhere.
-            var bound = 1 / Math.Sqrt(linear.InFeatures);
+            var bound = 1 / Math.Sqrt(module.In);
             var a =
                 adapter.A
-                ?? rand([adapter.Rank, linear.InFeatures], float32, generator: generator).mul_(2 * bound).sub_(bound);
+                ?? rand([adapter.Rank, module.In], float32, generator: generator).mul_(2 * bound).sub_(bound);
+            if (!slots.TryGetValue(module.Name, out var slot))
+                continue;
+            var (linear, replace) = slot;
             var b = adapter.B ?? zeros([linear.OutFeatures, adapter.Rank], float32);
             var lora = new LoraLinear(
                 linear,
@@ -49,7 +56,7 @@ internal static class AdapterPass
                 new Parameter(linear.Name + ".lora_B.weight", b.to(float32, model.Device).contiguous()),
                 adapter.Scale,
                 dropout,
-                attached.Count
+                number
             );
             replace(lora);
             attached.Add(lora);
@@ -66,10 +73,15 @@ internal static class AdapterPass
         var layers = model.layers.Select(layer => Unit(layer.Index, layer.LinearGroups, Weights(layer.Norms)));
         var root = Unit(
             null,
+            model.Spec.HasHead
+                ? [
+                    [model.lm_head],
+                ]
+                : [],
             [
-                [model.lm_head],
-            ],
-            [model.embed_tokens, .. Weights([model.norm])]
+                .. model.Spec.HasEmbeddings ? [model.embed_tokens] : Array.Empty<Parameter>(),
+                .. Weights(model.Spec.HasHead ? [model.norm] : []),
+            ]
         );
         return [.. layers.Append(root).Where(unit => unit.Parameters.Count > 0)];
 

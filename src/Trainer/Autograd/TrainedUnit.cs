@@ -8,6 +8,17 @@ namespace Memopt.Trainer.Autograd;
 /// <param name="Parameters">In the order of the optimizer's arrays.</param>
 internal sealed record TrainedUnit(int? Layer, IReadOnlyList<Parameter> Parameters)
 {
+    /// <summary>Where the unit begins among the weights that the whole model trains, elements; null where it follows
+    /// the unit before.</summary>
+    public long? Start { get; init; }
+
+    /// <summary>Whether another stage of the pipeline trains the same weights, and counts them: tied embeddings. Such a
+    /// unit is the last.</summary>
+    public bool IsCopy { get; init; }
+
+    /// <summary>Weights.</summary>
+    public long Count => Parameters.Sum(parameter => parameter.Value.numel());
+
     /// <summary>The slices of a flat array that begins with the unit, one for each parameter.</summary>
     public IEnumerable<(Parameter Parameter, Tensor Slice)> Slices(Tensor array)
     {

@@ -58,6 +58,8 @@ internal static class KnownAliases
         ["gradientcheckpointing"] = "memory.recompute=true",
         ["savesteps"] = "checkpoint.every",
         ["savetotallimit"] = "checkpoint.keep",
+        ["pipelineparallelsize"] = "distributed.pipeline",
+        ["pipelinemodelparallelsize"] = "distributed.pipeline",
         ["loggingdir"] = "tracking.tensorboard",
         ["runname"] = "tracking.experiment",
         ["project"] = "tracking.experiment",

@@ -110,7 +110,7 @@ internal sealed class LayerStream : IPassCollectives, IDisposable
     {
         foreach (
             var index in Rung.Streamed(layers, count)
-                .Where(index => streamed.All(layer => layer.Layer != index))
+                .Where(index => streamed.All(layer => layer.Layer != model.layers[index].Index))
                 .ToList()
         )
         {

@@ -21,7 +21,8 @@ internal sealed class Optimizer : IDisposable
     private readonly IReadOnlyList<TrainedUnit> units;
     private readonly Device device;
     private readonly ScalarType compute;
-    private readonly IProcessGroup group;
+    private readonly IProcessGroup group,
+        stages;
     private readonly Tensor? scratch;
     private Tensor value,
         mean,
@@ -37,6 +38,7 @@ internal sealed class Optimizer : IDisposable
     /// <param name="onHost">Whether values and moments lie on the host from the beginning.</param>
     /// <param name="group">The ranks; null is this process alone.</param>
     /// <param name="strategy">What the ranks shard.</param>
+    /// <param name="stages">The stages of the pipeline, whose gradients have one norm; null is this one alone.</param>
     public Optimizer(
         IReadOnlyList<TrainedUnit> units,
         TrainConfig config,
@@ -44,16 +46,18 @@ internal sealed class Optimizer : IDisposable
         ScalarType compute = ScalarType.Float32,
         bool onHost = false,
         IProcessGroup? group = null,
-        DistributedStrategy strategy = DistributedStrategy.Ddp
+        DistributedStrategy strategy = DistributedStrategy.Ddp,
+        IProcessGroup? stages = null
     )
     {
         (this.config, this.units, this.device, this.compute) = (config, units, device, compute);
         this.group = group ?? new SingleProcessGroup();
+        this.stages = stages ?? new SingleProcessGroup();
         using var scope = NewDisposeScope();
         using var off = no_grad();
         var sharded = strategy != DistributedStrategy.Ddp;
         Layout = new(
-            [.. units.Select(unit => unit.Parameters.Sum(p => p.Value.numel()))],
+            units.Select(unit => new UnitRange(unit.Start, unit.Count, unit.IsCopy)),
             sharded ? this.group.Size : 1
         );
         var place = onHost ? CPU : device;
@@ -175,15 +179,19 @@ internal sealed class Optimizer : IDisposable
         return sum;
     }
 
-    /// <summary>L2 norm of the sum of the gradients of all ranks, fp32, ().</summary>
+    /// <summary>L2 norm of the sum of the gradients of all ranks, fp32, (). Copies of weights that another stage has are
+    /// not counted.</summary>
     /// <param name="unscale">Factor that takes a loss scale off.</param>
     public Tensor Norm(double unscale = 1)
     {
-        if (!IsSharded)
+        if (!IsSharded && stages.Size == 1)
             return AdamW.Norm(Gradient.Own, unscale, scratch);
         using var scope = NewDisposeScope();
-        var squares = AdamW.SquaredNorm(Gradient.Own, unscale, scratch);
-        group.AllReduce(squares);
+        var copies = Layout.Units.Where(unit => unit.IsCopy).Sum(unit => unit.Slice);
+        var squares = AdamW.SquaredNorm(Gradient.Own.narrow(0, 0, Layout.ShardSize - copies), unscale, scratch);
+        if (IsSharded)
+            group.AllReduce(squares);
+        stages.AllReduce(squares);
         return squares.sqrt().to(float32).MoveToOuterDisposeScope();
     }
 
@@ -221,7 +229,7 @@ internal sealed class Optimizer : IDisposable
         using var scope = NewDisposeScope();
         using var off = no_grad();
         var isMain = group.Rank == 0;
-        using var buffer = empty([Layout.Units.Max(unit => unit.Slice) * Layout.Ranks], float32, device);
+        using var buffer = empty([Layout.Units.Select(unit => unit.Slice).DefaultIfEmpty().Max() * Layout.Ranks], float32, device);
         foreach (var (unit, place) in units.Zip(Layout.Units))
         {
             var whole = buffer.narrow(0, 0, place.Slice * Layout.Ranks);

@@ -63,6 +63,8 @@ internal sealed record Rung(
             );
         return config.Distributed.Strategy switch
         {
+            // A stage computes forwards and backwards in turns: nothing is reduced or gathered within a micro-batch.
+            DistributedStrategy.Auto when device.Stages > 1 => [DistributedStrategy.Ddp, DistributedStrategy.Zero1],
             DistributedStrategy.Auto =>
             [
                 DistributedStrategy.Ddp,

@@ -57,6 +57,7 @@ internal static class Evaluation
         while (own.Count < most)
             own.Add(default);
         var all = mesh.Data.AllGather([.. own.SelectMany(score => score.Numbers())]);
+        all = mesh.Pipeline.Group.AllGather(all)[^all.Length..]; // the last stage has scored
         // Added in the order of the rows: the number of ranks does not change the sum.
         var total = Enumerable
             .Range(0, batches)
@@ -82,18 +83,22 @@ internal static class Evaluation
         var (scores, done) = (new List<BatchScore>(), 0);
         ExceptionDispatchInfo? exhausted = null;
         using var noGc = new NoGcScope();
+        var stages = new PipelineSchedule(world.Mesh.Pipeline, model);
         using var own = Batches.InOrder(rows, microBatch, world.Mesh.Batch, world.Mesh.Batches).GetEnumerator();
         for (var pass = 0; pass < most; pass++)
         {
             noGc.Yield();
-            if (exhausted is not null || stop.IsCancellationRequested || !own.MoveNext())
+            var there = own.MoveNext();
+            if (exhausted is not null || stop.IsCancellationRequested || !there)
             {
                 model.Collectives.Skip(backward: false);
+                if (there)
+                    stages.Forward(own.Current, null);
                 continue;
             }
             try
             {
-                scores.Add(Score(model, own.Current));
+                stages.Forward(own.Current, received => Score(model, own.Current, received, scores));
             }
             catch (Exception e) when (OutOfMemory.Is(e))
             {
@@ -108,13 +113,20 @@ internal static class Evaluation
         return scores;
     }
 
-    private static BatchScore Score(Decoder model, MicroBatch batch)
+    /// <summary>Adds the score of a micro-batch on the last stage of a pipeline; an earlier one gives its hidden states
+    /// and adds an empty score.</summary>
+    private static Tensor? Score(Decoder model, MicroBatch batch, Tensor? received, List<BatchScore> scores)
     {
         using var scope = NewDisposeScope();
         model.Collectives.Begin(backward: false);
         using var context = model.NewContext(batch.Length);
-        var ids = tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
+        var ids = received ?? tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
         var hidden = model.Forward(ids, context).Output;
+        if (!model.Spec.HasHead)
+        {
+            scores.Add(default);
+            return hidden.MoveToOuterDisposeScope();
+        }
         var (sum, correct, _) = ChunkedCrossEntropy.Loss(
             model.lm_head,
             hidden,
@@ -126,7 +138,9 @@ internal static class Evaluation
         var loss = sum.cpu().item<double>();
         var flags = correct.cpu().data<bool>().ToArray();
         var answers = Enumerable.Range(0, flags.Length).GroupBy(i => batch.AnswerIds[i]).ToList();
-        return new(loss, batch.Targets.Length, answers.Count, answers.Count(answer => answer.All(i => flags[i])));
+        var right = answers.Count(answer => answer.All(i => flags[i]));
+        scores.Add(new(loss, batch.Targets.Length, answers.Count, right));
+        return null;
     }
 
     /// <summary>What the model answers where rows have an answer (a stretch of trained tokens), each from the row's own

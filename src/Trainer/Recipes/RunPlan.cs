@@ -30,6 +30,13 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
                 found: $"{job.World.Mesh.Batches} data parallel ranks, train.batchSize = {job.Config.Settings.Train.BatchSize}",
                 next: "raise train.batchSize, or start fewer ranks"
             );
+        if (job.World.Mesh.Pipeline.Stages > 1 && job.Metrics.Count > 0)
+            throw new UserFault(
+                "Metrics of a program need the whole model on each rank.",
+                found: $"{string.Join(", ", job.Metrics.Keys)}, and distributed.pipeline = "
+                    + job.World.Mesh.Pipeline.Stages,
+                next: "set distributed.pipeline to 1, or leave the metrics out"
+            );
         var device = Device(job.Backend, inputs.Type, job.Config.Settings.Memory, job.World);
         var plans = MemoryPlan.Ladder(
             job.Config.Settings,
@@ -100,6 +107,7 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         {
             Ranks = world.Mesh.Data.Size,
             ContextRanks = world.Mesh.Context.Size,
+            Stages = world.Mesh.Pipeline.Stages,
             FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
             Multiprocessors = cuda ? Cuda.Multiprocessors : 1,
         };

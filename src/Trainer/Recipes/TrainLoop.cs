@@ -89,12 +89,17 @@ internal sealed class TrainLoop
         );
         Attempt(
             "the rehearsal of the longest batch",
-            () => TrainStep.Rehearse(Rehearsal.Longest(MicroBatch, inputs.Longest, config.Data.Packing))
+            () =>
+                TrainStep.Rehearse(
+                    Rehearsal.Longest(MicroBatch, inputs.Longest, config.Data.Packing),
+                    Math.Min(world.Mesh.Pipeline.Stages, batches.MicroBatches(MicroBatch, world.Mesh.Batches))
+                )
         );
         if (inputs.Eval is { } eval)
             Attempt(
                 "the rehearsal of the evaluation",
-                () => Rehearsal.Evaluate(run.Model, Math.Min(MicroBatch, eval.Rows.Count), eval.Longest)
+                () => 
+                    Rehearsal.Evaluate(run.Model, Math.Min(MicroBatch, eval.Rows.Count), eval.Longest, world)
             );
         Attempt("the rehearsal of a checkpoint", () => Rehearsal.Save(run.State));
         noGc.Collect(); // an evaluation has a no-GC scope of its own, which ended this one
@@ -157,7 +162,11 @@ internal sealed class TrainLoop
                 $"The checkpoint of step {step} cannot be written to {resume.Checkpoints.Folder}.",
                 found: e.Message,
                 next: "free some space and run again: it goes on from the checkpoint before"
-                    + (run.Optimizer.IsSharded ? "; all ranks must see this folder" : ""),
+                    + (
+                        run.Optimizer.IsSharded || world.Mesh.Pipeline.Stages > 1
+                            ? "; all ranks must see this folder"
+                            : ""
+                    ),
                 inner: e
             )
             {
@@ -171,12 +180,13 @@ internal sealed class TrainLoop
     /// it.</summary>
     private (string Path, IReadOnlyList<ArtifactFile> Files)? Write(int step)
     {
-        var (checkpoints, writers) = (resume.Checkpoints, run.Optimizer.Layout.Ranks);
+        var (checkpoints, layout, mesh) = (resume.Checkpoints, run.Optimizer.Layout, world.Mesh);
+        var (files, writes) = (mesh.Pipeline.Stages * layout.Ranks, mesh.Data.Rank < layout.Ranks);
+        var number = mesh.Pipeline.Stage * layout.Ranks + mesh.Data.Rank;
         world.RunOnMain(() => checkpoints.Stage(step));
-        var mine = world.RunOnAll(() =>
-            world.Rank < writers ? checkpoints.WriteState(step, world.Rank, writers, run.State) : null
-        );
-        var files = writers == 1 ? [mine] : world.AllGather(mine);
+        var mine = world.RunOnAll(() => writes ? checkpoints.WriteState(step, number, files, run.State) : null);
+        List<ArtifactFile> written = [.. (files == 1 ? [mine] : world.AllGather(mine)).OfType<ArtifactFile>()];
+        var units = mesh.Pipeline.Stages == 1 ? [layout.Ranges] : world.AllGather(layout.Ranges);
         return world.RunOnMain<(string, IReadOnlyList<ArtifactFile>)?>(() =>
             checkpoints.Complete(
                 new(
@@ -184,13 +194,14 @@ internal sealed class TrainLoop
                     recorder.RunId,
                     Secrets.Redact(job.Config.Json),
                     hashes,
-                    files.ToDictionary(file => file!.Path, file => file!.Hash),
+                    written.ToDictionary(file => file.Path, file => file.Hash),
                     MicroBatch,
                     Batches.Order,
                     ShardLayout.Order,
-                    writers
+                    layout.Ranks,
+                    [.. units.Where((_, rank) => rank % (world.Size / mesh.Pipeline.Stages) == 0)]
                 ),
-                files!
+                written
             )
         );
     }

@@ -70,7 +70,7 @@ internal static class AdapterFiles
     /// not finite.</exception>
     public static PeftAdapter Load(string folder, Decoder model, double? dropout = null)
     {
-        var adapter = PeftAdapter.Read(folder, model.Spec);
+        var adapter = PeftAdapter.Read(folder, model.Spec.Whole);
         using var scope = NewDisposeScope();
         using var off = no_grad();
         using var file = SafeTensors.Open(Path.Combine(folder, PeftAdapter.WeightsFile));
@@ -93,7 +93,10 @@ internal static class AdapterFiles
         AdapterPass.Attach(model, Of, dropout ?? adapter.Config.Dropout, generator);
         var linears = model.Linears().ToDictionary(slot => slot.Linear.Name, slot => slot.Linear);
         foreach (var (module, key) in adapter.Biases)
-            linears[module].bias!.Value.copy_(Finite(key));
+        {
+            if (linears.TryGetValue(module, out var linear)) // else another stage of the pipeline has it
+                linear.bias!.Value.copy_(Finite(key));
+        }
         return adapter;
     }
 }

@@ -74,7 +74,7 @@ internal sealed class DataParallelCases(World world, string folder)
         [.. Enumerable.Range(1, world.Size).Select(rank => $"state-{rank:D5}-of-{world.Size:D5}.safetensors")];
 
     /// <summary>What a rank holds between steps is what the plan said, but for the padding of the shards.</summary>
-    private static void MeasuredAsPlanned(RankTraining.Found found)
+    internal static void MeasuredAsPlanned(RankTraining.Found found)
     {
         const int padding = 16_384; // tensors in a slot begin at 256 bytes
         string[] rows = ["weights", "streaming slots", "trained weights", "adapters", "gradients", "optimizer"];
@@ -150,7 +150,7 @@ internal sealed class DataParallelCases(World world, string folder)
     private static string Resumed(string kind) =>
         $"{Data}, {Adapter(kind)}, {Train}, \"checkpoint\": {{ \"every\": 5 }}";
 
-    private static void Same(
+    internal static void Same(
         string name,
         RankTraining.Found one,
         RankTraining.Found ranks,

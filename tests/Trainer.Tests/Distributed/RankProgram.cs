@@ -52,6 +52,11 @@ internal static class RankProgram
                 case "train":
                     var place = ProcessEnvironment.RankPlace()!;
                     new DataParallelCases(new World(group, place, CPU), args[3]).Check();
+                    new PipelineCases(new World(group, place, CPU), args[3]).Check();
+                    Console.WriteLine($"rank {group.Rank} of {group.Size}: all cases");
+                    break;
+                case "pipeline":
+                    new PipelineCases(new World(group, ProcessEnvironment.RankPlace()!, CPU), args[3]).Check();
                     Console.WriteLine($"rank {group.Rank} of {group.Size}: all cases");
                     break;
                 default:

@@ -21,6 +21,12 @@ internal sealed class RankTraining(World world, string folder, string sections) 
     /// <summary>Rows of 5 to 60 tokens.</summary>
     public int Rows { get; init; } = 10;
 
+    /// <summary>Stages of a pipeline, where there are several ranks.</summary>
+    public int Pipeline { get; init; } = 1;
+
+    /// <summary>Whether the head is tied to the embeddings.</summary>
+    public bool Tied { get; init; }
+
     /// <summary>A rank and the step, from 1, in which memory runs out there once.</summary>
     public (int Rank, int Step)? Exhausted { get; set; }
 
@@ -122,8 +128,10 @@ internal sealed class RankTraining(World world, string folder, string sections) 
             Path.Combine(folder, "memopt.json"),
             $$"""
             { "model": { "source": {{JsonSerializer.Serialize(
-                new Shape(64, 128, 4, 4, 2, 1024).Folder()
-            )}}, "dtype": "float32" }, "distributed": { "strategy": "{{strategy}}" }, {{sections}} }
+                new Shape(64, 128, 4, 4, 2, 1024) { Tied = Tied }.Folder()
+            )}}, "dtype": "float32" }, "distributed": { "strategy": "{{strategy}}", "pipeline": {{(
+                ranks.Size == 1 ? 1 : Pipeline
+            )}} }, {{sections}} }
             """
         );
     }

@@ -40,6 +40,14 @@ internal static class ConfigRules
             "needs adapter.kind lora or qlora: weights that are trained cannot be streamed"
         ),
         Against(
+            "distributed.strategy",
+            config =>
+                config.Distributed
+                    is { Pipeline: > 1, Strategy: DistributedStrategy.Zero2 or DistributedStrategy.Zero3 },
+            "with distributed.pipeline is ddp, zero1 or auto: zero2 and zero3 would reduce or gather in every "
+                + "micro-batch, which a stage computes in turns"
+        ),
+        Against(
             "data.packing",
             config => config.Data is { Packing: true, MaxLength: < 2 },
             "needs a longer data.maxLength"

@@ -1,0 +1,134 @@
+using System.Runtime.ExceptionServices;
+using Memopt.Trainer.Data;
+using Memopt.Trainer.Distributed;
+using Memopt.Trainer.Models;
+using Memopt.Trainer.Native;
+using Memopt.Trainer.Plan;
+using static TorchSharp.torch;
+
+namespace Memopt.Trainer.Recipes;
+
+/// <summary>The order in which a stage of a pipeline computes the micro-batches of a step: 1F1B (one forward, one
+/// backward; Narayanan et al. 2021, arXiv 2104.04473). Stages exchange hidden states and their gradients. One stage
+/// runs a plain loop: forward and backward of each micro-batch. Where memory runs out, a stage computes nothing more
+/// and goes on exchanging zeros, for the others wait for it; then it throws.</summary>
+/// <param name="pipeline">The stages.</param>
+/// <param name="model">This one.</param>
+internal sealed class PipelineSchedule(Pipeline pipeline, Decoder model)
+{
+    /// <summary>Forward or backward of a micro-batch.</summary>
+    /// <param name="IsForward">Which of them.</param>
+    /// <param name="Number">Of the micro-batch in the step, from 0.</param>
+    public readonly record struct Turn(bool IsForward, int Number);
+
+    /// <summary>What a stage computes in a step: min(p − r − 1, m) forwards to warm up, then pairs of a forward and a
+    /// backward, then the backwards that are left.</summary>
+    /// <param name="stage">The stage, r of p.</param>
+    /// <param name="count">Micro-batches, m.</param>
+    public static IReadOnlyList<Turn> Order(PipelineStage stage, int count)
+    {
+        var (warmUp, turns) = (stage.WarmUp(count), new List<Turn>(2 * count));
+        for (var i = 0; i < count + warmUp; i++)
+        {
+            if (i < count)
+                turns.Add(new(true, i));
+            if (i >= warmUp)
+                turns.Add(new(false, i - warmUp));
+        }
+        return turns;
+    }
+
+    /// <summary>Computes the micro-batches of a step.</summary>
+    /// <param name="batches">The same on all stages.</param>
+    /// <param name="compute">Computes a turn. In forward from the hidden states of the stage before, which it frees, to
+    /// those for the stage after; in backward from and to their gradients. The first stage gets no hidden states, the
+    /// last gives none. What it gives is freed once it is sent.</param>
+    /// <param name="abandon">Frees what is saved for backwards that will not be computed.</param>
+    public void Run(IReadOnlyList<MicroBatch> batches, Func<Turn, Tensor?, Tensor?> compute, Action abandon)
+    {
+        var turns = Order(model.Spec.Stage, batches.Count);
+        ExceptionDispatchInfo? exhausted = null;
+        var arrived = turns.Count == 0 ? null : Pass(null, null, turns[0]);
+        for (var at = 0; at < turns.Count; at++)
+        {
+            var turn = turns[at];
+            var result = Guarded(() => compute(turn, arrived), () => Sent(turn));
+            arrived = Pass(turn, result, at + 1 < turns.Count ? turns[at + 1] : null);
+        }
+        exhausted?.Throw();
+
+        // What a turn needs arrives beside what the turn before it gives, where both go to or come from one stage.
+        Tensor? Pass(Turn? done, Tensor? result, Turn? next)
+        {
+            var received = next is { } needs ? Guarded(() => Received(needs), () => Received(needs)) : null;
+            var (to, from) = (done?.IsForward, !next?.IsForward); // true is the stage after, false the one before
+            if (to is { } receiver)
+                Exchange(receiver, result, from == to ? received : null);
+            if (from is { } sender && from != to)
+                Exchange(sender, null, received);
+            result?.Dispose();
+            return received;
+        }
+
+        Tensor? Guarded(Func<Tensor?> action, Func<Tensor?> instead)
+        {
+            try
+            {
+                if (exhausted is null)
+                    return action();
+            }
+            catch (Exception e) when (OutOfMemory.Is(e))
+            {
+                exhausted = ExceptionDispatchInfo.Capture(e);
+                abandon();
+            }
+            return instead();
+        }
+
+        Tensor? Sent(Turn turn)
+        {
+            arrived?.Dispose();
+            return (turn.IsForward ? pipeline.IsLast : pipeline.IsFirst) ? null : Hidden(batches[turn.Number]).zero_();
+        }
+
+        Tensor? Received(Turn turn) =>
+            (turn.IsForward ? pipeline.IsFirst : pipeline.IsLast) ? null : Hidden(batches[turn.Number]);
+    }
+
+    /// <summary>The forward of a micro-batch alone.</summary>
+    /// <param name="batch">The same on all stages.</param>
+    /// <param name="forward">From the hidden states of the stage before, which it frees, to those for the stage after;
+    /// the first stage gets none, the last gives none. Null sends zeros.</param>
+    public void Forward(MicroBatch batch, Func<Tensor?, Tensor?>? forward)
+    {
+        ExceptionDispatchInfo? exhausted = null;
+        var received = pipeline.IsFirst ? null : Hidden(batch);
+        pipeline.ExchangeWithPrevious(null, received);
+        Tensor? result = null;
+        try
+        {
+            result = forward?.Invoke(received);
+        }
+        catch (Exception e) when (OutOfMemory.Is(e))
+        {
+            exhausted = ExceptionDispatchInfo.Capture(e);
+        }
+        if (!pipeline.IsLast)
+            pipeline.ExchangeWithNext(result ??= Hidden(batch).zero_(), null);
+        result?.Dispose();
+        received?.Dispose();
+        exhausted?.Throw();
+    }
+
+    private void Exchange(bool withNext, Tensor? sent, Tensor? received)
+    {
+        if (withNext)
+            pipeline.ExchangeWithNext(sent, received);
+        else
+            pipeline.ExchangeWithPrevious(sent, received);
+    }
+
+    /// <summary>Room for the hidden states of a micro-batch, or their gradient, (B · T, C).</summary>
+    private Tensor Hidden(MicroBatch batch) =>
+        empty([(long)batch.Count * batch.Length, model.Spec.HiddenSize], model.Type, model.Device);
+}
