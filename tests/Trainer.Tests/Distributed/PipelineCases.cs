@@ -61,7 +61,8 @@ internal sealed class PipelineCases(World world, string folder)
         foreach (var settings in memory)
         {
             using var training = New(name, $"{Data}, {adapter}, {Train}, {settings}", stages, tied);
-            single ??= training.RunSingle();
+            if (settings == memory[0])
+                single = training.RunSingle();
             var ranks = training.Run(world, "ranks " + Array.IndexOf(memory, settings), strategy);
             DataParallelCases.MeasuredAsPlanned(ranks);
             if (single is not null)
