@@ -46,7 +46,7 @@ internal sealed class PipelineSchedule(Pipeline pipeline, Decoder model)
     /// <param name="abandon">Frees what is saved for backwards that will not be computed.</param>
     public void Run(IReadOnlyList<MicroBatch> batches, Func<Turn, Tensor?, Tensor?> compute, Action abandon)
     {
-        var turns = Order(model.Spec.Stage, batches.Count);
+        var (turns, warmUp) = (Order(model.Spec.Stage, batches.Count), model.Spec.Stage.WarmUp(batches.Count));
         ExceptionDispatchInfo? exhausted = null;
         var arrived = turns.Count == 0 ? null : Pass(null, null, turns[0]);
         for (var at = 0; at < turns.Count; at++)
@@ -57,14 +57,16 @@ internal sealed class PipelineSchedule(Pipeline pipeline, Decoder model)
         }
         exhausted?.Throw();
 
-        // What a turn needs arrives beside what the turn before it gives, where both go to or come from one stage.
+        // What a turn needs arrives beside what the turn before it gives, where both are exchanged with one stage. While
+        // a stage warms up, the stage after it does not give anything yet.
         Tensor? Pass(Turn? done, Tensor? result, Turn? next)
         {
             var received = next is { } needs ? Guarded(() => Received(needs), () => Received(needs)) : null;
             var (to, from) = (done?.IsForward, !next?.IsForward); // true is the stage after, false the one before
+            var together = to == from && !(done is { IsForward: true } forward && forward.Number < warmUp);
             if (to is { } receiver)
-                Exchange(receiver, result, from == to ? received : null);
-            if (from is { } sender && from != to)
+                Exchange(receiver, result, together ? received : null);
+            if (from is { } sender && !together)
                 Exchange(sender, null, received);
             result?.Dispose();
             return received;
