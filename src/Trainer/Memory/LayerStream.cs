@@ -32,7 +32,7 @@ internal sealed class LayerStream : IPassCollectives, IDisposable
         entries;
     private bool disposed;
 
-    /// <param name="layers">Of the model.</param>
+    /// <param name="layers">Of the whole model.</param>
     /// <param name="device">Where they are computed.</param>
     /// <param name="store">Holds the weights; disposed with the stream.</param>
     /// <param name="group">The ranks that divide each layer; null where each has all of it. Then all layers are
@@ -106,16 +106,16 @@ internal sealed class LayerStream : IPassCollectives, IDisposable
     }
 
     /// <summary>Moves more layers out, until so many are.</summary>
+    /// <param name="model">The model, or a stage of a pipeline, which moves those of them that it has.</param>
+    /// <param name="count">Of the whole model.</param>
     public void Extend(Decoder model, int count)
     {
-        foreach (
-            var index in Rung.Streamed(layers, count)
-                .Where(index => streamed.All(layer => layer.Layer != model.layers[index].Index))
-                .ToList()
-        )
+        var chosen = Rung.Streamed(layers, count).ToHashSet();
+        var wanted = model.layers.Where(layer => chosen.Contains(layer.Index)).ToList();
+        foreach (var layer in wanted.Where(layer => streamed.All(other => other.Layer != layer.Index)).ToList())
         {
-            if (Count < count)
-                Add(model.layers[index]);
+            if (Count < wanted.Count)
+                Add(layer);
         }
     }
 
@@ -235,6 +235,8 @@ internal sealed class LayerStream : IPassCollectives, IDisposable
     /// own.</summary>
     private void Bind()
     {
+        if (streamed.Count == 0) // a stage of a pipeline without such a layer
+            return;
         var bytes = streamed.Max(layer => layer.Bytes);
         if (bytes > slotBytes)
         {

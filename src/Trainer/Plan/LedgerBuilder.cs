@@ -53,7 +53,14 @@ internal sealed class LedgerBuilder
         lowRank = Array.ConvertAll(adaptedByLayer, LowRank);
         widest = linears.Max(linear => linear.Weights);
         zero3 = rung.Strategy == DistributedStrategy.Zero3;
-        ring = full ? [] : [.. Rung.Streamed(spec.Layers, zero3 ? spec.Layers : rung.StreamLayers)];
+        var layers = spec.Whole.Layers;
+        ring = full
+            ? []
+            : [
+                .. Rung.Streamed(layers, zero3 ? layers : rung.StreamLayers)
+                    .Select(index => index - spec.Blocks[0].Index)
+                    .Where(place => place >= 0 && place < spec.Layers),
+            ];
         streamed = ring.Sum(FrozenBytes);
         weights = full ? 0 : otherWeights * device.ComputeBytes + Enumerable.Range(0, spec.Layers).Sum(FrozenBytes);
         (trained, adapted) = Trained();

@@ -144,14 +144,12 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
     private void LoadModel(MemoryPlan plan)
     {
         var spec = PipelineStages.Cut(inputs.Spec, Stage.Count, config.Adapter.Kind, inputs.Longest)[Stage.Index];
-        var (rung, all) = (plan.Rung, spec.Layers);
+        var (rung, all) = (plan.Rung, inputs.Spec.Layers);
         var sharded = rung.Strategy == DistributedStrategy.Zero3;
-        var layers = Rung.Streamed(all, sharded ? all : rung.StreamLayers)
-            .Select(place => spec.Blocks[place].Index)
-            .ToHashSet();
+        var layers = Rung.Streamed(all, sharded ? all : rung.StreamLayers).ToHashSet();
         stream =
             sharded ? new(all, job.Backend.Device, Store(rung.StreamLayers == 0, plan.Spills), job.World.Mesh.Data)
-            : layers.Count > 0 ? NewStream(all, plan.Spills)
+            : layers.Count > 0 ? NewStream(plan.Spills)
             : null;
         model = ModelLoader.Load(
             job.Model,
@@ -204,13 +202,13 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             optimizer.OffloadToHost,
             Meter,
             stream,
-            () => NewStream(Model.layers.Length, spills),
+            () => NewStream(spills),
             optimizer.Gradient.Around
         );
     }
 
-    private LayerStream NewStream(int layers, bool spill) =>
-        new(layers, job.Backend.Device, Store(onDevice: false, spill));
+    private LayerStream NewStream(bool spill) =>
+        new(inputs.Spec.Layers, job.Backend.Device, Store(onDevice: false, spill));
 
     private LayerStore Store(bool onDevice, bool spill) =>
         onDevice ? new DeviceStore(job.Backend.Device)

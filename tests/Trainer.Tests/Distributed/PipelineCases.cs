@@ -24,6 +24,9 @@ internal sealed class PipelineCases(World world, string folder)
     private static string Recompute(bool on) =>
         $"\"memory\": {{ \"strategy\": \"manual\", \"recompute\": {(on ? "true" : "false")} }}";
 
+    // Layer 3 alone: the first stage of two streams nothing.
+    private const string Stream = "\"memory\": { \"strategy\": \"manual\", \"streamLayers\": 1 }";
+
     public void Check()
     {
         switch (world.Size)
@@ -31,7 +34,7 @@ internal sealed class PipelineCases(World world, string folder)
             case 2:
                 Schedule();
                 EqualsOneRank("lora", Adapter("lora"), [Recompute(false), Recompute(true)]);
-                EqualsOneRank("qlora", Adapter("qlora"), [Recompute(true)]);
+                EqualsOneRank("qlora", Adapter("qlora"), [Recompute(true), Stream]);
                 EqualsOneRank("full", Adapter("none"), [Recompute(false)]);
                 EqualsOneRank("tied", Adapter("none"), [Recompute(true)], tied: true);
                 MemoryRunsOut();
@@ -134,10 +137,14 @@ internal sealed class PipelineCases(World world, string folder)
         var (pipeline, spec) = (mesh.Pipeline, ModelSpec.Read(place));
         var stage = PipelineStages.Cut(spec, world.Size, AdapterKind.Lora, 64)[pipeline.Stage];
         using var model = ModelLoader.Load(place, stage, new RunConfig(), float32, CPU);
-        var batches = Enumerable.Repeat(Rehearsal.Longest(1, 16_384, packed: false), 6).ToList();
+        var batch = Rehearsal.Longest(1, 16_384, packed: false);
         var (held, most) = (0, 0);
-        new PipelineSchedule(pipeline, model).Run(batches, Turn, () => { });
-        Assert.Equal((0, stage.Stage.InFlight(6)), (held, most));
+        for (var count = 1; count <= 6; count++)
+        {
+            new PipelineSchedule(pipeline, model).Run([.. Enumerable.Repeat(batch, count)], Turn, () => { });
+            Assert.Equal((0, stage.Stage.InFlight(count)), (held, most));
+            most = 0;
+        }
 
         Tensor? Turn(PipelineSchedule.Turn turn, Tensor? received)
         {
