@@ -44,8 +44,7 @@ internal static class AdapterPass
             // Drawn on the host whatever the device, so that a run starts from the same values everywhere.
             var bound = 1 / Math.Sqrt(module.In);
             var a =
-                adapter.A
-                ?? rand([adapter.Rank, module.In], float32, generator: generator).mul_(2 * bound).sub_(bound);
+                adapter.A ?? rand([adapter.Rank, module.In], float32, generator: generator).mul_(2 * bound).sub_(bound);
             if (!slots.TryGetValue(module.Name, out var slot))
                 continue;
             var (linear, replace) = slot;
@@ -74,7 +73,8 @@ internal static class AdapterPass
         var root = Unit(
             null,
             model.Spec.HasHead
-                ? [
+                ?
+                [
                     [model.lm_head],
                 ]
                 : [],

@@ -55,8 +55,7 @@ internal sealed class DeviceMesh(
             );
         var (rank, batch) = (all.Rank, tensor * context);
         var stage = rank / (all.Size / pipeline);
-        IProcessGroup Split(bool needed, int color) =>
-            needed ? all.Split(color, rank) : new SingleProcessGroup();
+        IProcessGroup Split(bool needed, int color) => needed ? all.Split(color, rank) : new SingleProcessGroup();
         return new(
             all,
             Split(tensor > 1, rank / tensor),
@@ -68,8 +67,7 @@ internal sealed class DeviceMesh(
 
     /// <summary>Whether the micro-batches of a rank are no other's too: of the ranks that share a micro-batch, the
     /// first counts for all.</summary>
-    public bool Counts(int rank) =>
-        rank % (tensor.Size * context.Size) == 0 && rank < all.Size / pipeline.Stages;
+    public bool Counts(int rank) => rank % (tensor.Size * context.Size) == 0 && rank < all.Size / pipeline.Stages;
 
     public void Dispose()
     {

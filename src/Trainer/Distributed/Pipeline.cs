@@ -9,16 +9,11 @@ namespace Memopt.Trainer.Distributed;
 /// <param name="previous">The stage before and this one; null on the first.</param>
 /// <param name="next">This stage and the one after; null on the last.</param>
 /// <param name="ends">The first stage and the last; on the others a group of this rank.</param>
-internal sealed class Pipeline(
-    IProcessGroup stages,
-    IProcessGroup? previous,
-    IProcessGroup? next,
-    IProcessGroup ends
-) : IDisposable
+internal sealed class Pipeline(IProcessGroup stages, IProcessGroup? previous, IProcessGroup? next, IProcessGroup ends)
+    : IDisposable
 {
     /// <summary>One stage that computes the whole model.</summary>
-    public static Pipeline Single { get; } =
-        new(new SingleProcessGroup(), null, null, new SingleProcessGroup());
+    public static Pipeline Single { get; } = new(new SingleProcessGroup(), null, null, new SingleProcessGroup());
 
     /// <summary>All stages.</summary>
     public IProcessGroup Group => stages;
@@ -51,12 +46,7 @@ internal sealed class Pipeline(
         var odd = size > 2 ? Split((stage + 1) / 2) : null; // stages 1 and 2, 3 and 4, …
         var ends = size > 2 ? Split(stage == 0 || stage == size - 1 ? 0 : stage) : stages;
         var (previous, next) = stage % 2 == 0 ? (odd, even) : (even, odd);
-        return new(
-            stages,
-            stage == 0 ? Unused(previous) : previous,
-            stage == size - 1 ? Unused(next) : next,
-            ends
-        );
+        return new(stages, stage == 0 ? Unused(previous) : previous, stage == size - 1 ? Unused(next) : next, ends);
 
         static IProcessGroup? Unused(IProcessGroup? group)
         {

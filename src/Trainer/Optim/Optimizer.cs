@@ -229,7 +229,11 @@ internal sealed class Optimizer : IDisposable
         using var scope = NewDisposeScope();
         using var off = no_grad();
         var isMain = group.Rank == 0;
-        using var buffer = empty([Layout.Units.Select(unit => unit.Slice).DefaultIfEmpty().Max() * Layout.Ranks], float32, device);
+        using var buffer = empty(
+            [Layout.Units.Select(unit => unit.Slice).DefaultIfEmpty().Max() * Layout.Ranks],
+            float32,
+            device
+        );
         foreach (var (unit, place) in units.Zip(Layout.Units))
         {
             var whole = buffer.narrow(0, 0, place.Slice * Layout.Ranks);

@@ -54,7 +54,7 @@ internal sealed class ShardLayout
     public IReadOnlyList<ShardedUnit> Units => units;
 
     /// <summary>The weights of the units, as parts of those that the whole model trains.</summary>
-    public IReadOnlyList<UnitRange> Ranges => 
+    public IReadOnlyList<UnitRange> Ranges =>
         [.. units.Select(unit => new UnitRange(unit.Start, unit.Count, unit.IsCopy))];
 
     /// <summary>The same weights divided among another number of ranks.</summary>

@@ -40,13 +40,7 @@ internal static class StageUnits
             else
             {
                 var copies = unit.Parameters.Where(parameter => parameter.Name == spec.Embeddings.Name).ToList();
-                placed.Add(
-                    unit with
-                    {
-                        Parameters = [.. unit.Parameters.Except(copies)],
-                        Start = next + embeddings,
-                    }
-                );
+                placed.Add(unit with { Parameters = [.. unit.Parameters.Except(copies)], Start = next + embeddings });
                 if (copies.Count > 0)
                     placed.Add(new(null, copies) { Start = next, IsCopy = true });
             }

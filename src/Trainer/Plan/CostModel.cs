@@ -71,8 +71,7 @@ internal static class CostModel
 
     /// <summary>Arithmetic of one token in forward and backward of a layer.</summary>
     public static double Flops(LayerSpec layer, AdapterKind kind, int length) =>
-        layer.Flops(length)
-        + (kind == AdapterKind.None ? 2 * layer.Linears.Sum(linear => (double)linear.Weights) : 0);
+        layer.Flops(length) + (kind == AdapterKind.None ? 2 * layer.Linears.Sum(linear => (double)linear.Weights) : 0);
 
     /// <summary>Arithmetic of one token in forward and backward of the head.</summary>
     public static double HeadFlops(ModelSpec spec, AdapterKind kind) =>

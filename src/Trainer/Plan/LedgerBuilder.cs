@@ -56,7 +56,8 @@ internal sealed class LedgerBuilder
         var layers = spec.Whole.Layers;
         ring = full
             ? []
-            : [
+            :
+            [
                 .. Rung.Streamed(layers, zero3 ? layers : rung.StreamLayers)
                     .Select(index => index - spec.Blocks[0].Index)
                     .Where(place => place >= 0 && place < spec.Layers),

@@ -110,9 +110,7 @@ internal sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool
             .. Rung.All(config, spec, device)
                 .Select(rung =>
                     Largest([
-                        .. stages.Select(stage =>
-                            Estimate(config, stage, device, longest, rung, evaluated, judged)
-                        ),
+                        .. stages.Select(stage => Estimate(config, stage, device, longest, rung, evaluated, judged)),
                     ])
                 )
                 .OrderBy(plan =>

@@ -73,8 +73,7 @@ internal sealed class ModelSpec
     public IReadOnlyList<LinearSpec> AllLinears => HasHead ? [.. Linears, Head] : Linears;
 
     /// <summary>Weights in all, a tied head counted once.</summary>
-    public long Parameters =>
-        field > 0 ? field : field = Tensors.Sum(tensor => tensor.Elements);
+    public long Parameters => field > 0 ? field : field = Tensors.Sum(tensor => tensor.Elements);
 
     /// <summary>The part of the model that a stage of a pipeline holds. Layers keep their places in the
     /// model.</summary>

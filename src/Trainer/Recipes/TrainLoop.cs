@@ -98,8 +98,7 @@ internal sealed class TrainLoop
         if (inputs.Eval is { } eval)
             Attempt(
                 "the rehearsal of the evaluation",
-                () => 
-                    Rehearsal.Evaluate(run.Model, Math.Min(MicroBatch, eval.Rows.Count), eval.Longest, world)
+                () => Rehearsal.Evaluate(run.Model, Math.Min(MicroBatch, eval.Rows.Count), eval.Longest, world)
             );
         Attempt("the rehearsal of a checkpoint", () => Rehearsal.Save(run.State));
         noGc.Collect(); // an evaluation has a no-GC scope of its own, which ended this one

@@ -42,7 +42,10 @@ internal static class WholeModel
                 using var inner = NewDisposeScope();
                 var sent = pipeline.Stage == from ? own[number].Value.to(stage.Device).contiguous() : null;
                 var received = pipeline.IsFirst ? empty(tensor.Shape, float32, stage.Device) : null;
-                pipeline.Group.Exchange(sent is null ? [] : [new(sent, 0)], received is null ? [] : [new(received, from)]);
+                pipeline.Group.Exchange(
+                    sent is null ? [] : [new(sent, 0)],
+                    received is null ? [] : [new(received, from)]
+                );
                 if (received is not null)
                     found[tensor.Name] = received.cpu().MoveToOuterDisposeScope();
             }
@@ -56,8 +59,7 @@ internal static class WholeModel
             .. stage
                 .Parameters()
                 .Where(parameter =>
-                    parameter.RequiresGrad
-                    && (stage.Spec.Stage.IsFirst || parameter.Name != stage.Spec.Embeddings.Name)
+                    parameter.RequiresGrad && (stage.Spec.Stage.IsFirst || parameter.Name != stage.Spec.Embeddings.Name)
                 ),
         ];
 
@@ -69,12 +71,7 @@ internal static class WholeModel
             whole,
             module =>
                 trained.TryGetValue(module + ".lora_A.weight", out var a)
-                    ? new(
-                        (int)a.shape[0],
-                        adapter.ScaleOf(module),
-                        a.cpu(),
-                        trained[module + ".lora_B.weight"].cpu()
-                    )
+                    ? new((int)a.shape[0], adapter.ScaleOf(module), a.cpu(), trained[module + ".lora_B.weight"].cpu())
                     : null,
             adapter.Dropout,
             generator

@@ -45,7 +45,10 @@ public sealed class PipelineScheduleTests
         var spec = ModelSpec.Read(new Shape(64, 128, layers, 4, 2, vocabulary).Folder());
         var cut = PipelineStages.Cut(spec, stages, AdapterKind.Lora, 64);
         Assert.Equal(counts, string.Join(' ', cut.Select(stage => stage.Layers)));
-        Assert.Equal(spec.Tensors.Select(tensor => tensor.Name), cut.SelectMany(stage => stage.Tensors, (_, t) => t.Name));
+        Assert.Equal(
+            spec.Tensors.Select(tensor => tensor.Name),
+            cut.SelectMany(stage => stage.Tensors, (_, t) => t.Name)
+        );
         Assert.Equal(Enumerable.Range(0, layers), cut.SelectMany(stage => stage.Blocks, (_, block) => block.Index));
     }
 

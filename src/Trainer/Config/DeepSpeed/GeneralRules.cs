@@ -84,8 +84,9 @@ internal static class GeneralRules
         new Dictionary<string, KeyRule>
         {
             ["gradient_clipping"] = KeyRules.Copied("train.clip"),
-            ["tensor_parallel"] = (node, _) => OneRank(node, "tensor parallel"),
-            ["pipeline"] = (node, _) => OneRank(node, "pipeline parallel"),
+            ["tensor_parallel"] = (node, _) => OneRank(node, "tensor parallel is not there yet; remove it"),
+            ["pipeline"] = (node, _) =>
+                OneRank(node, "pipeline parallel is distributed.pipeline here; remove it and set that"),
             ["sequence_parallel_size"] = KeyRules.AtMost(
                 1,
                 "is above 1, and sequence parallel is not there yet; remove it"
@@ -116,10 +117,12 @@ internal static class GeneralRules
         keys.Select(key => KeyValuePair.Create(key, rule));
 
     /// <summary>A way to divide the model, which must be over one rank.</summary>
-    private static Verdict OneRank(DeepSpeedNode node, string what) =>
+    /// <param name="node">Its section.</param>
+    /// <param name="otherwise">What to do where it is over several.</param>
+    private static Verdict OneRank(DeepSpeedNode node, string otherwise) =>
         !node.IsObject ? Verdict.Wrong(node, "an object")
         : Sizes(node).Any(size => size.Number is not <= 1 && !size.IsAuto)
-            ? Verdict.Refused($"divides the model, and {what} is not there yet; remove it")
+            ? Verdict.Refused($"divides the model, and {otherwise}")
         : Verdict.Honoured("over one rank, as in memopt");
 
     private static IEnumerable<DeepSpeedNode> Sizes(DeepSpeedNode node) =>
