@@ -179,8 +179,8 @@ internal sealed class Optimizer : IDisposable
         return sum;
     }
 
-    /// <summary>L2 norm of the sum of the gradients of all ranks, fp32, (). Copies of weights that another stage has are
-    /// not counted.</summary>
+    /// <summary>L2 norm of the sum of the gradients of all ranks, fp32, (). Copies of weights that another stage has
+    /// are not counted.</summary>
     /// <param name="unscale">Factor that takes a loss scale off.</param>
     public Tensor Norm(double unscale = 1)
     {

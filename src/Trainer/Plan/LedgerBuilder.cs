@@ -4,8 +4,8 @@ using Memopt.Trainer.Plan.Blocks;
 
 namespace Memopt.Trainer.Plan;
 
-/// <summary>Adds up the footprints of a model's parts, or of those of a pipeline stage, row by row. The parts state their own sizes
-/// (<see cref="LayerSpec"/>, <see cref="Footprints"/>); this class only adds rows.</summary>
+/// <summary>Adds up the footprints of a model's parts, or of those of a pipeline stage, row by row. The parts state
+/// their own sizes (<see cref="LayerSpec"/>, <see cref="Footprints"/>); this class only adds rows.</summary>
 internal sealed class LedgerBuilder
 {
     // Taken beyond the other rows where it was measured (docs/memory.md): workspaces of cuBLAS and cuDNN; of the rows;

@@ -121,7 +121,8 @@ internal sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool
         ];
     }
 
-    /// <summary>The plan of the stage of a pipeline that needs the most; it fits where those of all stages do.</summary>
+    /// <summary>The plan of the stage of a pipeline that needs the most; it fits where those of all stages
+    /// do.</summary>
     private static MemoryPlan Largest(IReadOnlyList<MemoryPlan> stages) =>
         stages.Count == 1
             ? stages[0]

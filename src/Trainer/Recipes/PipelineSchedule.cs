@@ -19,47 +19,47 @@ internal sealed class PipelineSchedule(Pipeline pipeline, Decoder model)
     /// <summary>Forward or backward of a micro-batch.</summary>
     /// <param name="IsForward">Which of them.</param>
     /// <param name="Number">Of the micro-batch in the step, from 0.</param>
-    public readonly record struct Turn(bool IsForward, int Number);
+    public readonly record struct Pass(bool IsForward, int Number);
 
     /// <summary>What a stage computes in a step: min(p − r − 1, m) forwards to warm up, then pairs of a forward and a
     /// backward, then the backwards that are left.</summary>
     /// <param name="stage">The stage, r of p.</param>
     /// <param name="count">Micro-batches, m.</param>
-    public static IReadOnlyList<Turn> Order(PipelineStage stage, int count)
+    public static IReadOnlyList<Pass> Order(PipelineStage stage, int count)
     {
-        var (warmUp, turns) = (stage.WarmUp(count), new List<Turn>(2 * count));
+        var (warmUp, order) = (stage.WarmUp(count), new List<Pass>(2 * count));
         for (var i = 0; i < count + warmUp; i++)
         {
             if (i < count)
-                turns.Add(new(true, i));
+                order.Add(new(true, i));
             if (i >= warmUp)
-                turns.Add(new(false, i - warmUp));
+                order.Add(new(false, i - warmUp));
         }
-        return turns;
+        return order;
     }
 
     /// <summary>Computes the micro-batches of a step.</summary>
     /// <param name="batches">The same on all stages.</param>
-    /// <param name="compute">Computes a turn. In forward from the hidden states of the stage before, which it frees, to
+    /// <param name="compute">Computes a pass. In forward from the hidden states of the stage before, which it frees, to
     /// those for the stage after; in backward from and to their gradients. The first stage gets no hidden states, the
     /// last gives none. What it gives is freed once it is sent.</param>
     /// <param name="abandon">Frees what is saved for backwards that will not be computed.</param>
-    public void Run(IReadOnlyList<MicroBatch> batches, Func<Turn, Tensor?, Tensor?> compute, Action abandon)
+    public void Run(IReadOnlyList<MicroBatch> batches, Func<Pass, Tensor?, Tensor?> compute, Action abandon)
     {
-        var (turns, warmUp) = (Order(model.Spec.Stage, batches.Count), model.Spec.Stage.WarmUp(batches.Count));
+        var (order, warmUp) = (Order(model.Spec.Stage, batches.Count), model.Spec.Stage.WarmUp(batches.Count));
         ExceptionDispatchInfo? exhausted = null;
-        var arrived = turns.Count == 0 ? null : Pass(null, null, turns[0]);
-        for (var at = 0; at < turns.Count; at++)
+        var arrived = order.Count == 0 ? null : Exchanged(null, null, order[0]);
+        for (var at = 0; at < order.Count; at++)
         {
-            var turn = turns[at];
-            var result = Guarded(() => compute(turn, arrived), () => Sent(turn));
-            arrived = Pass(turn, result, at + 1 < turns.Count ? turns[at + 1] : null);
+            var pass = order[at];
+            var result = Guarded(() => compute(pass, arrived), () => Sent(pass));
+            arrived = Exchanged(pass, result, at + 1 < order.Count ? order[at + 1] : null);
         }
         exhausted?.Throw();
 
-        // What a turn needs arrives beside what the turn before it gives, where both are exchanged with one stage. While
-        // a stage warms up, the stage after it does not give anything yet.
-        Tensor? Pass(Turn? done, Tensor? result, Turn? next)
+        // What a pass needs arrives beside what the pass before it gives, where both are exchanged with one stage.
+        // While a stage warms up, the stage after it does not give anything yet.
+        Tensor? Exchanged(Pass? done, Tensor? result, Pass? next)
         {
             var received = next is { } needs ? Guarded(() => Received(needs), () => Received(needs)) : null;
             var (to, from) = (done?.IsForward, !next?.IsForward); // true is the stage after, false the one before
@@ -87,14 +87,14 @@ internal sealed class PipelineSchedule(Pipeline pipeline, Decoder model)
             return instead();
         }
 
-        Tensor? Sent(Turn turn)
+        Tensor? Sent(Pass pass)
         {
             arrived?.Dispose();
-            return (turn.IsForward ? pipeline.IsLast : pipeline.IsFirst) ? null : Hidden(batches[turn.Number]).zero_();
+            return (pass.IsForward ? pipeline.IsLast : pipeline.IsFirst) ? null : Hidden(batches[pass.Number]).zero_();
         }
 
-        Tensor? Received(Turn turn) =>
-            (turn.IsForward ? pipeline.IsFirst : pipeline.IsLast) ? null : Hidden(batches[turn.Number]);
+        Tensor? Received(Pass pass) =>
+            (pass.IsForward ? pipeline.IsFirst : pipeline.IsLast) ? null : Hidden(batches[pass.Number]);
     }
 
     /// <summary>The forward of a micro-batch alone.</summary>

@@ -27,7 +27,8 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         if (job.Config.Settings.Train.BatchSize < job.World.Mesh.Batches)
             throw new UserFault(
                 "There are more ranks than sequences in a step.",
-                found: $"{job.World.Mesh.Batches} data parallel ranks, train.batchSize = {job.Config.Settings.Train.BatchSize}",
+                found: $"{job.World.Mesh.Batches} data parallel ranks, "
+                    + $"train.batchSize = {job.Config.Settings.Train.BatchSize}",
                 next: "raise train.batchSize, or start fewer ranks"
             );
         if (job.World.Mesh.Pipeline.Stages > 1 && job.Metrics.Count > 0)

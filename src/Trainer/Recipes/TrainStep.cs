@@ -175,8 +175,8 @@ internal sealed class TrainStep(
     private void Compute(Work work) =>
         stages.Run(
             work.Parts,
-            (turn, received) =>
-                turn.IsForward ? Forward(work, turn.Number, received) : Backward(work, turn.Number, received),
+            (pass, received) =>
+                pass.IsForward ? Forward(work, pass.Number, received) : Backward(work, pass.Number, received),
             work.Dispose
         );
 

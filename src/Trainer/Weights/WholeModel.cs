@@ -15,7 +15,8 @@ namespace Memopt.Trainer.Weights;
 /// rank. The frozen ones take no memory and have no values.</summary>
 internal static class WholeModel
 {
-    /// <summary>Sends the trained weights of each stage to the main rank, one after another. All ranks call it.</summary>
+    /// <summary>Sends the trained weights of each stage to the main rank, one after another. All ranks call
+    /// it.</summary>
     /// <param name="stage">This rank's part.</param>
     /// <param name="world">The ranks.</param>
     /// <param name="adapter">The adapter's settings.</param>

@@ -141,27 +141,27 @@ internal sealed class PipelineCases(World world, string folder)
         var (held, most) = (0, 0);
         for (var count = 1; count <= 6; count++)
         {
-            new PipelineSchedule(pipeline, model).Run([.. Enumerable.Repeat(batch, count)], Turn, () => { });
+            new PipelineSchedule(pipeline, model).Run([.. Enumerable.Repeat(batch, count)], Compute, () => { });
             Assert.Equal((0, stage.Stage.InFlight(count)), (held, most));
             most = 0;
         }
 
-        Tensor? Turn(PipelineSchedule.Turn turn, Tensor? received)
+        Tensor? Compute(PipelineSchedule.Pass pass, Tensor? received)
         {
             using var inner = NewDisposeScope();
-            held += turn.IsForward ? 1 : -1;
+            held += pass.IsForward ? 1 : -1;
             most = Math.Max(most, held);
-            var (from, ends) = turn.IsForward
+            var (from, ends) = pass.IsForward
                 ? (pipeline.Stage - 1, pipeline.IsLast)
                 : (pipeline.Stage + 1, pipeline.IsFirst);
-            Assert.Equal(turn.IsForward ? pipeline.IsFirst : pipeline.IsLast, received is null);
+            Assert.Equal(pass.IsForward ? pipeline.IsFirst : pipeline.IsLast, received is null);
             if (received is not null)
-                Assert.True(received.eq(Value(turn, from)).all().item<bool>());
+                Assert.True(received.eq(Value(pass, from)).all().item<bool>());
             received?.Dispose();
-            return ends ? null : full([16_384, 64], Value(turn, pipeline.Stage), float32).MoveToOuterDisposeScope();
+            return ends ? null : full([16_384, 64], Value(pass, pipeline.Stage), float32).MoveToOuterDisposeScope();
         }
 
-        static float Value(PipelineSchedule.Turn turn, int stage) =>
-            100 * turn.Number + 10 * stage + (turn.IsForward ? 1 : 2);
+        static float Value(PipelineSchedule.Pass pass, int stage) =>
+            100 * pass.Number + 10 * stage + (pass.IsForward ? 1 : 2);
     }
 }

@@ -20,16 +20,16 @@ public sealed class PipelineScheduleTests
     ]
     public void Stage_runs_one_forward_and_one_backward_in_turns(int stage, int stages, int count, string order)
     {
-        var turns = PipelineSchedule.Order(new(stage, stages), count);
-        Assert.Equal(order, string.Concat(turns.Select(turn => turn.IsForward ? 'F' : 'B')));
+        var passes = PipelineSchedule.Order(new(stage, stages), count);
+        Assert.Equal(order, string.Concat(passes.Select(pass => pass.IsForward ? 'F' : 'B')));
         var (held, most) = (0, 0);
-        foreach (var turn in turns)
-            most = Math.Max(most, held += turn.IsForward ? 1 : -1);
+        foreach (var pass in passes)
+            most = Math.Max(most, held += pass.IsForward ? 1 : -1);
         Assert.Equal((0, Math.Min(stages - stage, count)), (held, most));
         foreach (var forward in new[] { true, false })
             Assert.Equal(
                 Enumerable.Range(0, count),
-                turns.Where(turn => turn.IsForward == forward).Select(turn => turn.Number)
+                passes.Where(pass => pass.IsForward == forward).Select(pass => pass.Number)
             );
     }
 
