@@ -15,6 +15,9 @@ internal sealed record Shape(int Hidden, int Intermediate, int Layers, int Heads
 {
     private static readonly Dictionary<Shape, string> made = [];
 
+    /// <summary>Whether the head is the embeddings.</summary>
+    public bool Tied { get; init; }
+
     private long KvWidth => (long)Hidden / Heads * KvHeads;
 
     /// <summary>Tokens a query looks back, of a Mistral; null is a Llama.</summary>
@@ -61,7 +64,7 @@ internal sealed record Shape(int Hidden, int Intermediate, int Layers, int Heads
                 { "model_type": "{{(Window is null ? "llama" : "mistral")}}", "sliding_window": {{Window?.ToString()
                     ?? "null"}}, "hidden_size": {{Hidden}}, "intermediate_size": {{Intermediate}}, "num_hidden_layers": {{Layers}}, "num_attention_heads": {{Heads}},
                   "num_key_value_heads": {{KvHeads}}, "vocab_size": {{Vocabulary}}, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16",
-                  "tie_word_embeddings": false }
+                  "tie_word_embeddings": {{(Tied ? "true" : "false")}} }
                 """
             );
             using var scope = NewDisposeScope();

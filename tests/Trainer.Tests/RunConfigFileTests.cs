@@ -87,6 +87,21 @@ public sealed class RunConfigFileTests
             Assert.Single(Assert.Throws<UserFault>(() => Read("{}", $"{setting}={name}")).Problems).Message
         );
 
+    [Theory, InlineData("zero2"), InlineData("zero3")]
+    public void Pipeline_with_gradients_or_layers_sharded_is_refused(string strategy) =>
+        Assert.Equal(
+            "distributed.strategy",
+            Assert
+                .Single(
+                    Assert
+                        .Throws<UserFault>(() =>
+                            Read("{}", "distributed.pipeline=2", $"distributed.strategy={strategy}")
+                        )
+                        .Problems
+                )
+                .Path
+        );
+
     [Fact]
     public void Config_written_reads_back_equal()
     {

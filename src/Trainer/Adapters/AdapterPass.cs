@@ -33,16 +33,22 @@ internal static class AdapterPass
     {
         using var scope = NewDisposeScope();
         var attached = new List<LoraLinear>();
-        foreach (var (linear, replace) in model.Linears().ToList())
+        var slots = model.Linears().ToDictionary(slot => slot.Linear.Name);
+        var number = -1;
+        // A stage of a pipeline numbers and draws the modules of the other stages too.
+        foreach (var module in model.Spec.Whole.AllLinears)
         {
-            if (choose(linear.Name) is not { } adapter)
+            if (choose(module.Name) is not { } adapter)
                 continue;
+            number++;
             // Drawn on the host whatever the device, and whole whatever the ranks, so that a run starts from the same
             // values everywhere.
-            var (rank, outputs, inputs) = (adapter.Rank, linear.WholeShape[0], linear.WholeShape[1]);
-            var bound = 1 / Math.Sqrt(inputs);
-            var a = adapter.A ?? rand([rank, inputs], float32, generator: generator).mul_(2 * bound).sub_(bound);
-            var b = adapter.B ?? zeros([outputs, rank], float32);
+            var (rank, bound) = (adapter.Rank, 1 / Math.Sqrt(module.In));
+            var a = adapter.A ?? rand([rank, module.In], float32, generator: generator).mul_(2 * bound).sub_(bound);
+            if (!slots.TryGetValue(module.Name, out var slot))
+                continue;
+            var (linear, replace) = slot;
+            var b = adapter.B ?? zeros([module.Out, rank], float32);
             Parameter Pair(string name, Tensor whole, int dim)
             {
                 // The matrix on the divided side of W is divided alike; the other is whole, and each rank's product
@@ -60,7 +66,7 @@ internal static class AdapterPass
                 Pair(".lora_B.weight", b, dim: 0),
                 adapter.Scale,
                 dropout,
-                attached.Count
+                number
             )
             {
                 Slice = linear.Slice,
@@ -78,11 +84,15 @@ internal static class AdapterPass
     public static IReadOnlyList<TrainedUnit> Trained(Decoder model, AdapterKind kind, BiasMode biases)
     {
         var layers = model.layers.Select(layer => Trained(layer, kind, biases));
-        Linear[][] head =
-        [
-            [model.lm_head],
-        ];
-        var root = Unit(null, head, [model.embed_tokens, model.norm.weight], kind, biases);
+        Linear[][] head = model.Spec.HasHead
+            ?
+            [
+                [model.lm_head],
+            ]
+            : [];
+        Parameter[] embeddings = model.Spec.HasEmbeddings ? [model.embed_tokens] : [];
+        Parameter[] norm = model.Spec.HasHead ? [model.norm.weight] : [];
+        var root = Unit(null, head, [.. embeddings, .. norm], kind, biases);
         return [.. layers.Append(root).Where(unit => unit.Parameters.Count > 0)];
     }
 

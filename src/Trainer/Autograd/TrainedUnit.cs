@@ -11,6 +11,17 @@ internal sealed record TrainedUnit(int? Layer, IReadOnlyList<Parameter> Paramete
     /// <summary>A rank's slice of a unit has a multiple of so many elements: 256 bytes of an fp32 array.</summary>
     public const long SliceAlignment = 64;
 
+    /// <summary>Where the unit begins among the weights that the whole model trains, elements; null where it follows
+    /// the unit before.</summary>
+    public long? Start { get; init; }
+
+    /// <summary>Whether another stage of the pipeline trains the same weights, and counts them: tied embeddings. Such a
+    /// unit is the last.</summary>
+    public bool IsCopy { get; init; }
+
+    /// <summary>Weights.</summary>
+    public long Count => Parameters.Sum(parameter => parameter.Shape.Aggregate(1L, (a, b) => a * b));
+
     /// <summary>The slices of a flat array that begins with the unit, one for each parameter.</summary>
     public IEnumerable<(Parameter Parameter, Tensor Slice)> Slices(Tensor array)
     {

@@ -21,7 +21,9 @@ namespace Memopt.Trainer.Checkpoints;
 /// first.</param>
 /// <param name="WeightOrder">Which order the weights have in the state; checkpoints that do not say it have the
 /// first.</param>
-/// <param name="Ranks">Ranks among which the state is divided, a file each.</param>
+/// <param name="Ranks">Ranks among which the state of a stage is divided, a file each.</param>
+/// <param name="Stages">The trained weights of each stage of the pipeline; null in checkpoints of one stage that do not
+/// say it. The files are those of the first stage, then those of the second, and so on.</param>
 internal sealed record CheckpointManifest(
     int Step,
     string RunId,
@@ -31,7 +33,8 @@ internal sealed record CheckpointManifest(
     int? MicroBatch = null,
     int Order = 1,
     int WeightOrder = 1,
-    int Ranks = 1
+    int Ranks = 1,
+    IReadOnlyList<IReadOnlyList<UnitRange>>? Stages = null
 );
 
 /// <summary>A folder of checkpoints. Each is staged under another name, flushed, and renamed whole; a kill at any
@@ -101,12 +104,12 @@ internal sealed class CheckpointFolder(string folder, int keep)
 
     /// <summary>Writes the state of a rank into a checkpoint that was begun.</summary>
     /// <param name="step">Of the checkpoint.</param>
-    /// <param name="rank">The rank.</param>
-    /// <param name="ranks">Ranks that divide the state.</param>
+    /// <param name="number">Of the file.</param>
+    /// <param name="files">Files that hold the state: one for each stage and each rank that divides it.</param>
     /// <param name="state">The rank's part.</param>
-    public ArtifactFile WriteState(int step, int rank, int ranks, IReadOnlyList<(string, Tensor)> state)
+    public ArtifactFile WriteState(int step, int number, int files, IReadOnlyList<(string, Tensor)> state)
     {
-        var name = StateFile(rank, ranks);
+        var name = StateFile(number, files);
         var path = Path.Combine(Staged(step), name);
         SafeTensors.Write(path, state);
         return new(name, Hash(path), new FileInfo(path).Length);
@@ -139,7 +142,7 @@ internal sealed class CheckpointFolder(string folder, int keep)
     public void Discard(int step) => new StagedPath(Staged(step)).Dispose();
 
     /// <summary>Copies saved values into tensors of the same names: those of a rank's shard from the files of the ranks
-    /// that wrote it, whatever their number, and numbers that every rank has.</summary>
+    /// that wrote it, whatever their number and that of their stages, and numbers that every rank has.</summary>
     /// <param name="path">The checkpoint.</param>
     /// <param name="state">The rank's state.</param>
     /// <param name="layout">How the weights are divided now.</param>
@@ -153,11 +156,19 @@ internal sealed class CheckpointFolder(string folder, int keep)
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
-        var written = layout.For(Read(path).Ranks);
-        for (var other = 0; other < written.Ranks; other++)
+        var manifest = Read(path);
+        ShardLayout[] stages = manifest.Stages is null
+            ? [layout.For(manifest.Ranks)]
+            : [.. manifest.Stages.Select(ranges => new ShardLayout(ranges, manifest.Ranks))];
+        var (files, found) = (stages.Length * manifest.Ranks, 0L);
+        for (var number = 0; number < files; number++)
         {
-            var pieces = layout.Shared(rank, written, other).ToList();
-            using var file = SafeTensors.Open(Path.Combine(path, StateFile(other, written.Ranks)));
+            var written = stages[number / manifest.Ranks];
+            var pieces = layout.Shared(rank, written, number % manifest.Ranks).ToList();
+            if (pieces.Count == 0 && number > 0) // the first has the numbers that every rank has
+                continue;
+            found += pieces.Sum(piece => piece.Length);
+            using var file = SafeTensors.Open(Path.Combine(path, StateFile(number, files)));
             foreach (var (name, tensor) in state)
             {
                 var sharded = tensor.numel() == layout.ShardSize; // the loss scale is not
@@ -165,11 +176,7 @@ internal sealed class CheckpointFolder(string folder, int keep)
                     !file.Tensors.TryGetValue(name, out var stored)
                     || stored.Shape.Aggregate(1L, (a, b) => a * b) != (sharded ? written.ShardSize : tensor.numel())
                 )
-                    throw new UserFault(
-                        $"{path} does not fit this run's adapter.",
-                        found: name,
-                        next: "run again with --from-start"
-                    );
+                    throw Misfit(path, name);
                 if (!sharded)
                     tensor.copy_(file.Read(name));
                 foreach (var piece in sharded ? pieces : [])
@@ -179,6 +186,8 @@ internal sealed class CheckpointFolder(string folder, int keep)
                 }
             }
         }
+        if (found != layout.Held(rank))
+            throw Misfit(path, $"{found:N0} of {layout.Held(rank):N0} weights");
     }
 
     /// <summary>Removes every checkpoint.</summary>
@@ -187,6 +196,9 @@ internal sealed class CheckpointFolder(string folder, int keep)
         if (Directory.Exists(folder))
             Directory.Delete(folder, recursive: true);
     }
+
+    private static UserFault Misfit(string path, string found) =>
+        new($"{path} does not fit this run's adapter.", found: found, next: "run again with --from-start");
 
     private static CheckpointManifest Read(string path) =>
         JsonSerializer.Deserialize<CheckpointManifest>(
@@ -200,13 +212,15 @@ internal sealed class CheckpointFolder(string folder, int keep)
                 Config: not null,
                 Hashes: not null,
                 Files: not null,
-                Ranks: > 0 and <= 65536
-            } manifest => manifest,
+                Ranks: > 0 and <= 65536,
+                Stages: null or { Count: > 0 and <= 65536 },
+            } manifest when manifest.Stages?.All(stage => stage?.All(unit => unit.Count >= 0) == true) != false =>
+                manifest,
             _ => throw new JsonException("a part is missing"),
         };
 
-    private static string StateFile(int rank, int ranks) =>
-        ranks == 1 ? "state.safetensors" : $"state-{rank + 1:D5}-of-{ranks:D5}.safetensors";
+    private static string StateFile(int number, int files) =>
+        files == 1 ? "state.safetensors" : $"state-{number + 1:D5}-of-{files:D5}.safetensors";
 
     private string Staged(int step) => Path.Combine(folder, $".staged-{step:D8}");
 

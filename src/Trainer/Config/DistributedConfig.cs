@@ -81,6 +81,19 @@ public sealed record DistributedConfig
     ]
     public int Context { get; init; } = 1;
 
+    [
+        Description(
+            "Stages that compute the layers one after another (pipeline parallel, 1F1B as in Megatron-LM): each rank "
+                + "holds a part of the layers, and sends hidden states to the next. Between hosts it needs the least "
+                + "bandwidth. A stage waits (stages − 1) / (micro-batches + stages − 1) of the time: a step should "
+                + "have four times as many micro-batches as stages. The number of ranks is a multiple; the rest are "
+                + "data parallel, with strategy ddp or zero1."
+        ),
+        Unit("stages"),
+        Range(1, 64)
+    ]
+    public int Pipeline { get; init; } = 1;
+
     [Description(
         "Library by which the ranks communicate. auto: NCCL on GPUs, MPI on CPUs. mpi: also on GPUs, whose tensors "
             + "then go through host memory; several ranks may share a GPU (CUDA_VISIBLE_DEVICES=0,0)."

@@ -63,6 +63,8 @@ internal static class KnownAliases
         ["cpsize"] = "distributed.context",
         ["savesteps"] = "checkpoint.every",
         ["savetotallimit"] = "checkpoint.keep",
+        ["pipelineparallelsize"] = "distributed.pipeline",
+        ["pipelinemodelparallelsize"] = "distributed.pipeline",
         ["loggingdir"] = "tracking.tensorboard",
         ["runname"] = "tracking.experiment",
         ["project"] = "tracking.experiment",

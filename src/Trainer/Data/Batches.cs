@@ -101,6 +101,11 @@ internal sealed class Batches
     /// <summary>Tokens of the rows of the first epoch, each as often as it comes.</summary>
     public long EpochTokens => Epoch(0).Rows.Sum(row => (long)rows.LengthOf(row));
 
+    /// <summary>Micro-batches of a whole step on the rank that has the most.</summary>
+    /// <param name="size">Sequences computed at once.</param>
+    /// <param name="ranks">Ranks that divide a step.</param>
+    public int MicroBatches(int size, int ranks) => ((batch + size - 1) / size + ranks - 1) / ranks;
+
     /// <summary>The micro-batches of a step, counted from 0.</summary>
     /// <param name="step">The step.</param>
     /// <param name="size">Sequences computed at once, where they are others than the run began with. The sequences of

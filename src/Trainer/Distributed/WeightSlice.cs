@@ -11,7 +11,8 @@ namespace Memopt.Trainer.Distributed;
 /// have and each uses for its own heads: the gradient is the sum over the ranks.</param>
 internal sealed record WeightSlice(long[] Shape, int Dim, IReadOnlyList<SplitRange> Ranges, bool IsPartial)
 {
-    /// <summary>The rank's part of a whole weight, contiguous; the weight itself where the rank has all of it.</summary>
+    /// <summary>The rank's part of a whole weight, contiguous; the weight itself where the rank has all of
+    /// it.</summary>
     public Tensor Take(Tensor whole)
     {
         if (Ranges is [{ Start: 0 } all] && all.Length == Shape[Dim])

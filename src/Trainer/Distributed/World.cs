@@ -73,9 +73,9 @@ internal sealed class World(IProcessGroup group, RankPlace place, torch.Device? 
     /// <summary>The same ranks, laid out as the settings say. All ranks call it.</summary>
     /// <exception cref="UserFault">The number of ranks is no multiple of the axes' sizes.</exception>
     public World Arrange(DistributedConfig config) =>
-        config is { Tensor: 1, Context: 1 }
+        config is { Tensor: 1, Context: 1, Pipeline: 1 }
             ? this
-            : new(group, place, device, DeviceMesh.Of(group, config.Tensor, config.Context));
+            : new(group, place, device, DeviceMesh.Of(group, config.Tensor, config.Context, config.Pipeline));
 
     /// <summary>Runs an action on the main rank, then on the others, which find what the main rank has made: a
     /// download, a cache, a cleared folder. It may take any time.</summary>

@@ -18,8 +18,8 @@ internal abstract class Linear(string name, long inputs, long outputs, Parameter
 
     public Parameter? bias { get; } = bias;
 
-    /// <summary>What a tensor parallel rank has of W; null where it is the whole. A linear with some of the inputs gives
-    /// a part of the output without the bias; the block that it ends adds up the parts.</summary>
+    /// <summary>What a tensor parallel rank has of W; null where it is the whole. A linear with some of the inputs
+    /// gives a part of the output without the bias; the block that it ends adds up the parts.</summary>
     public WeightSlice? Slice { get; init; }
 
     /// <summary>Outputs and inputs of the whole linear.</summary>

@@ -21,7 +21,9 @@ internal static class LayerRunner
         Meter meter
     )
     {
-        var run = rung.Recompute ? Recompute.Layers(model.layers.Length - 1, rung.Keeps, offload) : DecoderLayer.Plain;
+        // On an earlier stage of a pipeline the backward of the last layer does not come next.
+        int? last = model.Spec.Stage.IsLast ? model.layers[^1].Index : null;
+        var run = rung.Recompute ? Recompute.Layers(last, rung.Keeps, offload) : DecoderLayer.Plain;
         // Outside recomputation: a layer's weights are fetched once for its second forward and its backward.
         if (stream is not null)
             run = stream.Around(run);

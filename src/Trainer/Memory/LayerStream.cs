@@ -30,7 +30,7 @@ internal sealed class LayerStream : IDisposable
     private long slotBytes;
     private bool disposed;
 
-    /// <param name="layers">Of the model.</param>
+    /// <param name="layers">Of the whole model.</param>
     /// <param name="device">Where they are computed.</param>
     /// <param name="store">Holds the weights; disposed with the stream.</param>
     /// <param name="group">The ranks that divide each layer; null where each has all of it. Then all layers are
@@ -140,16 +140,16 @@ internal sealed class LayerStream : IDisposable
     }
 
     /// <summary>Moves more layers out, until so many are.</summary>
+    /// <param name="model">The model, or a stage of a pipeline, which moves those of them that it has.</param>
+    /// <param name="count">Of the whole model.</param>
     public void Extend(Decoder model, int count)
     {
-        foreach (
-            var index in Rung.Streamed(layers, count)
-                .Where(index => streamed.All(layer => layer.Layer != index))
-                .ToList()
-        )
+        var chosen = Rung.Streamed(layers, count).ToHashSet();
+        var wanted = model.layers.Where(layer => chosen.Contains(layer.Index)).ToList();
+        foreach (var layer in wanted.Where(layer => streamed.All(other => other.Layer != layer.Index)).ToList())
         {
-            if (Count < count)
-                Add(model.layers[index]);
+            if (Count < wanted.Count)
+                Add(layer);
         }
     }
 
@@ -266,6 +266,8 @@ internal sealed class LayerStream : IDisposable
     /// own.</summary>
     public void Bind()
     {
+        if (streamed.Count == 0) // a stage of a pipeline without such a layer
+            return;
         var bytes = streamed.Max(layer => layer.Bytes);
         if (bytes > slotBytes)
         {

@@ -13,10 +13,10 @@ namespace Memopt.Trainer.Memory;
 /// </summary>
 internal static class Recompute
 {
-    /// <param name="lastLayer">Index of the last layer.</param>
+    /// <param name="lastLayer">Index of the layer whose backward follows its forward; null where none does.</param>
     /// <param name="saves">The tensors that are saved beside the inputs, where fused kernels made them.</param>
     /// <param name="savedTensors">Holds the saved tensors; null leaves them on the device.</param>
-    public static LayerForward Layers(int lastLayer, SavedForBackward saves, ISavedTensors? savedTensors = null) =>
+    public static LayerForward Layers(int? lastLayer, SavedForBackward saves, ISavedTensors? savedTensors = null) =>
         (layer, x, context) =>
             layer.Index == lastLayer || !context.NeedsGradient
                 ? layer.forward(x, context)

@@ -9,20 +9,26 @@ using static TorchSharp.torch;
 namespace Memopt.Trainer.Models;
 
 /// <summary>The decoder of Llama, Qwen2, Qwen3, Mistral and Phi-3: one class, since they differ only in what
-/// <see cref="ModelSpec"/> says.
+/// <see cref="ModelSpec"/> says. A stage of a pipeline is a decoder that has some of the layers: the first has the
+/// embeddings too, the last the norm and the head.
 /// </summary>
 internal sealed class Decoder : IDisposable
 {
     private readonly ModelSpec spec;
+    private readonly Parameter? embeddings;
+    private readonly RmsNorm? lastNorm;
+    private Linear? head;
 
     public Decoder(ModelSpec spec, IWeightSource parts, ScalarType type, Device device, TensorParallel? tensor = null)
     {
         (this.spec, Type, Device, Tensor) = (spec, type, device, tensor);
-        embed_tokens = parts.Weight("model.embed_tokens.weight", spec.VocabularySplit);
+        embeddings = spec.HasEmbeddings ? parts.Weight(spec.Embeddings.Name, spec.VocabularySplit) : null;
         layers = [.. spec.Blocks.Select(block => Layer(block, parts))];
-        norm = new RmsNorm(parts.Weight("model.norm.weight"), spec.RmsNormEps);
-        lm_head = spec.TieWordEmbeddings
-            ? new DenseLinear("lm_head", embed_tokens) { Slice = embed_tokens.Slice }
+        if (!spec.HasHead)
+            return;
+        lastNorm = new RmsNorm(parts.Weight("model.norm.weight"), spec.RmsNormEps);
+        head = spec.TieWordEmbeddings
+            ? new DenseLinear("lm_head", embeddings!) { Slice = embeddings!.Slice }
             : parts.Linear(spec.Head);
     }
 
@@ -36,13 +42,21 @@ internal sealed class Decoder : IDisposable
     /// <summary>The ranks that share the matrices; null where this one has all of them.</summary>
     public TensorParallel? Tensor { get; }
 
-    public Parameter embed_tokens { get; }
+    /// <exception cref="InvalidOperationException">This stage of a pipeline has none.</exception>
+    public Parameter embed_tokens => embeddings ?? throw Missing("embeddings");
 
+    /// <summary>Those of this stage of a pipeline, or all.</summary>
     public DecoderLayer[] layers { get; }
 
-    public RmsNorm norm { get; }
+    /// <exception cref="InvalidOperationException">This stage of a pipeline has none.</exception>
+    public RmsNorm norm => lastNorm ?? throw Missing("norm");
 
-    public Linear lm_head { get; set; }
+    /// <exception cref="InvalidOperationException">This stage of a pipeline has none.</exception>
+    public Linear lm_head
+    {
+        get => head ?? throw Missing("head");
+        set => head = value;
+    }
 
     /// <summary>How a layer is run: everything is saved for its backward unless a memory pass says otherwise.</summary>
     public LayerForward RunLayer { get; set; } = DecoderLayer.Plain;
@@ -69,7 +83,8 @@ internal sealed class Decoder : IDisposable
                 yield return slot;
             yield return (layer.mlp.down_proj, linear => layer.mlp.down_proj = linear);
         }
-        yield return (lm_head, linear => lm_head = linear);
+        if (head is not null)
+            yield return (head, linear => head = linear);
 
         static IEnumerable<(Linear, Action<Linear>)> Slots(Projections projections) =>
             projections.Select((linear, i) => (linear, (Action<Linear>)(other => projections.Replace(i, other))));
@@ -80,10 +95,11 @@ internal sealed class Decoder : IDisposable
     {
         var linears = Linears().Select(slot => slot.Linear).ToList();
         var norms = layers.SelectMany(layer => layer.Norms).Select(part => part.weight);
-        return new[] { embed_tokens }
+        return new[] { embeddings }
             .Concat(norms)
-            .Append(norm.weight)
+            .Append(lastNorm?.weight)
             .Concat(linears.SelectMany(linear => linear.Parameters))
+            .OfType<Parameter>()
             .Distinct();
     }
 
@@ -98,8 +114,13 @@ internal sealed class Decoder : IDisposable
 
     /// <summary>Token ids (B, T) int64 → hidden states (B · T, C) after the last norm. Backward frees the gradient that
     /// it is given.</summary>
+    /// <param name="ids">The ids. A later stage of a pipeline takes the hidden states of the stage before, (B · T, C),
+    /// and frees them.</param>
+    /// <param name="context">The pass.</param>
     public ForwardResult Forward(Tensor ids, ForwardContext context)
     {
+        if (!spec.Stage.IsFirst)
+            return ForwardEmbeddings(ids, context);
         using var off = no_grad();
         var (hidden, backward) = ForwardEmbeddings(Embed(ids), context);
         return backward is null
@@ -127,8 +148,9 @@ internal sealed class Decoder : IDisposable
         return x.MoveToOuterDisposeScope();
     }
 
-    /// <summary>Embeddings (B · T, C), of tokens or of images → hidden states after the last norm. Backward frees the
-    /// gradient that it is given and returns that of the embeddings.</summary>
+    /// <summary>Embeddings (B · T, C), of tokens or of images → hidden states after the last norm, or after the last
+    /// layer of a stage without it. Backward frees the gradient that it is given, or accumulates into it, and returns
+    /// that of the embeddings.</summary>
     /// <param name="x">The embeddings; this pass frees them.</param>
     /// <param name="context">The pass.</param>
     public ForwardResult ForwardEmbeddings(Tensor x, ForwardContext context)
@@ -138,7 +160,9 @@ internal sealed class Decoder : IDisposable
         var (last, layersBackward) = ForwardLayers(x, context, 0, layers.Length);
         context.Cache?.Advance(context.Length);
         context.ReleaseWorkspace();
-        var (h, normBackward) = norm.forward(last, context);
+        if (lastNorm is null)
+            return new(last.MoveToOuterDisposeScope(), layersBackward);
+        var (h, normBackward) = lastNorm.forward(last, context);
         h.MoveToOuterDisposeScope();
         if (!context.NeedsGradient)
             return new(h, null);
@@ -273,6 +297,9 @@ internal sealed class Decoder : IDisposable
         foreach (var parameter in Parameters())
             parameter.Dispose();
     }
+
+    private InvalidOperationException Missing(string part) =>
+        new($"Stage {spec.Stage.Index} of {spec.Stage.Count} has no {part}.");
 
     private DecoderLayer Layer(LayerSpec block, IWeightSource parts)
     {

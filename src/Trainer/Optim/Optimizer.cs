@@ -21,7 +21,8 @@ internal sealed class Optimizer : IDisposable
     private readonly IReadOnlyList<TrainedUnit> units;
     private readonly Device device;
     private readonly ScalarType compute;
-    private readonly IProcessGroup group;
+    private readonly IProcessGroup group,
+        stages;
     private readonly Tensor? scratch;
     private readonly TensorShards tensorShards;
     private readonly bool isTensorParallel;
@@ -43,6 +44,7 @@ internal sealed class Optimizer : IDisposable
     /// <param name="tensor">The ranks that share the matrices; null where this one has all of them.</param>
     /// <param name="weights">The stream of the layers' weights; those that it holds and that are trained are divided
     /// among the ranks (ZeRO-3).</param>
+    /// <param name="stages">The stages of the pipeline, whose gradients have one norm; null is this one alone.</param>
     public Optimizer(
         IReadOnlyList<TrainedUnit> units,
         TrainConfig config,
@@ -52,16 +54,18 @@ internal sealed class Optimizer : IDisposable
         IProcessGroup? group = null,
         DistributedStrategy strategy = DistributedStrategy.Ddp,
         IProcessGroup? tensor = null,
-        LayerStream? weights = null
+        LayerStream? weights = null,
+        IProcessGroup? stages = null
     )
     {
         var divided = weights is { HoldsTrained: true } ? weights : null;
         (this.config, this.units, this.device, this.compute) = (config, units, device, compute);
         this.group = group ?? new SingleProcessGroup();
+        this.stages = stages ?? new SingleProcessGroup();
         using var scope = NewDisposeScope();
         using var off = no_grad();
         Layout = new(
-            [.. units.Select(unit => unit.Parameters.Sum(p => p.Shape.Aggregate(1L, (a, b) => a * b)))],
+            units.Select(unit => new UnitRange(unit.Start, unit.Count, unit.IsCopy)),
             strategy == DistributedStrategy.Ddp ? 1 : this.group.Size
         );
         tensorShards = new(units, Layout, tensor ?? new SingleProcessGroup(), this.group);
@@ -182,14 +186,20 @@ internal sealed class Optimizer : IDisposable
         return sum;
     }
 
-    /// <summary>L2 norm of the sum of the gradients of all ranks, fp32, ().</summary>
+    /// <summary>L2 norm of the sum of the gradients of all ranks, fp32, (). Copies of weights that another stage has
+    /// are not counted.</summary>
     /// <param name="unscale">Factor that takes a loss scale off.</param>
     public Tensor Norm(double unscale = 1)
     {
-        if (!IsSharded && !isTensorParallel)
+        if (!IsSharded && !isTensorParallel && stages.Size == 1)
             return AdamW.Norm(Gradient.Own, unscale, scratch);
         using var scope = NewDisposeScope();
-        var squares = tensorShards.SquaredNorm(part => AdamW.SquaredNorm(part, unscale, scratch), Gradient.Own);
+        var copies = Layout.Units.Where(unit => unit.IsCopy).Sum(unit => unit.Slice);
+        var squares = tensorShards.SquaredNorm(
+            part => AdamW.SquaredNorm(part, unscale, scratch),
+            Gradient.Own.narrow(0, 0, Layout.ShardSize - copies)
+        );
+        stages.AllReduce(squares);
         return squares.sqrt().to(float32).MoveToOuterDisposeScope();
     }
 

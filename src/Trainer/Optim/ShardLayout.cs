@@ -16,12 +16,19 @@ internal sealed class ShardLayout
     /// <param name="counts">Weights of each unit.</param>
     /// <param name="ranks">Ranks that divide them.</param>
     public ShardLayout(IReadOnlyList<long> counts, int ranks)
+        : this(counts.Select(count => new UnitRange(null, count)), ranks) { }
+
+    /// <param name="ranges">The units' weights; one without a start follows the unit before.</param>
+    /// <param name="ranks">Ranks that divide them.</param>
+    public ShardLayout(IEnumerable<UnitRange> ranges, int ranks)
     {
         Ranks = ranks;
-        foreach (var count in counts)
+        long next = 0;
+        foreach (var (start, count, isCopy) in ranges)
         {
             var slice = ranks == 1 ? count : Padded(count, ranks);
-            units.Add(new(count, slice, WholeSize, ShardSize));
+            units.Add(new(count, slice, WholeSize, ShardSize) { Start = start ?? next, IsCopy = isCopy });
+            next = units[^1].Start + count;
             Count += count;
             WholeSize += slice * ranks;
             ShardSize += slice;
@@ -48,8 +55,12 @@ internal sealed class ShardLayout
     /// <summary>The units, in the order of the arrays.</summary>
     public IReadOnlyList<ShardedUnit> Units => units;
 
+    /// <summary>The weights of the units, as parts of those that the whole model trains.</summary>
+    public IReadOnlyList<UnitRange> Ranges =>
+        [.. units.Select(unit => new UnitRange(unit.Start, unit.Count, unit.IsCopy))];
+
     /// <summary>The same weights divided among another number of ranks.</summary>
-    public ShardLayout For(int ranks) => ranks == Ranks ? this : new([.. units.Select(unit => unit.Count)], ranks);
+    public ShardLayout For(int ranks) => ranks == Ranks ? this : new(Ranges, ranks);
 
     /// <summary>The slices of an array of all weights, one for each parameter.</summary>
     /// <param name="trained">The units, in the order of the arrays.</param>
@@ -63,31 +74,46 @@ internal sealed class ShardLayout
             ? [new(0, 0, WholeSize)]
             : units.Select(unit => new ShardPiece(unit.Shard, unit.Whole + rank * unit.Slice, unit.Slice));
 
-    /// <summary>The pieces that a rank's shard has in common with one of a rank in another layout of the same
-    /// weights.</summary>
-    public IEnumerable<SharedPiece> Shared(int rank, ShardLayout other, int otherRank)
-    {
-        for (var i = 0; i < units.Count; i++)
-        {
-            var (mine, theirs) = (units[i], other.units[i]);
-            var from = Math.Max(rank * mine.Slice, otherRank * theirs.Slice);
-            var to = Math.Min(mine.Count, Math.Min((rank + 1) * mine.Slice, (otherRank + 1) * theirs.Slice));
-            if (from < to)
-                yield return new(
-                    mine.Shard + from - rank * mine.Slice,
-                    theirs.Shard + from - otherRank * theirs.Slice,
-                    to - from
-                );
-        }
-    }
+    /// <summary>Weights of a rank's shard, padding left out.</summary>
+    public long Held(int rank) => units.Sum(unit => Math.Clamp(unit.Count - rank * unit.Slice, 0, unit.Slice));
+
+    /// <summary>The pieces that a rank's shard has in common with one of a rank in another layout, be it of other
+    /// stages of the same model; each once, also where the other layout has a copy.</summary>
+    public IEnumerable<SharedPiece> Shared(int rank, ShardLayout other, int otherRank) =>
+        from mine in units
+        from theirs in other.units
+        where !theirs.IsCopy
+        let first = mine.Start + rank * mine.Slice
+        let theirFirst = theirs.Start + otherRank * theirs.Slice
+        let @from = Math.Max(first, theirFirst)
+        let to = Math.Min(
+            Math.Min(first + mine.Slice, mine.Start + mine.Count),
+            Math.Min(theirFirst + theirs.Slice, theirs.Start + theirs.Count)
+        )
+        where @from < to
+        select new SharedPiece(mine.Shard + @from - first, theirs.Shard + @from - theirFirst, to - @from);
 }
+
+/// <summary>The weights of a unit among those that the whole model trains, in the order of one rank's arrays. All
+/// numbers are elements.</summary>
+/// <param name="Start">The first; null where it follows the unit before.</param>
+/// <param name="Count">How many.</param>
+/// <param name="IsCopy">Whether another stage of the pipeline has them too, and counts them.</param>
+internal readonly record struct UnitRange(long? Start, long Count, bool IsCopy = false);
 
 /// <summary>A unit's place. All numbers are elements.</summary>
 /// <param name="Count">Its weights.</param>
 /// <param name="Slice">A rank's slice of it, padding included.</param>
 /// <param name="Whole">Its beginning in the array of all weights.</param>
 /// <param name="Shard">The beginning of a rank's slice in the rank's shard.</param>
-internal sealed record ShardedUnit(long Count, long Slice, long Whole, long Shard);
+internal sealed record ShardedUnit(long Count, long Slice, long Whole, long Shard)
+{
+    /// <summary>Its beginning among the weights that the whole model trains.</summary>
+    public long Start { get; init; }
+
+    /// <summary>Whether another stage of the pipeline has these weights too, and counts them.</summary>
+    public bool IsCopy { get; init; }
+}
 
 /// <summary>A contiguous piece. All numbers are elements.</summary>
 /// <param name="Shard">Its beginning in the shard.</param>

@@ -64,7 +64,11 @@ internal sealed class TensorShards(
         using var scope = NewDisposeScope();
         using var off = no_grad();
         var whole = IsMain ? empty([WholeLayout.Count], float32) : null;
-        var buffer = empty([layout.Units.Max(unit => unit.Slice) * layout.Ranks], float32, device);
+        var buffer = empty(
+            [layout.Units.Select(unit => unit.Slice).DefaultIfEmpty().Max() * layout.Ranks],
+            float32,
+            device
+        );
         long at = 0;
         foreach (var (unit, place) in units.Zip(layout.Units))
         {

@@ -1,4 +1,5 @@
 using Memopt.Trainer.Config;
+using Memopt.Trainer.Plan.Blocks;
 
 namespace Memopt.Trainer.Plan;
 
@@ -43,6 +44,9 @@ internal static class CostModel
             / (cuda ? GpuRate : CpuRate)
             * (1 + (cuda ? GpuOverhead : CpuOverhead) / tokens)
             * (kind == AdapterKind.Qlora ? Expanding : 1);
+        // A stage waits while the first micro-batches come and the last leave.
+        var steps = device.MicroBatches(batch, rung.MicroBatch);
+        computing *= (steps + device.Stages - 1.0) / steps;
         // Copies run beside the computation, each way; the optimizer's do not.
         var moving =
             2.0
@@ -58,14 +62,18 @@ internal static class CostModel
     /// <summary>Arithmetic of one token in forward, recomputation and backward.</summary>
     public static double Flops(ModelSpec spec, AdapterKind kind, Rung rung, int length)
     {
-        double head = spec.Head.Weights,
-            layers = spec.Blocks.Sum(layer => layer.Flops(length)),
-            weights = spec.Linears.Sum(linear => (double)linear.Weights);
-        var full = kind == AdapterKind.None ? 2 * (weights + head) : 0;
         // The last layer runs once: its backward comes next.
         var again = rung.Recompute
             ? spec.Blocks.Take(spec.Layers - 1).Sum(layer => layer.RecomputedFlops(length, rung.Keeps))
             : 0;
-        return layers + 4 * head + full + again;
+        return spec.Blocks.Sum(layer => Flops(layer, kind, length)) + HeadFlops(spec, kind) + again;
     }
+
+    /// <summary>Arithmetic of one token in forward and backward of a layer.</summary>
+    public static double Flops(LayerSpec layer, AdapterKind kind, int length) =>
+        layer.Flops(length) + (kind == AdapterKind.None ? 2 * layer.Linears.Sum(linear => (double)linear.Weights) : 0);
+
+    /// <summary>Arithmetic of one token in forward and backward of the head.</summary>
+    public static double HeadFlops(ModelSpec spec, AdapterKind kind) =>
+        (kind == AdapterKind.None ? 6 : 4) * (double)spec.Head.Weights;
 }

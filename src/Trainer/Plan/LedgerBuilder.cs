@@ -4,8 +4,8 @@ using Memopt.Trainer.Plan.Blocks;
 
 namespace Memopt.Trainer.Plan;
 
-/// <summary>Adds up the footprints of a model's parts, row by row. The parts state their own sizes
-/// (<see cref="LayerSpec"/>, <see cref="Footprints"/>); this class only adds rows.</summary>
+/// <summary>Adds up the footprints of a model's parts, or of those of a pipeline stage, row by row. The parts state
+/// their own sizes (<see cref="LayerSpec"/>, <see cref="Footprints"/>); this class only adds rows.</summary>
 internal sealed class LedgerBuilder
 {
     // Taken beyond the other rows where it was measured (docs/memory.md): workspaces of cuBLAS and cuDNN; of the rows;
@@ -37,7 +37,8 @@ internal sealed class LedgerBuilder
 
     // Weights beside the layers' linears: embeddings, norms, biases, head.
     private readonly long otherWeights;
-    private readonly int adapted;
+    private readonly int adapted,
+        inFlight;
     private long activations,
         working,
         keptOnHost;
@@ -55,10 +56,19 @@ internal sealed class LedgerBuilder
         zero3 = rung.Strategy == DistributedStrategy.Zero3;
         // Sharded gradients are those of ZeRO-2, and of ZeRO-3 where the layers' weights are trained.
         sumsUnits = rung.Strategy == DistributedStrategy.Zero2 || (zero3 && full);
-        ring = full && !zero3 ? [] : [.. Rung.Streamed(spec.Layers, zero3 ? spec.Layers : rung.StreamLayers)];
+        var all = spec.Whole.Layers;
+        var chosen = Rung.Streamed(
+                all,
+                zero3 ? all
+                    : full ? 0
+                    : rung.StreamLayers
+            )
+            .ToHashSet();
+        ring = [.. Enumerable.Range(0, spec.Layers).Where(place => chosen.Contains(spec.Blocks[place].Index))];
         streamed = ring.Sum(LayerBytes);
-        weights = full ? 0 : otherWeights * device.ComputeBytes + spec.Blocks.Select(b => b.Index).Sum(LayerBytes);
+        weights = full ? 0 : otherWeights * device.ComputeBytes + Enumerable.Range(0, spec.Layers).Sum(LayerBytes);
         (trained, adapted) = Trained();
+        inFlight = spec.Stage.InFlight(device.MicroBatches(config.Train.BatchSize, rung.MicroBatch));
         sharded = rung.Strategy != DistributedStrategy.Ddp;
         owned = sharded ? (trained + device.Ranks - 1) / device.Ranks : trained;
     }
@@ -135,10 +145,10 @@ internal sealed class LedgerBuilder
     {
         var tokens = rung.MicroBatch * Footprints.ContextTokens(longest, device.ContextRanks);
         if (rung.OffloadActivations)
-            keptOnHost = spec.Blocks.Take(spec.Layers - 1).Sum(layer => layer.CheckpointedBytes(tokens, rung, device));
+            keptOnHost = inFlight * RunTwice.Sum(layer => layer.CheckpointedBytes(tokens, rung, device));
         activations = Activations(tokens) + ContextMask(longest);
         Add(MemoryPlan.Activations, activations, ActivationsWhy(tokens));
-        var (head, logits) = (Head(tokens) + RootGradient, Math.Min(tokens, ChunkRows));
+        var (head, logits) = (spec.HasHead ? Head(tokens) + RootGradient : 0, Math.Min(tokens, ChunkRows));
         var backward =
             PassingBytes
             + RootGradient
@@ -146,7 +156,7 @@ internal sealed class LedgerBuilder
             + spec.Blocks.Max(layer =>
                 layer.BackwardBytes(tokens, rung.MicroBatch, config.Train.Deterministic, device)
             );
-        working = Math.Max(head, backward);
+        working = Math.Max(head, backward) + SpareBytes(tokens);
         var passing =
             PassingBytes == 0 ? ""
             : qlora ? " and one expanded weight"
@@ -154,7 +164,7 @@ internal sealed class LedgerBuilder
         Add(
             MemoryPlan.WorkingSet,
             working,
-            head >= working
+            head >= backward
                 ? $"logits of {logits:N0} tokens × {spec.VocabSize} × {device.ComputeBytes} B"
                 : "gradients inside one layer" + passing
         );
@@ -171,8 +181,8 @@ internal sealed class LedgerBuilder
             Math.Min(rung.MicroBatch, count ?? rung.MicroBatch)
             * Footprints.ContextTokens(longest, device.ContextRanks);
         var bytes =
-            spec.Blocks.Max(layer => layer.ForwardBytes(tokens, device, lowRank[layer.Index]))
-            + Math.Min(tokens, ChunkRows) * LogitBytes
+            spec.Blocks.Max(layer => layer.ForwardBytes(tokens, device, LowRankOf(layer)))
+            + (spec.HasHead ? Math.Min(tokens, ChunkRows) * LogitBytes : 0)
             - activations
             - working;
         if (bytes > 0)
@@ -200,7 +210,7 @@ internal sealed class LedgerBuilder
     public LedgerBuilder AddHost()
     {
         if (keptOnHost > 0)
-            Add(MemoryPlan.HostActivations, keptOnHost, $"of {spec.Layers - 1} layers", "host");
+            Add(MemoryPlan.HostActivations, keptOnHost, $"of {RunTwice.Count()} layers{InFlightWhy}", "host");
         if (rung.OffloadOptimizer)
             Add(MemoryPlan.HostOptimizer, 12 * owned, $"{owned:N0} × (value + 2 moments) × 4 B", "host");
         if (OnHost > 0)
@@ -253,6 +263,22 @@ internal sealed class LedgerBuilder
     private long LowRank(IReadOnlyList<LinearSpec> modules) =>
         modules.Sum(linear => config.Adapter.RankOf(linear.Name) + (config.Adapter.Dropout > 0 ? linear.In : 0));
 
+    private long LowRankOf(LayerSpec layer) => lowRank[Place(layer)];
+
+    /// <summary>Which of the layers that are here it is.</summary>
+    private int Place(LayerSpec layer) => layer.Index - spec.Blocks[0].Index;
+
+    /// <summary>The layers that activation checkpointing runs twice: the last of the model runs once, its backward
+    /// comes next.</summary>
+    private IEnumerable<LayerSpec> RunTwice => spec.Blocks.Take(spec.Layers - (spec.Stage.IsLast ? 1 : 0));
+
+    /// <summary>Bytes of hidden states that a stage of a pipeline goes on with where memory runs out: sent and
+    /// received.</summary>
+    private long SpareBytes(long tokens) =>
+        spec.Stage.Count > 1 ? 2 * tokens * spec.HiddenSize * device.ComputeBytes : 0;
+
+    private string InFlightWhy => inFlight > 1 ? $", {inFlight} micro-batches in flight" : "";
+
     private long ChunkRows => Footprints.ChunkRows(spec.VocabSize, device.ComputeBytes);
 
     /// <summary>Bytes of one position's logits, their loss included.</summary>
@@ -296,7 +322,7 @@ internal sealed class LedgerBuilder
     {
         if (full)
             return layer.Tensors.Sum(tensor => tensor.Shape.Aggregate(1L, (a, b) => a * b));
-        var modules = adaptedByLayer[layer.Index];
+        var modules = adaptedByLayer[Place(layer)];
         return Pairs(modules) + Biases(layer.Linears, modules);
     }
 
@@ -319,12 +345,13 @@ internal sealed class LedgerBuilder
         if (full)
             return (spec.Parameters, 0);
         List<LinearSpec> modules = [.. adaptedByLayer.SelectMany(layer => layer)];
-        if (config.Adapter.Targets.Cover(spec.Head.Name))
+        if (spec.HasHead && config.Adapter.Targets.Cover(spec.Head.Name))
             modules.Add(spec.Head);
         return (Pairs(modules) + Biases(linears, modules), modules.Count);
     }
 
-    /// <summary>Most bytes saved at once. Without recomputation all layers save; with it a layer that runs again saves
+    /// <summary>Most bytes saved at once; a stage of a pipeline holds what several micro-batches save. Without
+    /// recomputation all layers save; with it a layer that runs again saves
     /// beside the checkpoints of the layers before it. The last layer runs once.</summary>
     private long Activations(long tokens)
     {
@@ -332,7 +359,7 @@ internal sealed class LedgerBuilder
             most = 0;
         foreach (var layer in spec.Blocks)
         {
-            var saved = layer.InputBytes(tokens, device) + layer.SavedBytes(tokens, device, lowRank[layer.Index]);
+            var saved = layer.InputBytes(tokens, device) + layer.SavedBytes(tokens, device, LowRankOf(layer));
             most = Math.Max(most, below + saved);
             if (!rung.Recompute)
                 below += saved;
@@ -341,7 +368,7 @@ internal sealed class LedgerBuilder
             else
                 below += layer.CheckpointedBytes(tokens, rung, device);
         }
-        return most;
+        return (inFlight - 1) * below + most;
     }
 
     /// <summary>Bytes of a context parallel rank's mask for the general operator: its queries by all keys, of each row
@@ -357,14 +384,14 @@ internal sealed class LedgerBuilder
     private string ActivationsWhy(long tokens)
     {
         if (!rung.Recompute)
-            return $"all that {spec.Layers} layers save for {tokens:N0} tokens";
+            return $"all that {spec.Layers} layers save for {tokens:N0} tokens{InFlightWhy}";
         var beside =
             rung.Keeps == SavedForBackward.Nothing
                 ? ""
                 : $", {rung.Keeps.ToString().ToLowerInvariant()} kept beside them";
         return $"{(rung.OffloadActivations ? 2 : spec.Layers)} layer inputs of {tokens:N0} tokens × "
             + $"{spec.HiddenSize} × "
-            + $"{device.ComputeBytes} B{beside}, and all of one layer";
+            + $"{device.ComputeBytes} B{beside}{InFlightWhy}, and all of one layer";
     }
 
     /// <summary>Bytes while the loss is formed: the head's input and its gradient, one chunk of logits, and the

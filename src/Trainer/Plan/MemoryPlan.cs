@@ -58,6 +58,14 @@ internal sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool
     /// <summary>Bytes of a micro-batch that recomputation keeps on the host.</summary>
     public long KeptOnHost { get; init; }
 
+    /// <summary>The plans of a pipeline's stages, in their order; this one is that of the stage that needs the
+    /// most.</summary>
+    public IReadOnlyList<MemoryPlan> Stages
+    {
+        get => field ?? [this];
+        private init;
+    }
+
     /// <summary>Device bytes that stay between steps.</summary>
     public long PersistentBytes =>
         Rows.Where(row => row.Place == "device" && IsPersistent(row.Name)).Sum(row => row.Bytes);
@@ -94,18 +102,39 @@ internal sealed record MemoryPlan(IReadOnlyList<LedgerRow> Rows, Rung Rung, bool
         int longest,
         int evaluated = 0,
         int? judged = null
-    ) =>
+    )
+    {
+        var stages = PipelineStages.Cut(spec, device.Stages, config.Adapter.Kind, longest);
+        return
         [
             .. Rung.All(config, spec, device)
-                .Select(rung => Estimate(config, spec, device, longest, rung, evaluated, judged))
+                .Select(rung =>
+                    Largest([
+                        .. stages.Select(stage => Estimate(config, stage, device, longest, rung, evaluated, judged)),
+                    ])
+                )
                 .OrderBy(plan =>
                     CostModel.Seconds(spec, config.Adapter.Kind, plan, device, longest, config.Train.BatchSize)
                 )
                 .ThenBy(plan => plan.Rung.Strategy)
                 .ThenBy(plan => plan.PeakBytes),
         ];
+    }
 
-    /// <summary>The plan of one rung.</summary>
+    /// <summary>The plan of the stage of a pipeline that needs the most; it fits where those of all stages
+    /// do.</summary>
+    private static MemoryPlan Largest(IReadOnlyList<MemoryPlan> stages) =>
+        stages.Count == 1
+            ? stages[0]
+            : stages.MaxBy(plan => plan.PeakBytes)! with
+            {
+                Stages = stages,
+                HostFits = stages.All(plan => plan.HostFits),
+                Fits = stages.All(plan => plan.Fits),
+                Spills = stages.Any(plan => plan.Spills),
+            };
+
+    /// <summary>The plan of one rung for a model, or for a stage of it.</summary>
     internal static MemoryPlan Estimate(
         RunConfig config,
         ModelSpec spec,

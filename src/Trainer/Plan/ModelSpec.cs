@@ -4,9 +4,11 @@ using Memopt.Trainer.Plan.Blocks;
 namespace Memopt.Trainer.Plan;
 
 /// <summary>A model's architecture, from its own config.json: each layer by its blocks. <see cref="ModelConfig"/>
-/// reads it.</summary>
+/// reads it. <see cref="OfStage"/> describes the part that a stage of a pipeline holds.</summary>
 internal sealed class ModelSpec
 {
+    private ModelSpec? whole;
+
     public required string ModelType { get; init; }
     public required int VocabSize { get; init; }
     public required int HiddenSize { get; init; }
@@ -28,6 +30,18 @@ internal sealed class ModelSpec
 
     /// <summary>Type the weights were saved in: float32, bfloat16, float16.</summary>
     public string? Dtype { get; init; }
+
+    /// <summary>The stage of a pipeline that this describes.</summary>
+    public PipelineStage Stage { get; private init; } = PipelineStage.Only;
+
+    /// <summary>The whole model, of which this may be a stage.</summary>
+    public ModelSpec Whole => whole ?? this;
+
+    /// <summary>Whether it has the embeddings. With a tied head the last stage has them too.</summary>
+    public bool HasEmbeddings => Stage.IsFirst || (Stage.IsLast && TieWordEmbeddings);
+
+    /// <summary>Whether it has the last norm and the head.</summary>
+    public bool HasHead => Stage.IsLast;
 
     /// <summary>How many layers there are.</summary>
     public int Layers => Blocks.Count;
@@ -81,19 +95,46 @@ internal sealed class ModelSpec
     /// <summary>Every tensor of the weights file, in the order of the layers.</summary>
     public IReadOnlyList<TensorSpec> Tensors =>
         [
-            new("model.embed_tokens.weight", [VocabSize, HiddenSize]),
+            .. HasEmbeddings ? [Embeddings] : Array.Empty<TensorSpec>(),
             .. Blocks.SelectMany(layer => layer.Tensors),
-            new("model.norm.weight", [HiddenSize]),
-            .. TieWordEmbeddings ? Array.Empty<TensorSpec>() : [new("lm_head.weight", [VocabSize, HiddenSize])],
+            .. HasHead ? [new("model.norm.weight", [HiddenSize])] : Array.Empty<TensorSpec>(),
+            .. HasHead && !TieWordEmbeddings
+                ? [new("lm_head.weight", [VocabSize, HiddenSize])]
+                : Array.Empty<TensorSpec>(),
         ];
+
+    /// <summary>The embeddings' tensor.</summary>
+    public TensorSpec Embeddings => new("model.embed_tokens.weight", [VocabSize, HiddenSize]);
 
     /// <summary>The linears of the layers, in the order they are run; the head is not among them.</summary>
     public IReadOnlyList<LinearSpec> Linears => field ??= [.. Blocks.SelectMany(layer => layer.Linears)];
 
     /// <summary>Every linear that an adapter may lie around: those of the layers and the head.</summary>
-    public IReadOnlyList<LinearSpec> AllLinears => [.. Linears, Head];
+    public IReadOnlyList<LinearSpec> AllLinears => HasHead ? [.. Linears, Head] : Linears;
 
     /// <summary>Weights in all, a tied head counted once.</summary>
-    public long Parameters =>
-        field > 0 ? field : field = Tensors.Sum(tensor => tensor.Shape.Aggregate(1L, (a, b) => a * b));
+    public long Parameters => field > 0 ? field : field = Tensors.Sum(tensor => tensor.Elements);
+
+    /// <summary>The part of the model that a stage of a pipeline holds. Layers keep their places in the
+    /// model.</summary>
+    /// <param name="stage">The stage.</param>
+    /// <param name="blocks">Its layers.</param>
+    public ModelSpec OfStage(PipelineStage stage, IReadOnlyList<LayerSpec> blocks) =>
+        new()
+        {
+            ModelType = ModelType,
+            VocabSize = VocabSize,
+            HiddenSize = HiddenSize,
+            Blocks = blocks,
+            RmsNormEps = RmsNormEps,
+            TieWordEmbeddings = TieWordEmbeddings,
+            MaxPositions = MaxPositions,
+            Rope = Rope,
+            EosTokenIds = EosTokenIds,
+            BosTokenId = BosTokenId,
+            PadTokenId = PadTokenId,
+            Dtype = Dtype,
+            Stage = stage,
+            whole = Whole,
+        };
 }

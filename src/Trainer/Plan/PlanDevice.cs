@@ -33,6 +33,18 @@ internal sealed record PlanDevice(
     /// <summary>How many of them share the tokens of a row.</summary>
     public int ContextRanks { get; init; } = 1;
 
+    /// <summary>Stages of a pipeline, each on such a device.</summary>
+    public int Stages { get; init; } = 1;
+
+    /// <summary>Micro-batches of a step on the rank that has the most.</summary>
+    /// <param name="batch">Sequences of a step.</param>
+    /// <param name="microBatch">Sequences of a micro-batch.</param>
+    public int MicroBatches(int batch, int microBatch)
+    {
+        var (parts, ranks) = ((batch + microBatch - 1) / microBatch, Ranks / ContextRanks);
+        return (parts + ranks - 1) / ranks;
+    }
+
     /// <summary>The same with no more than a budget, which is for the run's own bytes, as in run.</summary>
     public PlanDevice Within(double gib) => this with { FreeBytes = (long)(gib * (1L << 30)), ContextBytes = 0 };
 

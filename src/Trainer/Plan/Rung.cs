@@ -58,6 +58,8 @@ internal sealed record Rung(
             return OfTensorParallel(config.Distributed);
         return config.Distributed.Strategy switch
         {
+            // A stage computes forwards and backwards in turns: nothing is reduced or gathered within a micro-batch.
+            DistributedStrategy.Auto when device.Stages > 1 => [DistributedStrategy.Ddp, DistributedStrategy.Zero1],
             DistributedStrategy.Auto =>
             [
                 DistributedStrategy.Ddp,
@@ -77,7 +79,8 @@ internal sealed record Rung(
             DistributedStrategy.Auto => [DistributedStrategy.Ddp, DistributedStrategy.Zero1],
             DistributedStrategy.Zero2 or DistributedStrategy.Zero3 => throw new UserFault(
                 "distributed.tensor goes with ddp and zero1.",
-                found: $"distributed.strategy {EnumNames.Spelling(config.Strategy)}, distributed.tensor {config.Tensor}",
+                found: $"distributed.strategy {EnumNames.Spelling(config.Strategy)}, distributed.tensor "
+                    + $"{config.Tensor}",
                 next: "set distributed.strategy to zero1"
             ),
             var chosen => [chosen],

@@ -58,6 +58,7 @@ internal static class Evaluation
         while (scores.Count < most)
             scores.Add(default);
         var all = mesh.Data.AllGather([.. scores.SelectMany(score => score.Numbers())]);
+        all = mesh.Pipeline.Group.AllGather(all)[^all.Length..]; // the last stage has scored
         // Added in the order of the rows: the number of ranks does not change the sum.
         var total = Enumerable
             .Range(0, batches)
@@ -69,8 +70,11 @@ internal static class Evaluation
     }
 
     /// <summary>The passes of <see cref="Run"/> over all rows on every rank, without a score.</summary>
-    public static void Rehearse(Decoder model, IReadOnlyList<Row> rows, int microBatch) =>
-        RunOwn(model, rows, microBatch, World.Single, (rows.Count + microBatch - 1) / microBatch, null, default);
+    public static void Rehearse(Decoder model, IReadOnlyList<Row> rows, int microBatch, World world)
+    {
+        var (batches, ranks) = ((rows.Count + microBatch - 1) / microBatch, world.Mesh.Batches);
+        RunOwn(model, rows, microBatch, world, (batches + ranks - 1) / ranks, null, default);
+    }
 
     /// <summary>What this rank's micro-batches gave, up to a stop. The rank takes part in the collectives of as many
     /// passes as the rank with the most micro-batches.</summary>
@@ -87,6 +91,7 @@ internal static class Evaluation
         var (scores, done) = (new List<BatchPart>(), 0);
         ExceptionDispatchInfo? exhausted = null;
         using var noGc = new NoGcScope();
+        var stages = new PipelineSchedule(world.Mesh.Pipeline, model);
         using var own = Batches.InOrder(rows, microBatch, world.Mesh.Batch, world.Mesh.Batches).GetEnumerator();
         for (var pass = 0; pass < most; pass++)
         {
@@ -95,11 +100,13 @@ internal static class Evaluation
             if (exhausted is not null || stop.IsCancellationRequested || batch is null)
             {
                 model.Collectives.Skip(batch is null ? null : model.Own(batch), backward: false);
+                if (batch is not null)
+                    stages.Forward(batch, null);
                 continue;
             }
             try
             {
-                scores.Add(Score(model, batch));
+                stages.Forward(batch, received => Score(model, batch, received, scores));
             }
             catch (Exception e) when (OutOfMemory.Is(e))
             {
@@ -114,14 +121,21 @@ internal static class Evaluation
         return scores;
     }
 
-    private static BatchPart Score(Decoder model, MicroBatch whole)
+    /// <summary>Adds the score of a micro-batch on the last stage of a pipeline; an earlier one gives its hidden states
+    /// and adds an empty score.</summary>
+    private static Tensor? Score(Decoder model, MicroBatch whole, Tensor? received, List<BatchPart> scores)
     {
         using var scope = NewDisposeScope();
         var batch = model.Own(whole);
         model.Collectives.Begin(batch, backward: false);
         using var context = model.NewContext(batch.Length, slice: batch.Slice);
-        var ids = tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
+        var ids = received ?? tensor(batch.Ids, device: model.Device).reshape(batch.Count, batch.Length);
         var hidden = model.Forward(ids, context).Output;
+        if (!model.Spec.HasHead)
+        {
+            scores.Add(new(0, 0, []));
+            return hidden.MoveToOuterDisposeScope();
+        }
         var (sum, correct, _) = ChunkedCrossEntropy.Loss(
             model.lm_head,
             hidden,
@@ -134,7 +148,8 @@ internal static class Evaluation
         var loss = sum.cpu().item<double>();
         var flags = correct.cpu().data<bool>().ToArray();
         var wrong = batch.AnswerIds.Where((_, i) => !flags[i]).ToHashSet();
-        return new(loss, whole.Targets.Length, [.. whole.AnswerIds.Distinct().Select(wrong.Contains)]);
+        scores.Add(new(loss, whole.Targets.Length, [.. whole.AnswerIds.Distinct().Select(wrong.Contains)]));
+        return null;
     }
 
     /// <summary>The scores of micro-batches whose tokens ranks share: their losses are added up, and an answer is right

@@ -57,6 +57,9 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
     public IReadOnlyList<(string Name, Tensor Tensor)> State =>
         Scaler is null ? Optimizer.State : [.. Optimizer.State, ("loss_scale", Scaler.State)];
 
+    /// <summary>The stage of the pipeline that this rank is.</summary>
+    private PipelineStage Stage => new(job.World.Mesh.Pipeline.Stage, job.World.Mesh.Pipeline.Stages);
+
     private long? Budget => config.Memory.BudgetGiB is { } gib ? (long)(gib * (1L << 30)) : null;
 
     /// <summary>The state of the whole weights, which the main rank writes; null where each rank writes its shard. All
@@ -87,7 +90,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             run.Meter.Sample();
             run.LoadModel(plan); // frozen linears are quantized as they are read
             run.AttachAdapter();
-            run.MakeOptimizer(plan.Rung, spills);
+            run.MakeOptimizer(plan, spills);
             run.settings!.Apply(plan.Rung); // recomputation, offload, streaming
             run.Meter.Sample();
             run.Restore(checkpoint);
@@ -134,7 +137,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
         }
         rows.Add(MemoryPlan.Activations, steps.Activations);
         rows.Add(MemoryPlan.WorkingSet, steps.WorkingSet);
-        return rows.Fill(plan.Rows);
+        return rows.Fill(plan.Stages[Stage.Index].Rows);
     }
 
     public void Dispose()
@@ -148,6 +151,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
 
     private void LoadModel(MemoryPlan plan)
     {
+        var spec = PipelineStages.Cut(inputs.Spec, Stage.Count, config.Adapter.Kind, inputs.Longest)[Stage.Index];
         var (rung, all) = (plan.Rung, inputs.Spec.Layers);
         var sharded = rung.Strategy == DistributedStrategy.Zero3;
         var layers = Rung.Streamed(all, sharded ? all : rung.StreamLayers).ToHashSet();
@@ -157,7 +161,7 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             : null;
         model = ModelLoader.Load(
             job.Model,
-            inputs.Spec,
+            spec,
             config,
             inputs.Type,
             job.Backend.Device,
@@ -190,19 +194,25 @@ internal sealed class LoadedRun : ILadderTarget, IDisposable
             AdapterPass.Attach(Model, config.Adapter, config.Train.Seed);
     }
 
-    private void MakeOptimizer(Rung rung, bool spills)
+    private void MakeOptimizer(MemoryPlan plan, bool spills)
     {
-        var trained = AdapterPass.Trained(Model, config.Adapter.Kind, config.Adapter.Biases);
+        var units = StageUnits.Of(
+            AdapterPass.Trained(Model, config.Adapter.Kind, config.Adapter.Biases),
+            Model.Spec,
+            [.. plan.Stages.Select(stage => stage.Trained)],
+            full: config.Adapter.Kind == AdapterKind.None
+        );
         optimizer = new Optimizer(
-            trained,
+            units,
             config.Train,
             Model.Device,
             inputs.Type,
-            rung.OffloadOptimizer,
+            plan.Rung.OffloadOptimizer,
             job.World.Mesh.Data,
-            rung.Strategy,
+            plan.Rung.Strategy,
             job.World.Mesh.Tensor,
-            stream
+            stream,
+            job.World.Mesh.Pipeline.Group
         );
         settings = new MemorySettings(
             Model,

@@ -1,4 +1,5 @@
 using Memopt.Trainer.Data;
+using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Models;
 using Memopt.Trainer.Weights;
 using TorchSharp;
@@ -33,9 +34,14 @@ internal static class Rehearsal
         );
     }
 
-    /// <summary>An evaluation of so many of the longest rows.</summary>
-    internal static void Evaluate(Decoder model, int count, int length) =>
-        Evaluation.Rehearse(model, [.. Enumerable.Repeat(new Row(new int[length], new int[length], 0), count)], count);
+    /// <summary>An evaluation of so many of the longest rows, by each rank.</summary>
+    internal static void Evaluate(Decoder model, int count, int length, World world) =>
+        Evaluation.Rehearse(
+            model,
+            [.. Enumerable.Repeat(new Row(new int[length], new int[length], 0), count * world.Mesh.Batches)],
+            count,
+            world
+        );
 
     /// <summary>Reads what a checkpoint writes, and writes it nowhere.</summary>
     internal static void Save(IReadOnlyList<(string Name, Tensor Tensor)> state)

@@ -5,6 +5,7 @@ using Memopt.Trainer.Config;
 using Memopt.Trainer.Data;
 using Memopt.Trainer.Distributed;
 using Memopt.Trainer.Memory;
+using Memopt.Trainer.Models;
 using Memopt.Trainer.Native;
 using Memopt.Trainer.Weights;
 
@@ -59,19 +60,20 @@ internal sealed class ResultWriter(
     public void Save()
     {
         using (run.Optimizer.GatherValues())
-            ladder.Run("saving", run, () => job.World.RunOnMain(Write));
+        using (var whole = WholeModel.Gather(run.Model, job.World, job.Config.Settings.Adapter))
+            ladder.Run("saving", run, () => job.World.RunOnMain(() => Write(whole ?? run.Model)));
         if (job.World.IsMain)
             Store();
     }
 
-    private void Write()
+    private void Write(Decoder model)
     {
         using var staged = new StagedPath(job.AdapterFolder + ".staged");
         staged.CreateFolder();
         if (job.Config.Settings.Adapter.Kind == AdapterKind.None)
-            MergedModel.Save(staged.Path, job.Model, run.Model);
+            MergedModel.Save(staged.Path, job.Model, model);
         else
-            AdapterFiles.Save(staged.Path, run.Model, job.Config.Settings);
+            AdapterFiles.Save(staged.Path, model, job.Config.Settings);
         if (Directory.Exists(job.AdapterFolder))
             Directory.Delete(job.AdapterFolder, recursive: true);
         staged.MoveTo(job.AdapterFolder);

@@ -31,6 +31,13 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
                     + $"{job.Config.Settings.Train.BatchSize}",
                 next: "raise train.batchSize, or start fewer ranks"
             );
+        if (job.World.Mesh.Pipeline.Stages > 1 && job.Metrics.Count > 0)
+            throw new UserFault(
+                "Metrics of a program need the whole model on each rank.",
+                found: $"{string.Join(", ", job.Metrics.Keys)}, and distributed.pipeline = "
+                    + job.World.Mesh.Pipeline.Stages,
+                next: "set distributed.pipeline to 1, or leave the metrics out"
+            );
         var device = Device(job.Backend, inputs.Type, job.Config.Settings.Memory, job.World);
         var plans = MemoryPlan.Ladder(
             PlannedSettings(job),
@@ -79,7 +86,8 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
         };
     }
 
-    /// <summary>A tensor parallel rank has block scales in fp32: nested blocks do not divide as the weights do.</summary>
+    /// <summary>A tensor parallel rank has block scales in fp32: nested blocks do not divide as the weights
+    /// do.</summary>
     private static RunConfig PlannedSettings(FineTuneJob job)
     {
         var config = job.Config.Settings;
@@ -114,6 +122,7 @@ internal sealed record RunPlan(IReadOnlyList<MemoryPlan> Ladder, MemoryPlan Star
             Ranks = world.Mesh.Data.Size,
             TensorRanks = world.Mesh.Tensor.Size,
             ContextRanks = world.Mesh.Context.Size,
+            Stages = world.Mesh.Pipeline.Stages,
             FusedAttention = cuda && type != float32 && Cuda.Capability() >= 80,
             Multiprocessors = cuda ? Cuda.Multiprocessors : 1,
         };

@@ -90,12 +90,16 @@ internal sealed class TrainLoop
         );
         Attempt(
             "the rehearsal of the longest batch",
-            () => TrainStep.Rehearse(Rehearsal.Longest(MicroBatch, inputs.Longest, config.Data.Packing))
+            () =>
+                TrainStep.Rehearse(
+                    Rehearsal.Longest(MicroBatch, inputs.Longest, config.Data.Packing),
+                    Math.Min(world.Mesh.Pipeline.Stages, batches.MicroBatches(MicroBatch, world.Mesh.Batches))
+                )
         );
         if (inputs.Eval is { } eval)
             Attempt(
                 "the rehearsal of the evaluation",
-                () => Rehearsal.Evaluate(run.Model, Math.Min(MicroBatch, eval.Rows.Count), eval.Longest)
+                () => Rehearsal.Evaluate(run.Model, Math.Min(MicroBatch, eval.Rows.Count), eval.Longest, world)
             );
         Attempt("the rehearsal of a checkpoint", () => Rehearsal.Save(run.State));
         noGc.Collect(); // an evaluation has a no-GC scope of its own, which ended this one
@@ -163,7 +167,11 @@ internal sealed class TrainLoop
                 $"The checkpoint of step {step} cannot be written to {resume.Checkpoints.Folder}.",
                 found: e.Message,
                 next: "free some space and run again: it goes on from the checkpoint before"
-                    + (run.Optimizer.IsSharded ? "; all ranks must see this folder" : ""),
+                    + (
+                        run.Optimizer.IsSharded || world.Mesh.Pipeline.Stages > 1
+                            ? "; all ranks must see this folder"
+                            : ""
+                    ),
                 inner: e
             )
             {
@@ -183,12 +191,17 @@ internal sealed class TrainLoop
         IReadOnlyList<(string Name, Tensor Tensor)>? whole
     )
     {
-        var (checkpoints, writers) = (resume.Checkpoints, whole is null ? run.Optimizer.Layout.Ranks : 1);
+        var (checkpoints, layout, mesh) = (resume.Checkpoints, run.Optimizer.Layout, world.Mesh);
+        var ranks = whole is null ? layout.Ranks : 1;
+        var (files, number) = (mesh.Pipeline.Stages * ranks, mesh.Pipeline.Stage * ranks + mesh.Data.Rank);
+        var writes = mesh.Data.Rank < ranks && mesh.Tensor.Rank == 0;
         world.RunOnMain(() => checkpoints.Stage(step));
         var mine = world.RunOnAll(() =>
-            world.Rank < writers ? checkpoints.WriteState(step, world.Rank, writers, whole ?? run.State) : null
+            writes ? checkpoints.WriteState(step, number, files, whole ?? run.State) : null
         );
-        var files = writers == 1 ? [mine] : world.AllGather(mine);
+        List<ArtifactFile> written = [.. (files == 1 ? [mine] : world.AllGather(mine)).OfType<ArtifactFile>()];
+        var own = whole is null ? layout.Ranges : run.Optimizer.WholeLayout.Ranges;
+        var units = mesh.Pipeline.Stages == 1 ? [own] : world.AllGather(own);
         return world.RunOnMain<(string, IReadOnlyList<ArtifactFile>)?>(() =>
             checkpoints.Complete(
                 new(
@@ -196,13 +209,14 @@ internal sealed class TrainLoop
                     recorder.RunId,
                     Secrets.Redact(job.Config.Json),
                     hashes,
-                    files.ToDictionary(file => file!.Path, file => file!.Hash),
+                    written.ToDictionary(file => file.Path, file => file.Hash),
                     MicroBatch,
                     Batches.Order,
                     ShardLayout.Order,
-                    writers
+                    ranks,
+                    [.. units.Where((_, rank) => rank % (world.Size / mesh.Pipeline.Stages) == 0)]
                 ),
-                files!
+                written
             )
         );
     }

@@ -17,7 +17,7 @@ namespace Memopt.Trainer.Recipes;
 
 /// <summary>One optimizer step: forward and backward of each micro-batch of this rank, the sum of the gradients of all
 /// ranks, its norm, the optimizer. The host waits for the device once, to read the loss.</summary>
-/// <param name="model">The model, with its memory passes applied.</param>
+/// <param name="model">The model, or a stage of it, with its memory passes applied.</param>
 /// <param name="optimizer">The optimizer of the trained weights.</param>
 /// <param name="schedule">Learning rates.</param>
 /// <param name="config">Seeds, determinism.</param>
@@ -38,6 +38,7 @@ internal sealed class TrainStep(
 {
     private readonly World world = world ?? World.Single;
     private readonly IObjective objective = objective ?? new NextToken();
+    private readonly PipelineSchedule stages = new((world ?? World.Single).Mesh.Pipeline, model);
 
     /// <summary>Most bytes saved between forward and backward in the steps that were measured.</summary>
     public long Activations { get; private set; }
@@ -68,8 +69,10 @@ internal sealed class TrainStep(
         {
             var sum = zeros([], float64, model.Device);
             var exhausted = Accumulate(index, batch, (scaler?.Value ?? 1) / targets, sum, measure);
+            SumTiedEmbeddings();
             optimizer.ReduceGradient();
             world.Mesh.Data.AllReduce(sum);
+            world.Mesh.Pipeline.Group.AllReduce(sum); // of the last stage
             var length = optimizer.Norm(1 / (scaler?.Value ?? 1));
             // The last that needs memory; from here on the step is made.
             var both = stack([sum, length.to(float64)]);
@@ -102,14 +105,21 @@ internal sealed class TrainStep(
 
     /// <summary>Runs forward and backward of a micro-batch and drops the gradient: takes the memory of a step and
     /// changes no weight.</summary>
-    public void Rehearse(MicroBatch batch)
+    /// <param name="batch">The micro-batch.</param>
+    /// <param name="count">How often, where the stages of a pipeline hold several at once.</param>
+    public void Rehearse(MicroBatch batch, int count = 1)
     {
         using var scope = NewDisposeScope();
         using var off = no_grad();
         meter.Reset();
+        using var work = new Work([.. Enumerable.Repeat(model.Own(batch), count)], zeros([], float64, model.Device))
+        {
+            Factor = (scaler?.Value ?? 1) / objective.Terms(batch),
+            Measure = true,
+        };
         try
         {
-            ForwardBackward(model.Own(batch), (scaler?.Value ?? 1) / objective.Terms(batch), 0, measure: true);
+            Compute(work);
         }
         finally
         {
@@ -128,22 +138,16 @@ internal sealed class TrainStep(
     /// <returns>The message where memory ran out, else null.</returns>
     private string? Accumulate(int index, StepBatch batch, double factor, Tensor sum, bool measure)
     {
-        var begun = 0;
-        var parts = batch.Parts.Select(model.Own).ToList();
+        using var work = new Work([.. batch.Parts.Select(model.Own)], sum)
+        {
+            Seed = ((long)config.Seed << 40) ^ ((long)index << 12),
+            First = batch.First,
+            Factor = factor,
+            Measure = measure,
+        };
         try
         {
-            for (var part = 0; part < parts.Count; part++)
-            {
-                begun++;
-                sum.add_(
-                    ForwardBackward(
-                        parts[part],
-                        factor,
-                        ((long)config.Seed << 40) ^ ((long)index << 12) ^ (long)(batch.First + part),
-                        measure
-                    )
-                );
-            }
+            Compute(work);
             CatchUp();
             meter.Sample();
             return null;
@@ -159,41 +163,100 @@ internal sealed class TrainStep(
         void CatchUp()
         {
             model.Collectives.Finish();
-            for (; begun < batch.Most; begun++)
-                model.Collectives.Skip(parts.ElementAtOrDefault(begun), backward: true);
+            for (; work.Begun < batch.Most; work.Begun++)
+                model.Collectives.Skip(work.Parts.ElementAtOrDefault(work.Begun), backward: true);
         }
     }
 
-    /// <summary>Forward and backward of one micro-batch; accumulates gradients and returns the summed loss, fp64
-    /// ().</summary>
-    private Tensor ForwardBackward(MicroBatch batch, double factor, long seed, bool measure)
+    /// <summary>Forward and backward of micro-batches, in the order of this stage; accumulates gradients and the summed
+    /// loss.</summary>
+    private void Compute(Work work) =>
+        stages.Run(
+            work.Parts,
+            (pass, received) =>
+                pass.IsForward ? Forward(work, pass.Number, received) : Backward(work, pass.Number, received),
+            work.Dispose
+        );
+
+    private Tensor? Forward(Work work, int number, Tensor? received)
+    {
+        work.Begun++;
+        // Before memory can run out: from here on the other ranks count on this one.
+        model.Collectives.Begin(work.Parts[number], backward: true);
+        optimizer.Gradient.BeginMicroBatch();
+        var pass = work.InFlight[number] = new(model, work.Parts[number]);
+        if (work is { Measure: true, InFlight.Count: 1 })
+            work.Start = meter.Sample();
+        var seed = work.Seed ^ (long)(work.First + number);
+        var hidden = pass.Forward(received, seed, config.Deterministic);
+        if (work.Measure)
+            Activations = Math.Max(Activations, meter.Sample() - work.Start);
+        return hidden;
+    }
+
+    private Tensor? Backward(Work work, int number, Tensor? received)
     {
         using var scope = NewDisposeScope();
-        // Before memory can run out: from here on the other ranks count on this one.
-        model.Collectives.Begin(batch, backward: true);
-        optimizer.Gradient.BeginMicroBatch();
-        var inputs = new DeviceBatch(batch, model.Device);
-        var start = measure ? meter.Sample() : 0;
-        using var context = model.NewContext(
-            batch.Length,
-            inputs.Find(MicroBatch.PositionsInput),
-            batch.Documents,
-            needsGradient: true,
-            seed: seed,
-            deterministic: config.Deterministic,
-            slice: batch.Slice
-        );
-        var (hidden, backward) = model.Forward(inputs[MicroBatch.IdsInput], context);
-        if (measure)
-            Activations = Math.Max(Activations, meter.Sample() - start);
-        var (loss, lossBackward) = objective.Loss(model, hidden, inputs, factor, context);
-        if (measure)
-            meter.Sample();
-        hidden.Dispose();
-        backward!(lossBackward(loss)).Dispose();
+        var pass = work.InFlight[number];
+        if (received is null)
+        {
+            (var loss, received) = pass.Loss(objective, work.Factor, () => _ = work.Measure ? meter.Sample() : 0);
+            work.Sum.add_(loss);
+        }
+        var gradient = pass.Backward(received).DetachFromDisposeScope();
+        if (model.Spec.Stage.IsFirst)
+            gradient.Dispose();
         optimizer.Gradient.EndMicroBatch();
-        if (measure)
-            WorkingSet = Math.Max(WorkingSet, meter.Peak - start - Activations);
-        return loss.MoveToOuterDisposeScope();
+        if (work.Measure)
+            WorkingSet = Math.Max(WorkingSet, meter.Peak - work.Start - Activations);
+        work.InFlight.Remove(number);
+        pass.Dispose();
+        return model.Spec.Stage.IsFirst ? null : gradient;
+    }
+
+    /// <summary>Adds up the gradients of the embeddings' two copies, where they are tied and the stages of the head and
+    /// of the embeddings are two.</summary>
+    private void SumTiedEmbeddings()
+    {
+        if (
+            model.Spec is { TieWordEmbeddings: true, HasEmbeddings: true }
+            && world.Mesh.Pipeline.Ends is { Size: > 1 } ends
+            && model.embed_tokens.Grad is { } gradient
+        )
+            ends.AllReduce(gradient);
+    }
+
+    /// <summary>The micro-batches that a stage computes before the gradient is whole.</summary>
+    /// <param name="Parts">In their order.</param>
+    /// <param name="Sum">Gets the summed loss, fp64 ().</param>
+    private sealed record Work(IReadOnlyList<MicroBatch> Parts, Tensor Sum) : IDisposable
+    {
+        /// <summary>Dropout's seed of the step.</summary>
+        public long Seed { get; init; }
+
+        /// <summary>Number of the first micro-batch among those of all ranks.</summary>
+        public int First { get; init; }
+
+        /// <summary>The gradient is that of factor · sum.</summary>
+        public double Factor { get; init; }
+
+        /// <summary>Whether the meter is read.</summary>
+        public bool Measure { get; init; }
+
+        /// <summary>Micro-batches whose forward was begun, or that were given up.</summary>
+        public int Begun { get; set; }
+
+        /// <summary>Bytes before the first of those that are in flight.</summary>
+        public long Start { get; set; }
+
+        /// <summary>Those between forward and backward.</summary>
+        public Dictionary<int, MicroBatchPass> InFlight { get; } = [];
+
+        public void Dispose()
+        {
+            foreach (var pass in InFlight.Values)
+                pass.Dispose();
+            InFlight.Clear();
+        }
     }
 }

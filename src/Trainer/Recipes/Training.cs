@@ -34,6 +34,7 @@ internal sealed class Training(
             $"{run.Optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of "
                 + $"{job.Config.Settings.Train.BatchSize} sequences on {job.Backend.Kind}"
                 + (job.World.Size == 1 ? "" : $", {job.World.Size} ranks")
+                + StagesText(ladder.Plan.Rung.MicroBatch)
         );
         using var noGc = new NoGcScope();
         var loop = new TrainLoop(job, inputs, resume, batches, hashes, recorder, run, ladder, noGc);
@@ -61,6 +62,22 @@ internal sealed class Training(
         {
             Eval = result.Values,
         };
+    }
+
+    /// <summary>The stages of the pipeline, and a warning where they mostly wait for each other.</summary>
+    private string StagesText(int microBatch)
+    {
+        var mesh = job.World.Mesh;
+        if (mesh.Pipeline.Stages == 1)
+            return "";
+        var parts = batches.MicroBatches(microBatch, mesh.Batches);
+        return $", {mesh.Pipeline.Stages} pipeline stages"
+            + (
+                parts < mesh.Pipeline.Stages
+                    ? $"; warning: fewer micro-batches a step ({parts}) than stages, which wait most of the time: "
+                        + "raise train.batchSize, or lower train.microBatch"
+                    : ""
+            );
     }
 
     private Result Stopped(string where, IReadOnlyList<LedgerRow> ledger)

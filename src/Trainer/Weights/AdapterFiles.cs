@@ -70,7 +70,7 @@ internal static class AdapterFiles
     /// not finite.</exception>
     public static PeftAdapter Load(string folder, Decoder model, double? dropout = null)
     {
-        var adapter = PeftAdapter.Read(folder, model.Spec);
+        var adapter = PeftAdapter.Read(folder, model.Spec.Whole);
         using var scope = NewDisposeScope();
         using var off = no_grad();
         using var file = SafeTensors.Open(Path.Combine(folder, PeftAdapter.WeightsFile));
@@ -94,7 +94,9 @@ internal static class AdapterFiles
         var linears = model.Linears().ToDictionary(slot => slot.Linear.Name, slot => slot.Linear);
         foreach (var (module, key) in adapter.Biases)
         {
-            var (bias, whole) = (linears[module].bias!, Finite(key));
+            if (!linears.TryGetValue(module, out var linear))
+                continue; // another stage of the pipeline has it
+            var (bias, whole) = (linear.bias!, Finite(key));
             bias.Value.copy_(bias.Slice?.Take(whole) ?? whole);
         }
         return adapter;

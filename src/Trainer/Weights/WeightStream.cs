@@ -161,8 +161,8 @@ internal sealed class WeightStream : IWeightSource, IDisposable
     private void Account(string folder)
     {
         var problems = new List<Problem>();
-        var wanted = spec.Tensors.ToDictionary(t => t.Name);
-        foreach (var tensor in spec.Tensors)
+        var wanted = spec.Whole.Tensors.ToDictionary(t => t.Name);
+        foreach (var tensor in wanted.Values)
         {
             if (!where.TryGetValue(tensor.Name, out var file))
                 problems.Add(new(tensor.Name, "missing"));

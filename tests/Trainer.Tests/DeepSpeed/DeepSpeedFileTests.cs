@@ -93,7 +93,7 @@ public sealed class DeepSpeedFileTests
         InlineData("autotuning", "{ \"enabled\": true }", "remove it"),
         InlineData("tensor_parallel", "{ \"autotp_size\": 2 }", "set distributed.tensor"),
         InlineData("tensor_parallel", "{ \"tp\": { \"tp_size\": 2 } }", "set distributed.tensor"),
-        InlineData("pipeline", "{ \"stages\": 4 }", "pipeline parallel is not there yet"),
+        InlineData("pipeline", "{ \"stages\": 4 }", "set distributed.pipeline"),
         InlineData("sequence_parallel_size", "2", "remove it")
     ]
     public void Key_that_memopt_has_nothing_for_is_refused_with_what_to_do(string path, string value, string next)

@@ -64,6 +64,11 @@ internal static class RankProgram
                     if (group.Size != 3)
                         new TensorParallelCases(new World(group, place, CPU), args[3]).Check();
                     new ContextParallelCases(new World(group, place, CPU), args[3]).Check();
+                    new PipelineCases(new World(group, place, CPU), args[3]).Check();
+                    Console.WriteLine($"rank {group.Rank} of {group.Size}: all cases");
+                    break;
+                case "pipeline":
+                    new PipelineCases(new World(group, ProcessEnvironment.RankPlace()!, CPU), args[3]).Check();
                     Console.WriteLine($"rank {group.Rank} of {group.Size}: all cases");
                     break;
                 default:

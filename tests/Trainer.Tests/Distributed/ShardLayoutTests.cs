@@ -51,16 +51,46 @@ public sealed class ShardLayoutTests
         }
     }
 
+    /// <summary>The units of two stages among those of one: the first three layers and the embeddings (4,096), the
+    /// fourth layer and the norm (63). The second stage has a copy of the embeddings.</summary>
+    private static readonly UnitRange[][] stages =
+    [
+        [new(0, 1), new(1, 700), new(701, 64), new(893, 4096)],
+        [new(765, 128), new(4989, 63), new(893, 4096, IsCopy: true)],
+    ];
+
+    [Theory, InlineData(1, 1), InlineData(2, 1), InlineData(1, 3), InlineData(3, 2)]
+    public void Stages_hold_what_one_held_and_the_other_way_around(int before, int after)
+    {
+        ShardLayout[] whole = [new(counts, before)];
+        ShardLayout[] parts = [.. stages.Select(units => new ShardLayout(units, after))];
+        foreach (var (from, to) in new[] { (whole, parts), (parts, whole) })
+        foreach (var layout in to)
+        {
+            for (var rank = 0; rank < layout.Ranks; rank++)
+            {
+                var (made, found) = (new long[layout.ShardSize], 0L);
+                foreach (var written in from)
+                    for (var other = 0; other < written.Ranks; other++)
+                        foreach (var piece in layout.Shared(rank, written, other))
+                        {
+                            Array.Copy(Shard(written, other), piece.From, made, piece.To, piece.Length);
+                            found += piece.Length;
+                        }
+                Assert.Equal(Shard(layout, rank), made);
+                Assert.Equal(layout.Held(rank), found);
+            }
+        }
+    }
+
     /// <summary>A rank's shard of the numbers 1, 2, 3, …; padding is 0.</summary>
     private static long[] Shard(ShardLayout layout, int rank)
     {
         var shard = new List<long>();
-        long first = 1;
-        foreach (var (unit, count) in layout.Units.Zip(counts))
+        foreach (var unit in layout.Units)
         {
             for (var i = rank * unit.Slice; i < (rank + 1) * unit.Slice; i++)
-                shard.Add(i < count ? first + i : 0);
-            first += count;
+                shard.Add(i < unit.Count ? unit.Start + i + 1 : 0);
         }
         return [.. shard];
     }

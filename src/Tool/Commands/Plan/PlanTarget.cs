@@ -59,5 +59,8 @@ internal sealed record PlanTarget(PlanDevice Device, string Name)
     }
 
     private static PlanDevice Budgeted(RunConfig config, PlanDevice device) =>
-        config.Memory.BudgetGiB is { } gib ? device.Within(gib) : device;
+        (config.Memory.BudgetGiB is { } gib ? device.Within(gib) : device) with
+        {
+            Stages = config.Distributed.Pipeline,
+        };
 }

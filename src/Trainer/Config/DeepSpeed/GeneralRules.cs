@@ -85,7 +85,7 @@ internal static class GeneralRules
         {
             ["gradient_clipping"] = KeyRules.Copied("train.clip"),
             ["tensor_parallel"] = (node, _) => OneRank(node, "remove it and set distributed.tensor"),
-            ["pipeline"] = (node, _) => OneRank(node, "pipeline parallel is not there yet; remove it"),
+            ["pipeline"] = (node, _) => OneRank(node, "remove it and set distributed.pipeline"),
             ["sequence_parallel_size"] = KeyRules.AtMost(
                 1,
                 "is above 1: that divides the heads; remove it and set distributed.context"
@@ -116,6 +116,8 @@ internal static class GeneralRules
         keys.Select(key => KeyValuePair.Create(key, rule));
 
     /// <summary>A way to divide the model, which must be over one rank.</summary>
+    /// <param name="node">Its section.</param>
+    /// <param name="next">What to do where it is over several.</param>
     private static Verdict OneRank(DeepSpeedNode node, string next) =>
         !node.IsObject ? Verdict.Wrong(node, "an object")
         : Sizes(node).Any(size => size.Number is not <= 1 && !size.IsAuto)

@@ -40,6 +40,19 @@ internal static class ConfigRules
             "needs adapter.kind lora or qlora: weights that are trained cannot be streamed"
         ),
         Against(
+            "distributed.strategy",
+            config =>
+                config.Distributed
+                    is { Pipeline: > 1, Strategy: DistributedStrategy.Zero2 or DistributedStrategy.Zero3 },
+            "with distributed.pipeline is ddp, zero1 or auto: zero2 and zero3 would reduce or gather in every "
+                + "micro-batch, which a stage computes in turns"
+        ),
+        Against(
+            "distributed.pipeline",
+            config => config.Distributed is { Pipeline: > 1, Tensor: > 1 } or { Pipeline: > 1, Context: > 1 },
+            "does not go with distributed.tensor or distributed.context: keep one of them above 1"
+        ),
+        Against(
             "data.packing",
             config => config.Data is { Packing: true, MaxLength: < 2 },
             "needs a longer data.maxLength"
