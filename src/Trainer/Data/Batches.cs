@@ -73,9 +73,8 @@ internal sealed record StepBatch(int First, IReadOnlyList<MicroBatch> Parts)
 /// </summary>
 internal sealed class Batches
 {
-    /// <summary>
-    /// Number of this order of rows, kept in a checkpoint: a run that was begun in another does not go on in this one.
-    /// </summary>
+    /// <summary>Number of this order of rows, kept in a checkpoint: a run that was begun in another does not go on in
+    /// this one.</summary>
     public const int Order = 2;
 
     private readonly IReadOnlyList<Row> rows;
@@ -218,10 +217,8 @@ internal sealed class Batches
     /// few shapes and memory few sizes.</summary>
     public static int Padded(int length) => length < 1024 ? length : (length + 127) / 128 * 128;
 
-    /// <summary>
-    /// Steps of so many epochs, rounded up, as transformers' Trainer counts them. A weight may give each epoch other
-    /// rows.
-    /// </summary>
+    /// <summary>Steps of so many epochs, rounded up, as transformers' Trainer counts them. A weight may give each epoch
+    /// other rows.</summary>
     private double StepsOf(double epochs)
     {
         var whole = (int)Math.Floor(epochs);
@@ -249,9 +246,8 @@ internal sealed class Batches
         return Alike ? epoch * firsts[^1] : firsts[epoch];
     }
 
-    /// <summary>
-    /// Whether every epoch has the same rows, so as many sequences: packing gives as many whatever the order.
-    /// </summary>
+    /// <summary>Whether every epoch has the same rows, so as many sequences: packing gives as many whatever the
+    /// order.</summary>
     private bool Alike => Shares.Count == 0;
 
     private IReadOnlyList<SourceWeight> Shares => (rows as TokenRows)?.Shares ?? [];

@@ -23,6 +23,16 @@ internal static class Footprints
     public static long ContextTokens(long length, int ranks) =>
         ranks == 1 ? length : (length + 2 * ranks - 1) / (2 * ranks) * 2;
 
+    /// <summary>Bytes of a context parallel rank's mask for the general operator: its queries by all keys, of each row
+    /// where rows are packed.</summary>
+    public static long ContextMask(long length, int rows, bool packed, PlanDevice device)
+    {
+        if (device.ContextRanks == 1 || device.FusedAttention)
+            return 0;
+        var own = ContextTokens(length, device.ContextRanks);
+        return own * own * device.ContextRanks * device.ComputeBytes * (packed ? rows : 1);
+    }
+
     /// <summary>Positions whose logits are there at once, for a vocabulary and bytes of a logit: few enough to be
     /// small, enough that the head's weight is not read too often.</summary>
     public static long ChunkRows(long vocabulary, long bytes)

@@ -146,7 +146,8 @@ internal sealed class LedgerBuilder
         var tokens = rung.MicroBatch * Footprints.ContextTokens(longest, device.ContextRanks);
         if (rung.OffloadActivations)
             keptOnHost = inFlight * RunTwice.Sum(layer => layer.CheckpointedBytes(tokens, rung, device));
-        activations = Activations(tokens) + ContextMask(longest);
+        activations =
+            Activations(tokens) + Footprints.ContextMask(longest, rung.MicroBatch, config.Data.Packing, device);
         Add(MemoryPlan.Activations, activations, ActivationsWhy(tokens));
         var (head, logits) = (spec.HasHead ? Head(tokens) + RootGradient : 0, Math.Min(tokens, ChunkRows));
         var backward =
@@ -369,16 +370,6 @@ internal sealed class LedgerBuilder
                 below += layer.CheckpointedBytes(tokens, rung, device);
         }
         return (inFlight - 1) * below + most;
-    }
-
-    /// <summary>Bytes of a context parallel rank's mask for the general operator: its queries by all keys, of each row
-    /// where rows are packed.</summary>
-    private long ContextMask(int longest)
-    {
-        if (device.ContextRanks == 1 || device.FusedAttention)
-            return 0;
-        var own = Footprints.ContextTokens(longest, device.ContextRanks);
-        return own * own * device.ContextRanks * device.ComputeBytes * (config.Data.Packing ? rung.MicroBatch : 1);
     }
 
     private string ActivationsWhy(long tokens)
