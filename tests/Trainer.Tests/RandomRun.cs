@@ -61,9 +61,12 @@ internal sealed record Shape(int Hidden, int Intermediate, int Layers, int Heads
             File.WriteAllText(
                 Path.Combine(folder, "config.json"),
                 $$"""
-                { "model_type": "{{(Window is null ? "llama" : "mistral")}}", "sliding_window": {{Window?.ToString()
-                    ?? "null"}}, "hidden_size": {{Hidden}}, "intermediate_size": {{Intermediate}}, "num_hidden_layers": {{Layers}}, "num_attention_heads": {{Heads}},
-                  "num_key_value_heads": {{KvHeads}}, "vocab_size": {{Vocabulary}}, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16",
+                { "model_type": "{{(Window is null ? "llama" : "mistral")}}",
+                  "sliding_window": {{Window?.ToString() ?? "null"}}, "hidden_size": {{Hidden}},
+                  "intermediate_size": {{Intermediate}}, "num_hidden_layers": {{Layers}},
+                  "num_attention_heads": {{Heads}}, "num_key_value_heads": {{KvHeads}},
+                  "vocab_size": {{Vocabulary}}, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+                  "torch_dtype": "bfloat16",
                   "tie_word_embeddings": {{(Tied ? "true" : "false")}} }
                 """
             );

@@ -18,8 +18,14 @@ internal sealed class Parameter(string name, Tensor value) : IDisposable
     /// <summary>What a tensor parallel rank has of the weight; null where it is the whole.</summary>
     public WeightSlice? Slice { get; init; }
 
+    /// <summary>Elements of what this rank holds of it.</summary>
+    public long Count => Shape.Aggregate(1L, (a, b) => a * b);
+
     /// <summary>Shape of the whole weight.</summary>
     public IReadOnlyList<long> WholeShape => Slice?.Shape ?? Shape;
+
+    /// <summary>Elements of the whole weight.</summary>
+    public long WholeCount => WholeShape.Aggregate(1L, (a, b) => a * b);
 
     /// <summary>As in the safetensors: <c>model.layers.0.self_attn.q_proj.weight</c>.</summary>
     public string Name { get; } = name;

@@ -20,7 +20,7 @@ internal sealed record TrainedUnit(int? Layer, IReadOnlyList<Parameter> Paramete
     public bool IsCopy { get; init; }
 
     /// <summary>Weights.</summary>
-    public long Count => Parameters.Sum(parameter => parameter.Shape.Aggregate(1L, (a, b) => a * b));
+    public long Count => Parameters.Sum(parameter => parameter.Count);
 
     /// <summary>The slices of a flat array that begins with the unit, one for each parameter.</summary>
     public IEnumerable<(Parameter Parameter, Tensor Slice)> Slices(Tensor array)
@@ -28,9 +28,8 @@ internal sealed record TrainedUnit(int? Layer, IReadOnlyList<Parameter> Paramete
         long at = 0;
         foreach (var parameter in Parameters)
         {
-            var size = parameter.Shape.Aggregate(1L, (a, b) => a * b);
-            yield return (parameter, array.narrow(0, at, size).view([.. parameter.Shape]));
-            at += size;
+            yield return (parameter, array.narrow(0, at, parameter.Count).view([.. parameter.Shape]));
+            at += parameter.Count;
         }
     }
 }

@@ -21,7 +21,7 @@ internal sealed class TensorShards(
 {
     /// <summary>The whole weights in one array.</summary>
     public ShardLayout WholeLayout { get; } =
-        new([.. units.Select(unit => unit.Parameters.Sum(parameter => Count(parameter.WholeShape)))], 1);
+        new([.. units.Select(unit => unit.Parameters.Sum(parameter => parameter.WholeCount))], 1);
 
     /// <summary>Whether this rank writes what <see cref="Gather"/> gives.</summary>
     public bool IsMain => tensor.Rank == 0 && data.Rank == 0;
@@ -73,7 +73,7 @@ internal sealed class TensorShards(
         foreach (var (unit, place) in units.Zip(layout.Units))
         {
             var gathered = buffer.narrow(0, 0, place.Slice * layout.Ranks);
-            var own = gathered.narrow(0, layout.Ranks > 1 ? place.Slice * data.Rank : 0, place.Slice);
+            var own = gathered.narrow(0, First(place), place.Slice);
             own.copy_(shard.narrow(0, place.Shard, place.Slice));
             if (layout.Ranks > 1)
                 data.AllGather(own, gathered);
@@ -102,12 +102,11 @@ internal sealed class TensorShards(
             var at = first.Whole;
             foreach (var (parameter, part) in unit.Slices(local))
             {
-                var value = whole.narrow(0, at, Count(parameter.WholeShape)).view([.. parameter.WholeShape]);
+                var value = whole.narrow(0, at, parameter.WholeCount).view([.. parameter.WholeShape]);
                 part.copy_(parameter.Slice?.Take(value) ?? value);
                 at += value.numel();
             }
-            var own = local.narrow(0, layout.Ranks > 1 ? place.Slice * data.Rank : 0, place.Slice);
-            shard.narrow(0, place.Shard, place.Slice).copy_(own);
+            shard.narrow(0, place.Shard, place.Slice).copy_(local.narrow(0, First(place), place.Slice));
         }
     }
 
@@ -117,9 +116,8 @@ internal sealed class TensorShards(
         long at = 0;
         foreach (var parameter in units.SelectMany(unit => unit.Parameters))
         {
-            var count = Count(parameter.WholeShape);
-            yield return (parameter, whole.narrow(0, at, count).view([.. parameter.WholeShape]));
-            at += count;
+            yield return (parameter, whole.narrow(0, at, parameter.WholeCount).view([.. parameter.WholeShape]));
+            at += parameter.WholeCount;
         }
     }
 
@@ -128,8 +126,7 @@ internal sealed class TensorShards(
     {
         foreach (var (unit, place) in units.Zip(layout.Units))
         {
-            var (begin, end) =
-                layout.Ranks > 1 ? (place.Slice * data.Rank, place.Slice * (data.Rank + 1)) : (0, place.Count);
+            var (begin, end) = (First(place), First(place) + place.Slice);
             long at = 0;
             foreach (var parameter in unit.Parameters)
             {
@@ -139,7 +136,7 @@ internal sealed class TensorShards(
                     if (first < last)
                         yield return (place.Shard + first - begin, last - first);
                 }
-                at += Count(parameter.Shape);
+                at += parameter.Count;
             }
         }
     }
@@ -150,7 +147,7 @@ internal sealed class TensorShards(
         if (parameter.Slice is not { } slice || slice.Ranges.All(range => range.IsOwned))
             yield break;
         // A dimension with shared ranges is the first.
-        var row = Count(parameter.Shape) / parameter.Shape[0];
+        var row = parameter.Count / parameter.Shape[0];
         long at = 0;
         foreach (var range in slice.Ranges)
         {
@@ -160,5 +157,6 @@ internal sealed class TensorShards(
         }
     }
 
-    private static long Count(IEnumerable<long> shape) => shape.Aggregate(1L, (a, b) => a * b);
+    /// <summary>Where this rank's slice of a unit begins in the unit.</summary>
+    private long First(ShardedUnit place) => layout.Ranks > 1 ? place.Slice * data.Rank : 0;
 }

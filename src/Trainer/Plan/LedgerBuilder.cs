@@ -322,7 +322,7 @@ internal sealed class LedgerBuilder
     private long TrainedOf(LayerSpec layer)
     {
         if (full)
-            return layer.Tensors.Sum(tensor => tensor.Shape.Aggregate(1L, (a, b) => a * b));
+            return layer.Tensors.Sum(tensor => tensor.Elements);
         var modules = adaptedByLayer[Place(layer)];
         return Pairs(modules) + Biases(layer.Linears, modules);
     }

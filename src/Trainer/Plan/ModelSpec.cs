@@ -72,21 +72,8 @@ internal sealed class ModelSpec
                     next: "set distributed.tensor to a number that divides them"
                 );
         }
-        return new()
-        {
-            ModelType = ModelType,
-            VocabSize = (VocabSize + ranks - 1) / ranks,
-            HiddenSize = HiddenSize,
-            Blocks = [.. Blocks.Select(layer => layer.Shard(ranks))],
-            RmsNormEps = RmsNormEps,
-            TieWordEmbeddings = TieWordEmbeddings,
-            MaxPositions = MaxPositions,
-            Rope = Rope,
-            EosTokenIds = EosTokenIds,
-            BosTokenId = BosTokenId,
-            PadTokenId = PadTokenId,
-            Dtype = Dtype,
-        };
+        var blocks = Blocks.Select(layer => layer.Shard(ranks)).ToList();
+        return Part((VocabSize + ranks - 1) / ranks, blocks, Stage, whole);
     }
 
     /// <summary>Reads a config.json (or the one in a folder). All problems are in one fault.</summary>
@@ -120,10 +107,13 @@ internal sealed class ModelSpec
     /// <param name="stage">The stage.</param>
     /// <param name="blocks">Its layers.</param>
     public ModelSpec OfStage(PipelineStage stage, IReadOnlyList<LayerSpec> blocks) =>
+        Part(VocabSize, blocks, stage, Whole);
+
+    private ModelSpec Part(int vocabulary, IReadOnlyList<LayerSpec> blocks, PipelineStage stage, ModelSpec? whole) =>
         new()
         {
             ModelType = ModelType,
-            VocabSize = VocabSize,
+            VocabSize = vocabulary,
             HiddenSize = HiddenSize,
             Blocks = blocks,
             RmsNormEps = RmsNormEps,
@@ -135,6 +125,6 @@ internal sealed class ModelSpec
             PadTokenId = PadTokenId,
             Dtype = Dtype,
             Stage = stage,
-            whole = Whole,
+            whole = whole,
         };
 }

@@ -55,8 +55,13 @@ internal sealed class PipelineCases(World world, string folder)
         }
     }
 
-    private RankTraining New(string name, string sections, int stages, bool tied = false) =>
-        new(world, Path.Combine(folder, "pipeline " + name), sections) { Pipeline = stages, Tied = tied };
+    private RankTraining New(string name, string sections, int stages, bool tied = false, int? until = null) =>
+        new(world, Path.Combine(folder, "pipeline " + name), sections)
+        {
+            Axes = $", \"pipeline\": {stages}",
+            Shape = new(64, 128, 4, 4, 2, 1024) { Tied = tied },
+            StopAfter = until,
+        };
 
     private void EqualsOneRank(
         string name,
@@ -120,12 +125,7 @@ internal sealed class PipelineCases(World world, string folder)
             }
         )
         {
-            using var training = new RankTraining(world, Path.Combine(folder, "pipeline worlds"), sections)
-            {
-                Pipeline = stages,
-                Tied = true,
-                StopAfter = until < 20 ? until : null,
-            };
+            using var training = New("worlds", sections, stages, tied: true, until < 20 ? until : null);
             last = ranks == 1 ? training.RunSingle("worlds") : training.Run(world, "worlds", strategy);
             losses.AddRange(last?.Losses ?? []);
         }

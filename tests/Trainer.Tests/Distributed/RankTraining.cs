@@ -36,12 +36,6 @@ internal sealed class RankTraining(World world, string folder, string sections) 
     /// <summary>Shape of the model.</summary>
     public Shape Shape { get; init; } = new(64, 128, 4, 4, 2, 1024);
 
-    /// <summary>Stages of a pipeline, where there are several ranks.</summary>
-    public int Pipeline { get; init; } = 1;
-
-    /// <summary>Whether the head is tied to the embeddings.</summary>
-    public bool Tied { get; init; }
-
     /// <summary>A rank and the step, from 1, in which memory runs out there once.</summary>
     public (int Rank, int Step)? Exhausted { get; set; }
 
@@ -99,7 +93,7 @@ internal sealed class RankTraining(World world, string folder, string sections) 
     /// <summary>What a world of one trains, on the main rank; the others wait.</summary>
     public Found? RunSingle(string output = "single")
     {
-        var key = $"{sections} {Rows} {Tokens} {Shape} {Tied}";
+        var key = $"{sections} {Rows} {Tokens} {Shape}";
         var found = output == "single" ? singles.GetValueOrDefault(key) : null;
         if (world.IsMain && found is null)
         {
@@ -160,11 +154,9 @@ internal sealed class RankTraining(World world, string folder, string sections) 
             Path.Combine(folder, "memopt.json"),
             $$"""
             { "model": { "source": {{JsonSerializer.Serialize(
-                (Shape with { Tied = Tied }).Folder()
+                Shape.Folder()
             )}}, "dtype": "float32" },
-              "distributed": { "strategy": "{{strategy}}"{{(ranks.Size > 1 ? Axes : "")}}, "pipeline": {{(
-                ranks.Size == 1 ? 1 : Pipeline
-            )}} }, {{sections}} }
+              "distributed": { "strategy": "{{strategy}}"{{(ranks.Size > 1 ? Axes : "")}} }, {{sections}} }
             """
         );
     }
