@@ -51,7 +51,8 @@ internal sealed class DeviceMesh(
                 "The number of ranks does not fit the settings.",
                 found: $"{all.Size} ranks, distributed.tensor = {tensor}, distributed.context = {context}, "
                     + $"distributed.pipeline = {pipeline}",
-                next: $"start a multiple of {one} ranks"
+                next: $"start a multiple of {one} ranks: dotnet memopt run --gpus {one}, or "
+                    + $"mpirun -n {one} dotnet memopt run"
             );
         var (rank, batch) = (all.Rank, tensor * context);
         var stage = rank / (all.Size / pipeline);

@@ -93,8 +93,12 @@ internal sealed class Optimizer : IDisposable
         host?.AllocateBuffers();
     }
 
-    /// <summary>Trained weights.</summary>
-    public long Count => Layout.Count;
+    /// <summary>Weights that the whole model trains. All ranks call it.</summary>
+    public long TrainedWeights() =>
+        stages.Agree(
+            [units.Where(unit => !unit.IsCopy).SelectMany(unit => unit.Parameters).Sum(p => p.WholeCount)],
+            ReduceOp.Sum
+        )[0];
 
     /// <summary>How its arrays are divided among the ranks.</summary>
     public ShardLayout Layout { get; }

@@ -31,7 +31,7 @@ internal sealed class Training(
             run.Optimizer.SyncComputeCopy();
         job.Observer.Stage(
             StageNames.Training,
-            $"{run.Optimizer.Count:N0} trained weights, {batches.TotalSteps:N0} steps of "
+            $"{run.Optimizer.TrainedWeights():N0} trained weights, {batches.TotalSteps:N0} steps of "
                 + $"{job.Config.Settings.Train.BatchSize} sequences on {job.Backend.Kind}"
                 + (job.World.Size == 1 ? "" : $", {job.World.Size} ranks")
                 + StagesText(ladder.Plan.Rung.MicroBatch)
